@@ -1,0 +1,119 @@
+//! The first byte, and the postcard header after it.
+
+use crate::limits::{CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::{DecodeError, EncodeError};
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+/// The protocol version of this build, in the high nibble of a message's first byte.
+pub const VERSION: u8 = 1;
+
+/// Largest header of any message: bounds the scratch buffer of the canonical check.
+const HEADER_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+
+/// The low nibble of the first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Draft = 1,
+    Context = 2,
+    Close = 3,
+    Verdict = 4,
+    Resync = 5,
+    Closed = 6,
+    Open = 7,
+    Lease = 8,
+    Refusal = 9,
+    DevicePresence = 10,
+    VerifierPresence = 11,
+}
+
+impl Kind {
+    const ALL: [Self; 11] = [
+        Self::Draft,
+        Self::Context,
+        Self::Close,
+        Self::Verdict,
+        Self::Resync,
+        Self::Closed,
+        Self::Open,
+        Self::Lease,
+        Self::Refusal,
+        Self::DevicePresence,
+        Self::VerifierPresence,
+    ];
+
+    fn byte(self) -> u8 {
+        VERSION << 4 | self as u8
+    }
+
+    fn bytes_max(self) -> usize {
+        match self {
+            Self::Draft => DRAFT_BYTES_MAX,
+            Self::Context => CONTEXT_BYTES_MAX,
+            _ => MESSAGE_BYTES_MAX,
+        }
+    }
+}
+
+/// Splits the first byte off and checks the version, the kind and the size.
+pub(crate) fn open(bytes: &[u8]) -> Result<(Kind, &[u8]), DecodeError> {
+    let (&first, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
+    let (found, ours) = (first >> 4, VERSION);
+    if found > ours {
+        return Err(DecodeError::NewerVersion { found, ours });
+    }
+    if found < ours {
+        return Err(DecodeError::OlderVersion { found, ours });
+    }
+    let nibble = first & 0x0f;
+    let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == nibble);
+    let kind = kind.ok_or(DecodeError::UnknownKind(nibble))?;
+    let (found, limit) = (bytes.len(), kind.bytes_max());
+    if found > limit { Err(DecodeError::Oversize { found, limit }) } else { Ok((kind, rest)) }
+}
+
+/// Reads a postcard header and returns what follows it; refuses a header that is not in its shortest form.
+pub(crate) fn take<'a, H>(bytes: &'a [u8]) -> Result<(H, &'a [u8]), DecodeError>
+where
+    H: Serialize + Deserialize<'a>,
+{
+    let (header, rest) = postcard::take_from_bytes::<H>(bytes).map_err(from_postcard)?;
+    let used = &bytes[..bytes.len() - rest.len()];
+    let mut scratch = [0; HEADER_BYTES_MAX];
+    match postcard::to_slice(&header, &mut scratch) {
+        Ok(canonical) if canonical == used => Ok((header, rest)),
+        _ => Err(DecodeError::NotCanonical),
+    }
+}
+
+/// Reads a message that is a header alone.
+pub(crate) fn take_all<'a, H>(bytes: &'a [u8]) -> Result<H, DecodeError>
+where
+    H: Serialize + Deserialize<'a>,
+{
+    match take(bytes)? {
+        (header, []) => Ok(header),
+        _ => Err(DecodeError::Trailing),
+    }
+}
+
+/// The first byte and the postcard header, into a vector with room for a tail.
+pub(crate) fn put<H: Serialize, const N: usize>(kind: Kind, header: &H) -> Result<Vec<u8, N>, EncodeError> {
+    let mut bytes = Vec::new();
+    bytes.push(kind.byte()).map_err(|_| EncodeError::NoRoom)?;
+    let mut scratch = [0; HEADER_BYTES_MAX];
+    let header = postcard::to_slice(header, &mut scratch).map_err(|_| EncodeError::NoRoom)?;
+    bytes.extend_from_slice(header).map_err(|_| EncodeError::NoRoom)?;
+    Ok(bytes)
+}
+
+fn from_postcard(error: postcard::Error) -> DecodeError {
+    match error {
+        postcard::Error::DeserializeUnexpectedEnd => DecodeError::Truncated,
+        postcard::Error::DeserializeBadVarint => DecodeError::Impossible("number"),
+        postcard::Error::DeserializeBadBool => DecodeError::Impossible("flag"),
+        // Ids, names and choices: postcard drops what serde says about them.
+        _ => DecodeError::Impossible("text or choice"),
+    }
+}

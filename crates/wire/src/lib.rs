@@ -1,0 +1,34 @@
+//! What goes over the radio: frames, verdicts, session messages, presence, topics, and every limit by name.
+//!
+//! Invariant: nothing else in the project knows a byte layout or a topic string, and nothing here reads a
+//! clock, a socket, a file or a random number, or allocates. Bytes are decoded once, at the edge: a decoded
+//! value is a valid value, and encoding it again gives the same bytes. `docs/wire.md` is the specification
+//! and holds the golden vectors that the tests read.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod bits;
+mod codec;
+mod digest;
+mod error;
+mod frame;
+mod id;
+pub mod limits;
+mod presence;
+mod session;
+pub mod topic;
+mod verdict;
+
+pub use codec::VERSION;
+pub use digest::{Digest, PREFIX_EMPTY, Prefix, PrefixDigest, frame_check};
+pub use error::{DecodeError, EncodeError};
+pub use frame::{Close, Context, Draft, DraftFrame, Score, Up, token_bits};
+pub use id::{DeviceId, IdError, VerifierId};
+pub use presence::{DevicePresence, Liveness, ModelName, VerifierPresence};
+pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};
+pub use verdict::{CloseReason, Closed, Down, Resync, Verdict};
+
+/// A token id of the vocabulary both sides share.
+pub type TokenId = u32;

@@ -1,0 +1,30 @@
+//! Every bound of the protocol, by name. A test reaches each one.
+
+/// Drafted tokens in one frame.
+pub const DRAFT_TOKENS_MAX: usize = 16;
+/// Bits of one token id.
+pub const TOKEN_BITS_MAX: u8 = 18;
+/// Least bits of one token id: a byte, so that the length of a packed tail says how many ids it holds.
+pub const TOKEN_BITS_MIN: u8 = 8;
+/// Entries of a vocabulary: every id fits [`TOKEN_BITS_MAX`] bits.
+pub const VOCABULARY_SIZE_MAX: u32 = 1 << TOKEN_BITS_MAX;
+/// Tokens in one [`Context`](crate::Context) chunk.
+pub const CONTEXT_CHUNK_TOKENS_MAX: usize = 256;
+/// Tokens of a session, prompt and text together.
+pub const SESSION_TOKENS_MAX: u32 = 1 << 17;
+/// Bytes of an encoded [`DraftFrame`](crate::DraftFrame): 14 of header at most, then 26 bits a token.
+pub const DRAFT_BYTES_MAX: usize = 14 + (DRAFT_TOKENS_MAX * (TOKEN_BITS_MAX as usize + 8)).div_ceil(8);
+/// Bytes of an encoded [`Context`](crate::Context): 9 of header at most, then 18 bits a token.
+pub const CONTEXT_BYTES_MAX: usize = 9 + (CONTEXT_CHUNK_TOKENS_MAX * TOKEN_BITS_MAX as usize).div_ceil(8);
+/// Bytes of any message of this protocol; what both sides announce as their MQTT packet limit leaves room for it.
+pub const FRAME_BYTES_MAX: usize = CONTEXT_BYTES_MAX;
+/// Bytes of any message that packs no tokens: the longest is a verifier's presence, 22 and a name with its length.
+pub const MESSAGE_BYTES_MAX: usize = 22 + 1 + MODEL_NAME_BYTES_MAX;
+/// Bytes of a device or verifier id.
+pub const ID_BYTES_MAX: usize = 32;
+/// Bytes of a model's name in a verifier's presence.
+pub const MODEL_NAME_BYTES_MAX: usize = 64;
+/// Bytes of any topic or filter built by [`topic`](crate::topic): the longest is a device's frame topic, 11 and two ids.
+pub const TOPIC_BYTES_MAX: usize = 11 + 2 * ID_BYTES_MAX;
+/// Bytes of an MQTT packet that carries any message: header, topic, properties, payload.
+pub const PACKET_BYTES_MAX: u32 = 2048;

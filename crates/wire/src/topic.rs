@@ -1,0 +1,82 @@
+//! Every topic and filter, built and parsed here and nowhere else.
+//!
+//! A device writes only under its `u/` and reads only under its `n/`, so that a broker's access list is two patterns.
+
+use crate::limits::TOPIC_BYTES_MAX;
+use crate::{DeviceId, VerifierId};
+use core::fmt::Write;
+use heapless::String;
+
+/// A topic or filter.
+pub type TopicName = String<TOPIC_BYTES_MAX>;
+
+/// The filter verifiers share to receive requests for leases.
+pub const OPEN_FILTER: &str = "$share/open/dl1/d/+/u/op";
+/// The filter for every verifier's presence.
+pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
+
+/// A topic of the protocol, with the ids in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// `dl1/d/<dev>/u/st`: a device's presence, retained.
+    DevicePresence(DeviceId),
+    /// `dl1/d/<dev>/u/op`: a device asks for a lease.
+    Open(DeviceId),
+    /// `dl1/d/<dev>/n/op`: the answer.
+    Reply(DeviceId),
+    /// `dl1/d/<dev>/u/f/<ver>`: drafts and context, to the verifier that holds the lease.
+    Frames(DeviceId, VerifierId),
+    /// `dl1/d/<dev>/n/c`: verdicts.
+    Verdicts(DeviceId),
+    /// `dl1/v/<ver>/st`: a verifier's presence, retained.
+    VerifierPresence(VerifierId),
+}
+
+impl Topic {
+    /// The topic's name.
+    pub fn name(&self) -> TopicName {
+        let mut name = TopicName::new();
+        let written = match self {
+            Self::DevicePresence(dev) => write!(name, "dl1/d/{dev}/u/st"),
+            Self::Open(dev) => write!(name, "dl1/d/{dev}/u/op"),
+            Self::Reply(dev) => write!(name, "dl1/d/{dev}/n/op"),
+            Self::Frames(dev, ver) => write!(name, "dl1/d/{dev}/u/f/{ver}"),
+            Self::Verdicts(dev) => write!(name, "dl1/d/{dev}/n/c"),
+            Self::VerifierPresence(ver) => write!(name, "dl1/v/{ver}/st"),
+        };
+        written.expect("two ids of 32 bytes and their levels fit TOPIC_BYTES_MAX");
+        name
+    }
+
+    /// The topic that `name` is, or `None` where it is none of ours.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut levels = name.split('/');
+        if levels.next() != Some("dl1") {
+            return None;
+        }
+        let (class, id) = (levels.next()?, levels.next()?);
+        let rest = (levels.next(), levels.next(), levels.next(), levels.next());
+        if class == "v" {
+            return match rest {
+                (Some("st"), None, ..) => Some(Self::VerifierPresence(id.parse().ok()?)),
+                _ => None,
+            };
+        }
+        let dev = if class == "d" { id.parse().ok()? } else { return None };
+        match rest {
+            (Some("u"), Some("st"), None, _) => Some(Self::DevicePresence(dev)),
+            (Some("u"), Some("op"), None, _) => Some(Self::Open(dev)),
+            (Some("n"), Some("op"), None, _) => Some(Self::Reply(dev)),
+            (Some("u"), Some("f"), Some(ver), None) => Some(Self::Frames(dev, ver.parse().ok()?)),
+            (Some("n"), Some("c"), None, _) => Some(Self::Verdicts(dev)),
+            _ => None,
+        }
+    }
+}
+
+/// The filter by which verifier `ver` receives the frames of every device it has given a lease.
+pub fn frames_filter(ver: &VerifierId) -> TopicName {
+    let mut name = TopicName::new();
+    write!(name, "dl1/d/+/u/f/{ver}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");
+    name
+}

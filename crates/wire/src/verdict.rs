@@ -1,0 +1,112 @@
+//! What a verifier answers on a device's verdict topic.
+
+use crate::codec::{self, Kind};
+use crate::digest::Digest;
+use crate::limits::{DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
+use crate::{DecodeError, EncodeError, TokenId};
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+/// The answer to one frame: it is the acknowledgement, and the same frame always gets the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The device's number for the session.
+    pub session: u8,
+    /// The lease the answered frame belonged to.
+    pub epoch: u8,
+    /// The round answered.
+    pub round: u32,
+    /// A check of the answered frame's bytes: tells apart frames of a device's two lives.
+    pub check: u8,
+    /// How many drafts the target agreed with, from the first.
+    pub accepted: u8,
+    /// The target's own token after those.
+    pub token: TokenId,
+}
+
+/// The verifier's text is not the frame's: the device sends what follows `length`, or all where the digest differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resync {
+    /// The device's number for the session.
+    pub session: u8,
+    /// The lease.
+    pub epoch: u8,
+    /// Length in tokens of the verifier's text.
+    pub length: u32,
+    /// Digest of that text.
+    pub digest: Digest,
+}
+
+/// Why a verifier no longer serves a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CloseReason {
+    /// The verifier does not know the lease: it restarted, or evicted the session. Open again.
+    Unknown,
+    /// The verifier is going away. Open again elsewhere.
+    Draining,
+    /// The target failed on this session. Open again.
+    Failed,
+    /// The frame names a token outside the vocabulary or a text beyond the limits. Do not send it again.
+    Rejected,
+}
+
+/// The end of a lease, by the verifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// The device's number for the session.
+    pub session: u8,
+    /// The lease that ended.
+    pub epoch: u8,
+    /// Why.
+    pub reason: CloseReason,
+}
+
+/// Any message on a device's verdict topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// The answer to a frame.
+    Verdict(Verdict),
+    /// A request for context.
+    Resync(Resync),
+    /// The end of a lease.
+    Closed(Closed),
+}
+
+impl Down {
+    /// The message as bytes.
+    ///
+    /// # Errors
+    /// Names the field that is outside its limits.
+    pub fn encode(&self) -> Result<Vec<u8, MESSAGE_BYTES_MAX>, EncodeError> {
+        self.check().map_err(EncodeError::OutOfRange)?;
+        match self {
+            Self::Verdict(verdict) => codec::put(Kind::Verdict, verdict),
+            Self::Resync(resync) => codec::put(Kind::Resync, resync),
+            Self::Closed(closed) => codec::put(Kind::Closed, closed),
+        }
+    }
+
+    /// Decodes a message that came on a verdict topic.
+    ///
+    /// # Errors
+    /// Says what is wrong with the bytes; see [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let message = match codec::open(bytes)? {
+            (Kind::Verdict, rest) => Self::Verdict(codec::take_all(rest)?),
+            (Kind::Resync, rest) => Self::Resync(codec::take_all(rest)?),
+            (Kind::Closed, rest) => Self::Closed(codec::take_all(rest)?),
+            (kind, _) => return Err(DecodeError::UnknownKind(kind as u8)),
+        };
+        message.check().map_err(DecodeError::Impossible)?;
+        Ok(message)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Self::Verdict(v) if usize::from(v.accepted) > DRAFT_TOKENS_MAX => Err("accepted"),
+            Self::Verdict(v) if v.token >= VOCABULARY_SIZE_MAX => Err("token"),
+            Self::Resync(r) if r.length > SESSION_TOKENS_MAX => Err("length"),
+            _ => Ok(()),
+        }
+    }
+}
