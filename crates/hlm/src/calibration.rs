@@ -1,0 +1,233 @@
+//! What an uncertainty score means for this pair of models: the share of such tokens that the target rejects.
+//!
+//! Only tokens whose fate is known count: the accepted ones and the first miss. Those behind a miss were drafted
+//! on a text that is not the target's, so nothing is known of them.
+
+use crate::uncertainty::{Score4, from_score4};
+
+/// The weight of the prior line in each bin, in tokens.
+pub const PRIOR_TOKENS: f64 = 8.0;
+
+/// After this many observed tokens the evidence of one has faded to 1/e, so that a changed domain is followed.
+pub const MEMORY_TOKENS: f64 = 512.0;
+
+/// What is known of the tokens with one uncertainty score.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bin {
+    /// Tokens seen, faded by age.
+    pub observed: f64,
+    /// Those among them that were rejected, faded by age.
+    pub rejected: f64,
+    /// The estimate of the share that is rejected, 0..=1; never falls from one bin to the next.
+    pub expected_rejection: f64,
+}
+
+/// Expected rejection β̂ by uncertainty score: CU-HLM's line `clip(0.815 u − 0.066, 0, 1)` (2505.11788) as a prior,
+/// corrected by verdicts, kept monotone by pooling adjacent violators.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Calibration {
+    bins: [Bin; Score4::BINS],
+}
+
+impl Calibration {
+    /// The prior line, before any verdict.
+    pub fn new() -> Self {
+        let mut calibration = Self { bins: [Bin::default(); Score4::BINS] };
+        calibration.refit();
+        calibration
+    }
+
+    /// The probability that the target rejects a token of this score, given that all before it were accepted.
+    pub fn expected_rejection(&self, score: Score4) -> f64 {
+        self.bins[usize::from(score.get())].expected_rejection
+    }
+
+    /// The probability that the target rejects a token of yet unknown score, given that all before it were
+    /// accepted.
+    pub fn mean_rejection(&self) -> f64 {
+        let observed: f64 = self.bins.iter().map(|bin| bin.observed).sum();
+        let rejected: f64 = self.bins.iter().map(|bin| bin.rejected).sum();
+        (PRIOR_TOKENS * line(0.5) + rejected) / (PRIOR_TOKENS + observed)
+    }
+
+    /// Learns the fate of one token.
+    pub fn observe(&mut self, score: Score4, rejected: bool) {
+        for bin in &mut self.bins {
+            bin.observed *= 1.0 - 1.0 / MEMORY_TOKENS;
+            bin.rejected *= 1.0 - 1.0 / MEMORY_TOKENS;
+        }
+        let bin = &mut self.bins[usize::from(score.get())];
+        bin.observed += 1.0;
+        bin.rejected += f64::from(u8::from(rejected));
+        self.refit();
+    }
+
+    /// Learns from the verdict on a draft: the scores of its tokens in order, and how many were accepted.
+    pub fn observe_verdict(&mut self, scores: &[Score4], accepted: usize) {
+        for (index, &score) in scores.iter().take(accepted.saturating_add(1)).enumerate() {
+            self.observe(score, index == accepted);
+        }
+    }
+
+    /// All bins, by score.
+    pub fn bins(&self) -> &[Bin; Score4::BINS] {
+        &self.bins
+    }
+
+    fn refit(&mut self) {
+        let mut blocks = [Block::default(); Score4::BINS];
+        let mut count = 0;
+        for (score, bin) in (0..).zip(&self.bins) {
+            let prior = line(from_score4(Score4::new(score).unwrap_or_default()).get().into());
+            let (tokens, rejected) = (PRIOR_TOKENS + bin.observed, PRIOR_TOKENS * prior + bin.rejected);
+            let mut block = Block { bins: 1, tokens, rejected };
+            while count > 0 && blocks[count - 1].rate() >= block.rate() {
+                count -= 1;
+                block = block.with(&blocks[count]);
+            }
+            blocks[count] = block;
+            count += 1;
+        }
+        let fitted = blocks.iter().flat_map(|block| core::iter::repeat_n(block.rate(), block.bins));
+        for (bin, rate) in self.bins.iter_mut().zip(fitted) {
+            bin.expected_rejection = rate;
+        }
+    }
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Neighbouring bins that share one estimate.
+#[derive(Clone, Copy, Default)]
+struct Block {
+    bins: usize,
+    tokens: f64,
+    rejected: f64,
+}
+
+impl Block {
+    fn rate(&self) -> f64 {
+        if self.tokens > 0.0 { self.rejected / self.tokens } else { 0.0 }
+    }
+
+    fn with(self, other: &Self) -> Self {
+        Self {
+            bins: self.bins + other.bins,
+            tokens: self.tokens + other.tokens,
+            rejected: self.rejected + other.rejected,
+        }
+    }
+}
+
+fn line(uncertainty: f64) -> f64 {
+    (0.815 * uncertainty - 0.066).clamp(0.0, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coupling::Noise;
+
+    fn score(index: u8) -> Score4 {
+        Score4::new(index).unwrap()
+    }
+
+    fn rates(calibration: &Calibration) -> [f64; 16] {
+        calibration.bins().map(|bin| bin.expected_rejection)
+    }
+
+    #[test]
+    fn starts_on_the_published_line() {
+        let calibration = Calibration::new();
+        assert_eq!(calibration.expected_rejection(score(0)), 0.0);
+        assert!((calibration.expected_rejection(score(15)) - (0.815 * 31.0 / 32.0 - 0.066)).abs() < 1e-12);
+        assert!((calibration.mean_rejection() - 0.3415).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_token_moves_its_bin_by_its_share() {
+        let mut calibration = Calibration::new();
+        let before = calibration.expected_rejection(score(15));
+        calibration.observe(score(15), true);
+        let after = (PRIOR_TOKENS * before + 1.0) / (PRIOR_TOKENS + 1.0);
+        assert!((calibration.expected_rejection(score(15)) - after).abs() < 1e-12);
+        assert_eq!(rates(&calibration)[..15], rates(&Calibration::new())[..15]);
+    }
+
+    #[test]
+    fn bins_out_of_order_share_their_estimate() {
+        let mut calibration = Calibration::new();
+        let line = rates(&calibration);
+        (0..4).for_each(|_| calibration.observe(score(14), true));
+        let seen = calibration.bins()[14].observed;
+        let shared = (PRIOR_TOKENS * (line[14] + line[15]) + seen) / (2.0 * PRIOR_TOKENS + seen);
+        assert!(
+            (rates(&calibration)[14] - shared).abs() < 1e-12
+                && (rates(&calibration)[15] - shared).abs() < 1e-12
+        );
+        assert_eq!(rates(&calibration)[..14], line[..14]);
+    }
+
+    #[test]
+    fn stays_monotone_and_within_bounds() {
+        let mut calibration = Calibration::new();
+        let noise = Noise::new(1, 1, 1);
+        for i in 0..5000 {
+            // Rejection falls with the score: the worst case for the order.
+            let bin = (noise.unit(3 * i) * 16.0) as u8;
+            calibration.observe(score(bin), noise.unit(3 * i + 1) > f64::from(bin) / 16.0);
+            let rates = rates(&calibration);
+            assert!(rates.is_sorted() && rates[0] >= 0.0 && rates[15] <= 1.0, "{i}: {rates:?}");
+        }
+    }
+
+    #[test]
+    fn finds_the_pairs_own_curve() {
+        let mut calibration = Calibration::new();
+        let noise = Noise::new(2, 2, 2);
+        for i in 0..20_000 {
+            let bin = (noise.unit(2 * i) * 16.0) as u8;
+            calibration.observe(score(bin), noise.unit(2 * i + 1) < truth(bin));
+        }
+        for bin in 0..16 {
+            let estimate = calibration.expected_rejection(score(bin));
+            assert!((estimate - truth(bin)).abs() < 0.12, "bin {bin}: {estimate} against {}", truth(bin));
+        }
+        let mean = (0..16).map(truth).sum::<f64>() / 16.0;
+        assert!((calibration.mean_rejection() - mean).abs() < 0.05);
+    }
+
+    fn truth(bin: u8) -> f64 {
+        let u = (f64::from(bin) + 0.5) / 16.0;
+        0.1 + 0.5 * u * u
+    }
+
+    #[test]
+    fn follows_a_changed_domain() {
+        let mut calibration = Calibration::new();
+        (0..5000).for_each(|_| calibration.observe(score(5), true));
+        assert!(calibration.expected_rejection(score(5)) > 0.9);
+        (0..1500).for_each(|_| calibration.observe(score(5), false));
+        assert!(calibration.expected_rejection(score(5)) < 0.07);
+        (0..20_000).for_each(|_| calibration.observe(score(0), false));
+        let forgotten = calibration.bins()[5];
+        assert!(forgotten.observed < 1e-6, "{forgotten:?}");
+    }
+
+    #[test]
+    fn tokens_behind_a_miss_are_unknown() {
+        let scores = [score(3), score(9), score(3), score(12)];
+        let (mut by_verdict, mut by_hand) = (Calibration::new(), Calibration::new());
+        by_verdict.observe_verdict(&scores, 1);
+        by_hand.observe(scores[0], false);
+        by_hand.observe(scores[1], true);
+        assert_eq!(by_verdict, by_hand);
+        by_verdict.observe_verdict(&scores, usize::MAX);
+        scores.iter().for_each(|&s| by_hand.observe(s, false));
+        assert_eq!(by_verdict, by_hand);
+    }
+}

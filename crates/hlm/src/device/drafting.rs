@@ -1,0 +1,189 @@
+//! Drafting: what to run, how to score what comes back, when it is worth a frame.
+
+use super::lease::Lessor;
+use super::{Device, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId, Origin};
+use crate::TokenId;
+use crate::coupling::couple;
+use crate::importance::{received, row};
+use crate::policy::{Decision, Held, Scored};
+use crate::probabilities::LogitsError;
+use crate::text::shared_prefix;
+use crate::time::Instant;
+use crate::uncertainty::{Score4, Unit, to_score4, uncertainty};
+use alloc::vec::Vec;
+use dunlin_wire::limits::DRAFT_TOKENS_MAX;
+use dunlin_wire::{Draft, DraftFrame, Score, token_bits};
+
+/// A drafted token with all that was scored.
+#[derive(Clone, Debug)]
+pub(super) struct Drafted {
+    pub(super) scored: Scored,
+    /// The uncertainty as it is sent and calibrated.
+    pub(super) score: Score4,
+    /// The attention row that produced the token, kept for received importance alone.
+    attention: Vec<f32>,
+}
+
+impl Device {
+    /// Takes the row of a run of the drafter.
+    pub fn handle_draft(&mut self, id: JobId, row: DraftRow<'_>, now: Instant) {
+        let Some((_, fed)) = self.job.take_if(|(job, _)| *job == id) else { return };
+        if fed == 1 {
+            self.learned.stop.observe_draft(row.took);
+        }
+        // A verdict may have moved the text on while the drafter ran; then the row continues nothing.
+        let current = self.saying.is_some() && self.fed.iter().eq(self.sequence());
+        if current && self.score(&row).is_err() {
+            self.finish(Finish::DrafterFailed);
+        }
+        self.go_on(now);
+    }
+
+    /// A run of the drafter failed: its cache holds nothing that could be relied on.
+    pub fn handle_draft_failed(&mut self, id: JobId, now: Instant) {
+        if self.job.take_if(|(job, _)| *job == id).is_some() {
+            self.fed.clear();
+            self.finish(Finish::DrafterFailed);
+            self.go_on(now);
+        }
+    }
+
+    /// What the machine does next after anything happened: send, commit alone, draft, or wait.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        if self.offline {
+            self.commit_alone();
+        } else if self.is_ready() && self.decide() != Decision::Hold {
+            let count = self.drafted.len().min(self.drafts_max());
+            self.launch(count, now);
+        }
+        if self.saying.is_some() && self.job.is_none() && self.wants_draft() {
+            self.run_drafter();
+        }
+    }
+
+    /// Commits everything drafted, unverified.
+    fn commit_alone(&mut self) {
+        for drafted in core::mem::take(&mut self.drafted) {
+            self.commit(drafted.scored.token, Origin::Unverified);
+        }
+    }
+
+    /// Whether a frame could be sent now.
+    fn is_ready(&self) -> bool {
+        self.saying.is_some() && matches!(&self.lessor, Lessor::Leased(leased) if leased.flight.is_none())
+    }
+
+    fn decide(&self) -> Decision {
+        if self.drafted.len() >= self.drafts_max() {
+            return Decision::Flush(crate::policy::Reason::FrameFull);
+        }
+        self.config.policy.decide(&self.held(), &self.learned.stop)
+    }
+
+    fn held(&self) -> Held {
+        let mut held = Held::new();
+        self.drafted.iter().for_each(|drafted| held.push(drafted.scored, &self.learned.calibration));
+        held
+    }
+
+    /// Drafts one frame takes: the verdict brings one token more, and all must fit the reply and the context.
+    fn drafts_max(&self) -> usize {
+        let leased = match &self.lessor {
+            Lessor::Leased(leased) => leased.draft_tokens_max,
+            _ => DRAFT_TOKENS_MAX,
+        };
+        leased.min(self.config.policy.draft_tokens_max().into()).min(self.room().saturating_sub(1))
+    }
+
+    fn wants_draft(&self) -> bool {
+        if self.drafted.last().is_some_and(|drafted| drafted.scored.ends) {
+            return false;
+        }
+        let count = self.drafted.len();
+        if self.offline {
+            return true;
+        }
+        if self.is_ready() {
+            return count < self.drafts_max();
+        }
+        // One draft of those ahead is the guess at the verdict's own token.
+        let under_way = self.flight().map_or(0, |flight| flight.drafts + 1);
+        let room = (under_way + self.drafts_max()).min(self.room().saturating_sub(1));
+        count < room && self.learned.stop.draft_ahead(self.held().survival_next())
+    }
+
+    fn sequence(&self) -> impl Iterator<Item = &TokenId> {
+        self.text.tokens().iter().chain(self.drafted.iter().map(|drafted| &drafted.scored.token))
+    }
+
+    fn run_drafter(&mut self) {
+        let length = self.text.len() + self.drafted.len();
+        // The row after the last token is wanted, so that token is always fed.
+        let keep = shared_prefix(&self.fed, self.sequence()).min(length - 1);
+        let tokens: Vec<TokenId> = self.sequence().skip(keep).copied().collect();
+        self.fed.truncate(keep);
+        self.fed.extend(&tokens);
+        self.jobs += 1;
+        let id = JobId(self.jobs);
+        self.job = Some((id, tokens.len()));
+        self.events.push_back(Event::Draft(DraftJob { id, keep, tokens }));
+    }
+
+    /// Draws the next draft from a row and scores it.
+    fn score(&mut self, draft: &DraftRow<'_>) -> Result<(), LogitsError> {
+        let position = self.text.len() + self.drafted.len();
+        // Some exports pad their rows beyond the vocabulary.
+        let size = self.config.vocabulary.size as usize;
+        let logits = draft.logits.get(..size).ok_or(LogitsError::NoMass)?;
+        self.scratch.refill(logits, &self.session.sampling)?;
+        let token = couple(&self.scratch, self.session.seed, position as u64);
+        let q = self.scratch.probability(token);
+        let form = self.config.policy.uncertainty_form();
+        let uncertainty = uncertainty(form, logits, token, q, self.session.seed, position as u64);
+        let ends = self.saying.as_ref().is_some_and(|saying| saying.stop.contains(&token));
+        let keep_row = self.config.importance == ImportanceForm::Received;
+        self.counters.drafted += 1;
+        self.drafted.push(Drafted {
+            scored: Scored { token, uncertainty, importance: draft.attention.map_or(Unit::ZERO, row), ends },
+            score: to_score4(uncertainty),
+            attention: draft.attention.filter(|_| keep_row).map(<[f32]>::to_vec).unwrap_or_default(),
+        });
+        Ok(())
+    }
+
+    /// The frame of the first `count` drafts.
+    pub(super) fn frame(&self, round: u32, count: usize) -> DraftFrame {
+        let base = self.text.len();
+        let drafts = (0..count).map(|i| self.draft(i, count)).collect();
+        DraftFrame {
+            session: self.session.number,
+            epoch: self.session.epoch,
+            round,
+            base: base as u32,
+            prefix: self.text.short(base).expect("the text has its own length"),
+            token_bits: token_bits(self.config.vocabulary.size),
+            drafts,
+        }
+    }
+
+    fn draft(&self, index: usize, count: usize) -> Draft {
+        let drafted = &self.drafted[index];
+        // The query that produced draft j stands at position j − 1, so the first one behind this token made j = i + 2.
+        let later: Vec<&[f32]> =
+            self.drafted[..count].iter().skip(index + 2).map(|later| later.attention.as_slice()).collect();
+        let paid = received(&later, self.text.len() + index);
+        let importance = match self.config.importance {
+            ImportanceForm::Row => drafted.scored.importance,
+            ImportanceForm::Received => paid.unwrap_or(drafted.scored.importance),
+        };
+        Draft {
+            token: drafted.scored.token,
+            uncertainty: on_wire(drafted.score),
+            importance: on_wire(to_score4(importance)),
+        }
+    }
+}
+
+fn on_wire(score: Score4) -> Score {
+    Score::new(score.get()).expect("both scores have 16 values")
+}

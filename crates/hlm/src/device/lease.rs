@@ -1,0 +1,182 @@
+//! The lease: asked for, held, lost and asked for again.
+
+use super::{Device, Event, Finish};
+use crate::time::{Duration, Instant};
+use alloc::vec::Vec;
+use dunlin_wire::{CloseReason, Closed, Lease, RefusalReason, Reply, Resync, VerifierId};
+
+/// Unanswered sends of one frame after which the verifier counts as lost.
+pub(crate) const SILENT_SENDS_MAX: u32 = 3;
+/// First wait before a lease is asked for again; doubled each time.
+const OPEN_BACKOFF: Duration = Duration::from_millis(500);
+/// Longest wait before a lease is asked for again.
+const OPEN_BACKOFF_MAX: Duration = Duration::from_millis(30_000);
+
+/// Who verifies.
+#[derive(Debug)]
+pub(super) enum Lessor {
+    /// Nobody was asked.
+    None,
+    /// A lease is wanted.
+    Opening(Opening),
+    /// A verifier promised.
+    Leased(Leased),
+}
+
+/// A wanted lease.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// When to ask, or ask again.
+    pub(super) due: Instant,
+}
+
+/// A lease.
+#[derive(Debug)]
+pub(super) struct Leased {
+    pub(super) verifier: VerifierId,
+    pub(super) draft_tokens_max: usize,
+    pub(super) context_tokens_max: usize,
+    /// Tokens of the text that the verifier has, as far as is known.
+    pub(super) synced: usize,
+    /// Rounds of this epoch so far.
+    pub(super) round: u32,
+    pub(super) flight: Option<Flight>,
+}
+
+/// The frame under way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) round: u32,
+    pub(super) bytes: Vec<u8>,
+    pub(super) check: u8,
+    pub(super) drafts: usize,
+    /// Whether it is to be sent, or sent again.
+    pub(super) wanted: bool,
+    pub(super) sent: u32,
+    pub(super) first_sent: Instant,
+    /// When it counts as unanswered.
+    pub(super) due: Option<Instant>,
+}
+
+impl Flight {
+    /// What was sent into a dead connection is sent again on the next one.
+    pub(super) fn link(&mut self, up: bool) {
+        self.due = None;
+        self.wanted |= up;
+    }
+}
+
+impl Device {
+    /// Takes a message from the reply topic.
+    pub fn handle_reply(&mut self, bytes: &[u8], now: Instant) {
+        self.counters.payload_bytes_down += bytes.len() as u64;
+        match Reply::decode(bytes) {
+            Err(error) => self.malformed(error),
+            Ok(Reply::Lease(lease)) if self.asked(lease.session, lease.epoch, lease.nonce) => {
+                self.on_lease(lease, now);
+            }
+            Ok(Reply::Refusal(refusal)) if self.asked(refusal.session, refusal.epoch, refusal.nonce) => {
+                match refusal.reason {
+                    RefusalReason::Full | RefusalReason::Draining => self.ask_later(now),
+                    reason => self.refuse(reason),
+                }
+            }
+            Ok(_) => self.counters.stale += 1,
+        }
+        self.go_on(now);
+    }
+
+    /// Whether an answer is to the request that is open.
+    fn asked(&self, session: u8, epoch: u8, nonce: u64) -> bool {
+        let own = (self.session.number, self.session.epoch, self.session.nonce);
+        matches!(self.lessor, Lessor::Opening(_)) && (session, epoch, nonce) == own
+    }
+
+    fn on_lease(&mut self, lease: Lease, now: Instant) {
+        let synced = self.agreed_length(lease.length, lease.digest);
+        self.events.push_back(Event::Leased(lease.verifier.clone()));
+        self.lessor = Lessor::Leased(Leased {
+            verifier: lease.verifier,
+            draft_tokens_max: lease.draft_tokens_max.into(),
+            context_tokens_max: lease.context_tokens_max as usize,
+            synced,
+            round: 0,
+            flight: None,
+        });
+        if core::mem::take(&mut self.offline) {
+            self.told = false;
+            self.unanswered = None;
+            self.events.push_back(Event::Returned);
+        }
+        if self.text.len() >= self.context_limit() {
+            self.finish(Finish::ContextFull);
+        }
+        self.note_silence(now);
+    }
+
+    /// The verifier lacks part of the text: what is missing goes first, then the frame again.
+    pub(super) fn on_resync(&mut self, resync: &Resync) {
+        let agreed = self.agreed_length(resync.length, resync.digest);
+        if let Lessor::Leased(leased) = &mut self.lessor
+            && let Some(flight) = &mut leased.flight
+        {
+            leased.synced = agreed;
+            flight.wanted = true;
+            self.counters.resyncs += 1;
+            self.events.push_back(Event::Resynced);
+        } else {
+            self.counters.stale += 1;
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, closed: &Closed, now: Instant) {
+        match closed.reason {
+            CloseReason::Rejected => {
+                self.lessor = Lessor::None;
+                self.finish(Finish::Rejected);
+            }
+            CloseReason::Unknown | CloseReason::Draining | CloseReason::Failed => self.reopen(now),
+        }
+    }
+
+    /// How much of the text a verifier shares that has `length` tokens with that digest: all of those or none.
+    fn agreed_length(&self, length: u32, digest: dunlin_wire::Digest) -> usize {
+        let length = length as usize;
+        if self.text.full(length) == Some(digest) { length } else { 0 }
+    }
+
+    /// Gives the lease up and wants a new one under the next epoch.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        self.session.epoch = self.session.epoch.wrapping_add(1);
+        self.lessor = Lessor::Opening(Opening { due: now });
+        if self.tries > 0 {
+            self.ask_later(now);
+        }
+    }
+
+    fn ask_later(&mut self, now: Instant) {
+        let due = now + self.backoff();
+        if let Lessor::Opening(opening) = &mut self.lessor {
+            opening.due = due;
+        }
+    }
+
+    /// The wait before the next request: doubled each time, spread by a quarter so that a fleet does not ask at once.
+    pub(super) fn backoff(&self) -> Duration {
+        let doubled = OPEN_BACKOFF.0 << self.tries.saturating_sub(1).min(16);
+        let base = doubled.min(OPEN_BACKOFF_MAX.0);
+        let spread = self.session.nonce.rotate_left(self.tries) % (base / 4 + 1);
+        Duration(base - spread)
+    }
+
+    /// The frame was not answered in time.
+    pub(super) fn resend(&mut self, now: Instant) {
+        let Lessor::Leased(Leased { flight: Some(flight), .. }) = &mut self.lessor else { return };
+        flight.due = None;
+        if flight.sent >= SILENT_SENDS_MAX {
+            self.reopen(now);
+        } else {
+            flight.wanted = true;
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The device's protocol machine: drafting, frames, verdicts, and what to do when nobody answers.
+//!
+//! Invariant: the committed text only grows, and under the lossless policy each committed token is either the
+//! target's own or marked unverified. One frame is under way at a time; a verdict is its acknowledgement. What is
+//! lost is sent again, what is stale is counted and dropped, and a verifier that stays silent is asked for a new
+//! lease under the next epoch.
+
+mod drafting;
+mod inbound;
+mod lease;
+mod outbound;
+mod types;
+
+pub use types::{
+    Channel, Commit, Counters, DeviceConfig, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId,
+    Learned, Offline, Origin, Phase, Reply, SayError, Session, Transmit,
+};
+
+use crate::TokenId;
+use crate::limits::LimitError;
+use crate::probabilities::Distribution;
+use crate::text::Text;
+use crate::time::Instant;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use drafting::Drafted;
+use dunlin_wire::RefusalReason;
+use dunlin_wire::limits::SESSION_TOKENS_MAX;
+use lease::{Flight, Leased, Lessor, Opening};
+
+/// A reply under way.
+#[derive(Debug)]
+struct Saying {
+    left: usize,
+    stop: Vec<TokenId>,
+}
+
+/// When [`Device::handle_timeout`] wants to be called, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// The frame under way was not answered in time: it is sent again, or the lease is given up.
+    Resend,
+    /// A lease is to be asked for, or asked for again.
+    Open,
+    /// Nothing was heard for so long that the offline policy applies.
+    GiveUp,
+}
+
+/// The device's side of one session.
+#[derive(Debug)]
+pub struct Device {
+    config: DeviceConfig,
+    session: Session,
+    learned: Learned,
+    text: Text,
+    /// Drafted tokens behind the text: those under way, then those drafted ahead.
+    drafted: Vec<Drafted>,
+    /// What the drafter's cache holds.
+    fed: Vec<TokenId>,
+    job: Option<(JobId, usize)>,
+    jobs: u64,
+    saying: Option<Saying>,
+    lessor: Lessor,
+    link_up: bool,
+    offline: bool,
+    /// Since when something is asked of the verifier and not answered.
+    unanswered: Option<Instant>,
+    /// Whether the silence was reported.
+    told: bool,
+    /// Leases asked for since the last verdict.
+    tries: u32,
+    /// When the last verdict of this reply came: a reply's first round pays for its prompt and says nothing of the rest.
+    round_started: Option<Instant>,
+    closing: bool,
+    events: VecDeque<Event>,
+    counters: Counters,
+    scratch: Distribution,
+}
+
+impl Device {
+    /// A session with no text and no lease.
+    ///
+    /// # Errors
+    /// The vocabulary is outside the protocol's limits.
+    pub fn new(config: DeviceConfig, session: Session, learned: Learned) -> Result<Self, LimitError> {
+        LimitError::check_vocabulary(&config.vocabulary)?;
+        Ok(Self {
+            config,
+            session,
+            learned,
+            text: Text::default(),
+            drafted: Vec::new(),
+            fed: Vec::new(),
+            job: None,
+            jobs: 0,
+            saying: None,
+            lessor: Lessor::None,
+            link_up: false,
+            offline: false,
+            unanswered: None,
+            told: false,
+            tries: 0,
+            round_started: None,
+            closing: false,
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            scratch: Distribution::certain(0),
+        })
+    }
+
+    /// Appends prompt tokens to the text and starts a reply.
+    ///
+    /// # Errors
+    /// The machine is closed or busy, or the prompt is empty, holds an unknown token or leaves no room.
+    pub fn say(&mut self, tokens: &[TokenId], reply: Reply, now: Instant) -> Result<(), SayError> {
+        if self.closing {
+            return Err(SayError::Closed);
+        }
+        if self.saying.is_some() {
+            return Err(SayError::Busy);
+        }
+        if tokens.is_empty() || reply.tokens_max == 0 {
+            return Err(SayError::Empty);
+        }
+        if let Some(token) = tokens.iter().find(|token| **token >= self.config.vocabulary.size) {
+            return Err(SayError::UnknownToken(*token));
+        }
+        let (length, limit) = (self.text.len() + tokens.len(), self.context_limit());
+        if length >= limit {
+            return Err(SayError::TooLong { length, limit });
+        }
+        self.text.extend(tokens);
+        self.saying = Some(Saying { left: reply.tokens_max, stop: reply.stop });
+        self.round_started = None;
+        if matches!(self.lessor, Lessor::None) {
+            self.lessor = Lessor::Opening(Opening { due: now });
+        }
+        self.note_silence(now);
+        self.go_on(now);
+        Ok(())
+    }
+
+    /// Ends the reply where it is.
+    pub fn cancel(&mut self) {
+        self.finish(Finish::Cancelled);
+    }
+
+    /// Ends the session; a verifier that holds a lease is told.
+    pub fn close(&mut self) {
+        self.cancel();
+        self.closing = true;
+    }
+
+    /// What the machine learned of the pair and the link, for the next session.
+    pub fn learned(&self) -> Learned {
+        self.learned.clone()
+    }
+
+    /// The committed text: prompts and replies.
+    pub fn text(&self) -> &[TokenId] {
+        self.text.tokens()
+    }
+
+    /// Tokens drafted behind the text.
+    pub fn provisional(&self) -> impl Iterator<Item = TokenId> + '_ {
+        self.drafted.iter().map(|drafted| drafted.scored.token)
+    }
+
+    /// What happened since the start of the session.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What the machine is doing.
+    pub fn phase(&self) -> Phase {
+        match (&self.saying, self.flight(), &self.job) {
+            (None, ..) => Phase::Idle,
+            _ if self.offline => Phase::Offline,
+            (_, Some(_), Some(_)) => Phase::DraftingAhead,
+            (_, None, Some(_)) => Phase::Drafting,
+            _ => Phase::Waiting,
+        }
+    }
+
+    /// The connection to the broker came up, subscriptions done, or went down.
+    pub fn handle_link(&mut self, up: bool, now: Instant) {
+        self.link_up = up;
+        match &mut self.lessor {
+            Lessor::Opening(opening) => opening.due = now,
+            Lessor::Leased(Leased { flight: Some(flight), .. }) => flight.link(up),
+            _ => {}
+        }
+        self.note_silence(now);
+        self.go_on(now);
+    }
+
+    /// Something that [`Self::poll_timeout`] announced is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due = |(timer, at): (Timer, Instant)| (at <= now).then_some(timer);
+        for timer in self.timers().into_iter().flatten().filter_map(due) {
+            match timer {
+                Timer::Resend => self.resend(now),
+                Timer::GiveUp => self.give_up(now),
+                Timer::Open => {} // a due request is what poll_transmit gives
+            }
+        }
+        self.go_on(now);
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers().into_iter().flatten().map(|(_, at)| at).min()
+    }
+
+    /// The next thing the shell must do or show.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn timers(&self) -> [Option<(Timer, Instant)>; 3] {
+        let saying = self.saying.is_some();
+        let resend = self.flight().and_then(|flight| flight.due).filter(|_| self.link_up);
+        let open = match &self.lessor {
+            Lessor::Opening(opening) if self.link_up && saying => Some(opening.due),
+            _ => None,
+        };
+        let give_up = self.unanswered.filter(|_| saying && !self.told && !self.offline);
+        let give_up = give_up.map(|since| since + self.config.give_up_after);
+        [
+            resend.map(|at| (Timer::Resend, at)),
+            open.map(|at| (Timer::Open, at)),
+            give_up.map(|at| (Timer::GiveUp, at)),
+        ]
+    }
+
+    /// Nothing was heard for too long: the user is told, and under `trust` the device goes on by itself.
+    fn give_up(&mut self, now: Instant) {
+        self.told = true;
+        match self.config.offline {
+            Offline::Wait => self.events.push_back(Event::Waiting),
+            Offline::Trust => {
+                self.offline = true;
+                self.events.push_back(Event::GaveUp);
+                if matches!(self.lessor, Lessor::Leased(_)) {
+                    self.reopen(now);
+                }
+            }
+        }
+    }
+
+    /// A verifier answered: whatever was said of its silence is over.
+    fn answered(&mut self) {
+        self.unanswered = None;
+        self.tries = 0;
+        if core::mem::take(&mut self.told) {
+            self.events.push_back(Event::Returned);
+        }
+    }
+
+    fn note_silence(&mut self, now: Instant) {
+        if self.saying.is_some() {
+            self.unanswered.get_or_insert(now);
+        }
+    }
+
+    fn commit(&mut self, token: TokenId, origin: Origin) {
+        let Some(saying) = &mut self.saying else { return };
+        saying.left -= 1;
+        let (left, stopped) = (saying.left, saying.stop.contains(&token));
+        let position = self.text.len();
+        self.text.push(token);
+        self.counters.committed += 1;
+        self.counters.unverified += u64::from(origin == Origin::Unverified);
+        self.events.push_back(Event::Committed(Commit { position, token, origin }));
+        if stopped {
+            self.finish(Finish::Stop);
+        } else if left == 0 {
+            self.finish(Finish::TokensMax);
+        } else if self.text.len() >= self.context_limit() {
+            self.finish(Finish::ContextFull);
+        }
+    }
+
+    fn finish(&mut self, finish: Finish) {
+        if self.saying.take().is_none() {
+            return;
+        }
+        self.drafted.clear();
+        self.unanswered = None;
+        self.told = false;
+        if let Lessor::Leased(leased) = &mut self.lessor {
+            leased.flight = None;
+        }
+        self.events.push_back(Event::Finished(finish));
+    }
+
+    fn refuse(&mut self, reason: RefusalReason) {
+        self.lessor = Lessor::None;
+        self.finish(Finish::Refused(reason));
+    }
+
+    fn flight(&self) -> Option<&Flight> {
+        match &self.lessor {
+            Lessor::Leased(leased) => leased.flight.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Tokens the text may reach.
+    fn context_limit(&self) -> usize {
+        let own = self.config.context_tokens_max.min(SESSION_TOKENS_MAX as usize);
+        match &self.lessor {
+            Lessor::Leased(leased) => own.min(leased.context_tokens_max),
+            _ => own,
+        }
+    }
+
+    /// Tokens that can still be committed in this reply.
+    fn room(&self) -> usize {
+        let left = self.saying.as_ref().map_or(0, |saying| saying.left);
+        left.min(self.context_limit().saturating_sub(self.text.len()))
+    }
+}

@@ -1,0 +1,130 @@
+//! Messages to the verifier, in the order in which they must go.
+
+use super::lease::{Flight, Leased, Lessor};
+use super::{Channel, Device, Transmit};
+use crate::TokenId;
+use crate::text::Text;
+use crate::time::Instant;
+use dunlin_wire::limits::CONTEXT_CHUNK_TOKENS_MAX;
+use dunlin_wire::{Close, Context, Open, SamplingParams, VerifierId, token_bits};
+
+impl Device {
+    /// The next message to publish; none while the link is down.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if !self.link_up {
+            return None;
+        }
+        let transmit = self.next_transmit(now)?;
+        self.counters.payload_bytes_up += transmit.bytes.len() as u64;
+        Some(transmit)
+    }
+
+    fn next_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if self.closing {
+            return self.transmit_close();
+        }
+        self.saying.as_ref()?;
+        match &self.lessor {
+            Lessor::None => None,
+            Lessor::Opening(opening) if opening.due <= now => Some(self.transmit_open(now)),
+            Lessor::Opening(_) => None,
+            Lessor::Leased(leased) if leased.synced < self.text.len() => self.transmit_context(),
+            Lessor::Leased(_) => self.transmit_frame(now),
+        }
+    }
+
+    fn transmit_close(&mut self) -> Option<Transmit> {
+        let Lessor::Leased(leased) = core::mem::replace(&mut self.lessor, Lessor::None) else { return None };
+        let close = Close { session: self.session.number, epoch: self.session.epoch };
+        let bytes = close.encode().expect("two bytes fit a message");
+        Some(to_verifier(leased.verifier, &bytes))
+    }
+
+    fn transmit_open(&mut self, now: Instant) -> Transmit {
+        let s = self.session.sampling;
+        let open = Open {
+            session: self.session.number,
+            epoch: self.session.epoch,
+            nonce: self.session.nonce,
+            seed: self.session.seed,
+            sampling: SamplingParams { temperature: s.temperature(), top_p: s.top_p(), top_k: s.top_k() },
+            vocabulary: self.config.vocabulary,
+            length: self.text.len() as u32,
+        };
+        self.tries = self.tries.saturating_add(1);
+        self.counters.opens += 1;
+        let due = now + self.backoff().max(self.learned.rtt.timeout(0));
+        if let Lessor::Opening(opening) = &mut self.lessor {
+            opening.due = due;
+        }
+        let bytes = open.encode().expect("the text is within the session's limits");
+        transmit(Channel::Open, &bytes)
+    }
+
+    fn transmit_context(&mut self) -> Option<Transmit> {
+        let Lessor::Leased(leased) = &mut self.lessor else { return None };
+        let bits = token_bits(self.config.vocabulary.size);
+        let context = chunk(&self.text, leased.synced, bits, (self.session.number, self.session.epoch));
+        leased.synced += context.tokens.len();
+        self.counters.context_up += 1;
+        let bytes = context.encode().expect("the text's tokens are within the vocabulary");
+        Some(to_verifier(leased.verifier.clone(), &bytes))
+    }
+
+    fn transmit_frame(&mut self, now: Instant) -> Option<Transmit> {
+        let timeout = self.flight().map(|flight| self.learned.rtt.timeout(flight.sent))?;
+        let Lessor::Leased(Leased { verifier, flight: Some(flight), .. }) = &mut self.lessor else {
+            return None;
+        };
+        if !core::mem::take(&mut flight.wanted) {
+            return None;
+        }
+        if flight.sent == 0 {
+            flight.first_sent = now;
+        }
+        flight.sent += 1;
+        flight.due = Some(now + timeout);
+        self.counters.frames_up += 1;
+        self.counters.resent += u64::from(flight.sent > 1);
+        let message = to_verifier(verifier.clone(), &flight.bytes);
+        self.note_silence(now);
+        Some(message)
+    }
+
+    /// Puts the first `count` drafts into the frame that is sent next.
+    pub(super) fn launch(&mut self, count: usize, now: Instant) {
+        let Lessor::Leased(leased) = &self.lessor else { return };
+        let frame = self.frame(leased.round + 1, count);
+        let bytes = frame.encode().expect("drafts are within the vocabulary and the limits");
+        self.counters.sent_drafts += count as u64;
+        let Lessor::Leased(leased) = &mut self.lessor else { return };
+        leased.round += 1;
+        leased.flight = Some(Flight {
+            round: leased.round,
+            check: dunlin_wire::frame_check(&bytes),
+            bytes: bytes.to_vec(),
+            drafts: count,
+            wanted: true,
+            sent: 0,
+            first_sent: now,
+            due: None,
+        });
+    }
+}
+
+/// The next chunk of the text from `offset` on.
+fn chunk(text: &Text, offset: usize, token_bits: u8, (session, epoch): (u8, u8)) -> Context {
+    let rest: &[TokenId] = &text.tokens()[offset..];
+    let tokens = rest.iter().take(CONTEXT_CHUNK_TOKENS_MAX).copied().collect();
+    let prefix = text.short(offset).expect("offset is at most the text's length");
+    Context { session, epoch, offset: offset as u32, prefix, token_bits, tokens }
+}
+
+fn to_verifier(verifier: VerifierId, bytes: &[u8]) -> Transmit {
+    transmit(Channel::Frames(verifier), bytes)
+}
+
+fn transmit(channel: Channel, bytes: &[u8]) -> Transmit {
+    let bytes = heapless::Vec::from_slice(bytes).expect("every message is within FRAME_BYTES_MAX");
+    Transmit { channel, bytes }
+}

@@ -1,0 +1,278 @@
+//! What goes into the device's machine and what comes out of it.
+
+use crate::TokenId;
+use crate::calibration::Calibration;
+use crate::policy::Trigger;
+use crate::probabilities::Sampling;
+use crate::rtt::Rtt;
+use crate::stop::{StopConfig, StopRule};
+use crate::time::Duration;
+use alloc::vec::Vec;
+use dunlin_wire::limits::FRAME_BYTES_MAX;
+use dunlin_wire::{DecodeError, RefusalReason, VerifierId, Vocabulary};
+use thiserror::Error;
+
+/// What a device does when nobody answers for [`DeviceConfig::give_up_after`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offline {
+    /// It waits, and says so once.
+    #[default]
+    Wait,
+    /// It commits its own tokens, marked unverified, until a verifier answers again.
+    Trust,
+}
+
+/// Which of a token's two importances is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImportanceForm {
+    /// How concentrated the attention of the query that produced the token is.
+    #[default]
+    Row,
+    /// How much attention later drafts of the frame pay to the token; decided when the frame closes.
+    Received,
+}
+
+/// What a device needs to know for all its sessions.
+#[derive(Clone, Debug)]
+pub struct DeviceConfig {
+    /// The drafter's vocabulary.
+    pub vocabulary: Vocabulary,
+    /// When to send what is held.
+    pub policy: Trigger,
+    /// Which importance is sent.
+    pub importance: ImportanceForm,
+    /// What to do when nobody answers.
+    pub offline: Offline,
+    /// After how much silence.
+    pub give_up_after: Duration,
+    /// Tokens a session may reach: the drafter's context.
+    pub context_tokens_max: usize,
+}
+
+/// One session's identity and sampling. Number, epoch and nonce are drawn at random by the shell, so that a
+/// device that lost its state is not taken for its former self.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The session's number on the wire.
+    pub number: u8,
+    /// The first epoch.
+    pub epoch: u8,
+    /// Tells this session from any other of the device.
+    pub nonce: u64,
+    /// Seed of the coupling.
+    pub seed: u64,
+    /// How the target is sampled.
+    pub sampling: Sampling,
+}
+
+/// What was learned of the model pair and of the link; a later session starts from it.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// Rejection against uncertainty.
+    pub calibration: Calibration,
+    /// Costs of drafting and of rounds.
+    pub stop: StopRule,
+    pub(crate) rtt: Rtt,
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        Self {
+            calibration: Calibration::new(),
+            stop: StopRule::new(&StopConfig::default()),
+            rtt: Rtt::default(),
+        }
+    }
+}
+
+/// How long a reply may get and what ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Tokens at most.
+    pub tokens_max: usize,
+    /// Tokens that end it, themselves committed.
+    pub stop: Vec<TokenId>,
+}
+
+/// Why a prompt was not taken. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SayError {
+    /// The session was closed.
+    #[error("the session is closed")]
+    Closed,
+    /// A reply is under way.
+    #[error("a reply is under way: wait for it or cancel it")]
+    Busy,
+    /// No prompt token, or a reply of no token.
+    #[error("the prompt and the reply need at least one token each")]
+    Empty,
+    /// A token outside the vocabulary.
+    #[error("token {0} is outside the vocabulary")]
+    UnknownToken(TokenId),
+    /// No room for a reply.
+    #[error("the text would have {length} tokens, the context holds {limit}")]
+    TooLong {
+        /// Tokens with the prompt.
+        length: usize,
+        /// Tokens the session may reach.
+        limit: usize,
+    },
+}
+
+/// The machine's number for a run of the drafter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// A run of the drafter: cut its cache to `keep` tokens, append `tokens`, give the last row back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DraftJob {
+    /// To be given back with the row.
+    pub id: JobId,
+    /// Tokens of the cache that stay.
+    pub keep: usize,
+    /// Tokens to append, at least one.
+    pub tokens: Vec<TokenId>,
+}
+
+/// What a run of the drafter gave.
+#[derive(Clone, Copy, Debug)]
+pub struct DraftRow<'a> {
+    /// Logits after the last token, one per vocabulary entry.
+    pub logits: &'a [f32],
+    /// Attention of the last token's query over all positions, averaged over heads, where the model gives it.
+    pub attention: Option<&'a [f32]>,
+    /// How long the run took.
+    pub took: Duration,
+}
+
+/// Where a committed token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Drafted here, and what the target chose.
+    Accepted,
+    /// The target's own: a correction, or the token after the last accepted draft.
+    Target,
+    /// Drafted here and not verified.
+    Unverified,
+}
+
+/// A committed token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Its position in the session's text.
+    pub position: usize,
+    /// The token.
+    pub token: TokenId,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Why a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop token was committed.
+    Stop,
+    /// The reply has as many tokens as asked for.
+    TokensMax,
+    /// The context is full.
+    ContextFull,
+    /// The user ended it.
+    Cancelled,
+    /// No verifier takes the session.
+    Refused(RefusalReason),
+    /// The verifier refused a frame for good: the two sides disagree on limits or vocabulary.
+    Rejected,
+    /// The drafter failed.
+    DrafterFailed,
+}
+
+/// What the shell must do or show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Run the drafter and give the row back.
+    Draft(DraftJob),
+    /// A token was committed.
+    Committed(Commit),
+    /// The reply ended.
+    Finished(Finish),
+    /// A verifier gave a lease.
+    Leased(VerifierId),
+    /// The verifier's text differed and is sent again.
+    Resynced,
+    /// Nobody answered for long; the device waits.
+    Waiting,
+    /// Nobody answered for long; the device goes on by itself.
+    GaveUp,
+    /// A verifier answers again.
+    Returned,
+    /// Bytes came that are no message; nothing changed.
+    Malformed(DecodeError),
+}
+
+/// Which topic a message goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// The device's open topic, at least once, with an expiry.
+    Open,
+    /// The device's frame topic towards this verifier, at most once.
+    Frames(VerifierId),
+}
+
+/// A message to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// On which topic.
+    pub channel: Channel,
+    /// The message.
+    pub bytes: heapless::Vec<u8, FRAME_BYTES_MAX>,
+}
+
+/// What the machine is doing, for the account of time and energy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No reply is under way.
+    Idle,
+    /// The drafter runs, and nothing is under way.
+    Drafting,
+    /// The drafter runs while a verdict is under way.
+    DraftingAhead,
+    /// Nothing but an answer is missing.
+    Waiting,
+    /// The device goes on by itself.
+    Offline,
+}
+
+/// What happened since the start of the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Tokens committed.
+    pub committed: u64,
+    /// Those of them that were not verified.
+    pub unverified: u64,
+    /// Verdicts that counted.
+    pub rounds: u64,
+    /// Draft frames sent, repeated ones included.
+    pub frames_up: u64,
+    /// Draft frames sent again.
+    pub resent: u64,
+    /// Context chunks sent.
+    pub context_up: u64,
+    /// Requests for a lease.
+    pub opens: u64,
+    /// Bytes of all messages sent.
+    pub payload_bytes_up: u64,
+    /// Bytes of all messages received.
+    pub payload_bytes_down: u64,
+    /// Tokens the drafter gave, those never sent included.
+    pub drafted: u64,
+    /// Drafts put into frames.
+    pub sent_drafts: u64,
+    /// Drafts the target agreed with.
+    pub accepted: u64,
+    /// Requests for context that were answered.
+    pub resyncs: u64,
+    /// Messages that are none.
+    pub malformed: u64,
+    /// Messages that came too late to mean anything.
+    pub stale: u64,
+}

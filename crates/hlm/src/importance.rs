@@ -1,0 +1,187 @@
+//! How much a drafted token matters, from the drafter's last-layer attention averaged over heads (*ours*).
+//!
+//! Position 0 is left out everywhere: drafters park attention there (the sink), whatever the text. Weights that
+//! are negative, infinite or NaN count as 0.
+
+use crate::uncertainty::Unit;
+
+/// The largest size of λ that is accepted, in standard deviations.
+pub const LAMBDA_MAX: f32 = 8.0;
+
+/// Mean and spread of the importances of one step, kept as they come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Weights {
+    count: u32,
+    mean: f64,
+    squares: f64,
+}
+
+/// The threshold `I_th = μ + λσ` over the importances of one step; λ is its strictness (*ours*).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdaptiveThreshold {
+    lambda: f32,
+}
+
+/// A λ beyond ±[`LAMBDA_MAX`], or no number.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("importance lambda {0} is not within -{LAMBDA_MAX} and {LAMBDA_MAX}")]
+pub struct LambdaError(pub f32);
+
+/// How concentrated the attention of the query that produced a token is: 1 less the entropy of its weights
+/// (one per context position) without the sink, over the entropy of even weights.
+///
+/// 0 is even attention, 1 is attention to a single position; 0 where fewer than two positions or no weight is
+/// left. Source: ours.
+pub fn row(attention: &[f32]) -> Unit {
+    let Some(total) = total_without_sink(attention) else { return Unit::ZERO };
+    let even = libm::log(attention.len() as f64 - 1.0);
+    if even <= 0.0 {
+        return Unit::ZERO;
+    }
+    let entropy: f64 = attention[1..].iter().map(|&weight| surprise(sane(weight) / total)).sum();
+    Unit::clamped(1.0 - entropy / even)
+}
+
+/// The attention that later draft positions pay to the token at context position `index`, against even attention.
+///
+/// `later_rows` holds one row per later query, each with one weight per position of its own context. A row
+/// without the sink, renormalised and multiplied by its length, gives `x = 1` for even attention; the result is
+/// `x / (1 + x)` of the mean x: ½ is even, towards 1 is more. `None` for the sink and where no row reaches the
+/// token: the last token of a draft has no later query. Source: ours.
+pub fn received<R: AsRef<[f32]>>(later_rows: &[R], index: usize) -> Option<Unit> {
+    if index == 0 {
+        return None;
+    }
+    let (mut sum, mut count) = (0.0, 0.0);
+    for attention in later_rows.iter().map(AsRef::as_ref) {
+        if let (Some(&weight), Some(total)) = (attention.get(index), total_without_sink(attention)) {
+            sum += sane(weight) / total * (attention.len() as f64 - 1.0);
+            count += 1.0;
+        }
+    }
+    (count > 0.0).then(|| Unit::clamped(sum / (sum + count)))
+}
+
+impl Weights {
+    /// Takes one more importance in.
+    pub fn push(&mut self, importance: Unit) {
+        let weight = f64::from(importance.get());
+        self.count = self.count.saturating_add(1);
+        let off = weight - self.mean;
+        self.mean += off / f64::from(self.count);
+        self.squares += off * (weight - self.mean);
+    }
+
+    /// The mean μ; 0 before the first.
+    pub fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// The standard deviation σ of the importances themselves (divided by their count); 0 before the first.
+    pub fn deviation(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { libm::sqrt(self.squares.max(0.0) / f64::from(self.count)) }
+    }
+}
+
+impl AdaptiveThreshold {
+    /// A threshold λ standard deviations above the mean (below it where negative).
+    pub fn new(lambda: f32) -> Result<Self, LambdaError> {
+        if libm::fabsf(lambda) <= LAMBDA_MAX { Ok(Self { lambda }) } else { Err(LambdaError(lambda)) }
+    }
+
+    /// The threshold of a step.
+    pub fn of(&self, step: &Weights) -> f64 {
+        step.mean() + f64::from(self.lambda) * step.deviation()
+    }
+
+    /// Whether a token stands out of its step, which contains it; never where all of them are alike.
+    pub fn exceeded(&self, step: &Weights, importance: Unit) -> bool {
+        step.deviation() > 0.0 && f64::from(importance.get()) > self.of(step)
+    }
+}
+
+fn sane(weight: f32) -> f64 {
+    if weight.is_finite() && weight > 0.0 { f64::from(weight) } else { 0.0 }
+}
+
+fn total_without_sink(attention: &[f32]) -> Option<f64> {
+    let total: f64 = attention.iter().skip(1).map(|&weight| sane(weight)).sum();
+    (total > 0.0).then_some(total)
+}
+
+fn surprise(share: f64) -> f64 {
+    if share > 0.0 { -share * libm::log(share) } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(x: f32) -> Unit {
+        Unit::new(x).unwrap()
+    }
+
+    #[test]
+    fn rows_run_from_even_to_single() {
+        assert!(row(&[0.9, 0.025, 0.025, 0.025, 0.025]).get() < 1e-6);
+        assert_eq!(row(&[0.9, 0.0, 0.1, 0.0]), Unit::ONE);
+        assert!((row(&[0.0, 0.5, 0.5, 0.0, 0.0]).get() - 0.5).abs() < 1e-6);
+        assert_eq!(row(&[0.99, 0.0, 0.006, 0.004]), row(&[0.0, 0.0, 0.6, 0.4]), "the sink takes no part");
+    }
+
+    #[test]
+    fn rows_without_anything_to_tell_are_zero() {
+        for attention in
+            [&[] as &[f32], &[1.0], &[0.5, 0.5], &[1.0, 0.0, 0.0], &[1.0, f32::NAN, -1.0, f32::INFINITY]]
+        {
+            assert_eq!(row(attention), Unit::ZERO, "{attention:?}");
+        }
+    }
+
+    #[test]
+    fn received_compares_with_even_attention() {
+        let even = [[0.2f32, 0.2, 0.2, 0.2, 0.2]];
+        assert!((received(&even, 3).unwrap().get() - 0.5).abs() < 1e-6);
+        let twice = [[0.5f32, 0.1, 0.1, 0.2, 0.1 - 0.1]];
+        assert!((received(&twice, 3).unwrap().get() - 2.0 / 3.0).abs() < 1e-6);
+        let rows: [&[f32]; 3] = [&[0.5, 0.5], &[0.0, 0.0, 1.0], &[0.0, 0.0, 0.5, 0.5]];
+        let x = (2.0 + 1.5) / 2.0;
+        assert!(
+            (f64::from(received(&rows, 2).unwrap().get()) - x / (1.0 + x)).abs() < 1e-6,
+            "row 0 ends before it"
+        );
+        assert_eq!(received(&rows, 0), None);
+        assert_eq!(received(&rows, 4), None);
+        assert_eq!(received::<&[f32]>(&[], 2), None);
+    }
+
+    #[test]
+    fn thresholds_follow_the_step() {
+        let mut step = Weights::default();
+        assert_eq!((step.mean(), step.deviation()), (0.0, 0.0));
+        for weight in [0.2, 0.4, 0.4, 0.4, 0.5, 0.5, 0.7, 0.9] {
+            step.push(unit(weight));
+        }
+        assert!((step.mean() - 0.5).abs() < 1e-6 && (step.deviation() - 0.2).abs() < 1e-6);
+        let strict = AdaptiveThreshold::new(1.5).unwrap();
+        assert!((strict.of(&step) - 0.8).abs() < 1e-6);
+        assert!(strict.exceeded(&step, unit(0.9)) && !strict.exceeded(&step, unit(0.7)));
+        assert!(AdaptiveThreshold::new(-1.0).unwrap().exceeded(&step, unit(0.4)));
+    }
+
+    #[test]
+    fn nothing_stands_out_of_equals() {
+        let mut step = Weights::default();
+        for _ in 0..3 {
+            step.push(unit(0.3));
+            assert!(!AdaptiveThreshold::new(-8.0).unwrap().exceeded(&step, unit(0.3)));
+        }
+    }
+
+    #[test]
+    fn lambdas_out_of_range_are_refused() {
+        for bad in [8.1, -8.1, f32::NAN, f32::INFINITY] {
+            assert!(AdaptiveThreshold::new(bad).is_err(), "{bad}");
+        }
+    }
+}

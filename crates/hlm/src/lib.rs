@@ -1,0 +1,26 @@
+//! Policies, coupling and both protocol machines of Dunlin.
+//!
+//! Invariant: nothing here reads a clock, a socket, a file or a random number. Time, randomness and model
+//! outputs are arguments; what should be sent, run or shown comes out of `poll_*`.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod calibration;
+pub mod coupling;
+pub mod device;
+pub mod importance;
+pub mod limits;
+pub mod policy;
+pub mod probabilities;
+mod rtt;
+pub mod stop;
+mod text;
+pub mod time;
+pub mod uncertainty;
+pub mod verifier;
+
+/// A token id of the shared vocabulary.
+pub type TokenId = u32;

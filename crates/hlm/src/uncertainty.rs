@@ -1,0 +1,250 @@
+//! How sure the drafter is of a drafted token, and the 4-bit scores that are sent.
+//!
+//! Invariant: computed once, on the device, from the drafter's raw logits; the verifier only reads the score.
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::TokenId;
+use crate::coupling::Noise;
+use crate::probabilities::{Highest, below_highest};
+
+/// A number in 0..=1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub struct Unit(f32);
+
+/// A number in 0..=1 on four bits: the index of one of 16 bins of equal width.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Score4(u8);
+
+/// How uncertainty is computed; each is 0 for a token that is certain and 1 for one that is impossible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `1 − ½∫₀² softmax(z/θ)_d dθ` by 8-node Gauss–Legendre: the expectation of [`Form::Sampled`], to 3e-4 (root
+    /// mean square) on ordinary rows and within 0.025, less than half a score, where thousands of tokens tie.
+    #[default]
+    Quadrature,
+    /// The share of 20 draws at temperatures uniform on (0, 2) that differ from the token (U-HLM, 2412.12687).
+    Sampled,
+    /// `1 − q(d)`: free, as `q` is at hand.
+    OneMinusQ,
+}
+
+/// A name that is no [`Form`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown form of uncertainty; known are quadrature, sampled, one-minus-q")]
+pub struct UnknownForm;
+
+/// The uncertainty of the drafted token at a position, from the drafter's raw logits (one per token of the
+/// vocabulary) and the probability it was drawn with.
+///
+/// 1 where the logits give the token no probability: a row without mass, a NaN, an id beyond the row.
+pub fn uncertainty(
+    form: Form,
+    logits: &[f32],
+    drafted: TokenId,
+    q_of_drafted: f64,
+    seed: u64,
+    position: u64,
+) -> Unit {
+    match form {
+        Form::Quadrature => {
+            let certainty = tempered(logits, drafted, &NODES.map(|(temperature, _)| temperature));
+            Unit::clamped(1.0 - NODES.iter().zip(certainty).map(|((_, weight), p)| weight * p).sum::<f64>())
+        }
+        Form::Sampled => sampled(logits, drafted, &Noise::new(DOMAIN_RESAMPLES, seed, position)),
+        Form::OneMinusQ => Unit::clamped(1.0 - q_of_drafted.max(0.0)),
+    }
+}
+
+/// The bin of a number.
+pub fn to_score4(x: Unit) -> Score4 {
+    Score4(((x.0 * 16.0) as u8).min(15))
+}
+
+/// The middle of a bin, which is at most 1/32 from every number in it.
+pub fn from_score4(score: Score4) -> Unit {
+    Unit((f32::from(score.0) + 0.5) / 16.0)
+}
+
+impl Unit {
+    /// 0.
+    pub const ZERO: Self = Self(0.0);
+    /// 1.
+    pub const ONE: Self = Self(1.0);
+
+    /// The number, or `None` outside 0..=1.
+    pub fn new(x: f32) -> Option<Self> {
+        (0.0..=1.0).contains(&x).then_some(Self(x))
+    }
+
+    /// The number, as a plain one.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+
+    /// The nearest number in 0..=1; 0 for NaN.
+    pub(crate) fn clamped(x: f64) -> Self {
+        if x.is_nan() { Self::ZERO } else { Self(x.clamp(0.0, 1.0) as f32) }
+    }
+}
+
+impl Score4 {
+    /// The number of bins.
+    pub const BINS: usize = 16;
+
+    /// The score with this index, or `None` above 15.
+    pub fn new(index: u8) -> Option<Self> {
+        (usize::from(index) < Self::BINS).then_some(Self(index))
+    }
+
+    /// The index of the bin, 0..=15.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Form {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::Quadrature, Self::Sampled, Self::OneMinusQ];
+
+    /// The name of the form in configurations and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quadrature => "quadrature",
+            Self::Sampled => "sampled",
+            Self::OneMinusQ => "one-minus-q",
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Form {
+    type Err = UnknownForm;
+
+    fn from_str(name: &str) -> Result<Self, UnknownForm> {
+        Self::ALL.into_iter().find(|form| form.name() == name).ok_or(UnknownForm)
+    }
+}
+
+/// Apart from the noise that tokens are drawn with, so that a draw is not judged by itself.
+const DOMAIN_RESAMPLES: u64 = 0x7265_7361_6D70_6C65;
+
+/// The temperatures of U-HLM are uniform on (0, 2).
+const TEMPERATURE_SPAN: f64 = 2.0;
+
+const RESAMPLES: usize = 20;
+
+/// Terms of a softmax below e^−40 of its largest are left out.
+const NEGLIGIBLE: f64 = -40.0;
+
+/// Temperatures on (0, 2), ascending, and weights that sum to 1: Gauss–Legendre, 8 nodes.
+const NODES: [(f64, f64); 8] = [
+    (1.0 - 0.960_289_856_497_536_2, 0.5 * 0.101_228_536_290_376_26),
+    (1.0 - 0.796_666_477_413_626_7, 0.5 * 0.222_381_034_453_374_47),
+    (1.0 - 0.525_532_409_916_329, 0.5 * 0.313_706_645_877_887_3),
+    (1.0 - 0.183_434_642_495_649_8, 0.5 * 0.362_683_783_378_362),
+    (1.0 + 0.183_434_642_495_649_8, 0.5 * 0.362_683_783_378_362),
+    (1.0 + 0.525_532_409_916_329, 0.5 * 0.313_706_645_877_887_3),
+    (1.0 + 0.796_666_477_413_626_7, 0.5 * 0.222_381_034_453_374_47),
+    (1.0 + 0.960_289_856_497_536_2, 0.5 * 0.101_228_536_290_376_26),
+];
+
+/// A draw differs from the token where a uniform number lies beyond the token's share, so one number decides
+/// it without drawing the other token.
+fn sampled(logits: &[f32], drafted: TokenId, noise: &Noise) -> Unit {
+    let mut temperatures = [0.0; RESAMPLES];
+    for (index, temperature) in (0..).zip(&mut temperatures) {
+        *temperature = TEMPERATURE_SPAN * noise.unit(2 * index);
+    }
+    let certainty = tempered(logits, drafted, &temperatures);
+    let differs = (0..).zip(certainty).filter(|&(index, p)| noise.unit(2 * index + 1) >= p).count();
+    Unit::clamped(differs as f64 / RESAMPLES as f64)
+}
+
+/// `softmax(z/θ)_d` at each of the temperatures; 0 where the row gives the token nothing.
+fn tempered<const N: usize>(logits: &[f32], drafted: TokenId, temperatures: &[f64; N]) -> [f64; N] {
+    let Ok(highest) = Highest::of(logits) else { return [0.0; N] };
+    let logit = logits.get(drafted as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    let Some(below) = below_highest(logit, highest.logit) else { return [0.0; N] };
+    let mut totals = [0.0; N];
+    for other in logits.iter().filter_map(|&z| below_highest(z, highest.logit)) {
+        for (total, temperature) in totals.iter_mut().zip(temperatures) {
+            *total += term(other / temperature);
+        }
+    }
+    core::array::from_fn(|i| term(below / temperatures[i]) / totals[i])
+}
+
+fn term(exponent: f64) -> f64 {
+    if exponent < NEGLIGIBLE { 0.0 } else { libm::exp(exponent) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn scores_round_trip_within_half_a_bin() {
+        for index in 0..16 {
+            let score = Score4::new(index).unwrap();
+            assert_eq!(to_score4(from_score4(score)), score);
+        }
+        assert_eq!(Score4::new(16), None);
+        for i in 0..=1000 {
+            let x = Unit::new(i as f32 / 1000.0).unwrap();
+            assert!((from_score4(to_score4(x)).get() - x.get()).abs() <= 1.0 / 32.0);
+        }
+        assert_eq!(to_score4(Unit::ONE).get(), 15);
+    }
+
+    #[test]
+    fn units_outside_are_refused() {
+        for bad in [-1e-6, 1.000_001, f32::NAN, f32::INFINITY] {
+            assert_eq!(Unit::new(bad), None);
+        }
+        assert_eq!(Unit::clamped(f64::NAN), Unit::ZERO);
+        assert_eq!(Unit::clamped(7.0), Unit::ONE);
+    }
+
+    #[test]
+    fn forms_agree_on_certain_impossible_and_even() {
+        for form in Form::ALL {
+            let of = |logits: &[f32], drafted, q| uncertainty(form, logits, drafted, q, 1, 2).get();
+            assert_eq!(of(&[90.0, 0.0], 0, 1.0), 0.0, "{form}");
+            assert_eq!(of(&[90.0, 0.0], 1, 0.0), 1.0, "{form}");
+            assert_eq!(of(&[f32::NAN, 0.0], 0, 0.0), 1.0, "{form}");
+            assert_eq!(of(&[f32::NAN], 0, f64::NAN), 1.0, "{form}");
+            assert_eq!(of(&[], 3, 0.0), 1.0, "{form}");
+            assert!((of(&[3.0, 3.0], 1, 0.5) - 0.5).abs() < 0.4, "{form}");
+        }
+        assert!((uncertainty(Form::Quadrature, &[3.0, 3.0], 1, 0.5, 0, 0).get() - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn samples_average_to_the_quadrature() {
+        let logits = [1.0, 0.2, -0.5, 2.0, 1.9, -3.0];
+        for drafted in 0..6 {
+            let exact = uncertainty(Form::Quadrature, &logits, drafted, 0.0, 0, 0).get();
+            let of = |n| f64::from(uncertainty(Form::Sampled, &logits, drafted, 0.0, 11, n).get());
+            let mean = (0..20_000).map(of).sum::<f64>() / 20_000.0;
+            assert!((mean - f64::from(exact)).abs() < 6e-3, "{drafted}: {mean} against {exact}");
+        }
+    }
+
+    #[test]
+    fn names_parse_back() {
+        for form in Form::ALL {
+            assert_eq!(form.to_string().parse(), Ok(form));
+            assert!(UnknownForm.to_string().contains(form.name()));
+        }
+        assert_eq!("entropy".parse::<Form>(), Err(UnknownForm));
+    }
+}

@@ -1,0 +1,603 @@
+//! The verifier's protocol machine: sessions, verification, verdicts.
+//!
+//! Invariant: the device is the authority on committed text. Before anything is appended the text is cut to the
+//! frame's base, and a frame whose prefix differs is answered by a request for context, never by a guess.
+//! A frame that was answered gets the same answer again; nothing else depends on how often it arrives.
+
+use crate::TokenId;
+use crate::coupling::couple;
+use crate::limits::LimitError;
+use crate::probabilities::{Distribution, Sampling};
+use crate::text::{Text, shared_prefix};
+use crate::time::{Duration, Instant};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use dunlin_wire::limits::{DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX};
+use dunlin_wire::{
+    CloseReason, Closed, Context, DeviceId, Down, DraftFrame, Lease, Open, Refusal, RefusalReason, Reply,
+    Resync, Up, Verdict, VerifierId, Vocabulary, frame_check, token_bits,
+};
+
+/// Answers that wait for the link; beyond it the oldest is dropped, and its device asks again.
+pub const OUTBOX_MAX: usize = 1024;
+
+/// What a verifier serves, and how much of it.
+#[derive(Clone, Debug)]
+pub struct VerifierConfig {
+    /// The verifier's name.
+    pub id: VerifierId,
+    /// The target's vocabulary.
+    pub vocabulary: Vocabulary,
+    /// Tokens a session may reach: the target's context.
+    pub context_tokens_max: u32,
+    /// Sessions kept; the least recently used makes room for a new one.
+    pub sessions_max: usize,
+    /// Drafted tokens taken in one frame.
+    pub draft_tokens_max: u8,
+    /// A session not heard of for so long is dropped.
+    pub idle_max: Duration,
+}
+
+/// The machine's number for a session of the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot(pub u64);
+
+/// The machine's number for a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// Work for the target: cut the slot's cache to `keep` tokens, append `tokens`, give the logits of the last `rows`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// To be given back with the rows.
+    pub id: JobId,
+    /// Whose cache.
+    pub slot: Slot,
+    /// Tokens of the cache that stay.
+    pub keep: usize,
+    /// Tokens to append.
+    pub tokens: Vec<TokenId>,
+    /// Logit rows wanted, those of the last tokens.
+    pub rows: usize,
+}
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Run the target and give the rows back.
+    Verify(Job),
+    /// Free the slot's cache, if there is one.
+    Release(Slot),
+}
+
+/// Why there are no rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsError {
+    /// No memory for the session's cache: another session may make room.
+    Budget,
+    /// The target failed.
+    Failed,
+}
+
+/// Which of a device's topics an answer goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The reply topic, at least once.
+    Reply,
+    /// The verdict topic, at most once.
+    Verdict,
+}
+
+/// An answer on its way to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// To whom.
+    pub device: DeviceId,
+    /// On which topic.
+    pub channel: Answer,
+    /// The message.
+    pub bytes: heapless::Vec<u8, MESSAGE_BYTES_MAX>,
+}
+
+/// What happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Draft frames decoded.
+    pub frames: u64,
+    /// Verdicts given, repeated ones left out.
+    pub verdicts: u64,
+    /// Answers repeated for a frame that came again.
+    pub repeated: u64,
+    /// Drafts judged.
+    pub drafts: u64,
+    /// Drafts the target agreed with.
+    pub accepted: u64,
+    /// Leases given.
+    pub leases: u64,
+    /// Requests refused.
+    pub refusals: u64,
+    /// Requests for context.
+    pub resyncs: u64,
+    /// Sessions evicted for another, or for their silence.
+    pub evicted: u64,
+    /// Messages that are none.
+    pub malformed: u64,
+    /// Messages of an older round, or of no lease.
+    pub stale: u64,
+    /// Answers dropped because the link took none.
+    pub dropped: u64,
+}
+
+/// A session's key: a device numbers its own.
+type Key = (DeviceId, u8);
+
+#[derive(Debug)]
+struct Asked {
+    frame: DraftFrame,
+    check: u8,
+}
+
+#[derive(Debug)]
+struct Work {
+    id: JobId,
+    /// The frame to judge; `None` where its lease ended meanwhile.
+    asked: Option<Asked>,
+}
+
+#[derive(Debug)]
+struct Session {
+    slot: Slot,
+    nonce: u64,
+    epoch: u8,
+    seed: u64,
+    sampling: Sampling,
+    text: Text,
+    /// What the target's cache holds.
+    fed: Vec<TokenId>,
+    answered: Option<(u32, Verdict)>,
+    work: Option<Work>,
+    /// The newest frame that came while another was being verified.
+    pending: Option<Asked>,
+    used: Instant,
+}
+
+/// The verifier's side of every session.
+#[derive(Debug)]
+pub struct Verifier {
+    config: VerifierConfig,
+    sessions: BTreeMap<Key, Session>,
+    jobs: BTreeMap<JobId, Key>,
+    next: u64,
+    draining: bool,
+    outbox: VecDeque<Outgoing>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    scratch: Distribution,
+}
+
+impl Verifier {
+    /// A verifier with no session.
+    ///
+    /// # Errors
+    /// Names the setting that is outside the protocol's limits.
+    pub fn new(config: VerifierConfig) -> Result<Self, LimitError> {
+        LimitError::check_vocabulary(&config.vocabulary)?;
+        LimitError::check("context_tokens_max", config.context_tokens_max, 2..=SESSION_TOKENS_MAX)?;
+        LimitError::check("draft_tokens_max", config.draft_tokens_max.into(), 1..=DRAFT_TOKENS_MAX as u32)?;
+        LimitError::check("sessions_max", config.sessions_max.try_into().unwrap_or(u32::MAX), 1..=u32::MAX)?;
+        Ok(Self {
+            config,
+            sessions: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            next: 0,
+            draining: false,
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            scratch: Distribution::certain(0),
+        })
+    }
+
+    /// Sessions kept now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes a message from a device's open topic.
+    pub fn handle_open(&mut self, device: &DeviceId, bytes: &[u8], now: Instant) {
+        let Ok(open) = Open::decode(bytes) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let key = (device.clone(), open.session);
+        let reply = match self.admit(&open) {
+            Ok(sampling) => self.lease(&key, &open, sampling, now),
+            Err(reason) => Some(refusal(&open, reason)),
+        };
+        let Some(reply) = reply else {
+            self.counters.stale += 1;
+            return;
+        };
+        match &reply {
+            Reply::Lease(_) => self.counters.leases += 1,
+            Reply::Refusal(_) => self.counters.refusals += 1,
+        }
+        let bytes = reply.encode().expect("a reply is made of checked values");
+        self.send(Outgoing { device: key.0, channel: Answer::Reply, bytes });
+    }
+
+    /// Takes a message from a device's frame topic.
+    pub fn handle_frame(&mut self, device: &DeviceId, bytes: &[u8], now: Instant) {
+        match Up::decode(bytes) {
+            Err(_) => self.counters.malformed += 1,
+            Ok(Up::Close(close)) => self.close(&(device.clone(), close.session), close.epoch),
+            Ok(Up::Context(context)) => self.on_context(device, &context, now),
+            Ok(Up::Draft(frame)) => {
+                self.counters.frames += 1;
+                let asked = Asked { frame, check: frame_check(bytes) };
+                self.on_draft(device, asked, now);
+            }
+        }
+    }
+
+    /// Takes the rows of a job: `rows × vocabulary` logits, row-major.
+    pub fn handle_rows(&mut self, id: JobId, rows: Result<&[f32], RowsError>, now: Instant) {
+        let Some(key) = self.jobs.remove(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let Some(work) = session.work.take_if(|work| work.id == id) else { return };
+        session.used = now;
+        let pending = session.pending.take();
+        match rows {
+            Err(RowsError::Budget) => return self.make_room(&key, pending.or(work.asked)),
+            Err(RowsError::Failed) => return self.end(&key, CloseReason::Failed),
+            Ok(rows) => match (pending, work.asked) {
+                (Some(newer), _) => self.start(&key, newer),
+                (None, Some(asked)) => self.judge(&key, &asked, rows),
+                (None, None) => {}
+            },
+        }
+        if self.draining {
+            self.end_if_idle(&key);
+        }
+    }
+
+    /// Drops sessions that were silent for too long.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let idle_max = self.config.idle_max;
+        let silent = |s: &Session| s.work.is_none() && now.since(s.used) >= idle_max;
+        let keys: Vec<Key> =
+            self.sessions.iter().filter(|(_, s)| silent(s)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.counters.evicted += 1;
+            self.forget(&key);
+        }
+    }
+
+    /// Takes no new session from now on; what is being verified is answered, every other lease ends at once.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        let keys: Vec<Key> = self.sessions.keys().cloned().collect();
+        for key in keys {
+            self.end_if_idle(&key);
+        }
+    }
+
+    /// True once a draining verifier holds no session.
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.sessions.is_empty()
+    }
+
+    /// The next answer to publish.
+    pub fn poll_transmit(&mut self) -> Option<Outgoing> {
+        self.outbox.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let idle = self.sessions.values().filter(|s| s.work.is_none());
+        idle.map(|s| s.used + self.config.idle_max).min()
+    }
+
+    /// The next thing the shell must do.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Checks a request against what this verifier serves.
+    fn admit(&self, open: &Open) -> Result<Sampling, RefusalReason> {
+        if self.draining {
+            return Err(RefusalReason::Draining);
+        }
+        if open.vocabulary != self.config.vocabulary {
+            return Err(RefusalReason::Vocabulary(self.config.vocabulary));
+        }
+        if open.length >= self.config.context_tokens_max {
+            return Err(RefusalReason::TooLong(self.config.context_tokens_max));
+        }
+        let s = open.sampling;
+        Sampling::new(s.temperature, s.top_p, s.top_k).map_err(|_| RefusalReason::Sampling)
+    }
+
+    /// Gives, renews or repeats a lease; `None` where the request is older than the lease.
+    fn lease(&mut self, key: &Key, open: &Open, sampling: Sampling, now: Instant) -> Option<Reply> {
+        // A device that lost its state numbers sessions anew: the nonce tells its two lives apart.
+        if self.sessions.get(key).is_some_and(|session| session.nonce != open.nonce) {
+            self.forget(key);
+        }
+        if !self.sessions.contains_key(key) && !self.make_session(key, open, sampling, now) {
+            return Some(refusal(open, RefusalReason::Full));
+        }
+        let session = self.sessions.get_mut(key).expect("just made or found");
+        session.used = now;
+        match open.epoch.wrapping_sub(session.epoch) {
+            0 => {}
+            newer if newer < 128 => session.renew(open, sampling),
+            _ => return None,
+        }
+        let length = session.text.len().min(open.length as usize);
+        Some(Reply::Lease(Lease {
+            session: open.session,
+            epoch: open.epoch,
+            nonce: open.nonce,
+            verifier: self.config.id.clone(),
+            draft_tokens_max: self.config.draft_tokens_max,
+            context_tokens_max: self.config.context_tokens_max,
+            length: length as u32,
+            digest: session.text.full(length).expect("length is at most the text's"),
+        }))
+    }
+
+    fn make_session(&mut self, key: &Key, open: &Open, sampling: Sampling, now: Instant) -> bool {
+        if self.sessions.len() >= self.config.sessions_max && !self.evict(key) {
+            return false;
+        }
+        let slot = Slot(self.number());
+        let session = Session {
+            slot,
+            nonce: open.nonce,
+            epoch: open.epoch,
+            seed: open.seed,
+            sampling,
+            text: Text::default(),
+            fed: Vec::new(),
+            answered: None,
+            work: None,
+            pending: None,
+            used: now,
+        };
+        self.sessions.insert(key.clone(), session);
+        true
+    }
+
+    fn on_context(&mut self, device: &DeviceId, context: &Context, now: Instant) {
+        let Some(key) = self.find(device, context.session, context.epoch) else { return };
+        let config = &self.config;
+        let end = context.offset as usize + context.tokens.len();
+        let known = context.tokens.iter().all(|token| *token < config.vocabulary.size);
+        if !known || end >= config.context_tokens_max as usize {
+            return self.end(&key, CloseReason::Rejected);
+        }
+        let session = self.sessions.get_mut(&key).expect("found above");
+        session.used = now;
+        let offset = context.offset as usize;
+        // A gap is left to the next frame, which says what is missing once instead of once a chunk.
+        if session.text.short(offset) != Some(context.prefix) {
+            self.counters.stale += 1;
+            return;
+        }
+        let have = &session.text.tokens()[offset..];
+        let same = shared_prefix(have, &context.tokens);
+        if same < context.tokens.len() {
+            session.text.truncate(offset + same);
+            session.text.extend(&context.tokens[same..]);
+        }
+    }
+
+    fn on_draft(&mut self, device: &DeviceId, asked: Asked, now: Instant) {
+        let Some(key) = self.find(device, asked.frame.session, asked.frame.epoch) else { return };
+        let session = self.sessions.get_mut(&key).expect("found above");
+        session.used = now;
+        let round = asked.frame.round;
+        let newest = [
+            session.answered.map(|(round, _)| round),
+            session.work.as_ref().and_then(|work| work.asked.as_ref()).map(|asked| asked.frame.round),
+            session.pending.as_ref().map(|asked| asked.frame.round),
+        ];
+        match session.answered {
+            Some((answered, verdict)) if answered == round => {
+                self.counters.repeated += 1;
+                self.answer(&key, &Down::Verdict(verdict));
+            }
+            _ if newest.iter().flatten().any(|newest| *newest >= round) => self.counters.stale += 1,
+            _ if session.work.is_some() => session.pending = Some(asked),
+            _ => self.start(&key, asked),
+        }
+    }
+
+    /// Checks a frame against the session's text and asks for the target's rows.
+    fn start(&mut self, key: &Key, asked: Asked) {
+        let frame = &asked.frame;
+        let (vocabulary, context_max) = (self.config.vocabulary.size, self.config.context_tokens_max);
+        let fits = frame.base >= 1
+            && frame.base as usize + frame.drafts.len() < context_max as usize
+            && frame.drafts.len() <= usize::from(self.config.draft_tokens_max)
+            && frame.token_bits == token_bits(vocabulary)
+            && frame.drafts.iter().all(|draft| draft.token < vocabulary);
+        if !fits {
+            return self.end(key, CloseReason::Rejected);
+        }
+        let id = JobId(self.number());
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        let base = frame.base as usize;
+        if session.text.short(base) != Some(frame.prefix) {
+            let length = session.text.len().min(base);
+            let digest = session.text.full(length).expect("length is at most the text's");
+            let (session, epoch) = (frame.session, frame.epoch);
+            self.counters.resyncs += 1;
+            return self.answer(key, &Down::Resync(Resync { session, epoch, length: length as u32, digest }));
+        }
+        session.text.truncate(base);
+        let drafts: Vec<TokenId> = frame.drafts.iter().map(|draft| draft.token).collect();
+        // The row after the last committed token is always wanted, so that token is always fed.
+        let keep = shared_prefix(&session.fed, session.text.tokens()).min(base - 1);
+        let mut tokens = session.text.tokens()[keep..].to_vec();
+        tokens.extend(&drafts);
+        session.fed.truncate(keep);
+        session.fed.extend(&tokens);
+        let job = Job { id, slot: session.slot, keep, tokens, rows: drafts.len() + 1 };
+        session.work = Some(Work { id, asked: Some(asked) });
+        self.jobs.insert(id, key.clone());
+        self.events.push_back(Event::Verify(job));
+    }
+
+    /// Couples the target's rows and answers: the acceptance rule of the lossless policy.
+    fn judge(&mut self, key: &Key, asked: &Asked, rows: &[f32]) {
+        let Asked { frame, check } = asked;
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        let base = frame.base as usize;
+        // Context that came meanwhile changed the text: the device has moved on, and will ask again.
+        if session.text.len() != base || session.text.short(base) != Some(frame.prefix) {
+            self.counters.stale += 1;
+            return;
+        }
+        let width = self.config.vocabulary.size as usize;
+        let choices = rows.chunks_exact(width).zip(frame.base..).map(|(row, position)| {
+            self.scratch.refill(row, &session.sampling).ok()?;
+            Some(couple(&self.scratch, session.seed, u64::from(position)))
+        });
+        let Some((accepted, token)) = agree(choices, frame) else {
+            return self.end(key, CloseReason::Failed);
+        };
+        for draft in &frame.drafts[..accepted] {
+            session.text.push(draft.token);
+        }
+        session.text.push(token);
+        let (session_number, epoch, round) = (frame.session, frame.epoch, frame.round);
+        let accepted_u8 = accepted as u8;
+        let verdict =
+            Verdict { session: session_number, epoch, round, check: *check, accepted: accepted_u8, token };
+        session.answered = Some((round, verdict));
+        self.counters.verdicts += 1;
+        self.counters.drafts += frame.drafts.len() as u64;
+        self.counters.accepted += accepted as u64;
+        self.answer(key, &Down::Verdict(verdict));
+    }
+
+    /// Frees another session's cache and verifies again from nothing, or gives the session up.
+    fn make_room(&mut self, key: &Key, asked: Option<Asked>) {
+        if !self.evict(key) {
+            return self.end(key, CloseReason::Failed);
+        }
+        let slot = Slot(self.number());
+        let session = self.sessions.get_mut(key).expect("never evicted for itself");
+        self.events.push_back(Event::Release(session.slot));
+        session.slot = slot;
+        session.fed.clear();
+        if let Some(asked) = asked {
+            self.start(key, asked);
+        }
+    }
+
+    /// Drops the least recently used session that is not being verified and is not `but`.
+    fn evict(&mut self, but: &Key) -> bool {
+        let idle = self.sessions.iter().filter(|(key, s)| s.work.is_none() && *key != but);
+        let Some(key) = idle.min_by_key(|(_, s)| s.used).map(|(key, _)| key.clone()) else { return false };
+        self.counters.evicted += 1;
+        self.forget(&key);
+        true
+    }
+
+    /// The key of a live lease; a device that means another one is told so.
+    fn find(&mut self, device: &DeviceId, session: u8, epoch: u8) -> Option<Key> {
+        let key = (device.clone(), session);
+        if self.sessions.get(&key).is_some_and(|s| s.epoch == epoch) {
+            return Some(key);
+        }
+        self.counters.stale += 1;
+        let closed = Closed { session, epoch, reason: CloseReason::Unknown };
+        self.answer(&key, &Down::Closed(closed));
+        None
+    }
+
+    fn close(&mut self, key: &Key, epoch: u8) {
+        if self.sessions.get(key).is_some_and(|session| session.epoch == epoch) {
+            self.forget(key);
+        }
+    }
+
+    fn end_if_idle(&mut self, key: &Key) {
+        if self.sessions.get(key).is_some_and(|session| session.work.is_none()) {
+            self.end(key, CloseReason::Draining);
+        }
+    }
+
+    /// Ends a lease and says why.
+    fn end(&mut self, key: &Key, reason: CloseReason) {
+        if let Some(session) = self.sessions.get(key) {
+            let closed = Closed { session: key.1, epoch: session.epoch, reason };
+            self.answer(key, &Down::Closed(closed));
+        }
+        self.forget(key);
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(session) = self.sessions.remove(key) {
+            self.events.push_back(Event::Release(session.slot));
+        }
+    }
+
+    fn answer(&mut self, key: &Key, down: &Down) {
+        let bytes = down.encode().expect("an answer is made of checked values");
+        self.send(Outgoing { device: key.0.clone(), channel: Answer::Verdict, bytes });
+    }
+
+    fn send(&mut self, outgoing: Outgoing) {
+        if self.outbox.len() == OUTBOX_MAX {
+            self.outbox.pop_front();
+            self.counters.dropped += 1;
+        }
+        self.outbox.push_back(outgoing);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+impl Session {
+    /// A new epoch of a known session: older frames and answers mean nothing any more, the text stays.
+    fn renew(&mut self, open: &Open, sampling: Sampling) {
+        self.epoch = open.epoch;
+        self.seed = open.seed;
+        self.sampling = sampling;
+        self.answered = None;
+        self.pending = None;
+        if let Some(work) = &mut self.work {
+            work.asked = None;
+        }
+        self.text.truncate(open.length as usize);
+    }
+}
+
+/// How many drafts the target's choices agree with, and its choice after those; `None` where a row is missing
+/// or holds no number.
+fn agree(choices: impl Iterator<Item = Option<TokenId>>, frame: &DraftFrame) -> Option<(usize, TokenId)> {
+    for (i, choice) in choices.enumerate() {
+        let choice = choice?;
+        if frame.drafts.get(i).map(|draft| draft.token) != Some(choice) {
+            return Some((i, choice));
+        }
+    }
+    None
+}
+
+fn refusal(open: &Open, reason: RefusalReason) -> Reply {
+    let Open { session, epoch, nonce, .. } = *open;
+    Reply::Refusal(Refusal { session, epoch, nonce, reason })
+}

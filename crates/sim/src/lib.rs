@@ -1,0 +1,8 @@
+//! Both ends of Dunlin on a hostile link in virtual time, against an oracle that has no protocol.
+//!
+//! Invariant: a run is a function of its seed alone. Nothing here is part of what users run.
+
+pub mod oracle;
+pub mod plan;
+pub mod toy;
+pub mod world;

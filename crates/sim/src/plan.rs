@@ -1,0 +1,166 @@
+//! What a run does: drawn from its seed, nothing else.
+
+use crate::toy::ToyPair;
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::Reply;
+use dunlin_hlm::policy::PolicyConfig;
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::uncertainty::Form;
+use fastrand::Rng;
+
+/// Faults happen before this time, in virtual microseconds; then the network heals.
+pub const FAULTS_END_US: u64 = 60_000_000;
+
+/// One turn of a session.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// What the user says.
+    pub prompt: Vec<TokenId>,
+    /// How long the answer may get.
+    pub reply: Reply,
+    /// Time before the user speaks, µs.
+    pub think_us: u64,
+}
+
+/// What one device does.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Its turns; a device that lost its state starts again with the first.
+    pub turns: Vec<Turn>,
+    /// Seed of the coupling.
+    pub seed: u64,
+    /// How the target is sampled.
+    pub sampling: Sampling,
+    /// When it sends.
+    pub policy: PolicyConfig,
+    /// Whether it goes on by itself when nobody answers.
+    pub trust: bool,
+    /// Silence after which it gives up, µs.
+    pub give_up_us: u64,
+    /// Tokens a session may reach, on both sides.
+    pub context_tokens_max: usize,
+    /// Time of one drafted token, µs.
+    pub draft_us: u64,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The device's connection breaks, for so many µs.
+    LinkDown(usize, u64),
+    /// The broker is gone: every connection breaks, for so many µs.
+    BrokerDown(u64),
+    /// Connections look alive but carry nothing, for so many µs.
+    Silence(u64),
+    /// The verifier starts anew with no state.
+    VerifierRestart(usize),
+    /// The verifier drains, then starts anew.
+    VerifierDrain(usize),
+    /// The device starts anew with no state.
+    DeviceRestart(usize),
+    /// Bytes that are no message reach everybody.
+    Garbage,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The models.
+    pub pair: ToyPair,
+    /// The devices.
+    pub devices: Vec<Script>,
+    /// Verifiers that share the requests.
+    pub verifiers: usize,
+    /// Sessions each verifier keeps.
+    pub sessions_max: usize,
+    /// Chance that a message is lost.
+    pub loss: f64,
+    /// Chance that it comes twice.
+    pub duplicate: f64,
+    /// Least delay of a message, µs.
+    pub delay_us: u64,
+    /// Largest delay on top of it, µs: messages overtake each other.
+    pub jitter_us: u64,
+    /// Chance that the target fails on a job, or finds no memory for it.
+    pub target_failure: f64,
+    /// Time of one target pass, µs.
+    pub target_us: u64,
+    /// What goes wrong when, in virtual µs.
+    pub faults: Vec<(u64, Fault)>,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed);
+        let hostile = rng.u8(0..4) > 0;
+        let pair = ToyPair { vocabulary: rng.u32(5..=20), seed: rng.u64(..), agreement: rng.f32() };
+        let devices: Vec<Script> = (0..rng.usize(1..=2)).map(|_| script(rng, &pair)).collect();
+        let verifiers = rng.usize(1..=2);
+        let count = if hostile { rng.usize(0..=6) } else { 0 };
+        let faults = (0..count).map(|_| (rng.u64(..FAULTS_END_US), fault(rng, devices.len(), verifiers)));
+        let faults = faults.collect();
+        Self {
+            pair,
+            verifiers,
+            sessions_max: rng.usize(1..=2),
+            loss: if hostile { rng.f64() * 0.4 } else { 0.0 },
+            duplicate: if hostile { rng.f64() * 0.3 } else { 0.0 },
+            delay_us: rng.u64(100..50_000),
+            jitter_us: if hostile { rng.u64(1..400_000) } else { 1 },
+            target_failure: if hostile && rng.bool() { rng.f64() * 0.2 } else { 0.0 },
+            target_us: rng.u64(1_000..500_000),
+            faults,
+            devices,
+        }
+    }
+}
+
+fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
+    let turns: Vec<Turn> = (0..rng.usize(1..=3)).map(|_| turn(rng, pair.vocabulary)).collect();
+    let needed: usize = turns.iter().map(|turn| turn.prompt.len() + turn.reply.tokens_max).sum();
+    let first = turns[0].prompt.len();
+    let tight = turns.len() == 1 && rng.u8(0..8) == 0;
+    Script {
+        seed: rng.u64(..),
+        sampling: Sampling::new(
+            [0.0, 0.7, 1.0][rng.usize(..3)],
+            [1.0, 0.9][rng.usize(..2)],
+            rng.u32(0..2) * 4,
+        )
+        .expect("these are valid"),
+        policy: PolicyConfig {
+            draft_tokens_max: rng.u8(1..=16),
+            stop_rule: rng.bool(),
+            uncertainty_max: rng.bool().then(|| rng.f32()),
+            importance_lambda: rng.bool().then(|| rng.f32() * 2.0),
+            uncertainty_form: Form::ALL[rng.usize(..Form::ALL.len())],
+        },
+        trust: rng.u8(0..3) == 0,
+        give_up_us: rng.u64(500_000..20_000_000),
+        context_tokens_max: if tight { first + rng.usize(1..=12) } else { needed + 1 },
+        draft_us: rng.u64(1_000..100_000),
+        turns,
+    }
+}
+
+fn turn(rng: &mut Rng, vocabulary: u32) -> Turn {
+    let long = rng.u8(0..20) == 0;
+    let length = if long { rng.usize(257..600) } else { rng.usize(1..=12) };
+    let prompt = (0..length).map(|_| rng.u32(..vocabulary)).collect();
+    let stop = if rng.bool() { vec![rng.u32(..vocabulary)] } else { Vec::new() };
+    Turn { prompt, reply: Reply { tokens_max: rng.usize(1..=30), stop }, think_us: rng.u64(..5_000_000) }
+}
+
+fn fault(rng: &mut Rng, devices: usize, verifiers: usize) -> Fault {
+    let span = rng.u64(10_000..15_000_000);
+    match rng.u8(0..7) {
+        0 => Fault::LinkDown(rng.usize(..devices), span),
+        1 => Fault::BrokerDown(span),
+        2 => Fault::Silence(span),
+        3 => Fault::VerifierRestart(rng.usize(..verifiers)),
+        4 => Fault::VerifierDrain(rng.usize(..verifiers)),
+        5 => Fault::DeviceRestart(rng.usize(..devices)),
+        _ => Fault::Garbage,
+    }
+}

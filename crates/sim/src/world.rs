@@ -1,0 +1,551 @@
+//! Virtual time: devices, verifiers and the messages between them.
+
+use crate::oracle::{self, Told, Wrong};
+use crate::plan::{FAULTS_END_US, Fault, Plan, Script};
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{
+    Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, ImportanceForm, JobId, Learned,
+    Offline, Session,
+};
+use dunlin_hlm::policy::Trigger;
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_hlm::verifier::{self, Answer, Job, RowsError, Slot, Verifier, VerifierConfig};
+use dunlin_wire::{DeviceId, VerifierId, Vocabulary};
+use fastrand::Rng;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// After this time, in virtual microseconds, every reply must have ended.
+pub const END_US: u64 = FAULTS_END_US + 1_200_000_000;
+
+/// What happens at a time.
+#[derive(Debug)]
+enum What {
+    ToVerifier { verifier: usize, device: usize, open: bool, bytes: Vec<u8> },
+    ToDevice { device: usize, answer: Answer, bytes: Vec<u8> },
+    Drafted { device: usize, life: u64, id: JobId, took: u64, logits: Vec<f32>, attention: Vec<f32> },
+    Verified { verifier: usize, life: u64, id: verifier::JobId, rows: Result<Vec<f32>, RowsError> },
+    DeviceTimer(usize),
+    VerifierTimer(usize),
+    Speak { device: usize, life: u64 },
+    Strike(Fault),
+    LinkUp(usize),
+    Reborn(usize),
+}
+
+struct Node {
+    device: Device,
+    life: u64,
+    cache: Vec<TokenId>,
+    busy: bool,
+    told: Vec<Told>,
+    turn: usize,
+    /// The link is down before this time.
+    down_until: u64,
+    armed: Option<Instant>,
+}
+
+struct Desk {
+    verifier: Verifier,
+    life: u64,
+    caches: BTreeMap<Slot, Vec<TokenId>>,
+    armed: Option<Instant>,
+    free_at: u64,
+}
+
+/// What all runs of a batch went through: a branch nobody reached is a test that says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Coverage {
+    /// The devices' counters, added up.
+    pub device: Counters,
+    /// The verifiers' counters, added up.
+    pub verifier: verifier::Counters,
+    /// Sessions compared with the oracle.
+    pub sessions: u64,
+    /// Devices that gave up, and came back.
+    pub gave_up: u64,
+    /// Devices that came back.
+    pub returned: u64,
+}
+
+/// A run under way.
+struct World<'a> {
+    plan: &'a Plan,
+    rng: Rng,
+    now: u64,
+    serial: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    things: BTreeMap<u64, What>,
+    nodes: Vec<Node>,
+    desks: Vec<Desk>,
+    silent_until: u64,
+    broker_down_until: u64,
+    coverage: Coverage,
+}
+
+/// Runs the plan of `seed` and compares every session with the oracle.
+///
+/// # Errors
+/// Says what went wrong first.
+pub fn run(seed: u64) -> Result<Coverage, Wrong> {
+    let plan = Plan::of(seed);
+    let mut world = World::new(&plan, seed);
+    world.play()?;
+    for (node, script) in world.nodes.iter().zip(&plan.devices) {
+        oracle::check(script, &plan.pair, &node.told)?;
+        world.coverage.sessions += 1;
+    }
+    world.retire();
+    Ok(world.coverage)
+}
+
+fn device_id(device: usize) -> DeviceId {
+    format!("device-{device}").parse().expect("a valid id")
+}
+
+impl<'a> World<'a> {
+    fn new(plan: &'a Plan, seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed ^ 0x5eed);
+        let nodes = plan.devices.iter().map(|script| Node::new(plan, script, &mut rng)).collect();
+        let desks = (0..plan.verifiers).map(|v| Desk::new(plan, v, 0)).collect();
+        let mut world = Self {
+            plan,
+            rng,
+            now: 0,
+            serial: 0,
+            queue: BinaryHeap::new(),
+            things: BTreeMap::new(),
+            nodes,
+            desks,
+            silent_until: 0,
+            broker_down_until: 0,
+            coverage: Coverage::default(),
+        };
+        for (at, fault) in &plan.faults {
+            world.at(*at, What::Strike(*fault));
+        }
+        for device in 0..plan.devices.len() {
+            world.at(0, What::LinkUp(device));
+            world.at(plan.devices[device].turns[0].think_us, What::Speak { device, life: 0 });
+        }
+        world
+    }
+
+    fn at(&mut self, at: u64, what: What) {
+        self.serial += 1;
+        self.queue.push(Reverse((at.max(self.now), self.serial)));
+        self.things.insert(self.serial, what);
+    }
+
+    fn play(&mut self) -> Result<(), Wrong> {
+        while let Some(Reverse((at, serial))) = self.queue.pop() {
+            self.now = at;
+            if at > END_US {
+                return Err(Wrong(format!("replies under way at the end of time: {}", self.unfinished())));
+            }
+            let what = self.things.remove(&serial).expect("every queued number has its thing");
+            self.happen(what)?;
+            if self.unfinished() == 0 {
+                return Ok(());
+            }
+        }
+        Err(Wrong(format!("nothing left to happen, {} sessions unfinished", self.unfinished())))
+    }
+
+    fn unfinished(&self) -> usize {
+        self.nodes
+            .iter()
+            .zip(&self.plan.devices)
+            .filter(|(node, script)| node.turn < script.turns.len())
+            .count()
+    }
+
+    fn happen(&mut self, what: What) -> Result<(), Wrong> {
+        let now = Instant(self.now);
+        match what {
+            What::ToVerifier { verifier, device, open, bytes } => {
+                let desk = &mut self.desks[verifier].verifier;
+                match open {
+                    true => desk.handle_open(&device_id(device), &bytes, now),
+                    false => desk.handle_frame(&device_id(device), &bytes, now),
+                }
+                self.serve(verifier)
+            }
+            What::ToDevice { device, answer, bytes } => {
+                if self.link_down(device) {
+                    return Ok(());
+                }
+                match answer {
+                    Answer::Reply => self.nodes[device].device.handle_reply(&bytes, now),
+                    Answer::Verdict => self.nodes[device].device.handle_down(&bytes, now),
+                }
+                self.attend(device)
+            }
+            What::Drafted { device, life, id, took, logits, attention } => {
+                self.drafted(device, life, id, took, &logits, &attention)
+            }
+            What::Verified { verifier, life, id, rows } => {
+                if self.desks[verifier].life == life {
+                    let rows = rows.as_deref().map_err(|error| *error);
+                    self.desks[verifier].verifier.handle_rows(id, rows, now);
+                }
+                self.serve(verifier)
+            }
+            What::DeviceTimer(device) => {
+                self.nodes[device].armed = None;
+                self.nodes[device].device.handle_timeout(now);
+                self.attend(device)
+            }
+            What::VerifierTimer(verifier) => {
+                self.desks[verifier].armed = None;
+                self.desks[verifier].verifier.handle_timeout(now);
+                self.serve(verifier)
+            }
+            What::Speak { device, life } => self.speak(device, life),
+            What::Strike(fault) => self.strike(fault),
+            What::LinkUp(device) => {
+                if !self.link_down(device) {
+                    self.nodes[device].device.handle_link(true, now);
+                }
+                self.attend(device)
+            }
+            What::Reborn(verifier) => self.rebirth(verifier),
+        }
+    }
+
+    fn link_down(&self, device: usize) -> bool {
+        self.now < self.nodes[device].down_until.max(self.broker_down_until)
+    }
+
+    fn drafted(
+        &mut self,
+        device: usize,
+        life: u64,
+        id: JobId,
+        took: u64,
+        logits: &[f32],
+        attention: &[f32],
+    ) -> Result<(), Wrong> {
+        let now = Instant(self.now);
+        let node = &mut self.nodes[device];
+        if node.life != life {
+            return Ok(());
+        }
+        node.busy = false;
+        let row = DraftRow { logits, attention: Some(attention), took: Duration(took) };
+        node.device.handle_draft(id, row, now);
+        self.attend(device)
+    }
+
+    fn speak(&mut self, device: usize, life: u64) -> Result<(), Wrong> {
+        let node = &mut self.nodes[device];
+        if node.life != life {
+            return Ok(());
+        }
+        let turn = &self.plan.devices[device].turns[node.turn];
+        node.told.push(Told::default());
+        let said = node.device.say(&turn.prompt, turn.reply.clone(), Instant(self.now));
+        said.map_err(|error| Wrong(format!("device {device} cannot say its turn: {error}")))?;
+        self.attend(device)
+    }
+
+    /// Does what a device asks for until it asks for nothing.
+    fn attend(&mut self, device: usize) -> Result<(), Wrong> {
+        while let Some(event) = self.nodes[device].device.poll_event() {
+            self.on_event(device, event)?;
+        }
+        while let Some(message) = self.nodes[device].device.poll_transmit(Instant(self.now)) {
+            let open = message.channel == Channel::Open;
+            let verifier = match &message.channel {
+                Channel::Open => self.rng.usize(..self.desks.len()),
+                Channel::Frames(id) => self.desk_of(id),
+            };
+            for at in self.arrivals(device) {
+                self.at(at, What::ToVerifier { verifier, device, open, bytes: message.bytes.to_vec() });
+            }
+        }
+        let node = &mut self.nodes[device];
+        if let Some(at) = node.device.poll_timeout().filter(|at| node.armed != Some(*at)) {
+            node.armed = Some(at);
+            self.at(at.0, What::DeviceTimer(device));
+        }
+        Ok(())
+    }
+
+    fn desk_of(&self, id: &VerifierId) -> usize {
+        let number = id.as_str().trim_start_matches("verifier-");
+        number.parse().expect("ids are made of numbers")
+    }
+
+    fn on_event(&mut self, device: usize, event: Event) -> Result<(), Wrong> {
+        let think = |turn: usize| self.plan.devices[device].turns.get(turn).map(|turn| turn.think_us);
+        let node = &mut self.nodes[device];
+        match event {
+            Event::Draft(job) => return self.draft(device, job),
+            Event::Committed(commit) => node.told.last_mut().expect("a reply").commits.push(commit),
+            Event::Finished(finish) => {
+                node.told.last_mut().expect("a reply").finish = Some(finish);
+                node.turn += 1;
+                let life = node.life;
+                match think(node.turn) {
+                    Some(think) => self.at(self.now + think, What::Speak { device, life }),
+                    None => node.device.close(),
+                }
+            }
+            Event::GaveUp => self.coverage.gave_up += 1,
+            Event::Returned => self.coverage.returned += 1,
+            Event::Leased(_) | Event::Resynced | Event::Waiting | Event::Malformed(_) => {}
+        }
+        Ok(())
+    }
+
+    fn draft(&mut self, device: usize, job: DraftJob) -> Result<(), Wrong> {
+        let node = &mut self.nodes[device];
+        if core::mem::replace(&mut node.busy, true) {
+            return Err(Wrong("two jobs at one drafter".into()));
+        }
+        if job.tokens.is_empty() || job.keep > node.cache.len() {
+            return Err(Wrong(format!("{job:?} on a cache of {}", node.cache.len())));
+        }
+        node.cache.truncate(job.keep);
+        node.cache.extend(&job.tokens);
+        let logits = self.plan.pair.drafter(&node.cache);
+        let length = node.cache.len();
+        let attention = (0..length).map(|i| (1 + (i * 7) % 5) as f32 / length as f32).collect();
+        let took = self.plan.devices[device].draft_us * job.tokens.len() as u64;
+        let life = node.life;
+        self.at(self.now + took, What::Drafted { device, life, id: job.id, took, logits, attention });
+        Ok(())
+    }
+
+    /// Does what a verifier asks for until it asks for nothing.
+    fn serve(&mut self, verifier: usize) -> Result<(), Wrong> {
+        while let Some(event) = self.desks[verifier].verifier.poll_event() {
+            match event {
+                verifier::Event::Release(slot) => drop(self.desks[verifier].caches.remove(&slot)),
+                verifier::Event::Verify(job) => self.verify(verifier, &job)?,
+            }
+        }
+        while let Some(answer) = self.desks[verifier].verifier.poll_transmit() {
+            let name = answer.device.as_str().trim_start_matches("device-");
+            let device: usize = name.parse().expect("ids are made of numbers");
+            for at in self.arrivals(device) {
+                let (answer, bytes) = (answer.channel, answer.bytes.to_vec());
+                self.at(at, What::ToDevice { device, answer, bytes });
+            }
+        }
+        let desk = &mut self.desks[verifier];
+        if desk.verifier.sessions() > self.plan.sessions_max {
+            return Err(Wrong("more sessions than the limit".into()));
+        }
+        if let Some(at) = desk.verifier.poll_timeout().filter(|at| desk.armed != Some(*at)) {
+            desk.armed = Some(at);
+            self.at(at.0, What::VerifierTimer(verifier));
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self, verifier: usize, job: &Job) -> Result<(), Wrong> {
+        let (now, cost) = (self.now, self.plan.target_us);
+        let desk = &mut self.desks[verifier];
+        let cache = desk.caches.entry(job.slot).or_default();
+        if job.tokens.len() < job.rows || job.keep > cache.len() {
+            return Err(Wrong(format!("{job:?} on a cache of {}", cache.len())));
+        }
+        cache.truncate(job.keep);
+        cache.extend(&job.tokens);
+        let first = cache.len() + 1 - job.rows;
+        let rows = (first..=cache.len()).flat_map(|length| self.plan.pair.target(&cache[..length])).collect();
+        desk.free_at = desk.free_at.max(now) + cost;
+        let (life, at) = (desk.life, desk.free_at);
+        let failure = self.now < FAULTS_END_US && self.rng.f64() < self.plan.target_failure;
+        let error = if self.rng.bool() { RowsError::Budget } else { RowsError::Failed };
+        let rows = if failure { Err(error) } else { Ok(rows) };
+        self.at(at, What::Verified { verifier, life, id: job.id, rows });
+        Ok(())
+    }
+
+    /// When a message arrives: never, once or twice.
+    fn arrivals(&mut self, device: usize) -> Vec<u64> {
+        let healed = self.now >= FAULTS_END_US;
+        if self.link_down(device) || self.now < self.silent_until {
+            return Vec::new();
+        }
+        let lost = !healed && self.rng.f64() < self.plan.loss;
+        let twice = !healed && self.rng.f64() < self.plan.duplicate;
+        let copies = usize::from(!lost) + usize::from(!lost && twice);
+        let delay = |rng: &mut Rng| self.plan.delay_us + rng.u64(..self.plan.jitter_us);
+        (0..copies).map(|_| self.now + delay(&mut self.rng)).collect()
+    }
+
+    fn strike(&mut self, fault: Fault) -> Result<(), Wrong> {
+        match fault {
+            Fault::LinkDown(device, span) => self.cut(device, span),
+            Fault::BrokerDown(span) => {
+                self.broker_down_until = self.broker_down_until.max(self.now + span);
+                (0..self.nodes.len()).try_for_each(|device| self.cut(device, span))
+            }
+            Fault::Silence(span) => {
+                self.silent_until = self.silent_until.max(self.now + span);
+                Ok(())
+            }
+            Fault::VerifierRestart(verifier) => self.rebirth(verifier),
+            Fault::VerifierDrain(verifier) => {
+                self.desks[verifier].verifier.drain();
+                self.at(self.now + 2_000_000, What::Reborn(verifier));
+                self.serve(verifier)
+            }
+            Fault::DeviceRestart(device) => self.restart(device),
+            Fault::Garbage => self.garbage(),
+        }
+    }
+
+    fn cut(&mut self, device: usize, span: u64) -> Result<(), Wrong> {
+        let until = self.now + span;
+        let node = &mut self.nodes[device];
+        node.down_until = node.down_until.max(until);
+        node.device.handle_link(false, Instant(self.now));
+        self.at(until, What::LinkUp(device));
+        self.attend(device)
+    }
+
+    fn rebirth(&mut self, verifier: usize) -> Result<(), Wrong> {
+        let life = self.desks[verifier].life + 1;
+        let fresh = Desk::new(self.plan, verifier, life);
+        let old = core::mem::replace(&mut self.desks[verifier], fresh);
+        add_verifier(&mut self.coverage.verifier, old.verifier.counters());
+        Ok(())
+    }
+
+    fn restart(&mut self, device: usize) -> Result<(), Wrong> {
+        let script = &self.plan.devices[device];
+        if self.nodes[device].turn >= script.turns.len() {
+            return Ok(());
+        }
+        let fresh = Node::new(self.plan, script, &mut self.rng);
+        let old = core::mem::replace(&mut self.nodes[device], fresh);
+        add_device(&mut self.coverage.device, old.device.counters());
+        let life = old.life + 1;
+        let node = &mut self.nodes[device];
+        (node.life, node.down_until) = (life, old.down_until);
+        self.at(self.now + 1_000, What::Speak { device, life });
+        self.at(self.now.max(old.down_until).max(self.broker_down_until), What::LinkUp(device));
+        Ok(())
+    }
+
+    fn garbage(&mut self) -> Result<(), Wrong> {
+        let now = Instant(self.now);
+        for device in 0..self.nodes.len() {
+            let bytes: Vec<u8> = (0..self.rng.usize(..64)).map(|_| self.rng.u8(..)).collect();
+            self.nodes[device].device.handle_down(&bytes, now);
+            self.nodes[device].device.handle_reply(&bytes, now);
+            self.attend(device)?;
+            for verifier in 0..self.desks.len() {
+                self.desks[verifier].verifier.handle_frame(&device_id(device), &bytes, now);
+                self.desks[verifier].verifier.handle_open(&device_id(device), &bytes, now);
+                self.serve(verifier)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self) {
+        for node in &self.nodes {
+            add_device(&mut self.coverage.device, node.device.counters());
+        }
+        for desk in &self.desks {
+            add_verifier(&mut self.coverage.verifier, desk.verifier.counters());
+        }
+    }
+}
+
+impl Node {
+    fn new(plan: &Plan, script: &Script, rng: &mut Rng) -> Self {
+        let config = DeviceConfig {
+            vocabulary: vocabulary(plan),
+            policy: Trigger::new(&script.policy).expect("plans are valid"),
+            importance: if rng.bool() { ImportanceForm::Row } else { ImportanceForm::Received },
+            offline: if script.trust { Offline::Trust } else { Offline::Wait },
+            give_up_after: Duration(script.give_up_us),
+            context_tokens_max: script.context_tokens_max,
+        };
+        let (number, epoch, nonce) = (rng.u8(..), rng.u8(..), rng.u64(..));
+        let session = Session { number, epoch, nonce, seed: script.seed, sampling: script.sampling };
+        Self {
+            device: Device::new(config, session, Learned::default()).expect("plans are within limits"),
+            life: 0,
+            cache: Vec::new(),
+            busy: false,
+            told: Vec::new(),
+            turn: 0,
+            down_until: 0,
+            armed: None,
+        }
+    }
+}
+
+impl Desk {
+    fn new(plan: &Plan, number: usize, life: u64) -> Self {
+        let longest = plan.devices.iter().map(|script| script.context_tokens_max).max().unwrap_or(2);
+        let config = VerifierConfig {
+            id: format!("verifier-{number}").parse().expect("a valid id"),
+            vocabulary: vocabulary(plan),
+            context_tokens_max: longest as u32,
+            sessions_max: plan.sessions_max,
+            draft_tokens_max: 16,
+            idle_max: Duration::from_millis(20_000),
+        };
+        Self {
+            verifier: Verifier::new(config).expect("plans are within limits"),
+            life,
+            caches: BTreeMap::new(),
+            armed: None,
+            free_at: 0,
+        }
+    }
+}
+
+fn vocabulary(plan: &Plan) -> Vocabulary {
+    Vocabulary { size: plan.pair.vocabulary, fingerprint: *b"toy pair" }
+}
+
+impl Coverage {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        add_device(&mut self.device, &other.device);
+        add_verifier(&mut self.verifier, &other.verifier);
+        self.sessions += other.sessions;
+        self.gave_up += other.gave_up;
+        self.returned += other.returned;
+    }
+}
+
+fn add_device(sum: &mut Counters, one: &Counters) {
+    sum.committed += one.committed;
+    sum.unverified += one.unverified;
+    sum.rounds += one.rounds;
+    sum.frames_up += one.frames_up;
+    sum.resent += one.resent;
+    sum.context_up += one.context_up;
+    sum.opens += one.opens;
+    sum.drafted += one.drafted;
+    sum.sent_drafts += one.sent_drafts;
+    sum.accepted += one.accepted;
+    sum.resyncs += one.resyncs;
+    sum.malformed += one.malformed;
+    sum.stale += one.stale;
+}
+
+fn add_verifier(sum: &mut verifier::Counters, one: &verifier::Counters) {
+    sum.frames += one.frames;
+    sum.verdicts += one.verdicts;
+    sum.repeated += one.repeated;
+    sum.drafts += one.drafts;
+    sum.accepted += one.accepted;
+    sum.leases += one.leases;
+    sum.refusals += one.refusals;
+    sum.resyncs += one.resyncs;
+    sum.evicted += one.evicted;
+    sum.malformed += one.malformed;
+    sum.stale += one.stale;
+}
