@@ -1,0 +1,92 @@
+# The one entry point, for people and for the check before landing. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CROSS_CONFIG := $(CURDIR)/cross.toml
+# What `make demo` writes about; an empty one means the default.
+export PROMPT POLICY SEED TEMPERATURE MAX_TOKENS
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINS := $(TARGET_DIR)/release
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+VENV := $(TARGET_DIR)/venv
+
+.PHONY: help build demo test check format lint no-std licences sim identity kills radio bench fuzz clean \
+	need-cargo need-mosquitto need-python
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: need-cargo ## Build dunlin-agent, dunlin-verifier and the demo (the first build takes some minutes)
+	@[ -x $(BINS)/dunlin-demo ] || echo "First build: about 300 crates, tract and candle among them; 5 to 10 minutes on 2 cores."
+	$(CARGO) build --release --locked
+
+demo: build ## Broker, verifier and agent on one prompt, then the target alone: PROMPT= POLICY= SEED= TEMPERATURE= MAX_TOKENS=
+	@$(BINS)/dunlin-demo
+
+test: build need-mosquitto ## All tests
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --release --locked; \
+	else \
+		$(CARGO) test --release --locked; \
+	fi
+
+check: format lint no-std ## Formatting, lints, and the proof that the core needs no operating system
+
+format: need-cargo
+	$(CARGO) fmt --all --check
+
+lint: need-cargo
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+
+# The build for a bare-metal target is the real proof; where that target can't be had, a crate with its own
+# panic handler shows the same on any host.
+BARE := thumbv7em-none-eabihf
+no-std: need-cargo
+	$(CARGO) check --release --locked -p dunlin-bare
+	@if [ -d "$$(rustc --print target-libdir --target $(BARE) 2>/dev/null)" ]; then \
+		$(CARGO) check --release --locked -p dunlin-wire -p dunlin-hlm --target $(BARE); \
+	else \
+		echo "Skipped the build for $(BARE), which is not installed here (rustup target add $(BARE))."; \
+	fi
+
+licences: need-cargo ## Licences and advisories of all dependencies (needs cargo-deny and its advisory database)
+	$(CARGO) deny check
+
+sim: need-cargo ## The protocol under fire with ten times the seeds of `make test`; SIM_SEED=N replays one
+	DUNLIN_SIM_RUNS=$(or $(SIM_RUNS),160000) $(if $(SIM_SEED),DUNLIN_SIM_SEED=$(SIM_SEED)) \
+		$(CARGO) test --release --locked -p dunlin-sim --test under_fire -- --nocapture
+
+identity: build need-mosquitto ## 100 prompts x 3 seeds x 3 temperatures through mosquitto: text equal to the target's, token for token
+	$(CARGO) test --release --locked -p dunlin-sim --test identity -- --nocapture
+
+kills: build need-mosquitto ## kill -9 of broker, link and verifier in the middle of generations
+	$(CARGO) test --release --locked -p dunlin-sim --test kills -- --nocapture
+
+radio: build ## The table of frames and bytes per committed token
+	$(CARGO) test --release --locked -p dunlin-sim --test radio -- --nocapture
+
+bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.cpp on the same weights, as ratios
+	bench/run.sh
+
+fuzz: need-cargo ## Each decoder under libFuzzer for FUZZ_SECONDS (needs nightly and cargo-fuzz)
+	@for target in up down open reply presence topic; do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),30); \
+	done
+
+clean: ## Remove what was built
+	$(CARGO) clean
+
+need-cargo:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: see https://rustup.rs, or apt-get install rustup"; exit 1; }
+
+need-mosquitto:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v mosquitto >/dev/null || { \
+		echo "Installing mosquitto, the broker of the tests"; \
+		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends mosquitto; }
+
+need-python:
+	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv"; exit 1; }

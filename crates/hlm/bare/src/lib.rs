@@ -1,0 +1,14 @@
+//! Proof that `wire` and `hlm` need no operating system.
+//!
+//! This crate brings its own panic handler. Were the standard library anywhere among its dependencies there
+//! would be two, and it would not compile: so it checks on any host what a build for a bare-metal target checks
+//! where that target is installed.
+#![no_std]
+
+pub use dunlin_hlm::{device::Device, verifier::Verifier};
+pub use dunlin_wire::DraftFrame;
+
+#[panic_handler]
+fn halt(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
