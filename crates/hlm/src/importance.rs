@@ -96,7 +96,7 @@ impl AdaptiveThreshold {
 
     /// Whether a token stands out of its step, which contains it; never where all of them are alike.
     pub fn exceeded(&self, step: &Weights, importance: Unit) -> bool {
-        step.deviation() > 0.0 && f64::from(importance.get()) > self.of(step)
+        f64::from(importance.get()) > self.of(step)
     }
 }
 

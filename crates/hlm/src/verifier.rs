@@ -490,7 +490,7 @@ impl Verifier {
 
     /// Frees another session's cache and verifies again from nothing, or gives the session up.
     fn make_room(&mut self, key: &Key, asked: Option<Asked>) {
-        if !self.evict(key) {
+        if asked.is_some() && !self.evict(key) {
             return self.end(key, CloseReason::Failed);
         }
         let slot = Slot(self.number());

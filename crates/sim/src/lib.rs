@@ -4,5 +4,6 @@
 
 pub mod oracle;
 pub mod plan;
+pub mod quiet;
 pub mod toy;
 pub mod world;

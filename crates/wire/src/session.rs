@@ -35,7 +35,7 @@ pub struct Open {
     pub session: u8,
     /// The epoch the lease shall have: one more than the last.
     pub epoch: u8,
-    /// Tells this request from any other of this device; the answer repeats it.
+    /// Drawn for each session: tells a device's two lives apart; the answer repeats it.
     pub nonce: u64,
     /// The session's seed: text is a function of target, prompt, sampling and seed.
     pub seed: u64,

@@ -1,0 +1,19 @@
+//! What the tests of both machines share: a small vocabulary, models that are sure of one token, digests.
+
+use dunlin_hlm::TokenId;
+use dunlin_wire::{PREFIX_EMPTY, PrefixDigest, Vocabulary};
+
+/// Entries of the vocabulary; ids from here to 255 fit the wire and no model.
+pub(crate) const SIZE: u32 = 32;
+/// The vocabulary of both models.
+pub(crate) const VOCABULARY: Vocabulary = Vocabulary { size: SIZE, fingerprint: [7; 8] };
+
+/// Logits of a model that is sure of `token`.
+pub(crate) fn sure(token: TokenId) -> Vec<f32> {
+    (0..SIZE).map(|id| if id == token { 40.0 } else { 0.0 }).collect()
+}
+
+/// The digest of a text.
+pub(crate) fn digest(text: &[TokenId]) -> PrefixDigest {
+    text.iter().fold(PREFIX_EMPTY, |digest, token| digest.push(*token))
+}

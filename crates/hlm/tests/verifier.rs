@@ -1,0 +1,804 @@
+//! The verifier's rules one by one, where a healed session would hide a broken one.
+
+mod machines;
+
+use dunlin_hlm::TokenId;
+use dunlin_hlm::coupling::couple;
+use dunlin_hlm::probabilities::{Distribution, Sampling};
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_hlm::verifier::{Answer, Event, Job, OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig};
+use dunlin_wire::limits::{DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
+use dunlin_wire::{
+    Close, CloseReason, Closed, Context, DeviceId, Down, Draft, DraftFrame, Lease, Open, RefusalReason,
+    Reply, Resync, SamplingParams, Score, Verdict, Vocabulary, frame_check, token_bits,
+};
+use machines::{SIZE, VOCABULARY, digest, sure};
+
+const SESSION: u8 = 7;
+const EPOCH: u8 = 3;
+const IDLE_MS: u64 = 60_000;
+const PROMPT: [TokenId; 3] = [1, 2, 3];
+
+fn config() -> VerifierConfig {
+    VerifierConfig {
+        id: "desk".parse().expect("a valid id"),
+        vocabulary: VOCABULARY,
+        context_tokens_max: 16,
+        sessions_max: 2,
+        draft_tokens_max: 4,
+        idle_max: Duration::from_millis(IDLE_MS),
+    }
+}
+
+fn device(number: u8) -> DeviceId {
+    format!("device-{number}").parse().expect("a valid id")
+}
+
+fn open(epoch: u8, length: usize) -> Open {
+    Open {
+        session: SESSION,
+        epoch,
+        nonce: 10,
+        seed: 11,
+        sampling: SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0 },
+        vocabulary: VOCABULARY,
+        length: length as u32,
+    }
+}
+
+fn frame(round: u32, text: &[TokenId], drafts: &[TokenId]) -> DraftFrame {
+    let scored = |token: &TokenId| Draft {
+        token: *token,
+        uncertainty: Score::default(),
+        importance: Score::default(),
+    };
+    DraftFrame {
+        session: SESSION,
+        epoch: EPOCH,
+        round,
+        base: text.len() as u32,
+        prefix: digest(text).short(),
+        token_bits: token_bits(SIZE),
+        drafts: drafts.iter().map(scored).collect(),
+    }
+}
+
+fn context(before: &[TokenId], tokens: &[TokenId]) -> Context {
+    Context {
+        session: SESSION,
+        epoch: EPOCH,
+        offset: before.len() as u32,
+        prefix: digest(before).short(),
+        token_bits: token_bits(SIZE),
+        tokens: tokens.iter().copied().collect(),
+    }
+}
+
+fn verdict(frame: &DraftFrame, accepted: u8, token: TokenId) -> Down {
+    let check = frame_check(&frame.encode().expect("a valid frame"));
+    let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
+    Down::Verdict(Verdict { session, epoch, round, check, accepted, token })
+}
+
+fn closed(epoch: u8, reason: CloseReason) -> Down {
+    Down::Closed(Closed { session: SESSION, epoch, reason })
+}
+
+fn resync(text: &[TokenId]) -> Down {
+    let (length, digest) = (text.len() as u32, digest(text).full());
+    Down::Resync(Resync { session: SESSION, epoch: EPOCH, length, digest })
+}
+
+/// Logits of a target that chooses `tokens`, one after the other.
+fn rows(tokens: &[TokenId]) -> Vec<f32> {
+    tokens.iter().flat_map(|token| sure(*token)).collect()
+}
+
+/// A verifier and the time.
+struct Desk {
+    verifier: Verifier,
+    now: Instant,
+}
+
+impl Desk {
+    fn new(config: VerifierConfig) -> Self {
+        Self { verifier: Verifier::new(config).expect("valid settings"), now: Instant(1_000_000) }
+    }
+
+    /// A verifier with one lease, whose text is the prompt.
+    fn leased() -> Self {
+        let mut desk = Self::new(config());
+        desk.welcome(0);
+        desk
+    }
+
+    /// Gives a device a lease and takes the prompt.
+    fn welcome(&mut self, number: u8) {
+        assert!(matches!(self.open(number, &open(EPOCH, PROMPT.len())), Some(Reply::Lease(_))));
+        self.context(number, &context(&[], &PROMPT));
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+    }
+
+    fn open(&mut self, number: u8, open: &Open) -> Option<Reply> {
+        self.verifier.handle_open(&device(number), &open.encode().expect("a valid request"), self.now);
+        let out = self.verifier.poll_transmit()?;
+        assert_eq!((out.device, out.channel), (device(number), Answer::Reply));
+        assert_eq!(self.verifier.poll_transmit(), None, "one answer to one request");
+        Some(Reply::decode(&out.bytes).expect("a valid answer"))
+    }
+
+    fn lease(&mut self, number: u8, open: &Open) -> Lease {
+        match self.open(number, open) {
+            Some(Reply::Lease(lease)) => lease,
+            other => panic!("{other:?} is no lease"),
+        }
+    }
+
+    fn refusal(&mut self, number: u8, open: &Open) -> RefusalReason {
+        match self.open(number, open) {
+            Some(Reply::Refusal(refusal)) => {
+                let about = (refusal.session, refusal.epoch, refusal.nonce);
+                assert_eq!(about, (open.session, open.epoch, open.nonce));
+                refusal.reason
+            }
+            other => panic!("{other:?} is no refusal"),
+        }
+    }
+
+    fn send(&mut self, number: u8, bytes: &[u8]) {
+        self.verifier.handle_frame(&device(number), bytes, self.now);
+    }
+
+    fn frame(&mut self, number: u8, frame: &DraftFrame) {
+        self.send(number, &frame.encode().expect("a valid frame"));
+    }
+
+    fn context(&mut self, number: u8, context: &Context) {
+        self.send(number, &context.encode().expect("a valid chunk"));
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.verifier.poll_event()).collect()
+    }
+
+    /// The only thing the verifier wants: a run of the target.
+    fn job(&mut self) -> Job {
+        match self.events().as_slice() {
+            [Event::Verify(job)] => job.clone(),
+            other => panic!("{other:?} is not one run"),
+        }
+    }
+
+    fn give(&mut self, job: &Job, rows: Result<&[f32], RowsError>) {
+        self.verifier.handle_rows(job.id, rows, self.now);
+    }
+
+    /// What was said on verdict topics.
+    fn said(&mut self) -> Vec<Down> {
+        let out = std::iter::from_fn(|| self.verifier.poll_transmit());
+        out.map(|out| {
+            assert_eq!(out.channel, Answer::Verdict);
+            Down::decode(&out.bytes).expect("a valid answer")
+        })
+        .collect()
+    }
+
+    /// Sends a frame and lets the target choose `choices`.
+    fn round(&mut self, number: u8, asked: &DraftFrame, choices: &[TokenId]) -> Vec<Down> {
+        self.frame(number, asked);
+        let job = self.job();
+        self.give(&job, Ok(&rows(choices)));
+        self.said()
+    }
+
+    /// Nothing to run, nothing to say.
+    fn assert_quiet(&mut self) {
+        assert_eq!((self.events(), self.said()), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_frame_behind_the_text_cuts_it_and_is_answered() {
+    let mut desk = Desk::leased();
+    let first = frame(1, &PROMPT, &[4, 5]);
+    assert_eq!(desk.round(0, &first, &[4, 5, 6]), [verdict(&first, 2, 6)]);
+    // The device kept only one token of that answer.
+    let second = frame(2, &[1, 2, 3, 4], &[9]);
+    desk.frame(0, &second);
+    let job = desk.job();
+    assert_eq!((job.keep, job.tokens.as_slice(), job.rows), (3, [4, 9].as_slice(), 2));
+    desk.give(&job, Ok(&rows(&[9, 10])));
+    assert_eq!(desk.said(), [verdict(&second, 1, 10)]);
+    let third = frame(3, &[1, 2, 3, 4, 9, 10], &[]);
+    assert_eq!(desk.round(0, &third, &[11]), [verdict(&third, 0, 11)]);
+}
+
+#[test]
+fn the_same_frame_gets_the_same_answer_and_no_second_run() {
+    let mut desk = Desk::leased();
+    let asked = frame(1, &PROMPT, &[4, 5]);
+    let first = desk.round(0, &asked, &[4, 8, 0]);
+    assert_eq!(first, [verdict(&asked, 1, 8)]);
+    desk.frame(0, &asked);
+    assert_eq!(desk.events(), []);
+    assert_eq!(desk.said(), first);
+    let counters = *desk.verifier.counters();
+    assert_eq!((counters.verdicts, counters.repeated, counters.stale), (1, 1, 0));
+    // The repetition left the text where the verdict put it.
+    let lease = desk.lease(0, &open(EPOCH, 15));
+    assert_eq!((lease.length, lease.digest), (5, digest(&[1, 2, 3, 4, 8]).full()));
+}
+
+#[test]
+fn an_older_round_is_ignored() {
+    let mut desk = Desk::leased();
+    let asked = frame(5, &PROMPT, &[4]);
+    desk.round(0, &asked, &[4, 5]);
+    desk.frame(0, &frame(4, &PROMPT, &[4]));
+    desk.assert_quiet();
+    assert_eq!(desk.verifier.counters().stale, 1);
+}
+
+#[test]
+fn a_round_that_is_being_verified_or_older_is_ignored() {
+    let mut desk = Desk::leased();
+    let asked = frame(5, &PROMPT, &[4]);
+    desk.frame(0, &asked);
+    let job = desk.job();
+    desk.frame(0, &asked);
+    desk.frame(0, &frame(4, &PROMPT, &[8]));
+    desk.assert_quiet();
+    assert_eq!(desk.verifier.counters().stale, 2);
+    desk.give(&job, Ok(&rows(&[4, 5])));
+    assert_eq!(desk.said(), [verdict(&asked, 1, 5)]);
+    assert_eq!(desk.events(), []);
+}
+
+#[test]
+fn a_newer_frame_during_the_work_supersedes_it() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[4]));
+    let old = desk.job();
+    let newer = frame(3, &[1, 2], &[5]);
+    desk.frame(0, &newer);
+    desk.frame(0, &frame(2, &PROMPT, &[6]));
+    desk.assert_quiet();
+    desk.give(&old, Ok(&rows(&[4, 9])));
+    assert_eq!(desk.said(), [], "the older frame gets no verdict");
+    let job = desk.job();
+    assert_eq!((job.keep, job.tokens.as_slice()), (1, [2, 5].as_slice()));
+    desk.give(&job, Ok(&rows(&[5, 6])));
+    assert_eq!(desk.said(), [verdict(&newer, 1, 6)]);
+    assert_eq!(desk.verifier.counters().verdicts, 1);
+}
+
+#[test]
+fn context_that_changes_the_text_during_the_work_voids_the_result() {
+    for change in [context(&PROMPT, &[9]), context(&[1, 2], &[9])] {
+        let mut desk = Desk::leased();
+        desk.frame(0, &frame(1, &PROMPT, &[4]));
+        let job = desk.job();
+        desk.context(0, &change);
+        desk.give(&job, Ok(&rows(&[4, 5])));
+        desk.assert_quiet();
+        assert_eq!((desk.verifier.counters().stale, desk.verifier.counters().verdicts), (1, 0));
+        // The round was not answered, so it may be asked again.
+        let text: Vec<TokenId> = if change.offset == 3 { vec![1, 2, 3, 9] } else { vec![1, 2, 9] };
+        let again = frame(1, &text, &[]);
+        assert_eq!(desk.round(0, &again, &[6]), [verdict(&again, 0, 6)]);
+    }
+}
+
+#[test]
+fn context_that_is_known_changes_nothing() {
+    let mut desk = Desk::leased();
+    desk.context(0, &context(&PROMPT, &[4, 5]));
+    desk.context(0, &context(&[], &PROMPT));
+    desk.context(0, &context(&[1], &[2, 3, 4]));
+    let asked = frame(1, &[1, 2, 3, 4, 5], &[6]);
+    desk.frame(0, &asked);
+    let job = desk.job();
+    desk.context(0, &context(&[], &PROMPT));
+    desk.give(&job, Ok(&rows(&[6, 7])));
+    assert_eq!(desk.said(), [verdict(&asked, 1, 7)]);
+    assert_eq!(desk.verifier.counters().stale, 0);
+}
+
+#[test]
+fn context_that_differs_replaces_what_was_there() {
+    let mut desk = Desk::leased();
+    desk.context(0, &context(&[1], &[2, 8]));
+    desk.frame(0, &frame(1, &[1, 2, 8], &[]));
+    assert_eq!(desk.job().tokens, [1, 2, 8]);
+}
+
+#[test]
+fn a_gap_is_left_to_the_frame_which_says_what_is_missing() {
+    let mut desk = Desk::leased();
+    desk.context(0, &context(&[1, 2, 3, 4, 5], &[6]));
+    desk.assert_quiet();
+    desk.context(0, &context(&[1, 9], &[6]));
+    desk.assert_quiet();
+    assert_eq!(desk.verifier.counters().stale, 2);
+    desk.frame(0, &frame(1, &[1, 2, 3, 4, 5, 6], &[7]));
+    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(&PROMPT)]));
+    // The question cost nothing: with the context the same round is verified.
+    desk.context(0, &context(&PROMPT, &[4, 5, 6]));
+    let asked = frame(1, &[1, 2, 3, 4, 5, 6], &[7]);
+    assert_eq!(desk.round(0, &asked, &[7, 8]), [verdict(&asked, 1, 8)]);
+}
+
+#[test]
+fn a_prefix_that_differs_asks_for_context() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &[1, 2, 9], &[4]));
+    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(&PROMPT)]));
+    // What is shared is at most what the device has.
+    desk.frame(0, &frame(1, &[1, 9], &[4]));
+    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(&[1, 2])]));
+    assert_eq!(desk.verifier.counters().resyncs, 2);
+}
+
+#[test]
+fn a_frame_without_drafts_gives_one_token() {
+    let mut desk = Desk::leased();
+    let asked = frame(1, &PROMPT, &[]);
+    desk.frame(0, &asked);
+    let job = desk.job();
+    assert_eq!((job.tokens.as_slice(), job.rows), (PROMPT.as_slice(), 1));
+    desk.give(&job, Ok(&rows(&[4])));
+    assert_eq!(desk.said(), [verdict(&asked, 0, 4)]);
+}
+
+#[test]
+fn a_frame_beyond_what_is_served_is_rejected() {
+    let long: Vec<TokenId> = (1..=13).collect();
+    let wide = DraftFrame { token_bits: 9, ..frame(1, &PROMPT, &[4]) };
+    let cases = [
+        ("unknown token", frame(1, &PROMPT, &[4, SIZE])),
+        ("token_bits", wide),
+        ("too many drafts", frame(1, &PROMPT, &[4, 5, 6, 7, 8])),
+        ("beyond the context", frame(1, &long, &[4, 5, 6])),
+        ("no text", frame(1, &[], &[4])),
+    ];
+    for (name, asked) in cases {
+        let mut desk = Desk::leased();
+        desk.context(0, &context(&PROMPT, &long[3..]));
+        desk.frame(0, &asked);
+        assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Rejected)], "{name}");
+        assert!(matches!(desk.events().as_slice(), [Event::Release(_)]), "{name}");
+        assert_eq!(desk.verifier.sessions(), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_frame_at_every_limit_is_verified() {
+    let long: Vec<TokenId> = (1..=11).collect();
+    let mut desk = Desk::leased();
+    desk.context(0, &context(&PROMPT, &long[3..]));
+    let asked = frame(1, &long, &[SIZE - 1; 4]);
+    assert_eq!(desk.round(0, &asked, &[SIZE - 1; 5]), [verdict(&asked, 4, SIZE - 1)]);
+}
+
+#[test]
+fn context_beyond_what_is_served_is_rejected() {
+    let long: Vec<TokenId> = (4..=16).collect();
+    for bad in [context(&PROMPT, &[SIZE]), context(&PROMPT, &long)] {
+        let mut desk = Desk::leased();
+        desk.context(0, &bad);
+        assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Rejected)]);
+    }
+    let mut desk = Desk::leased();
+    desk.context(0, &context(&PROMPT, &long[1..]));
+    desk.assert_quiet();
+}
+
+#[test]
+fn an_unknown_lease_is_told_so_under_its_own_epoch() {
+    let mut desk = Desk::new(config());
+    desk.frame(0, &frame(1, &PROMPT, &[]));
+    desk.context(0, &context(&[], &PROMPT));
+    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Unknown), closed(EPOCH, CloseReason::Unknown)]);
+    let mut desk = Desk::leased();
+    for epoch in [EPOCH - 1, EPOCH + 1] {
+        desk.frame(0, &DraftFrame { epoch, ..frame(1, &PROMPT, &[]) });
+        desk.context(0, &Context { epoch, ..context(&[], &[9]) });
+        assert_eq!(desk.said(), [closed(epoch, CloseReason::Unknown), closed(epoch, CloseReason::Unknown)]);
+    }
+    desk.frame(1, &frame(1, &PROMPT, &[]));
+    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Unknown)], "another device's session is no one's");
+    assert_eq!(desk.verifier.counters().stale, 5);
+    let asked = frame(1, &PROMPT, &[]);
+    assert_eq!(desk.round(0, &asked, &[4]), [verdict(&asked, 0, 4)]);
+}
+
+#[test]
+fn epoch_zero_is_newer_than_255_and_older_requests_are_ignored() {
+    let mut desk = Desk::new(config());
+    assert_eq!(desk.lease(0, &open(255, 3)).epoch, 255);
+    assert_eq!(desk.lease(0, &open(0, 3)).epoch, 0);
+    for older in [255, 254, 128] {
+        assert_eq!(desk.open(0, &open(older, 3)), None, "epoch {older}");
+    }
+    assert_eq!(desk.verifier.counters().stale, 3);
+    desk.context(0, &Context { epoch: 0, ..context(&[], &PROMPT) });
+    desk.assert_quiet();
+    assert_eq!(desk.lease(0, &open(127, 3)).epoch, 127);
+}
+
+#[test]
+fn a_new_epoch_keeps_the_text_and_forgets_rounds_and_work() {
+    let mut desk = Desk::leased();
+    let first = frame(1, &PROMPT, &[4]);
+    desk.round(0, &first, &[4, 5]);
+    desk.frame(0, &frame(2, &[1, 2, 3, 4, 5], &[6]));
+    let job = desk.job();
+    desk.frame(0, &frame(3, &[1, 2, 3, 4, 5], &[7]));
+    let lease = desk.lease(0, &open(EPOCH + 1, 4));
+    assert_eq!((lease.length, lease.digest), (4, digest(&[1, 2, 3, 4]).full()));
+    desk.give(&job, Ok(&rows(&[6, 7])));
+    desk.assert_quiet();
+    let again = DraftFrame { epoch: EPOCH + 1, ..frame(1, &[1, 2, 3, 4], &[]) };
+    desk.frame(0, &again);
+    let job = desk.job();
+    assert_eq!((job.keep, job.tokens.as_slice()), (3, [4].as_slice()), "the cache is still there");
+    desk.give(&job, Ok(&rows(&[8])));
+    assert_eq!(desk.said(), [verdict(&again, 0, 8)]);
+}
+
+#[test]
+fn work_for_an_older_epoch_is_not_answered_though_the_text_is_the_same() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[4]));
+    let job = desk.job();
+    desk.lease(0, &open(EPOCH + 1, 3));
+    desk.give(&job, Ok(&rows(&[4, 5])));
+    desk.assert_quiet();
+}
+
+#[test]
+fn a_new_epoch_brings_its_seed_and_sampling() {
+    let mut desk = Desk::leased();
+    let sampling = SamplingParams { temperature: 1.0, top_p: 1.0, top_k: 0 };
+    desk.lease(0, &Open { seed: 5, sampling, ..open(EPOCH + 1, 3) });
+    desk.frame(0, &DraftFrame { epoch: EPOCH + 1, ..frame(1, &PROMPT, &[]) });
+    let job = desk.job();
+    let flat = [0.0; SIZE as usize];
+    desk.give(&job, Ok(&flat));
+    let even = Distribution::from_logits(&flat, &Sampling::new(1.0, 1.0, 0).unwrap()).unwrap();
+    let [Down::Verdict(verdict)] = desk.said()[..] else { panic!("no verdict") };
+    assert_eq!(verdict.token, couple(&even, 5, 3));
+    assert_ne!(verdict.token, 0, "which is what a greedy target takes");
+}
+
+#[test]
+fn another_nonce_replaces_the_session() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[4]));
+    let job = desk.job();
+    let lease = desk.lease(0, &Open { nonce: 77, ..open(EPOCH, 3) });
+    assert_eq!((lease.nonce, lease.length), (77, 0), "the text was another life's");
+    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    desk.give(&job, Ok(&rows(&[4, 5])));
+    desk.assert_quiet();
+    assert_eq!(desk.verifier.sessions(), 1);
+}
+
+#[test]
+fn rows_for_a_replaced_session_are_not_taken_for_the_new_ones() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[4]));
+    let old = desk.job();
+    desk.lease(0, &Open { nonce: 77, ..open(EPOCH, 3) });
+    desk.events();
+    desk.context(0, &context(&[], &PROMPT));
+    let asked = frame(1, &PROMPT, &[5]);
+    desk.frame(0, &asked);
+    let new = desk.job();
+    assert_ne!((new.slot, new.id), (old.slot, old.id));
+    desk.give(&old, Ok(&rows(&[4, 9])));
+    desk.assert_quiet();
+    desk.give(&new, Ok(&rows(&[5, 6])));
+    assert_eq!(desk.said(), [verdict(&asked, 1, 6)]);
+}
+
+#[test]
+fn a_request_is_refused_for_a_reason() {
+    let mut desk = Desk::new(config());
+    let foreign = Vocabulary { fingerprint: [8; 8], ..VOCABULARY };
+    for vocabulary in [foreign, Vocabulary { size: SIZE + 1, ..VOCABULARY }] {
+        let reason = desk.refusal(0, &Open { vocabulary, ..open(EPOCH, 3) });
+        assert_eq!(reason, RefusalReason::Vocabulary(VOCABULARY));
+    }
+    for (temperature, top_p) in
+        [(f32::NAN, 1.0), (-0.5, 1.0), (f32::INFINITY, 1.0), (1.0, 0.0), (1.0, f32::NAN)]
+    {
+        let sampling = SamplingParams { temperature, top_p, top_k: 0 };
+        assert_eq!(desk.refusal(0, &Open { sampling, ..open(EPOCH, 3) }), RefusalReason::Sampling);
+    }
+    assert_eq!(desk.refusal(0, &open(EPOCH, 16)), RefusalReason::TooLong(16));
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().refusals), (0, 8));
+    desk.lease(0, &open(EPOCH, 15));
+}
+
+#[test]
+fn a_verifier_whose_sessions_are_all_busy_is_full() {
+    let mut desk = Desk::leased();
+    desk.welcome(1);
+    for number in [0, 1] {
+        desk.frame(number, &frame(1, &PROMPT, &[]));
+    }
+    assert_eq!(desk.refusal(2, &open(EPOCH, 3)), RefusalReason::Full);
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (2, 0));
+    desk.lease(1, &open(EPOCH, 3));
+}
+
+#[test]
+fn the_least_recently_used_session_makes_room() {
+    let mut desk = Desk::leased();
+    desk.wait(1);
+    desk.welcome(1);
+    desk.wait(1);
+    // The older one is heard again.
+    desk.frame(0, &frame(1, &PROMPT, &[]));
+    let kept = desk.job();
+    desk.give(&kept, Ok(&rows(&[4])));
+    desk.said();
+    desk.wait(1);
+    desk.welcome(2);
+    assert!(matches!(desk.events().as_slice(), [Event::Release(slot)] if *slot != kept.slot));
+    desk.frame(1, &frame(1, &PROMPT, &[]));
+    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Unknown)]);
+    assert_eq!(desk.verifier.counters().evicted, 1);
+}
+
+#[test]
+fn a_busy_session_is_not_evicted_however_old() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[]));
+    let busy = desk.job();
+    desk.wait(1);
+    desk.welcome(1);
+    desk.wait(1);
+    desk.welcome(2);
+    assert!(matches!(desk.events().as_slice(), [Event::Release(slot)] if *slot != busy.slot));
+    desk.give(&busy, Ok(&rows(&[4])));
+    assert_eq!(desk.said(), [verdict(&frame(1, &PROMPT, &[]), 0, 4)]);
+}
+
+#[test]
+fn a_silent_session_is_dropped_when_its_time_is_over() {
+    let mut desk = Desk::leased();
+    let due = desk.now + Duration::from_millis(IDLE_MS);
+    assert_eq!(desk.verifier.poll_timeout(), Some(due));
+    desk.verifier.handle_timeout(Instant(due.0 - 1));
+    assert_eq!(desk.verifier.sessions(), 1);
+    desk.verifier.handle_timeout(due);
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (0, 1));
+    assert_eq!(desk.said(), []);
+    assert!(matches!(desk.events().as_slice(), [Event::Release(_)]));
+    assert_eq!(desk.verifier.poll_timeout(), None);
+}
+
+#[test]
+fn a_busy_session_is_not_silent_and_its_time_starts_with_the_rows() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[]));
+    let job = desk.job();
+    assert_eq!(desk.verifier.poll_timeout(), None);
+    desk.wait(2 * IDLE_MS);
+    desk.verifier.handle_timeout(desk.now);
+    assert_eq!(desk.verifier.sessions(), 1);
+    desk.give(&job, Ok(&rows(&[4])));
+    assert_eq!(desk.verifier.poll_timeout(), Some(desk.now + Duration::from_millis(IDLE_MS)));
+}
+
+#[test]
+fn draining_closes_idle_leases_at_once_and_busy_ones_after_their_answer() {
+    let mut desk = Desk::leased();
+    desk.welcome(1);
+    let asked = frame(1, &PROMPT, &[]);
+    desk.frame(1, &asked);
+    let job = desk.job();
+    assert!(!desk.verifier.is_drained());
+    desk.verifier.drain();
+    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Draining)]);
+    assert!(matches!(desk.events().as_slice(), [Event::Release(slot)] if *slot != job.slot));
+    assert!(!desk.verifier.is_drained());
+    assert_eq!(desk.refusal(2, &open(EPOCH, 3)), RefusalReason::Draining);
+    assert_eq!(desk.refusal(1, &open(EPOCH, 3)), RefusalReason::Draining);
+    desk.give(&job, Ok(&rows(&[4])));
+    assert_eq!(desk.said(), [verdict(&asked, 0, 4), closed(EPOCH, CloseReason::Draining)]);
+    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert!(desk.verifier.is_drained());
+}
+
+#[test]
+fn a_verifier_without_sessions_is_not_drained_until_told() {
+    let mut desk = Desk::new(config());
+    assert!(!desk.verifier.is_drained());
+    desk.verifier.drain();
+    assert!(desk.verifier.is_drained());
+}
+
+#[test]
+fn without_memory_another_session_makes_room_and_all_is_verified_again() {
+    let mut desk = Desk::leased();
+    let first = frame(1, &PROMPT, &[4]);
+    desk.round(0, &first, &[4, 5]);
+    desk.wait(1);
+    desk.welcome(1);
+    let asked = frame(2, &[1, 2, 3, 4, 5], &[6]);
+    desk.frame(0, &asked);
+    let job = desk.job();
+    assert_eq!(job.keep, 4);
+    desk.give(&job, Err(RowsError::Budget));
+    let events = desk.events();
+    let [Event::Release(evicted), Event::Release(own), Event::Verify(again)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*own, *evicted != job.slot, again.slot != job.slot), (job.slot, true, true));
+    assert_eq!((again.keep, again.tokens.as_slice(), again.rows), (0, [1, 2, 3, 4, 5, 6].as_slice(), 2));
+    desk.give(again, Ok(&rows(&[6, 7])));
+    assert_eq!(desk.said(), [verdict(&asked, 1, 7)]);
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (1, 1));
+}
+
+#[test]
+fn without_memory_the_newest_frame_is_the_one_verified_again() {
+    let mut desk = Desk::leased();
+    desk.welcome(1);
+    desk.frame(0, &frame(1, &PROMPT, &[4]));
+    let job = desk.job();
+    desk.frame(0, &frame(2, &PROMPT, &[5]));
+    desk.give(&job, Err(RowsError::Budget));
+    let events = desk.events();
+    assert!(
+        matches!(events.as_slice(), [_, _, Event::Verify(job)] if job.tokens == [1, 2, 3, 5]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn without_memory_and_with_nobody_to_evict_the_lease_ends() {
+    let mut desk = Desk::leased();
+    desk.welcome(1);
+    desk.frame(1, &frame(1, &PROMPT, &[]));
+    desk.job();
+    desk.frame(0, &frame(1, &PROMPT, &[]));
+    let job = desk.job();
+    desk.give(&job, Err(RowsError::Budget));
+    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Failed)]);
+    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert_eq!(desk.verifier.sessions(), 1);
+}
+
+#[test]
+fn without_memory_for_a_lease_that_ended_nobody_is_evicted() {
+    let mut desk = Desk::leased();
+    desk.welcome(1);
+    desk.frame(0, &frame(1, &PROMPT, &[]));
+    let job = desk.job();
+    desk.lease(0, &open(EPOCH + 1, PROMPT.len()));
+    desk.give(&job, Err(RowsError::Budget));
+    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (2, 0));
+}
+
+#[test]
+fn a_target_that_gives_no_usable_rows_ends_the_lease() {
+    let nan = vec![f32::NAN; 3 * SIZE as usize];
+    let all = rows(&[4, 5, 6]);
+    let (short, torn) = (&all[..2 * SIZE as usize], &all[..3 * SIZE as usize - 1]);
+    let failures: [Result<&[f32], RowsError>; 5] =
+        [Err(RowsError::Failed), Ok(short), Ok(torn), Ok(&nan), Ok(&[])];
+    for failure in failures {
+        let mut desk = Desk::leased();
+        desk.frame(0, &frame(1, &PROMPT, &[4, 5]));
+        let job = desk.job();
+        desk.give(&job, failure);
+        assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Failed)]);
+        assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    }
+}
+
+#[test]
+fn a_full_outbox_drops_the_oldest_answer_and_counts_it() {
+    let mut desk = Desk::new(config());
+    for i in 0..OUTBOX_MAX + 3 {
+        let (session, epoch) = ((i / 256) as u8, (i % 256) as u8);
+        desk.frame(0, &DraftFrame { session, epoch, ..frame(1, &PROMPT, &[]) });
+    }
+    let said = desk.said();
+    assert_eq!((said.len(), desk.verifier.counters().dropped), (OUTBOX_MAX, 3));
+    let unknown = |session, epoch| Down::Closed(Closed { session, epoch, reason: CloseReason::Unknown });
+    assert_eq!((said[0], said[OUTBOX_MAX - 1]), (unknown(0, 3), unknown(4, 2)));
+}
+
+#[test]
+fn the_next_job_feeds_the_correction_and_the_drafts() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[4, 5]));
+    let job = desk.job();
+    assert_eq!((job.keep, job.tokens.as_slice(), job.rows), (0, [1, 2, 3, 4, 5].as_slice(), 3));
+    desk.give(&job, Ok(&rows(&[4, 9, 0])));
+    desk.frame(0, &frame(2, &[1, 2, 3, 4, 9], &[6, 7]));
+    let next = desk.job();
+    assert_eq!((next.keep, next.tokens.as_slice(), next.rows), (4, [9, 6, 7].as_slice(), 3));
+    assert_eq!(next.slot, job.slot);
+    desk.give(&next, Ok(&rows(&[6, 7, 8])));
+    desk.frame(0, &frame(3, &[1, 2, 3, 4, 9, 6, 7, 8], &[10]));
+    let last = desk.job();
+    assert_eq!((last.keep, last.tokens.as_slice(), last.rows), (7, [8, 10].as_slice(), 2));
+}
+
+#[test]
+fn a_lease_repeats_and_changes_nothing() {
+    let mut desk = Desk::leased();
+    let asked = frame(1, &PROMPT, &[4]);
+    desk.frame(0, &asked);
+    let job = desk.job();
+    let lease = desk.lease(0, &open(EPOCH, 2));
+    assert_eq!((lease.length, lease.digest), (2, digest(&[1, 2]).full()));
+    assert_eq!((lease.draft_tokens_max, lease.context_tokens_max, lease.nonce), (4, 16, 10));
+    assert_eq!(desk.lease(0, &open(EPOCH, 2)), lease);
+    desk.assert_quiet();
+    desk.give(&job, Ok(&rows(&[4, 5])));
+    assert_eq!(desk.said(), [verdict(&asked, 1, 5)], "the work under way still counts");
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().leases), (1, 3));
+}
+
+#[test]
+fn close_ends_the_lease_of_its_epoch_alone() {
+    let mut desk = Desk::leased();
+    let close = |epoch| Close { session: SESSION, epoch }.encode().unwrap();
+    desk.send(0, &close(EPOCH - 1));
+    desk.send(1, &close(EPOCH));
+    assert_eq!(desk.verifier.sessions(), 1);
+    desk.send(0, &close(EPOCH));
+    assert_eq!((desk.verifier.sessions(), desk.said()), (0, vec![]));
+    assert!(matches!(desk.events().as_slice(), [Event::Release(Slot(_))]));
+}
+
+#[test]
+fn bytes_that_are_no_message_are_counted() {
+    let mut desk = Desk::leased();
+    desk.send(0, &[]);
+    desk.send(0, &open(EPOCH, 3).encode().unwrap());
+    desk.verifier.handle_open(&device(0), &[0xff; 9], desk.now);
+    desk.assert_quiet();
+    assert_eq!((desk.verifier.counters().malformed, desk.verifier.sessions()), (3, 1));
+}
+
+#[test]
+fn a_setting_outside_the_limits_is_named() {
+    let size = |size| VerifierConfig { vocabulary: Vocabulary { size, ..VOCABULARY }, ..config() };
+    let context = |context_tokens_max| VerifierConfig { context_tokens_max, ..config() };
+    let drafts = |draft_tokens_max| VerifierConfig { draft_tokens_max, ..config() };
+    let bad = [
+        ("vocabulary size", size(0)),
+        ("vocabulary size", size(VOCABULARY_SIZE_MAX + 1)),
+        ("context_tokens_max", context(1)),
+        ("context_tokens_max", context(SESSION_TOKENS_MAX + 1)),
+        ("draft_tokens_max", drafts(0)),
+        ("draft_tokens_max", drafts(DRAFT_TOKENS_MAX as u8 + 1)),
+        ("sessions_max", VerifierConfig { sessions_max: 0, ..config() }),
+    ];
+    for (name, config) in bad {
+        let error = Verifier::new(config).expect_err(name).to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
+    let good = [
+        size(1),
+        size(VOCABULARY_SIZE_MAX),
+        context(2),
+        context(SESSION_TOKENS_MAX),
+        drafts(1),
+        drafts(DRAFT_TOKENS_MAX as u8),
+        VerifierConfig { sessions_max: usize::MAX, ..config() },
+    ];
+    good.into_iter().for_each(|config| drop(Verifier::new(config).unwrap()));
+}

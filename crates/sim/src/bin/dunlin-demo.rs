@@ -1,0 +1,235 @@
+//! `make demo`: a broker, a verifier and an agent on one prompt, then the target alone with the same seed.
+//!
+//! It ends with 0 only if the two texts are identical and everything it started has stopped.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long broker and verifier may take to be ready: the target is loaded and checked meanwhile.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long the verifier may take to say goodbye.
+const GONE_WITHIN: Duration = Duration::from_secs(15);
+/// How often a condition is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Fields of the agent's report that the demo's has too.
+const FIELDS: [&str; 14] = [
+    "text",
+    "committed_tokens",
+    "rounds",
+    "frames_up",
+    "payload_bytes_up",
+    "mqtt_bytes_up",
+    "mqtt_bytes_down",
+    "drafted_tokens",
+    "accepted_tokens",
+    "acceptance",
+    "seconds",
+    "policy",
+    "seed",
+    "prompt",
+];
+
+/// What is asked, each by an environment variable of the same name in capitals.
+struct Ask {
+    prompt: String,
+    policy: String,
+    seed: String,
+    temperature: String,
+    max_tokens: String,
+}
+
+/// Where things are.
+struct Places {
+    bins: PathBuf,
+    models: PathBuf,
+    out: PathBuf,
+}
+
+/// A process that does not outlive the demo.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn main() -> ExitCode {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
+            eprintln!("demo: no handler for signal {signal}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    match demo(&stop) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(stop: &AtomicBool) -> Result<()> {
+    let (ask, places) = (Ask::from_environment(), Places::find()?);
+    fs::create_dir_all(&places.out).with_context(|| format!("can't make {}", places.out.display()))?;
+    eprintln!("demo: broker and verifier are starting (log: {})", places.out.join("verifier.log").display());
+    let (mut verifier, broker) = start_verifier(&places, stop)?;
+    eprintln!("demo: the agent drafts, the verifier at {broker} corrects\n");
+    let report = run_agent(&ask, &places, &broker, stop)?;
+    stop_verifier(&mut verifier, stop)?;
+    eprintln!("\ndemo: the target alone, with the same seed");
+    let reference = run_reference(&ask, &report, &places, stop)?;
+    let identical = report["tokens"] == reference["tokens"];
+    write_report(&places, &report, &reference, identical)?;
+    ensure!(identical, "the texts differ: see {}", places.out.join("report.json").display());
+    println!("The text is identical to what the target alone writes ({} tokens).", report["committed_tokens"]);
+    println!("Report: {}", places.out.join("report.json").display());
+    Ok(())
+}
+
+impl Ask {
+    fn from_environment() -> Self {
+        let get = |name: &str, default: &str| {
+            env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.into())
+        };
+        Self {
+            prompt: get("PROMPT", "I would like to find a restaurant in San Jose for dinner tonight."),
+            policy: get("POLICY", "lossless"),
+            seed: get("SEED", "1"),
+            temperature: get("TEMPERATURE", "0.8"),
+            max_tokens: get("MAX_TOKENS", "96"),
+        }
+    }
+}
+
+impl Places {
+    /// The other programs lie beside this one, the models in the checkout.
+    fn find() -> Result<Self> {
+        let own = env::current_exe().context("can't tell where this program is")?;
+        let bins = own.parent().context("this program lies in no folder")?.to_path_buf();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let root = root.canonicalize().context("the checkout was moved: build again")?;
+        let out = bins.parent().unwrap_or(&bins).join("demo");
+        Ok(Self { bins, models: root.join("models/demo"), out })
+    }
+
+    fn command(&self, name: &str) -> Result<Command> {
+        let path = self.bins.join(name);
+        ensure!(path.is_file(), "{} is missing: run `make build`", path.display());
+        Ok(Command::new(path))
+    }
+}
+
+fn start_verifier(places: &Places, stop: &AtomicBool) -> Result<(Guarded, String)> {
+    let (log, ready) = (places.out.join("verifier.log"), places.out.join("broker"));
+    let _ = fs::remove_file(&ready);
+    let file = File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
+    let mut command = places.command("dunlin-verifier")?;
+    command.args(["serve", "--embedded-broker", "--listen", "127.0.0.1:0", "--model"]);
+    command.arg(places.models.join("target")).arg("--ready-file").arg(&ready);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+    let mut child = Guarded(command.spawn().context("can't start dunlin-verifier")?);
+    let started = Instant::now();
+    loop {
+        if let Ok(broker) = fs::read_to_string(&ready) {
+            return Ok((child, broker.trim().to_owned()));
+        }
+        if let Some(status) = child.0.try_wait()? {
+            bail!("dunlin-verifier ended with {status}:\n{}", tail(&log));
+        }
+        ensure!(started.elapsed() < READY_WITHIN, "dunlin-verifier was not ready in time:\n{}", tail(&log));
+        pause(stop)?;
+    }
+}
+
+fn run_agent(ask: &Ask, places: &Places, broker: &str, stop: &AtomicBool) -> Result<Value> {
+    let path = places.out.join("agent.json");
+    let _ = fs::remove_file(&path);
+    let mut command = places.command("dunlin-agent")?;
+    command.arg("generate").arg("--model").arg(places.models.join("drafter"));
+    command.args(["--broker", &format!("mqtt://{broker}"), "--device", "demo", "--prompt", &ask.prompt]);
+    command.args(["--policy", &ask.policy, "--seed", &ask.seed, "--temperature", &ask.temperature]);
+    command.args(["--max-tokens", &ask.max_tokens]).arg("--report").arg(&path);
+    let mut agent = Guarded(command.stdin(Stdio::null()).spawn().context("can't start dunlin-agent")?);
+    finish(&mut agent, "dunlin-agent", stop)?;
+    read_json(&fs::read_to_string(&path).with_context(|| format!("dunlin-agent left no {}", path.display()))?)
+}
+
+fn stop_verifier(verifier: &mut Guarded, stop: &AtomicBool) -> Result<()> {
+    let pid = rustix::process::Pid::from_child(&verifier.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("can't stop dunlin-verifier")?;
+    let started = Instant::now();
+    loop {
+        match verifier.0.try_wait()? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => bail!("dunlin-verifier ended with {status} when asked to stop"),
+            None => ensure!(started.elapsed() < GONE_WITHIN, "dunlin-verifier does not stop"),
+        }
+        pause(stop)?;
+    }
+}
+
+/// The target alone with the sampling that the agent reports to have used.
+fn run_reference(ask: &Ask, report: &Value, places: &Places, stop: &AtomicBool) -> Result<Value> {
+    let path = places.out.join("reference.json");
+    let out = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+    let prompt = report["prompt"].as_str().context("the agent's report has no prompt")?;
+    let mut command = places.command("dunlin-verifier")?;
+    command.arg("reference").arg("--model").arg(places.models.join("target")).args(["--json", "--prompt", prompt]);
+    let flags = ["temperature", "top_p", "top_k", "seed"].map(|name| (format!("--{}", name.replace('_', "-")), name));
+    for (flag, name) in flags {
+        command.arg(flag).arg(report[name].to_string());
+    }
+    command.arg("--max-tokens").arg(&ask.max_tokens);
+    command.stdin(Stdio::null()).stdout(out);
+    let mut child = Guarded(command.spawn().context("can't start the reference")?);
+    finish(&mut child, "the reference", stop)?;
+    read_json(&fs::read_to_string(&path)?)
+}
+
+fn finish(child: &mut Guarded, name: &str, stop: &AtomicBool) -> Result<()> {
+    loop {
+        match child.0.try_wait()? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => bail!("{name} ended with {status}"),
+            None => pause(stop)?,
+        }
+    }
+}
+
+fn pause(stop: &AtomicBool) -> Result<()> {
+    ensure!(!stop.load(Ordering::Relaxed), "interrupted; everything it started was stopped");
+    sleep(TICK);
+    Ok(())
+}
+
+fn write_report(places: &Places, report: &Value, reference: &Value, identical: bool) -> Result<()> {
+    let mut fields: Map<String, Value> =
+        FIELDS.iter().map(|name| ((*name).to_owned(), report[*name].clone())).collect();
+    fields.insert("reference_text".into(), reference["text"].clone());
+    fields.insert("identical".into(), json!(identical));
+    let path = places.out.join("report.json");
+    let text = serde_json::to_string_pretty(&fields)?;
+    fs::write(&path, text + "\n").with_context(|| format!("can't write {}", path.display()))
+}
+
+fn read_json(text: &str) -> Result<Value> {
+    serde_json::from_str(text.trim()).context("not the JSON that was asked for")
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}

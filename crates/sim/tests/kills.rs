@@ -1,0 +1,76 @@
+//! kill -9 of the broker, of the agent's link and of the verifier, each in the middle of generations: the text is
+//! the target's own all the same, no token lost and none doubled.
+
+mod stand;
+#[path = "stand/reference.rs"]
+mod target_alone;
+
+use stand::{AgentProcess, Ask, Mosquitto, VerifierProcess, Wire, prompts};
+use target_alone::Reference;
+
+/// Kills of each kind.
+const KILLS: usize = 10;
+const TOKENS: usize = 64;
+const SEED: u64 = 11;
+const TEMPERATURE: f32 = 1.0;
+
+/// Plays `KILLS` generations; each is struck after some tokens, then compared with the target alone.
+fn survive(device: &'static str, mut strike: impl FnMut(&mut Mosquitto, &mut VerifierProcess, &Wire)) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Mosquitto::start(&dir);
+    let mut verifier = VerifierProcess::start(&dir, broker.port);
+    let wire = Wire::to(broker.port);
+    let ask = Ask { broker: wire.port, device, seed: SEED, temperature: TEMPERATURE, tokens_max: TOKENS };
+    let mut agent = AgentProcess::start(&ask);
+    let mut reference = Reference::load();
+    let long: Vec<_> = prompts()
+        .into_iter()
+        .map(|prompt| (reference.tokens(&prompt, SEED, TEMPERATURE, TOKENS), prompt))
+        .filter(|(tokens, _)| tokens.len() >= 24)
+        .take(KILLS)
+        .collect();
+    assert_eq!(long.len(), KILLS, "held-out prompts with a long reply");
+    let mut disturbed = 0;
+    for (i, (expected, prompt)) in long.iter().enumerate() {
+        agent.ask(prompt);
+        let mut seen = Vec::new();
+        // Events come in order, so a reply is under way as long as its end was not read.
+        while seen.len() <= i % 4 {
+            let event = agent.event();
+            if event["event"] == "token" {
+                seen.push(event["token"].as_u64().unwrap() as u32);
+            }
+        }
+        strike(&mut broker, &mut verifier, &wire);
+        let mut event = agent.event();
+        while event["event"] != "finished" {
+            assert_ne!(event["event"], "error", "{event}");
+            if event["event"] == "token" {
+                seen.push(event["token"].as_u64().unwrap() as u32);
+            }
+            event = agent.event();
+        }
+        assert_eq!(&seen, expected, "tokens as they were committed, generation {i}");
+        let reported: Vec<u32> = serde_json::from_value(event["tokens"].clone()).unwrap();
+        assert_eq!(&reported, expected, "tokens as reported, generation {i}");
+        let (resent, opens) = (event["resent"].as_u64().unwrap(), event["opens"].as_u64().unwrap());
+        disturbed += usize::from(resent > 0 || opens > 1);
+    }
+    println!("{device}: {KILLS} kills, {disturbed} generations had to send or ask again, all texts identical");
+    assert!(disturbed >= KILLS / 2, "only {disturbed} kills came in the middle of a generation");
+}
+
+#[test]
+fn the_broker_is_killed() {
+    survive("kills-broker", |broker, _, _| broker.kill_and_restart());
+}
+
+#[test]
+fn the_link_is_cut() {
+    survive("kills-link", |_, _, wire| wire.cut());
+}
+
+#[test]
+fn the_verifier_is_killed() {
+    survive("kills-verifier", |_, verifier, _| verifier.kill_and_restart());
+}

@@ -1,0 +1,201 @@
+//! What the radio carries for one committed token: the demo pair, real rows, a modelled board and link.
+
+use dunlin_hlm::device::{Device, DeviceConfig, DraftJob, ImportanceForm, Learned, Offline, Origin, Reply, Session};
+use dunlin_hlm::policy::{PolicyConfig, Trigger};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::time::Duration;
+use dunlin_hlm::verifier::{Job, Slot, Verifier, VerifierConfig};
+use dunlin_lm::{Draft, Drafter, Extend, LlamaTarget, ModelDir, SessionId, Target};
+use dunlin_sim::quiet::{Carried, Costs, Models, Outcome, Row, play};
+use dunlin_wire::Vocabulary;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Held-out prompts of the table.
+const PROMPTS: usize = 12;
+/// Tokens of one reply at most.
+const TOKENS: usize = 48;
+const SAMPLING: (f32, f32, u32) = (0.8, 1.0, 0);
+/// Modelled: a board that drafts a token in 8 ms, a target pass of 30 ms, a link of 40 ms each way.
+const COSTS: Costs = Costs { draft_us: 8_000, target_us: 30_000, link_us: 40_000 };
+/// Bytes of `dl1/d/pi-7/u/f/verifier-1` and of `dl1/d/pi-7/n/c`.
+const TOPICS: (usize, usize) = (25, 14);
+
+struct Pair {
+    dir: ModelDir,
+    drafter: Drafter,
+    target: LlamaTarget,
+    slots: BTreeMap<Slot, SessionId>,
+}
+
+impl Pair {
+    fn load() -> Self {
+        let models = models();
+        let dir = ModelDir::open(models.join("drafter")).unwrap();
+        let (drafter, warnings) = Drafter::load(&dir).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let target = LlamaTarget::load(&ModelDir::open(models.join("target")).unwrap(), 64 << 20).unwrap();
+        Self { dir, drafter, target, slots: BTreeMap::new() }
+    }
+}
+
+impl Models for Pair {
+    fn draft(&mut self, job: &DraftJob) -> Row {
+        self.drafter.truncate(job.keep);
+        let rows = self.drafter.extend(&job.tokens).unwrap();
+        let last = rows.len() - 1;
+        Row { logits: rows.logits(last).to_vec(), attention: rows.attention(last).map(<[f32]>::to_vec) }
+    }
+
+    fn verify(&mut self, job: &Job) -> Vec<f32> {
+        let target = &mut self.target;
+        let session = *self.slots.entry(job.slot).or_insert_with(|| target.open().unwrap());
+        let part = Extend { session, keep: job.keep, tokens: &job.tokens, rows: job.rows };
+        target.extend(&[part]).pop().unwrap().unwrap()
+    }
+}
+
+fn models() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")
+}
+
+fn prompts() -> Vec<String> {
+    let text = std::fs::read_to_string(models().join("prompts.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap().to_owned()).collect()
+}
+
+/// Bytes of a QoS 0 PUBLISH: header and length, topic, properties (an alias takes 3 bytes of them), payload.
+fn publish_bytes(topic: usize, alias: bool, payload: usize) -> usize {
+    let rest = 2 + topic + 1 + if alias { 3 } else { 0 } + payload;
+    1 + if rest < 128 { 1 } else { 2 } + rest
+}
+
+#[derive(Default)]
+struct Sum {
+    committed: usize,
+    frames: usize,
+    payload: usize,
+    up: usize,
+    up_all: usize,
+    down: usize,
+    drafted: u64,
+    sent: u64,
+    accepted: u64,
+    seconds: f64,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome) {
+        assert!(outcome.commits.iter().all(|commit| commit.origin != Origin::Unverified));
+        self.committed += outcome.commits.len();
+        self.frames += outcome.counters.frames_up as usize;
+        self.drafted += outcome.counters.drafted;
+        self.sent += outcome.counters.sent_drafts;
+        self.accepted += outcome.counters.accepted;
+        self.seconds += outcome.took.as_secs_f64();
+        let contexts = outcome.counters.context_up as usize;
+        let frames = outcome.carried.iter().filter_map(|carried| match carried {
+            Carried::Frame(size) => Some(*size),
+            _ => None,
+        });
+        // The first frames of a session are its context; the alias is bound with the first of them.
+        for (i, size) in frames.enumerate() {
+            let bytes = publish_bytes(if i == 0 { TOPICS.0 } else { 0 }, true, size);
+            self.up_all += bytes;
+            if i >= contexts {
+                self.payload += size;
+                self.up += bytes;
+            }
+        }
+        for carried in &outcome.carried {
+            match carried {
+                Carried::Verdict(size) => self.down += publish_bytes(TOPICS.1, false, *size),
+                // QoS 1 with packet id, expiry, response topic and correlation data.
+                Carried::Open(size) => self.up_all += publish_bytes(15, false, *size) + 2 + 5 + 18 + 11,
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&self, label: &str) -> String {
+        let per = |x: usize| x as f64 / self.committed as f64;
+        format!(
+            "{label:<18} {:>6.2} {:>8.2} {:>8.1} {:>9.1} {:>10.1} {:>8.2} {:>10.2} {:>9.1}",
+            per(self.frames),
+            per(self.payload),
+            per(self.up),
+            per(self.up_all),
+            per(self.down),
+            self.drafted as f64 / self.committed as f64,
+            self.accepted as f64 / (self.sent.max(1)) as f64,
+            self.committed as f64 / self.seconds,
+        )
+    }
+}
+
+fn run(pair: &mut Pair, prompts: &[String], draft_tokens_max: u8, stop_rule: bool) -> Sum {
+    let policy = PolicyConfig { draft_tokens_max, stop_rule, ..PolicyConfig::default() };
+    let mut learned = Learned::default();
+    let mut sum = Sum::default();
+    let vocabulary =
+        Vocabulary { size: pair.dir.vocabulary.size, fingerprint: pair.dir.vocabulary.fingerprint };
+    for (i, prompt) in prompts.iter().enumerate() {
+        let config = DeviceConfig {
+            vocabulary,
+            policy: Trigger::new(&policy).unwrap(),
+            importance: ImportanceForm::Row,
+            offline: Offline::Wait,
+            give_up_after: Duration::from_millis(10_000),
+            context_tokens_max: pair.drafter.context_max(),
+        };
+        let sampling = Sampling::new(SAMPLING.0, SAMPLING.1, SAMPLING.2).unwrap();
+        let session = Session { number: 1, epoch: 1, nonce: i as u64, seed: i as u64, sampling };
+        let mut device = Device::new(config, session, learned).unwrap();
+        let mut verifier = Verifier::new(VerifierConfig {
+            id: "verifier-1".parse().unwrap(),
+            vocabulary,
+            context_tokens_max: pair.target.context_max() as u32,
+            sessions_max: 1,
+            draft_tokens_max: 16,
+            idle_max: Duration::from_millis(600_000),
+        })
+        .unwrap();
+        let reply = Reply { tokens_max: TOKENS, stop: pair.dir.prompt.stop.clone() };
+        let tokens = pair.dir.first_turn(prompt).unwrap();
+        sum.add(&play(&mut device, &mut verifier, pair, COSTS, &tokens, reply).unwrap());
+        for (_, session) in std::mem::take(&mut pair.slots) {
+            pair.target.close(session);
+        }
+        learned = device.learned();
+    }
+    sum
+}
+
+#[test]
+fn frames_and_bytes_per_committed_token() {
+    let (mut pair, prompts) = (Pair::load(), prompts());
+    let prompts = &prompts[..PROMPTS];
+    let mut table = String::new();
+    writeln!(table, "{PROMPTS} held-out prompts, at most {TOKENS} tokens each, temperature {}", SAMPLING.0).unwrap();
+    writeln!(table, "modelled: draft 8 ms a token, target 30 ms a pass, link 40 ms each way").unwrap();
+    writeln!(table, "per committed token, but acceptance (accepted / sent drafts) and tokens per second\n").unwrap();
+    let heads = ["frames", "payload", "MQTT up", "with open", "MQTT down", "drafts", "acceptance", "tokens/s"];
+    let [a, b, c, d, e, f, g, h] = heads;
+    writeln!(table, "{:<18} {a:>6} {b:>8} {c:>8} {d:>9} {e:>10} {f:>8} {g:>10} {h:>9}", "").unwrap();
+    let mut best = Sum { frames: usize::MAX, committed: 1, ..Sum::default() };
+    for stop_rule in [false, true] {
+        for limit in [1, 4, 8, 16] {
+            let sum = run(&mut pair, prompts, limit, stop_rule);
+            let rule = if stop_rule { "stop rule" } else { "full frames" };
+            writeln!(table, "{}", sum.line(&format!("{rule}, {limit}"))).unwrap();
+            if sum.frames * best.committed < best.frames.saturating_mul(sum.committed) {
+                best = sum;
+            }
+        }
+    }
+    println!("{table}");
+    insta::assert_snapshot!("table", table);
+    assert!(best.frames as f64 <= 0.45 * best.committed as f64, "no setting saves half the frames");
+}

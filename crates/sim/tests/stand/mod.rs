@@ -1,0 +1,224 @@
+//! Real processes on one machine: mosquitto, verifier, agents, and a wire between that can be cut.
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything on this stand may take to become true.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A child that does not outlive the test.
+pub struct Process(pub Child);
+
+impl Process {
+    /// Ends it the hard way.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The demo pair of the checkout.
+pub fn model(role: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo").join(role)
+}
+
+/// The fixed list of held-out prompts.
+pub fn prompts() -> Vec<String> {
+    let text = std::fs::read_to_string(model("prompts.json")).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    json["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap().to_owned()).collect()
+}
+
+/// A program of the workspace, beside the test's own.
+fn program(name: &str) -> Command {
+    let own = std::env::current_exe().unwrap();
+    let path = own.parent().unwrap().parent().unwrap().join(name);
+    assert!(path.is_file(), "{} is missing: run `make build`", path.display());
+    Command::new(path)
+}
+
+/// A port nobody listens on now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Looks again until it is true.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// mosquitto on a port of its own, which it keeps over restarts.
+pub struct Mosquitto {
+    process: Process,
+    config: PathBuf,
+    pub port: u16,
+}
+
+impl Mosquitto {
+    pub fn start(dir: &TempDir) -> Self {
+        let port = free_port();
+        let config = dir.path().join("mosquitto.conf");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
+        std::fs::write(&config, text).unwrap();
+        Self { process: Self::spawn(&config, port), config, port }
+    }
+
+    fn spawn(config: &Path, port: u16) -> Process {
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
+        let mut command = Command::new("mosquitto");
+        command.env("PATH", path).arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("mosquitto runs: apt-get install mosquitto");
+        until("mosquitto listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Process(child)
+    }
+
+    pub fn kill_and_restart(&mut self) {
+        self.process.kill();
+        self.process = Self::spawn(&self.config, self.port);
+    }
+}
+
+/// The verifier with the demo target.
+pub struct VerifierProcess {
+    process: Process,
+    broker: u16,
+    ready: PathBuf,
+}
+
+impl VerifierProcess {
+    pub fn start(dir: &TempDir, broker: u16) -> Self {
+        let ready = dir.path().join("ready");
+        Self { process: Self::spawn(&ready, broker), broker, ready }
+    }
+
+    fn spawn(ready: &Path, broker: u16) -> Process {
+        let _ = std::fs::remove_file(ready);
+        let mut command = program("dunlin-verifier");
+        command.args(["serve", "--broker", &format!("mqtt://127.0.0.1:{broker}"), "--threads", "1", "--model"]);
+        command.arg(model("target")).arg("--ready-file").arg(ready);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        until("the verifier is ready", || ready.is_file());
+        Process(child)
+    }
+
+    pub fn kill_and_restart(&mut self) {
+        self.process.kill();
+        self.process = Self::spawn(&self.ready, self.broker);
+    }
+}
+
+/// What one agent is asked to do for all its prompts.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub broker: u16,
+    pub device: &'static str,
+    pub seed: u64,
+    pub temperature: f32,
+    pub tokens_max: usize,
+}
+
+/// `dunlin-agent serve --json`: prompts in, events out.
+pub struct AgentProcess {
+    _process: Process,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl AgentProcess {
+    pub fn start(ask: &Ask) -> Self {
+        let mut command = program("dunlin-agent");
+        command.args(["serve", "--json", "--broker", &format!("mqtt://127.0.0.1:{}", ask.broker)]);
+        command.args(["--device", ask.device, "--seed", &ask.seed.to_string(), "--top-p", "1"]);
+        command.args(["--temperature", &ask.temperature.to_string()]);
+        command.args(["--max-tokens", &ask.tokens_max.to_string(), "--model"]).arg(model("drafter"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { _process: Process(child), input, output: BufReader::new(output) }
+    }
+
+    /// Sends a prompt that begins a new session.
+    pub fn ask(&mut self, prompt: &str) {
+        writeln!(self.input, "{}", json!({"prompt": prompt, "new_session": true})).unwrap();
+    }
+
+    /// The next event; a reply that never comes is a test that the runner ends.
+    pub fn event(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the agent ended");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Events up to the end of the reply, which is the last of them.
+    pub fn reply(&mut self) -> Value {
+        loop {
+            let event = self.event();
+            match event["event"].as_str().unwrap() {
+                "finished" => return event,
+                "error" => panic!("{event}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A wire between an agent and the broker that can be cut.
+pub struct Wire {
+    pub port: u16,
+    ends: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    pub fn to(broker: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&ends);
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let address = SocketAddr::from(([127, 0, 0, 1], broker));
+                // A broker that is down answers like one: the connection ends at once.
+                let Ok(far) = TcpStream::connect(address) else { continue };
+                near.set_nodelay(true).unwrap();
+                far.set_nodelay(true).unwrap();
+                kept.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                carry(near.try_clone().unwrap(), far.try_clone().unwrap());
+                carry(far, near);
+            }
+        });
+        Self { port, ends }
+    }
+
+    /// Breaks every connection now.
+    pub fn cut(&self) {
+        for end in self.ends.lock().unwrap().drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Copies one direction until either end is gone, then ends both.
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
+}

@@ -1,0 +1,231 @@
+//! Every limit is reached, one more is refused, and the refusal names the field.
+
+mod common;
+
+use common::{
+    Message, On, V1, context, eight_drafts, frame, largest_context, largest_draft, largest_presence,
+    lease_resumed, open_resume, refusal, verifier_presence,
+};
+use dunlin_wire::limits::{
+    CONTEXT_BYTES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, FRAME_BYTES_MAX,
+    MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
+    VOCABULARY_SIZE_MAX,
+};
+use dunlin_wire::{
+    Context, DecodeError, DraftFrame, EncodeError, Lease, Liveness, ModelName, Open, RefusalReason, Resync,
+    Score, Up, Verdict, Vocabulary, token_bits,
+};
+
+const VERDICT: Verdict = Verdict { session: 1, epoch: 2, round: 3, check: 4, accepted: 5, token: 6 };
+const RESYNC: Resync = Resync { session: 1, epoch: 2, length: 3, digest: [0; 8] };
+
+fn encoded(message: impl Into<Message>) -> Vec<u8> {
+    message.into().encode().expect("a valid message").to_vec()
+}
+
+#[track_caller]
+fn refused(message: impl Into<Message>, field: &'static str) {
+    assert_eq!(message.into().encode(), Err(EncodeError::OutOfRange(field)));
+}
+
+#[track_caller]
+fn impossible(on: On, bytes: &[u8], field: &'static str) {
+    assert_eq!(on.decode(bytes), Err(DecodeError::Impossible(field)), "{bytes:02x?}");
+}
+
+#[test]
+fn the_largest_messages_have_the_named_sizes() {
+    let largest: [(Message, usize); 3] = [
+        (largest_draft().into(), DRAFT_BYTES_MAX),
+        (largest_context().into(), CONTEXT_BYTES_MAX),
+        (largest_presence().into(), MESSAGE_BYTES_MAX),
+    ];
+    for (message, limit) in largest {
+        let mut bytes = encoded(message.clone());
+        assert_eq!(bytes.len(), limit, "{}", message.kind());
+        assert_eq!(message.on().decode(&bytes), Ok(message.clone()));
+        bytes.push(0);
+        let found = limit + 1;
+        assert_eq!(message.on().decode(&bytes), Err(DecodeError::Oversize { found, limit }));
+    }
+    assert_eq!(FRAME_BYTES_MAX, DRAFT_BYTES_MAX.max(CONTEXT_BYTES_MAX).max(MESSAGE_BYTES_MAX));
+}
+
+#[test]
+fn each_list_and_number_of_the_largest_is_at_its_limit() {
+    let (draft, context, presence) = (largest_draft(), largest_context(), largest_presence());
+    assert_eq!(
+        (draft.drafts.len(), draft.token_bits, draft.base),
+        (DRAFT_TOKENS_MAX, TOKEN_BITS_MAX, SESSION_TOKENS_MAX)
+    );
+    assert_eq!((context.tokens.len(), context.offset), (CONTEXT_CHUNK_TOKENS_MAX, SESSION_TOKENS_MAX));
+    assert!(draft.drafts.iter().all(|d| d.token == VOCABULARY_SIZE_MAX - 1 && d.importance == Score::MAX));
+    assert_eq!((presence.vocabulary.size, presence.model.len()), (VOCABULARY_SIZE_MAX, MODEL_NAME_BYTES_MAX));
+    assert!(ModelName::try_from("m".repeat(MODEL_NAME_BYTES_MAX + 1).as_str()).is_err());
+    assert_eq!((Score::new(15), Score::new(16)), (Some(Score::MAX), None));
+}
+
+#[test]
+fn token_bits_hold_every_id_of_the_vocabulary() {
+    let sizes = [1, 2, 255, 256, 257, 2048, 2049, 32000, 32768, 32769, 131_072, VOCABULARY_SIZE_MAX];
+    assert_eq!(sizes.map(token_bits), [8, 8, 8, 8, 9, 11, 12, 15, 15, 16, 17, TOKEN_BITS_MAX]);
+    assert_eq!(token_bits(0), TOKEN_BITS_MIN);
+    assert!(token_bits(VOCABULARY_SIZE_MAX + 1) > TOKEN_BITS_MAX);
+}
+
+#[test]
+fn eight_drafts_fit_32_bytes_while_round_or_base_is_short() {
+    let size = |bits, round, base| encoded(frame(round, base, bits, &[(1, 2, 3); 8])).len();
+    for (vocabulary, least) in [(32000, 31), (2048, 27)] {
+        let bits = token_bits(vocabulary);
+        assert_eq!(size(bits, 1, 0), least);
+        assert_eq!(size(bits, 127, 127), least);
+        assert_eq!(size(bits, 127, 16383), least + 1);
+        assert_eq!(size(bits, 16383, 127), least + 1);
+        assert_eq!(size(bits, 128, 128), least + 2);
+    }
+}
+
+#[test]
+fn a_frame_outside_its_limits_is_not_encoded() {
+    let draft = |base, bits, token| DraftFrame { round: 1, ..frame(1, base, bits, &[(token, 0, 0)]) };
+    refused(draft(0, TOKEN_BITS_MIN - 1, 0), "token_bits");
+    refused(draft(0, TOKEN_BITS_MAX + 1, 0), "token_bits");
+    refused(draft(SESSION_TOKENS_MAX + 1, 15, 0), "base");
+    for bits in TOKEN_BITS_MIN..=TOKEN_BITS_MAX {
+        refused(draft(0, bits, 1 << bits), "token");
+        refused(context(0, 0, [0; 2], bits, &[0, 1 << bits]), "token");
+    }
+    refused(draft(0, 15, u32::MAX), "token");
+    let chunk: Context = context(0, 0, [0; 2], 15, &[1]);
+    refused(Context { token_bits: TOKEN_BITS_MIN - 1, ..chunk.clone() }, "token_bits");
+    refused(Context { token_bits: TOKEN_BITS_MAX + 1, ..chunk.clone() }, "token_bits");
+    refused(Context { offset: SESSION_TOKENS_MAX + 1, ..chunk.clone() }, "offset");
+    refused(Context { tokens: Default::default(), ..chunk }, "tokens");
+}
+
+#[test]
+fn an_answer_outside_its_limits_is_not_encoded() {
+    refused(Verdict { accepted: DRAFT_TOKENS_MAX as u8 + 1, ..VERDICT }, "accepted");
+    refused(Verdict { token: VOCABULARY_SIZE_MAX, ..VERDICT }, "token");
+    refused(Resync { length: SESSION_TOKENS_MAX + 1, ..RESYNC }, "length");
+}
+
+#[test]
+fn a_session_message_outside_its_limits_is_not_encoded() {
+    for size in [0, VOCABULARY_SIZE_MAX + 1] {
+        let vocabulary = Vocabulary { size, ..V1 };
+        refused(Open { vocabulary, ..open_resume() }, "vocabulary");
+        refused(refusal(RefusalReason::Vocabulary(vocabulary)), "vocabulary");
+        refused(verifier_presence(Liveness::Here, vocabulary, "", 0), "vocabulary");
+    }
+    refused(Open { length: SESSION_TOKENS_MAX + 1, ..open_resume() }, "length");
+    refused(Lease { length: SESSION_TOKENS_MAX + 1, ..lease_resumed() }, "length");
+    refused(Lease { context_tokens_max: SESSION_TOKENS_MAX + 1, ..lease_resumed() }, "context_tokens_max");
+    refused(Lease { draft_tokens_max: 0, ..lease_resumed() }, "draft_tokens_max");
+    refused(Lease { draft_tokens_max: DRAFT_TOKENS_MAX as u8 + 1, ..lease_resumed() }, "draft_tokens_max");
+}
+
+#[test]
+fn impossible_frames_are_named() {
+    let none = [0x11, 1, 2, 3, 100, 0x0e, 0xd5, 15];
+    assert!(Up::decode(&none).is_ok());
+    for bits in [0, TOKEN_BITS_MIN - 1, TOKEN_BITS_MAX + 1, 255] {
+        impossible(On::Frames, &[&none[..7], &[bits][..]].concat(), "token_bits");
+        impossible(On::Frames, &[0x12, 1, 2, 0, 0, 0, bits, 0], "token_bits");
+    }
+    impossible(On::Frames, &[0x11, 1, 2, 3, 0x81, 0x80, 0x08, 0, 0, 15], "base");
+    impossible(On::Frames, &[0x12, 1, 2, 0x81, 0x80, 0x08, 0, 0, 15, 0, 0], "offset");
+    impossible(On::Frames, &[0x11, 1, 2, 0xff, 0xff, 0xff, 0xff, 0x1f, 0, 0, 0, 15], "number");
+    let drafts = |count| [&[0x11, 1, 2, 3, 0, 0, 0, 8][..], &vec![0; 2 * count]].concat();
+    assert!(Up::decode(&drafts(DRAFT_TOKENS_MAX)).is_ok());
+    impossible(On::Frames, &drafts(DRAFT_TOKENS_MAX + 1), "count");
+    let tokens = |count| [&[0x12, 1, 2, 0, 0, 0, 8][..], &vec![0; count]].concat();
+    assert!(Up::decode(&tokens(CONTEXT_CHUNK_TOKENS_MAX)).is_ok());
+    impossible(On::Frames, &tokens(CONTEXT_CHUNK_TOKENS_MAX + 1), "count");
+    assert_eq!(Up::decode(&tokens(0)), Err(DecodeError::Truncated));
+}
+
+/// `bytes` with those from `at` on replaced by `patch`.
+fn patched(message: impl Into<Message>, at: usize, patch: &[u8]) -> Vec<u8> {
+    let mut bytes = encoded(message);
+    bytes[at..at + patch.len()].copy_from_slice(patch);
+    bytes
+}
+
+#[test]
+fn impossible_answers_are_named() {
+    impossible(On::Verdicts, &patched(VERDICT, 5, &[17]), "accepted");
+    impossible(
+        On::Verdicts,
+        &patched(Verdict { token: 262_143, ..VERDICT }, 6, &[0x80, 0x80, 0x10]),
+        "token",
+    );
+    let at_limit = Resync { length: SESSION_TOKENS_MAX, ..RESYNC };
+    impossible(On::Verdicts, &patched(at_limit, 3, &[0x81, 0x80, 0x08]), "length");
+    impossible(On::Verdicts, &[0x16, 1, 2, 4], "text or choice");
+    impossible(On::Reply, &[0x19, 1, 2, 3, 5], "text or choice");
+    impossible(On::DevicePresence, &[0x1a, 0, 3], "text or choice");
+}
+
+#[test]
+fn impossible_session_messages_are_named() {
+    let open = encoded(open_resume());
+    let size = open.len() - 13; // two bytes of size, eight of fingerprint, three of length
+    impossible(On::Open, &patched(open_resume(), open.len() - 3, &[0x81, 0x80, 0x08]), "length");
+    impossible(On::Open, &[&open[..size], &[0], &open[size + 2..]].concat(), "vocabulary");
+    impossible(On::Open, &[&open[..size], &[0x81, 0x80, 0x10], &open[size + 2..]].concat(), "vocabulary");
+    let (text, after) = (14, 46); // of the 32 bytes of the id
+    impossible(On::Reply, &patched(lease_resumed(), text, b"Z"), "text or choice");
+    impossible(On::Reply, &patched(lease_resumed(), text, b"\xff"), "text or choice");
+    impossible(On::Reply, &patched(lease_resumed(), after, &[0]), "draft_tokens_max");
+    impossible(On::Reply, &patched(lease_resumed(), after, &[17]), "draft_tokens_max");
+    impossible(On::Reply, &patched(lease_resumed(), after + 1, &[0x81, 0x80, 0x08]), "context_tokens_max");
+    let long = Lease { length: SESSION_TOKENS_MAX, ..lease_resumed() };
+    impossible(On::Reply, &patched(long, after + 4, &[0x81, 0x80, 0x08]), "length");
+    let lease = encoded(lease_resumed());
+    impossible(On::Reply, &[&lease[..text - 1], &[0], &lease[after..]].concat(), "text or choice");
+    impossible(On::Reply, &[&lease[..text - 1], &[33, b'z'], &lease[text..]].concat(), "text or choice");
+    impossible(On::Reply, &[0x19, 1, 2, 3, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], "vocabulary");
+}
+
+#[test]
+fn impossible_presence_is_named() {
+    let presence = || verifier_presence(Liveness::Here, V1, "m", 0);
+    let bytes = encoded(presence());
+    impossible(On::VerifierPresence, &patched(presence(), bytes.len() - 1, &[2]), "flag");
+    impossible(On::VerifierPresence, &patched(presence(), 2, &[3]), "text or choice");
+    impossible(On::VerifierPresence, &[&bytes[..3], &[0], &bytes[6..]].concat(), "vocabulary");
+    let short = bytes[..bytes.len() - 4].to_vec();
+    let long = [&short[..], &[65], &[b'm'; 65][..], &[0, 0]].concat();
+    let (found, limit) = (long.len(), MESSAGE_BYTES_MAX);
+    assert!(found < limit);
+    impossible(On::VerifierPresence, &long, "text or choice");
+}
+
+#[test]
+fn a_second_form_of_a_value_is_refused() {
+    let second =
+        |on: On, bytes: &[u8]| assert_eq!(on.decode(bytes), Err(DecodeError::NotCanonical), "{bytes:02x?}");
+    second(On::Frames, &[0x11, 1, 2, 0x83, 0x00, 0, 0, 0, 15]);
+    second(On::Frames, &[0x12, 1, 2, 0x80, 0x80, 0x00, 0, 0, 8, 0]);
+    second(On::Verdicts, &[0x14, 1, 2, 3, 4, 5, 0x86, 0x00]);
+    second(On::Verdicts, &[0x16, 1, 2, 0x80, 0x00]);
+    second(On::DevicePresence, &[0x1a, 0x80, 0x00, 0]);
+    for bit in 0..7 {
+        let mut late = encoded(frame(300, 4097, 11, &[(2047, 15, 15), (0, 0, 0), (1024, 1, 14)]));
+        *late.last_mut().expect("bytes") |= 1 << bit; // 57 bits leave 7 of padding
+        second(On::Frames, &late);
+    }
+}
+
+#[test]
+fn no_bytes_and_unknown_kinds_are_named() {
+    for on in On::ALL {
+        assert_eq!(on.decode(&[]), Err(DecodeError::Empty));
+        for kind in [0, 12, 13, 14, 15] {
+            assert_eq!(on.decode(&[0x10 | kind, 0, 0]), Err(DecodeError::UnknownKind(kind)));
+        }
+    }
+    assert_eq!(Up::decode(&encoded(eight_drafts())[..7]), Err(DecodeError::Truncated));
+}

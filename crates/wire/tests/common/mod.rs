@@ -1,0 +1,219 @@
+//! Any message of any topic as one value, for tests that treat them alike.
+#![allow(dead_code)] // each test binary uses its part
+
+use dunlin_wire::limits::FRAME_BYTES_MAX;
+use dunlin_wire::{
+    Close, CloseReason, Closed, Context, DecodeError, DevicePresence, Down, Draft, DraftFrame, EncodeError,
+    Lease, Liveness, ModelName, Open, PREFIX_EMPTY, Prefix, PrefixDigest, Refusal, RefusalReason, Reply,
+    Resync, SamplingParams, Score, TokenId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary,
+};
+use heapless::Vec;
+
+pub(crate) type Bytes = Vec<u8, FRAME_BYTES_MAX>;
+
+/// The kinds of topic, by what comes on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Frames,
+    Verdicts,
+    Open,
+    Reply,
+    DevicePresence,
+    VerifierPresence,
+}
+
+impl On {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Frames, Self::Verdicts, Self::Open, Self::Reply, Self::DevicePresence, Self::VerifierPresence];
+
+    pub(crate) fn decode(self, bytes: &[u8]) -> Result<Message, DecodeError> {
+        match self {
+            Self::Frames => Up::decode(bytes).map(Message::Up),
+            Self::Verdicts => Down::decode(bytes).map(Message::Down),
+            Self::Open => Open::decode(bytes).map(Message::Open),
+            Self::Reply => Reply::decode(bytes).map(Message::Reply),
+            Self::DevicePresence => DevicePresence::decode(bytes).map(Message::DevicePresence),
+            Self::VerifierPresence => VerifierPresence::decode(bytes).map(Message::VerifierPresence),
+        }
+    }
+}
+
+/// Any message.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // the messages are as the crate has them
+pub(crate) enum Message {
+    Up(Up),
+    Down(Down),
+    Open(Open),
+    Reply(Reply),
+    DevicePresence(DevicePresence),
+    VerifierPresence(VerifierPresence),
+}
+
+impl Message {
+    pub(crate) fn on(&self) -> On {
+        match self {
+            Self::Up(_) => On::Frames,
+            Self::Down(_) => On::Verdicts,
+            Self::Open(_) => On::Open,
+            Self::Reply(_) => On::Reply,
+            Self::DevicePresence(_) => On::DevicePresence,
+            Self::VerifierPresence(_) => On::VerifierPresence,
+        }
+    }
+
+    /// The name of the kind, as in the table of `docs/wire.md`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Up(Up::Draft(_)) => "draft",
+            Self::Up(Up::Context(_)) => "context",
+            Self::Up(Up::Close(_)) => "close",
+            Self::Down(Down::Verdict(_)) => "verdict",
+            Self::Down(Down::Resync(_)) => "resync",
+            Self::Down(Down::Closed(_)) => "closed",
+            Self::Open(_) => "open",
+            Self::Reply(Reply::Lease(_)) => "lease",
+            Self::Reply(Reply::Refusal(_)) => "refusal",
+            Self::DevicePresence(_) => "device-presence",
+            Self::VerifierPresence(_) => "verifier-presence",
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Bytes, EncodeError> {
+        match self {
+            Self::Up(Up::Draft(frame)) => frame.encode().map(widen),
+            Self::Up(Up::Context(context)) => context.encode().map(widen),
+            Self::Up(Up::Close(close)) => close.encode().map(widen),
+            Self::Down(down) => down.encode().map(widen),
+            Self::Open(open) => open.encode().map(widen),
+            Self::Reply(reply) => reply.encode().map(widen),
+            Self::DevicePresence(presence) => presence.encode().map(widen),
+            Self::VerifierPresence(presence) => presence.encode().map(widen),
+        }
+    }
+}
+
+fn widen<const N: usize>(bytes: Vec<u8, N>) -> Bytes {
+    Bytes::from_slice(&bytes).expect("every message fits FRAME_BYTES_MAX")
+}
+
+macro_rules! into_message {
+    ($($from:ty => $wrap:expr;)*) => {
+        $(impl From<$from> for Message {
+            fn from(value: $from) -> Self {
+                $wrap(value)
+            }
+        })*
+    };
+}
+
+into_message! {
+    DraftFrame => |v| Self::Up(Up::Draft(v));
+    Context => |v| Self::Up(Up::Context(v));
+    Close => |v| Self::Up(Up::Close(v));
+    Verdict => |v| Self::Down(Down::Verdict(v));
+    Resync => |v| Self::Down(Down::Resync(v));
+    Closed => |v| Self::Down(Down::Closed(v));
+    Open => Self::Open;
+    Lease => |v| Self::Reply(Reply::Lease(v));
+    Refusal => |v| Self::Reply(Reply::Refusal(v));
+    DevicePresence => Self::DevicePresence;
+    VerifierPresence => Self::VerifierPresence;
+}
+
+pub(crate) const NONCE: u64 = 0x0123_4567_89ab_cdef;
+pub(crate) const V1: Vocabulary =
+    Vocabulary { size: 32000, fingerprint: [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef] };
+pub(crate) const V2: Vocabulary =
+    Vocabulary { size: 2048, fingerprint: [0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10] };
+
+pub(crate) fn digest(tokens: &[TokenId]) -> PrefixDigest {
+    tokens.iter().fold(PREFIX_EMPTY, |digest, token| digest.push(*token))
+}
+
+pub(crate) fn draft((token, uncertainty, importance): (TokenId, u8, u8)) -> Draft {
+    let score = |k| Score::new(k).expect("a score of 0 to 15");
+    Draft { token, uncertainty: score(uncertainty), importance: score(importance) }
+}
+
+/// A frame of session 1, epoch 2.
+pub(crate) fn frame(round: u32, base: u32, token_bits: u8, drafts: &[(TokenId, u8, u8)]) -> DraftFrame {
+    let prefix = digest(&[1, 450, 9999]).short();
+    let drafts = drafts.iter().map(|d| draft(*d)).collect();
+    DraftFrame { session: 1, epoch: 2, round, base, prefix, token_bits, drafts }
+}
+
+pub(crate) fn eight_drafts() -> DraftFrame {
+    let drafts = [
+        (1, 0, 15),
+        (450, 3, 12),
+        (9999, 15, 0),
+        (31999, 8, 8),
+        (0, 1, 2),
+        (16384, 4, 5),
+        (12345, 6, 7),
+        (2, 9, 10),
+    ];
+    frame(3, 100, 15, &drafts)
+}
+
+pub(crate) fn largest_draft() -> DraftFrame {
+    let largest = frame(u32::MAX, 131_072, 18, &[(262_143, 15, 15); 16]);
+    DraftFrame { session: 255, epoch: 255, prefix: [0xff; 2], ..largest }
+}
+
+pub(crate) fn context(epoch: u8, offset: u32, prefix: Prefix, token_bits: u8, tokens: &[TokenId]) -> Context {
+    let tokens = tokens.iter().copied().collect();
+    Context { session: 1, epoch, offset, prefix, token_bits, tokens }
+}
+
+pub(crate) fn largest_context() -> Context {
+    Context { session: 255, ..context(255, 131_072, [0xff; 2], 18, &[262_143; 256]) }
+}
+
+pub(crate) fn closed(reason: CloseReason) -> Closed {
+    Closed { session: 1, epoch: 2, reason }
+}
+
+pub(crate) fn open_resume() -> Open {
+    let sampling = SamplingParams { temperature: 0.7, top_p: 0.95, top_k: 40 };
+    let (session, epoch, nonce, seed) = (200, 255, u64::MAX, u64::MAX);
+    Open { session, epoch, nonce, seed, sampling, vocabulary: V2, length: 131_072 }
+}
+
+pub(crate) fn lease_resumed() -> Lease {
+    Lease {
+        session: 200,
+        epoch: 255,
+        nonce: u64::MAX,
+        verifier: verifier_id(&"z".repeat(32)),
+        draft_tokens_max: 16,
+        context_tokens_max: 131_072,
+        length: 3,
+        digest: digest(&[1, 450, 9999]).full(),
+    }
+}
+
+pub(crate) fn verifier_id(text: &str) -> VerifierId {
+    text.parse().expect("an id")
+}
+
+pub(crate) fn refusal(reason: RefusalReason) -> Refusal {
+    Refusal { session: 1, epoch: 0, nonce: NONCE, reason }
+}
+
+pub(crate) fn verifier_presence(
+    liveness: Liveness,
+    vocabulary: Vocabulary,
+    model: &str,
+    slots_free: u16,
+) -> VerifierPresence {
+    let model = ModelName::try_from(model).expect("a model's name of at most 64 bytes");
+    VerifierPresence { generation: 7, liveness, vocabulary, model, slots_free, draining: false }
+}
+
+pub(crate) fn largest_presence() -> VerifierPresence {
+    let vocabulary = Vocabulary { size: 262_144, fingerprint: [0xff; 8] };
+    let presence = verifier_presence(Liveness::Lost, vocabulary, &"m".repeat(64), u16::MAX);
+    VerifierPresence { generation: u32::MAX, draining: true, ..presence }
+}

@@ -1,0 +1,269 @@
+//! Holds `docs/wire.md` and the code to each other: the vectors and the tables that can be computed.
+
+mod common;
+
+use common::{
+    Message, NONCE, On, V1, V2, closed, context, digest, eight_drafts, frame, largest_draft,
+    largest_presence, lease_resumed, open_resume, refusal, verifier_id, verifier_presence,
+};
+use dunlin_wire::topic::{OPEN_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter};
+use dunlin_wire::{
+    Close, CloseReason, DevicePresence, DraftFrame, Lease, Liveness, Open, RefusalReason, Resync,
+    SamplingParams, VERSION, Verdict, VerifierPresence, frame_check, limits, token_bits,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const DOC: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wire.md"));
+const LIMITS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/limits.rs"));
+
+/// The value of every vector of the document, under its name.
+fn values() -> BTreeMap<&'static str, Message> {
+    let mut values = BTreeMap::new();
+    for (name, value) in frames().into_iter().chain(answers()).chain(session()).chain(presence()) {
+        assert!(values.insert(name, value).is_none(), "two values named {name}");
+    }
+    values
+}
+
+fn frames() -> Vec<(&'static str, Message)> {
+    let late = frame(300, 4097, 11, &[(2047, 15, 15), (0, 0, 0), (1024, 1, 14)]);
+    vec![
+        ("draft-8-tokens", eight_drafts().into()),
+        ("draft-none", frame(4, 105, 15, &[]).into()),
+        ("draft-late", DraftFrame { session: 255, epoch: 0, prefix: [0x00, 0xff], ..late }.into()),
+        ("draft-largest", largest_draft().into()),
+        ("context-prompt", context(2, 0, digest(&[]).short(), 15, &[1, 450, 9999, 31999, 2]).into()),
+        ("context-later", context(3, 131_072, [0xab, 0xcd], 8, &[0, 127, 255]).into()),
+        ("close", Close { session: 1, epoch: 2 }.into()),
+    ]
+}
+
+fn answers() -> Vec<(&'static str, Message)> {
+    let check = frame_check(&eight_drafts().encode().expect("a valid frame"));
+    let corrected = Verdict { session: 1, epoch: 2, round: 3, check, accepted: 5, token: 812 };
+    let late = Verdict { session: 255, epoch: 0, round: 300, check: 0, accepted: 16, token: 262_143 };
+    let resync = |length, text: &[u32]| Resync { session: 1, epoch: 3, length, digest: digest(text).full() };
+    vec![
+        ("verdict-corrected", corrected.into()),
+        ("verdict-late", late.into()),
+        ("resync-empty", resync(0, &[]).into()),
+        ("resync-partial", resync(300, &[1, 450, 9999]).into()),
+        ("closed-unknown", closed(CloseReason::Unknown).into()),
+        ("closed-draining", closed(CloseReason::Draining).into()),
+        ("closed-failed", closed(CloseReason::Failed).into()),
+        ("closed-rejected", closed(CloseReason::Rejected).into()),
+    ]
+}
+
+fn session() -> Vec<(&'static str, Message)> {
+    let greedy = SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0 };
+    let new =
+        Open { session: 1, epoch: 0, nonce: NONCE, seed: 42, sampling: greedy, vocabulary: V1, length: 0 };
+    let lease = Lease {
+        session: 1,
+        epoch: 0,
+        nonce: NONCE,
+        verifier: verifier_id("dunlin-1"),
+        draft_tokens_max: 8,
+        context_tokens_max: 4096,
+        length: 0,
+        digest: digest(&[]).full(),
+    };
+    vec![
+        ("open-new", new.into()),
+        ("open-resume", open_resume().into()),
+        ("lease-new", lease.into()),
+        ("lease-resumed", lease_resumed().into()),
+        ("refusal-vocabulary", refusal(RefusalReason::Vocabulary(V2)).into()),
+        ("refusal-sampling", refusal(RefusalReason::Sampling).into()),
+        ("refusal-too-long", refusal(RefusalReason::TooLong(4096)).into()),
+        ("refusal-full", refusal(RefusalReason::Full).into()),
+        ("refusal-draining", refusal(RefusalReason::Draining).into()),
+    ]
+}
+
+fn presence() -> Vec<(&'static str, Message)> {
+    let device = |generation, liveness| DevicePresence { generation, liveness };
+    let draining = VerifierPresence { draining: true, ..verifier_presence(Liveness::Here, V2, "", 0) };
+    vec![
+        ("device-presence-here", device(1, Liveness::Here).into()),
+        ("device-presence-left", device(128, Liveness::Left).into()),
+        ("device-presence-lost", device(u32::MAX, Liveness::Lost).into()),
+        ("verifier-presence-here", verifier_presence(Liveness::Here, V1, "llama-2-7b-chat", 12).into()),
+        ("verifier-presence-draining", draining.into()),
+        ("verifier-presence-lost", verifier_presence(Liveness::Lost, V1, "llama-2-7b-chat", 0).into()),
+        ("verifier-presence-largest", largest_presence().into()),
+    ]
+}
+
+/// The bytes of every vector of the document, under its name.
+fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
+    let mut vectors = BTreeMap::new();
+    for block in DOC.split("\n```golden ").skip(1) {
+        let (name, rest) = block.split_once('\n').expect("a line after the name");
+        let (hex, _) = rest.split_once("\n```").expect("the end of the block");
+        let bytes = hex.split_ascii_whitespace().map(|b| u8::from_str_radix(b, 16).expect("a byte in hex"));
+        assert!(vectors.insert(name, bytes.collect()).is_none(), "two vectors named {name}");
+    }
+    vectors
+}
+
+/// The rows of the table under the header that starts with `header`, as cells without their backticks.
+fn table(header: &str) -> Vec<Vec<String>> {
+    let (_, rest) =
+        DOC.split_once(&format!("\n| {header} |")).unwrap_or_else(|| panic!("no table '{header}'"));
+    let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|c| c.trim().replace('`', "")).collect();
+    rows.map(cells).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn document_and_test_name_the_same_vectors() {
+    let names: Vec<_> = values().into_keys().collect();
+    assert_eq!(vectors().into_keys().collect::<Vec<_>>(), names);
+}
+
+#[test]
+fn every_value_has_the_documents_bytes() {
+    let vectors = vectors();
+    for (name, value) in values() {
+        let bytes = value.encode().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(hex(&bytes), hex(&vectors[name]), "{name}");
+    }
+}
+
+#[test]
+fn the_documents_bytes_are_every_value() {
+    let values = values();
+    for (name, bytes) in vectors() {
+        assert_eq!(values[name].on().decode(&bytes), Ok(values[name].clone()), "{name}");
+    }
+}
+
+#[test]
+fn the_documents_bytes_belong_on_one_topic_only() {
+    let values = values();
+    for (name, bytes) in vectors() {
+        for on in On::ALL.into_iter().filter(|on| *on != values[name].on()) {
+            let error = on.decode(&bytes).expect_err("another topic's message");
+            assert_eq!(error, dunlin_wire::DecodeError::UnknownKind(bytes[0] & 0x0f), "{name} on {on:?}");
+        }
+    }
+}
+
+#[test]
+fn kinds_are_the_documents() {
+    let rows = table("kind | message");
+    let numbers: BTreeMap<_, _> = rows.iter().map(|r| (r[1].as_str(), r[0].parse::<u8>().unwrap())).collect();
+    let mut seen = BTreeSet::new();
+    for (name, value) in values() {
+        assert_eq!(vectors()[name][0], VERSION << 4 | numbers[value.kind()], "{name}");
+        assert!(name.starts_with(value.kind()), "{name} is a {}", value.kind());
+        seen.insert(value.kind());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), numbers.into_keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn limits_are_the_documents() {
+    macro_rules! named {
+        ($($name:ident),* $(,)?) => { [$((stringify!($name), limits::$name as usize)),*] };
+    }
+    let code = named![
+        DRAFT_TOKENS_MAX,
+        TOKEN_BITS_MAX,
+        TOKEN_BITS_MIN,
+        VOCABULARY_SIZE_MAX,
+        CONTEXT_CHUNK_TOKENS_MAX,
+        SESSION_TOKENS_MAX,
+        DRAFT_BYTES_MAX,
+        CONTEXT_BYTES_MAX,
+        FRAME_BYTES_MAX,
+        MESSAGE_BYTES_MAX,
+        ID_BYTES_MAX,
+        MODEL_NAME_BYTES_MAX,
+        TOPIC_BYTES_MAX,
+        PACKET_BYTES_MAX,
+    ];
+    let doc: Vec<_> = table("name | value").iter().map(|r| (r[0].clone(), r[1].parse().unwrap())).collect();
+    assert_eq!(doc, code.map(|(name, value)| (name.to_owned(), value)));
+    let source: Vec<_> = LIMITS.lines().filter_map(|line| line.strip_prefix("pub const ")).collect();
+    assert_eq!(source.len(), code.len(), "limits.rs has a limit that the document lacks");
+}
+
+#[test]
+fn topics_are_the_documents() {
+    let (dev, ver) = ("plover-7", "dunlin-1");
+    let (device, verifier) = (|| dev.parse().unwrap(), || verifier_id(ver));
+    let code = [
+        ("device presence", Topic::DevicePresence(device())),
+        ("open", Topic::Open(device())),
+        ("reply", Topic::Reply(device())),
+        ("frames", Topic::Frames(device(), verifier())),
+        ("verdicts", Topic::Verdicts(device())),
+        ("verifier presence", Topic::VerifierPresence(verifier())),
+    ];
+    let filled = |pattern: &str| pattern.replace("<dev>", dev).replace("<ver>", ver);
+    let doc: Vec<_> = table("messages | topic").iter().map(|r| (r[0].clone(), filled(&r[1]))).collect();
+    assert_eq!(doc, code.map(|(what, topic)| (what.to_owned(), topic.name().to_string())));
+    let filters: Vec<_> = table("filter | subscribed by").iter().map(|r| filled(&r[0])).collect();
+    assert_eq!(filters, [OPEN_FILTER, &frames_filter(&verifier()), VERIFIER_PRESENCE_FILTER]);
+    assert!(doc.iter().all(|(_, name)| name.starts_with(&format!("dl{VERSION}/"))), "topics of this version");
+}
+
+#[test]
+fn digests_are_the_documents() {
+    let rows = table("tokens | digest");
+    assert!(rows.len() >= 4);
+    for row in rows {
+        let tokens: Vec<u32> = row[0].split(' ').filter_map(|token| token.parse().ok()).collect();
+        let digest = digest(&tokens);
+        assert_eq!(
+            (hex(&digest.full()), hex(&digest.short())),
+            (row[1].clone(), row[2].clone()),
+            "{}",
+            row[0]
+        );
+    }
+    let check = frame_check(&vectors()["draft-8-tokens"]);
+    assert!(
+        DOC.contains(&format!("it is `{check:02x}`; for no bytes it would be `{:02x}`", frame_check(&[])))
+    );
+}
+
+/// The bytes of the message a row of the table of sizes names: the least and the most over the tokens.
+fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
+    let number = |cell: &str| cell.parse().unwrap_or(0);
+    let (round, base, bits) = (number(&row[1]), number(&row[2]), token_bits(vocabulary));
+    let (message, count) = row[0].rsplit_once(" of ").unwrap_or((&row[0], "0"));
+    let count = count.parse().expect("a number of items");
+    let size = |token| {
+        let message: Message = match message {
+            "draft" => frame(round, base, bits, &vec![(token, 0, 0); count]).into(),
+            "context" => context(0, base, [0; 2], bits, &vec![token; count]).into(),
+            "verdict" => Verdict { session: 0, epoch: 0, round, check: 0, accepted: 0, token }.into(),
+            other => panic!("a size of {other}"),
+        };
+        message.encode().expect("a valid message").len()
+    };
+    (size(0), size(vocabulary - 1))
+}
+
+#[test]
+fn sizes_are_the_documents() {
+    let rows = table("message | round");
+    assert!(rows.len() >= 11);
+    for row in rows {
+        for (cell, vocabulary) in [(&row[3], 32000), (&row[4], 2048)] {
+            let text = match sizes(&row, vocabulary) {
+                (least, most) if least == most => format!("{least}"),
+                (least, most) => format!("{least}–{most}"),
+            };
+            assert_eq!(*cell, text, "{row:?} at {vocabulary}");
+        }
+    }
+}

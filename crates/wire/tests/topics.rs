@@ -1,0 +1,153 @@
+//! Topics and ids: one name for each, and nothing else is one.
+
+use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
+use dunlin_wire::topic::{OPEN_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter};
+use dunlin_wire::{DeviceId, IdError, VerifierId};
+use proptest::prelude::*;
+
+fn topic() -> impl Strategy<Value = Topic> {
+    (0..6u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
+        let (dev, ver) = (dev.parse().expect("an id"), ver.parse().expect("an id"));
+        match which {
+            0 => Topic::DevicePresence(dev),
+            1 => Topic::Open(dev),
+            2 => Topic::Reply(dev),
+            3 => Topic::Frames(dev, ver),
+            4 => Topic::Verdicts(dev),
+            _ => Topic::VerifierPresence(ver),
+        }
+    })
+}
+
+/// Whether an MQTT filter without `#` matches a topic name; a shared filter matches by what follows its group.
+fn matches(filter: &str, name: &str) -> bool {
+    let filter = filter.strip_prefix("$share/open/").unwrap_or(filter);
+    let (wanted, levels) = (filter.split('/'), name.split('/'));
+    wanted.clone().count() == levels.clone().count() && wanted.zip(levels).all(|(w, l)| w == "+" || w == l)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_topic_comes_back(topic in topic()) {
+        let name = topic.name();
+        prop_assert_eq!(Topic::parse(&name), Some(topic));
+    }
+
+    #[test]
+    fn filters_match_their_topics_only(topic in topic(), other: VerifierIdText) {
+        let name = topic.name();
+        prop_assert_eq!(matches(OPEN_FILTER, &name), matches!(topic, Topic::Open(_)));
+        prop_assert_eq!(matches(VERIFIER_PRESENCE_FILTER, &name), matches!(topic, Topic::VerifierPresence(_)));
+        let other: VerifierId = other.0.parse().expect("an id");
+        prop_assert_eq!(matches(&frames_filter(&other), &name), matches!(&topic, Topic::Frames(_, ver) if *ver == other));
+        if let Topic::Frames(_, ver) = &topic {
+            prop_assert!(matches(&frames_filter(ver), &name));
+        }
+    }
+
+    #[test]
+    fn a_device_writes_under_u_and_reads_under_n(topic in topic()) {
+        let name = topic.name();
+        let side = name.split('/').nth(3);
+        match topic {
+            Topic::DevicePresence(_) | Topic::Open(_) | Topic::Frames(..) => prop_assert_eq!(side, Some("u")),
+            Topic::Reply(_) | Topic::Verdicts(_) => prop_assert_eq!(side, Some("n")),
+            Topic::VerifierPresence(_) => prop_assert!(name.starts_with("dl1/v/")),
+        }
+    }
+
+    #[test]
+    fn what_parses_is_the_name_of_what_it_parses_to(name in "(dl1|dl2|x)?/?([dv]|)/[a-zA-Z0-9+#-]{0,3}(/(u|n|st|op|f|c|)){0,4}|.{0,40}") {
+        if let Some(topic) = Topic::parse(&name) {
+            prop_assert_eq!(topic.name(), name.as_str());
+        }
+    }
+
+    #[test]
+    fn an_id_is_1_to_32_of_its_characters(text in "[a-z0-9-]{0,34}|.{0,34}") {
+        let good = text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        let expected = match text.len() {
+            1..=ID_BYTES_MAX if good => Ok(text.clone()),
+            1..=ID_BYTES_MAX => Err(IdError::Character),
+            _ => Err(IdError::Length),
+        };
+        prop_assert_eq!(text.parse::<DeviceId>().map(|id| id.to_string()), expected.clone());
+        prop_assert_eq!(text.parse::<VerifierId>().map(|id| id.as_str().to_owned()), expected);
+    }
+}
+
+/// The text of an id.
+#[derive(Debug)]
+struct VerifierIdText(String);
+
+impl Arbitrary for VerifierIdText {
+    type Parameters = ();
+    type Strategy = BoxedStrategy<Self>;
+    fn arbitrary_with((): ()) -> Self::Strategy {
+        "[a-z0-9-]{1,32}".prop_map(Self).boxed()
+    }
+}
+
+#[test]
+fn foreign_topics_are_none() {
+    let long = format!("dl1/d/{}/u/st", "a".repeat(ID_BYTES_MAX + 1));
+    let foreign = [
+        "",
+        "/",
+        "dl1",
+        "dl1/",
+        "dl1/d",
+        "dl1/d/",
+        "dl1/d/a",
+        "dl1/d/a/u",
+        "dl1/d/a/u/",
+        "dl1/d//u/st",
+        "dl1/d/A/u/st",
+        "dl1/d/+/u/st",
+        "dl1/d/a/n/st",
+        "dl1/d/a/u/c",
+        "dl1/d/a/u/st/",
+        "dl1/d/a/u/st/x",
+        "dl1/d/a/u/op/x",
+        "dl1/d/a/n/op/x",
+        "dl1/d/a/n/c/x",
+        "dl1/d/a/u/f",
+        "dl1/d/a/u/f/",
+        "dl1/d/a/u/f/B",
+        "dl1/d/a/u/f/b/c",
+        "dl1/d/a/n/f/b",
+        "dl1/v/a",
+        "dl1/v/a/u/st",
+        "dl1/v/a/st/x",
+        "dl1/v/+/st",
+        "dl1/x/a/st",
+        "/dl1/v/a/st",
+        "dl2/v/a/st",
+        "dl1/d/a/u/tm",
+        OPEN_FILTER,
+        VERIFIER_PRESENCE_FILTER,
+        "$SYS/broker/uptime",
+        &long,
+    ];
+    for name in foreign {
+        assert_eq!(Topic::parse(name), None, "{name}");
+    }
+}
+
+#[test]
+fn the_longest_topic_has_the_named_length() {
+    let text = "z".repeat(ID_BYTES_MAX);
+    let (dev, ver) = (text.parse::<DeviceId>().unwrap(), text.parse::<VerifierId>().unwrap());
+    assert_eq!(Topic::Frames(dev, ver.clone()).name().len(), TOPIC_BYTES_MAX);
+    assert!(frames_filter(&ver).len() <= TOPIC_BYTES_MAX);
+    assert_eq!("z".repeat(ID_BYTES_MAX + 1).parse::<DeviceId>(), Err(IdError::Length));
+}
+
+/// MQTT 5 PUBLISH: fixed header at most 5, topic with its length, packet id 2, length of the properties at most 4.
+#[test]
+fn the_largest_message_fits_a_packet_with_room_for_properties() {
+    let publish = 5 + 2 + TOPIC_BYTES_MAX + 2 + 4 + FRAME_BYTES_MAX;
+    assert!(publish + 1024 < PACKET_BYTES_MAX as usize, "{publish} bytes without properties");
+}
