@@ -378,8 +378,9 @@ impl Verifier {
         let Some(key) = self.find(device, context.session, context.epoch) else { return };
         let config = &self.config;
         let end = context.offset as usize + context.tokens.len();
-        let known = context.tokens.iter().all(|token| *token < config.vocabulary.size);
-        if !known || end >= config.context_tokens_max as usize {
+        let size = config.vocabulary.size;
+        let known = context.tokens.iter().all(|token| *token < size);
+        if !known || context.token_bits != token_bits(size) || end >= config.context_tokens_max as usize {
             return self.end(&key, CloseReason::Rejected);
         }
         let session = self.sessions.get_mut(&key).expect("found above");

@@ -671,6 +671,9 @@ fn a_rejected_frame_ends_the_reply() {
     assert_eq!(bench.happened(), [Event::Finished(Finish::Rejected)]);
     assert_eq!((bench.sent(), bench.device.poll_timeout(), bench.provisional()), (vec![], None, vec![]));
     assert_eq!(bench.device.text(), PROMPT);
+    // The next request is another lease's, so that a late word of this one means nothing.
+    bench.say(&[7], reply(9));
+    assert_eq!(bench.open_sent().epoch, EPOCH.wrapping_add(1));
 }
 
 #[test]

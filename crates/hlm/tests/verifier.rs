@@ -386,7 +386,8 @@ fn a_frame_at_every_limit_is_verified() {
 #[test]
 fn context_beyond_what_is_served_is_rejected() {
     let long: Vec<TokenId> = (4..=16).collect();
-    for bad in [context(&PROMPT, &[SIZE]), context(&PROMPT, &long)] {
+    let wide = Context { token_bits: 9, ..context(&PROMPT, &[4]) };
+    for bad in [context(&PROMPT, &[SIZE]), context(&PROMPT, &long), wide] {
         let mut desk = Desk::leased();
         desk.context(0, &bad);
         assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Rejected)]);

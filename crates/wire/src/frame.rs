@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 
 /// Bits of one score on the wire.
 const SCORE_BITS: u8 = 4;
+/// Counts of drafts, none among them: the width of a token id and the count share one byte.
+const COUNTS: u8 = DRAFT_TOKENS_MAX as u8 + 1;
+/// The largest such byte.
+const SHAPE_MAX: u8 = (TOKEN_BITS_MAX - TOKEN_BITS_MIN) * COUNTS + DRAFT_TOKENS_MAX as u8;
+const _: () = assert!(CONTEXT_CHUNK_TOKENS_MAX == 1 << u8::BITS, "a byte holds every count less one");
 
 /// A score between 0 and 1 in 4 bits: `k` stands for the interval `[k/16, (k+1)/16)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +56,7 @@ pub struct DraftFrame {
     pub session: u8,
     /// Counts the leases of the session: a verdict of another epoch is stale.
     pub epoch: u8,
-    /// Counts the frames of the epoch from 1; a frame sent again keeps its round.
+    /// Counts the frames of the epoch from 1, never 0; a frame sent again keeps its round.
     pub round: u32,
     /// Length in tokens of the committed text the drafts continue.
     pub base: u32,
@@ -108,7 +113,8 @@ struct DraftHeader {
     round: u32,
     base: u32,
     prefix: Prefix,
-    token_bits: u8,
+    /// The width of a token id above the least, and the count of drafts.
+    shape: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,6 +124,7 @@ struct ContextHeader {
     offset: u32,
     prefix: Prefix,
     token_bits: u8,
+    count_less_one: u8,
 }
 
 /// Bits of one token id on the wire for a vocabulary of `size` entries: at least [`TOKEN_BITS_MIN`].
@@ -132,10 +139,10 @@ impl DraftFrame {
     /// # Errors
     /// Names the field that is outside its limits.
     pub fn encode(&self) -> Result<Vec<u8, DRAFT_BYTES_MAX>, EncodeError> {
-        check_shape(self.token_bits, self.base, "base").map_err(EncodeError::OutOfRange)?;
         let (session, epoch, round, base) = (self.session, self.epoch, self.round, self.base);
-        let header =
-            DraftHeader { session, epoch, round, base, prefix: self.prefix, token_bits: self.token_bits };
+        check_draft(round, base, self.token_bits, self.drafts.len()).map_err(EncodeError::OutOfRange)?;
+        let shape = (self.token_bits - TOKEN_BITS_MIN) * COUNTS + self.drafts.len() as u8;
+        let header = DraftHeader { session, epoch, round, base, prefix: self.prefix, shape };
         let mut bytes = codec::put(Kind::Draft, &header)?;
         let mut bits = BitWriter::new(&mut bytes);
         for draft in &self.drafts {
@@ -153,14 +160,17 @@ impl DraftFrame {
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (header, tail) = codec::take::<DraftHeader>(bytes)?;
-        let DraftHeader { session, epoch, round, base, prefix, token_bits } = header;
-        check_shape(token_bits, base, "base").map_err(DecodeError::Impossible)?;
-        let mut drafts = Vec::new();
-        unpack(tail, token_bits + 2 * SCORE_BITS, |bits| {
+        let DraftHeader { session, epoch, round, base, prefix, shape } = header;
+        if shape > SHAPE_MAX {
+            return Err(DecodeError::Impossible("shape"));
+        }
+        let (token_bits, count) = (TOKEN_BITS_MIN + shape / COUNTS, usize::from(shape % COUNTS));
+        check_draft(round, base, token_bits, count).map_err(DecodeError::Impossible)?;
+        let drafts = unpack(tail, count, token_bits + 2 * SCORE_BITS, |bits| {
             let token = bits.take(token_bits)?;
             let uncertainty = Score(bits.take(SCORE_BITS)? as u8);
             let importance = Score(bits.take(SCORE_BITS)? as u8);
-            drafts.push(Draft { token, uncertainty, importance }).ok()
+            Some(Draft { token, uncertainty, importance })
         })?;
         Ok(Self { session, epoch, round, base, prefix, token_bits, drafts })
     }
@@ -172,12 +182,11 @@ impl Context {
     /// # Errors
     /// Names the field that is outside its limits.
     pub fn encode(&self) -> Result<Vec<u8, CONTEXT_BYTES_MAX>, EncodeError> {
-        check_shape(self.token_bits, self.offset, "offset").map_err(EncodeError::OutOfRange)?;
-        if self.tokens.is_empty() {
-            return Err(EncodeError::OutOfRange("tokens"));
-        }
         let (session, epoch, offset, token_bits) = (self.session, self.epoch, self.offset, self.token_bits);
-        let header = ContextHeader { session, epoch, offset, prefix: self.prefix, token_bits };
+        check_packed(token_bits, offset, self.tokens.len(), "offset").map_err(EncodeError::OutOfRange)?;
+        let count_less_one = self.tokens.len().checked_sub(1).ok_or(EncodeError::OutOfRange("tokens"))? as u8;
+        let header =
+            ContextHeader { session, epoch, offset, prefix: self.prefix, token_bits, count_less_one };
         let mut bytes = codec::put(Kind::Context, &header)?;
         let mut bits = BitWriter::new(&mut bytes);
         for &token in &self.tokens {
@@ -193,13 +202,10 @@ impl Context {
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (header, tail) = codec::take::<ContextHeader>(bytes)?;
-        let ContextHeader { session, epoch, offset, prefix, token_bits } = header;
-        check_shape(token_bits, offset, "offset").map_err(DecodeError::Impossible)?;
-        let mut tokens = Vec::new();
-        unpack(tail, token_bits, |bits| tokens.push(bits.take(token_bits)?).ok())?;
-        if tokens.is_empty() {
-            return Err(DecodeError::Truncated);
-        }
+        let ContextHeader { session, epoch, offset, prefix, token_bits, count_less_one } = header;
+        let count = usize::from(count_less_one) + 1;
+        check_packed(token_bits, offset, count, "offset").map_err(DecodeError::Impossible)?;
+        let tokens = unpack(tail, count, token_bits, |bits| bits.take(token_bits))?;
         Ok(Self { session, epoch, offset, prefix, token_bits, tokens })
     }
 }
@@ -229,27 +235,34 @@ impl Up {
     }
 }
 
-/// The name of the first field that no sender produces.
-fn check_shape(token_bits: u8, position: u32, name: &'static str) -> Result<(), &'static str> {
+/// The name of the first field of a draft frame that no sender produces.
+fn check_draft(round: u32, base: u32, token_bits: u8, count: usize) -> Result<(), &'static str> {
+    if round == 0 { Err("round") } else { check_packed(token_bits, base, count, "base") }
+}
+
+/// The name of the first field that no sender produces: `count` items behind `position`, which `name` is.
+fn check_packed(token_bits: u8, position: u32, count: usize, name: &'static str) -> Result<(), &'static str> {
     if !(TOKEN_BITS_MIN..=TOKEN_BITS_MAX).contains(&token_bits) {
         return Err("token_bits");
     }
-    if position > SESSION_TOKENS_MAX { Err(name) } else { Ok(()) }
+    if position.saturating_add(count as u32) > SESSION_TOKENS_MAX { Err(name) } else { Ok(()) }
 }
 
-/// Calls `item` for each of the `width`-bit items of a tail, then checks that only zero padding is left.
-fn unpack(
+/// The `count` items of `width` bits that a tail holds, its length exact and its padding zero.
+fn unpack<T, const N: usize>(
     tail: &[u8],
+    count: usize,
     width: u8,
-    mut item: impl FnMut(&mut BitReader<'_>) -> Option<()>,
-) -> Result<(), DecodeError> {
-    let count = tail.len() * 8 / usize::from(width);
-    if (count * usize::from(width)).div_ceil(8) != tail.len() {
-        return Err(DecodeError::Truncated);
+    mut item: impl FnMut(&mut BitReader<'_>) -> Option<T>,
+) -> Result<Vec<T, N>, DecodeError> {
+    if tail.len() > (count * usize::from(width)).div_ceil(8) {
+        return Err(DecodeError::Trailing);
     }
     let mut bits = BitReader::new(tail);
+    let mut items = Vec::new();
     for _ in 0..count {
-        item(&mut bits).ok_or(DecodeError::Impossible("count"))?;
+        let item = item(&mut bits).ok_or(DecodeError::Truncated)?;
+        items.push(item).map_err(|_| DecodeError::Impossible("count"))?;
     }
-    if bits.rest_is_zero() { Ok(()) } else { Err(DecodeError::NotCanonical) }
+    if bits.rest_is_zero() { Ok(items) } else { Err(DecodeError::NotCanonical) }
 }

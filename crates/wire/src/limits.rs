@@ -4,7 +4,7 @@
 pub const DRAFT_TOKENS_MAX: usize = 16;
 /// Bits of one token id.
 pub const TOKEN_BITS_MAX: u8 = 18;
-/// Least bits of one token id: a byte, so that the length of a packed tail says how many ids it holds.
+/// Least bits of one token id: with it the width and the count of a frame's drafts fit one byte.
 pub const TOKEN_BITS_MIN: u8 = 8;
 /// Entries of a vocabulary: every id fits [`TOKEN_BITS_MAX`] bits.
 pub const VOCABULARY_SIZE_MAX: u32 = 1 << TOKEN_BITS_MAX;
@@ -14,8 +14,8 @@ pub const CONTEXT_CHUNK_TOKENS_MAX: usize = 256;
 pub const SESSION_TOKENS_MAX: u32 = 1 << 17;
 /// Bytes of an encoded [`DraftFrame`](crate::DraftFrame): 14 of header at most, then 26 bits a token.
 pub const DRAFT_BYTES_MAX: usize = 14 + (DRAFT_TOKENS_MAX * (TOKEN_BITS_MAX as usize + 8)).div_ceil(8);
-/// Bytes of an encoded [`Context`](crate::Context): 9 of header at most, then 18 bits a token.
-pub const CONTEXT_BYTES_MAX: usize = 9 + (CONTEXT_CHUNK_TOKENS_MAX * TOKEN_BITS_MAX as usize).div_ceil(8);
+/// Bytes of an encoded [`Context`](crate::Context): 10 of header at most, then 18 bits a token.
+pub const CONTEXT_BYTES_MAX: usize = 10 + (CONTEXT_CHUNK_TOKENS_MAX * TOKEN_BITS_MAX as usize).div_ceil(8);
 /// Bytes of any message of this protocol; what both sides announce as their MQTT packet limit leaves room for it.
 pub const FRAME_BYTES_MAX: usize = CONTEXT_BYTES_MAX;
 /// Bytes of any message that packs no tokens: the longest is a verifier's presence, 22 and a name with its length.

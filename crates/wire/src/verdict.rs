@@ -14,7 +14,7 @@ pub struct Verdict {
     pub session: u8,
     /// The lease the answered frame belonged to.
     pub epoch: u8,
-    /// The round answered.
+    /// The round answered, never 0.
     pub round: u32,
     /// A check of the answered frame's bytes: tells apart frames of a device's two lives.
     pub check: u8,
@@ -103,6 +103,7 @@ impl Down {
 
     fn check(&self) -> Result<(), &'static str> {
         match self {
+            Self::Verdict(v) if v.round == 0 => Err("round"),
             Self::Verdict(v) if usize::from(v.accepted) > DRAFT_TOKENS_MAX => Err("accepted"),
             Self::Verdict(v) if v.token >= VOCABULARY_SIZE_MAX => Err("token"),
             Self::Resync(r) if r.length > SESSION_TOKENS_MAX => Err("length"),

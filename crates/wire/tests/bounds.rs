@@ -55,10 +55,13 @@ fn the_largest_messages_have_the_named_sizes() {
 fn each_list_and_number_of_the_largest_is_at_its_limit() {
     let (draft, context, presence) = (largest_draft(), largest_context(), largest_presence());
     assert_eq!(
-        (draft.drafts.len(), draft.token_bits, draft.base),
+        (draft.drafts.len(), draft.token_bits, draft.base + 16),
         (DRAFT_TOKENS_MAX, TOKEN_BITS_MAX, SESSION_TOKENS_MAX)
     );
-    assert_eq!((context.tokens.len(), context.offset), (CONTEXT_CHUNK_TOKENS_MAX, SESSION_TOKENS_MAX));
+    assert_eq!(
+        (context.tokens.len(), context.token_bits, context.offset + 256),
+        (CONTEXT_CHUNK_TOKENS_MAX, TOKEN_BITS_MAX, SESSION_TOKENS_MAX)
+    );
     assert!(draft.drafts.iter().all(|d| d.token == VOCABULARY_SIZE_MAX - 1 && d.importance == Score::MAX));
     assert_eq!((presence.vocabulary.size, presence.model.len()), (VOCABULARY_SIZE_MAX, MODEL_NAME_BYTES_MAX));
     assert!(ModelName::try_from("m".repeat(MODEL_NAME_BYTES_MAX + 1).as_str()).is_err());
@@ -91,7 +94,13 @@ fn a_frame_outside_its_limits_is_not_encoded() {
     let draft = |base, bits, token| DraftFrame { round: 1, ..frame(1, base, bits, &[(token, 0, 0)]) };
     refused(draft(0, TOKEN_BITS_MIN - 1, 0), "token_bits");
     refused(draft(0, TOKEN_BITS_MAX + 1, 0), "token_bits");
-    refused(draft(SESSION_TOKENS_MAX + 1, 15, 0), "base");
+    refused(DraftFrame { round: 0, ..draft(0, 15, 0) }, "round");
+    refused(draft(SESSION_TOKENS_MAX, 15, 0), "base");
+    refused(draft(u32::MAX, 15, 0), "base");
+    refused(DraftFrame { base: SESSION_TOKENS_MAX - 15, ..largest_draft() }, "base");
+    refused(frame(1, SESSION_TOKENS_MAX + 1, 15, &[]), "base");
+    assert!(draft(SESSION_TOKENS_MAX - 1, 15, 0).encode().is_ok());
+    assert!(frame(1, SESSION_TOKENS_MAX, 15, &[]).encode().is_ok());
     for bits in TOKEN_BITS_MIN..=TOKEN_BITS_MAX {
         refused(draft(0, bits, 1 << bits), "token");
         refused(context(0, 0, [0; 2], bits, &[0, 1 << bits]), "token");
@@ -100,12 +109,16 @@ fn a_frame_outside_its_limits_is_not_encoded() {
     let chunk: Context = context(0, 0, [0; 2], 15, &[1]);
     refused(Context { token_bits: TOKEN_BITS_MIN - 1, ..chunk.clone() }, "token_bits");
     refused(Context { token_bits: TOKEN_BITS_MAX + 1, ..chunk.clone() }, "token_bits");
-    refused(Context { offset: SESSION_TOKENS_MAX + 1, ..chunk.clone() }, "offset");
+    refused(Context { offset: SESSION_TOKENS_MAX, ..chunk.clone() }, "offset");
+    refused(Context { offset: u32::MAX, ..chunk.clone() }, "offset");
+    refused(Context { offset: SESSION_TOKENS_MAX - 255, ..largest_context() }, "offset");
+    assert!(Context { offset: SESSION_TOKENS_MAX - 1, ..chunk.clone() }.encode().is_ok());
     refused(Context { tokens: Default::default(), ..chunk }, "tokens");
 }
 
 #[test]
 fn an_answer_outside_its_limits_is_not_encoded() {
+    refused(Verdict { round: 0, ..VERDICT }, "round");
     refused(Verdict { accepted: DRAFT_TOKENS_MAX as u8 + 1, ..VERDICT }, "accepted");
     refused(Verdict { token: VOCABULARY_SIZE_MAX, ..VERDICT }, "token");
     refused(Resync { length: SESSION_TOKENS_MAX + 1, ..RESYNC }, "length");
@@ -128,22 +141,56 @@ fn a_session_message_outside_its_limits_is_not_encoded() {
 
 #[test]
 fn impossible_frames_are_named() {
-    let none = [0x11, 1, 2, 3, 100, 0x0e, 0xd5, 15];
-    assert!(Up::decode(&none).is_ok());
-    for bits in [0, TOKEN_BITS_MIN - 1, TOKEN_BITS_MAX + 1, 255] {
-        impossible(On::Frames, &[&none[..7], &[bits][..]].concat(), "token_bits");
-        impossible(On::Frames, &[0x12, 1, 2, 0, 0, 0, bits, 0], "token_bits");
+    let none = |shape| [0x11, 1, 2, 3, 100, 0x0e, 0xd5, shape];
+    for bits in TOKEN_BITS_MIN..=TOKEN_BITS_MAX {
+        let decoded = On::Frames.decode(&none((bits - TOKEN_BITS_MIN) * 17));
+        assert_eq!(decoded, Ok(frame(3, 100, bits, &[]).into()));
     }
-    impossible(On::Frames, &[0x11, 1, 2, 3, 0x81, 0x80, 0x08, 0, 0, 15], "base");
-    impossible(On::Frames, &[0x12, 1, 2, 0x81, 0x80, 0x08, 0, 0, 15, 0, 0], "offset");
-    impossible(On::Frames, &[0x11, 1, 2, 0xff, 0xff, 0xff, 0xff, 0x1f, 0, 0, 0, 15], "number");
-    let drafts = |count| [&[0x11, 1, 2, 3, 0, 0, 0, 8][..], &vec![0; 2 * count]].concat();
-    assert!(Up::decode(&drafts(DRAFT_TOKENS_MAX)).is_ok());
-    impossible(On::Frames, &drafts(DRAFT_TOKENS_MAX + 1), "count");
-    let tokens = |count| [&[0x12, 1, 2, 0, 0, 0, 8][..], &vec![0; count]].concat();
-    assert!(Up::decode(&tokens(CONTEXT_CHUNK_TOKENS_MAX)).is_ok());
-    impossible(On::Frames, &tokens(CONTEXT_CHUNK_TOKENS_MAX + 1), "count");
-    assert_eq!(Up::decode(&tokens(0)), Err(DecodeError::Truncated));
+    for shape in 187..=255 {
+        impossible(On::Frames, &none(shape), "shape");
+    }
+    for bits in [0, TOKEN_BITS_MIN - 1, TOKEN_BITS_MAX + 1, 255] {
+        impossible(On::Frames, &[0x12, 1, 2, 0, 0, 0, bits, 0, 0], "token_bits");
+    }
+    impossible(On::Frames, &[0x11, 1, 2, 0xff, 0xff, 0xff, 0xff, 0x1f, 0, 0, 0, 119], "number");
+    impossible(On::Frames, &[0x11, 1, 2, 0, 100, 0x0e, 0xd5, 119], "round");
+}
+
+#[test]
+fn a_text_beyond_the_session_is_named() {
+    let draft = |low: u8, count: u8| {
+        let header = [0x11, 1, 2, 3, 0x80 | low, 0xff, 0x07, 0, 0, count]; // base 1023 · 128 + low, 8 bits a token
+        [&header[..], &vec![0; 2 * usize::from(count)]].concat()
+    };
+    for count in 2..=DRAFT_TOKENS_MAX as u8 {
+        assert!(Up::decode(&draft(128 - count, count)).is_ok(), "{count} drafts");
+        impossible(On::Frames, &draft(129 - count, count), "base");
+    }
+    assert!(Up::decode(&draft(127, 1)).is_ok());
+    assert!(Up::decode(&[0x11, 1, 2, 3, 0x80, 0x80, 0x08, 0, 0, 119]).is_ok());
+    impossible(On::Frames, &[0x11, 1, 2, 3, 0x80, 0x80, 0x08, 0, 0, 1, 0, 0], "base");
+    impossible(On::Frames, &[0x11, 1, 2, 3, 0x81, 0x80, 0x08, 0, 0, 119], "base");
+    impossible(On::Frames, &[0x11, 1, 2, 3, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 1, 0, 0], "base");
+    assert!(Up::decode(&[0x12, 1, 2, 0xff, 0xff, 0x07, 0, 0, 8, 0, 0]).is_ok());
+    impossible(On::Frames, &[0x12, 1, 2, 0xff, 0xff, 0x07, 0, 0, 8, 1, 0, 0], "offset");
+    impossible(On::Frames, &[0x12, 1, 2, 0x80, 0x80, 0x08, 0, 0, 8, 0, 0], "offset");
+    impossible(On::Frames, &[0x12, 1, 2, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 8, 0, 0], "offset");
+}
+
+#[test]
+fn a_tail_has_exactly_the_length_of_its_count() {
+    let tail = |header: &[u8], length| Up::decode(&[header, &vec![0; length]].concat()).err();
+    let drafts = [0x11, 1, 2, 3, 0, 0, 0, 7 * 17 + 8]; // 8 × 23 bits
+    assert_eq!(
+        [0, 22, 23, 24].map(|length| tail(&drafts, length)),
+        [Some(DecodeError::Truncated), Some(DecodeError::Truncated), None, Some(DecodeError::Trailing)]
+    );
+    let tokens = [0x12, 1, 2, 0, 0, 0, 15, 255]; // 256 × 15 bits
+    assert_eq!(
+        [0, 479, 480, 481].map(|length| tail(&tokens, length)),
+        [Some(DecodeError::Truncated), Some(DecodeError::Truncated), None, Some(DecodeError::Trailing)]
+    );
+    assert_eq!(tail(&[0x12, 1, 2, 0, 0, 0, 8], 0), Some(DecodeError::Truncated), "no count");
 }
 
 /// `bytes` with those from `at` on replaced by `patch`.
@@ -155,6 +202,7 @@ fn patched(message: impl Into<Message>, at: usize, patch: &[u8]) -> Vec<u8> {
 
 #[test]
 fn impossible_answers_are_named() {
+    impossible(On::Verdicts, &patched(VERDICT, 3, &[0]), "round");
     impossible(On::Verdicts, &patched(VERDICT, 5, &[17]), "accepted");
     impossible(
         On::Verdicts,
@@ -207,8 +255,8 @@ fn impossible_presence_is_named() {
 fn a_second_form_of_a_value_is_refused() {
     let second =
         |on: On, bytes: &[u8]| assert_eq!(on.decode(bytes), Err(DecodeError::NotCanonical), "{bytes:02x?}");
-    second(On::Frames, &[0x11, 1, 2, 0x83, 0x00, 0, 0, 0, 15]);
-    second(On::Frames, &[0x12, 1, 2, 0x80, 0x80, 0x00, 0, 0, 8, 0]);
+    second(On::Frames, &[0x11, 1, 2, 0x83, 0x00, 0, 0, 0, 119]);
+    second(On::Frames, &[0x12, 1, 2, 0x80, 0x80, 0x00, 0, 0, 8, 0, 0]);
     second(On::Verdicts, &[0x14, 1, 2, 3, 4, 5, 0x86, 0x00]);
     second(On::Verdicts, &[0x16, 1, 2, 0x80, 0x00]);
     second(On::DevicePresence, &[0x1a, 0x80, 0x00, 0]);
@@ -216,6 +264,9 @@ fn a_second_form_of_a_value_is_refused() {
         let mut late = encoded(frame(300, 4097, 11, &[(2047, 15, 15), (0, 0, 0), (1024, 1, 14)]));
         *late.last_mut().expect("bytes") |= 1 << bit; // 57 bits leave 7 of padding
         second(On::Frames, &late);
+        let mut chunk = encoded(context(0, 0, [0; 2], 15, &[1, 450, 9999, 31999, 2, 3, 4]));
+        *chunk.last_mut().expect("bytes") |= 1 << bit; // 105 bits leave 7 of padding
+        second(On::Frames, &chunk);
     }
 }
 

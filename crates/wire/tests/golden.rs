@@ -33,7 +33,7 @@ fn frames() -> Vec<(&'static str, Message)> {
         ("draft-late", DraftFrame { session: 255, epoch: 0, prefix: [0x00, 0xff], ..late }.into()),
         ("draft-largest", largest_draft().into()),
         ("context-prompt", context(2, 0, digest(&[]).short(), 15, &[1, 450, 9999, 31999, 2]).into()),
-        ("context-later", context(3, 131_072, [0xab, 0xcd], 8, &[0, 127, 255]).into()),
+        ("context-later", context(3, 131_069, [0xab, 0xcd], 8, &[0, 127, 255]).into()),
         ("close", Close { session: 1, epoch: 2 }.into()),
     ]
 }

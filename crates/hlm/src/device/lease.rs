@@ -78,7 +78,7 @@ impl Device {
             Ok(Reply::Refusal(refusal)) if self.asked(refusal.session, refusal.epoch, refusal.nonce) => {
                 match refusal.reason {
                     RefusalReason::Full | RefusalReason::Draining => self.ask_later(now),
-                    reason => self.refuse(reason),
+                    reason => self.leave(Finish::Refused(reason)),
                 }
             }
             Ok(_) => self.counters.stale += 1,
@@ -131,10 +131,7 @@ impl Device {
 
     pub(super) fn on_closed(&mut self, closed: &Closed, now: Instant) {
         match closed.reason {
-            CloseReason::Rejected => {
-                self.lessor = Lessor::None;
-                self.finish(Finish::Rejected);
-            }
+            CloseReason::Rejected => self.leave(Finish::Rejected),
             CloseReason::Unknown | CloseReason::Draining | CloseReason::Failed => self.reopen(now),
         }
     }
@@ -152,6 +149,13 @@ impl Device {
         if self.tries > 0 {
             self.ask_later(now);
         }
+    }
+
+    /// Gives the lease up with the reply; what this epoch's verifier still says means nothing.
+    pub(super) fn leave(&mut self, finish: Finish) {
+        self.session.epoch = self.session.epoch.wrapping_add(1);
+        self.lessor = Lessor::None;
+        self.finish(finish);
     }
 
     fn ask_later(&mut self, now: Instant) {

@@ -24,7 +24,6 @@ use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use drafting::Drafted;
-use dunlin_wire::RefusalReason;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use lease::{Flight, Leased, Lessor, Opening};
 
@@ -292,11 +291,6 @@ impl Device {
             leased.flight = None;
         }
         self.events.push_back(Event::Finished(finish));
-    }
-
-    fn refuse(&mut self, reason: RefusalReason) {
-        self.lessor = Lessor::None;
-        self.finish(Finish::Refused(reason));
     }
 
     fn flight(&self) -> Option<&Flight> {

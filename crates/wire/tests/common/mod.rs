@@ -158,7 +158,7 @@ pub(crate) fn eight_drafts() -> DraftFrame {
 }
 
 pub(crate) fn largest_draft() -> DraftFrame {
-    let largest = frame(u32::MAX, 131_072, 18, &[(262_143, 15, 15); 16]);
+    let largest = frame(u32::MAX, 131_072 - 16, 18, &[(262_143, 15, 15); 16]);
     DraftFrame { session: 255, epoch: 255, prefix: [0xff; 2], ..largest }
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn context(epoch: u8, offset: u32, prefix: Prefix, token_bits: u8, to
 }
 
 pub(crate) fn largest_context() -> Context {
-    Context { session: 255, ..context(255, 131_072, [0xff; 2], 18, &[262_143; 256]) }
+    Context { session: 255, ..context(255, 131_072 - 256, [0xff; 2], 18, &[262_143; 256]) }
 }
 
 pub(crate) fn closed(reason: CloseReason) -> Closed {
