@@ -1,0 +1,225 @@
+//! A model's directory: where its weights and tokenizer are, and what they are checked against.
+//!
+//! Three forms are read into one [`ModelDir`]: Dunlin's own (`model.toml`), one exported for Hugging Face
+//! (`config.json`, `tokenizer.json`, `model.onnx`), and a bare `.gguf` file with a `tokenizer.json` beside it.
+//! Only the first carries checksums.
+
+mod hugging_face;
+mod manifest;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+/// The set of tokens a model knows; a drafter and a target can work together when theirs are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Vocabulary {
+    /// Number of tokens.
+    pub size: u32,
+    /// First 8 bytes of SHA-256 over the byte length (u32, little-endian) and bytes of every token's string.
+    pub fingerprint: [u8; 8],
+}
+
+impl fmt::Display for Vocabulary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens, {}", self.size, hex(&self.fingerprint))
+    }
+}
+
+/// Which end a model is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The small model on the device.
+    Drafter,
+    /// The large model beside the broker.
+    Target,
+}
+
+/// Ids of the control tokens, where the model has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpecialIds {
+    /// Begins a context.
+    pub bos: Option<u32>,
+    /// Ends a text.
+    pub eos: Option<u32>,
+    /// Begins a user's turn.
+    pub user: Option<u32>,
+    /// Begins the model's turn.
+    pub assistant: Option<u32>,
+    /// Fills a row.
+    pub pad: Option<u32>,
+}
+
+impl SpecialIds {
+    fn named(&self) -> [(&'static str, Option<u32>); 5] {
+        let Self { bos, eos, user, assistant, pad } = *self;
+        [
+            ("special.bos", bos),
+            ("special.eos", eos),
+            ("special.user", user),
+            ("special.assistant", assistant),
+            ("special.pad", pad),
+        ]
+    }
+}
+
+/// How a prompt becomes tokens: text with `{prompt}` once, the control tokens around it written out.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptForm {
+    /// For a context's first turn.
+    pub form: String,
+    /// For each later turn.
+    pub next_turn: String,
+    /// Tokens that end a reply.
+    pub stop: Vec<u32>,
+}
+
+/// A model's files and what is known about them, checked.
+#[derive(Clone, Debug)]
+pub struct ModelDir {
+    /// The directory.
+    pub path: PathBuf,
+    /// The model's name.
+    pub name: String,
+    /// Which end it is made for, where the directory says so.
+    pub role: Option<Role>,
+    /// The weights' file.
+    pub weights: PathBuf,
+    /// SHA-256 of the weights' file in hex, where the directory says so.
+    pub weights_sha256: Option<String>,
+    /// The weights' format in words, where the directory says so.
+    pub quantization: Option<String>,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The tokens the model knows.
+    pub vocabulary: Vocabulary,
+    /// Ids of the control tokens.
+    pub special: SpecialIds,
+    /// How a prompt becomes tokens.
+    pub prompt: PromptForm,
+    /// The most tokens a context can hold.
+    pub context_max: usize,
+    /// The weights' licence, where the directory says so.
+    pub licence: Option<String>,
+    /// Shape of the key/value cache, where `config.json` says so.
+    pub(crate) cache_shape: Option<CacheShape>,
+}
+
+/// Shape of a key/value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheShape {
+    pub(crate) layers: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+impl ModelDir {
+    /// Opens a model: a directory with `model.toml`, a Hugging Face directory, or a `.gguf` file.
+    ///
+    /// The files' checksums and the tokenizer's fingerprint are checked; the weights themselves are when the
+    /// model is loaded.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let dir = if path.extension().is_some_and(|extension| extension == "gguf") {
+            hugging_face::open_gguf(path)?
+        } else if path.join("model.toml").exists() {
+            manifest::open(path)?
+        } else if path.join("config.json").exists() {
+            hugging_face::open_directory(path)?
+        } else {
+            return Err(missing(path));
+        };
+        dir.check()?;
+        Ok(dir)
+    }
+
+    /// Tokens of a context's first turn with `prompt` in it.
+    pub fn first_turn(&self, prompt: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode_prompt(&self.prompt.form, prompt)
+    }
+
+    /// Tokens of a later turn with `prompt` in it.
+    pub fn next_turn(&self, prompt: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode_prompt(&self.prompt.next_turn, prompt)
+    }
+
+    /// Checks that every id is in the vocabulary and that both forms can be encoded.
+    fn check(&self) -> Result<()> {
+        let size = self.vocabulary.size;
+        let stops = self.prompt.stop.iter().map(|id| ("prompt.stop", Some(*id)));
+        for (key, id) in self.special.named().into_iter().chain(stops) {
+            if let Some(id) = id.filter(|id| *id >= size) {
+                return Err(Error::value(&self.path, key, format!("an id below {size}"), id));
+            }
+        }
+        if self.context_max == 0 {
+            return Err(Error::value(&self.path, "context", "at least 1 token", 0));
+        }
+        for form in [&self.prompt.form, &self.prompt.next_turn] {
+            let tokens = self.tokenizer.encode_prompt(form, "")?;
+            if let Some(&token) = tokens.iter().find(|token| **token >= size) {
+                return Err(Error::Token { token, vocabulary: size });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing(path: &Path) -> Error {
+    let expected = "a directory with model.toml or config.json, or a .gguf file";
+    let found = match path.metadata() {
+        Err(error) => return Error::io(path, error),
+        Ok(metadata) if metadata.is_dir() => "a directory with neither",
+        Ok(_) => "another file",
+    };
+    Error::value(path, "model", expected, found)
+}
+
+/// The SHA-256 of a file in hex, read in pieces.
+fn sha256_file(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece).map_err(|e| Error::io(path, e))? {
+            0 => return Ok(hex(&digest.finalize())),
+            read => digest.update(&piece[..read]),
+        }
+    }
+}
+
+/// The vocabulary of a tokenizer with ids below `size`; an id it lacks counts as an empty string.
+fn vocabulary(tokenizer: &Tokenizer, size: u32) -> Vocabulary {
+    let mut digest = Sha256::new();
+    for id in 0..size {
+        let token = tokenizer.token(id).unwrap_or_default();
+        let length = u32::try_from(token.len()).unwrap_or(u32::MAX);
+        digest.update(length.to_le_bytes());
+        digest.update(token.as_bytes());
+    }
+    let digest = digest.finalize();
+    let mut fingerprint = [0; 8];
+    fingerprint.copy_from_slice(&digest[..8]);
+    Vocabulary { size, fingerprint }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = Vec::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a Vec takes every write");
+    }
+    String::from_utf8(text).expect("hex digits are ASCII")
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
+}

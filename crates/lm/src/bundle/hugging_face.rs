@@ -1,0 +1,153 @@
+//! Directories and files as others publish them: no checksums, the prompt form unknown.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary};
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::tokenizer::Tokenizer;
+
+#[derive(Deserialize)]
+struct Config {
+    vocab_size: u32,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    hidden_size: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    max_position_embeddings: usize,
+    #[serde(flatten)]
+    ids: Ids,
+}
+
+#[derive(Default, Deserialize)]
+struct Ids {
+    bos_token_id: Option<OneOrMany>,
+    eos_token_id: Option<OneOrMany>,
+    pad_token_id: Option<OneOrMany>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+/// Opens a directory with `config.json`, `tokenizer.json` and `model.onnx` or `onnx/model.onnx`.
+pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
+    let file = path.join("config.json");
+    let config: Config = read_json(&file)?;
+    let generation = path.join("generation_config.json");
+    let generation: Ids = if generation.exists() { read_json(&generation)? } else { Ids::default() };
+    let shape = cache_shape(&file, &config)?;
+    let eos = generation.eos_token_id.or(config.ids.eos_token_id);
+    let special = SpecialIds {
+        bos: first(generation.bos_token_id.or(config.ids.bos_token_id)),
+        eos: first(eos.clone()),
+        pad: first(generation.pad_token_id.or(config.ids.pad_token_id)),
+        ..SpecialIds::default()
+    };
+    let stop = eos.map(OneOrMany::into_vec).unwrap_or_default();
+    let weights = find_onnx(path)?;
+    let mut dir = assemble(path, weights, config.vocab_size, special, stop)?;
+    dir.context_max = config.max_position_embeddings;
+    dir.cache_shape = Some(shape);
+    Ok(dir)
+}
+
+/// Opens a `.gguf` file with a `tokenizer.json` beside it.
+pub(super) fn open_gguf(path: &Path) -> Result<ModelDir> {
+    let gguf = Gguf::open(path)?;
+    let size = gguf.vocabulary_size()?;
+    let id = |key| gguf.optional_u32(key);
+    let special = SpecialIds {
+        bos: id("tokenizer.ggml.bos_token_id")?,
+        eos: id("tokenizer.ggml.eos_token_id")?,
+        pad: id("tokenizer.ggml.padding_token_id")?,
+        ..SpecialIds::default()
+    };
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let stop = special.eos.into_iter().collect();
+    let mut dir = assemble(parent, path.into(), size, special, stop)?;
+    dir.context_max = gguf.context_length()?;
+    Ok(dir)
+}
+
+fn assemble(
+    path: &Path,
+    weights: PathBuf,
+    size: u32,
+    special: SpecialIds,
+    stop: Vec<u32>,
+) -> Result<ModelDir> {
+    let tokenizer = Tokenizer::open(&path.join("tokenizer.json"))?;
+    if size < tokenizer.size() {
+        let expected = format!("at least the tokenizer's {}", tokenizer.size());
+        return Err(Error::value(&weights, "vocabulary size", expected, size));
+    }
+    let name = weights.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // A model wants its first token only where its own tokenizer puts it: not every model was trained with one.
+    let begin = special.bos.filter(|bos| tokenizer.begins_with(*bos)).and_then(|bos| tokenizer.token(bos));
+    let prompt = PromptForm {
+        form: format!("{}{{prompt}}", begin.unwrap_or_default()),
+        next_turn: "{prompt}".into(),
+        stop,
+    };
+    let vocabulary = vocabulary(&tokenizer, size);
+    Ok(ModelDir {
+        path: path.into(),
+        name,
+        role: None,
+        weights,
+        weights_sha256: None,
+        quantization: None,
+        tokenizer,
+        vocabulary,
+        special,
+        prompt,
+        context_max: 0,
+        licence: None,
+        cache_shape: None,
+    })
+}
+
+fn cache_shape(file: &Path, config: &Config) -> Result<CacheShape> {
+    let heads = config.num_attention_heads;
+    let derived = config.hidden_size.checked_div(heads);
+    let Some(head_dim) = config.head_dim.or(derived) else {
+        return Err(Error::value(file, "num_attention_heads", "at least 1", heads));
+    };
+    let kv_heads = config.num_key_value_heads.unwrap_or(heads);
+    Ok(CacheShape { layers: config.num_hidden_layers, kv_heads, head_dim })
+}
+
+fn find_onnx(path: &Path) -> Result<PathBuf> {
+    let places = [path.join("model.onnx"), path.join("onnx/model.onnx")];
+    let found = places.into_iter().find(|place| place.exists());
+    found.ok_or_else(|| Error::value(path, "weights", "model.onnx or onnx/model.onnx", "neither"))
+}
+
+fn first(ids: Option<OneOrMany>) -> Option<u32> {
+    ids.and_then(|ids| ids.into_vec().first().copied())
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_str(&read_text(path)?).map_err(|error| Error::Syntax {
+        path: path.into(),
+        line: error.line(),
+        message: error.to_string(),
+    })
+}

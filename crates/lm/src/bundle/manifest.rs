@@ -1,0 +1,156 @@
+//! Dunlin's own form of a model directory: `model.toml` names the files, their checksums and the vocabulary.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ModelDir, PromptForm, Role, SpecialIds, hex, read_text, sha256_file, vocabulary};
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+const FORMAT: u32 = 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    name: String,
+    role: Role,
+    weights: Weights,
+    tokenizer: FileSum,
+    vocabulary: VocabularyTable,
+    #[serde(default)]
+    special: SpecialIds,
+    prompt: PromptForm,
+    limits: Limits,
+    licence: Licence,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Weights {
+    file: String,
+    sha256: String,
+    quantization: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSum {
+    file: String,
+    sha256: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VocabularyTable {
+    size: u32,
+    fingerprint: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    context: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Licence {
+    weights: String,
+}
+
+/// Opens a directory that holds `model.toml`.
+pub(super) fn open(path: &Path) -> Result<ModelDir> {
+    let file = path.join("model.toml");
+    let manifest = parse(&file, &read_text(&file)?)?;
+    if manifest.format != FORMAT {
+        return Err(Error::value(&file, "format", FORMAT, manifest.format));
+    }
+    let weights = resolve(&file, path, "weights.file", &manifest.weights.file)?;
+    let tokenizer_file = resolve(&file, path, "tokenizer.file", &manifest.tokenizer.file)?;
+    check_sum(&tokenizer_file, &manifest.tokenizer.sha256)?;
+    check_sum(&weights, &manifest.weights.sha256)?;
+    let tokenizer = Tokenizer::open(&tokenizer_file)?;
+    let known = check_size(&file, &tokenizer, manifest.vocabulary.size)?;
+    let vocabulary = vocabulary(&tokenizer, known);
+    let found = hex(&vocabulary.fingerprint);
+    if found != manifest.vocabulary.fingerprint {
+        let key = format!("vocabulary.fingerprint of {}", tokenizer_file.display());
+        return Err(Error::value(&file, key, manifest.vocabulary.fingerprint, found));
+    }
+    Ok(ModelDir {
+        path: path.into(),
+        name: manifest.name,
+        role: Some(manifest.role),
+        weights,
+        weights_sha256: Some(manifest.weights.sha256),
+        quantization: Some(manifest.weights.quantization),
+        tokenizer,
+        vocabulary,
+        special: manifest.special,
+        prompt: manifest.prompt,
+        context_max: manifest.limits.context,
+        licence: Some(manifest.licence.weights),
+        cache_shape: None,
+    })
+}
+
+fn parse(file: &Path, text: &str) -> Result<Manifest> {
+    toml::from_str(text).map_err(|error| Error::Syntax {
+        path: file.into(),
+        line: error.span().map_or(1, |span| line_of(text, span.start)),
+        message: error.message().into(),
+    })
+}
+
+fn line_of(text: &str, byte: usize) -> usize {
+    text.bytes().take(byte).filter(|b| *b == b'\n').count() + 1
+}
+
+/// The file a manifest names, relative to its directory.
+fn resolve(manifest: &Path, dir: &Path, key: &str, name: &str) -> Result<PathBuf> {
+    let relative =
+        Path::new(name).components().all(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
+    if name.is_empty() || !relative {
+        return Err(Error::value(manifest, key, "a path relative to this file", format!("{name:?}")));
+    }
+    Ok(dir.join(name))
+}
+
+fn check_sum(file: &Path, expected: &str) -> Result<()> {
+    let found = sha256_file(file)?;
+    if found.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(Error::value(file, "sha256", expected, found))
+}
+
+/// Refuses a size that the tokenizer exceeds, and 0.
+fn check_size(file: &Path, tokenizer: &Tokenizer, size: u32) -> Result<u32> {
+    let known = tokenizer.size();
+    if size == 0 || size < known {
+        return Err(Error::value(file, "vocabulary.size", format!("at least the tokenizer's {known}"), size));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_count_from_one() {
+        assert_eq!(line_of("a\nb\nc", 0), 1);
+        assert_eq!(line_of("a\nb\nc", 2), 2);
+        assert_eq!(line_of("a\nb\nc", 4), 3);
+    }
+
+    #[test]
+    fn only_relative_files() {
+        let at = |name| resolve(Path::new("m"), Path::new("dir"), "weights.file", name);
+        assert_eq!(at("../t.json").unwrap(), Path::new("dir/../t.json"));
+        assert!(at("/etc/passwd").is_err());
+        assert!(at("").is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! What can go wrong with a model, its files or a request to it. Each message names the file or input, what
+//! was expected and what was found.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::target::SessionId;
+
+/// A result whose error is this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a model could not be loaded or a request could not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file can't be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `model.toml` or a JSON file has a mistake at a known line.
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What the parser said, with the key.
+        message: String,
+    },
+    /// A value in a file isn't what it must be.
+    #[error("{}: {key}: expected {expected}, found {found}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, tensor, input or output that holds the value.
+        key: String,
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A file isn't in the format its name says.
+    #[error("{}: not a usable {format} file: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// What the parser said.
+        message: String,
+    },
+    /// A file is well-formed but uses something this crate refuses.
+    #[error("{}: {what} is not supported: {advice}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The thing that is refused.
+        what: String,
+        /// What to do instead.
+        advice: &'static str,
+    },
+    /// A token id is outside the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Number of tokens in the vocabulary.
+        vocabulary: u32,
+    },
+    /// A prompt form can't be used with this tokenizer.
+    #[error("prompt form {form:?}: {message}")]
+    Form {
+        /// The form.
+        form: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The user's text would become a control token.
+    #[error("the prompt's text would become the control token {token:?}")]
+    PromptControl {
+        /// The control token.
+        token: String,
+    },
+    /// A tokenizer failed on a text.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// More tokens than the model's context holds.
+    #[error("context full: {length} tokens held and {added} more exceed the limit of {max}")]
+    ContextFull {
+        /// Tokens already held.
+        length: usize,
+        /// Tokens that were to be added.
+        added: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The caches of all sessions together would exceed their budget.
+    #[error("cache full: {needed} bytes more than the {used} in use exceed the budget of {max} bytes")]
+    CacheFull {
+        /// Bytes this request needs on top.
+        needed: usize,
+        /// Bytes all sessions hold.
+        used: usize,
+        /// The budget, `kv_bytes_max`.
+        max: usize,
+    },
+    /// A session isn't open.
+    #[error("{0} is not open")]
+    UnknownSession(SessionId),
+    /// A session occurs twice in one batch.
+    #[error("{0} occurs twice in one batch")]
+    RepeatedSession(SessionId),
+    /// A rollback to more tokens than are held.
+    #[error("can't keep {keep} tokens of {length}")]
+    Keep {
+        /// Tokens to keep.
+        keep: usize,
+        /// Tokens held.
+        length: usize,
+    },
+    /// More logit rows were asked for than tokens were given.
+    #[error("{rows} rows of logits asked for {tokens} tokens")]
+    Rows {
+        /// Rows asked for.
+        rows: usize,
+        /// Tokens given.
+        tokens: usize,
+    },
+    /// An engine failed while it ran.
+    #[error("{engine}: {message}")]
+    Engine {
+        /// The engine.
+        engine: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    pub(crate) fn value(
+        path: &Path,
+        key: impl Into<String>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        Self::Value {
+            path: path.into(),
+            key: key.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+
+    pub(crate) fn format(path: &Path, format: &'static str, message: impl ToString) -> Self {
+        Self::Format { path: path.into(), format, message: message.to_string() }
+    }
+
+    pub(crate) fn unsupported(path: &Path, what: impl Into<String>, advice: &'static str) -> Self {
+        Self::Unsupported { path: path.into(), what: what.into(), advice }
+    }
+
+    pub(crate) fn engine(engine: &'static str, message: impl ToString) -> Self {
+        Self::Engine { engine, message: message.to_string() }
+    }
+}

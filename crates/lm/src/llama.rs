@@ -1,0 +1,260 @@
+//! A Llama from a GGUF file as a [`Target`]: grouped-query attention, interleaved rotary positions, every
+//! session's rows in one pass.
+//!
+//! Invariant: a pass is a flat list of rows, each a token at a position of a session. Matrices are multiplied
+//! for all rows at once, the rest is done per row, and neither mixes rows. So a batch, a chunk and a single
+//! token give the same bits.
+
+mod config;
+mod weights;
+
+use std::path::Path;
+use std::thread;
+
+use crate::bundle::{ModelDir, Role, Vocabulary};
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, threads};
+use crate::kv::{CacheSize, Caches};
+use crate::math::{Heads, Rotation, rms_norm, silu_times};
+use crate::target::{Extend, SessionId, Target, check_part};
+use config::Config;
+use weights::{Layer, Weights};
+
+/// Rows in one pass; longer batches and prompts are cut.
+const PASS_ROWS_MAX: usize = 256;
+
+/// Multiplications in one layer's attention below which more threads cost more than they save.
+const THREAD_WORK_MIN: usize = 1 << 22;
+
+/// A Llama held in memory, with the caches of its sessions.
+#[derive(Debug)]
+pub struct LlamaTarget {
+    config: Config,
+    weights: Weights,
+    vocabulary: Vocabulary,
+    context_max: usize,
+    caches: Caches,
+}
+
+/// One row of a pass.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    session: SessionId,
+    token: u32,
+    position: usize,
+    /// Index of the part of the batch that wants this row's logits.
+    wanted_by: Option<usize>,
+}
+
+impl LlamaTarget {
+    /// Loads the GGUF file of `dir`; the caches of all sessions together may hold `kv_bytes_max` bytes.
+    pub fn load(dir: &ModelDir, kv_bytes_max: usize) -> Result<Self> {
+        if dir.role == Some(Role::Drafter) {
+            return Err(Error::value(&dir.path, "role", "target", "drafter"));
+        }
+        let mut gguf = Gguf::open(&dir.weights)?;
+        let mut config = Config::read(&gguf)?;
+        check_vocabulary(&dir.weights, &config, dir.vocabulary)?;
+        let weights = Weights::read(&mut gguf, &mut config)?;
+        let context_max = dir.context_max.min(config.context_length);
+        let size =
+            CacheSize { layers: config.layers, width: config.heads.kv_width(), positions_max: context_max };
+        let caches = Caches::new(size, kv_bytes_max);
+        Ok(Self { config, weights, vocabulary: dir.vocabulary, context_max, caches })
+    }
+
+    /// Checks part `index` of a batch, reserves the room it needs and rolls its session back.
+    fn admit(&mut self, batch: &[Extend<'_>], index: usize) -> Result<()> {
+        let part = &batch[index];
+        let length = self.caches.get(part.session)?.len();
+        check_part(batch, index, length, self.context_max, self.vocabulary.size)?;
+        self.caches.reserve(part.session, part.keep + part.tokens.len())?;
+        self.truncate(part.session, part.keep)
+    }
+
+    /// Takes back what a failed pass has begun: every admitted part fails and its session holds `keep` tokens.
+    fn fail(&mut self, batch: &[Extend<'_>], answers: &mut [Result<Vec<f32>>], error: &Error) {
+        for (part, answer) in batch.iter().zip(answers).filter(|(_, answer)| answer.is_ok()) {
+            let undone = self.truncate(part.session, part.keep);
+            *answer = undone.and(Err(Error::engine("target", error)));
+        }
+    }
+
+    /// Runs one pass over `rows` and returns the logits of the wanted ones, in order.
+    fn pass(&mut self, rows: &[Row]) -> Result<Vec<f32>> {
+        let Config { epsilon, .. } = self.config;
+        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
+        let rotations: Vec<Rotation> =
+            rows.iter().map(|row| Rotation::new(row.position, &self.config.frequencies)).collect();
+        let mut hidden = self.weights.embedding.gather(&tokens)?;
+        for index in 0..self.config.layers {
+            let mixed = self.attention(index, rows, &rotations, &hidden)?;
+            add(&mut hidden, &mixed);
+            let layer = &self.weights.layers[index];
+            let fed = feed_forward(layer, &rms_norm(&hidden, &layer.ffn_norm, epsilon))?;
+            add(&mut hidden, &fed);
+        }
+        for row in rows {
+            self.caches.get_mut(row.session)?.advance(1);
+        }
+        let wanted = hidden.chunks_exact(self.config.hidden).zip(rows);
+        let wanted: Vec<f32> = wanted
+            .filter(|(_, row)| row.wanted_by.is_some())
+            .flat_map(|(hidden, _)| hidden.iter().copied())
+            .collect();
+        if wanted.is_empty() {
+            return Ok(wanted);
+        }
+        self.weights.head().multiply(&rms_norm(&wanted, &self.weights.norm, epsilon))
+    }
+
+    /// The attention block of one layer: writes the rows' keys and values, returns what is added to `hidden`.
+    fn attention(
+        &mut self,
+        index: usize,
+        rows: &[Row],
+        rotations: &[Rotation],
+        hidden: &[f32],
+    ) -> Result<Vec<f32>> {
+        let (heads, layer) = (self.config.heads, &self.weights.layers[index]);
+        let input = rms_norm(hidden, &layer.attention_norm, self.config.epsilon);
+        let mut queries = layer.query.multiply(&input)?;
+        let mut keys = layer.key.multiply(&input)?;
+        let values = layer.value.multiply(&input)?;
+        let width = heads.kv_width();
+        for (i, (row, rotation)) in rows.iter().zip(rotations).enumerate() {
+            rotation.apply(&mut queries[i * heads.query_width()..(i + 1) * heads.query_width()], heads.dim);
+            let (key, value) = (&mut keys[i * width..(i + 1) * width], &values[i * width..(i + 1) * width]);
+            rotation.apply(key, heads.dim);
+            self.caches.get_mut(row.session)?.write(index, row.position, key, value);
+        }
+        let mixed = self.attend(index, rows, &queries)?;
+        self.weights.layers[index].output.multiply(&mixed)
+    }
+
+    /// Attention of every row, `[rows × query_width]`, on as many threads as are worth it.
+    fn attend(&self, index: usize, rows: &[Row], queries: &[f32]) -> Result<Vec<f32>> {
+        let heads = self.config.heads;
+        let mut work = Vec::with_capacity(rows.len());
+        for (row, query) in rows.iter().zip(queries.chunks_exact(heads.query_width())) {
+            let (keys, values) = self.caches.get(row.session)?.read(index, row.position + 1);
+            work.push((query, keys, values));
+        }
+        let mut mixed = vec![0.0; queries.len()];
+        let multiplications: usize =
+            rows.iter().map(|row| (row.position + 1) * heads.query_width() * 2).sum();
+        let parts = (multiplications / THREAD_WORK_MIN).clamp(1, threads());
+        let share = rows.len().div_ceil(parts);
+        if parts == 1 {
+            attend_rows(heads, &work, &mut mixed);
+            return Ok(mixed);
+        }
+        thread::scope(|scope| {
+            for (work, mixed) in work.chunks(share).zip(mixed.chunks_mut(share * heads.query_width())) {
+                scope.spawn(move || attend_rows(heads, work, mixed));
+            }
+        });
+        Ok(mixed)
+    }
+}
+
+impl Target for LlamaTarget {
+    fn vocabulary(&self) -> Vocabulary {
+        self.vocabulary
+    }
+
+    fn context_max(&self) -> usize {
+        self.context_max
+    }
+
+    fn open(&mut self) -> Result<SessionId> {
+        Ok(self.caches.open())
+    }
+
+    fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<Result<Vec<f32>>> {
+        let width = self.vocabulary.size as usize;
+        let mut answers: Vec<Result<Vec<f32>>> = Vec::with_capacity(batch.len());
+        let mut rows = Vec::new();
+        for (index, part) in batch.iter().enumerate() {
+            let admitted = self.admit(batch, index);
+            if admitted.is_ok() {
+                rows.extend(rows_of(part, index));
+            }
+            answers.push(admitted.map(|()| Vec::with_capacity(part.rows * width)));
+        }
+        for pass in rows.chunks(PASS_ROWS_MAX) {
+            match self.pass(pass) {
+                Ok(logits) => hand_out(pass, &logits, width, &mut answers),
+                Err(error) => {
+                    self.fail(batch, &mut answers, &error);
+                    break;
+                }
+            }
+        }
+        answers
+    }
+
+    fn truncate(&mut self, session: SessionId, len: usize) -> Result<()> {
+        self.caches.get_mut(session)?.truncate(len);
+        Ok(())
+    }
+
+    fn len(&self, session: SessionId) -> Result<usize> {
+        Ok(self.caches.get(session)?.len())
+    }
+
+    fn close(&mut self, session: SessionId) {
+        self.caches.close(session);
+    }
+}
+
+/// A row's queries, and the keys and values it sees.
+type Attended<'a> = (&'a [f32], &'a [f32], &'a [f32]);
+
+fn attend_rows(heads: Heads, work: &[Attended<'_>], mixed: &mut [f32]) {
+    let mut scores = Vec::new();
+    for ((query, keys, values), output) in work.iter().zip(mixed.chunks_exact_mut(heads.query_width())) {
+        heads.attend(query, keys, values, &mut scores, output);
+    }
+}
+
+fn feed_forward(layer: &Layer, input: &[f32]) -> Result<Vec<f32>> {
+    let mut gate = layer.gate.multiply(input)?;
+    silu_times(&mut gate, &layer.up.multiply(input)?);
+    layer.down.multiply(&gate)
+}
+
+fn add(hidden: &mut [f32], more: &[f32]) {
+    for (hidden, more) in hidden.iter_mut().zip(more) {
+        *hidden += more;
+    }
+}
+
+/// The rows of part `index` of a batch; the last `part.rows` are wanted.
+fn rows_of<'a>(part: &'a Extend<'a>, index: usize) -> impl Iterator<Item = Row> + 'a {
+    let first_wanted = part.tokens.len() - part.rows;
+    part.tokens.iter().enumerate().map(move |(i, &token)| Row {
+        session: part.session,
+        token,
+        position: part.keep + i,
+        wanted_by: (i >= first_wanted).then_some(index),
+    })
+}
+
+/// Appends the logits of a pass to the answers of the parts that want them.
+fn hand_out(pass: &[Row], logits: &[f32], width: usize, answers: &mut [Result<Vec<f32>>]) {
+    let wanted = pass.iter().filter_map(|row| row.wanted_by);
+    for (part, logits) in wanted.zip(logits.chunks_exact(width)) {
+        if let Ok(answer) = &mut answers[part] {
+            answer.extend_from_slice(logits);
+        }
+    }
+}
+
+fn check_vocabulary(path: &Path, config: &Config, vocabulary: Vocabulary) -> Result<()> {
+    if config.vocabulary == vocabulary.size as usize {
+        return Ok(());
+    }
+    let expected = format!("{} tokens", vocabulary.size);
+    Err(Error::value(path, "tensor token_embd.weight", expected, config.vocabulary))
+}

@@ -1,0 +1,212 @@
+//! A decoder with a key/value cache from an ONNX file, on tract; nothing else names it.
+//!
+//! Inputs and outputs are Hugging Face's: `input_ids` [1,S], optionally `attention_mask` [1,P+S] and
+//! `position_ids` [1,S], `past_key_values.N.key` and `.value` [1,H,P,D]; `logits` [1,S,V], `present.N.key` and
+//! `.value` [1,H,P+S,D], and optionally `attention` [1,S,P+S]: S new tokens after P others.
+//!
+//! tract's own concatenation copies the cache at every step. What it returns is kept as it is for the next
+//! step, so nothing is copied on top of that, except once after a rollback.
+
+mod signature;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use tract_onnx::Onnx;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModelExt};
+
+use crate::bundle::CacheShape;
+use crate::error::{Error, Result};
+use crate::guard::no_panic;
+use signature::{Input, Signature};
+pub use weights::Warning;
+
+const ENGINE: &str = "tract";
+
+/// A decoder ready to run; it holds no context of its own.
+pub(crate) struct Decoder {
+    path: PathBuf,
+    state: TypedSimpleState,
+    signature: Signature,
+    vocabulary: usize,
+}
+
+/// Keys and values of the tokens so far: two tensors per layer, [1,H,P,D], which may still hold more tokens
+/// that were rolled back.
+#[derive(Clone)]
+pub(crate) struct Past {
+    tensors: Vec<TValue>,
+    length: usize,
+}
+
+/// What one run gives.
+pub(crate) struct Step {
+    /// [S × V].
+    pub(crate) logits: Vec<f32>,
+    /// [S × (P+S)], if the model has it.
+    pub(crate) attention: Option<Vec<f32>>,
+    /// The past with the new tokens in it.
+    pub(crate) past: Past,
+}
+
+impl Decoder {
+    /// Loads a file whose vocabulary has `vocabulary` tokens and runs one token through it.
+    pub(crate) fn load(
+        path: &Path,
+        vocabulary: u32,
+        shape: Option<CacheShape>,
+    ) -> Result<(Self, Vec<Warning>)> {
+        let vocabulary = vocabulary as usize;
+        let format = |message| Error::format(path, "ONNX", message);
+        let read = || tract_onnx::onnx().proto_model_for_path(path).map_err(|e| format!("{e:#}"));
+        let proto = no_panic(read).map_err(format)?;
+        let signature = Signature::read(path, &proto, shape)?;
+        let warnings = weights::check(path, &proto)?;
+        let build = || build(path, &proto, &signature).map_err(|e| format!("{e:#}"));
+        let state = no_panic(build).map_err(format)?;
+        drop(proto);
+        let mut decoder = Self { path: path.into(), state, signature, vocabulary };
+        decoder.run(&[0], &decoder.nothing()?)?;
+        Ok((decoder, warnings))
+    }
+
+    /// The past of no token.
+    pub(crate) fn nothing(&self) -> Result<Past> {
+        let CacheShape { layers, kv_heads, head_dim } = self.signature.shape;
+        let empty = Tensor::zero::<f32>(&[1, kv_heads, 0, head_dim]).map_err(engine)?;
+        Ok(Past { tensors: vec![TValue::from(empty); 2 * layers], length: 0 })
+    }
+
+    /// Runs `tokens` after `past`.
+    pub(crate) fn run(&mut self, tokens: &[u32], past: &Past) -> Result<Step> {
+        let inputs = self.inputs(tokens, past).map_err(engine)?;
+        let state = &mut self.state;
+        let outputs = match no_panic(|| state.run(inputs).map_err(|e| format!("{e:#}"))) {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                self.state.reset_turn().map_err(engine)?;
+                return Err(Error::engine(ENGINE, error));
+            }
+        };
+        self.step(tokens.len(), past.length, outputs)
+    }
+
+    fn inputs(&self, tokens: &[u32], past: &Past) -> TractResult<TVec<TValue>> {
+        let (begin, end) = (past.length, past.length + tokens.len());
+        let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
+        let positions: Vec<i64> = (begin..end).map(|position| position as i64).collect();
+        let mut inputs = tvec!();
+        for (input, kind) in &self.signature.inputs {
+            inputs.push(match input {
+                Input::Ids => integers(&ids, *kind)?,
+                Input::Positions => integers(&positions, *kind)?,
+                Input::Mask => integers(&vec![1; end], *kind)?,
+                Input::Past(index) => past.tensor(*index)?,
+            });
+        }
+        Ok(inputs)
+    }
+
+    /// Checks the outputs' shapes and takes them apart.
+    fn step(&self, new: usize, past: usize, outputs: TVec<TValue>) -> Result<Step> {
+        let CacheShape { layers, kv_heads, head_dim } = self.signature.shape;
+        let all = past + new;
+        let names = &self.signature.outputs;
+        let (logits, rest) = outputs.split_first().ok_or_else(|| Error::engine(ENGINE, "no output"))?;
+        let logits = self.numbers("logits", logits, &[1, new, self.vocabulary])?;
+        for (name, present) in names.iter().skip(1).zip(&rest[..2 * layers]) {
+            self.numbers_view(name, present, &[1, kv_heads, all, head_dim])?;
+        }
+        let attention = rest.get(2 * layers);
+        let attention = attention.map(|a| self.numbers("attention", a, &[1, new, all])).transpose()?;
+        let past = Past { tensors: rest[..2 * layers].to_vec(), length: all };
+        Ok(Step { logits, attention, past })
+    }
+
+    fn numbers(&self, name: &str, tensor: &Tensor, shape: &[usize]) -> Result<Vec<f32>> {
+        let view = self.numbers_view(name, tensor, shape)?;
+        Ok(view.as_slice::<f32>().map_err(engine)?.to_vec())
+    }
+
+    fn numbers_view<'t>(
+        &self,
+        name: &str,
+        tensor: &'t Tensor,
+        shape: &[usize],
+    ) -> Result<tract_onnx::tract_core::internal::PlainView<'t>> {
+        if tensor.shape() != shape || tensor.datum_type() != f32::datum_type() {
+            let found = format!("{:?} of {:?}", tensor.datum_type(), tensor.shape());
+            return Err(Error::value(
+                &self.path,
+                format!("output {name}"),
+                format!("F32 of {shape:?}"),
+                found,
+            ));
+        }
+        tensor.try_as_plain_ram().map_err(engine)
+    }
+}
+
+impl Past {
+    /// The number of tokens.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Forgets all but the first `length` tokens.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
+    /// Tensor `index`, without what was rolled back.
+    fn tensor(&self, index: usize) -> TractResult<TValue> {
+        let tensor = &self.tensors[index];
+        if tensor.shape()[2] == self.length {
+            return Ok(tensor.clone());
+        }
+        if self.length == 0 {
+            // tract slices nothing to nothing only as an error.
+            let mut shape = tensor.shape().to_vec();
+            shape[2] = 0;
+            return Ok(Tensor::zero::<f32>(&shape)?.into());
+        }
+        Ok(tensor.slice(2, 0, self.length)?.into())
+    }
+}
+
+fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<TypedSimpleState> {
+    let framework: Onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let directory = path.parent().and_then(Path::to_str);
+    let parsed = framework.parse(proto, directory)?;
+    if let Some(name) = parsed.unresolved_inputs.first() {
+        return Err(TractError::msg(format!("nothing computes {name:?}")));
+    }
+    let mut model = parsed.model;
+    let outputs: Vec<OutletId> = signature.output_indices.iter().map(|index| model.outputs[*index]).collect();
+    model.select_output_outlets(&outputs)?;
+    let (new, past) = (model.symbols.sym("S").to_dim(), model.symbols.sym("P").to_dim());
+    let CacheShape { kv_heads, head_dim, .. } = signature.shape;
+    for (index, (input, kind)) in signature.inputs.iter().enumerate() {
+        let shape = match input {
+            Input::Ids | Input::Positions => tvec![1.to_dim(), new.clone()],
+            Input::Mask => tvec![1.to_dim(), past.clone() + new.clone()],
+            Input::Past(_) => tvec![1.to_dim(), kv_heads.to_dim(), past.clone(), head_dim.to_dim()],
+        };
+        model.set_input_fact(index, InferenceFact::dt_shape(*kind, shape))?;
+    }
+    for index in 0..outputs.len() {
+        model.set_output_fact(index, InferenceFact::default())?;
+    }
+    model.into_optimized()?.into_runnable()?.spawn()
+}
+
+fn integers(numbers: &[i64], kind: DatumType) -> TractResult<TValue> {
+    let tensor = Tensor::from_shape(&[1, numbers.len()], numbers)?;
+    Ok(tensor.cast_to_dt(kind)?.into_owned().into())
+}
+
+fn engine(error: TractError) -> Error {
+    Error::engine(ENGINE, format!("{error:#}"))
+}

@@ -1,0 +1,144 @@
+//! Which quantized weights tract runs well: 4 bits in blocks of 32 (`MatMulNBits`), and plain floats. What it
+//! can't run is refused by name; what it runs, but slowly or large, is a warning.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+
+use crate::error::{Error, Result};
+
+const ADVICE: &str = "quantize the matrices as MatMulNBits with 4 bits and blocks of 32";
+const ADVICE_EMBEDDING: &str = "store the embedding as floats, or as GatherBlockQuantized packed in uint8";
+
+/// A drafter's weights run, but not well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What was found, and in how many places.
+    pub what: String,
+    /// What it costs and what to do instead.
+    pub advice: &'static str,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.advice)
+    }
+}
+
+/// One kind of weights that is worth a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Slow {
+    Block(i64),
+    Ragged(i64),
+    Stored8Bit,
+    Dynamic8Bit,
+    Linear8Bit,
+}
+
+impl Slow {
+    fn warning(self, places: usize) -> Warning {
+        let (what, advice) = match self {
+            Self::Block(size) => (
+                format!("MatMulNBits in blocks of {size}"),
+                "these weights are expanded to floats, 8 times the memory: use blocks of 32",
+            ),
+            Self::Ragged(inner) => (
+                format!("MatMulNBits of inner size {inner}"),
+                "these weights are expanded to floats, 8 times the memory: use an inner size of whole blocks of 32",
+            ),
+            Self::Stored8Bit => (
+                "DequantizeLinear of 8-bit weights".into(),
+                "weights are dequantized at every token, about 40 times as slow as floats: use MatMulNBits with 4 bits",
+            ),
+            Self::Dynamic8Bit => (
+                "DynamicQuantizeLinear".into(),
+                "8-bit activations are about 50 times as slow as floats here: use MatMulNBits with 4 bits",
+            ),
+            Self::Linear8Bit => {
+                ("QLinearMatMul".into(), "8-bit products are slow here: use MatMulNBits with 4 bits")
+            }
+        };
+        Warning { what: format!("{what} ({places} places)"), advice }
+    }
+}
+
+/// Refuses weights that can't run, and lists those that run badly.
+pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<Vec<Warning>> {
+    let mut slow = BTreeMap::new();
+    if let Some(graph) = &proto.graph {
+        let stored = stored(graph);
+        for tensor in stored.values() {
+            check_tensor(path, tensor)?;
+        }
+        for node in &graph.node {
+            if let Some(kind) = check_node(path, node, &stored)? {
+                *slow.entry(kind).or_insert(0) += 1;
+            }
+        }
+    }
+    Ok(slow.into_iter().map(|(kind, places): (Slow, usize)| kind.warning(places)).collect())
+}
+
+/// Every stored tensor by name, those of `Constant` nodes too.
+fn stored(graph: &GraphProto) -> BTreeMap<&str, &TensorProto> {
+    let constants = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+        let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
+        Some((node.output.first()?.as_str(), tensor))
+    });
+    graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).chain(constants).collect()
+}
+
+fn check_tensor(path: &Path, tensor: &TensorProto) -> Result<()> {
+    // ONNX's element types from 21 on are narrower than a byte.
+    if tensor.data_type >= 21 {
+        let what = format!("tensor {} of a 4-bit element type", tensor.name);
+        return Err(Error::unsupported(path, what, ADVICE_EMBEDDING));
+    }
+    Ok(())
+}
+
+fn check_node(path: &Path, node: &NodeProto, stored: &BTreeMap<&str, &TensorProto>) -> Result<Option<Slow>> {
+    match node.op_type.as_str() {
+        "MatMulNBits" => check_n_bits(path, node),
+        "GatherBlockQuantized" => match integer(node, "bits").unwrap_or(4) {
+            4 => Ok(None),
+            bits => Err(refused(path, node, &format!("with {bits} bits"), ADVICE_EMBEDDING)),
+        },
+        "DequantizeLinear" => {
+            let data = node.input.first().and_then(|name| stored.get(name.as_str()));
+            // Only weights count: 2 and 3 are uint8 and int8, and a scalar is no weight.
+            let weights = data.is_some_and(|t| matches!(t.data_type, 2 | 3) && !t.dims.is_empty());
+            Ok(weights.then_some(Slow::Stored8Bit))
+        }
+        "DynamicQuantizeLinear" => Ok(Some(Slow::Dynamic8Bit)),
+        "QLinearMatMul" => Ok(Some(Slow::Linear8Bit)),
+        _ => Ok(None),
+    }
+}
+
+fn check_n_bits(path: &Path, node: &NodeProto) -> Result<Option<Slow>> {
+    let bits = integer(node, "bits").unwrap_or(4);
+    if bits != 4 {
+        return Err(refused(path, node, &format!("with {bits} bits"), ADVICE));
+    }
+    if node.input.get(4).is_some_and(|name| !name.is_empty()) {
+        return Err(refused(path, node, "with reordered groups (g_idx)", ADVICE));
+    }
+    let inner = integer(node, "K").unwrap_or(0);
+    match integer(node, "block_size") {
+        Some(32) if inner % 32 == 0 => Ok(None),
+        Some(32) => Ok(Some(Slow::Ragged(inner))),
+        Some(size) if size >= 16 => Ok(Some(Slow::Block(size))),
+        size => Err(refused(path, node, &format!("in blocks of {}", size.unwrap_or(0)), ADVICE)),
+    }
+}
+
+fn integer(node: &NodeProto, name: &str) -> Option<i64> {
+    node.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i)
+}
+
+fn refused(path: &Path, node: &NodeProto, how: &str, advice: &'static str) -> Error {
+    Error::unsupported(path, format!("{} {how} (node {})", node.op_type, node.name), advice)
+}

@@ -1,0 +1,95 @@
+//! What a target is to the rest: many sessions, extended together, each with its own context.
+
+use std::fmt;
+
+use crate::bundle::Vocabulary;
+use crate::error::{Error, Result};
+
+/// One context held by a [`Target`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub(crate) u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {}", self.0)
+    }
+}
+
+/// One session's part of a batch: keep the first `keep` tokens, append `tokens`, give the last `rows` rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Extend<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Tokens of its context to keep; the rest is rolled back first.
+    pub keep: usize,
+    /// Tokens to append.
+    pub tokens: &'a [u32],
+    /// How many of the last tokens' logits are wanted, at most `tokens.len()`.
+    pub rows: usize,
+}
+
+/// A causal language model that holds many contexts and extends several in one pass.
+///
+/// The logits of a position are a function of the tokens up to it: the same bits in every batch, chunk and
+/// order of rollbacks.
+pub trait Target: Send {
+    /// The tokens the model knows.
+    fn vocabulary(&self) -> Vocabulary;
+
+    /// The most tokens one session can hold.
+    fn context_max(&self) -> usize;
+
+    /// Opens an empty session.
+    fn open(&mut self) -> Result<SessionId>;
+
+    /// Extends each session of `batch` and returns its wanted rows, `[rows × vocabulary]`, in the order of the
+    /// batch. A part that can't be served is an error of its own, leaves its session unchanged and doesn't
+    /// touch the others. When the engine itself fails, every part fails and each session holds `keep` tokens.
+    fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<Result<Vec<f32>>>;
+
+    /// Keeps the first `len` tokens of a session; does nothing when it holds no more than that.
+    fn truncate(&mut self, session: SessionId, len: usize) -> Result<()>;
+
+    /// The number of tokens a session holds.
+    fn len(&self, session: SessionId) -> Result<usize>;
+
+    /// Whether a session holds no token.
+    fn is_empty(&self, session: SessionId) -> Result<bool> {
+        Ok(self.len(session)? == 0)
+    }
+
+    /// Closes a session and frees what it held; an unknown one is ignored.
+    fn close(&mut self, session: SessionId);
+}
+
+/// Checks part `index` of a batch against the length of its session.
+pub(crate) fn check_part(
+    batch: &[Extend<'_>],
+    index: usize,
+    length: usize,
+    context_max: usize,
+    vocabulary: u32,
+) -> Result<()> {
+    let part = &batch[index];
+    if batch[..index].iter().any(|earlier| earlier.session == part.session) {
+        return Err(Error::RepeatedSession(part.session));
+    }
+    if part.keep > length {
+        return Err(Error::Keep { keep: part.keep, length });
+    }
+    if part.rows > part.tokens.len() {
+        return Err(Error::Rows { rows: part.rows, tokens: part.tokens.len() });
+    }
+    check_tokens(part.tokens, part.keep, context_max, vocabulary)
+}
+
+/// Checks that `tokens` are in the vocabulary and fit after `length` others.
+pub(crate) fn check_tokens(tokens: &[u32], length: usize, context_max: usize, vocabulary: u32) -> Result<()> {
+    if let Some(&token) = tokens.iter().find(|token| **token >= vocabulary) {
+        return Err(Error::Token { token, vocabulary });
+    }
+    if tokens.len() > context_max.saturating_sub(length) {
+        return Err(Error::ContextFull { length, added: tokens.len(), max: context_max });
+    }
+    Ok(())
+}

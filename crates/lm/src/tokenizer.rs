@@ -1,0 +1,296 @@
+//! Text to tokens and back, on the `tokenizers` library; nothing else names it.
+//!
+//! A prompt's text can't become a control token: only the prompt form, which the model's directory gives, is
+//! encoded with them. The text is encoded on its own by a twin tokenizer that knows no added token, so
+//! `<|assistant|>` typed by a user is plain characters. No merge therefore crosses the border between form
+//! and text, and a tokenizer that begins every text with a space does so at that border as well.
+//!
+//! Decoding goes by bytes, because one character may be spread over several tokens.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokenizers::AddedVocabulary;
+
+use crate::error::{Error, Result};
+
+const PLACE: &str = "{prompt}";
+
+/// A model's tokenizer; a clone shares its tables.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Knows the added tokens: for prompt forms.
+    inner: tokenizers::Tokenizer,
+    /// Knows none: for users' text.
+    plain: tokenizers::Tokenizer,
+    control: BTreeSet<u32>,
+    added: BTreeSet<u32>,
+    spelling: Spelling,
+    size: u32,
+}
+
+/// How a token's string stands for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// Each character stands for a byte (GPT-2's table).
+    ByteLevel,
+    /// `▁` is a space; with `bytes`, `<0x0A>` is a byte; with `strip`, a text's first space is left out.
+    Metaspace { bytes: bool, strip: bool },
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json` whose decoder is byte-level or of the SentencePiece kind.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let load = || tokenizers::Tokenizer::from_bytes(&text).map_err(|e| e.to_string());
+        let inner = crate::guard::no_panic(load).map_err(|e| Error::format(path, "tokenizer.json", e))?;
+        let spelling = spelling(path, &inner)?;
+        let mut plain = inner.clone();
+        plain.with_added_vocabulary(AddedVocabulary::new());
+        let decoder = inner.get_added_tokens_decoder();
+        let control = decoder.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let added = decoder.keys().copied().collect();
+        let size = inner.get_vocab(true).values().max().map_or(0, |id| id.saturating_add(1));
+        Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, spelling, size }) })
+    }
+
+    /// One more than the highest id.
+    pub fn size(&self) -> u32 {
+        self.shared.size
+    }
+
+    /// The token's string as `tokenizer.json` spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.shared.inner.id_to_token(id)
+    }
+
+    /// The id of a token's string.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.shared.inner.token_to_id(token)
+    }
+
+    /// Whether `id` is a control token, which stands for no text.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.shared.control.contains(&id)
+    }
+
+    /// Whether the tokenizer itself puts `id` before every text.
+    pub(crate) fn begins_with(&self, id: u32) -> bool {
+        let empty = self.shared.inner.encode_fast("", true);
+        empty.is_ok_and(|encoding| encoding.get_ids().first() == Some(&id))
+    }
+
+    /// Tokens of `form` with `prompt` in the place of `{prompt}`.
+    ///
+    /// Control tokens written in the form become themselves; those written in the prompt stay text. `form` must
+    /// hold `{prompt}` exactly once, and every `<|…|>` in it must be a token.
+    pub fn encode_prompt(&self, form: &str, prompt: &str) -> Result<Vec<u32>> {
+        let (before, after) = self.split_form(form)?;
+        let mut tokens = encode(&self.shared.inner, before)?;
+        tokens.extend(self.encode_text(prompt)?);
+        tokens.extend(encode(&self.shared.inner, after)?);
+        Ok(tokens)
+    }
+
+    /// Tokens of plain text, never a control token.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        let tokens = encode(&self.shared.plain, text)?;
+        match tokens.iter().find(|id| self.is_control(**id)) {
+            Some(id) => Err(Error::PromptControl { token: self.token(*id).unwrap_or_default() }),
+            None => Ok(tokens),
+        }
+    }
+
+    fn split_form<'f>(&self, form: &'f str) -> Result<(&'f str, &'f str)> {
+        let wrong = |message: String| Error::Form { form: form.into(), message };
+        let split = form.split_once(PLACE).filter(|(_, after)| !after.contains(PLACE));
+        let (before, after) = split.ok_or_else(|| wrong(format!("expected {PLACE} exactly once")))?;
+        for name in control_names(before).chain(control_names(after)) {
+            if self.id(name).is_none() {
+                return Err(wrong(format!("{name:?} is no token of this tokenizer")));
+            }
+        }
+        Ok((before, after))
+    }
+
+    /// The text of `tokens`; control tokens stand for nothing, bytes that aren't UTF-8 for U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let mut stream = TextStream::new(self);
+        let mut text = String::new();
+        for token in tokens {
+            text.push_str(&stream.push(*token));
+        }
+        text.push_str(&stream.finish());
+        text
+    }
+
+    /// The bytes a token stands for: none for a control token or an unknown id.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        match self.token(id) {
+            Some(token) if !self.is_control(id) => self.bytes_of(id, &token),
+            _ => Vec::new(),
+        }
+    }
+
+    fn bytes_of(&self, id: u32, token: &str) -> Vec<u8> {
+        let literal = || token.as_bytes().to_vec();
+        match self.shared.spelling {
+            _ if self.shared.added.contains(&id) => literal(),
+            Spelling::ByteLevel => {
+                let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
+                bytes.unwrap_or_else(literal)
+            }
+            Spelling::Metaspace { bytes, .. } => match named_byte(token) {
+                Some(byte) if bytes => vec![byte],
+                _ => token.replace('▁', " ").into_bytes(),
+            },
+        }
+    }
+}
+
+/// Gives text as its tokens arrive, holding back a character until all of its bytes are there.
+#[derive(Clone, Debug)]
+pub struct TextStream {
+    tokenizer: Tokenizer,
+    held: Vec<u8>,
+    begun: bool,
+}
+
+impl TextStream {
+    /// A stream at the beginning of a text.
+    pub fn new(tokenizer: &Tokenizer) -> Self {
+        Self { tokenizer: tokenizer.clone(), held: Vec::new(), begun: false }
+    }
+
+    /// Adds a token and returns the text that is complete with it.
+    pub fn push(&mut self, token: u32) -> String {
+        let bytes = self.tokenizer.token_bytes(token);
+        let strip = matches!(self.tokenizer.shared.spelling, Spelling::Metaspace { strip: true, .. });
+        let skip = usize::from(strip && !self.begun && bytes.first() == Some(&b' '));
+        self.begun |= !bytes.is_empty();
+        self.held.extend_from_slice(&bytes[skip..]);
+        self.take_complete()
+    }
+
+    /// Ends the text: what is still held back, as U+FFFD.
+    pub fn finish(&mut self) -> String {
+        self.begun = false;
+        String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
+    }
+
+    fn take_complete(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            match std::str::from_utf8(&self.held) {
+                Ok(rest) => {
+                    text.push_str(rest);
+                    self.held.clear();
+                    return text;
+                }
+                Err(error) => {
+                    let valid = error.valid_up_to();
+                    text.push_str(&String::from_utf8_lossy(&self.held[..valid]));
+                    let Some(wrong) = error.error_len() else {
+                        self.held.drain(..valid);
+                        return text;
+                    };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    self.held.drain(..valid + wrong);
+                }
+            }
+        }
+    }
+}
+
+fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let encoding = tokenizer.encode_fast(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+    Ok(encoding.get_ids().to_vec())
+}
+
+/// Every `<|…|>` in a text.
+fn control_names(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("<|").filter_map(|(start, _)| {
+        let length = text[start..].find("|>")?;
+        Some(&text[start..start + length + 2])
+    })
+}
+
+fn spelling(path: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<Spelling> {
+    let decoder =
+        serde_json::to_value(tokenizer.get_decoder()).map_err(|e| Error::Tokenizer(e.to_string()))?;
+    let steps = match decoder.get("decoders").and_then(|steps| steps.as_array()) {
+        Some(steps) => steps.clone(),
+        None => vec![decoder],
+    };
+    let kind = |step: &serde_json::Value| step["type"].as_str().unwrap_or("none").to_string();
+    let kinds: Vec<String> = steps.iter().map(kind).collect();
+    let has = |name: &str| kinds.iter().position(|kind| kind == name).map(|at| &steps[at]);
+    if has("ByteLevel").is_some() {
+        return Ok(Spelling::ByteLevel);
+    }
+    let bytes = has("ByteFallback").is_some();
+    if let Some(metaspace) = has("Metaspace") {
+        return Ok(Spelling::Metaspace { bytes, strip: metaspace["prepend_scheme"] != "never" });
+    }
+    if has("Replace").is_some_and(|step| step["pattern"]["String"] == "▁" && step["content"] == " ") {
+        return Ok(Spelling::Metaspace { bytes, strip: has("Strip").is_some_and(|step| step["start"] == 1) });
+    }
+    Err(Error::value(path, "decoder", "ByteLevel, Metaspace or Replace ▁", kinds.join(", ")))
+}
+
+/// The byte that GPT-2's table spells with `c`: printable bytes are themselves, the rest follow from U+0100 on.
+fn byte_of_char(c: char) -> Option<u8> {
+    let code = u32::from(c);
+    if let Ok(byte) = u8::try_from(code) {
+        return is_printable(byte).then_some(byte);
+    }
+    let index = usize::try_from(code.checked_sub(0x100)?).ok()?;
+    (0..=u8::MAX).filter(|byte| !is_printable(*byte)).nth(index)
+}
+
+fn is_printable(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
+}
+
+/// The byte of a token like `<0x0A>`.
+fn named_byte(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_table_is_a_bijection() {
+        let spelled = (0..0x200).filter_map(char::from_u32).filter_map(byte_of_char);
+        let bytes: BTreeSet<u8> = spelled.clone().collect();
+        assert_eq!(spelled.count(), 256);
+        assert_eq!(bytes.len(), 256);
+        assert_eq!(byte_of_char('Ġ'), Some(b' '));
+        assert_eq!(byte_of_char('Ċ'), Some(b'\n'));
+    }
+
+    #[test]
+    fn named_bytes() {
+        assert_eq!(named_byte("<0x0A>"), Some(10));
+        assert_eq!(named_byte("<0x0A0>"), None);
+        assert_eq!(named_byte("0A"), None);
+    }
+
+    #[test]
+    fn control_names_are_found() {
+        assert_eq!(control_names("<|bos|>a<|user|>").collect::<Vec<_>>(), ["<|bos|>", "<|user|>"]);
+        assert_eq!(control_names("a <| b").count(), 0);
+    }
+}

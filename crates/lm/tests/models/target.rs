@@ -1,0 +1,279 @@
+//! The target's promise: the same tokens give the same bits, however they are batched, cut or rolled back.
+
+use std::collections::BTreeMap;
+
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::gguf_file::Value;
+use dunlin_lm::{Error, Extend, LlamaTarget, ModelDir, SessionId, Target};
+
+use crate::files::{Random, Tiny, demo, open};
+
+fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|number| number.to_bits()).collect()
+}
+
+fn extend(target: &mut dyn Target, session: SessionId, keep: usize, tokens: &[u32]) -> Vec<f32> {
+    let batch = [Extend { session, keep, tokens, rows: tokens.len() }];
+    target.extend(&batch).pop().unwrap().unwrap()
+}
+
+/// Logits after each token, one token at a time in a session of its own.
+fn one_by_one(target: &mut LlamaTarget, tokens: &[u32]) -> Vec<Vec<u32>> {
+    let session = target.open().unwrap();
+    let rows = (0..tokens.len()).map(|i| bits(&extend(target, session, i, &tokens[i..=i]))).collect();
+    target.close(session);
+    rows
+}
+
+/// One session of the random test: what it holds, and the bits of every row it was ever given.
+struct Walk {
+    session: SessionId,
+    tokens: Vec<u32>,
+}
+
+/// Extends random subsets of sessions by random amounts after random rollbacks, and compares each row with the
+/// row of the same tokens decoded one by one.
+fn ragged_batches_are_exact(target: &mut LlamaTarget, seed: u64, vocabulary: usize, rounds: usize) {
+    let random = &mut Random(seed);
+    let mut walks: Vec<Walk> =
+        (0..5).map(|_| Walk { session: target.open().unwrap(), tokens: vec![] }).collect();
+    let mut given: BTreeMap<Vec<u32>, Vec<u32>> = BTreeMap::new();
+    for round in 0..rounds {
+        let mut parts = Vec::new();
+        for walk in &mut walks {
+            if random.below(4) == 0 {
+                continue;
+            }
+            let keep = walk.tokens.len() - random.below(walk.tokens.len().min(6) + 1);
+            let count = [1, 1, 2, 3, 4, 5, 8, 17][random.below(8)];
+            let new = random.tokens(count, vocabulary);
+            walk.tokens.truncate(keep);
+            walk.tokens.extend(&new);
+            parts.push((walk.session, keep, new, random.below(count + 1), walk.tokens.clone()));
+        }
+        let batch: Vec<Extend<'_>> = parts
+            .iter()
+            .map(|(session, keep, tokens, rows, _)| Extend {
+                session: *session,
+                keep: *keep,
+                tokens,
+                rows: *rows,
+            })
+            .collect();
+        for (answer, (_, _, _, rows, held)) in target.extend(&batch).into_iter().zip(&parts) {
+            let answer = answer.unwrap();
+            assert_eq!(answer.len(), rows * vocabulary, "seed {seed} round {round}");
+            for (row, logits) in answer.chunks(vocabulary).enumerate() {
+                let context = held[..held.len() - rows + row + 1].to_vec();
+                given.insert(context, bits(logits));
+            }
+        }
+    }
+    for walk in &walks {
+        for (length, row) in one_by_one(target, &walk.tokens).into_iter().enumerate() {
+            if let Some(batched) = given.get(&walk.tokens[..=length]) {
+                assert_eq!(batched, &row, "seed {seed}, row {length}");
+                given.remove(&walk.tokens[..=length]);
+            }
+        }
+    }
+}
+
+#[test]
+fn random_ragged_batches_have_the_bits_of_single_tokens() {
+    let kinds = [
+        GgmlDType::Q8_0,
+        GgmlDType::Q4_0,
+        GgmlDType::Q4K,
+        GgmlDType::Q6K,
+        GgmlDType::F32,
+        GgmlDType::F16,
+        GgmlDType::BF16,
+    ];
+    for kind in kinds {
+        let model = open(&Tiny { context: 256, ..Tiny::new(kind) });
+        let mut target = model.target();
+        for seed in 0..2 {
+            ragged_batches_are_exact(&mut target, seed, 96, 8);
+        }
+    }
+}
+
+/// Shapes that candle's fast kernels don't take: inner sizes that are no multiple of 256, odd output rows.
+#[test]
+fn odd_shapes_have_the_bits_of_single_tokens() {
+    let narrow = Tiny { hidden: 96, inner: 160, head_dim: 24, vocabulary: 67, ..Tiny::new(GgmlDType::Q8_0) };
+    for kind in [GgmlDType::Q8_0, GgmlDType::Q4_0, GgmlDType::F32] {
+        let model = open(&Tiny { kind, ..narrow.clone() });
+        ragged_batches_are_exact(&mut model.target(), 5, 67, 8);
+    }
+}
+
+#[test]
+fn the_demo_target_is_exact() {
+    let dir = ModelDir::open(demo("target")).unwrap();
+    let mut target = LlamaTarget::load(&dir, usize::MAX).unwrap();
+    ragged_batches_are_exact(&mut target, 9, dir.vocabulary.size as usize, 6);
+}
+
+#[test]
+fn a_long_prompt_has_the_bits_of_single_tokens() {
+    let model = open(&Tiny { context: 320, ..Tiny::new(GgmlDType::Q8_0) });
+    let mut target = model.target();
+    // More rows than one pass takes.
+    let tokens = Random(1).tokens(280, 96);
+    let session = target.open().unwrap();
+    let chunk = extend(&mut target, session, 0, &tokens);
+    for (row, single) in one_by_one(&mut target, &tokens).iter().enumerate() {
+        assert_eq!(&bits(&chunk[row * 96..(row + 1) * 96]), single, "row {row}");
+    }
+}
+
+#[test]
+fn a_rollback_leaves_no_trace() {
+    let model = open(&Tiny::new(GgmlDType::Q4K));
+    let mut target = model.target();
+    let (a, b) = (target.open().unwrap(), target.open().unwrap());
+    let fresh = extend(&mut target, a, 0, &[1, 2, 3, 4, 5]);
+    extend(&mut target, b, 0, &[1, 2, 3, 60, 61, 62, 63, 64]);
+    target.truncate(b, 3).unwrap();
+    assert_eq!(target.len(b).unwrap(), 3);
+    assert_eq!(bits(&extend(&mut target, b, 3, &[4, 5])), bits(&fresh[3 * 96..]));
+    assert_eq!(target.len(b).unwrap(), 5);
+}
+
+#[test]
+fn a_bad_part_fails_alone() {
+    let model = open(&Tiny::new(GgmlDType::F32));
+    let mut target = model.target();
+    let sessions: Vec<SessionId> = (0..7).map(|_| target.open().unwrap()).collect();
+    target.close(sessions[6]);
+    let long = vec![1; 129];
+    let part = |session: usize, keep, tokens, rows| Extend { session: sessions[session], keep, tokens, rows };
+    let batch = [
+        part(0, 0, &[1, 2][..], 2),
+        part(0, 0, &[1], 1),
+        part(1, 1, &[1], 1),
+        part(2, 0, &[96], 1),
+        part(3, 0, &long, 1),
+        part(4, 0, &[1], 2),
+        part(6, 0, &[1], 1),
+        part(5, 0, &[1, 2], 1),
+    ];
+    let answers = target.extend(&batch);
+    assert!(matches!(answers[1], Err(Error::RepeatedSession(_))));
+    assert!(matches!(answers[2], Err(Error::Keep { keep: 1, length: 0 })));
+    assert!(matches!(answers[3], Err(Error::Token { token: 96, vocabulary: 96 })));
+    assert!(matches!(answers[4], Err(Error::ContextFull { length: 0, added: 129, max: 128 })));
+    assert!(matches!(answers[5], Err(Error::Rows { rows: 2, tokens: 1 })));
+    assert!(matches!(answers[6], Err(Error::UnknownSession(_))));
+    let both = answers[0].as_ref().unwrap();
+    assert_eq!(bits(&both[96..]), bits(answers[7].as_ref().unwrap()));
+    assert_eq!(target.len(sessions[2]).unwrap(), 0);
+}
+
+#[test]
+fn the_cache_has_a_budget() {
+    let tiny = Tiny::new(GgmlDType::F32);
+    let model = open(&tiny);
+    // 64 positions of 2 layers × 2 × 128 numbers of 4 bytes.
+    let step = 64 * 2 * 2 * 128 * 4;
+    let mut target = LlamaTarget::load(&model.dir, 2 * step).unwrap();
+    let (a, b) = (target.open().unwrap(), target.open().unwrap());
+    let tokens = vec![1; 65];
+    extend(&mut target, a, 0, &tokens);
+    let batch = [Extend { session: b, keep: 0, tokens: &[1], rows: 1 }];
+    let refused = target.extend(&batch).pop().unwrap().unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "cache full: {step} bytes more than the {} in use exceed the budget of {} bytes",
+            2 * step,
+            2 * step
+        )
+    );
+    target.close(a);
+    extend(&mut target, b, 0, &[1]);
+}
+
+/// The error of loading a file.
+fn refusal(tiny: &Tiny) -> String {
+    LlamaTarget::load(&open(tiny).dir, usize::MAX).unwrap_err().to_string()
+}
+
+fn with(key: &str, value: Value) -> Tiny {
+    Tiny { metadata: vec![(key.into(), value)], ..Tiny::new(GgmlDType::F32) }
+}
+
+#[test]
+fn what_is_no_plain_llama_is_refused_by_name() {
+    let refused = |tiny: Tiny, parts: &[&str]| {
+        let message = refusal(&tiny);
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    let plain = Tiny::new(GgmlDType::F32);
+    refused(with("llama.rope.scaling.type", Value::String("yarn".into())), &["yarn", "not supported"]);
+    refused(
+        with("llama.attention.head_count_kv", Value::U32(3)),
+        &["head_count_kv", "a divisor of 4", "found 3"],
+    );
+    refused(with("llama.attention.head_count", Value::U32(0)), &["head_count", "found 0"]);
+    refused(
+        with("llama.attention.head_count", Value::String("x".into())),
+        &["head_count", "an unsigned integer"],
+    );
+    refused(with("llama.attention.value_length", Value::U32(32)), &["value_length", "64", "found 32"]);
+    refused(with("llama.rope.dimension_count", Value::U32(66)), &["dimension_count", "found 66"]);
+    refused(with("llama.rope.freq_base", Value::F32(-1.0)), &["freq_base", "above 0", "-1"]);
+    refused(
+        with("llama.embedding_length", Value::U32(128)),
+        &["tensor token_embd.weight", "[96, 128]", "[96, 256]"],
+    );
+    refused(with("llama.block_count", Value::U32(3)), &["tensor blk.2.", "found nothing"]);
+    refused(with("llama.block_count", Value::U32(1)), &["tensor blk.1.", "not supported"]);
+    refused(
+        Tiny { without: Some("blk.1.attn_q.weight"), ..plain.clone() },
+        &["blk.1.attn_q.weight", "nothing"],
+    );
+    refused(Tiny { extra: Some("blk.0.attn_q.bias"), ..plain.clone() }, &["blk.0.attn_q.bias", "biases"]);
+    refused(Tiny { frequency_factors: Some(vec![0.0; 32]), ..plain }, &["rope_freqs.weight", "above 0"]);
+}
+
+#[test]
+fn another_architecture_is_refused_by_name() {
+    let tiny = Tiny {
+        metadata: vec![
+            ("general.architecture".into(), Value::String("qwen2".into())),
+            ("qwen2.context_length".into(), Value::U32(64)),
+        ],
+        ..Tiny::new(GgmlDType::F32)
+    };
+    let refused = refusal(&tiny);
+    assert!(refused.contains("architecture \"qwen2\" is not supported"), "{refused}");
+}
+
+#[test]
+fn spoilt_files_are_errors() {
+    let model = open(&Tiny::new(GgmlDType::Q8_0));
+    let path = model.folder.path().join("model.gguf");
+    let whole = std::fs::read(&path).unwrap();
+    let header = whole.windows(11).rposition(|w| w == b"output_norm").unwrap();
+    let random = &mut Random(2);
+    let cuts = (0..40).map(|i| whole[..random.below(if i < 20 { header } else { whole.len() })].to_vec());
+    for cut in cuts {
+        std::fs::write(&path, &cut).unwrap();
+        assert!(LlamaTarget::load(&model.dir, usize::MAX).is_err(), "cut at {}", cut.len());
+    }
+    for _ in 0..200 {
+        let mut spoilt = whole.clone();
+        for _ in 0..4 {
+            spoilt[random.below(header + 64)] = random.below(256) as u8;
+        }
+        std::fs::write(&path, &spoilt).unwrap();
+        // Whatever it becomes, it is a model or an error.
+        let _ = LlamaTarget::load(&model.dir, usize::MAX);
+    }
+    std::fs::write(&path, b"garbage").unwrap();
+    let refused = LlamaTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
+    assert!(refused.contains("not a usable GGUF file"), "{refused}");
+}
