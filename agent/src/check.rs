@@ -1,0 +1,206 @@
+//! `check`: looks at everything a reply needs, and says in plain words what is missing and what to do.
+
+use crate::cli::{DONE, FAILED, USAGE};
+use crate::config::Settings;
+use crate::drafter::Worker;
+use crate::link::{Link, LinkConfig, LinkEvent};
+use crate::screen::{Abilities, Colour};
+use crate::terminal::{ColourChoice, abilities};
+use crate::turn::described;
+use crate::{random, setup};
+use anyhow::{Context, Result};
+use dunlin_hlm::device::{DraftJob, JobId};
+use dunlin_lm::ModelDir;
+use dunlin_wire::{Liveness, VerifierId, VerifierPresence, Vocabulary};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+use tokio::time::{Instant, timeout_at};
+
+/// How long the broker may take.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long the verifiers' presence may take.
+const PRESENCE_TIMEOUT: Duration = Duration::from_secs(2);
+/// 2025-01-01: a clock before it was never set.
+const CLOCK_MIN: Duration = Duration::from_secs(1_735_689_600);
+
+/// Writes findings, and remembers whether one was bad.
+struct Findings {
+    abilities: Abilities,
+    bad: bool,
+}
+
+impl Findings {
+    fn good(&self, text: &str) -> Result<()> {
+        self.line("✓", Colour::Green, text)
+    }
+
+    fn bad(&mut self, text: &str, advice: &str) -> Result<()> {
+        self.bad = true;
+        self.line("✗", Colour::Red, text)?;
+        writeln!(io::stdout(), "  → {advice}").context("standard output")
+    }
+
+    fn line(&self, mark: &str, colour: Colour, text: &str) -> Result<()> {
+        let (begin, end) = match self.abilities.colour {
+            true => (colour.begin(), Colour::Plain.begin()),
+            false => ("", ""),
+        };
+        writeln!(io::stdout(), "{begin}{mark}{end} {text}").context("standard output")
+    }
+}
+
+/// Checks everything; returns the exit code.
+///
+/// # Errors
+/// Standard output can't be written to.
+pub async fn check(settings: Result<Settings>, choice: ColourChoice) -> Result<u8> {
+    let mut findings = Findings { abilities: abilities(choice, &io::stdout()), bad: false };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            findings
+                .bad(&format!("configuration: {error:#}"), "correct it; docs/agent.md lists every key")?;
+            return Ok(USAGE);
+        }
+    };
+    let board = settings.board.as_ref().map_or("none named", |board| board.name.as_str());
+    let policy = settings.policy.name();
+    findings.good(&format!("configuration: device {}, board {board}, policy {policy}", settings.device))?;
+    clock(&mut findings)?;
+    let vocabulary = model(&settings, &mut findings).await?;
+    broker(&settings, vocabulary.as_ref(), &mut findings).await?;
+    Ok(if findings.bad { FAILED } else { DONE })
+}
+
+fn clock(findings: &mut Findings) -> Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    if now < CLOCK_MIN {
+        return findings.bad(
+            "clock: it stands before 2025",
+            "set it, or let systemd-timesyncd or chrony do so: this device's presence is told apart by it",
+        );
+    }
+    findings.good("clock: set")
+}
+
+async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vocabulary>> {
+    match run_model(settings).await {
+        Err(error) => {
+            findings.bad(&format!("model: {error:#}"), "name a drafter's directory with --model DIR")?;
+            Ok(None)
+        }
+        Ok((name, context, step, vocabulary)) => {
+            let step = step.as_secs_f64() * 1e3;
+            let text = described(&vocabulary);
+            findings
+                .good(&format!("model: {name}, context of {context} tokens, {step:.1} ms a token, {text}"))?;
+            Ok(Some(vocabulary))
+        }
+    }
+}
+
+/// Loads the drafter and lets it take a step behind its prompt form.
+async fn run_model(settings: &Settings) -> Result<(String, usize, Duration, Vocabulary)> {
+    let model = ModelDir::open(settings.model()?)?;
+    let mut worker = setup::worker(&model).await?;
+    let tokens = model.first_turn("Hello")?;
+    step(&mut worker, 0, tokens.clone()).await?;
+    let took = step(&mut worker, tokens.len(), tokens[..1].to_vec()).await?;
+    let context = settings.context_tokens_max(worker.described().context_max);
+    Ok((model.name, context, took, setup::on_wire(&model.vocabulary)))
+}
+
+async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Duration> {
+    worker.run(0, DraftJob { id: JobId(0), keep, tokens })?;
+    let done = worker.next().await?;
+    done.last_row()?;
+    Ok(Duration::from_micros(done.took.0))
+}
+
+async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<()> {
+    // A client id of its own: an agent that runs under the device's keeps its connection.
+    let client_id = format!("{}-check-{:04x}", settings.device, random::number()? & 0xffff);
+    let mut link = Link::start(LinkConfig { client_id, announce: false, ..settings.link() });
+    let connected = connect(&mut link).await;
+    match connected {
+        Err(reason) => {
+            let advice = format!("start the broker at {}, or name another with --broker", settings.broker);
+            findings.bad(&format!("broker: {reason}"), &advice)?;
+        }
+        Ok(()) => {
+            findings.good(&format!("broker: connected to {}", settings.broker))?;
+            let seen = presences(&mut link, own).await;
+            verifiers(&seen, own, findings)?;
+        }
+    }
+    link.close().await;
+    Ok(())
+}
+
+async fn connect(link: &mut Link) -> Result<(), String> {
+    let deadline = Instant::now() + BROKER_TIMEOUT;
+    match timeout_at(deadline, link.next()).await {
+        Ok(LinkEvent::Down(loss)) => Err(loss.reason),
+        Ok(_) if link.is_up() => Ok(()),
+        Ok(_) | Err(_) => Err(format!("no answer within {BROKER_TIMEOUT:?}")),
+    }
+}
+
+type Presences = BTreeMap<VerifierId, VerifierPresence>;
+
+/// The verifiers that say they are there, until one that suits is seen or time is up.
+async fn presences(link: &mut Link, own: Option<&Vocabulary>) -> Presences {
+    let mut seen = Presences::new();
+    let deadline = Instant::now() + PRESENCE_TIMEOUT;
+    while let Ok(event) = timeout_at(deadline, link.next()).await {
+        let LinkEvent::Presence(verifier, bytes) = event else { continue };
+        match VerifierPresence::decode(&bytes) {
+            Ok(presence) => seen.insert(verifier, presence),
+            Err(_) => seen.remove(&verifier),
+        };
+        if seen.values().any(|presence| suits(presence, own)) {
+            break;
+        }
+    }
+    seen
+}
+
+fn suits(presence: &VerifierPresence, own: Option<&Vocabulary>) -> bool {
+    let speaks = own.is_none_or(|own| *own == presence.vocabulary);
+    presence.liveness == Liveness::Here && !presence.draining && speaks
+}
+
+fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<()> {
+    if seen.is_empty() {
+        return findings.bad(
+            "verifier: none has announced itself",
+            "start dunlin-verifier at this broker; if it runs, the access list may hide dl1/v/+/st from this device",
+        );
+    }
+    if let Some((name, presence)) = seen.iter().find(|(_, presence)| suits(presence, own)) {
+        let VerifierPresence { model, slots_free, .. } = presence;
+        return findings.good(&format!("verifier: {name} with {model}, {slots_free} slots free"));
+    }
+    for (name, presence) in seen {
+        let (what, advice) = unsuited(presence, own);
+        findings.bad(&format!("verifier: {name} {what}"), advice)?;
+    }
+    Ok(())
+}
+
+fn unsuited(presence: &VerifierPresence, own: Option<&Vocabulary>) -> (String, &'static str) {
+    match presence.liveness {
+        Liveness::Left => ("has left".into(), "start it again"),
+        Liveness::Lost => ("lost its connection".into(), "see whether it runs and reaches the broker"),
+        Liveness::Here if presence.draining => {
+            ("is going away".into(), "start another, or wait for its successor")
+        }
+        Liveness::Here => {
+            let own = own.map_or("unknown".into(), described);
+            let target = described(&presence.vocabulary);
+            let what = format!("speaks another vocabulary: {target}; the drafter's is {own}");
+            (what, "use a drafter and a target of one pair")
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Clients of `serve`: where the events of their prompts go, as JSON lines.
+
+use crate::output::{Notice, Output};
+use crate::report::{self, Report};
+use crate::screen::{Abilities, Colour};
+use crate::terminal::Terminal;
+use crate::turn::Turn;
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{Commit, Origin, SayError};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_lm::{ModelDir, TextStream};
+use dunlin_wire::Vocabulary;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use tokio::sync::mpsc;
+
+/// One line of the answer to a prompt.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line<'a> {
+    /// A token was committed; its text is empty until a character is complete.
+    Token { text: &'a str, token: TokenId, origin: &'static str },
+    /// Something worth knowing.
+    Notice { text: &'a str },
+    /// The reply ended.
+    Finished {
+        #[serde(flatten)]
+        report: &'a Report,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        problem: Option<&'a str>,
+    },
+    /// The prompt was not taken.
+    Error { text: &'a str },
+}
+
+/// Who sent a prompt.
+#[derive(Clone, Debug)]
+pub(crate) enum Client {
+    /// A person at standard input; only errors go this way.
+    Terminal,
+    /// A program at standard input.
+    StandardOutput,
+    /// A program at the socket.
+    Socket(mpsc::Sender<String>),
+}
+
+impl Client {
+    /// Says why a line was not taken.
+    pub(crate) fn error(&self, text: &str) {
+        match self {
+            Self::Terminal => report::line(Abilities { colour: false, cursor: false }, Colour::Red, text),
+            _ => self.line(&Line::Error { text }),
+        }
+    }
+
+    /// Whether it can still be reached.
+    fn is_there(&self) -> bool {
+        !matches!(self, Self::Socket(lines) if lines.is_closed())
+    }
+
+    fn line(&self, line: &Line<'_>) {
+        let text = serde_json::to_string(line).expect("a line has only strings and numbers");
+        match self {
+            Self::Terminal => {}
+            // Standard output that is gone has no reader.
+            Self::StandardOutput => drop(writeln!(io::stdout(), "{text}")),
+            Self::Socket(lines) => {
+                if lines.try_send(text).is_err() {
+                    tracing::debug!("a client does not read its answer");
+                }
+            }
+        }
+    }
+}
+
+/// The loop's end of the desk: whose prompt comes next, and where to say that it was answered.
+pub(crate) struct Front {
+    pub(crate) next: mpsc::Receiver<(String, Client)>,
+    pub(crate) answer: mpsc::Sender<bool>,
+}
+
+impl Front {
+    fn answered(&self, taken: bool) -> ControlFlow<()> {
+        // A desk that is gone has no further prompt.
+        let _ = self.answer.try_send(taken);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Answers each prompt to who sent it.
+pub(crate) struct ClientOutput {
+    front: Front,
+    model: ModelDir,
+    vocabulary: Vocabulary,
+    policy: &'static str,
+    sampling: Sampling,
+    stream: TextStream,
+    current: Option<(String, Client)>,
+}
+
+impl ClientOutput {
+    pub(crate) fn new(
+        front: Front,
+        model: &ModelDir,
+        vocabulary: Vocabulary,
+        policy: &'static str,
+        sampling: Sampling,
+    ) -> Self {
+        let stream = TextStream::new(&model.tokenizer);
+        Self { front, model: model.clone(), vocabulary, policy, sampling, stream, current: None }
+    }
+
+    fn line(&self, line: &Line<'_>) {
+        if let Some((_, client)) = &self.current {
+            client.line(line);
+        }
+    }
+}
+
+impl Output for ClientOutput {
+    fn begin(&mut self) {
+        self.current = self.front.next.try_recv().ok();
+        self.stream = TextStream::new(&self.model.tokenizer);
+    }
+
+    fn committed(&mut self, commit: &Commit) {
+        let text = self.stream.push(commit.token);
+        let origin = match commit.origin {
+            Origin::Accepted => "accepted",
+            Origin::Target => "target",
+            Origin::Unverified => "unverified",
+        };
+        self.line(&Line::Token { text: &text, token: commit.token, origin });
+    }
+
+    fn provisional(&mut self, _tokens: &[TokenId]) {}
+
+    fn notice(&mut self, notice: &Notice) {
+        self.line(&Line::Notice { text: &notice.to_string() });
+    }
+
+    fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
+        self.line(&Line::Error { text: &rejection(error) });
+        self.current = None;
+        self.front.answered(false)
+    }
+
+    fn finished(&mut self, turn: &Turn) -> ControlFlow<()> {
+        if let Some((prompt, client)) = self.current.take() {
+            let text = self.model.tokenizer.decode(&turn.tokens);
+            let report = Report::new(turn, &prompt, text, self.policy, &self.sampling);
+            let problem = turn.ending.problem(&self.vocabulary);
+            client.line(&Line::Finished { report: &report, problem: problem.as_deref() });
+        }
+        self.front.answered(true)
+    }
+
+    fn wanted(&self) -> bool {
+        self.current.as_ref().is_none_or(|(_, client)| client.is_there())
+    }
+}
+
+fn rejection(error: &SayError) -> String {
+    match error {
+        SayError::TooLong { .. } => format!("{error}: send it with \"new_session\": true"),
+        error => error.to_string(),
+    }
+}
+
+/// A person's terminal, whose prompts go over the desk as well.
+pub(crate) struct Attended {
+    terminal: Terminal,
+    front: Front,
+}
+
+impl Attended {
+    pub(crate) fn new(terminal: Terminal, front: Front) -> Self {
+        Self { terminal, front }
+    }
+}
+
+impl Output for Attended {
+    fn begin(&mut self) {
+        // Whose prompt it is makes no difference here; the place in the channel does.
+        let _ = self.front.next.try_recv();
+    }
+
+    fn committed(&mut self, commit: &Commit) {
+        self.terminal.committed(commit);
+    }
+
+    fn provisional(&mut self, tokens: &[TokenId]) {
+        self.terminal.provisional(tokens);
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        self.terminal.notice(notice);
+    }
+
+    fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
+        let _ = self.terminal.rejected(error);
+        self.front.answered(false)
+    }
+
+    fn finished(&mut self, turn: &Turn) -> ControlFlow<()> {
+        let _ = self.terminal.finished(turn);
+        self.front.answered(true)
+    }
+}

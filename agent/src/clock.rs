@@ -1,0 +1,26 @@
+//! The process's monotonic clock in the machines' microseconds.
+
+use dunlin_hlm::time::Instant;
+use std::time::Duration;
+
+/// Counts from when it was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(tokio::time::Instant);
+
+impl Clock {
+    /// A clock at zero.
+    pub fn start() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    /// The time since the start.
+    pub fn now(&self) -> Instant {
+        Instant(u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// When `at` is on the runtime's clock; a year ahead stands for never.
+    pub fn deadline(&self, at: Option<Instant>) -> tokio::time::Instant {
+        const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+        self.0 + at.map_or(NEVER, |at| Duration::from_micros(at.0).min(NEVER))
+    }
+}

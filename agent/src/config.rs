@@ -1,0 +1,348 @@
+//! Configuration: a TOML file and a board's file, flags over both, checked into [`Settings`].
+
+use crate::link::{Broker, LinkConfig};
+use anyhow::{Context, Result, anyhow, bail};
+use dunlin_hlm::device::ImportanceForm;
+use dunlin_hlm::policy::{Policy, PolicyConfig, Trigger};
+use dunlin_hlm::uncertainty::Form;
+use dunlin_wire::DeviceId;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+const BROKER: &str = "mqtt://localhost:1883";
+const PORT: u16 = 1883;
+const KEEP_ALIVE_SECONDS: u64 = 30;
+/// A shorter keep-alive is refused by the MQTT library.
+const KEEP_ALIVE_SECONDS_MIN: u64 = 5;
+
+/// The agent's file. Every key can be left out; paths are relative to the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    device: Option<String>,
+    broker: Option<String>,
+    model: Option<PathBuf>,
+    board: Option<PathBuf>,
+    mqtt: MqttTable,
+    policy: PolicyTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MqttTable {
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    keep_alive_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PolicyTable {
+    name: Option<String>,
+    draft_tokens_max: Option<u8>,
+    stop_rule: Option<bool>,
+    uncertainty_max: Option<f32>,
+    importance_lambda: Option<f32>,
+    uncertainty_form: Option<String>,
+    importance_form: Option<ImportanceName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ImportanceName {
+    Row,
+    Received,
+}
+
+/// A board's file: what the hardware, not the user, decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// The board's name.
+    pub name: String,
+    /// What its memory allows the drafter.
+    #[serde(default)]
+    pub drafter: BoardDrafter,
+    /// What its network wants.
+    #[serde(default)]
+    pub link: BoardLink,
+}
+
+/// A board's limits for the drafter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoardDrafter {
+    /// Tokens of context, where that is less than the model's.
+    pub context_tokens_max: Option<usize>,
+}
+
+/// A board's defaults for the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoardLink {
+    /// Silence after which the link is tested.
+    pub keep_alive_seconds: Option<u64>,
+}
+
+/// What flags say over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--broker`
+    pub broker: Option<String>,
+    /// `--device`
+    pub device: Option<String>,
+    /// `--model`
+    pub model: Option<PathBuf>,
+    /// `--board`
+    pub board: Option<PathBuf>,
+    /// `--policy`
+    pub policy: Option<String>,
+    /// `--draft-tokens-max`
+    pub draft_tokens_max: Option<u8>,
+}
+
+/// The configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who this device is.
+    pub device: DeviceId,
+    /// Where the broker is.
+    pub broker: Broker,
+    /// User name and password.
+    pub credentials: Option<(String, String)>,
+    /// Silence after which the link is tested.
+    pub keep_alive: Duration,
+    /// The drafter's directory.
+    pub model: Option<PathBuf>,
+    /// The board, where one is named.
+    pub board: Option<Board>,
+    /// Which policy.
+    pub policy: Policy,
+    /// Its settings.
+    pub trigger: Trigger,
+    /// Which importance is sent.
+    pub importance: ImportanceForm,
+}
+
+impl Settings {
+    /// Reads `file` and what it names, and puts `flags` over it.
+    ///
+    /// # Errors
+    /// Names the file, line, key or flag that is wrong.
+    pub fn load(file: Option<&Path>, flags: &Overrides) -> Result<Self> {
+        let (mut parsed, dir) = match file {
+            Some(path) => (read::<File>(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
+            None => (File::default(), PathBuf::new()),
+        };
+        let board_path = flags.board.clone().or_else(|| parsed.board.take().map(|path| dir.join(path)));
+        let board = board_path.map(|path| read::<Board>(&path)).transpose()?;
+        let (policy, trigger) = parsed.policy.checked(flags)?;
+        let importance = match parsed.policy.importance_form {
+            None | Some(ImportanceName::Row) => ImportanceForm::Row,
+            Some(ImportanceName::Received) => ImportanceForm::Received,
+        };
+        let device = flags.device.clone().or(parsed.device.take());
+        let broker = flags.broker.as_deref().or(parsed.broker.as_deref()).unwrap_or(BROKER);
+        Ok(Self {
+            device: device.map_or_else(own_name, |device| device_id(&device))?,
+            broker: broker_of(broker)?,
+            credentials: parsed.mqtt.credentials(&dir)?,
+            keep_alive: parsed.mqtt.keep_alive(board.as_ref())?,
+            model: flags.model.clone().or_else(|| parsed.model.map(|path| dir.join(path))),
+            board,
+            policy,
+            trigger,
+            importance,
+        })
+    }
+
+    /// The drafter's directory.
+    ///
+    /// # Errors
+    /// None was named.
+    pub fn model(&self) -> Result<&Path> {
+        self.model.as_deref().context("no model: give --model DIR, or model = \"DIR\" in the configuration")
+    }
+
+    /// Tokens of context that a drafter with room for `own` may use on this board.
+    pub fn context_tokens_max(&self, own: usize) -> usize {
+        let limit = self.board.as_ref().and_then(|board| board.drafter.context_tokens_max);
+        limit.map_or(own, |limit| limit.min(own))
+    }
+
+    /// How to connect as this device.
+    pub fn link(&self) -> LinkConfig {
+        LinkConfig {
+            broker: self.broker.clone(),
+            device: self.device.clone(),
+            client_id: self.device.as_str().into(),
+            credentials: self.credentials.clone(),
+            keep_alive: self.keep_alive,
+            announce: true,
+        }
+    }
+}
+
+impl PolicyTable {
+    fn checked(&self, flags: &Overrides) -> Result<(Policy, Trigger)> {
+        let name = flags.policy.as_deref().or(self.name.as_deref());
+        let policy = name
+            .map_or(Ok(Policy::default()), Policy::from_str)
+            .map_err(|error| anyhow!("policy: {error}"))?;
+        let default = PolicyConfig::default();
+        let form = self.uncertainty_form.as_deref().map(Form::from_str).transpose();
+        let config = PolicyConfig {
+            draft_tokens_max: flags
+                .draft_tokens_max
+                .or(self.draft_tokens_max)
+                .unwrap_or(default.draft_tokens_max),
+            stop_rule: self.stop_rule.unwrap_or(default.stop_rule),
+            uncertainty_max: self.uncertainty_max.or(default.uncertainty_max),
+            importance_lambda: self.importance_lambda.or(default.importance_lambda),
+            uncertainty_form: form.context("policy.uncertainty_form")?.unwrap_or(default.uncertainty_form),
+        };
+        Ok((policy, Trigger::new(&config).context("policy")?))
+    }
+}
+
+impl MqttTable {
+    fn credentials(&self, dir: &Path) -> Result<Option<(String, String)>> {
+        let Some(user) = &self.user else {
+            return match self.password_file {
+                Some(_) => bail!("mqtt.password_file without mqtt.user"),
+                None => Ok(None),
+            };
+        };
+        let Some(file) = &self.password_file else { return Ok(Some((user.clone(), String::new()))) };
+        let path = dir.join(file);
+        let password = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(Some((user.clone(), password.trim_end_matches(['\r', '\n']).into())))
+    }
+
+    fn keep_alive(&self, board: Option<&Board>) -> Result<Duration> {
+        let of_board = board.and_then(|board| board.link.keep_alive_seconds);
+        let seconds = self.keep_alive_seconds.or(of_board).unwrap_or(KEEP_ALIVE_SECONDS);
+        if !(KEEP_ALIVE_SECONDS_MIN..=u16::MAX.into()).contains(&seconds) {
+            bail!("keep_alive_seconds {seconds} is not within {KEEP_ALIVE_SECONDS_MIN} and {}", u16::MAX);
+        }
+        Ok(Duration::from_secs(seconds))
+    }
+}
+
+/// Reads a TOML file; a mistake is named by file, line and key.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    toml::from_str(&text).map_err(|error| {
+        let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
+        let line = before.matches('\n').count() + 1;
+        anyhow!("{}:{line}: {}", path.display(), error.message())
+    })
+}
+
+fn device_id(name: &str) -> Result<DeviceId> {
+    name.parse().with_context(|| format!("device {name:?}"))
+}
+
+/// The host's name, in the characters an id may have.
+fn own_name() -> Result<DeviceId> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let letters = name.trim().chars().map(|c| c.to_ascii_lowercase());
+    let id: String = letters.map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(32).collect();
+    id.parse().context("this host has no name: give --device ID, or device = \"ID\" in the configuration")
+}
+
+/// `mqtt://host[:port]`, an IPv6 address in brackets.
+fn broker_of(url: &str) -> Result<Broker> {
+    let wrong = |what: &str| anyhow!("broker {url:?}: {what}; expected mqtt://host:port");
+    let Some(rest) = url.strip_prefix("mqtt://") else {
+        let tls = url.starts_with("mqtts://");
+        return Err(wrong(if tls { "TLS is not part of this build" } else { "no mqtt:// in front" }));
+    };
+    if rest.contains('@') {
+        return Err(wrong("name the user under [mqtt] in the configuration file"));
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').ok_or_else(|| wrong("no closing bracket"))?,
+        None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
+    };
+    let port = match port.strip_prefix(':') {
+        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("no such port"))?,
+        None if port.is_empty() => PORT,
+        None => return Err(wrong("text after the address")),
+    };
+    if host.is_empty() || host.contains('/') {
+        return Err(wrong("no host"));
+    }
+    Ok(Broker { host: host.into(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::write;
+
+    fn load(text: &str, flags: &Overrides) -> Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        write(&path, text).unwrap();
+        write(dir.path().join("password"), "s3cret\n").unwrap();
+        write(dir.path().join("b.toml"), "name = \"b\"\n[drafter]\ncontext_tokens_max = 64\n").unwrap();
+        Settings::load(Some(&path), flags)
+    }
+
+    fn message(text: &str) -> String {
+        format!("{:#}", load(text, &Overrides::default()).unwrap_err())
+    }
+
+    #[test]
+    fn flags_go_over_the_file() {
+        let text =
+            "device = 'a'\nbroker = 'mqtt://one:1'\nboard = 'b.toml'\n[policy]\ndraft_tokens_max = 3\n";
+        let settings = load(text, &Overrides::default()).unwrap();
+        assert_eq!((settings.device.as_str(), settings.broker.to_string()), ("a", "one:1".into()));
+        assert_eq!(settings.trigger.draft_tokens_max(), 3);
+        assert_eq!((settings.context_tokens_max(100), settings.context_tokens_max(50)), (64, 50));
+        let flags = Overrides {
+            broker: Some("mqtt://two".into()),
+            draft_tokens_max: Some(5),
+            ..Overrides::default()
+        };
+        let settings = load(text, &flags).unwrap();
+        assert_eq!(settings.broker.to_string(), "two:1883");
+        assert_eq!(settings.trigger.draft_tokens_max(), 5);
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line() {
+        let text = message("device = 'a'\n\nbrocker = 'x'\n");
+        assert!(text.contains("agent.toml:3: unknown field `brocker`"), "{text}");
+        assert!(message("[mqtt]\nkeep_alive_seconds = 4\n").contains("keep_alive_seconds 4 is not within 5"));
+        assert!(message("device = 'A'").contains("device \"A\""));
+        assert!(message("[policy]\nname = 'u-hlm'").starts_with("policy: "));
+    }
+
+    #[test]
+    fn a_password_comes_from_a_file() {
+        let settings =
+            load("device = 'a'\n[mqtt]\nuser = 'u'\npassword_file = 'password'\n", &Overrides::default())
+                .unwrap();
+        assert_eq!(settings.credentials, Some(("u".into(), "s3cret".into())));
+        assert!(message("[mqtt]\npassword_file = 'password'\n").contains("without mqtt.user"));
+    }
+
+    #[test]
+    fn brokers() {
+        let of = |url| broker_of(url).map(|broker| broker.to_string());
+        assert_eq!(of("mqtt://host").unwrap(), "host:1883");
+        assert_eq!(of("mqtt://[::1]:99/").unwrap(), "[::1]:99");
+        for wrong in
+            ["host", "mqtts://host", "mqtt://", "mqtt://u@h", "mqtt://h:0", "mqtt://h:x", "mqtt://[::1"]
+        {
+            assert!(of(wrong).unwrap_err().to_string().contains("expected mqtt://host:port"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The drafter's worker thread: one run at a time, in a thread of its own, because a run takes milliseconds to
+//! seconds and the loop must not wait for it.
+
+use anyhow::{Context, Result, anyhow};
+use dunlin_hlm::device::{DraftJob, DraftRow, JobId};
+use dunlin_hlm::time::Duration;
+use dunlin_lm::{Draft, Rows, Vocabulary};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Jobs that wait: one of the present session behind one of the session before.
+const JOBS_MAX: usize = 2;
+/// Tokens of a prompt in one run of the model: rows of all of them are held at once.
+const CHUNK_TOKENS_MAX: usize = 64;
+
+/// What is known of a loaded drafter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The tokens it knows.
+    pub vocabulary: Vocabulary,
+    /// Tokens its context holds.
+    pub context_max: usize,
+}
+
+/// A drafter in a thread of its own.
+pub struct Worker {
+    jobs: SyncSender<Job>,
+    done: mpsc::Receiver<Done>,
+    described: Described,
+}
+
+struct Job {
+    session: u64,
+    job: DraftJob,
+}
+
+/// A finished run.
+pub struct Done {
+    /// Which of the agent's sessions asked for it.
+    pub session: u64,
+    /// Which job it was.
+    pub id: JobId,
+    /// The rows of the last chunk, or what went wrong.
+    pub rows: Result<Rows, dunlin_lm::Error>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Done {
+    /// The row of the last token.
+    ///
+    /// # Errors
+    /// What the drafter said, or that it gave no row.
+    pub fn last_row(&self) -> Result<DraftRow<'_>> {
+        let rows = self.rows.as_ref().map_err(|error| anyhow!("the drafter failed: {error}"))?;
+        let last = rows.len().checked_sub(1).context("the drafter gave no row")?;
+        Ok(DraftRow { logits: rows.logits(last), attention: rows.attention(last), took: self.took })
+    }
+}
+
+impl Worker {
+    /// Starts the thread and loads the drafter in it.
+    ///
+    /// # Errors
+    /// The drafter can't be loaded.
+    pub async fn start<L>(load: L) -> Result<Self>
+    where
+        L: FnOnce() -> Result<Box<dyn Draft>> + Send + 'static,
+    {
+        let (jobs, to_do) = sync_channel(JOBS_MAX);
+        let (finished, done) = mpsc::channel(JOBS_MAX);
+        let (loaded, described) = oneshot::channel();
+        let work = move || match load() {
+            Err(error) => drop(loaded.send(Err(error))),
+            Ok(drafter) => {
+                let described =
+                    Described { vocabulary: drafter.vocabulary(), context_max: drafter.context_max() };
+                if loaded.send(Ok(described)).is_ok() {
+                    work(drafter, &to_do, &finished);
+                }
+            }
+        };
+        thread::Builder::new().name("drafter".into()).spawn(work).context("no thread for the drafter")?;
+        let described = described.await.context("the drafter's thread ended while it loaded the model")??;
+        Ok(Self { jobs, done, described })
+    }
+
+    /// What is known of the drafter.
+    pub fn described(&self) -> Described {
+        self.described
+    }
+
+    /// Starts a run for one of the agent's sessions.
+    ///
+    /// # Errors
+    /// The thread ended, or more jobs wait than the machines ever ask for.
+    pub fn run(&self, session: u64, job: DraftJob) -> Result<()> {
+        self.jobs.try_send(Job { session, job }).map_err(|_| anyhow!("the drafter's thread takes no job"))
+    }
+
+    /// The next finished run. Safe to cancel.
+    ///
+    /// # Errors
+    /// The thread ended.
+    pub async fn next(&mut self) -> Result<Done> {
+        self.done.recv().await.context("the drafter's thread ended")
+    }
+}
+
+fn work(mut drafter: Box<dyn Draft>, to_do: &Receiver<Job>, finished: &mpsc::Sender<Done>) {
+    while let Ok(Job { session, job }) = to_do.recv() {
+        let started = Instant::now();
+        let rows = run(drafter.as_mut(), &job);
+        let took = Duration(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        if finished.blocking_send(Done { session, id: job.id, rows, took }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Cuts the context and appends the job's tokens in chunks; gives the rows of the last chunk.
+fn run(drafter: &mut dyn Draft, job: &DraftJob) -> Result<Rows, dunlin_lm::Error> {
+    drafter.truncate(job.keep);
+    let last = job.tokens.len().saturating_sub(1) / CHUNK_TOKENS_MAX * CHUNK_TOKENS_MAX;
+    for chunk in job.tokens[..last].chunks(CHUNK_TOKENS_MAX) {
+        drafter.extend(chunk)?;
+    }
+    drafter.extend(&job.tokens[last..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_lm::Toy;
+
+    #[test]
+    fn chunks_change_nothing() {
+        let toy = Toy::new(1, 64, 1.0);
+        let tokens: Vec<u32> = (0..150).map(|token| token % 64).collect();
+        for length in [1, CHUNK_TOKENS_MAX, CHUNK_TOKENS_MAX + 1, 150] {
+            let mut drafter = toy.drafter();
+            let job = DraftJob { id: JobId(1), keep: 0, tokens: tokens[..length].to_vec() };
+            let rows = run(&mut drafter, &job).unwrap();
+            assert_eq!(rows.logits(rows.len() - 1), toy.draft_logits(&tokens[..length]));
+            assert_eq!(drafter.len(), length);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `generate`: one prompt, one reply, one report.
+
+use crate::cli::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, ReplyFlags, TIMED_OUT, seconds};
+use crate::config::Settings;
+use crate::output::Notice;
+use crate::report::{self, Report};
+use crate::run::{Control, Say, User};
+use crate::screen::Colour;
+use crate::terminal::{Terminal, abilities};
+use crate::turn::{Ending, Turn};
+use crate::{setup, signals};
+use anyhow::{Context, Result, bail};
+use dunlin_hlm::device::{Finish, Reply};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_lm::ModelDir;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Flags of `generate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The prompt; - reads standard input.
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    #[command(flatten)]
+    pub(crate) reply: ReplyFlags,
+    /// Give up when the reply is not complete after so long.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// Write a JSON report to standard output, and nothing else there.
+    #[arg(long, conflicts_with = "report")]
+    json: bool,
+    /// Write a JSON report to a file.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Write the reply when it is complete.
+    #[arg(long)]
+    no_stream: bool,
+}
+
+/// Writes one reply; returns the exit code.
+///
+/// # Errors
+/// The model can't be loaded, the prompt is not taken, or the report can't be written.
+pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
+    let prompt = prompt(&args.prompt)?;
+    let model = ModelDir::open(settings.model()?)?;
+    let tokens = model.first_turn(&prompt)?;
+    let worker = setup::worker(&model).await?;
+    let vocabulary = setup::on_wire(&worker.described().vocabulary);
+    let agent = setup::agent(settings, &args.reply, sampling, worker, true)?;
+    let streams = !(args.json || args.no_stream);
+    let mut out = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), streams, true);
+    let farewell = agent.run(&mut user(args, &model, tokens)?, &mut out).await?;
+    let turn = match out.into_last() {
+        (Some(turn), _) => turn,
+        (None, Some(error)) => return Err(error).context("prompt"),
+        (None, None) => bail!("the reply never began"),
+    };
+    // One process, one reply: its goodbye belongs to its cost.
+    let turn = Turn { counters: farewell.counters, traffic: farewell.traffic, ..turn };
+    let text = model.tokenizer.decode(&turn.tokens);
+    let report = Report::new(&turn, &prompt, text, settings.policy.name(), &sampling);
+    write(args, &report)?;
+    let errors = abilities(args.reply.color(), &io::stderr());
+    if !args.json {
+        report::summary(&turn, errors);
+    }
+    if let Some(problem) = turn.ending.problem(&vocabulary) {
+        report::line(errors, Colour::Red, &format!("dunlin-agent: {problem}"));
+    }
+    Ok(exit_code(&turn.ending))
+}
+
+fn prompt(argument: &str) -> Result<String> {
+    if argument != "-" {
+        return Ok(argument.into());
+    }
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).context("standard input")?;
+    Ok(text.trim_end_matches(['\r', '\n']).into())
+}
+
+/// A user with one prompt, who may interrupt and who may lose patience.
+fn user(args: &Args, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
+    let (prompt, prompts) = mpsc::channel(1);
+    let (control, controls) = mpsc::channel(2);
+    signals::forward(Control::Cancel, control.clone())?;
+    let timeout = args.timeout;
+    let reply = Reply { tokens_max: args.reply.max_tokens, stop: model.prompt.stop.clone() };
+    prompt.try_send(Say { tokens, reply, new_session: false }).context("the first prompt")?;
+    tokio::spawn(async move {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+        // An agent that has ended needs no reminder.
+        let _ = control.try_send(Control::TimedOut);
+    });
+    Ok(User { prompts, controls })
+}
+
+fn write(args: &Args, report: &Report) -> Result<()> {
+    let mut out = io::stdout();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(report)?).context("standard output")?;
+    } else if args.no_stream {
+        writeln!(out, "{}", report.text).context("standard output")?;
+    }
+    if let Some(path) = &args.report {
+        let json = serde_json::to_string_pretty(report)?;
+        std::fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn exit_code(ending: &Ending) -> u8 {
+    match ending {
+        Ending::Machine(Finish::Stop | Finish::TokensMax | Finish::ContextFull) => DONE,
+        Ending::Machine(Finish::Cancelled) => INTERRUPTED,
+        Ending::Machine(Finish::Refused(_) | Finish::Rejected) => REFUSED,
+        Ending::Machine(Finish::DrafterFailed) | Ending::DrafterFailed(_) => FAILED,
+        Ending::BrokerRefused(_) | Ending::TimedOut(Some(Notice::NoBroker(_))) => NO_BROKER,
+        Ending::TimedOut(_) => TIMED_OUT,
+    }
+}

@@ -1,0 +1,30 @@
+//! The device side of Dunlin: drafts with a small model, sends what is worth the radio, shows what comes of it.
+//!
+//! The machine that decides is `dunlin_hlm`'s; this crate is its shell. [`run`] is the loop, [`link`] the only
+//! module that knows MQTT, [`drafter`] the only one with a thread.
+//!
+//! Invariants:
+//! - Nothing here decides what is sent, when, or what a message means.
+//! - Every channel between threads and tasks is bounded, and the loop never waits to push into one.
+
+pub mod check;
+pub mod cli;
+mod client;
+pub mod clock;
+pub mod config;
+pub mod drafter;
+pub mod generate;
+pub mod link;
+pub mod mqtt_bytes;
+pub mod output;
+pub mod random;
+pub mod report;
+pub mod run;
+pub mod screen;
+pub mod serve;
+mod setup;
+mod signals;
+mod socket;
+mod stall;
+pub mod terminal;
+pub mod turn;

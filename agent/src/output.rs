@@ -1,0 +1,66 @@
+//! What the loop shows, and to whom: a terminal, a client of the socket, a test.
+
+use crate::link::Loss;
+use crate::turn::Turn;
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{Commit, SayError};
+use dunlin_wire::{DecodeError, VerifierId};
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// Something worth a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// For a second or more there has been no connection.
+    NoBroker(Option<Loss>),
+    /// For a second or more no verifier gave a lease.
+    NoVerifier,
+    /// For a second or more the verifier did not answer.
+    NoVerdict(VerifierId),
+    /// Nobody answered for long: tokens are committed unverified from here.
+    GaveUp,
+    /// A verifier answers again.
+    Returned,
+    /// A message came that is none; nothing changed.
+    Malformed(DecodeError),
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoBroker(None) => f.write_str("waiting for the broker"),
+            Self::NoBroker(Some(loss)) => write!(f, "waiting for the broker: {}", loss.reason),
+            Self::NoVerifier => f.write_str("waiting for a verifier: none has given a lease yet"),
+            Self::NoVerdict(verifier) => write!(f, "waiting for verifier {verifier}: its answer is late"),
+            Self::GaveUp => f.write_str("nobody answers: going on alone, tokens are not verified"),
+            Self::Returned => f.write_str("a verifier answers again"),
+            Self::Malformed(error) => write!(f, "a message that is none was dropped: {error}"),
+        }
+    }
+}
+
+/// Where tokens and notices go.
+pub trait Output {
+    /// The next prompt is taken up.
+    fn begin(&mut self) {}
+
+    /// A token was committed.
+    fn committed(&mut self, commit: &Commit);
+
+    /// The tokens drafted behind the committed text are now these.
+    fn provisional(&mut self, tokens: &[TokenId]);
+
+    /// Something worth a line happened.
+    fn notice(&mut self, notice: &Notice);
+
+    /// The prompt was not taken; `Break` ends the agent.
+    fn rejected(&mut self, error: &SayError) -> ControlFlow<()>;
+
+    /// The reply ended; `Break` ends the agent.
+    fn finished(&mut self, turn: &Turn) -> ControlFlow<()>;
+
+    /// Whether anybody still wants the reply.
+    fn wanted(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,227 @@
+//! What a reply cost: one JSON object for programs, a few lines on standard error for people.
+
+use crate::screen::{Abilities, Colour};
+use crate::turn::{Phases, Turn};
+use dunlin_hlm::TokenId;
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::time::Duration;
+use serde::Serialize;
+use std::io::Write;
+
+/// Characters of a whole bar.
+const BAR: usize = 24;
+
+/// The report of one reply. Its field names are an interface.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The reply's text; control tokens stand for nothing.
+    pub text: String,
+    /// The prompt as it was given.
+    pub prompt: String,
+    /// The policy's name.
+    pub policy: String,
+    /// The session's seed.
+    pub seed: u64,
+    /// Softmax temperature.
+    pub temperature: f32,
+    /// Nucleus mass.
+    pub top_p: f32,
+    /// Largest tokens kept; 0 keeps all.
+    pub top_k: u32,
+    /// Tokens of the reply.
+    pub committed_tokens: u64,
+    /// Their ids.
+    pub tokens: Vec<TokenId>,
+    /// Verdicts that counted.
+    pub rounds: u64,
+    /// Draft frames sent, repeated ones included.
+    pub frames_up: u64,
+    /// Bytes of the protocol's messages sent.
+    pub payload_bytes_up: u64,
+    /// Bytes of the protocol's messages received.
+    pub payload_bytes_down: u64,
+    /// Bytes of PUBLISH packets sent.
+    pub mqtt_bytes_up: u64,
+    /// Bytes of PUBLISH packets received.
+    pub mqtt_bytes_down: u64,
+    /// Bytes of all other MQTT packets sent.
+    pub mqtt_control_bytes_up: u64,
+    /// Bytes of all other MQTT packets received.
+    pub mqtt_control_bytes_down: u64,
+    /// Drafts sent to the verifier.
+    pub drafted_tokens: u64,
+    /// Tokens the drafter gave, those never sent included.
+    pub draft_steps: u64,
+    /// Drafts the target agreed with.
+    pub accepted_tokens: u64,
+    /// `accepted_tokens / drafted_tokens`; 0 where none was sent.
+    pub acceptance: f64,
+    /// Tokens committed without the target.
+    pub unverified_tokens: u64,
+    /// Draft frames sent again.
+    pub resent: u64,
+    /// Times the verifier asked for context.
+    pub resyncs: u64,
+    /// Requests for a lease.
+    pub opens: u64,
+    /// Messages that are none.
+    pub malformed: u64,
+    /// From the prompt to the end of the reply.
+    pub seconds: f64,
+    /// Where the time went.
+    pub phases: PhaseSeconds,
+    /// Why the reply ended.
+    pub finish: &'static str,
+}
+
+/// Seconds by what the device was doing; they add up to `seconds`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PhaseSeconds {
+    /// The drafter ran.
+    pub draft: f64,
+    /// Sampling, scores, policy and display.
+    pub score: f64,
+    /// Handing messages to the link.
+    pub send: f64,
+    /// Nothing but an answer was missing.
+    pub wait: f64,
+    /// No reply was under way.
+    pub idle: f64,
+}
+
+impl From<Phases> for PhaseSeconds {
+    fn from(phases: Phases) -> Self {
+        Self {
+            draft: phases.draft.as_secs_f64(),
+            score: phases.score.as_secs_f64(),
+            send: phases.send.as_secs_f64(),
+            wait: phases.wait.as_secs_f64(),
+            idle: phases.idle.as_secs_f64(),
+        }
+    }
+}
+
+impl Report {
+    /// The report of `turn`, whose reply reads `text`.
+    pub fn new(turn: &Turn, prompt: &str, text: String, policy: &str, sampling: &Sampling) -> Self {
+        let counted = &turn.counters;
+        Self {
+            text,
+            prompt: prompt.into(),
+            policy: policy.into(),
+            seed: turn.seed,
+            temperature: sampling.temperature(),
+            top_p: sampling.top_p(),
+            top_k: sampling.top_k(),
+            committed_tokens: counted.committed,
+            tokens: turn.tokens.clone(),
+            rounds: counted.rounds,
+            frames_up: counted.frames_up,
+            payload_bytes_up: counted.payload_bytes_up,
+            payload_bytes_down: counted.payload_bytes_down,
+            mqtt_bytes_up: turn.traffic.publish_up,
+            mqtt_bytes_down: turn.traffic.publish_down,
+            mqtt_control_bytes_up: turn.traffic.control_up,
+            mqtt_control_bytes_down: turn.traffic.control_down,
+            drafted_tokens: counted.sent_drafts,
+            draft_steps: counted.drafted,
+            accepted_tokens: counted.accepted,
+            acceptance: share(counted.accepted, counted.sent_drafts),
+            unverified_tokens: counted.unverified,
+            resent: counted.resent,
+            resyncs: counted.resyncs,
+            opens: counted.opens,
+            malformed: counted.malformed,
+            seconds: turn.took.as_secs_f64(),
+            phases: turn.phases.into(),
+            finish: turn.ending.name(),
+        }
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Writes one line to standard error.
+pub fn line(abilities: Abilities, colour: Colour, text: &str) {
+    let text = match abilities.colour {
+        true => format!("{}{text}{}", colour.begin(), Colour::Plain.begin()),
+        false => text.into(),
+    };
+    // Standard error that is gone has no reader.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Writes what a reply cost to standard error.
+pub fn summary(turn: &Turn, abilities: Abilities) {
+    for text in counts(turn) {
+        line(abilities, Colour::Plain, &text);
+    }
+    for (name, colour, spent) in bars(&turn.phases) {
+        line(abilities, colour, &bar(name, spent, turn.took));
+    }
+}
+
+fn counts(turn: &Turn) -> Vec<String> {
+    let c = &turn.counters;
+    let acceptance = 100.0 * share(c.accepted, c.sent_drafts);
+    let mut lines = vec![
+        format!(
+            "{} tokens in {:.2} s, {} rounds, {} frames ({} again), ended: {}",
+            c.committed,
+            turn.took.as_secs_f64(),
+            c.rounds,
+            c.frames_up,
+            c.resent,
+            turn.ending.name()
+        ),
+        format!(
+            "up {} B payload, {} B MQTT; down {} B payload, {} B MQTT",
+            c.payload_bytes_up, turn.traffic.publish_up, c.payload_bytes_down, turn.traffic.publish_down
+        ),
+        format!(
+            "accepted {} of {} drafts sent ({acceptance:.0} %), {:.2} drafter steps per token",
+            c.accepted,
+            c.sent_drafts,
+            share(c.drafted, c.committed)
+        ),
+    ];
+    if c.unverified > 0 {
+        lines.push(format!("{} of the tokens are unverified", c.unverified));
+    }
+    lines
+}
+
+fn bars(phases: &Phases) -> [(&'static str, Colour, Duration); 5] {
+    [
+        ("draft", Colour::Green, phases.draft),
+        ("score", Colour::Green, phases.score),
+        ("send", Colour::Yellow, phases.send),
+        ("wait", Colour::Red, phases.wait),
+        ("idle", Colour::Plain, phases.idle),
+    ]
+}
+
+fn bar(name: &str, spent: Duration, whole: Duration) -> String {
+    let share = share(spent.0, whole.0).min(1.0);
+    let full = (share * BAR as f64).round() as usize;
+    let (full, empty) = ("█".repeat(full), "·".repeat(BAR - full));
+    format!("{name:>5} {full}{empty} {:>4.0} % {:>8.3} s", share * 100.0, spent.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_shows_its_share() {
+        let bar = bar("wait", Duration(250_000), Duration(1_000_000));
+        assert_eq!(bar, " wait ██████··················   25 %    0.250 s");
+    }
+
+    #[test]
+    fn nothing_of_nothing_is_no_share() {
+        assert_eq!(share(0, 0), 0.0);
+    }
+}

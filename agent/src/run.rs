@@ -1,0 +1,361 @@
+//! The loop: the one place where every hop of a token can be seen, in order.
+//!
+//! In: link messages, rows of the drafter, timers, prompts. Out: jobs to the drafter's thread, messages to the
+//! link, tokens to the output. Between the two stands the machine, which decides everything.
+
+use crate::clock::Clock;
+use crate::drafter::{Done, Worker};
+use crate::link::{Link, LinkEvent};
+use crate::mqtt_bytes::Traffic;
+use crate::output::{Notice, Output};
+use crate::random;
+use crate::stall::Stall;
+use crate::turn::{Account, Charge, Ending, Turn, counted_since};
+use anyhow::Result;
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{
+    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Phase, Reply, Session,
+};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::time::Instant;
+use std::ops::ControlFlow;
+use tokio::sync::mpsc;
+use tracing::{debug, error};
+
+/// A prompt, already in tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Say {
+    /// The prompt's tokens, control tokens of its form included.
+    pub tokens: Vec<TokenId>,
+    /// How long the reply may get and what ends it.
+    pub reply: Reply,
+    /// Whether to begin a new session for it.
+    pub new_session: bool,
+}
+
+/// What a user does besides prompting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// End the reply where it is.
+    Cancel,
+    /// The reply's time is up.
+    TimedOut,
+    /// End the agent.
+    Quit,
+}
+
+/// The user's end: prompts wait until the reply before is complete, controls don't.
+pub struct User {
+    /// Prompts.
+    pub prompts: mpsc::Receiver<Say>,
+    /// Controls.
+    pub controls: mpsc::Receiver<Control>,
+}
+
+/// What every session of the agent has in common.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// For the machine.
+    pub device: DeviceConfig,
+    /// How the target is sampled.
+    pub sampling: Sampling,
+    /// The seed of every session, or `None` for a random one each.
+    pub seed: Option<u64>,
+    /// Whether a broker that refuses the device ends the reply, where the machine would wait for it.
+    pub ends_on_refusal: bool,
+}
+
+/// What is left when the agent has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Farewell {
+    /// What the last session's machine counted, its goodbye included.
+    pub counters: Counters,
+    /// What the link counted in all.
+    pub traffic: Traffic,
+}
+
+/// The device: machine, drafter and link.
+pub struct Agent {
+    clock: Clock,
+    seat: Seat,
+    device: Device,
+    seed: u64,
+    /// Counts the sessions: a row for an earlier one is nobody's.
+    session: u64,
+    worker: Worker,
+    link: Link,
+    account: Account,
+    stall: Stall,
+    turn: Option<Running>,
+    /// Whether what is shown behind the committed text may have changed.
+    moved: bool,
+}
+
+/// A reply under way, and the counts when it began.
+struct Running {
+    started: Instant,
+    tokens: Vec<TokenId>,
+    counters: Counters,
+    traffic: Traffic,
+    ending: Option<Ending>,
+}
+
+impl Agent {
+    /// An agent with a first session.
+    ///
+    /// # Errors
+    /// The system gives no random numbers, or a limit of the drafter is outside the protocol's.
+    pub fn new(seat: Seat, worker: Worker, link: Link) -> Result<Self> {
+        let clock = Clock::start();
+        let session = new_session(&seat)?;
+        let seed = session.seed;
+        let device = Device::new(seat.device.clone(), session, Learned::default())?;
+        let (account, stall) = (Account::open(clock.now()), Stall::default());
+        Ok(Self {
+            clock,
+            seat,
+            device,
+            seed,
+            session: 0,
+            worker,
+            link,
+            account,
+            stall,
+            turn: None,
+            moved: false,
+        })
+    }
+
+    /// Runs until the output or the user ends it, or nobody can prompt any more; then says goodbye.
+    ///
+    /// # Errors
+    /// The drafter's thread ended.
+    pub async fn run(mut self, user: &mut User, out: &mut dyn Output) -> Result<Farewell> {
+        while self.settle(out)?.is_continue() {
+            let machine = self.clock.deadline(self.device.poll_timeout());
+            let stall = self.clock.deadline(self.stall.deadline());
+            tokio::select! {
+                event = self.link.next() => self.on_link(event),
+                done = self.worker.next() => self.on_draft(&done?),
+                () = tokio::time::sleep_until(machine) => self.on_timeout(),
+                () = tokio::time::sleep_until(stall) => self.on_stall(out),
+                control = user.controls.recv() => {
+                    if self.on_control(control.unwrap_or(Control::Quit), out)?.is_break() { break }
+                }
+                say = user.prompts.recv(), if self.turn.is_none() => {
+                    let Some(say) = say else { break };
+                    if self.on_say(&say, out)?.is_break() { break }
+                }
+            }
+        }
+        Ok(self.leave().await)
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        let now = self.wake();
+        match event {
+            LinkEvent::Up => {
+                self.stall.connected(now);
+                self.device.handle_link(true, now);
+            }
+            LinkEvent::Down(loss) => {
+                if loss.refused && self.ends_on_refusal() {
+                    self.end(Ending::BrokerRefused(loss.reason.clone()));
+                }
+                self.stall.disconnected(loss, now);
+                self.device.handle_link(false, now);
+            }
+            LinkEvent::Reply(bytes) => self.device.handle_reply(&bytes, now),
+            LinkEvent::Verdict(bytes) => self.device.handle_down(&bytes, now),
+            LinkEvent::Presence(..) | LinkEvent::Room => {}
+        }
+    }
+
+    fn on_draft(&mut self, done: &Done) {
+        let now = self.wake();
+        if done.session != self.session {
+            return;
+        }
+        self.moved = true;
+        match done.last_row() {
+            Ok(row) => self.device.handle_draft(done.id, row, now),
+            Err(problem) => {
+                error!("{problem}");
+                if let Some(turn) = &mut self.turn {
+                    turn.ending = Some(Ending::DrafterFailed(problem.to_string()));
+                }
+                self.device.handle_draft_failed(done.id, now);
+            }
+        }
+    }
+
+    fn on_timeout(&mut self) {
+        let now = self.wake();
+        self.device.handle_timeout(now);
+    }
+
+    fn on_stall(&mut self, out: &mut dyn Output) {
+        let now = self.wake();
+        if self.device.phase() == Phase::Offline {
+            return self.stall.moved_on(now);
+        }
+        if let Some(notice) = self.stall.notice(self.link.is_up(), self.is_waiting(), now) {
+            out.notice(&notice);
+        }
+    }
+
+    fn on_control(&mut self, control: Control, out: &mut dyn Output) -> Result<ControlFlow<()>> {
+        self.wake();
+        match control {
+            Control::TimedOut => {
+                let missing = self.stall.missing(self.link.is_up(), self.is_waiting());
+                self.end(Ending::TimedOut(missing));
+            }
+            Control::Cancel | Control::Quit => self.device.cancel(),
+        }
+        if control != Control::Quit {
+            return Ok(ControlFlow::Continue(()));
+        }
+        // The reply's end is shown, whatever the output says to it.
+        let _ = self.settle(out)?;
+        Ok(ControlFlow::Break(()))
+    }
+
+    fn on_say(&mut self, say: &Say, out: &mut dyn Output) -> Result<ControlFlow<()>> {
+        let now = self.wake();
+        out.begin();
+        if say.new_session && !self.device.text().is_empty() {
+            self.renew()?;
+        }
+        let (counters, traffic) = (*self.device.counters(), self.link.traffic());
+        if let Err(error) = self.device.say(&say.tokens, say.reply.clone(), now) {
+            return Ok(out.rejected(&error));
+        }
+        self.account = Account::open(now);
+        self.stall.begin(now);
+        self.turn = Some(Running { started: now, tokens: Vec::new(), counters, traffic, ending: None });
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Takes out of the machine what it has to say, until it has nothing more.
+    fn settle(&mut self, out: &mut dyn Output) -> Result<ControlFlow<()>> {
+        while let Some(event) = self.device.poll_event() {
+            if self.on_event(event, out)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        if self.turn.is_some() && !out.wanted() {
+            self.device.cancel();
+            return self.settle(out);
+        }
+        if std::mem::take(&mut self.moved) {
+            let provisional: Vec<TokenId> = self.device.provisional().collect();
+            out.provisional(&provisional);
+        }
+        self.account.charge(Charge::Score, self.clock.now());
+        self.transmit();
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn on_event(&mut self, event: Event, out: &mut dyn Output) -> Result<ControlFlow<()>> {
+        match event {
+            Event::Draft(job) => self.worker.run(self.session, job)?,
+            Event::Committed(commit) => self.on_commit(&commit, out),
+            Event::Finished(finish) => return Ok(self.on_finish(finish, out)),
+            Event::Leased(verifier) => self.stall.leased(verifier, self.clock.now()),
+            Event::Resynced => debug!("the verifier asked for context"),
+            Event::Waiting => debug!("nobody answers; waiting"),
+            Event::GaveUp => out.notice(&Notice::GaveUp),
+            Event::Returned => out.notice(&Notice::Returned),
+            Event::Malformed(error) => out.notice(&Notice::Malformed(error)),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn on_commit(&mut self, commit: &Commit, out: &mut dyn Output) {
+        self.moved = true;
+        self.stall.moved_on(self.clock.now());
+        if let Some(turn) = &mut self.turn {
+            turn.tokens.push(commit.token);
+        }
+        out.committed(commit);
+    }
+
+    fn on_finish(&mut self, finish: Finish, out: &mut dyn Output) -> ControlFlow<()> {
+        let Some(running) = self.turn.take() else { return ControlFlow::Continue(()) };
+        let now = self.clock.now();
+        self.account.charge(Charge::Score, now);
+        self.moved = false;
+        self.stall.end();
+        let turn = Turn {
+            seed: self.seed,
+            tokens: running.tokens,
+            ending: running.ending.unwrap_or(Ending::Machine(finish)),
+            took: now.since(running.started),
+            phases: self.account.phases(),
+            counters: counted_since(self.device.counters(), &running.counters),
+            traffic: self.link.traffic().since(&running.traffic),
+        };
+        out.finished(&turn)
+    }
+
+    /// Hands the link what the machine wants to send and the link takes.
+    fn transmit(&mut self) {
+        let now = self.clock.now();
+        while self.link.has_room() {
+            let Some(message) = self.device.poll_transmit(now) else { break };
+            self.link.send(message);
+        }
+        self.account.charge(Charge::Send, self.clock.now());
+    }
+
+    /// Charges the wait that just ended to what the machine was doing.
+    fn wake(&mut self) -> Instant {
+        let now = self.clock.now();
+        self.account.charge(Charge::Machine(self.device.phase()), now);
+        now
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.device.phase() == Phase::Waiting
+    }
+
+    fn ends_on_refusal(&self) -> bool {
+        self.seat.ends_on_refusal && self.seat.device.offline == Offline::Wait
+    }
+
+    /// Ends the reply for a reason of the shell's.
+    fn end(&mut self, ending: Ending) {
+        if let Some(turn) = &mut self.turn {
+            turn.ending = Some(ending);
+            self.device.cancel();
+        }
+    }
+
+    /// Closes the session and begins another with what was learned.
+    fn renew(&mut self) -> Result<()> {
+        self.device.close();
+        self.transmit();
+        let session = new_session(&self.seat)?;
+        self.seed = session.seed;
+        self.session += 1;
+        self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
+        self.device.handle_link(self.link.is_up(), self.clock.now());
+        Ok(())
+    }
+
+    async fn leave(mut self) -> Farewell {
+        self.device.close();
+        self.transmit();
+        let counters = *self.device.counters();
+        Farewell { counters, traffic: self.link.close().await }
+    }
+}
+
+/// A session under a number, epoch and nonce that nobody could have guessed.
+fn new_session(seat: &Seat) -> Result<Session> {
+    let identity = random::number()?.to_le_bytes();
+    let nonce = random::number()?;
+    let seed = seat.seed.map_or_else(random::number, Ok)?;
+    Ok(Session { number: identity[0], epoch: identity[1], nonce, seed, sampling: seat.sampling })
+}

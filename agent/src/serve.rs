@@ -1,0 +1,183 @@
+//! `serve`: prompts one a line, from a Unix socket or standard input, in one session that goes on.
+
+use crate::cli::{DONE, ReplyFlags};
+use crate::client::{Attended, Client, ClientOutput, Front};
+use crate::config::Settings;
+use crate::output::Output;
+use crate::run::{Control, Say, User};
+use crate::terminal::Terminal;
+use crate::{setup, signals, socket};
+use anyhow::{Context, Result};
+use dunlin_hlm::device::Reply;
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_lm::ModelDir;
+use serde::Deserialize;
+use std::io::{self, BufRead, IsTerminal};
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+use tracing::info;
+
+/// Requests of all clients that wait.
+const REQUESTS_MAX: usize = 16;
+/// On standard input, begins a new session.
+const NEW: &str = "/new";
+
+/// Flags of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Take prompts from a Unix socket at this path, not from standard input.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Write JSON lines to standard output too.
+    #[arg(long, conflicts_with = "socket")]
+    json: bool,
+    #[command(flatten)]
+    pub(crate) reply: ReplyFlags,
+}
+
+/// A prompt as a line of JSON says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Request {
+    pub(crate) prompt: String,
+    max_tokens: Option<usize>,
+    #[serde(default)]
+    new_session: bool,
+}
+
+impl Request {
+    /// A line: an object, or the prompt itself.
+    pub(crate) fn parse(line: &str) -> Result<Self> {
+        if line.starts_with('{') {
+            return serde_json::from_str(line).context("the line is no request");
+        }
+        Ok(Self { prompt: line.into(), ..Self::default() })
+    }
+}
+
+/// Serves until its input ends or it is interrupted; returns the exit code.
+///
+/// # Errors
+/// The model can't be loaded, or the socket can't be made.
+pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
+    let model = ModelDir::open(settings.model()?)?;
+    let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+    // Before the model is loaded: a path that is taken should be said at once.
+    let listening = args.socket.as_ref().map(|path| socket::listen(path)).transpose()?;
+    let worker = setup::worker(&model).await?;
+    let vocabulary = setup::on_wire(&worker.described().vocabulary);
+    let agent = setup::agent(settings, &args.reply, sampling, worker, false)?;
+    let (desk, user, front) = desk(&model, args.reply.max_tokens, waiting)?;
+    match &listening {
+        Some(listening) => {
+            socket::accept(listening, requests)?;
+            info!("listening at {}", listening.path().display());
+        }
+        None => read_standard_input(requests, args.json)?,
+    }
+    let mut out: Box<dyn Output> = if args.socket.is_some() || args.json {
+        Box::new(ClientOutput::new(front, &model, vocabulary, settings.policy.name(), sampling))
+    } else {
+        let terminal = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), true, false);
+        Box::new(Attended::new(terminal, front))
+    };
+    tokio::spawn(desk.attend());
+    agent.run(&mut { user }, out.as_mut()).await?;
+    Ok(DONE)
+}
+
+/// Takes requests in turn and makes prompts of them; the next waits until the one before is answered.
+struct Desk {
+    model: ModelDir,
+    tokens_max: usize,
+    waiting: mpsc::Receiver<(Request, Client)>,
+    clients: mpsc::Sender<(String, Client)>,
+    says: mpsc::Sender<Say>,
+    /// Whether the prompt was taken.
+    answered: mpsc::Receiver<bool>,
+}
+
+fn desk(
+    model: &ModelDir,
+    tokens_max: usize,
+    waiting: mpsc::Receiver<(Request, Client)>,
+) -> Result<(Desk, User, Front)> {
+    let (clients, next) = mpsc::channel(1);
+    let (says, prompts) = mpsc::channel(1);
+    let (answer, answered) = mpsc::channel(1);
+    let (control, controls) = mpsc::channel(1);
+    signals::forward(Control::Quit, control)?;
+    let desk = Desk { model: model.clone(), tokens_max, waiting, clients, says, answered };
+    Ok((desk, User { prompts, controls }, Front { next, answer }))
+}
+
+impl Desk {
+    async fn attend(mut self) {
+        let mut fresh = true;
+        while let Some((request, client)) = self.waiting.recv().await {
+            let new_session = request.new_session;
+            match self.say(&request, fresh || new_session) {
+                Err(error) => client.error(&format!("{error:#}")),
+                Ok(say) => {
+                    let handed = self.clients.send((request.prompt, client)).await.is_ok();
+                    if !handed || self.says.send(say).await.is_err() {
+                        return;
+                    }
+                    let Some(taken) = self.answered.recv().await else { return };
+                    fresh = !taken && (fresh || new_session);
+                }
+            }
+        }
+    }
+
+    fn say(&self, request: &Request, first: bool) -> Result<Say> {
+        let prompt = &request.prompt;
+        let tokens = if first { self.model.first_turn(prompt) } else { self.model.next_turn(prompt) }?;
+        let tokens_max = request.max_tokens.unwrap_or(self.tokens_max);
+        let reply = Reply { tokens_max, stop: self.model.prompt.stop.clone() };
+        Ok(Say { tokens, reply, new_session: request.new_session })
+    }
+}
+
+/// Reads lines in a thread of their own: nothing can interrupt a read of standard input.
+fn read_standard_input(requests: mpsc::Sender<(Request, Client)>, json: bool) -> Result<()> {
+    let client = if json { Client::StandardOutput } else { Client::Terminal };
+    let read = move || {
+        let mut new_session = false;
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            let line = line.trim();
+            if line == NEW {
+                new_session = true;
+            } else if !line.is_empty() {
+                match Request::parse(line) {
+                    Err(error) => client.error(&format!("{error:#}")),
+                    Ok(mut request) => {
+                        request.new_session |= std::mem::take(&mut new_session);
+                        if requests.blocking_send((request, client.clone())).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    };
+    if io::stdin().is_terminal() {
+        info!("one prompt a line; {NEW} begins a new session");
+    }
+    std::thread::Builder::new().name("input".into()).spawn(read).context("no thread for standard input")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_prompt_or_an_object() {
+        assert_eq!(Request::parse("Hello {x}").unwrap().prompt, "Hello {x}");
+        let request = Request::parse(r#"{"prompt": "a", "max_tokens": 3, "new_session": true}"#).unwrap();
+        assert_eq!(request, Request { prompt: "a".into(), max_tokens: Some(3), new_session: true });
+        assert!(Request::parse(r#"{"promt": "a"}"#).is_err());
+        assert!(Request::parse("{").is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! From settings to a running agent: model, drafter's thread, link, session.
+
+use crate::cli::ReplyFlags;
+use crate::config::Settings;
+use crate::drafter::Worker;
+use crate::link::Link;
+use crate::run::{Agent, Seat};
+use anyhow::Result;
+use dunlin_hlm::device::DeviceConfig;
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::time::Duration;
+use dunlin_lm::{Draft, Drafter, ModelDir};
+use dunlin_wire::Vocabulary;
+use tracing::warn;
+
+/// Loads the drafter of `model` in a thread of its own.
+///
+/// # Errors
+/// Names the file that is wrong.
+pub(crate) async fn worker(model: &ModelDir) -> Result<Worker> {
+    let model = model.clone();
+    Worker::start(move || {
+        let (drafter, warnings) = Drafter::load(&model)?;
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        let drafter: Box<dyn Draft> = Box::new(drafter);
+        Ok(drafter)
+    })
+    .await
+}
+
+/// An agent that connects, with a first session.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub(crate) fn agent(
+    settings: &Settings,
+    flags: &ReplyFlags,
+    sampling: Sampling,
+    worker: Worker,
+    ends_on_refusal: bool,
+) -> Result<Agent> {
+    let drafter = worker.described();
+    let give_up_after = u64::try_from(flags.give_up_after.as_micros()).unwrap_or(u64::MAX);
+    let device = DeviceConfig {
+        vocabulary: on_wire(&drafter.vocabulary),
+        policy: settings.trigger,
+        importance: settings.importance,
+        offline: flags.offline(),
+        give_up_after: Duration(give_up_after),
+        context_tokens_max: settings.context_tokens_max(drafter.context_max),
+    };
+    let seat = Seat { device, sampling, seed: flags.seed, ends_on_refusal };
+    Agent::new(seat, worker, Link::start(settings.link()))
+}
+
+/// A model's vocabulary as the protocol names it.
+pub(crate) fn on_wire(vocabulary: &dunlin_lm::Vocabulary) -> Vocabulary {
+    Vocabulary { size: vocabulary.size, fingerprint: vocabulary.fingerprint }
+}

@@ -1,0 +1,119 @@
+//! Notices when a reply has not moved for a second, and says what it is waiting for.
+
+use crate::link::Loss;
+use crate::output::Notice;
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_wire::VerifierId;
+
+/// Silence after which a user wants to know.
+const PATIENCE: Duration = Duration::from_millis(1000);
+
+/// What is missing, and since when.
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    /// When to look again; `None` while no reply is under way or it was said already.
+    deadline: Option<Instant>,
+    /// A reply is under way.
+    active: bool,
+    verifier: Option<VerifierId>,
+    loss: Option<Loss>,
+    /// What was said last, so that it is said once.
+    said: Option<Notice>,
+}
+
+impl Stall {
+    /// When to ask for a [`notice`](Self::notice).
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.active = true;
+        self.moved_on(now);
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.active = false;
+        self.deadline = None;
+    }
+
+    /// A token came.
+    pub(crate) fn moved_on(&mut self, now: Instant) {
+        self.said = None;
+        self.watch(now);
+    }
+
+    pub(crate) fn connected(&mut self, now: Instant) {
+        self.loss = None;
+        self.watch(now);
+    }
+
+    pub(crate) fn disconnected(&mut self, loss: Loss, now: Instant) {
+        self.verifier = None;
+        self.loss = Some(loss);
+        self.watch(now);
+    }
+
+    pub(crate) fn leased(&mut self, verifier: VerifierId, now: Instant) {
+        self.verifier = Some(verifier);
+        self.watch(now);
+    }
+
+    /// What a reply that has not moved is waiting for, where that was not said yet.
+    pub(crate) fn notice(&mut self, up: bool, waiting: bool, now: Instant) -> Option<Notice> {
+        let Some(notice) = self.missing(up, waiting) else {
+            self.watch(now);
+            return None;
+        };
+        self.deadline = None;
+        let news = self.said.as_ref() != Some(&notice);
+        self.said = Some(notice.clone());
+        news.then_some(notice)
+    }
+
+    /// What is missing: the connection, a lease, or an answer.
+    pub(crate) fn missing(&self, up: bool, waiting: bool) -> Option<Notice> {
+        match &self.verifier {
+            _ if !up => Some(Notice::NoBroker(self.loss.clone())),
+            None => Some(Notice::NoVerifier),
+            Some(verifier) => waiting.then(|| Notice::NoVerdict(verifier.clone())),
+        }
+    }
+
+    fn watch(&mut self, now: Instant) {
+        if self.active {
+            self.deadline = Some(now + PATIENCE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loss() -> Loss {
+        Loss { reason: "nothing listens at host:1883".into(), refused: false }
+    }
+
+    #[test]
+    fn says_each_thing_once() {
+        let second = Instant(1_000_000);
+        let mut stall = Stall::default();
+        stall.disconnected(loss(), Instant(0));
+        assert_eq!(stall.deadline(), None);
+        stall.begin(Instant(0));
+        assert_eq!(stall.deadline(), Some(second));
+        assert_eq!(stall.notice(false, true, second), Some(Notice::NoBroker(Some(loss()))));
+        stall.disconnected(loss(), second);
+        assert_eq!(stall.notice(false, true, Instant(2_000_000)), None);
+        stall.connected(second);
+        assert_eq!(stall.notice(true, true, Instant(2_000_000)), Some(Notice::NoVerifier));
+        let verifier: VerifierId = "v1".parse().unwrap();
+        stall.leased(verifier.clone(), second);
+        assert_eq!(stall.notice(true, false, second), None);
+        assert!(stall.deadline().is_some());
+        assert_eq!(stall.notice(true, true, second), Some(Notice::NoVerdict(verifier)));
+        stall.end();
+        assert_eq!(stall.deadline(), None);
+    }
+}

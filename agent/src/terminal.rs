@@ -1,0 +1,152 @@
+//! The reply on standard output, token by token; notices on standard error.
+
+use crate::output::{Notice, Output};
+use crate::report;
+use crate::screen::{Abilities, Colour, Screen};
+use crate::turn::Turn;
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{Commit, Origin, SayError};
+use dunlin_lm::{TextStream, Tokenizer};
+use dunlin_wire::Vocabulary;
+use std::io::{self, IsTerminal, Stdout};
+use std::ops::ControlFlow;
+
+/// Columns assumed where a terminal does not say.
+const COLUMNS: usize = 80;
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColourChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What `stream` can do, given the user's choice.
+pub fn abilities(choice: ColourChoice, stream: &impl IsTerminal) -> Abilities {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let cursor = stream.is_terminal() && !dumb;
+    let colour = match choice {
+        ColourChoice::Auto => cursor && !set("NO_COLOR"),
+        ColourChoice::Always => true,
+        ColourChoice::Never => false,
+    };
+    Abilities { colour, cursor }
+}
+
+fn columns() -> usize {
+    let size = console::Term::stdout().size_checked();
+    size.map(|(_, columns)| columns.into()).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+}
+
+/// Shows replies to a person.
+pub struct Terminal {
+    /// `None` writes no reply.
+    screen: Option<Screen<Stdout>>,
+    tokenizer: Tokenizer,
+    stream: TextStream,
+    errors: Abilities,
+    vocabulary: Vocabulary,
+    /// Whether the agent ends after one reply.
+    once: bool,
+    /// The last turn, for who waits for the agent to end.
+    last: Option<Turn>,
+    rejected: Option<SayError>,
+}
+
+impl Terminal {
+    /// A terminal that shows replies where `streams`, and ends the agent after one where `once`.
+    pub fn new(
+        tokenizer: &Tokenizer,
+        vocabulary: Vocabulary,
+        choice: ColourChoice,
+        streams: bool,
+        once: bool,
+    ) -> Self {
+        let screen = || Screen::new(io::stdout(), abilities(choice, &io::stdout()), Box::new(columns));
+        Self {
+            screen: streams.then(screen),
+            tokenizer: tokenizer.clone(),
+            stream: TextStream::new(tokenizer),
+            errors: abilities(choice, &io::stderr()),
+            vocabulary,
+            once,
+            last: None,
+            rejected: None,
+        }
+    }
+
+    /// The last turn, or why there was none.
+    pub fn into_last(self) -> (Option<Turn>, Option<SayError>) {
+        (self.last, self.rejected)
+    }
+
+    /// A person's terminal that is gone takes nothing; the agent goes on for the report.
+    fn paint(&mut self, paint: impl FnOnce(&mut Screen<Stdout>) -> io::Result<()>) {
+        if let Some(screen) = &mut self.screen
+            && paint(screen).is_err()
+        {
+            self.screen = None;
+        }
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        if self.once { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Output for Terminal {
+    fn committed(&mut self, commit: &Commit) {
+        let text = self.stream.push(commit.token);
+        self.paint(|screen| screen.commit(&text, colour(commit.origin)));
+    }
+
+    fn provisional(&mut self, tokens: &[TokenId]) {
+        let mut stream = self.stream.clone();
+        let text: String = tokens.iter().map(|token| stream.push(*token)).collect();
+        self.paint(|screen| screen.tail(&text));
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        if self.errors.cursor {
+            self.paint(Screen::end_line);
+        }
+        report::line(self.errors, Colour::Yellow, &notice.to_string());
+    }
+
+    fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
+        if !self.once {
+            report::line(self.errors, Colour::Red, &error.to_string());
+        }
+        self.rejected = Some(*error);
+        self.flow()
+    }
+
+    fn finished(&mut self, turn: &Turn) -> ControlFlow<()> {
+        let rest = self.stream.finish();
+        self.paint(|screen| screen.commit(&rest, Colour::Red));
+        self.paint(Screen::end_line);
+        self.stream = TextStream::new(&self.tokenizer);
+        if !self.once {
+            if let Some(problem) = turn.ending.problem(&self.vocabulary) {
+                report::line(self.errors, Colour::Red, &problem);
+            }
+            report::summary(turn, self.errors);
+        }
+        self.last = Some(turn.clone());
+        self.flow()
+    }
+}
+
+fn colour(origin: Origin) -> Colour {
+    match origin {
+        Origin::Accepted => Colour::Green,
+        Origin::Target => Colour::Yellow,
+        Origin::Unverified => Colour::Red,
+    }
+}

@@ -1,0 +1,176 @@
+//! One turn: a prompt, its reply, and what it cost.
+
+use crate::mqtt_bytes::Traffic;
+use crate::output::Notice;
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{Counters, Finish, Phase};
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_wire::{RefusalReason, Vocabulary};
+use std::fmt::Write;
+
+/// Why a reply ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The machine ended it.
+    Machine(Finish),
+    /// Its time was up; what it was waiting for, if anything.
+    TimedOut(Option<Notice>),
+    /// The drafter failed, for the reason given.
+    DrafterFailed(String),
+    /// The broker refuses this device, for the reason given.
+    BrokerRefused(String),
+}
+
+impl Ending {
+    /// One word for reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Machine(Finish::Stop) => "stop",
+            Self::Machine(Finish::TokensMax) => "tokens_max",
+            Self::Machine(Finish::ContextFull) => "context_full",
+            Self::Machine(Finish::Cancelled) => "cancelled",
+            Self::Machine(Finish::Refused(_)) => "refused",
+            Self::Machine(Finish::Rejected) => "rejected",
+            Self::Machine(Finish::DrafterFailed) | Self::DrafterFailed(_) => "drafter_failed",
+            Self::TimedOut(_) => "timed_out",
+            Self::BrokerRefused(_) => "broker_refused",
+        }
+    }
+
+    /// What is wrong, in words, where the reply did not end by itself; `own` is the drafter's vocabulary.
+    pub fn problem(&self, own: &Vocabulary) -> Option<String> {
+        match self {
+            Self::Machine(Finish::Stop | Finish::TokensMax | Finish::ContextFull | Finish::Cancelled) => None,
+            Self::Machine(Finish::Refused(reason)) => Some(refusal(reason, own)),
+            Self::Machine(Finish::Rejected) => {
+                Some("the verifier refused a frame: the two sides disagree on limits or vocabulary".into())
+            }
+            Self::Machine(Finish::DrafterFailed) => {
+                Some("the drafter gave a row that is no distribution".into())
+            }
+            Self::TimedOut(None) => Some("time was up before the reply was complete".into()),
+            Self::TimedOut(Some(notice)) => Some(format!("time was up while {notice}")),
+            Self::DrafterFailed(reason) | Self::BrokerRefused(reason) => Some(reason.clone()),
+        }
+    }
+}
+
+fn refusal(reason: &RefusalReason, own: &Vocabulary) -> String {
+    match reason {
+        RefusalReason::Vocabulary(target) => format!(
+            "the verifier's model speaks another vocabulary: {}, the drafter's is {}; use models of one pair",
+            described(target),
+            described(own)
+        ),
+        RefusalReason::Sampling => "the verifier refuses temperature, top-p or top-k: out of range".into(),
+        RefusalReason::TooLong(limit) => {
+            format!("the text is longer than the verifier's context of {limit} tokens")
+        }
+        RefusalReason::Full => "the verifier has no free slot".into(),
+        RefusalReason::Draining => "the verifier is going away".into(),
+    }
+}
+
+/// A vocabulary in words: entries and fingerprint.
+pub fn described(vocabulary: &Vocabulary) -> String {
+    let mut text = format!("{} tokens, fingerprint ", vocabulary.size);
+    for byte in vocabulary.fingerprint {
+        write!(text, "{byte:02x}").expect("a String takes every write");
+    }
+    text
+}
+
+/// Time by what the device was doing; the five add up to the whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// The drafter ran.
+    pub draft: Duration,
+    /// Sampling, scores, policy and display.
+    pub score: Duration,
+    /// Handing messages to the link.
+    pub send: Duration,
+    /// Nothing but an answer was missing.
+    pub wait: Duration,
+    /// No reply was under way.
+    pub idle: Duration,
+}
+
+/// What a stretch of time is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Charge {
+    Machine(Phase),
+    Score,
+    Send,
+}
+
+/// Charges every moment to one phase.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account {
+    phases: Phases,
+    until: Instant,
+}
+
+impl Account {
+    pub(crate) fn open(now: Instant) -> Self {
+        Self { phases: Phases::default(), until: now }
+    }
+
+    /// Charges the time since the last call.
+    pub(crate) fn charge(&mut self, to: Charge, now: Instant) {
+        let spent = now.since(self.until);
+        self.until = now;
+        let phases = &mut self.phases;
+        let slot = match to {
+            Charge::Score => &mut phases.score,
+            Charge::Send => &mut phases.send,
+            Charge::Machine(Phase::Drafting | Phase::DraftingAhead | Phase::Offline) => &mut phases.draft,
+            Charge::Machine(Phase::Waiting) => &mut phases.wait,
+            Charge::Machine(Phase::Idle) => &mut phases.idle,
+        };
+        slot.0 += spent.0;
+    }
+
+    pub(crate) fn phases(&self) -> Phases {
+        self.phases
+    }
+}
+
+/// What a reply was and what it cost.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The session's seed.
+    pub seed: u64,
+    /// The reply.
+    pub tokens: Vec<TokenId>,
+    /// Why it ended.
+    pub ending: Ending,
+    /// From the prompt to the end.
+    pub took: Duration,
+    /// Where the time went.
+    pub phases: Phases,
+    /// What the machine counted for it.
+    pub counters: Counters,
+    /// What the link counted for it.
+    pub traffic: Traffic,
+}
+
+/// What was counted after `before`.
+pub(crate) fn counted_since(now: &Counters, before: &Counters) -> Counters {
+    Counters {
+        committed: now.committed - before.committed,
+        unverified: now.unverified - before.unverified,
+        rounds: now.rounds - before.rounds,
+        frames_up: now.frames_up - before.frames_up,
+        resent: now.resent - before.resent,
+        context_up: now.context_up - before.context_up,
+        opens: now.opens - before.opens,
+        payload_bytes_up: now.payload_bytes_up - before.payload_bytes_up,
+        payload_bytes_down: now.payload_bytes_down - before.payload_bytes_down,
+        drafted: now.drafted - before.drafted,
+        sent_drafts: now.sent_drafts - before.sent_drafts,
+        accepted: now.accepted - before.accepted,
+        resyncs: now.resyncs - before.resyncs,
+        malformed: now.malformed - before.malformed,
+        stale: now.stale - before.stale,
+    }
+}

@@ -1,0 +1,68 @@
+//! A mosquitto of one's own, which can be killed and comes back on the same port.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+pub(crate) struct Broker {
+    dir: TempDir,
+    pub(crate) port: u16,
+    child: Option<Child>,
+}
+
+impl Broker {
+    pub(crate) fn start() -> Self {
+        Self::with("allow_anonymous true\n")
+    }
+
+    /// A broker with `lines` of configuration besides its listener.
+    pub(crate) fn with(lines: &str) -> Self {
+        let mut broker = Self { dir: TempDir::new().unwrap(), port: free_port(), child: None };
+        let listener = format!("listener {} 127.0.0.1\nset_tcp_nodelay true\nlog_dest stderr\n", broker.port);
+        fs::write(broker.dir.path().join("mosquitto.conf"), listener + lines).unwrap();
+        broker.restart();
+        broker
+    }
+
+    pub(crate) fn url(&self) -> String {
+        url(self.port)
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts, and returns when it says that it runs.
+    pub(crate) fn restart(&mut self) {
+        let mut child = Command::new("/usr/sbin/mosquitto")
+            .arg("-c")
+            .arg(self.dir.path().join("mosquitto.conf"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("mosquitto is installed");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.ends_with(" running")), "mosquitto did not start");
+        std::thread::spawn(move || lines.count());
+        self.child = Some(child);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub(crate) fn url(port: u16) -> String {
+    format!("mqtt://127.0.0.1:{port}")
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,317 @@
+//! The program itself, with the demo pair: flags, exit codes, reports, sockets.
+
+use crate::broker::{Broker, free_port, url};
+use crate::verifier::{self, Alone, Plan, Scripted};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_lm::{LlamaTarget, ModelDir};
+use dunlin_wire::topic::Topic;
+use dunlin_wire::{DevicePresence, Liveness};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{Client, Event, MqttOptions};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const CACHE_BYTES_MAX: usize = 1 << 28;
+const PROMPT: &str = "I need to reserve a seat on the bus.";
+const SEED: u64 = 5;
+
+fn demo(role: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/demo").join(role)
+}
+
+fn target() -> Box<LlamaTarget> {
+    Box::new(LlamaTarget::load(&ModelDir::open(demo("target")).unwrap(), CACHE_BYTES_MAX).unwrap())
+}
+
+fn verified() -> (Broker, Scripted) {
+    let broker = Broker::start();
+    let verifier = verifier::start(broker.port, target(), Plan::default());
+    (broker, verifier)
+}
+
+/// The agent with flags in common, for a broker at `url`.
+fn agent(command: &str, url: &str) -> Command {
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
+    agent.arg(command).args(["--device", "pi-7", "--broker", url, "--model"]).arg(demo("drafter"));
+    agent.env_remove("RUST_LOG").stdin(Stdio::null());
+    agent
+}
+
+fn generate(url: &str) -> Command {
+    let mut agent = agent("generate", url);
+    agent.args(["--prompt", PROMPT, "--seed", &SEED.to_string(), "--temperature", "0.8", "--top-p", "0.9"]);
+    agent
+}
+
+/// What the target alone writes under the same settings.
+fn alone() -> Alone {
+    Alone::new(target(), Sampling::new(0.8, 0.9, 0).unwrap(), SEED)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn tokens(report: &Value) -> Vec<u32> {
+    report["tokens"].as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect()
+}
+
+#[test]
+fn generate_writes_what_the_target_alone_would() {
+    let (broker, _verifier) = verified();
+    let output = generate(&broker.url()).args(["--json", "--max-tokens", "80"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let model = ModelDir::open(demo("drafter")).unwrap();
+    let expected = alone().reply(&model.first_turn(PROMPT).unwrap(), 80, &model.prompt.stop);
+    assert_eq!(tokens(&report), expected);
+    assert_eq!(report["text"], model.tokenizer.decode(&expected));
+    assert_eq!(report["prompt"], PROMPT);
+    assert_eq!((report["policy"].as_str(), report["seed"].as_u64()), (Some("lossless"), Some(SEED)));
+    assert_eq!(report["committed_tokens"], expected.len());
+    assert_eq!(report["unverified_tokens"], 0);
+    let phases = report["phases"].as_object().unwrap();
+    assert_eq!(phases.keys().collect::<Vec<_>>(), ["draft", "idle", "score", "send", "wait"]);
+    let sum: f64 = phases.values().map(|seconds| seconds.as_f64().unwrap()).sum();
+    assert!((sum - report["seconds"].as_f64().unwrap()).abs() < 0.01);
+    assert!(report["mqtt_bytes_up"].as_u64() > report["payload_bytes_up"].as_u64());
+    assert!(stderr(&output).is_empty(), "{}", stderr(&output));
+}
+
+#[test]
+fn generate_streams_plain_text_to_a_pipe_and_a_report_to_a_file() {
+    let (broker, _verifier) = verified();
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("report.json");
+    let output =
+        generate(&broker.url()).args(["--max-tokens", "12", "--report"]).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(String::from_utf8(output.stdout.clone()).unwrap().trim_end_matches('\n'), report["text"]);
+    let summary = stderr(&output);
+    for word in ["tokens in", "accepted", "payload", "MQTT", "draft", "wait"] {
+        assert!(summary.contains(word), "no {word:?} in {summary}");
+    }
+    assert!(!summary.contains('\x1b'));
+}
+
+#[test]
+fn without_a_broker_time_is_up() {
+    let output = generate(&url(free_port())).args(["--timeout", "1.5"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = stderr(&output);
+    assert!(said.contains("waiting for the broker: nothing listens at 127.0.0.1"), "{said}");
+    assert!(said.contains("time was up while waiting for the broker"), "{said}");
+}
+
+#[test]
+fn without_a_verifier_time_is_up() {
+    let broker = Broker::start();
+    let output = generate(&broker.url()).args(["--timeout", "1.5"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains("time was up while waiting for a verifier"), "{}", stderr(&output));
+}
+
+#[test]
+fn trust_goes_on_without_a_broker() {
+    let mut agent = generate(&url(free_port()));
+    agent.args(["--offline", "trust", "--give-up-after", "0.1", "--max-tokens", "20", "--json"]);
+    let output = agent.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["committed_tokens"].as_u64() > Some(0));
+    assert_eq!(report["unverified_tokens"], report["committed_tokens"]);
+    assert!(stderr(&output).contains("going on alone"));
+}
+
+#[test]
+fn a_broker_that_refuses_is_said_plainly() {
+    let dir = TempDir::new().unwrap();
+    let passwords = dir.path().join("passwords");
+    let made =
+        Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&passwords).args(["pi", "right"]).status();
+    assert!(made.unwrap().success());
+    let broker = Broker::with(&format!("allow_anonymous false\npassword_file {}\n", passwords.display()));
+    let config = dir.path().join("agent.toml");
+    fs::write(&config, "[mqtt]\nuser = \"pi\"\npassword_file = \"secret\"\n").unwrap();
+    fs::write(dir.path().join("secret"), "wrong\n").unwrap();
+    let output = generate(&broker.url()).arg("--config").arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("refuses the connection: not authorised (user: pi)"),
+        "{}",
+        stderr(&output)
+    );
+    fs::write(dir.path().join("secret"), "right\n").unwrap();
+    let _verifier = Broker::start();
+    let output =
+        generate(&broker.url()).arg("--config").arg(&config).args(["--timeout", "0.5"]).output().unwrap();
+    assert!(stderr(&output).contains("waiting for a verifier"), "{}", stderr(&output));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let run = |mut agent: Command| {
+        let output = agent.output().unwrap();
+        (output.status.code().unwrap(), stderr(&output))
+    };
+    let nowhere = url(free_port());
+    let mut flag = generate(&nowhere);
+    flag.arg("--polizy");
+    assert!(matches!(run(flag), (2, said) if said.contains("--polizy")));
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("agent.toml");
+    fs::write(&config, "device = \"a\"\nmodell = \"b\"\n").unwrap();
+    let mut key = generate(&nowhere);
+    key.arg("--config").arg(&config);
+    assert!(matches!(run(key), (2, said) if said.contains("agent.toml:2: unknown field `modell`")));
+    let mut model = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
+    model.args(["generate", "--prompt", "x", "--model"]).arg(dir.path().join("none"));
+    assert!(matches!(run(model), (1, said) if said.contains("none")));
+    let mut sampling = generate(&nowhere);
+    sampling.args(["--top-k", "0", "--draft-tokens-max", "17"]);
+    assert!(matches!(run(sampling), (2, said) if said.contains("--draft-tokens-max")));
+}
+
+#[test]
+fn an_interrupt_keeps_what_is_committed() {
+    let broker = Broker::start();
+    // A context chunk and one draft frame, then nothing: the reply can't end by itself.
+    let plan = Plan { frames_max: Some(2), ..Plan::default() };
+    let _verifier = verifier::start(broker.port, target(), plan);
+    let mut agent = generate(&broker.url());
+    let mut child = agent
+        .args(["--draft-tokens-max", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("ended: cancelled"));
+    let model = ModelDir::open(demo("drafter")).unwrap();
+    let expected = alone().reply(&model.first_turn(PROMPT).unwrap(), 3, &model.prompt.stop);
+    let written = [&first[..], &output.stdout].concat();
+    let written = String::from_utf8(written).unwrap();
+    assert!(model.tokenizer.decode(&expected).starts_with(written.trim_end_matches('\n')), "{written}");
+}
+
+#[test]
+fn a_killed_agent_is_announced_as_lost() {
+    let broker = Broker::start();
+    let (client, mut connection) = Client::new(MqttOptions::new("test", "127.0.0.1", broker.port), 8);
+    let topic = Topic::DevicePresence("pi-7".parse().unwrap()).name();
+    client.subscribe(topic.as_str(), QoS::AtLeastOnce).unwrap();
+    let mut presence = move || {
+        connection.iter().find_map(|event| match event.unwrap() {
+            Event::Incoming(Packet::Publish(publish)) => {
+                Some(DevicePresence::decode(&publish.payload).unwrap())
+            }
+            _ => None,
+        })
+    };
+    let mut child = generate(&broker.url()).stderr(Stdio::null()).spawn().unwrap();
+    let born = presence().unwrap();
+    assert_eq!(born.liveness, Liveness::Here);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(presence().unwrap(), DevicePresence { liveness: Liveness::Lost, ..born });
+}
+
+fn events(lines: impl Iterator<Item = std::io::Result<String>>) -> Vec<Value> {
+    lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+}
+
+fn finished(events: &[Value]) -> Vec<&Value> {
+    events.iter().filter(|event| event["event"] == "finished").collect()
+}
+
+/// What two turns must be, and a third in a new session.
+fn three_turns() -> [Vec<u32>; 3] {
+    let model = ModelDir::open(demo("drafter")).unwrap();
+    let stop = &model.prompt.stop;
+    let mut target = alone();
+    let first = target.reply(&model.first_turn(PROMPT).unwrap(), 10, stop);
+    let second = target.reply(&model.next_turn("For two people.").unwrap(), 10, stop);
+    let third = alone().reply(&model.first_turn("What's my balance?").unwrap(), 7, stop);
+    [first, second, third]
+}
+
+fn serve(url: &str) -> Command {
+    let mut agent = agent("serve", url);
+    agent.args(["--seed", &SEED.to_string(), "--temperature", "0.8", "--top-p", "0.9", "--max-tokens", "10"]);
+    agent
+}
+
+#[test]
+fn serve_keeps_the_session_between_lines() {
+    let (broker, _verifier) = verified();
+    let mut child =
+        serve(&broker.url()).arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let third = r#"{"prompt": "What's my balance?", "max_tokens": 7, "new_session": true}"#;
+    write!(child.stdin.take().unwrap(), "{PROMPT}\n{{\"promt\": 1}}\nFor two people.\n{third}\n").unwrap();
+    let events = events(BufReader::new(child.stdout.take().unwrap()).lines());
+    assert!(child.wait().unwrap().success());
+    let replies: Vec<Vec<u32>> = finished(&events).into_iter().map(tokens).collect();
+    assert_eq!(replies, three_turns());
+    let streamed = events.iter().filter(|event| event["event"] == "token");
+    let streamed: Vec<u32> = streamed.map(|event| event["token"].as_u64().unwrap() as u32).collect();
+    assert_eq!(streamed, replies.concat());
+    assert!(events.iter().any(|event| event["event"] == "error"));
+}
+
+#[test]
+fn serve_answers_clients_of_its_socket_in_one_session() {
+    let (broker, _verifier) = verified();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("agent.sock");
+    let mut agent = serve(&broker.url());
+    let mut child =
+        agent.arg("--socket").arg(&path).stderr(Stdio::piped()).env("RUST_LOG", "info").spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("listening")));
+    let ask = |lines: &str| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(lines.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        events(BufReader::new(stream).lines())
+    };
+    let [first, second, third] = three_turns();
+    assert_eq!(tokens(finished(&ask(&format!("{PROMPT}\n")))[0]), first);
+    let renewed = r#"{"prompt": "What's my balance?", "max_tokens": 7, "new_session": true}"#;
+    let events = ask(&format!("For two people.\n{renewed}\n"));
+    let replies: Vec<Vec<u32>> = finished(&events).into_iter().map(tokens).collect();
+    assert_eq!(replies, [second, third]);
+    let second_agent = serve(&broker.url()).arg("--socket").arg(&path).output().unwrap();
+    assert_eq!(second_agent.status.code(), Some(1));
+    assert!(stderr(&second_agent).contains("another agent serves there"));
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert!(!log.any(|line| line.contains("WARN") || line.contains("ERROR")));
+    assert!(child.wait().unwrap().success());
+    assert!(!path.exists(), "the socket's file is removed");
+}
+
+#[test]
+fn check_says_what_is_right_and_what_is_missing() {
+    let (broker, verifier) = verified();
+    let output = agent("check", &broker.url()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with('✓')).count(), 5, "{said}");
+    assert!(said.contains("verifier: v1 with scripted, 4 slots free"), "{said}");
+    drop((verifier, broker));
+    let output = agent("check", &url(free_port())).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("✗ broker: nothing listens") && said.contains("→ start the broker"), "{said}");
+}

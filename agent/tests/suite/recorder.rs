@@ -1,0 +1,50 @@
+//! An output that writes everything down, and does what a test wants at each token and notice.
+
+use dunlin_agent::output::{Notice, Output};
+use dunlin_agent::turn::Turn;
+use dunlin_hlm::device::{Commit, SayError};
+use std::ops::ControlFlow;
+
+type Hook<'a, T> = Box<dyn FnMut(&T) + 'a>;
+
+pub(crate) struct Recorder<'a> {
+    pub(crate) commits: Vec<Commit>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) turns: Vec<Turn>,
+    /// Ends the agent after so many turns.
+    turns_max: usize,
+    /// Called with the number of tokens so far.
+    pub(crate) at_commit: Hook<'a, usize>,
+    pub(crate) at_notice: Hook<'a, Notice>,
+}
+
+impl Recorder<'_> {
+    pub(crate) fn new(turns_max: usize) -> Self {
+        let (at_commit, at_notice) = (Box::new(|_: &usize| {}), Box::new(|_: &Notice| {}));
+        let (commits, notices, turns) = (Vec::new(), Vec::new(), Vec::new());
+        Self { commits, notices, turns, turns_max, at_commit, at_notice }
+    }
+}
+
+impl Output for Recorder<'_> {
+    fn committed(&mut self, commit: &Commit) {
+        self.commits.push(*commit);
+        (self.at_commit)(&self.commits.len());
+    }
+
+    fn provisional(&mut self, _tokens: &[u32]) {}
+
+    fn notice(&mut self, notice: &Notice) {
+        self.notices.push(notice.clone());
+        (self.at_notice)(notice);
+    }
+
+    fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
+        panic!("the prompt was not taken: {error}");
+    }
+
+    fn finished(&mut self, turn: &Turn) -> ControlFlow<()> {
+        self.turns.push(turn.clone());
+        if self.turns.len() < self.turns_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
