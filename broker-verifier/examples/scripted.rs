@@ -1,0 +1,26 @@
+//! A verifier with a scripted target, for `make bench`: what is left of a round is the protocol and the link.
+//!
+//! `scripted BROKER SEED VOCABULARY CONTEXT`; says `ready` on standard output and serves until it is killed.
+
+use anyhow::{Context, Result};
+use dunlin_lm::Toy;
+use dunlin_verifier::{Config, Hooks, Served, serve};
+use std::env;
+use std::io::{Write, stdout};
+use tokio::runtime;
+use tokio::sync::mpsc;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [broker, seed, vocabulary, context] = arguments.as_slice() else {
+        anyhow::bail!("usage: scripted BROKER SEED VOCABULARY CONTEXT");
+    };
+    let toy = Toy { context_max: context.parse()?, ..Toy::new(seed.parse()?, vocabulary.parse()?, 1.0) };
+    let config = Config { broker: broker.parse()?, ..Config::default() };
+    let served = Served { target: Box::new(toy.target()), name: "scripted".into() };
+    let (_kept, stop) = mpsc::channel(1);
+    let ready = Box::new(|| writeln!(stdout(), "ready").context("standard output"));
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(&config, served, Hooks { stop, ready }))?;
+    Ok(())
+}

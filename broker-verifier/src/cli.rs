@@ -1,0 +1,325 @@
+//! The command line: what is asked, and what the process ends with.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, fs, process, thread};
+
+use anyhow::{Context, Error, Result, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_wire::VerifierId;
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use crate::check::{Found, check, load};
+use crate::config::{Broker, Config};
+use crate::embedded::Embedded;
+use crate::reference::{Request, write};
+use crate::report::End;
+use crate::run::{Hooks, Served, serve};
+
+/// How the target's engine is told its number of threads; it reads this once, at its start.
+const THREADS_VARIABLE: &str = "CANDLE_NUM_THREADS";
+
+/// What the process ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done as asked.
+    Ok = 0,
+    /// Something failed; the last line says what.
+    Failure = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// `check`: the broker can't be reached or used.
+    Broker = 3,
+    /// `serve`: ended before every lease was, by a second signal or by the drain's limit.
+    CutShort = 4,
+}
+
+/// Checks the drafts of Dunlin's devices with a large model, beside an MQTT 5 broker.
+#[derive(Debug, Parser)]
+#[command(name = "dunlin-verifier", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify drafts until SIGTERM or SIGINT.
+    Serve(ServeArgs),
+    /// Write what the target alone would: what the lossless policy must give.
+    Reference(ReferenceArgs),
+    /// Say whether configuration, model and broker would do.
+    Check(ServeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Configuration file; options here win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The broker: mqtt://[user:password@]host[:port].
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "embedded_broker")]
+    broker: Option<Broker>,
+    /// The verifier's name: a-z, 0-9 and '-', up to 32 characters.
+    #[arg(long)]
+    id: Option<VerifierId>,
+    /// The target: a model directory or a .gguf file.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Threads of the target [default: all cores but one].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Sessions kept.
+    #[arg(long)]
+    sessions: Option<usize>,
+    /// MiB for the caches of all sessions.
+    #[arg(long, value_name = "MIB")]
+    kv_mib: Option<usize>,
+    /// Run a broker in this process, for this machine only.
+    #[arg(long)]
+    embedded_broker: bool,
+    /// Where the embedded broker listens; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Write the broker's host:port here once devices can be answered.
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ReferenceArgs {
+    /// The target: a model directory or a .gguf file.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The first turn's text.
+    #[arg(long)]
+    prompt: String,
+    /// Tokens to write at most.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    max_tokens: usize,
+    /// Softmax temperature; 0 is greedy.
+    #[arg(long, default_value_t = 0.7)]
+    temperature: f32,
+    /// Nucleus mass, above 0 and up to 1.
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f32,
+    /// Largest tokens kept; 0 keeps all.
+    #[arg(long, default_value_t = 0)]
+    top_k: u32,
+    /// The session's seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads of the target [default: all cores but one].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Write one line of JSON with the tokens.
+    #[arg(long)]
+    json: bool,
+}
+
+/// An error with what the process ends with.
+type Outcome = Result<Exit, (Exit, Error)>;
+
+/// Reads the command line, does what it asks and says what went wrong.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Some(Command::Serve(args)) => run_serve(&args),
+        Some(Command::Reference(args)) => run_reference(&args),
+        Some(Command::Check(args)) => run_check(&args),
+        None => Cli::command().print_help().map(|()| Exit::Ok).map_err(|error| failure(error.into())),
+    };
+    let exit = outcome.unwrap_or_else(|(exit, error)| {
+        // Nothing is left to tell a failed write to.
+        let _ = writeln!(io::stderr(), "dunlin-verifier: {error:#}");
+        exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn failure(error: Error) -> (Exit, Error) {
+    (Exit::Failure, error)
+}
+
+fn usage(error: Error) -> (Exit, Error) {
+    (Exit::Usage, error)
+}
+
+fn run_serve(args: &ServeArgs) -> Outcome {
+    let mut config = args.merged().map_err(usage)?;
+    config.model().map_err(usage)?;
+    set_threads(config.threads).map_err(failure)?;
+    start_log();
+    let ready = args.ready_file.clone().map(ReadyFile);
+    if let Some(file) = &ready {
+        file.remove().map_err(failure)?;
+    }
+    let (dir, target) = load(&config).map_err(failure)?;
+    tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = dunlin_lm::threads(), "target loaded");
+    let embedded = match config.embedded_broker {
+        true => Some(Embedded::start(config.listen).map_err(failure)?),
+        false => None,
+    };
+    if let Some(embedded) = &embedded {
+        config.broker = embedded.address().into();
+        tracing::info!(address = %config.broker, "embedded broker");
+    }
+    let served = Served { target: Box::new(target), name: dir.name };
+    let report = block_on(serve_until_signal(&config, served, ready.clone())).map_err(failure);
+    if let Some(file) = &ready {
+        file.remove().map_err(failure)?;
+    }
+    Ok(match report? {
+        End::Drained => Exit::Ok,
+        End::CutShort => Exit::CutShort,
+    })
+}
+
+async fn serve_until_signal(config: &Config, served: Served, ready: Option<ReadyFile>) -> Result<End> {
+    let (sender, stop) = mpsc::channel(2);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signals, sender) = (signal(kind).context("signals")?, sender.clone());
+        tokio::spawn(async move { while signals.recv().await.is_some() && sender.send(()).await.is_ok() {} });
+    }
+    let address = config.broker.to_string();
+    tracing::info!(id = %config.id, broker = %address, "serving");
+    let ready = Box::new(move || ready.map_or(Ok(()), |file| file.write(&address)));
+    Ok(serve(config, served, Hooks { stop, ready }).await?.end)
+}
+
+fn run_reference(args: &ReferenceArgs) -> Outcome {
+    let sampling = Sampling::new(args.temperature, args.top_p, args.top_k);
+    let sampling = sampling.context("sampling").map_err(usage)?;
+    let mut config = Config { model: Some(args.model.clone()), ..Config::default() };
+    config.threads = args.threads;
+    config.check().map_err(usage)?;
+    set_threads(config.threads).map_err(failure)?;
+    start_log();
+    reference(args, &config, sampling).map_err(failure)?;
+    Ok(Exit::Ok)
+}
+
+fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Result<()> {
+    let (dir, mut target) = load(config)?;
+    let request = Request {
+        prompt: dir.first_turn(&args.prompt).context("prompt")?,
+        tokens_max: args.max_tokens,
+        stop: dir.prompt.stop.clone(),
+        sampling,
+        seed: args.seed,
+    };
+    let (tokens, finish) = write(&mut target, &request)?;
+    let text = dir.tokenizer.decode(&tokens);
+    let line = match args.json {
+        true => serde_json::json!({
+            "model": dir.name,
+            "seed": args.seed,
+            "prompt_tokens": request.prompt,
+            "tokens": tokens,
+            "text": text,
+            "finish": finish.name(),
+        })
+        .to_string(),
+        false => text,
+    };
+    writeln!(io::stdout(), "{line}").context("standard output")
+}
+
+fn run_check(args: &ServeArgs) -> Outcome {
+    let config = args.merged().map_err(usage)?;
+    set_threads(config.threads).map_err(failure)?;
+    start_log();
+    let found = block_on(async { Ok(check(&config, &mut io::stdout()).await?) }).map_err(failure)?;
+    Ok(match found {
+        Found { target: false, .. } => Exit::Failure,
+        Found { broker: false, .. } => Exit::Broker,
+        Found { .. } => Exit::Ok,
+    })
+}
+
+impl ServeArgs {
+    /// The file's configuration with the command line over it, checked.
+    fn merged(&self) -> Result<Config> {
+        let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+        if let Some(broker) = &self.broker {
+            config.broker = broker.clone();
+            config.embedded_broker = false;
+        }
+        config.embedded_broker |= self.embedded_broker;
+        if self.listen.is_some() && !config.embedded_broker {
+            bail!("--listen is the embedded broker's address: add --embedded-broker, or say --broker");
+        }
+        config.id = self.id.clone().unwrap_or(config.id);
+        config.model = self.model.clone().or(config.model);
+        config.threads = self.threads.or(config.threads);
+        config.sessions = self.sessions.unwrap_or(config.sessions);
+        config.kv_mib = self.kv_mib.unwrap_or(config.kv_mib);
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Where it is written that devices can be answered.
+#[derive(Clone, Debug)]
+struct ReadyFile(PathBuf);
+
+impl ReadyFile {
+    /// Writes the file in one step: who sees it sees all of it.
+    fn write(&self, address: &str) -> Result<()> {
+        let mut unfinished = self.0.clone().into_os_string();
+        unfinished.push(".tmp");
+        let unfinished = Path::new(&unfinished);
+        let written =
+            fs::write(unfinished, format!("{address}\n")).and_then(|()| fs::rename(unfinished, &self.0));
+        written.with_context(|| format!("ready file {}", self.0.display()))
+    }
+
+    fn remove(&self) -> Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("ready file {}", self.0.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Starts this program over where the engine's number of threads isn't the one wanted: the engine reads it from
+/// the environment, which a running program must not change.
+fn set_threads(threads: Option<usize>) -> Result<()> {
+    let set = env::var(THREADS_VARIABLE).ok();
+    if threads.is_none() && set.is_some() {
+        return Ok(());
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let wanted = threads.unwrap_or(cores.saturating_sub(1).max(1)).to_string();
+    if set.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    let program = env::current_exe().context("this program's path")?;
+    let mut again = process::Command::new(program);
+    Err(again.args(env::args_os().skip(1)).env(THREADS_VARIABLE, wanted).exec())
+        .context("setting the threads")
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,mqtt5=warn"));
+    let colour = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime: Runtime = runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    let result = runtime.block_on(work);
+    // A name that is still being looked up must not hold the process.
+    runtime.shutdown_background();
+    result
+}

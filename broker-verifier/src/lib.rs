@@ -1,0 +1,23 @@
+//! The broker's side of Dunlin: checks drafts with the large model.
+//!
+//! A verifier subscribes to its broker, keeps the sessions of its devices in the protocol machine of
+//! `dunlin_hlm`, runs the target on a thread of its own, and publishes verdicts. [`run`] shows every hop.
+//!
+//! Invariants:
+//! - [`link`] alone names the MQTT client, [`embedded`] alone the broker.
+//! - Nothing here knows a byte layout or a topic string, nor decides what a frame is answered.
+//! - Every queue is bounded, by a constant with a name.
+
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod embedded;
+pub mod link;
+pub mod reference;
+pub mod report;
+pub mod run;
+pub mod worker;
+
+pub use config::Config;
+pub use report::{End, Report};
+pub use run::{Hooks, Served, serve};

@@ -1,0 +1,300 @@
+//! The loop: every hop of a frame, once and in order.
+//!
+//! Invariant: one thing at a time. The loop takes what happened (a message, a finished batch, a timer, a
+//! signal), tells the machine, and does what the machine asks; it waits nowhere else and decides nothing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use dunlin_hlm::time::{Duration as Span, Instant as Now};
+use dunlin_hlm::verifier::{Answer, Event, Outgoing, Verifier, VerifierConfig};
+use dunlin_lm::Target;
+use dunlin_wire::limits::SESSION_TOKENS_MAX;
+use dunlin_wire::{DeviceId, Liveness, ModelName, VerifierPresence, Vocabulary};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::Config;
+use crate::link::{Link, LinkEvent, LinkOptions, Message};
+use crate::report::{End, Report, TargetCounters};
+use crate::worker::{Batch, Worker};
+
+/// Pieces of work that wait for the target; beyond it the link is not read.
+const WORK_MAX: usize = 256;
+/// Least time between two announcements of free slots.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the last messages may take.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// How long to sleep when there is nothing to wait for.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// The target, and the name it is announced under.
+pub struct Served {
+    /// The target.
+    pub target: Box<dyn Target>,
+    /// Its name; what is too long for an announcement is cut off.
+    pub name: String,
+}
+
+/// How the loop and its owner talk.
+pub struct Hooks {
+    /// The first message drains, the second ends at once.
+    pub stop: mpsc::Receiver<()>,
+    /// Called once, when devices can be answered.
+    pub ready: Box<dyn FnOnce() -> Result<()> + Send>,
+}
+
+/// Serves until a message on `hooks.stop`.
+///
+/// # Errors
+/// When the configuration doesn't suit the target, the target's thread dies, or `hooks.ready` fails.
+pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Report> {
+    let mut serve = Serve::start(config, served, hooks)?;
+    let end = loop {
+        match serve.turn().await? {
+            Turn::Next => {}
+            Turn::Ended(end) => break end,
+            Turn::TargetDied => return Err(serve.worker.died()),
+        }
+    };
+    Ok(serve.finish(end).await)
+}
+
+/// What follows a turn.
+enum Turn {
+    Next,
+    Ended(End),
+    TargetDied,
+}
+
+struct Serve {
+    machine: Verifier,
+    link: Link,
+    worker: Worker,
+    /// Work the target's thread had no room for; while there is any, the link is not read.
+    backlog: VecDeque<Event>,
+    /// Who asked for a lease in this turn, and what the reply shall carry.
+    asking: Option<(DeviceId, Vec<u8>)>,
+    stop: mpsc::Receiver<()>,
+    ready: Option<Box<dyn FnOnce() -> Result<()> + Send>>,
+    started: Instant,
+    drain_max: Duration,
+    drain_until: Option<Instant>,
+    sessions_max: usize,
+    slots_announced: usize,
+    announced: Instant,
+    target: TargetCounters,
+}
+
+impl Serve {
+    fn start(config: &Config, served: Served, hooks: Hooks) -> Result<Self> {
+        let lm = served.target.vocabulary();
+        let vocabulary = Vocabulary { size: lm.size, fingerprint: lm.fingerprint };
+        let context = served.target.context_max().min(SESSION_TOKENS_MAX as usize);
+        let machine = Verifier::new(VerifierConfig {
+            id: config.id.clone(),
+            vocabulary,
+            context_tokens_max: context as u32,
+            sessions_max: config.sessions,
+            draft_tokens_max: config.draft_tokens_max,
+            idle_max: Span::from_millis(config.idle_s * 1000),
+        });
+        let link = Link::start(LinkOptions {
+            broker: config.broker.clone(),
+            login: config.login(),
+            id: config.id.clone(),
+            keep_alive: Duration::from_secs(config.keep_alive_s.into()),
+            presence: presence(vocabulary, &served.name, config.sessions),
+        });
+        let now = Instant::now();
+        Ok(Self {
+            machine: machine.context("the target doesn't suit the protocol")?,
+            link,
+            worker: Worker::start(served.target, WORK_MAX)?,
+            backlog: VecDeque::new(),
+            asking: None,
+            stop: hooks.stop,
+            ready: Some(hooks.ready),
+            started: now,
+            drain_max: Duration::from_secs(config.drain_s),
+            drain_until: None,
+            sessions_max: config.sessions,
+            slots_announced: config.sessions,
+            announced: now,
+            target: TargetCounters::default(),
+        })
+    }
+
+    /// Takes one thing that happened, then does what the machine asks.
+    async fn turn(&mut self) -> Result<Turn> {
+        let wake = self.wake();
+        tokio::select! {
+            event = self.link.next(), if self.backlog.is_empty() => {
+                self.on_link(event.context("the MQTT client gave up")?)?;
+            }
+            batch = self.worker.next() => match batch {
+                Some(batch) => self.on_batch(&batch),
+                None => return Ok(Turn::TargetDied),
+            },
+            Some(()) = self.stop.recv() => {
+                if self.drain_until.is_some() {
+                    return Ok(Turn::Ended(End::CutShort));
+                }
+                self.drain();
+            }
+            () = sleep_until(wake) => self.machine.handle_timeout(self.now()),
+        }
+        self.hand_work_over();
+        self.publish_answers();
+        self.announce_slots();
+        Ok(self.ended())
+    }
+
+    /// Up: a message becomes a frame or a request in the machine.
+    fn on_link(&mut self, event: LinkEvent) -> Result<()> {
+        let now = self.now();
+        match event {
+            LinkEvent::Open { device, bytes, correlation } => {
+                self.machine.handle_open(&device, &bytes, now);
+                self.asking = correlation.map(|data| (device, data));
+            }
+            LinkEvent::Frame { device, bytes } => self.machine.handle_frame(&device, &bytes, now),
+            LinkEvent::Up => {
+                tracing::info!("connected and subscribed");
+                if let Some(ready) = self.ready.take() {
+                    ready()?;
+                }
+            }
+            LinkEvent::Down(reason) => tracing::warn!(%reason, "no broker; trying again until there is one"),
+        }
+        Ok(())
+    }
+
+    /// Verify: the machine's jobs go to the target, as many as it takes.
+    fn hand_work_over(&mut self) {
+        while let Some(work) = self.machine.poll_event() {
+            self.backlog.push_back(work);
+        }
+        while let Some(work) = self.backlog.pop_front() {
+            if let Err(work) = self.worker.push(work) {
+                self.backlog.push_front(work);
+                return;
+            }
+        }
+    }
+
+    /// Verify: the target's rows become verdicts in the machine.
+    fn on_batch(&mut self, batch: &Batch) {
+        self.target.batches += 1;
+        self.target.jobs += batch.rows.len() as u64;
+        self.target.took += batch.took;
+        let now = self.now();
+        for (id, rows) in &batch.rows {
+            self.machine.handle_rows(*id, rows.as_deref().map_err(|error| *error), now);
+        }
+    }
+
+    /// Down: answers go to the device they are for, on that device's own topics.
+    fn publish_answers(&mut self) {
+        let mut asking = self.asking.take();
+        while let Some(Outgoing { device, channel, bytes }) = self.machine.poll_transmit() {
+            let bytes = bytes.to_vec();
+            self.link.publish(match channel {
+                Answer::Verdict => Message::Verdict { device, bytes },
+                Answer::Reply => {
+                    let own = asking.take_if(|(asker, _)| *asker == device);
+                    Message::Reply { device, bytes, correlation: own.map(|(_, data)| data) }
+                }
+            });
+        }
+    }
+
+    /// Announces a changed number of free slots, not more often than [`ANNOUNCE_INTERVAL`].
+    fn announce_slots(&mut self) {
+        if self.slots_free() != self.slots_announced && self.announced.elapsed() >= ANNOUNCE_INTERVAL {
+            self.announce();
+        }
+    }
+
+    fn announce(&mut self) {
+        let (slots, draining) = (self.slots_free(), self.drain_until.is_some());
+        self.slots_announced = slots;
+        self.announced = Instant::now();
+        self.link.announce(|presence| {
+            presence.slots_free = if draining { 0 } else { slots as u16 };
+            presence.draining = draining;
+        });
+    }
+
+    /// Tells devices that it goes, and ends every lease that isn't being verified.
+    fn drain(&mut self) {
+        tracing::info!(sessions = self.machine.sessions(), "draining; a second signal ends at once");
+        self.drain_until = Some(Instant::now() + self.drain_max);
+        self.announce();
+        self.machine.drain();
+    }
+
+    fn ended(&self) -> Turn {
+        match self.drain_until {
+            Some(_) if self.machine.is_drained() => Turn::Ended(End::Drained),
+            Some(until) if Instant::now() >= until => Turn::Ended(End::CutShort),
+            _ => Turn::Next,
+        }
+    }
+
+    /// When the next timer is due.
+    fn wake(&self) -> Instant {
+        let idle = self.machine.poll_timeout().map(|at| self.started + Duration::from_micros(at.0));
+        let announce =
+            (self.slots_free() != self.slots_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
+        let timers = [idle, announce, self.drain_until];
+        timers.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER)
+    }
+
+    fn slots_free(&self) -> usize {
+        self.sessions_max.saturating_sub(self.machine.sessions())
+    }
+
+    fn now(&self) -> Now {
+        Now(self.started.elapsed().as_micros() as u64)
+    }
+
+    /// Says goodbye, and reports.
+    async fn finish(self, end: End) -> Report {
+        let (protocol, target) = (*self.machine.counters(), self.target);
+        let link = self.link.counters();
+        let sent = self.link.close(GOODBYE_MAX).await;
+        let end = if sent { end } else { End::CutShort };
+        let report = Report { end, protocol, link, target };
+        report.log();
+        report
+    }
+}
+
+/// What is announced of a verifier; the link fills in the generation.
+fn presence(vocabulary: Vocabulary, name: &str, slots: usize) -> VerifierPresence {
+    let mut model = ModelName::new();
+    name.chars().take_while(|c| model.push(*c).is_ok()).for_each(drop);
+    VerifierPresence {
+        generation: 0,
+        liveness: Liveness::Here,
+        vocabulary,
+        model,
+        slots_free: slots as u16,
+        draining: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let vocabulary = Vocabulary { size: 8, fingerprint: [0; 8] };
+        let announced = presence(vocabulary, &"é".repeat(40), 3);
+        assert_eq!(announced.model.as_str(), "é".repeat(32));
+        assert!(announced.encode().is_ok());
+    }
+}

@@ -1,0 +1,239 @@
+//! The target's thread: everything that waits goes into one ragged batch.
+//!
+//! Invariant: it knows slots and tokens, and neither sessions of the protocol nor the link. Work and results
+//! go through bounded channels, and what is asked is done in the order it was asked in.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, anyhow};
+use dunlin_hlm::verifier::{Event, Job, JobId, RowsError, Slot};
+use dunlin_lm::{Extend, SessionId, Target};
+use tokio::sync::mpsc;
+
+/// Jobs in one batch: bounds the rows held at once.
+pub const BATCH_JOBS_MAX: usize = 32;
+/// Finished batches that wait for the loop; beyond it the target rests.
+const BATCHES_MAX: usize = 2;
+
+/// What one pass of the target gave.
+#[derive(Debug)]
+pub struct Batch {
+    /// Each job's rows, row-major.
+    pub rows: Vec<(JobId, Result<Vec<f32>, RowsError>)>,
+    /// How long the pass took.
+    pub took: Duration,
+}
+
+/// The loop's end of the target's thread.
+pub struct Worker {
+    work: SyncSender<Event>,
+    batches: mpsc::Receiver<Batch>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread; up to `work_max` pieces of work may wait for it.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn start(target: Box<dyn Target>, work_max: usize) -> Result<Self> {
+        let (work, waiting) = sync_channel(work_max);
+        let (sender, batches) = mpsc::channel(BATCHES_MAX);
+        let run = move || {
+            Model { target, slots: BTreeMap::new(), gathered: Vec::new(), batches: sender }.run(&waiting)
+        };
+        let thread =
+            thread::Builder::new().name("target".into()).spawn(run).context("the target's thread")?;
+        Ok(Self { work, batches, thread })
+    }
+
+    /// Hands work over, or gives it back while too much waits. Work for a dead thread is dropped: [`Self::next`]
+    /// says so.
+    pub fn push(&self, work: Event) -> Result<(), Event> {
+        match self.work.try_send(work) {
+            Err(TrySendError::Full(work)) => Err(work),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+        }
+    }
+
+    /// The next finished batch; `None` when the thread has died. May be dropped while it waits.
+    pub async fn next(&mut self) -> Option<Batch> {
+        self.batches.recv().await
+    }
+
+    /// Why the thread died.
+    pub fn died(self) -> Error {
+        drop(self.work);
+        match self.thread.join() {
+            Ok(()) => anyhow!("the target's thread ended early"),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                anyhow!("the target's thread panicked: {}", text.unwrap_or("no message"))
+            }
+        }
+    }
+}
+
+/// The thread's state.
+struct Model {
+    target: Box<dyn Target>,
+    slots: BTreeMap<Slot, SessionId>,
+    gathered: Vec<Job>,
+    batches: mpsc::Sender<Batch>,
+}
+
+impl Model {
+    /// Takes what waits, runs it, and ends when nobody hands work over or takes results any more.
+    fn run(mut self, waiting: &Receiver<Event>) {
+        while let Ok(first) = waiting.recv() {
+            self.take(first);
+            while self.gathered.len() < BATCH_JOBS_MAX
+                && let Ok(next) = waiting.try_recv()
+            {
+                self.take(next);
+            }
+            self.verify();
+            if self.batches.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Gathers a job, or frees a slot; a slot's earlier job is done first.
+    fn take(&mut self, work: Event) {
+        let (Event::Verify(Job { slot, .. }) | Event::Release(slot)) = work;
+        if self.gathered.iter().any(|job| job.slot == slot) {
+            self.verify();
+        }
+        match work {
+            Event::Verify(job) => self.gathered.push(job),
+            Event::Release(slot) => {
+                if let Some(session) = self.slots.remove(&slot) {
+                    self.target.close(session);
+                }
+            }
+        }
+    }
+
+    /// Runs the gathered jobs in one pass and hands their rows over.
+    fn verify(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        let jobs = std::mem::take(&mut self.gathered);
+        let opened: Vec<_> = jobs.iter().map(|job| self.session(job.slot)).collect();
+        let parts: Vec<Extend<'_>> = jobs
+            .iter()
+            .zip(&opened)
+            .filter_map(|(job, session)| {
+                let session = *session.as_ref().ok()?;
+                Some(Extend { session, keep: job.keep, tokens: &job.tokens, rows: job.rows })
+            })
+            .collect();
+        let mut answers = self.target.extend(&parts).into_iter();
+        let rows = jobs.iter().zip(opened).map(|(job, session)| {
+            let rows = session.and_then(|_| answers.next().unwrap_or(Ok(Vec::new())));
+            (job.id, rows.map_err(|error| failed(job, &error)))
+        });
+        let batch = Batch { rows: rows.collect(), took: started.elapsed() };
+        // Without a receiver the loop has ended, and so does this thread.
+        let _ = self.batches.blocking_send(batch);
+    }
+
+    /// The target's session of a slot, opened on first sight.
+    fn session(&mut self, slot: Slot) -> dunlin_lm::Result<SessionId> {
+        if let Some(session) = self.slots.get(&slot) {
+            return Ok(*session);
+        }
+        let session = self.target.open()?;
+        self.slots.insert(slot, session);
+        Ok(session)
+    }
+}
+
+/// What the machine is told of an error that is logged in full.
+fn failed(job: &Job, error: &dunlin_lm::Error) -> RowsError {
+    if let dunlin_lm::Error::CacheFull { .. } = error {
+        tracing::debug!(slot = job.slot.0, %error, "no room for a session");
+        return RowsError::Budget;
+    }
+    tracing::warn!(slot = job.slot.0, %error, "the target failed on a session");
+    RowsError::Failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_lm::Toy;
+
+    const TOY: u64 = 3;
+
+    fn toy() -> Toy {
+        Toy::new(TOY, 16, 0.5)
+    }
+
+    fn job(id: u64, slot: u64, keep: usize, tokens: &[u32], rows: usize) -> Event {
+        Event::Verify(Job { id: JobId(id), slot: Slot(slot), keep, tokens: tokens.to_vec(), rows })
+    }
+
+    /// What a thread makes of work that all waited when it started.
+    fn batches(work: Vec<Event>) -> Vec<Batch> {
+        let (sender, waiting) = sync_channel(work.len());
+        work.into_iter().for_each(|work| sender.try_send(work).unwrap());
+        drop(sender);
+        let (sender, mut batches) = mpsc::channel(64);
+        let target = Box::new(toy().target());
+        Model { target, slots: BTreeMap::new(), gathered: Vec::new(), batches: sender }.run(&waiting);
+        std::iter::from_fn(|| batches.try_recv().ok()).collect()
+    }
+
+    #[test]
+    fn what_waits_is_one_batch() {
+        let done = batches(vec![job(1, 1, 0, &[1, 2], 2), job(2, 2, 0, &[3], 1)]);
+        assert_eq!(done.len(), 1);
+        let (id, rows) = &done[0].rows[1];
+        assert_eq!((id, rows.as_ref().unwrap()), (&JobId(2), &toy().target_logits(&[3])));
+        assert_eq!(done[0].rows[0].1.as_ref().unwrap().len(), 2 * 16);
+    }
+
+    #[test]
+    fn a_slot_is_asked_once_a_batch_and_keeps_its_cache() {
+        let done = batches(vec![job(1, 1, 0, &[1, 2], 1), job(2, 1, 1, &[5], 1)]);
+        assert_eq!(done.len(), 2);
+        assert_eq!(done[1].rows[0].1.as_ref().unwrap(), &toy().target_logits(&[1, 5]));
+    }
+
+    #[test]
+    fn a_released_slot_starts_afresh() {
+        let done = batches(vec![job(1, 1, 0, &[1], 1), Event::Release(Slot(1)), job(2, 1, 1, &[2], 1)]);
+        assert_eq!(done[1].rows[0].1, Err(RowsError::Failed), "nothing is kept of a closed session");
+    }
+
+    #[test]
+    fn one_part_may_fail_alone() {
+        let done = batches(vec![job(1, 1, 0, &[99], 1), job(2, 2, 0, &[3], 1)]);
+        assert_eq!(done[0].rows[0].1, Err(RowsError::Failed));
+        assert!(done[0].rows[1].1.is_ok());
+    }
+
+    #[test]
+    fn a_batch_is_bounded() {
+        let work = (0..BATCH_JOBS_MAX as u64 + 1).map(|i| job(i, i, 0, &[1], 1)).collect();
+        let sizes: Vec<_> = batches(work).iter().map(|batch| batch.rows.len()).collect();
+        assert_eq!(sizes, [BATCH_JOBS_MAX, 1]);
+    }
+
+    #[test]
+    fn work_beyond_the_bound_is_given_back() {
+        let (work, _waiting) = sync_channel(1);
+        let (_sender, batches) = mpsc::channel(1);
+        let worker = Worker { work, batches, thread: thread::spawn(|| {}) };
+        assert_eq!(worker.push(Event::Release(Slot(1))), Ok(()));
+        assert_eq!(worker.push(Event::Release(Slot(2))), Err(Event::Release(Slot(2))));
+    }
+}

@@ -1,0 +1,387 @@
+//! A real broker, a verifier in this process, and a device made of raw frames.
+#![allow(dead_code, unreachable_pub)] // each test program uses a part
+
+use std::future::Future;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use dunlin_lm::{Target, Toy};
+use dunlin_verifier::embedded::Embedded;
+use dunlin_verifier::{Config, Hooks, Report, Served, serve};
+use dunlin_wire::topic::Topic;
+use dunlin_wire::{
+    Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, SamplingParams,
+    Score, VerifierPresence, Vocabulary, token_bits,
+};
+use rumqttc::NetworkOptions;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// How long anything may take before a test fails.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const VERIFIER: &str = "verifier-1";
+pub const SEED: u64 = 11;
+/// A first turn for the demo pair.
+pub const PROMPT_TEXT: &str = "What is a plover?";
+/// The toy's logits lie within 0 to 8: all tokens matter at this temperature.
+pub const TEMPERATURE: f32 = 1.0;
+
+/// Waits for something that must happen.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} took more than {DEADLINE:?}"))
+}
+
+/// Waits until `condition` gives a value.
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(started.elapsed() < DEADLINE, "{what} took more than {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn find_mosquitto() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let found = places.map(|place| place.join("mosquitto")).find(|file| file.is_file());
+    found.expect("mosquitto isn't installed (Debian: apt install mosquitto)")
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Stands in for a broker on `port` and hangs up on so many clients, once each has said who it is.
+pub fn hang_up(port: u16, clients: usize) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    for _ in 0..clients {
+        let (mut client, _) = listener.accept().unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        assert_ne!(client.read(&mut [0; 4096]).unwrap(), 0);
+    }
+}
+
+/// A mosquitto process with the site's configuration on a port of its own.
+pub struct Mosquitto {
+    pub port: u16,
+    file: PathBuf,
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Mosquitto {
+    pub fn start() -> Self {
+        Self::with(|text| text)
+    }
+
+    /// Starts with the site's configuration changed by `change`.
+    pub fn with(change: impl FnOnce(String) -> String) -> Self {
+        let port = free_port();
+        let template = include_str!("../../mosquitto.conf");
+        let listener = "listener 1883 127.0.0.1";
+        assert!(template.contains(listener));
+        let text = change(template.replace(listener, &format!("listener {port} 127.0.0.1")));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("mosquitto.conf");
+        std::fs::write(&file, text).unwrap();
+        let child = Self::spawn(&file, port);
+        Self { port, file, child, _directory: directory }
+    }
+
+    fn spawn(file: &Path, port: u16) -> Child {
+        let mut command = Command::new(find_mosquitto());
+        let mut child =
+            command.arg("-c").arg(file).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        until("mosquitto's listener", || {
+            assert!(child.try_wait().unwrap().is_none(), "mosquitto ended at once");
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        child
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn restart(&mut self) {
+        self.child = Self::spawn(&self.file, self.port);
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Either broker.
+pub enum Broker {
+    Mosquitto(Mosquitto),
+    Embedded(Embedded),
+}
+
+impl Broker {
+    pub fn mosquitto() -> Self {
+        Self::Mosquitto(Mosquitto::start())
+    }
+
+    pub fn embedded() -> Self {
+        Self::Embedded(Embedded::start("127.0.0.1:0".parse().unwrap()).unwrap())
+    }
+
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Mosquitto(mosquitto) => mosquitto.port,
+            Self::Embedded(embedded) => embedded.address().port(),
+        }
+    }
+}
+
+pub fn toy() -> Toy {
+    Toy::new(5, 300, 0.5)
+}
+
+pub fn toy_vocabulary() -> Vocabulary {
+    let lm = toy().target().vocabulary();
+    Vocabulary { size: lm.size, fingerprint: lm.fingerprint }
+}
+
+pub fn config(port: u16) -> Config {
+    Config { broker: format!("127.0.0.1:{port}").parse().unwrap(), ..Config::default() }
+}
+
+/// A verifier in this process.
+pub struct Running {
+    stop: mpsc::Sender<()>,
+    pub task: JoinHandle<Result<Report>>,
+}
+
+impl Running {
+    /// Starts one and waits until it can answer.
+    pub async fn start(config: Config, target: impl Target + 'static) -> Self {
+        let (running, ready) = Self::begin(config, target);
+        soon("the verifier", ready).await.unwrap();
+        running
+    }
+
+    pub fn begin(config: Config, target: impl Target + 'static) -> (Self, oneshot::Receiver<()>) {
+        let (stop, stopped) = mpsc::channel(2);
+        let (sender, ready) = oneshot::channel();
+        let served = Served { target: Box::new(target), name: "toy".into() };
+        let announce = Box::new(move || {
+            let _ = sender.send(());
+            Ok(())
+        });
+        let hooks = Hooks { stop: stopped, ready: announce };
+        let task = tokio::spawn(async move { serve(&config, served, hooks).await });
+        (Self { stop, task }, ready)
+    }
+
+    pub async fn stop(&self) {
+        self.stop.send(()).await.unwrap();
+    }
+
+    /// Drains it and gives its report.
+    pub async fn drained(self) -> Report {
+        self.stop().await;
+        self.ended().await.unwrap()
+    }
+
+    pub async fn ended(self) -> Result<Report> {
+        soon("the end", self.task).await.unwrap()
+    }
+}
+
+/// An MQTT client that a test drives by hand.
+pub struct Client {
+    client: AsyncClient,
+    received: mpsc::UnboundedReceiver<Publish>,
+    task: JoinHandle<()>,
+}
+
+impl Client {
+    /// Connects and subscribes to `filter`.
+    pub async fn connect(port: u16, name: &str, filter: &str) -> Self {
+        let mut options = MqttOptions::new(name, "127.0.0.1", port);
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network).set_keep_alive(Duration::from_secs(60));
+        let (client, mut eventloop) = AsyncClient::new(options, 64);
+        client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();
+        let (sender, received) = mpsc::unbounded_channel();
+        let (subscribed, ready) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut subscribed = Some(subscribed);
+            while let Ok(event) = eventloop.poll().await {
+                match event {
+                    Event::Incoming(Packet::SubAck(_)) => {
+                        subscribed.take().expect("one subscription").send(()).expect("it is waited for");
+                    }
+                    Event::Incoming(Packet::Publish(publish)) => drop(sender.send(publish)),
+                    _ => {}
+                }
+            }
+        });
+        soon("a subscription", ready).await.unwrap();
+        Self { client, received, task }
+    }
+
+    pub fn send(&self, topic: &Topic, qos: QoS, bytes: &[u8], properties: PublishProperties) {
+        let (topic, bytes) = (topic.name(), bytes.to_vec());
+        self.client.try_publish_with_properties(topic.as_str(), qos, false, bytes, properties).unwrap();
+    }
+
+    /// Publishes to any topic, and waits while the client is busy.
+    pub async fn post(&self, topic: &str, bytes: &[u8]) {
+        soon("a publish", self.client.publish(topic, QoS::AtLeastOnce, false, bytes.to_vec())).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> Publish {
+        soon("a message", self.received.recv()).await.expect("the client is connected")
+    }
+
+    pub fn none_waits(&mut self) -> bool {
+        self.received.try_recv().is_err()
+    }
+
+    /// The next presence of the verifier for which `wanted` holds.
+    pub async fn presence(&mut self, wanted: impl Fn(&VerifierPresence) -> bool) -> VerifierPresence {
+        loop {
+            let presence = VerifierPresence::decode(&self.next().await.payload).unwrap();
+            if wanted(&presence) {
+                return presence;
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A device made by hand: one session of it.
+pub struct Device {
+    pub id: DeviceId,
+    pub client: Client,
+    pub tokens: Vec<u32>,
+    pub nonce: u64,
+    pub vocabulary: Vocabulary,
+    round: u32,
+}
+
+impl Device {
+    pub async fn connect(port: u16, name: &str) -> Self {
+        let client = Client::connect(port, name, &format!("dl1/d/{name}/n/#")).await;
+        let (id, vocabulary) = (name.parse().unwrap(), toy_vocabulary());
+        Self { id, client, tokens: Vec::new(), nonce: 77, vocabulary, round: 0 }
+    }
+
+    pub fn open_message(&self) -> Open {
+        Open {
+            session: 1,
+            epoch: 1,
+            nonce: self.nonce,
+            seed: SEED,
+            sampling: SamplingParams { temperature: TEMPERATURE, top_p: 1.0, top_k: 0 },
+            vocabulary: self.vocabulary,
+            length: self.tokens.len() as u32,
+        }
+    }
+
+    pub fn send_open(&self, properties: PublishProperties) {
+        let bytes = self.open_message().encode().unwrap();
+        self.client.send(&Topic::Open(self.id.clone()), QoS::AtLeastOnce, &bytes, properties);
+    }
+
+    pub async fn open(&mut self) -> Reply {
+        self.send_open(PublishProperties::default());
+        self.reply().await
+    }
+
+    pub async fn reply(&mut self) -> Reply {
+        let publish = self.client.next().await;
+        assert_eq!(publish.topic, Topic::Reply(self.id.clone()).name().as_bytes());
+        Reply::decode(&publish.payload).unwrap()
+    }
+
+    pub fn send_frame(&self, bytes: &[u8]) {
+        let topic = Topic::Frames(self.id.clone(), VERIFIER.parse().unwrap());
+        self.client.send(&topic, QoS::AtMostOnce, bytes, PublishProperties::default());
+    }
+
+    /// Appends tokens to the text and sends them.
+    pub fn say(&mut self, tokens: &[u32]) {
+        let context = self.context(tokens);
+        self.send_frame(&context);
+    }
+
+    /// Appends tokens to the text; the message that says so.
+    pub fn context(&mut self, tokens: &[u32]) -> Vec<u8> {
+        let (session, epoch, token_bits) = (1, 1, token_bits(self.vocabulary.size));
+        let (offset, prefix) = (self.tokens.len() as u32, prefix(&self.tokens));
+        let chunk = tokens.iter().copied().collect();
+        let context = Context { session, epoch, offset, prefix, token_bits, tokens: chunk };
+        self.tokens.extend(tokens);
+        context.encode().unwrap().to_vec()
+    }
+
+    /// The next frame's bytes, with these drafts.
+    pub fn frame(&mut self, drafts: &[u32]) -> Vec<u8> {
+        self.round += 1;
+        let score = Score::default();
+        let drafts =
+            drafts.iter().map(|token| Draft { token: *token, uncertainty: score, importance: score });
+        let frame = DraftFrame {
+            session: 1,
+            epoch: 1,
+            round: self.round,
+            base: self.tokens.len() as u32,
+            prefix: prefix(&self.tokens),
+            token_bits: token_bits(self.vocabulary.size),
+            drafts: drafts.collect(),
+        };
+        frame.encode().unwrap().to_vec()
+    }
+
+    pub fn close(&self) {
+        self.send_frame(&Close { session: 1, epoch: 1 }.encode().unwrap());
+    }
+
+    /// The next message on the verdict topic.
+    pub async fn down(&mut self) -> Down {
+        let publish = self.client.next().await;
+        assert_eq!(publish.topic, Topic::Verdicts(self.id.clone()).name().as_bytes());
+        Down::decode(&publish.payload).unwrap()
+    }
+
+    /// Sends drafts and commits what the verdict says; the number accepted.
+    pub async fn verify(&mut self, drafts: &[u32]) -> usize {
+        let frame = self.frame(drafts);
+        self.send_frame(&frame);
+        let Down::Verdict(verdict) = self.down().await else { panic!("no verdict") };
+        assert_eq!(verdict.round, self.round);
+        self.tokens.extend(&drafts[..verdict.accepted.into()]);
+        self.tokens.push(verdict.token);
+        verdict.accepted.into()
+    }
+}
+
+pub fn prefix(tokens: &[u32]) -> Prefix {
+    tokens.iter().fold(PREFIX_EMPTY, |digest, token| digest.push(*token)).short()
+}
