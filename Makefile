@@ -70,7 +70,7 @@ radio: build ## The table of frames and bytes per committed token
 	$(CARGO) test --release --locked -p dunlin-sim --test radio -- --nocapture
 
 bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.cpp on the same weights, as ratios
-	bench/run.sh
+	CARGO="$(CARGO)" VENV="$(VENV)" bench/run.sh
 
 fuzz: need-cargo ## Each decoder under libFuzzer for FUZZ_SECONDS (needs nightly and cargo-fuzz)
 	@for target in up down open reply presence topic; do \
@@ -89,4 +89,5 @@ need-mosquitto:
 		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends mosquitto; }
 
 need-python:
-	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv"; exit 1; }
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "python3 with venv is missing: apt-get install python3 python3-venv"; exit 1; }

@@ -228,13 +228,21 @@ impl Agent {
             self.renew()?;
         }
         let (counters, traffic) = (*self.device.counters(), self.link.traffic());
-        if let Err(error) = self.device.say(&say.tokens, say.reply.clone(), now) {
+        if let Err(error) = self.device.say(self.unsaid(say), say.reply.clone(), now) {
             return Ok(out.rejected(&error));
         }
         self.account = Account::open(now);
         self.stall.begin(now);
         self.turn = Some(Running { started: now, tokens: Vec::new(), counters, traffic, ending: None });
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// The prompt's tokens; where the reply before ended by the very token that begins a turn, without that token.
+    fn unsaid<'a>(&self, say: &'a Say) -> &'a [TokenId] {
+        match (self.device.text().last(), say.tokens.as_slice()) {
+            (Some(last), [first, rest @ ..]) if last == first && say.reply.stop.contains(last) => rest,
+            (_, tokens) => tokens,
+        }
     }
 
     /// Takes out of the machine what it has to say, until it has nothing more.

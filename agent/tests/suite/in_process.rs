@@ -136,6 +136,22 @@ fn a_session_goes_on_over_turns_and_a_new_one_begins() {
 }
 
 #[test]
+fn a_token_that_ended_a_reply_is_not_said_again_to_begin_a_turn() {
+    let broker = Broker::start();
+    let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
+    let stop = alone().reply(&prompt(), 20, &[])[3];
+    let turn = |tokens| Say { tokens, reply: Reply { tokens_max: 20, stop: vec![stop] }, new_session: false };
+    let mut out = Recorder::new(2);
+    let mut setup = Setup::new(broker.port);
+    setup.says = vec![turn(prompt()), turn(vec![stop, 9])];
+    setup.run(&mut out);
+    let mut target = alone();
+    assert_eq!(out.turns[0].tokens, target.reply(&prompt(), 20, &[stop]));
+    assert_eq!(out.turns[0].tokens.last(), Some(&stop));
+    assert_eq!(out.turns[1].tokens, target.reply(&[9], 20, &[stop]));
+}
+
+#[test]
 fn a_broker_killed_in_the_middle_changes_nothing() {
     let mut broker = Broker::start();
     let port = broker.port;

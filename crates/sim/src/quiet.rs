@@ -1,7 +1,9 @@
 //! One session over a link without faults, with models whose rows are real and whose time is modelled.
 
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{Channel, Commit, Counters, Device, DraftJob, DraftRow, Event, Finish, Reply, SayError};
+use dunlin_hlm::device::{
+    Channel, Commit, Counters, Device, DraftJob, DraftRow, Event, Finish, Reply, SayError,
+};
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Answer, Job, Verifier};
 use dunlin_wire::DeviceId;

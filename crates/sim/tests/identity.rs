@@ -44,7 +44,9 @@ fn every_held_out_prompt_gives_the_targets_own_text() {
             }
         }
     }
-    println!("{replies} replies, {tokens} tokens, all identical, no tie flipped; {accepted} were drafted and accepted");
+    println!(
+        "{replies} replies, {tokens} tokens, all identical, no tie flipped; {accepted} were drafted and accepted"
+    );
     assert_eq!(replies, PROMPTS * SEEDS.len() * TEMPERATURES.len());
     assert!(accepted > tokens as u64 / 4, "a drafter that is never right makes this test say little");
 }

@@ -56,7 +56,9 @@ fn survive(device: &'static str, mut strike: impl FnMut(&mut Mosquitto, &mut Ver
         let (resent, opens) = (event["resent"].as_u64().unwrap(), event["opens"].as_u64().unwrap());
         disturbed += usize::from(resent > 0 || opens > 1);
     }
-    println!("{device}: {KILLS} kills, {disturbed} generations had to send or ask again, all texts identical");
+    println!(
+        "{device}: {KILLS} kills, {disturbed} generations had to send or ask again, all texts identical"
+    );
     assert!(disturbed >= KILLS / 2, "only {disturbed} kills came in the middle of a generation");
 }
 

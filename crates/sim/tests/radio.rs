@@ -1,6 +1,8 @@
 //! What the radio carries for one committed token: the demo pair, real rows, a modelled board and link.
 
-use dunlin_hlm::device::{Device, DeviceConfig, DraftJob, ImportanceForm, Learned, Offline, Origin, Reply, Session};
+use dunlin_hlm::device::{
+    Device, DeviceConfig, DraftJob, ImportanceForm, Learned, Offline, Origin, Reply, Session,
+};
 use dunlin_hlm::policy::{PolicyConfig, Trigger};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
@@ -178,10 +180,13 @@ fn frames_and_bytes_per_committed_token() {
     let (mut pair, prompts) = (Pair::load(), prompts());
     let prompts = &prompts[..PROMPTS];
     let mut table = String::new();
-    writeln!(table, "{PROMPTS} held-out prompts, at most {TOKENS} tokens each, temperature {}", SAMPLING.0).unwrap();
+    writeln!(table, "{PROMPTS} held-out prompts, at most {TOKENS} tokens each, temperature {}", SAMPLING.0)
+        .unwrap();
     writeln!(table, "modelled: draft 8 ms a token, target 30 ms a pass, link 40 ms each way").unwrap();
-    writeln!(table, "per committed token, but acceptance (accepted / sent drafts) and tokens per second\n").unwrap();
-    let heads = ["frames", "payload", "MQTT up", "with open", "MQTT down", "drafts", "acceptance", "tokens/s"];
+    writeln!(table, "per committed token, but acceptance (accepted / sent drafts) and tokens per second\n")
+        .unwrap();
+    let heads =
+        ["frames", "payload", "MQTT up", "with open", "MQTT down", "drafts", "acceptance", "tokens/s"];
     let [a, b, c, d, e, f, g, h] = heads;
     writeln!(table, "{:<18} {a:>6} {b:>8} {c:>8} {d:>9} {e:>10} {f:>8} {g:>10} {h:>9}", "").unwrap();
     let mut best = Sum { frames: usize::MAX, committed: 1, ..Sum::default() };

@@ -93,7 +93,10 @@ fn demo(stop: &AtomicBool) -> Result<()> {
     let identical = report["tokens"] == reference["tokens"];
     write_report(&places, &report, &reference, identical)?;
     ensure!(identical, "the texts differ: see {}", places.out.join("report.json").display());
-    println!("The text is identical to what the target alone writes ({} tokens).", report["committed_tokens"]);
+    println!(
+        "The text is identical to what the target alone writes ({} tokens).",
+        report["committed_tokens"]
+    );
     println!("Report: {}", places.out.join("report.json").display());
     Ok(())
 }
@@ -168,7 +171,8 @@ fn run_agent(ask: &Ask, places: &Places, broker: &str, stop: &AtomicBool) -> Res
 
 fn stop_verifier(verifier: &mut Guarded, stop: &AtomicBool) -> Result<()> {
     let pid = rustix::process::Pid::from_child(&verifier.0);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("can't stop dunlin-verifier")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+        .context("can't stop dunlin-verifier")?;
     let started = Instant::now();
     loop {
         match verifier.0.try_wait()? {
@@ -186,8 +190,13 @@ fn run_reference(ask: &Ask, report: &Value, places: &Places, stop: &AtomicBool) 
     let out = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
     let prompt = report["prompt"].as_str().context("the agent's report has no prompt")?;
     let mut command = places.command("dunlin-verifier")?;
-    command.arg("reference").arg("--model").arg(places.models.join("target")).args(["--json", "--prompt", prompt]);
-    let flags = ["temperature", "top_p", "top_k", "seed"].map(|name| (format!("--{}", name.replace('_', "-")), name));
+    command
+        .arg("reference")
+        .arg("--model")
+        .arg(places.models.join("target"))
+        .args(["--json", "--prompt", prompt]);
+    let flags =
+        ["temperature", "top_p", "top_k", "seed"].map(|name| (format!("--{}", name.replace('_', "-")), name));
     for (flag, name) in flags {
         command.arg(flag).arg(report[name].to_string());
     }

@@ -110,7 +110,14 @@ impl VerifierProcess {
     fn spawn(ready: &Path, broker: u16) -> Process {
         let _ = std::fs::remove_file(ready);
         let mut command = program("dunlin-verifier");
-        command.args(["serve", "--broker", &format!("mqtt://127.0.0.1:{broker}"), "--threads", "1", "--model"]);
+        command.args([
+            "serve",
+            "--broker",
+            &format!("mqtt://127.0.0.1:{broker}"),
+            "--threads",
+            "1",
+            "--model",
+        ]);
         command.arg(model("target")).arg("--ready-file").arg(ready);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         until("the verifier is ready", || ready.is_file());

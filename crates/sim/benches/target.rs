@@ -1,0 +1,54 @@
+//! CPU time of the demo target on candle: one token, chunks, and ragged batches of many sessions.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use dunlin_lm::{Extend, LlamaTarget, ModelDir, Target};
+use serde_json::{Value, json};
+use support::{PAST, argmax, case, cpu, model, repeat, report, tokens};
+
+/// Sessions, and tokens of each; every token's logits are wanted.
+const SHAPES: [(usize, usize); 5] = [(1, 1), (1, 4), (1, 64), (8, 4), (32, 4)];
+/// Bytes that the caches of all sessions may hold.
+const KV_BYTES_MAX: usize = 1 << 30;
+
+fn main() -> Result<()> {
+    ensure!(dunlin_lm::threads() == 1, "set CANDLE_NUM_THREADS=1: the peers have one thread too");
+    let dir = ModelDir::open(model("target")).context("the demo target")?;
+    let mut target = LlamaTarget::load(&dir, KV_BYTES_MAX)?;
+    let measured = SHAPES.map(|(sessions, chunk)| measure(&mut target, sessions, chunk));
+    let cases = measured.into_iter().collect::<Result<Vec<_>>>()?;
+    report(&json!({"engine": "candle", "cases": cases}))
+}
+
+/// Session `i` holds `i % 4` tokens less than the others, so that the batch is ragged in its contexts.
+fn past(session: usize) -> usize {
+    PAST - session % 4
+}
+
+fn measure(target: &mut LlamaTarget, sessions: usize, chunk: usize) -> Result<Value> {
+    let mut open = Vec::new();
+    for session in 0..sessions {
+        let (id, prompt) = (target.open()?, tokens(session, 0, past(session)));
+        extend(target, &[Extend { session: id, keep: 0, tokens: &prompt, rows: 0 }])?;
+        open.push((id, past(session), tokens(session, past(session), past(session) + chunk)));
+    }
+    let batch: Vec<Extend<'_>> = open
+        .iter()
+        .map(|(session, keep, tokens)| Extend { session: *session, keep: *keep, tokens, rows: chunk })
+        .collect();
+    let mut best = Vec::new();
+    let ms = repeat(|| {
+        let started = cpu();
+        let rows = extend(target, &batch)?;
+        let took = cpu() - started;
+        best = argmax(rows.iter().flat_map(|rows| rows.chunks_exact(rows.len() / chunk)));
+        Ok(took)
+    })?;
+    open.iter().for_each(|(id, ..)| target.close(*id));
+    Ok(case(sessions, chunk, &ms, &best))
+}
+
+fn extend(target: &mut LlamaTarget, batch: &[Extend<'_>]) -> Result<Vec<Vec<f32>>> {
+    Ok(target.extend(batch).into_iter().collect::<dunlin_lm::Result<_>>()?)
+}
