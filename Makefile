@@ -29,9 +29,9 @@ demo: build ## Broker, verifier and agent on one prompt, then the target alone: 
 
 test: build need-mosquitto ## All tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --release --locked; \
+		$(CARGO) nextest run --release --locked --no-fail-fast; \
 	else \
-		$(CARGO) test --release --locked; \
+		$(CARGO) test --release --locked --no-fail-fast; \
 	fi
 
 check: format lint no-std ## Formatting, lints, and the proof that the core needs no operating system

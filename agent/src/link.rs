@@ -6,6 +6,7 @@
 //! Invariant: nothing here knows what a message means, and no call blocks.
 
 mod connection;
+mod generation;
 
 use crate::mqtt_bytes::{Traffic, control_bytes, publish_bytes};
 pub use connection::Loss;
@@ -33,8 +34,8 @@ const EVENTS_MAX: usize = 64;
 const OPEN_EXPIRY_SECONDS: u32 = 5;
 /// The frame topic's alias, and the only one.
 const FRAMES_ALIAS: u16 = 1;
-/// How long a goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a goodbye may take, what waits before it and the broker's hanging up included.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,24 +172,32 @@ impl Link {
         self.oversize
     }
 
-    /// Says goodbye, waits a moment for it to leave, and returns the bytes of all.
+    /// Sends what waits, says goodbye, waits until the broker hangs up, and returns the bytes of all.
     pub async fn close(mut self) -> Traffic {
-        if self.is_up() {
-            let goodbye = async {
-                while !self.outbox.is_empty() {
-                    self.next().await;
-                }
-                self.leave();
-                while self.connection.is_some() {
-                    self.next().await;
-                }
-            };
-            if tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await.is_err() {
-                debug!("the broker did not close the connection");
-            }
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.goodbye()).await.is_err() {
+            debug!("the broker did not close the connection");
         }
         self.task.abort();
         self.traffic
+    }
+
+    /// Ends with the polling task, or with a connection that is lost before.
+    async fn goodbye(&mut self) {
+        let mut left = false;
+        while self.connection.is_some() {
+            if !left && !self.has_unsent() {
+                self.leave();
+                left = true;
+                continue;
+            }
+            let Some(said) = self.said.recv().await else { return };
+            self.hear(said);
+        }
+    }
+
+    /// Whether a message waits, here or with rumqttc: a goodbye might find no room behind it.
+    fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty() || self.connection.as_ref().is_some_and(|c| !c.unsent.is_empty())
     }
 
     fn hear(&mut self, said: Said) -> Option<LinkEvent> {

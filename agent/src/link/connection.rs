@@ -2,7 +2,7 @@
 //!
 //! Every connection is a new event loop: nothing queued for a lost one, and no topic alias of it, can reach the next.
 
-use super::LinkConfig;
+use super::{LinkConfig, generation};
 use crate::mqtt_bytes::{BARE_BYTES, PUBACK_BYTES, control_bytes};
 use crate::random;
 use dunlin_wire::topic::Topic;
@@ -14,7 +14,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, Outgoing};
 use std::io::ErrorKind;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -51,10 +51,10 @@ pub struct Loss {
     pub refused: bool,
 }
 
-/// Connects, polls, waits and connects again until nobody listens.
+/// Connects, polls, waits and connects again until it is asked to leave or nobody listens.
 pub(super) async fn keep(config: LinkConfig, say: mpsc::Sender<Said>) {
     let mut backoff = BACKOFF_MIN;
-    let mut generation = first_generation();
+    let mut generation = generation::first().await;
     loop {
         let since = Instant::now();
         let error = poll(&config, generation, &say).await;
@@ -67,15 +67,16 @@ pub(super) async fn keep(config: LinkConfig, say: mpsc::Sender<Said>) {
         }
         tokio::time::sleep(jittered(backoff)).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
-        generation = generation.wrapping_add(1);
+        generation = generation::next(generation).await;
     }
 }
 
-/// Polls one connection to its end; `Ok` where nobody listens any more.
+/// Polls one connection to its end; `Ok` where it has left or nobody listens any more.
 async fn poll(config: &LinkConfig, generation: u32, say: &mpsc::Sender<Said>) -> Result<(), ConnectionError> {
     let options = options(config, generation);
     let connect_bytes = connect_bytes(&options);
     let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);
+    let mut leaving = false;
     loop {
         // The only place that calls `poll`: it is not known to survive being cancelled.
         let (batch, end) = match events.poll().await {
@@ -84,6 +85,7 @@ async fn poll(config: &LinkConfig, generation: u32, say: &mpsc::Sender<Said>) ->
             Err(error) => (events.state.events.drain(..).collect(), Some(error)),
         };
         for event in batch {
+            leaving |= matches!(event, Event::Outgoing(Outgoing::Disconnect));
             let said = match event {
                 Event::Incoming(Packet::ConnAck(connack)) => {
                     let presence = config.announce.then(|| presence(generation, Liveness::Here));
@@ -98,8 +100,12 @@ async fn poll(config: &LinkConfig, generation: u32, say: &mpsc::Sender<Said>) ->
                 return Ok(());
             }
         }
-        if let Some(error) = end {
-            return Err(error);
+        match end {
+            // The broker hangs up first: a socket closed with an acknowledgement unread resets the connection, and a
+            // DISCONNECT that the broker has not read by then is lost.
+            Some(_) if leaving => return Ok(()),
+            Some(error) => return Err(error),
+            None => {}
         }
     }
 }
@@ -150,12 +156,6 @@ fn connect_bytes(options: &MqttOptions) -> u64 {
         properties: options.connect_properties(),
     };
     control_bytes(&Packet::Connect(connect, options.last_will(), options.credentials()))
-}
-
-/// Seconds of the calendar: greater than those of an earlier process, so that its `Lost` means nothing.
-fn first_generation() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(1, |since| since.as_secs() as u32)
 }
 
 /// Between half of `delay` and all of it.

@@ -4,6 +4,7 @@
 
 mod broker;
 mod in_process;
+mod presence;
 mod process;
 mod proxy;
 mod recorder;

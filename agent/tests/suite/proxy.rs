@@ -65,7 +65,8 @@ fn relay(mut from: TcpStream, mut to: TcpStream, mut count: impl FnMut(bool, u64
     let _ = from.shutdown(Shutdown::Both);
 }
 
-fn packet(from: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+/// The next packet, whole.
+pub(crate) fn packet(from: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut packet = vec![0; 1];
     from.read_exact(&mut packet)?;
     let (mut length, mut shift) = (0, 0);

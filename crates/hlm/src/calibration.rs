@@ -5,8 +5,9 @@
 
 use crate::uncertainty::{Score4, from_score4};
 
-/// The weight of the prior line in each bin, in tokens.
-pub const PRIOR_TOKENS: f64 = 8.0;
+/// The weight of the prior line in each bin, in tokens: little, since it is another pair's, and too much of it made
+/// drafts shorter than pays.
+pub const PRIOR_TOKENS: f64 = 2.0;
 
 /// After this many observed tokens the evidence of one has faded to 1/e, so that a changed domain is followed.
 pub const MEMORY_TOKENS: f64 = 512.0;

@@ -67,12 +67,12 @@ impl Device {
         }
     }
 
-    /// The fate of every draft up to the first miss is known; what came behind it says nothing.
+    /// Learns from the verdict; a draft made ahead was a guess at the verdict's own token, so its fate is known too.
     fn calibrate(&mut self, accepted: usize, sent: usize, verdict: &Verdict) {
-        for (i, drafted) in self.drafted.iter().enumerate().take(accepted + 1) {
-            let rejected = i == accepted && (i < sent || drafted.scored.token != verdict.token);
-            self.learned.calibration.observe(drafted.score, rejected);
-        }
+        let guessed = self.drafted.get(sent).is_some_and(|ahead| ahead.scored.token == verdict.token);
+        let agreed = accepted + usize::from(accepted == sent && guessed);
+        let scores: Vec<_> = self.drafted.iter().take(sent + 1).map(|drafted| drafted.score).collect();
+        self.learned.calibration.observe_verdict(&scores, agreed);
     }
 
     /// Commits what the target agreed with and its own token; keeps what was drafted ahead where that token was
