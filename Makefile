@@ -61,10 +61,10 @@ sim: need-cargo ## The protocol under fire with ten times the seeds of `make tes
 		$(CARGO) test --release --locked -p dunlin-sim --test under_fire -- --nocapture
 
 identity: build need-mosquitto ## 100 prompts x 3 seeds x 3 temperatures through mosquitto: text equal to the target's, token for token
-	$(CARGO) test --release --locked -p dunlin-sim --test identity -- --nocapture
+	$(CARGO) test --release --locked -p dunlin-sim --test stand identity -- --nocapture
 
 kills: build need-mosquitto ## kill -9 of broker, link and verifier in the middle of generations
-	$(CARGO) test --release --locked -p dunlin-sim --test kills -- --nocapture
+	$(CARGO) test --release --locked -p dunlin-sim --test stand kills -- --nocapture
 
 radio: build ## The table of frames and bytes per committed token
 	$(CARGO) test --release --locked -p dunlin-sim --test radio -- --nocapture

@@ -1,5 +1,7 @@
 //! What the radio carries for one committed token: the demo pair, real rows, a modelled board and link.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and speak")]
+
 use dunlin_hlm::device::{
     Device, DeviceConfig, DraftJob, ImportanceForm, Learned, Offline, Origin, Reply, Session,
 };

@@ -2,6 +2,8 @@
 //!
 //! `DUNLIN_SIM_SEED=N` replays one run, `DUNLIN_SIM_RUNS=N` plays more of them.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and speak")]
+
 use dunlin_sim::world::{Coverage, run};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -80,6 +80,7 @@ fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the verdict is what the program is for")]
 fn demo(stop: &AtomicBool) -> Result<()> {
     let (ask, places) = (Ask::from_environment(), Places::find()?);
     fs::create_dir_all(&places.out).with_context(|| format!("can't make {}", places.out.display()))?;

@@ -1,24 +1,30 @@
 //! The target alone, in this process: what every reply on the stand must be.
 
-use crate::stand::model;
+use crate::processes::model;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::{LlamaTarget, ModelDir};
 use dunlin_verifier::reference::{Request, write};
 
-pub struct Reference {
+pub(crate) struct Reference {
     dir: ModelDir,
     target: LlamaTarget,
 }
 
 impl Reference {
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let dir = ModelDir::open(model("target")).unwrap();
         let target = LlamaTarget::load(&dir, 64 << 20).unwrap();
         Self { dir, target }
     }
 
     /// The tokens of the reply.
-    pub fn tokens(&mut self, prompt: &str, seed: u64, temperature: f32, tokens_max: usize) -> Vec<u32> {
+    pub(crate) fn tokens(
+        &mut self,
+        prompt: &str,
+        seed: u64,
+        temperature: f32,
+        tokens_max: usize,
+    ) -> Vec<u32> {
         let request = Request {
             prompt: self.dir.first_turn(prompt).unwrap(),
             tokens_max,

@@ -1,12 +1,8 @@
 //! kill -9 of the broker, of the agent's link and of the verifier, each in the middle of generations: the text is
 //! the target's own all the same, no token lost and none doubled.
 
-mod stand;
-#[path = "stand/reference.rs"]
-mod target_alone;
-
-use stand::{AgentProcess, Ask, Mosquitto, VerifierProcess, Wire, prompts};
-use target_alone::Reference;
+use crate::processes::{AgentProcess, Ask, Mosquitto, VerifierProcess, Wire, prompts};
+use crate::reference::Reference;
 
 /// Kills of each kind.
 const KILLS: usize = 10;

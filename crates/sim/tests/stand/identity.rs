@@ -1,12 +1,8 @@
 //! The default policy's promise: through a real broker, the text is the target's own, token for token.
 
-mod stand;
-#[path = "stand/reference.rs"]
-mod target_alone;
-
-use stand::{AgentProcess, Ask, Mosquitto, VerifierProcess, prompts};
+use crate::processes::{AgentProcess, Ask, Mosquitto, VerifierProcess, prompts};
+use crate::reference::Reference;
 use std::time::{Duration, Instant};
-use target_alone::Reference;
 
 const PROMPTS: usize = 100;
 const SEEDS: [u64; 3] = [1, 2, 3];

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything on this stand may take to become true.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A child that does not outlive the test.
-pub struct Process(pub Child);
+pub(crate) struct Process(Child);
 
 impl Process {
     /// Ends it the hard way.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -30,12 +30,12 @@ impl Drop for Process {
 }
 
 /// The demo pair of the checkout.
-pub fn model(role: &str) -> PathBuf {
+pub(crate) fn model(role: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo").join(role)
 }
 
 /// The fixed list of held-out prompts.
-pub fn prompts() -> Vec<String> {
+pub(crate) fn prompts() -> Vec<String> {
     let text = std::fs::read_to_string(model("prompts.json")).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
     json["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap().to_owned()).collect()
@@ -64,14 +64,14 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 /// mosquitto on a port of its own, which it keeps over restarts.
-pub struct Mosquitto {
+pub(crate) struct Mosquitto {
     process: Process,
     config: PathBuf,
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Mosquitto {
-    pub fn start(dir: &TempDir) -> Self {
+    pub(crate) fn start(dir: &TempDir) -> Self {
         let port = free_port();
         let config = dir.path().join("mosquitto.conf");
         let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
@@ -88,21 +88,21 @@ impl Mosquitto {
         Process(child)
     }
 
-    pub fn kill_and_restart(&mut self) {
+    pub(crate) fn kill_and_restart(&mut self) {
         self.process.kill();
         self.process = Self::spawn(&self.config, self.port);
     }
 }
 
 /// The verifier with the demo target.
-pub struct VerifierProcess {
+pub(crate) struct VerifierProcess {
     process: Process,
     broker: u16,
     ready: PathBuf,
 }
 
 impl VerifierProcess {
-    pub fn start(dir: &TempDir, broker: u16) -> Self {
+    pub(crate) fn start(dir: &TempDir, broker: u16) -> Self {
         let ready = dir.path().join("ready");
         Self { process: Self::spawn(&ready, broker), broker, ready }
     }
@@ -124,7 +124,7 @@ impl VerifierProcess {
         Process(child)
     }
 
-    pub fn kill_and_restart(&mut self) {
+    pub(crate) fn kill_and_restart(&mut self) {
         self.process.kill();
         self.process = Self::spawn(&self.ready, self.broker);
     }
@@ -132,23 +132,23 @@ impl VerifierProcess {
 
 /// What one agent is asked to do for all its prompts.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
-    pub broker: u16,
-    pub device: &'static str,
-    pub seed: u64,
-    pub temperature: f32,
-    pub tokens_max: usize,
+pub(crate) struct Ask {
+    pub(crate) broker: u16,
+    pub(crate) device: &'static str,
+    pub(crate) seed: u64,
+    pub(crate) temperature: f32,
+    pub(crate) tokens_max: usize,
 }
 
 /// `dunlin-agent serve --json`: prompts in, events out.
-pub struct AgentProcess {
+pub(crate) struct AgentProcess {
     _process: Process,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl AgentProcess {
-    pub fn start(ask: &Ask) -> Self {
+    pub(crate) fn start(ask: &Ask) -> Self {
         let mut command = program("dunlin-agent");
         command.args(["serve", "--json", "--broker", &format!("mqtt://127.0.0.1:{}", ask.broker)]);
         command.args(["--device", ask.device, "--seed", &ask.seed.to_string(), "--top-p", "1"]);
@@ -161,12 +161,12 @@ impl AgentProcess {
     }
 
     /// Sends a prompt that begins a new session.
-    pub fn ask(&mut self, prompt: &str) {
+    pub(crate) fn ask(&mut self, prompt: &str) {
         writeln!(self.input, "{}", json!({"prompt": prompt, "new_session": true})).unwrap();
     }
 
     /// The next event; a reply that never comes is a test that the runner ends.
-    pub fn event(&mut self) -> Value {
+    pub(crate) fn event(&mut self) -> Value {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "the agent ended");
@@ -174,7 +174,7 @@ impl AgentProcess {
     }
 
     /// Events up to the end of the reply, which is the last of them.
-    pub fn reply(&mut self) -> Value {
+    pub(crate) fn reply(&mut self) -> Value {
         loop {
             let event = self.event();
             match event["event"].as_str().unwrap() {
@@ -187,13 +187,13 @@ impl AgentProcess {
 }
 
 /// A wire between an agent and the broker that can be cut.
-pub struct Wire {
-    pub port: u16,
+pub(crate) struct Wire {
+    pub(crate) port: u16,
     ends: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Wire {
-    pub fn to(broker: u16) -> Self {
+    pub(crate) fn to(broker: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let ends = Arc::new(Mutex::new(Vec::new()));
@@ -214,7 +214,7 @@ impl Wire {
     }
 
     /// Breaks every connection now.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         for end in self.ends.lock().unwrap().drain(..) {
             let _ = end.shutdown(Shutdown::Both);
         }

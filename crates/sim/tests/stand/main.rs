@@ -1,0 +1,7 @@
+//! Real processes on one machine: mosquitto, verifier and agents, held against the target alone.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and speak")]
+
+mod identity;
+mod kills;
+mod processes;
+mod reference;
