@@ -14,12 +14,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A file can't be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said; not a `source`, so that a chain of errors says it once.
+        cause: io::Error,
     },
     /// `model.toml` or a JSON file has a mistake at a known line.
     #[error("{}:{line}: {message}", path.display())]
@@ -141,8 +141,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.into(), source }
+    pub(crate) fn io(path: &Path, cause: io::Error) -> Self {
+        Self::Io { path: path.into(), cause }
     }
 
     pub(crate) fn value(
