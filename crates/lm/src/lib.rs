@@ -1,4 +1,5 @@
-//! Language models for Dunlin: a drafter on tract, a target on candle, their tokenizer, and scripted toys.
+//! Language models for Dunlin: a drafter on tract, a target on candle, their tokenizer, scripted toys, and an
+//! encoder that measures how close a text is to another.
 //!
 //! This is the only crate that names those three libraries, each in one module: tract in `onnx`, candle
 //! in `gguf`, tokenizers in [`tokenizer`]. Everything else is plain slices of `u32` tokens and `f32` logits.
@@ -10,9 +11,11 @@
 //!   on what was rolled back before: the same tokens give the same bits.
 //! - No file's content can make this crate panic: a bad file is an [`Error`] that names it.
 
+pub mod bertscore;
 pub mod bundle;
 pub mod draft;
 pub mod drafter;
+pub mod encoder;
 mod error;
 mod gguf;
 mod guard;
@@ -24,9 +27,11 @@ pub mod target;
 pub mod tokenizer;
 pub mod toy;
 
+pub use bertscore::{BertScore, bert_score};
 pub use bundle::{ModelDir, PromptForm, Role, SpecialIds, Vocabulary};
 pub use draft::{Draft, Rows};
 pub use drafter::Drafter;
+pub use encoder::{Embeddings, Encoder};
 pub use error::{Error, Result};
 pub use gguf::{THREADS_VARIABLE, threads};
 pub use llama::LlamaTarget;

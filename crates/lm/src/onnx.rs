@@ -1,4 +1,5 @@
-//! A decoder with a key/value cache from an ONNX file, on tract; nothing else names it.
+//! A decoder with a key/value cache from an ONNX file, on tract; nothing else names it. An encoder, which has
+//! no cache, is in `encoder`.
 //!
 //! Inputs and outputs are Hugging Face's: `input_ids` [1,S], optionally `attention_mask` [1,P+S] and
 //! `position_ids` [1,S], `past_key_values.N.key` and `.value` [1,H,P,D]; `logits` [1,S,V], `present.N.key` and
@@ -7,6 +8,7 @@
 //! tract's own concatenation copies the cache at every step. What it returns is kept as it is for the next
 //! step, so nothing is copied on top of that, except once after a rollback.
 
+mod encoder;
 mod signature;
 mod weights;
 
@@ -15,11 +17,12 @@ use std::path::{Path, PathBuf};
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModelExt};
+use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModel, InferenceModelExt};
 
 use crate::bundle::CacheShape;
 use crate::error::{Error, Result};
 use crate::guard::no_panic;
+pub(crate) use encoder::EncoderGraph;
 use signature::{Input, Signature};
 pub use weights::Warning;
 
@@ -59,13 +62,10 @@ impl Decoder {
         shape: Option<CacheShape>,
     ) -> Result<(Self, Vec<Warning>)> {
         let vocabulary = vocabulary as usize;
-        let format = |message| Error::format(path, "ONNX", message);
-        let read = || tract_onnx::onnx().proto_model_for_path(path).map_err(|e| format!("{e:#}"));
-        let proto = no_panic(read).map_err(format)?;
+        let proto = read(path)?;
         let signature = Signature::read(path, &proto, shape)?;
         let warnings = weights::check(path, &proto)?;
-        let build = || build(path, &proto, &signature).map_err(|e| format!("{e:#}"));
-        let state = no_panic(build).map_err(format)?;
+        let state = spawn(path, || build(path, &proto, &signature))?;
         drop(proto);
         let mut decoder = Self { path: path.into(), state, signature, vocabulary };
         decoder.run(&[0], &decoder.nothing()?)?;
@@ -82,14 +82,7 @@ impl Decoder {
     /// Runs `tokens` after `past`.
     pub(crate) fn run(&mut self, tokens: &[u32], past: &Past) -> Result<Step> {
         let inputs = self.inputs(tokens, past).map_err(engine)?;
-        let state = &mut self.state;
-        let outputs = match no_panic(|| state.run(inputs).map_err(|e| format!("{e:#}"))) {
-            Ok(outputs) => outputs,
-            Err(error) => {
-                self.state.reset_turn().map_err(engine)?;
-                return Err(Error::engine(ENGINE, error));
-            }
-        };
+        let outputs = run(&mut self.state, inputs)?;
         self.step(tokens.len(), past.length, outputs)
     }
 
@@ -176,16 +169,31 @@ impl Past {
     }
 }
 
-fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<TypedSimpleState> {
-    let framework: Onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let directory = path.parent().and_then(Path::to_str);
-    let parsed = framework.parse(proto, directory)?;
-    if let Some(name) = parsed.unresolved_inputs.first() {
-        return Err(TractError::msg(format!("nothing computes {name:?}")));
+/// Reads a file without looking into its graph.
+fn read(path: &Path) -> Result<ModelProto> {
+    let read = || tract_onnx::onnx().proto_model_for_path(path).map_err(|e| format!("{e:#}"));
+    no_panic(read).map_err(|message| Error::format(path, "ONNX", message))
+}
+
+/// Turns a failure of `build`, or a panic in it, into an error that names the file.
+fn spawn(path: &Path, build: impl FnOnce() -> TractResult<TypedSimpleState>) -> Result<TypedSimpleState> {
+    let build = || build().map_err(|e| format!("{e:#}"));
+    no_panic(build).map_err(|message| Error::format(path, "ONNX", message))
+}
+
+/// Runs a model; after a failure it can run again.
+fn run(state: &mut TypedSimpleState, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
+    match no_panic(|| state.run(inputs).map_err(|e| format!("{e:#}"))) {
+        Ok(outputs) => Ok(outputs),
+        Err(error) => {
+            state.reset_turn().map_err(engine)?;
+            Err(Error::engine(ENGINE, error))
+        }
     }
-    let mut model = parsed.model;
-    let outputs: Vec<OutletId> = signature.output_indices.iter().map(|index| model.outputs[*index]).collect();
-    model.select_output_outlets(&outputs)?;
+}
+
+fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<TypedSimpleState> {
+    let mut model = parse(path, proto, &signature.output_indices)?;
     let (new, past) = (model.symbols.sym("S").to_dim(), model.symbols.sym("P").to_dim());
     let CacheShape { kv_heads, head_dim, .. } = signature.shape;
     for (index, (input, kind)) in signature.inputs.iter().enumerate() {
@@ -196,10 +204,24 @@ fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<
         };
         model.set_input_fact(index, InferenceFact::dt_shape(*kind, shape))?;
     }
+    model.into_optimized()?.into_runnable()?.spawn()
+}
+
+/// The graph with the file's outputs at `output_indices` as its own, whatever shapes the file declares for them.
+fn parse(path: &Path, proto: &ModelProto, output_indices: &[usize]) -> TractResult<InferenceModel> {
+    let framework: Onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let directory = path.parent().and_then(Path::to_str);
+    let parsed = framework.parse(proto, directory)?;
+    if let Some(name) = parsed.unresolved_inputs.first() {
+        return Err(TractError::msg(format!("nothing computes {name:?}")));
+    }
+    let mut model = parsed.model;
+    let outputs: Vec<OutletId> = output_indices.iter().map(|index| model.outputs[*index]).collect();
+    model.select_output_outlets(&outputs)?;
     for index in 0..outputs.len() {
         model.set_output_fact(index, InferenceFact::default())?;
     }
-    model.into_optimized()?.into_runnable()?.spawn()
+    Ok(model)
 }
 
 fn integers(numbers: &[i64], kind: DatumType) -> TractResult<TValue> {

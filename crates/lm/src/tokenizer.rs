@@ -7,6 +7,8 @@
 //!
 //! Decoding goes by bytes, because one character may be spread over several tokens.
 
+mod framed;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use std::sync::Arc;
 use tokenizers::AddedVocabulary;
 
 use crate::error::{Error, Result};
+use crate::guard::no_panic;
+pub(crate) use framed::FramedTokenizer;
 
 const PLACE: &str = "{prompt}";
 
@@ -47,16 +51,14 @@ enum Spelling {
 impl Tokenizer {
     /// Reads a `tokenizer.json` whose decoder is byte-level or of the SentencePiece kind.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let load = || tokenizers::Tokenizer::from_bytes(&text).map_err(|e| e.to_string());
-        let inner = crate::guard::no_panic(load).map_err(|e| Error::format(path, "tokenizer.json", e))?;
+        let inner = read(path)?;
         let spelling = spelling(path, &inner)?;
         let mut plain = inner.clone();
         plain.with_added_vocabulary(AddedVocabulary::new());
         let decoder = inner.get_added_tokens_decoder();
         let control = decoder.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let added = decoder.keys().copied().collect();
-        let size = inner.get_vocab(true).values().max().map_or(0, |id| id.saturating_add(1));
+        let size = size(&inner);
         Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, spelling, size }) })
     }
 
@@ -206,6 +208,17 @@ impl TextStream {
             }
         }
     }
+}
+
+fn read(path: &Path) -> Result<tokenizers::Tokenizer> {
+    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let load = || tokenizers::Tokenizer::from_bytes(&text).map_err(|e| e.to_string());
+    no_panic(load).map_err(|e| Error::format(path, "tokenizer.json", e))
+}
+
+/// One more than the highest id.
+fn size(tokenizer: &tokenizers::Tokenizer) -> u32 {
+    tokenizer.get_vocab(true).values().max().map_or(0, |id| id.saturating_add(1))
 }
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {

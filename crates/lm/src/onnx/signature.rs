@@ -66,7 +66,7 @@ impl Signature {
     }
 }
 
-fn is_weight(graph: &GraphProto, name: &str) -> bool {
+pub(super) fn is_weight(graph: &GraphProto, name: &str) -> bool {
     graph.initializer.iter().any(|tensor| tensor.name == name)
 }
 
@@ -92,7 +92,7 @@ fn known_input(path: &Path, input: &ValueInfoProto) -> Result<(Input, DatumType)
     }
 }
 
-fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
+pub(super) fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
     let type_proto::Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
     Some(tensor)
 }

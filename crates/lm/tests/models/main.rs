@@ -4,6 +4,7 @@
 
 mod bundle;
 mod drafter;
+mod encoder;
 mod files;
 mod onnx;
 mod reference;

@@ -12,16 +12,16 @@ use tract_onnx::pb::{
 
 use crate::files::{Random, fixture};
 
-const FLOAT: i32 = 1;
+pub(crate) const FLOAT: i32 = 1;
 const UINT8: i32 = 2;
 const INT8: i32 = 3;
-const INT64: i32 = 7;
-const FLOAT16: i32 = 10;
+pub(crate) const INT64: i32 = 7;
+pub(crate) const FLOAT16: i32 = 10;
 const INT4: i32 = 22;
 
 const VOCABULARY: usize = 64;
 
-fn value(name: &str, kind: i32, dims: &[&str]) -> ValueInfoProto {
+pub(crate) fn value(name: &str, kind: i32, dims: &[&str]) -> ValueInfoProto {
     let dim = dims
         .iter()
         .map(|dim| Dimension {
@@ -47,13 +47,13 @@ fn tensor(name: &str, kind: i32, dims: &[usize], bytes: Vec<u8>) -> TensorProto 
     }
 }
 
-fn floats(name: &str, dims: &[usize]) -> TensorProto {
+pub(crate) fn floats(name: &str, dims: &[usize]) -> TensorProto {
     let mut random = Random(1);
     let bytes = (0..dims.iter().product()).flat_map(|_| random.number().to_le_bytes()).collect();
     tensor(name, FLOAT, dims, bytes)
 }
 
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, i64)]) -> NodeProto {
+pub(crate) fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, i64)]) -> NodeProto {
     NodeProto {
         op_type: op.into(),
         name: format!("the_{}", outputs[0]),
@@ -143,7 +143,7 @@ fn dynamic_head() -> GraphProto {
     graph
 }
 
-fn encode(graph: GraphProto) -> Vec<u8> {
+pub(crate) fn encode(graph: GraphProto) -> Vec<u8> {
     let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
     let opset_import = vec![opset("", 17), opset("com.microsoft", 1)];
     ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }.encode_to_vec()

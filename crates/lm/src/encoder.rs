@@ -1,0 +1,147 @@
+//! An encoder: a text to one vector per token, for measures of how close two texts are.
+//!
+//! Invariant: what a text becomes doesn't depend on the texts before it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::onnx::EncoderGraph;
+use crate::tokenizer::FramedTokenizer;
+
+/// An encoder held in memory; it runs on the caller's thread.
+pub struct Encoder {
+    tokenizer: FramedTokenizer,
+    graph: EncoderGraph,
+}
+
+/// One row of numbers per token of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    width: usize,
+    rows: Vec<f32>,
+    special: Vec<bool>,
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoder").field("width", &self.width()).finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    /// Loads a directory with `encoder.onnx`, or another single `.onnx` file, and `tokenizer.json`.
+    ///
+    /// The model takes `input_ids` `[1,S]` and, where it declares them, `attention_mask`, `token_type_ids` (zeros)
+    /// and `position_ids` (from 0); its `last_hidden_state`, else its first output, is `[1,S,H]` in 32-bit floats.
+    /// It is run once, so that an error about its shapes, or about a tokenizer with more tokens than it has, comes
+    /// here.
+    ///
+    /// # Errors
+    /// Those of a missing file, of one that isn't what its name says, and of a model with other inputs or outputs.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let weights = find_onnx(dir)?;
+        let tokenizer = FramedTokenizer::open(&dir.join("tokenizer.json"))?;
+        let graph = EncoderGraph::load(&weights, tokenizer.size)?;
+        Ok(Self { tokenizer, graph })
+    }
+
+    /// Numbers in each row.
+    pub fn width(&self) -> usize {
+        self.graph.width()
+    }
+
+    /// The model's last hidden state for `text` without the blanks around it, and with the tokens that the
+    /// tokenizer puts around every text.
+    ///
+    /// A longer text is cut as `tokenizer.json` says, to 512 tokens where it says nothing.
+    ///
+    /// # Errors
+    /// When the tokenizer or the model fails, as on a text of more tokens than the model has positions.
+    pub fn encode(&mut self, text: &str) -> Result<Embeddings> {
+        let framed = self.tokenizer.encode(text.trim())?;
+        let mut embeddings = Embeddings::new(self.width());
+        if framed.tokens.is_empty() {
+            return Ok(embeddings);
+        }
+        let rows = self.graph.run(&framed.tokens)?;
+        for (row, special) in rows.chunks_exact(self.width()).zip(framed.special) {
+            embeddings.push(row, special);
+        }
+        Ok(embeddings)
+    }
+}
+
+impl Embeddings {
+    /// No rows yet, of `width` numbers each.
+    pub fn new(width: usize) -> Self {
+        Self { width, rows: Vec::new(), special: Vec::new() }
+    }
+
+    /// Appends the row of a token; `special` says whether the tokenizer puts that token around texts, as it does
+    /// `[CLS]` and `[SEP]`.
+    ///
+    /// # Panics
+    /// When `row` hasn't `width` numbers.
+    pub fn push(&mut self, row: &[f32], special: bool) {
+        assert_eq!(row.len(), self.width, "a row of another width");
+        self.rows.extend_from_slice(row);
+        self.special.push(special);
+    }
+
+    /// Numbers in each row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The number of rows, those of special tokens included.
+    pub fn len(&self) -> usize {
+        self.special.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.special.is_empty()
+    }
+
+    /// Row `index`.
+    ///
+    /// # Panics
+    /// When `index` isn't less than [`len`](Self::len).
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.rows[index * self.width..(index + 1) * self.width]
+    }
+
+    /// Whether the token of row `index` is one of those that the tokenizer puts around texts, also where the text
+    /// itself spells it.
+    ///
+    /// # Panics
+    /// When `index` isn't less than [`len`](Self::len).
+    pub fn is_special(&self, index: usize) -> bool {
+        self.special[index]
+    }
+}
+
+fn find_onnx(dir: &Path) -> Result<PathBuf> {
+    let own = dir.join("encoder.onnx");
+    if own.exists() {
+        return Ok(own);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+        let path = entry.map_err(|e| Error::io(dir, e))?.path();
+        if path.extension().is_some_and(|extension| extension == "onnx") {
+            found.push(path);
+        }
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        count => Err(Error::value(
+            dir,
+            "encoder",
+            "encoder.onnx or a single .onnx file",
+            format!("{count} of them"),
+        )),
+    }
+}

@@ -1,0 +1,71 @@
+//! A tokenizer for an encoder: a whole text with what the tokenizer itself puts around it, like `[CLS]` and
+//! `[SEP]`. Nothing is decoded, so any kind of `tokenizer.json` will do.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use tokenizers::{Encoding, TruncationParams};
+
+use super::{read, size};
+use crate::error::{Error, Result};
+use crate::guard::no_panic;
+
+/// Tokens of one text where `tokenizer.json` sets no limit: the positions of most encoders.
+const TEXT_TOKENS_MAX: usize = 512;
+
+/// A tokenizer that only encodes.
+#[derive(Debug)]
+pub(crate) struct FramedTokenizer {
+    inner: tokenizers::Tokenizer,
+    frame: BTreeSet<u32>,
+    /// One more than the highest id.
+    pub(crate) size: u32,
+}
+
+/// A text's tokens.
+pub(crate) struct Framed {
+    pub(crate) tokens: Vec<u32>,
+    /// For each token, whether it is one of those that the tokenizer puts around texts.
+    pub(crate) special: Vec<bool>,
+}
+
+impl FramedTokenizer {
+    /// Reads any `tokenizer.json`; its padding is left out.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut inner = read(path)?;
+        let size = size(&inner);
+        let wrong = |message: String| Error::format(path, "tokenizer.json", message);
+        inner.with_padding(None);
+        let limit = inner.get_truncation().cloned();
+        inner.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
+        let frame = frame(&encode(&inner, "").map_err(wrong)?);
+        let limit =
+            limit.unwrap_or_else(|| TruncationParams { max_length: TEXT_TOKENS_MAX, ..Default::default() });
+        // tokenizers takes the frame from the limit without asking whether it fits.
+        if limit.max_length <= frame.len() {
+            let expected = format!("more than the {} tokens around every text", frame.len());
+            return Err(Error::value(path, "truncation.max_length", expected, limit.max_length));
+        }
+        inner.with_truncation(Some(limit)).map_err(|e| wrong(e.to_string()))?;
+        let frame = frame.into_iter().collect();
+        Ok(Self { inner, frame, size })
+    }
+
+    /// Tokens of `text`, cut to the tokenizer's own limit.
+    pub(crate) fn encode(&self, text: &str) -> Result<Framed> {
+        let encoding = encode(&self.inner, text).map_err(Error::Tokenizer)?;
+        let tokens = encoding.get_ids().to_vec();
+        let special = tokens.iter().map(|id| self.frame.contains(id)).collect();
+        Ok(Framed { tokens, special })
+    }
+}
+
+fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> std::result::Result<Encoding, String> {
+    no_panic(|| tokenizer.encode_fast(text, true).map_err(|e| e.to_string()))
+}
+
+/// Ids of the tokens that the post-processor added.
+fn frame(encoding: &Encoding) -> Vec<u32> {
+    let added = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
+    added.filter(|(_, special)| **special == 1).map(|(id, _)| *id).collect()
+}
