@@ -1,5 +1,7 @@
 //! Bit packing, most significant bit first, into and out of byte slices.
 
+use crate::DecodeError;
+use crate::wide::Wide;
 use heapless::Vec;
 
 /// Appends fields of up to 32 bits to a byte vector.
@@ -16,6 +18,11 @@ impl<'a, const N: usize> BitWriter<'a, N> {
     /// Appends the low `width` bits of `value`; false where the vector is full.
     pub(crate) fn push(&mut self, value: u32, width: u8) -> bool {
         (0..width).rev().all(|bit| self.push_bit((value >> bit) & 1 == 1))
+    }
+
+    /// Appends the low `width` bits of `value`; false where the vector is full.
+    pub(crate) fn push_wide(&mut self, value: &Wide, width: u32) -> bool {
+        (0..width).rev().all(|bit| self.push_bit(value.bit(bit)))
     }
 
     fn push_bit(&mut self, bit: bool) -> bool {
@@ -55,8 +62,25 @@ impl<'a> BitReader<'a> {
         Some(value)
     }
 
+    /// The next `width` bits, or `None` past the end.
+    pub(crate) fn take_wide(&mut self, width: u32) -> Option<Wide> {
+        let mut value = Wide::default();
+        for _ in 0..width {
+            value.push_bit(self.take(1)? == 1);
+        }
+        Some(value)
+    }
+
+    /// Checks that nothing is left but the zeros that fill the last byte.
+    pub(crate) fn end(self) -> Result<(), DecodeError> {
+        if self.bytes.len() > self.at.div_ceil(8) {
+            return Err(DecodeError::Trailing);
+        }
+        if self.rest_is_zero() { Ok(()) } else { Err(DecodeError::NotCanonical) }
+    }
+
     /// True where every bit not yet read is zero.
-    pub(crate) fn rest_is_zero(mut self) -> bool {
+    fn rest_is_zero(mut self) -> bool {
         let rest = self.bytes.len() * 8 - self.at;
         (0..rest).all(|_| self.take(1) == Some(0))
     }

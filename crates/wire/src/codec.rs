@@ -1,6 +1,8 @@
 //! The first byte, and the postcard header after it.
 
-use crate::limits::{CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::limits::{
+    ANNOTATED_BYTES_MAX, CODES_BYTES_MAX, CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, MESSAGE_BYTES_MAX,
+};
 use crate::{DecodeError, EncodeError};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
@@ -26,10 +28,13 @@ pub(crate) enum Kind {
     Refusal = 9,
     DevicePresence = 10,
     VerifierPresence = 11,
+    Annotated = 12,
+    Codes = 13,
+    Audited = 14,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Draft,
         Self::Context,
         Self::Close,
@@ -41,6 +46,9 @@ impl Kind {
         Self::Refusal,
         Self::DevicePresence,
         Self::VerifierPresence,
+        Self::Annotated,
+        Self::Codes,
+        Self::Audited,
     ];
 
     fn byte(self) -> u8 {
@@ -51,6 +59,8 @@ impl Kind {
         match self {
             Self::Draft => DRAFT_BYTES_MAX,
             Self::Context => CONTEXT_BYTES_MAX,
+            Self::Annotated => ANNOTATED_BYTES_MAX,
+            Self::Codes => CODES_BYTES_MAX,
             _ => MESSAGE_BYTES_MAX,
         }
     }

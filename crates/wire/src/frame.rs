@@ -1,18 +1,21 @@
-//! What a device sends on its frame topic: drafts, context, and the end of a session.
+//! What a device sends on its frame topic: drafts, context, weights, and the end of a session.
 
+use crate::annotated;
 use crate::bits::{BitReader, BitWriter};
 use crate::codec::{self, Kind};
+use crate::codes::Codes;
 use crate::digest::Prefix;
 use crate::limits::{
-    CONTEXT_BYTES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX,
+    ANNOTATED_BYTES_MAX, CONTEXT_BYTES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX,
     SESSION_TOKENS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
 };
+use crate::rows::Rows;
 use crate::{DecodeError, EncodeError, TokenId};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Bits of one score on the wire.
-const SCORE_BITS: u8 = 4;
+pub(crate) const SCORE_BITS: u8 = 4;
 /// Counts of drafts, none among them: the width of a token id and the count share one byte.
 const COUNTS: u8 = DRAFT_TOKENS_MAX as u8 + 1;
 /// The largest such byte.
@@ -35,6 +38,11 @@ impl Score {
     /// The score as a number from 0 to 15.
     pub const fn get(self) -> u8 {
         self.0
+    }
+
+    /// The score in the low bits of `bits`.
+    pub(crate) const fn of(bits: u32) -> Self {
+        Self(bits as u8 & Self::MAX.0)
     }
 }
 
@@ -66,6 +74,12 @@ pub struct DraftFrame {
     pub token_bits: u8,
     /// The drafts, oldest first; none asks the verifier for one token.
     pub drafts: Vec<Draft, DRAFT_TOKENS_MAX>,
+    /// Bit i: draft i is held, which is to say that it stays whatever the target says; its scores are 0.
+    pub held: u16,
+    /// Whether one more token is wanted after the last draft where all are accepted.
+    pub bonus: bool,
+    /// What the judged drafts, those that are not held, were drawn from, as far as it is sent.
+    pub rows: Rows,
 }
 
 /// A piece of committed text: the prompt, a later turn, or what a verifier must be told again.
@@ -102,17 +116,19 @@ pub enum Up {
     Draft(DraftFrame),
     /// Committed text.
     Context(Context),
+    /// Weights of a vocabulary, for a frame.
+    Codes(Codes),
     /// The end of a session.
     Close(Close),
 }
 
 #[derive(Serialize, Deserialize)]
-struct DraftHeader {
-    session: u8,
-    epoch: u8,
-    round: u32,
-    base: u32,
-    prefix: Prefix,
+pub(crate) struct DraftHeader {
+    pub(crate) session: u8,
+    pub(crate) epoch: u8,
+    pub(crate) round: u32,
+    pub(crate) base: u32,
+    pub(crate) prefix: Prefix,
     /// The width of a token id above the least, and the count of drafts.
     shape: u8,
 }
@@ -133,46 +149,90 @@ pub const fn token_bits(size: u32) -> u8 {
     if bits < TOKEN_BITS_MIN { TOKEN_BITS_MIN } else { bits }
 }
 
+impl Draft {
+    pub(crate) fn put_token<const N: usize>(
+        &self,
+        bits: &mut BitWriter<'_, N>,
+        token_bits: u8,
+    ) -> Result<(), EncodeError> {
+        if self.token >> token_bits != 0 {
+            return Err(EncodeError::OutOfRange("token"));
+        }
+        if bits.push(self.token, token_bits) { Ok(()) } else { Err(EncodeError::NoRoom) }
+    }
+
+    pub(crate) fn put_scores<const N: usize>(&self, bits: &mut BitWriter<'_, N>) -> Result<(), EncodeError> {
+        let scores = u32::from(self.uncertainty.0) << SCORE_BITS | u32::from(self.importance.0);
+        if bits.push(scores, 2 * SCORE_BITS) { Ok(()) } else { Err(EncodeError::NoRoom) }
+    }
+}
+
+impl DraftHeader {
+    /// The header of a frame whose position and widths are within their limits.
+    pub(crate) fn of(frame: &DraftFrame) -> Result<Self, EncodeError> {
+        let DraftFrame { session, epoch, round, base, prefix, token_bits, .. } = *frame;
+        check_draft(round, base, token_bits, frame.drafts.len()).map_err(EncodeError::OutOfRange)?;
+        let shape = (token_bits - TOKEN_BITS_MIN) * COUNTS + frame.drafts.len() as u8;
+        Ok(Self { session, epoch, round, base, prefix, shape })
+    }
+
+    /// The width of a token id and the count of drafts.
+    pub(crate) fn shape(&self) -> Result<(u8, usize), DecodeError> {
+        if self.shape > SHAPE_MAX {
+            return Err(DecodeError::Impossible("shape"));
+        }
+        let (token_bits, count) = (TOKEN_BITS_MIN + self.shape / COUNTS, usize::from(self.shape % COUNTS));
+        check_draft(self.round, self.base, token_bits, count).map_err(DecodeError::Impossible)?;
+        Ok((token_bits, count))
+    }
+}
+
 impl DraftFrame {
+    /// Whether the frame says no more than its drafts: none is held, a bonus token is wanted, and there are no rows.
+    pub fn is_plain(&self) -> bool {
+        self.held == 0 && self.bonus && self.rows == Rows::None
+    }
+
+    /// Whether draft `index` is held.
+    pub fn is_held(&self, index: usize) -> bool {
+        u32::from(self.held).checked_shr(index as u32).is_some_and(|held| held & 1 == 1)
+    }
+
+    /// How many drafts are judged: those that are not held.
+    pub fn judged(&self) -> usize {
+        (0..self.drafts.len()).filter(|index| !self.is_held(*index)).count()
+    }
+
     /// The frame as bytes.
     ///
     /// # Errors
-    /// Names the field that is outside its limits.
-    pub fn encode(&self) -> Result<Vec<u8, DRAFT_BYTES_MAX>, EncodeError> {
-        let (session, epoch, round, base) = (self.session, self.epoch, self.round, self.base);
-        check_draft(round, base, self.token_bits, self.drafts.len()).map_err(EncodeError::OutOfRange)?;
-        let shape = (self.token_bits - TOKEN_BITS_MIN) * COUNTS + self.drafts.len() as u8;
-        let header = DraftHeader { session, epoch, round, base, prefix: self.prefix, shape };
-        let mut bytes = codec::put(Kind::Draft, &header)?;
+    /// Names the field that is outside its limits, or says that the rows are more than
+    /// [`ANNOTATED_BYTES_MAX`] has room for: see [`judged_drafts_max`](crate::judged_drafts_max).
+    pub fn encode(&self) -> Result<Vec<u8, ANNOTATED_BYTES_MAX>, EncodeError> {
+        if !self.is_plain() {
+            return annotated::encode(self);
+        }
+        let mut bytes = codec::put(Kind::Draft, &DraftHeader::of(self)?)?;
         let mut bits = BitWriter::new(&mut bytes);
         for draft in &self.drafts {
-            if draft.token >> self.token_bits != 0 {
-                return Err(EncodeError::OutOfRange("token"));
-            }
-            let scores = u32::from(draft.uncertainty.0) << SCORE_BITS | u32::from(draft.importance.0);
-            let pushed = bits.push(draft.token, self.token_bits) && bits.push(scores, 2 * SCORE_BITS);
-            if !pushed {
-                return Err(EncodeError::NoRoom);
-            }
+            draft.put_token(&mut bits, self.token_bits)?;
+            draft.put_scores(&mut bits)?;
         }
         Ok(bytes)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (header, tail) = codec::take::<DraftHeader>(bytes)?;
-        let DraftHeader { session, epoch, round, base, prefix, shape } = header;
-        if shape > SHAPE_MAX {
-            return Err(DecodeError::Impossible("shape"));
-        }
-        let (token_bits, count) = (TOKEN_BITS_MIN + shape / COUNTS, usize::from(shape % COUNTS));
-        check_draft(round, base, token_bits, count).map_err(DecodeError::Impossible)?;
-        let drafts = unpack(tail, count, token_bits + 2 * SCORE_BITS, |bits| {
+        let (token_bits, count) = header.shape()?;
+        let DraftHeader { session, epoch, round, base, prefix, .. } = header;
+        let drafts = unpack(tail, count, |bits| {
             let token = bits.take(token_bits)?;
-            let uncertainty = Score(bits.take(SCORE_BITS)? as u8);
-            let importance = Score(bits.take(SCORE_BITS)? as u8);
+            let uncertainty = Score::of(bits.take(SCORE_BITS)?);
+            let importance = Score::of(bits.take(SCORE_BITS)?);
             Some(Draft { token, uncertainty, importance })
         })?;
-        Ok(Self { session, epoch, round, base, prefix, token_bits, drafts })
+        let (held, bonus, rows) = (0, true, Rows::None);
+        Ok(Self { session, epoch, round, base, prefix, token_bits, drafts, held, bonus, rows })
     }
 }
 
@@ -205,7 +265,7 @@ impl Context {
         let ContextHeader { session, epoch, offset, prefix, token_bits, count_less_one } = header;
         let count = usize::from(count_less_one) + 1;
         check_packed(token_bits, offset, count, "offset").map_err(DecodeError::Impossible)?;
-        let tokens = unpack(tail, count, token_bits, |bits| bits.take(token_bits))?;
+        let tokens = unpack(tail, count, |bits| bits.take(token_bits))?;
         Ok(Self { session, epoch, offset, prefix, token_bits, tokens })
     }
 }
@@ -228,7 +288,9 @@ impl Up {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match codec::open(bytes)? {
             (Kind::Draft, rest) => DraftFrame::decode(rest).map(Self::Draft),
+            (Kind::Annotated, rest) => annotated::decode(rest).map(Self::Draft),
             (Kind::Context, rest) => Context::decode(rest).map(Self::Context),
+            (Kind::Codes, rest) => Codes::decode(rest).map(Self::Codes),
             (Kind::Close, rest) => codec::take_all(rest).map(Self::Close),
             (kind, _) => Err(DecodeError::UnknownKind(kind as u8)),
         }
@@ -248,21 +310,18 @@ fn check_packed(token_bits: u8, position: u32, count: usize, name: &'static str)
     if position.saturating_add(count as u32) > SESSION_TOKENS_MAX { Err(name) } else { Ok(()) }
 }
 
-/// The `count` items of `width` bits that a tail holds, its length exact and its padding zero.
+/// The `count` items that a tail holds, its length exact and its padding zero.
 fn unpack<T, const N: usize>(
     tail: &[u8],
     count: usize,
-    width: u8,
     mut item: impl FnMut(&mut BitReader<'_>) -> Option<T>,
 ) -> Result<Vec<T, N>, DecodeError> {
-    if tail.len() > (count * usize::from(width)).div_ceil(8) {
-        return Err(DecodeError::Trailing);
-    }
     let mut bits = BitReader::new(tail);
     let mut items = Vec::new();
     for _ in 0..count {
         let item = item(&mut bits).ok_or(DecodeError::Truncated)?;
         items.push(item).map_err(|_| DecodeError::Impossible("count"))?;
     }
-    if bits.rest_is_zero() { Ok(items) } else { Err(DecodeError::NotCanonical) }
+    bits.end()?;
+    Ok(items)
 }

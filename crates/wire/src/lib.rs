@@ -9,24 +9,31 @@
 #[cfg(test)]
 extern crate std;
 
+mod annotated;
 mod bits;
 mod codec;
+mod codes;
 mod digest;
+mod enumerative;
 mod error;
 mod frame;
 mod id;
 pub mod limits;
 mod presence;
+mod rows;
 mod session;
 pub mod topic;
 mod verdict;
+mod wide;
 
 pub use codec::VERSION;
+pub use codes::Codes;
 pub use digest::{Digest, PREFIX_EMPTY, Prefix, PrefixDigest, frame_check};
 pub use error::{DecodeError, EncodeError};
 pub use frame::{Close, Context, Draft, DraftFrame, Score, Up, token_bits};
 pub use id::{DeviceId, IdError, VerifierId};
 pub use presence::{DevicePresence, Liveness, ModelName, VerifierPresence};
+pub use rows::{Entry, Row, Rows, judged_drafts_max, row_bits_max};
 pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};
 pub use verdict::{CloseReason, Closed, Down, Resync, Verdict};
 

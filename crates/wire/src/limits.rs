@@ -12,13 +12,23 @@ pub const VOCABULARY_SIZE_MAX: u32 = 1 << TOKEN_BITS_MAX;
 pub const CONTEXT_CHUNK_TOKENS_MAX: usize = 256;
 /// Tokens of a session, prompt and text together.
 pub const SESSION_TOKENS_MAX: u32 = 1 << 17;
-/// Bytes of an encoded [`DraftFrame`](crate::DraftFrame): 14 of header at most, then 26 bits a token.
+/// Bytes of an encoded plain [`DraftFrame`](crate::DraftFrame): 14 of header at most, then 26 bits a token.
 pub const DRAFT_BYTES_MAX: usize = 14 + (DRAFT_TOKENS_MAX * (TOKEN_BITS_MAX as usize + 8)).div_ceil(8);
 /// Bytes of an encoded [`Context`](crate::Context): 10 of header at most, then 18 bits a token.
 pub const CONTEXT_BYTES_MAX: usize = 10 + (CONTEXT_CHUNK_TOKENS_MAX * TOKEN_BITS_MAX as usize).div_ceil(8);
+/// Tokens listed in one [`Row`](crate::Row).
+pub const ROW_ENTRIES_MAX: usize = 64;
+/// Weights in one [`Codes`](crate::Codes) message.
+pub const CODES_MAX: usize = 1024;
+/// Bytes before the tail of a [`DraftFrame`](crate::DraftFrame) that is not plain: the same header, and the mode.
+pub const ANNOTATED_HEADER_BYTES_MAX: usize = 15;
+/// Bytes of an encoded [`DraftFrame`](crate::DraftFrame) that is not plain: with its topic, one packet of a usual network.
+pub const ANNOTATED_BYTES_MAX: usize = 1400;
+/// Bytes of encoded [`Codes`](crate::Codes): 11 of header at most, then a byte a token.
+pub const CODES_BYTES_MAX: usize = 11 + CODES_MAX;
 /// Bytes of any message of this protocol; what both sides announce as their MQTT packet limit leaves room for it.
-pub const FRAME_BYTES_MAX: usize = CONTEXT_BYTES_MAX;
-/// Bytes of any message that packs no tokens: the longest is a verifier's presence, 22 and a name with its length.
+pub const FRAME_BYTES_MAX: usize = ANNOTATED_BYTES_MAX;
+/// Bytes of any message that packs no tokens or weights: the longest is a verifier's presence, 22 and a name with its length.
 pub const MESSAGE_BYTES_MAX: usize = 22 + 1 + MODEL_NAME_BYTES_MAX;
 /// Bytes of a device or verifier id.
 pub const ID_BYTES_MAX: usize = 32;

@@ -22,6 +22,8 @@ pub struct Verdict {
     pub accepted: u8,
     /// The target's own token after those.
     pub token: TokenId,
+    /// Bit i: held draft i, one of the accepted, is not what the target chose.
+    pub missed: u16,
 }
 
 /// The verifier's text is not the frame's: the device sends what follows `length`, or all where the digest differs.
@@ -48,6 +50,8 @@ pub enum CloseReason {
     Failed,
     /// The frame names a token outside the vocabulary or a text beyond the limits. Do not send it again.
     Rejected,
+    /// The verifier takes no lossy policy.
+    Policy,
 }
 
 /// The end of a lease, by the verifier.
@@ -72,6 +76,29 @@ pub enum Down {
     Closed(Closed),
 }
 
+/// A verdict with nothing missed: the same fields but that one.
+#[derive(Serialize, Deserialize)]
+struct VerdictHeader {
+    session: u8,
+    epoch: u8,
+    round: u32,
+    check: u8,
+    accepted: u8,
+    token: TokenId,
+}
+
+impl VerdictHeader {
+    fn of(verdict: &Verdict) -> Self {
+        let Verdict { session, epoch, round, check, accepted, token, .. } = *verdict;
+        Self { session, epoch, round, check, accepted, token }
+    }
+
+    fn verdict(self) -> Verdict {
+        let Self { session, epoch, round, check, accepted, token } = self;
+        Verdict { session, epoch, round, check, accepted, token, missed: 0 }
+    }
+}
+
 impl Down {
     /// The message as bytes.
     ///
@@ -80,7 +107,8 @@ impl Down {
     pub fn encode(&self) -> Result<Vec<u8, MESSAGE_BYTES_MAX>, EncodeError> {
         self.check().map_err(EncodeError::OutOfRange)?;
         match self {
-            Self::Verdict(verdict) => codec::put(Kind::Verdict, verdict),
+            Self::Verdict(verdict) if verdict.missed != 0 => codec::put(Kind::Audited, verdict),
+            Self::Verdict(verdict) => codec::put(Kind::Verdict, &VerdictHeader::of(verdict)),
             Self::Resync(resync) => codec::put(Kind::Resync, resync),
             Self::Closed(closed) => codec::put(Kind::Closed, closed),
         }
@@ -92,7 +120,11 @@ impl Down {
     /// Says what is wrong with the bytes; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = match codec::open(bytes)? {
-            (Kind::Verdict, rest) => Self::Verdict(codec::take_all(rest)?),
+            (Kind::Verdict, rest) => Self::Verdict(codec::take_all::<VerdictHeader>(rest)?.verdict()),
+            (Kind::Audited, rest) => match codec::take_all(rest)? {
+                Verdict { missed: 0, .. } => return Err(DecodeError::NotCanonical),
+                verdict => Self::Verdict(verdict),
+            },
             (Kind::Resync, rest) => Self::Resync(codec::take_all(rest)?),
             (Kind::Closed, rest) => Self::Closed(codec::take_all(rest)?),
             (kind, _) => return Err(DecodeError::UnknownKind(kind as u8)),
@@ -106,6 +138,7 @@ impl Down {
             Self::Verdict(v) if v.round == 0 => Err("round"),
             Self::Verdict(v) if usize::from(v.accepted) > DRAFT_TOKENS_MAX => Err("accepted"),
             Self::Verdict(v) if v.token >= VOCABULARY_SIZE_MAX => Err("token"),
+            Self::Verdict(v) if u32::from(v.missed) >> v.accepted != 0 => Err("missed"),
             Self::Resync(r) if r.length > SESSION_TOKENS_MAX => Err("length"),
             _ => Ok(()),
         }

@@ -3,20 +3,21 @@
 mod common;
 
 use common::{
-    Message, On, V1, context, eight_drafts, frame, largest_context, largest_draft, largest_presence,
-    lease_resumed, open_resume, refusal, verifier_presence,
+    Message, On, V1, codes, context, eight_drafts, frame, largest_annotated, largest_audited, largest_codes,
+    largest_context, largest_draft, largest_presence, lease_resumed, open_resume, refusal, verifier_presence,
 };
 use dunlin_wire::limits::{
-    CONTEXT_BYTES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, FRAME_BYTES_MAX,
-    MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
-    VOCABULARY_SIZE_MAX,
+    ANNOTATED_BYTES_MAX, ANNOTATED_HEADER_BYTES_MAX, CODES_BYTES_MAX, CODES_MAX, CONTEXT_BYTES_MAX,
+    CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX,
+    MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Context, DecodeError, DraftFrame, EncodeError, Lease, Liveness, ModelName, Open, RefusalReason, Resync,
-    Score, Up, Verdict, Vocabulary, token_bits,
+    Codes, Context, DecodeError, DraftFrame, EncodeError, Lease, Liveness, ModelName, Open, RefusalReason,
+    Resync, Score, Up, Verdict, Vocabulary, token_bits,
 };
 
-const VERDICT: Verdict = Verdict { session: 1, epoch: 2, round: 3, check: 4, accepted: 5, token: 6 };
+const VERDICT: Verdict =
+    Verdict { session: 1, epoch: 2, round: 3, check: 4, accepted: 5, token: 6, missed: 0 };
 const RESYNC: Resync = Resync { session: 1, epoch: 2, length: 3, digest: [0; 8] };
 
 fn encoded(message: impl Into<Message>) -> Vec<u8> {
@@ -35,10 +36,12 @@ fn impossible(on: On, bytes: &[u8], field: &'static str) {
 
 #[test]
 fn the_largest_messages_have_the_named_sizes() {
-    let largest: [(Message, usize); 3] = [
+    let largest: [(Message, usize); 5] = [
         (largest_draft().into(), DRAFT_BYTES_MAX),
         (largest_context().into(), CONTEXT_BYTES_MAX),
         (largest_presence().into(), MESSAGE_BYTES_MAX),
+        (largest_annotated().into(), ANNOTATED_BYTES_MAX),
+        (largest_codes().into(), CODES_BYTES_MAX),
     ];
     for (message, limit) in largest {
         let mut bytes = encoded(message.clone());
@@ -48,7 +51,11 @@ fn the_largest_messages_have_the_named_sizes() {
         let found = limit + 1;
         assert_eq!(message.on().decode(&bytes), Err(DecodeError::Oversize { found, limit }));
     }
-    assert_eq!(FRAME_BYTES_MAX, DRAFT_BYTES_MAX.max(CONTEXT_BYTES_MAX).max(MESSAGE_BYTES_MAX));
+    let limits =
+        [DRAFT_BYTES_MAX, CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, ANNOTATED_BYTES_MAX, CODES_BYTES_MAX];
+    assert_eq!(limits.into_iter().max(), Some(FRAME_BYTES_MAX));
+    let tail = 11_073_usize.div_ceil(8); // see largest_annotated
+    assert_eq!(encoded(largest_annotated()).len() - tail, ANNOTATED_HEADER_BYTES_MAX);
 }
 
 #[test]
@@ -117,10 +124,36 @@ fn a_frame_outside_its_limits_is_not_encoded() {
 }
 
 #[test]
+fn weights_outside_their_limits_are_refused() {
+    refused(codes(0, 0, &[1]), "round");
+    refused(codes(1, 0, &[]), "codes");
+    for part in [0, 255] {
+        assert!(codes(1, part, &[7; CODES_MAX]).encode().is_ok());
+    }
+    let last = (usize::from(u8::MAX) + 1) * CODES_MAX;
+    assert_eq!(last, VOCABULARY_SIZE_MAX as usize, "the last weight of the last part is the last token's");
+    let part = |header: &[u8], count: usize| [header, &vec![7; count]].concat();
+    impossible(On::Frames, &part(&[0x1d, 1, 2, 0, 0, 1], 1), "round");
+    impossible(On::Frames, &part(&[0x1d, 1, 2, 3, 0, 0], 0), "codes");
+    impossible(On::Frames, &part(&[0x1d, 1, 2, 3, 0, 0x81, 0x08], 1025), "codes");
+    let error = |count| Up::decode(&part(&[0x1d, 1, 2, 3, 0, 0x80, 0x08], count)).err();
+    assert_eq!(
+        [0, 1023, 1024, 1025].map(error),
+        [Some(DecodeError::Truncated), Some(DecodeError::Truncated), None, Some(DecodeError::Trailing)]
+    );
+    let full: Codes = codes(3, 0, &[7; CODES_MAX]);
+    assert_eq!(Up::decode(&part(&[0x1d, 1, 2, 3, 0, 0x80, 0x08], 1024)), Ok(Up::Codes(full)));
+}
+
+#[test]
 fn an_answer_outside_its_limits_is_not_encoded() {
     refused(Verdict { round: 0, ..VERDICT }, "round");
     refused(Verdict { accepted: DRAFT_TOKENS_MAX as u8 + 1, ..VERDICT }, "accepted");
     refused(Verdict { token: VOCABULARY_SIZE_MAX, ..VERDICT }, "token");
+    for accepted in 0..DRAFT_TOKENS_MAX as u8 {
+        refused(Verdict { accepted, missed: 1 << accepted, ..VERDICT }, "missed");
+        encoded(Verdict { accepted: accepted + 1, missed: 1 << accepted, ..VERDICT });
+    }
     refused(Resync { length: SESSION_TOKENS_MAX + 1, ..RESYNC }, "length");
 }
 
@@ -209,9 +242,14 @@ fn impossible_answers_are_named() {
         &patched(Verdict { token: 262_143, ..VERDICT }, 6, &[0x80, 0x80, 0x10]),
         "token",
     );
+    let audited = Verdict { missed: 1, ..VERDICT };
+    impossible(On::Verdicts, &patched(audited, 5, &[0]), "missed");
+    impossible(On::Verdicts, &patched(audited, 7, &[0b10_0000]), "missed");
+    impossible(On::Verdicts, &patched(audited, 3, &[0]), "round");
+    impossible(On::Verdicts, &patched(largest_audited(), 15, &[0x04]), "number");
+    impossible(On::Verdicts, &[0x16, 1, 2, 5], "text or choice");
     let at_limit = Resync { length: SESSION_TOKENS_MAX, ..RESYNC };
     impossible(On::Verdicts, &patched(at_limit, 3, &[0x81, 0x80, 0x08]), "length");
-    impossible(On::Verdicts, &[0x16, 1, 2, 4], "text or choice");
     impossible(On::Reply, &[0x19, 1, 2, 3, 5], "text or choice");
     impossible(On::DevicePresence, &[0x1a, 0, 3], "text or choice");
 }
@@ -259,6 +297,9 @@ fn a_second_form_of_a_value_is_refused() {
     second(On::Frames, &[0x12, 1, 2, 0x80, 0x80, 0x00, 0, 0, 8, 0, 0]);
     second(On::Verdicts, &[0x14, 1, 2, 3, 4, 5, 0x86, 0x00]);
     second(On::Verdicts, &[0x16, 1, 2, 0x80, 0x00]);
+    second(On::Verdicts, &[0x1e, 1, 2, 3, 4, 5, 6, 0]); // a verdict that missed nothing
+    second(On::Verdicts, &[0x1e, 1, 2, 3, 4, 5, 6, 0x81, 0x00]);
+    second(On::Frames, &[0x1d, 1, 2, 3, 0, 0x81, 0x00, 7]);
     second(On::DevicePresence, &[0x1a, 0x80, 0x00, 0]);
     for bit in 0..7 {
         let mut late = encoded(frame(300, 4097, 11, &[(2047, 15, 15), (0, 0, 0), (1024, 1, 14)]));
@@ -274,7 +315,7 @@ fn a_second_form_of_a_value_is_refused() {
 fn no_bytes_and_unknown_kinds_are_named() {
     for on in On::ALL {
         assert_eq!(on.decode(&[]), Err(DecodeError::Empty));
-        for kind in [0, 12, 13, 14, 15] {
+        for kind in [0, 15] {
             assert_eq!(on.decode(&[0x10 | kind, 0, 0]), Err(DecodeError::UnknownKind(kind)));
         }
     }

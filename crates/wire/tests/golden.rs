@@ -3,13 +3,14 @@
 mod common;
 
 use common::{
-    Message, NONCE, On, V1, V2, closed, context, digest, eight_drafts, frame, largest_draft,
-    largest_presence, lease_resumed, open_resume, refusal, verifier_id, verifier_presence,
+    Message, NONCE, On, V1, V2, annotated, closed, codes, context, digest, eight_drafts, frame, held_drafts,
+    largest_audited, largest_draft, largest_presence, last_tokens, lattice, lease_resumed, open_resume,
+    refusal, top_k, top_k_sampled, verifier_id, verifier_presence,
 };
 use dunlin_wire::topic::{OPEN_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter};
 use dunlin_wire::{
-    Close, CloseReason, DevicePresence, DraftFrame, Lease, Liveness, Open, RefusalReason, Resync,
-    SamplingParams, VERSION, Verdict, VerifierPresence, frame_check, limits, token_bits,
+    Close, CloseReason, Codes, DevicePresence, DraftFrame, Lease, Liveness, Open, RefusalReason, Resync, Row,
+    Rows, SamplingParams, VERSION, Verdict, VerifierPresence, frame_check, limits, token_bits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,9 @@ const LIMITS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/limi
 /// The value of every vector of the document, under its name.
 fn values() -> BTreeMap<&'static str, Message> {
     let mut values = BTreeMap::new();
-    for (name, value) in frames().into_iter().chain(answers()).chain(session()).chain(presence()) {
+    for (name, value) in
+        frames().into_iter().chain(lossy()).chain(answers()).chain(session()).chain(presence())
+    {
         assert!(values.insert(name, value).is_none(), "two values named {name}");
     }
     values
@@ -38,10 +41,27 @@ fn frames() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn lossy() -> Vec<(&'static str, Message)> {
+    let full = annotated(&[(450, 0, 0), (1, 0, 15)], 0b01, false, Rows::Full);
+    vec![
+        ("annotated-held", held_drafts().into()),
+        ("annotated-no-bonus", annotated(&[(450, 3, 12)], 0, false, Rows::None).into()),
+        ("annotated-full", full.into()),
+        ("annotated-top-k", top_k().into()),
+        ("annotated-top-k-sampled", top_k_sampled().into()),
+        ("annotated-lattice", lattice().into()),
+        ("codes-first", codes(3, 0, &[255, 0, 1, 128]).into()),
+        ("codes-last", Codes { session: 255, epoch: 0, ..codes(300, 255, &[7]) }.into()),
+    ]
+}
+
 fn answers() -> Vec<(&'static str, Message)> {
     let check = frame_check(&eight_drafts().encode().expect("a valid frame"));
-    let corrected = Verdict { session: 1, epoch: 2, round: 3, check, accepted: 5, token: 812 };
-    let late = Verdict { session: 255, epoch: 0, round: 300, check: 0, accepted: 16, token: 262_143 };
+    let corrected = Verdict { session: 1, epoch: 2, round: 3, check, accepted: 5, token: 812, missed: 0 };
+    let late =
+        Verdict { session: 255, epoch: 0, round: 300, check: 0, accepted: 16, token: 262_143, missed: 0 };
+    let check = frame_check(&held_drafts().encode().expect("a valid frame"));
+    let audited = Verdict { check, accepted: 4, missed: 0b10, ..corrected };
     let resync = |length, text: &[u32]| Resync { session: 1, epoch: 3, length, digest: digest(text).full() };
     vec![
         ("verdict-corrected", corrected.into()),
@@ -52,6 +72,9 @@ fn answers() -> Vec<(&'static str, Message)> {
         ("closed-draining", closed(CloseReason::Draining).into()),
         ("closed-failed", closed(CloseReason::Failed).into()),
         ("closed-rejected", closed(CloseReason::Rejected).into()),
+        ("closed-policy", closed(CloseReason::Policy).into()),
+        ("audited-one", audited.into()),
+        ("audited-largest", largest_audited().into()),
     ]
 }
 
@@ -180,8 +203,13 @@ fn limits_are_the_documents() {
         VOCABULARY_SIZE_MAX,
         CONTEXT_CHUNK_TOKENS_MAX,
         SESSION_TOKENS_MAX,
+        ROW_ENTRIES_MAX,
+        CODES_MAX,
         DRAFT_BYTES_MAX,
         CONTEXT_BYTES_MAX,
+        ANNOTATED_HEADER_BYTES_MAX,
+        ANNOTATED_BYTES_MAX,
+        CODES_BYTES_MAX,
         FRAME_BYTES_MAX,
         MESSAGE_BYTES_MAX,
         ID_BYTES_MAX,
@@ -235,17 +263,36 @@ fn digests_are_the_documents() {
     );
 }
 
+const NO_VERDICT: Verdict =
+    Verdict { session: 0, epoch: 0, round: 1, check: 0, accepted: 0, token: 0, missed: 0 };
+
 /// The bytes of the message a row of the table of sizes names: the least and the most over the tokens.
 fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
     let number = |cell: &str| cell.parse().unwrap_or(0);
     let (round, base, bits) = (number(&row[1]), number(&row[2]), token_bits(vocabulary));
+    // One judged draft with the rows that a lossy policy sends.
+    let judged = |rows| DraftFrame { bonus: false, rows, ..frame(round, base, bits, &[(0, 0, 0)]) };
+    let one = |row: Row| [row].into_iter().collect();
     let (message, count) = row[0].rsplit_once(" of ").unwrap_or((&row[0], "0"));
     let count = count.parse().expect("a number of items");
     let size = |token| {
         let message: Message = match message {
             "draft" => frame(round, base, bits, &vec![(token, 0, 0); count]).into(),
             "context" => context(0, base, [0; 2], bits, &vec![token; count]).into(),
-            "verdict" => Verdict { session: 0, epoch: 0, round, check: 0, accepted: 0, token }.into(),
+            "held" => {
+                let drafts = frame(round, base, bits, &vec![(token, 0, 0); count]);
+                DraftFrame { held: u16::MAX >> (16 - count), ..drafts }.into()
+            }
+            "top-k row" => judged(Rows::TopK(one(last_tokens(bits, count as u32, 255)))).into(),
+            "lattice row" => {
+                let mut last = last_tokens(bits, count as u32, 1);
+                last.entries[0].weight = 100 - (count as u8 - 1);
+                judged(Rows::Lattice { resolution: 100, rows: one(last) }).into()
+            }
+            "codes" => codes(round, 0, &vec![0; count]).into(),
+            "verdict" => Verdict { round, token, ..NO_VERDICT }.into(),
+            "audited" if token == 0 => Verdict { round, accepted: 1, missed: 1, ..NO_VERDICT }.into(),
+            "audited" => Verdict { round, token, accepted: 16, missed: u16::MAX, ..NO_VERDICT }.into(),
             other => panic!("a size of {other}"),
         };
         message.encode().expect("a valid message").len()
@@ -256,7 +303,7 @@ fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
 #[test]
 fn sizes_are_the_documents() {
     let rows = table("message | round");
-    assert!(rows.len() >= 11);
+    assert!(rows.len() >= 16);
     for row in rows {
         for (cell, vocabulary) in [(&row[3], 32000), (&row[4], 2048)] {
             let text = match sizes(&row, vocabulary) {

@@ -3,7 +3,10 @@
 mod common;
 
 use allocation_counter::measure;
-use common::{eight_drafts, largest_context, largest_draft};
+use common::{
+    eight_drafts, held_drafts, largest_annotated, largest_audited, largest_codes, largest_context,
+    largest_draft, lattice, top_k, top_k_sampled,
+};
 use dunlin_wire::{Down, Up, Verdict, frame_check};
 use std::hint::black_box;
 
@@ -14,29 +17,34 @@ fn the_counter_counts() {
 
 #[test]
 fn a_frame_and_its_verdict_do_not_allocate() {
-    for frame in [eight_drafts(), largest_draft()] {
+    let plain = [eight_drafts(), largest_draft()];
+    let annotated = [held_drafts(), top_k(), top_k_sampled(), lattice(), largest_annotated()];
+    for frame in plain.into_iter().chain(annotated) {
         let counted = measure(|| {
             let bytes = frame.encode().expect("a valid frame");
             let decoded = Up::decode(black_box(&bytes)).expect("its own bytes");
             assert!(decoded == Up::Draft(frame.clone()));
             let check = frame_check(&bytes);
-            let verdict =
-                Down::Verdict(Verdict { session: 1, epoch: 2, round: 3, check, accepted: 8, token: 812 });
-            let answer = verdict.encode().expect("a valid verdict");
-            assert!(Down::decode(black_box(&answer)) == Ok(verdict));
+            for missed in [0, u16::MAX] {
+                let verdict = Down::Verdict(Verdict { check, missed, ..largest_audited() });
+                let answer = verdict.encode().expect("a valid verdict");
+                assert!(Down::decode(black_box(&answer)) == Ok(verdict));
+            }
         });
         assert_eq!(counted.count_total, 0, "{counted:?}");
     }
 }
 
 #[test]
-fn context_and_refused_bytes_do_not_allocate() {
-    let context = largest_context();
+fn context_codes_and_refused_bytes_do_not_allocate() {
+    let (context, codes) = (largest_context(), largest_codes());
     let counted = measure(|| {
         let bytes = context.encode().expect("a valid chunk");
         assert!(Up::decode(black_box(&bytes)) == Ok(Up::Context(context.clone())));
         assert!(Up::decode(black_box(&bytes[..bytes.len() - 1])).is_err());
         assert!(Down::decode(black_box(&bytes)).is_err());
+        let bytes = codes.encode().expect("a valid part");
+        assert!(Up::decode(black_box(&bytes)) == Ok(Up::Codes(codes.clone())));
     });
     assert_eq!(counted.count_total, 0, "{counted:?}");
 }

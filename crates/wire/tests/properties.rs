@@ -3,19 +3,21 @@
 mod common;
 
 use common::{
-    Message, On, draft, largest_context, largest_draft, largest_presence, lease_resumed, open_resume,
+    Message, On, draft, largest_audited, largest_codes, largest_context, largest_draft, largest_presence,
+    lattice, lease_resumed, open_resume, row,
 };
 use dunlin_wire::limits::{
-    CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
-    VOCABULARY_SIZE_MAX,
+    CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX, SESSION_TOKENS_MAX,
+    TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Close, CloseReason, Closed, Context, DecodeError, DevicePresence, Draft, DraftFrame, Lease, Liveness,
-    ModelName, Open, Refusal, RefusalReason, Resync, SamplingParams, TokenId, VERSION, Verdict, VerifierId,
-    VerifierPresence, Vocabulary,
+    Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Draft, DraftFrame, Lease,
+    Liveness, ModelName, Open, Refusal, RefusalReason, Resync, Row, Rows, SamplingParams, Score, TokenId,
+    VERSION, Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::collections::BTreeSet;
 
 fn position() -> impl Strategy<Value = u32> {
     prop_oneof![0..=300u32, 0..=SESSION_TOKENS_MAX, Just(SESSION_TOKENS_MAX)]
@@ -54,7 +56,87 @@ fn draft_frame() -> impl Strategy<Value = Message> {
     (header, packed).prop_map(|((session, epoch, round, base, prefix), (token_bits, drafts))| {
         let base = base.min(SESSION_TOKENS_MAX - drafts.len() as u32);
         let drafts = drafts.into_iter().collect();
-        DraftFrame { session, epoch, round, base, prefix, token_bits, drafts }.into()
+        let (held, bonus, rows) = (0, true, Rows::None);
+        DraftFrame { session, epoch, round, base, prefix, token_bits, drafts, held, bonus, rows }.into()
+    })
+}
+
+/// Any numbers, of which `row_of` makes a row.
+type RawRow = Vec<(u32, u8)>;
+
+/// How a row is written.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    TopK,
+    Sampled,
+    Lattice(u8),
+}
+
+fn row_of(raw: &[(u32, u8)], token_bits: u8, form: Form) -> Row {
+    let tokens: BTreeSet<u32> = raw.iter().map(|(token, _)| token >> (32 - token_bits)).collect();
+    let weights = match form {
+        Form::TopK => raw.iter().map(|(_, weight)| (*weight).max(1)).collect(),
+        Form::Sampled => (0..raw.len()).map(|at| if at == 0 { 255 } else { raw[at].1.max(1) }).collect(),
+        Form::Lattice(resolution) => {
+            let cuts = raw.iter().take(tokens.len() - 1).filter(|(_, cut)| (1..resolution).contains(cut));
+            let mut ends: BTreeSet<u8> = cuts.map(|(_, cut)| *cut).collect();
+            ends.insert(resolution);
+            ends.iter().scan(0, |start, end| Some(end - std::mem::replace(start, *end))).collect::<Vec<_>>()
+        }
+    };
+    row(&tokens.into_iter().zip(weights).collect::<Vec<_>>())
+}
+
+/// A frame of at most `drafts` drafts and `entries` entries a row, which is mostly not plain.
+fn annotated(drafts: usize, entries: usize) -> impl Strategy<Value = Message> {
+    let raw = prop::collection::vec(any::<(u32, u8)>(), 1..=entries);
+    let draft = (any::<u32>(), 0..16u8, 0..16u8, any::<bool>(), raw);
+    let drafts = prop::collection::vec(draft, 0..=drafts);
+    let header = (any::<[u8; 3]>(), round(), position(), TOKEN_BITS_MIN..=TOKEN_BITS_MAX);
+    (header, drafts, 0..5u8, 1..=255u8, any::<bool>()).prop_map(
+        move |(([session, epoch, prefix], round, base, token_bits), raw, form, resolution, bonus)| {
+            let form = [None, None, Some(Form::TopK), Some(Form::Sampled), Some(Form::Lattice(resolution))]
+                [usize::from(form)]
+            .ok_or(form);
+            let of_lattice = if let Ok(Form::Lattice(resolution)) = form { Some(resolution) } else { None };
+            let most = match form {
+                Ok(_) => judged_drafts_max(token_bits, entries, of_lattice),
+                Err(1) => 1,
+                Err(_) => DRAFT_TOKENS_MAX,
+            };
+            let (mut held, mut list, mut drafts) = (0, Vec::<&RawRow>::new(), heapless::Vec::new());
+            for (at, (token, uncertainty, importance, hold, row)) in raw.iter().enumerate() {
+                let mut one = common::draft((token >> (32 - token_bits), *uncertainty, *importance));
+                if *hold || list.len() == most {
+                    held |= 1 << at;
+                    (one.uncertainty, one.importance) = (Score::default(), Score::default());
+                } else {
+                    list.push(row);
+                }
+                drafts.push(one).expect("room for DRAFT_TOKENS_MAX");
+            }
+            let rows =
+                || list.iter().map(|raw| row_of(raw, token_bits, form.expect("a form with rows"))).collect();
+            let rows = match form {
+                _ if list.is_empty() => Rows::None,
+                Err(0) => Rows::None,
+                Err(_) => Rows::Full,
+                Ok(Form::TopK) => Rows::TopK(rows()),
+                Ok(Form::Sampled) => Rows::TopKSampled(rows()),
+                Ok(Form::Lattice(resolution)) => Rows::Lattice { resolution, rows: rows() },
+            };
+            let (base, bonus) = (base.min(SESSION_TOKENS_MAX - raw.len() as u32), bonus || raw.is_empty());
+            let prefix = [prefix, !prefix];
+            DraftFrame { session, epoch, round, base, prefix, token_bits, drafts, held, bonus, rows }.into()
+        },
+    )
+}
+
+fn codes() -> impl Strategy<Value = Message> {
+    let count = prop_oneof![4 => 1..=20usize, 1 => 1..=CODES_MAX];
+    let codes = count.prop_flat_map(|count| prop::collection::vec(any::<u8>(), count));
+    (any::<[u8; 3]>(), round(), codes).prop_map(|([session, epoch, part], round, codes)| {
+        Codes { session, epoch, round, part, codes: codes.into_iter().collect() }.into()
     })
 }
 
@@ -69,15 +151,16 @@ fn context() -> impl Strategy<Value = Message> {
 }
 
 fn answer() -> impl Strategy<Value = Message> {
-    use CloseReason::{Draining, Failed, Rejected, Unknown};
+    use CloseReason::{Draining, Failed, Policy, Rejected, Unknown};
     let verdict =
-        (any::<u8>(), any::<u8>(), round(), any::<u8>(), 0..=DRAFT_TOKENS_MAX as u8, 0..VOCABULARY_SIZE_MAX)
-            .prop_map(|(session, epoch, round, check, accepted, token)| {
-                Verdict { session, epoch, round, check, accepted, token }.into()
+        (any::<[u8; 3]>(), round(), 0..=DRAFT_TOKENS_MAX as u8, 0..VOCABULARY_SIZE_MAX, any::<(bool, u16)>())
+            .prop_map(|([session, epoch, check], round, accepted, token, (some, missed))| {
+                let missed = if some { missed & ((1u32 << accepted) - 1) as u16 } else { 0 };
+                Verdict { session, epoch, round, check, accepted, token, missed }.into()
             });
     let resync = (any::<u8>(), any::<u8>(), position(), any::<[u8; 8]>())
         .prop_map(|(session, epoch, length, digest)| Resync { session, epoch, length, digest }.into());
-    let closed = (any::<u8>(), any::<u8>(), select(&[Unknown, Draining, Failed, Rejected][..]))
+    let closed = (any::<u8>(), any::<u8>(), select(&[Unknown, Draining, Failed, Rejected, Policy][..]))
         .prop_map(|(session, epoch, reason)| Closed { session, epoch, reason }.into());
     prop_oneof![verdict, resync, closed]
 }
@@ -144,8 +227,28 @@ fn message() -> impl Strategy<Value = Message> {
         open_resume().into(),
         lease_resumed().into(),
         largest_presence().into(),
+        lattice().into(),
+        largest_codes().into(),
+        largest_audited().into(),
     ]);
-    prop_oneof![4 => draft_frame(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 1 => largest]
+    prop_oneof![4 => draft_frame(), 4 => annotated(4, 4), 1 => codes(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 1 => largest]
+}
+
+/// Frames with few drafts and entries, and with as many as there may be.
+fn annotated_of_any_size() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        annotated(4, 4),
+        annotated(DRAFT_TOKENS_MAX, 30),
+        annotated(DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX)
+    ]
+}
+
+/// The start of a frame with rows, and more bytes than it has.
+fn tails() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    let header = (0..=10u8, 0..=3u8, 0..10u8)
+        .prop_map(|(width, count, mode)| vec![0x1c, 1, 2, 3, 100, 0x0e, 0xd5, width * 17 + count, mode]);
+    let few = prop_oneof![0..4u8, any::<u8>()]; // small resolutions, indices and steps are possible more often
+    (header, prop::collection::vec(few, 1..60))
 }
 
 /// Bytes that are likely to get past the first one.
@@ -176,6 +279,24 @@ proptest! {
         for on in On::ALL {
             if let Ok(message) = on.decode(&bytes) {
                 prop_assert_eq!(encoded(&message), &bytes[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_annotated_frame_comes_back(message in annotated_of_any_size()) {
+        prop_assert_eq!(message.on().decode(&encoded(&message)), Ok(message));
+    }
+
+    #[test]
+    fn what_decodes_from_any_tail_is_canonical((header, tail) in tails()) {
+        for length in 0..=tail.len() {
+            for padding in 0..8 {
+                let mut bytes = [&header[..], &tail[..length]].concat();
+                *bytes.last_mut().expect("a header") &= 0xff << padding;
+                if let Ok(message) = On::Frames.decode(&bytes) {
+                    prop_assert_eq!(encoded(&message), bytes);
+                }
             }
         }
     }

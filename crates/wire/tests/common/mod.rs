@@ -3,9 +3,10 @@
 
 use dunlin_wire::limits::FRAME_BYTES_MAX;
 use dunlin_wire::{
-    Close, CloseReason, Closed, Context, DecodeError, DevicePresence, Down, Draft, DraftFrame, EncodeError,
-    Lease, Liveness, ModelName, Open, PREFIX_EMPTY, Prefix, PrefixDigest, Refusal, RefusalReason, Reply,
-    Resync, SamplingParams, Score, TokenId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary,
+    Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Down, Draft, DraftFrame,
+    EncodeError, Entry, Lease, Liveness, ModelName, Open, PREFIX_EMPTY, Prefix, PrefixDigest, Refusal,
+    RefusalReason, Reply, Resync, Row, Rows, SamplingParams, Score, TokenId, Up, Verdict, VerifierId,
+    VerifierPresence, Vocabulary,
 };
 use heapless::Vec;
 
@@ -65,9 +66,12 @@ impl Message {
     /// The name of the kind, as in the table of `docs/wire.md`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
+            Self::Up(Up::Draft(frame)) if !frame.is_plain() => "annotated",
             Self::Up(Up::Draft(_)) => "draft",
             Self::Up(Up::Context(_)) => "context",
+            Self::Up(Up::Codes(_)) => "codes",
             Self::Up(Up::Close(_)) => "close",
+            Self::Down(Down::Verdict(verdict)) if verdict.missed != 0 => "audited",
             Self::Down(Down::Verdict(_)) => "verdict",
             Self::Down(Down::Resync(_)) => "resync",
             Self::Down(Down::Closed(_)) => "closed",
@@ -83,6 +87,7 @@ impl Message {
         match self {
             Self::Up(Up::Draft(frame)) => frame.encode().map(widen),
             Self::Up(Up::Context(context)) => context.encode().map(widen),
+            Self::Up(Up::Codes(codes)) => codes.encode().map(widen),
             Self::Up(Up::Close(close)) => close.encode().map(widen),
             Self::Down(down) => down.encode().map(widen),
             Self::Open(open) => open.encode().map(widen),
@@ -110,6 +115,7 @@ macro_rules! into_message {
 into_message! {
     DraftFrame => |v| Self::Up(Up::Draft(v));
     Context => |v| Self::Up(Up::Context(v));
+    Codes => |v| Self::Up(Up::Codes(v));
     Close => |v| Self::Up(Up::Close(v));
     Verdict => |v| Self::Down(Down::Verdict(v));
     Resync => |v| Self::Down(Down::Resync(v));
@@ -140,7 +146,65 @@ pub(crate) fn draft((token, uncertainty, importance): (TokenId, u8, u8)) -> Draf
 pub(crate) fn frame(round: u32, base: u32, token_bits: u8, drafts: &[(TokenId, u8, u8)]) -> DraftFrame {
     let prefix = digest(&[1, 450, 9999]).short();
     let drafts = drafts.iter().map(|d| draft(*d)).collect();
-    DraftFrame { session: 1, epoch: 2, round, base, prefix, token_bits, drafts }
+    let (held, bonus, rows) = (0, true, Rows::None);
+    DraftFrame { session: 1, epoch: 2, round, base, prefix, token_bits, drafts, held, bonus, rows }
+}
+
+pub(crate) fn row(entries: &[(TokenId, u8)]) -> Row {
+    Row { entries: entries.iter().map(|&(token, weight)| Entry { token, weight }).collect() }
+}
+
+/// A row of `count` tokens up to the last of the vocabulary, each with `weight`.
+pub(crate) fn last_tokens(token_bits: u8, count: u32, weight: u8) -> Row {
+    let tokens = (1 << token_bits) - count..1 << token_bits;
+    Row { entries: tokens.map(|token| Entry { token, weight }).collect() }
+}
+
+/// Round 3 at base 100 with 15 bits a token, as `eight_drafts`.
+pub(crate) fn annotated(drafts: &[(TokenId, u8, u8)], held: u16, bonus: bool, rows: Rows) -> DraftFrame {
+    DraftFrame { held, bonus, rows, ..frame(3, 100, 15, drafts) }
+}
+
+pub(crate) fn held_drafts() -> DraftFrame {
+    annotated(&[(1, 0, 15), (450, 0, 0), (9999, 15, 0), (31999, 0, 0)], 0b1010, true, Rows::None)
+}
+
+pub(crate) fn top_k() -> DraftFrame {
+    let rows = [row(&[(2, 1), (450, 200), (31999, 40)]), row(&[(9999, 255)])];
+    let rows = Rows::TopK(rows.into_iter().collect());
+    annotated(&[(450, 3, 12), (1, 0, 0), (9999, 15, 0)], 0b010, true, rows)
+}
+
+pub(crate) fn top_k_sampled() -> DraftFrame {
+    let rows = Rows::TopKSampled([row(&[(2, 1), (450, 255)])].into_iter().collect());
+    annotated(&[(450, 3, 12)], 0, false, rows)
+}
+
+pub(crate) fn lattice() -> DraftFrame {
+    let rows = [row(&[(2, 10), (450, 70), (9999, 20)]), row(&[(31999, 100)])];
+    let rows = Rows::Lattice { resolution: 100, rows: rows.into_iter().collect() };
+    annotated(&[(450, 3, 12), (1, 0, 0), (31999, 8, 8)], 0b010, true, rows)
+}
+
+/// Six rows of 64 entries and one of 33: 11073 bits, the first of which begins the last byte.
+pub(crate) fn largest_annotated() -> DraftFrame {
+    let counts = [64, 64, 64, 64, 64, 64, 33];
+    let rows = Rows::TopK(counts.map(|count| last_tokens(18, count, 255)).into_iter().collect());
+    let largest = frame(u32::MAX, 131_072 - 7, 18, &[(262_143, 15, 15); 7]);
+    DraftFrame { session: 255, epoch: 255, prefix: [0xff; 2], rows, ..largest }
+}
+
+pub(crate) fn codes(round: u32, part: u8, codes: &[u8]) -> Codes {
+    Codes { session: 1, epoch: 2, round, part, codes: codes.iter().copied().collect() }
+}
+
+pub(crate) fn largest_codes() -> Codes {
+    Codes { session: 255, epoch: 255, ..codes(u32::MAX, 255, &[255; 1024]) }
+}
+
+pub(crate) fn largest_audited() -> Verdict {
+    let (session, epoch, round, check) = (255, 255, u32::MAX, 255);
+    Verdict { session, epoch, round, check, accepted: 16, token: 262_143, missed: u16::MAX }
 }
 
 pub(crate) fn eight_drafts() -> DraftFrame {
