@@ -129,6 +129,7 @@ impl Output for ClientOutput {
         let origin = match commit.origin {
             Origin::Accepted => "accepted",
             Origin::Target => "target",
+            Origin::Trusted => "trusted",
             Origin::Unverified => "unverified",
         };
         self.line(&Line::Token { text: &text, token: commit.token, origin });

@@ -3,8 +3,7 @@
 use crate::link::{Broker, LinkConfig};
 use anyhow::{Context, Result, anyhow, bail};
 use dunlin_hlm::device::ImportanceForm;
-use dunlin_hlm::policy::{Policy, PolicyConfig, Trigger};
-use dunlin_hlm::uncertainty::Form;
+use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
 use dunlin_wire::DeviceId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,22 +37,51 @@ struct MqttTable {
     keep_alive_seconds: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A policy by name, and what differs from its preset.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct PolicyTable {
-    name: Option<String>,
-    draft_tokens_max: Option<u8>,
-    stop_rule: Option<bool>,
-    uncertainty_max: Option<f32>,
-    importance_lambda: Option<f32>,
-    uncertainty_form: Option<String>,
-    importance_form: Option<ImportanceName>,
+pub struct PolicyTable {
+    /// The preset; without one the default.
+    pub name: Option<String>,
+    /// See [`PolicyConfig`] for this and the rest.
+    pub draft_tokens_max: Option<u8>,
+    /// Send once one more token would not pay.
+    pub stop_rule: Option<bool>,
+    /// Send at a token more uncertain than this.
+    pub uncertainty_max: Option<f32>,
+    /// Send at a token whose importance exceeds μ + λσ.
+    pub importance_lambda: Option<f32>,
+    /// `any` or `both` of the two thresholds.
+    pub combine: Option<String>,
+    /// Send at a token with this probability.
+    pub random_rate: Option<f32>,
+    /// Thresholds of the preset to leave out: `uncertainty_max`, `importance_lambda`, `random_rate`.
+    pub without: Vec<String>,
+    /// How uncertainty is computed.
+    pub uncertainty_form: Option<String>,
+    /// Which importance is sent.
+    pub importance_form: Option<ImportanceName>,
+    /// `verified`, `trusted` or `audited`.
+    pub held: Option<String>,
+    /// The share of audited tokens that may differ from the target's choice.
+    pub epsilon: Option<f32>,
+    /// `ids`, `full`, `top-k`, `top-k-sampled` or `lattice`.
+    pub payload: Option<String>,
+    /// Tokens of a row at most.
+    pub payload_entries: Option<u8>,
+    /// The sum of a lattice's weights.
+    pub resolution: Option<u8>,
+    /// `shared-seed` or `rejection`.
+    pub coupling: Option<String>,
 }
 
+/// Which of a token's two importances is sent.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum ImportanceName {
+pub enum ImportanceName {
+    /// How concentrated the attention behind it is.
     Row,
+    /// How much attention later drafts pay to it.
     Received,
 }
 
@@ -122,7 +150,7 @@ pub struct Settings {
     /// Which policy.
     pub policy: Policy,
     /// Its settings.
-    pub trigger: Trigger,
+    pub rules: Rules,
     /// Which importance is sent.
     pub importance: ImportanceForm,
 }
@@ -139,7 +167,7 @@ impl Settings {
         };
         let board_path = flags.board.clone().or_else(|| parsed.board.take().map(|path| dir.join(path)));
         let board = board_path.map(|path| read::<Board>(&path)).transpose()?;
-        let (policy, trigger) = parsed.policy.checked(flags)?;
+        let (policy, rules) = parsed.policy.over(flags).checked()?;
         let importance = match parsed.policy.importance_form {
             None | Some(ImportanceName::Row) => ImportanceForm::Row,
             Some(ImportanceName::Received) => ImportanceForm::Received,
@@ -154,7 +182,7 @@ impl Settings {
             model: flags.model.clone().or_else(|| parsed.model.map(|path| dir.join(path))),
             board,
             policy,
-            trigger,
+            rules,
             importance,
         })
     }
@@ -187,25 +215,61 @@ impl Settings {
 }
 
 impl PolicyTable {
-    fn checked(&self, flags: &Overrides) -> Result<(Policy, Trigger)> {
-        let name = flags.policy.as_deref().or(self.name.as_deref());
-        let policy = name
-            .map_or(Ok(Policy::default()), Policy::from_str)
-            .map_err(|error| anyhow!("policy: {error}"))?;
-        let default = PolicyConfig::default();
-        let form = self.uncertainty_form.as_deref().map(Form::from_str).transpose();
-        let config = PolicyConfig {
-            draft_tokens_max: flags
-                .draft_tokens_max
-                .or(self.draft_tokens_max)
-                .unwrap_or(default.draft_tokens_max),
-            stop_rule: self.stop_rule.unwrap_or(default.stop_rule),
-            uncertainty_max: self.uncertainty_max.or(default.uncertainty_max),
-            importance_lambda: self.importance_lambda.or(default.importance_lambda),
-            uncertainty_form: form.context("policy.uncertainty_form")?.unwrap_or(default.uncertainty_form),
-        };
-        Ok((policy, Trigger::new(&config).context("policy")?))
+    /// The table with flags over it.
+    fn over(&self, flags: &Overrides) -> Self {
+        Self {
+            name: flags.policy.clone().or_else(|| self.name.clone()),
+            draft_tokens_max: flags.draft_tokens_max.or(self.draft_tokens_max),
+            ..self.clone()
+        }
     }
+
+    /// The policy and its rules.
+    ///
+    /// # Errors
+    /// Names the key that is wrong, or the two that contradict each other.
+    pub fn checked(&self) -> Result<(Policy, Rules)> {
+        let policy = parsed("policy.name", self.name.as_deref(), Policy::default())?;
+        let config = self.changed(policy.config())?;
+        Ok((policy, Rules::new(&config).context("policy")?))
+    }
+
+    /// A configuration with this table's settings over it.
+    fn changed(&self, preset: PolicyConfig) -> Result<PolicyConfig> {
+        let known = ["uncertainty_max", "importance_lambda", "random_rate"];
+        if let Some(unknown) = self.without.iter().find(|name| !known.contains(&name.as_str())) {
+            bail!("policy.without: unknown threshold {unknown:?}; known are {}", known.join(", "));
+        }
+        let kept = |name: &str, preset: Option<f32>, own: Option<f32>| {
+            own.or(preset.filter(|_| !self.without.iter().any(|without| without == name)))
+        };
+        Ok(PolicyConfig {
+            draft_tokens_max: self.draft_tokens_max.unwrap_or(preset.draft_tokens_max),
+            stop_rule: self.stop_rule.unwrap_or(preset.stop_rule),
+            uncertainty_max: kept("uncertainty_max", preset.uncertainty_max, self.uncertainty_max),
+            importance_lambda: kept("importance_lambda", preset.importance_lambda, self.importance_lambda),
+            combine: parsed("policy.combine", self.combine.as_deref(), preset.combine)?,
+            random_rate: kept("random_rate", preset.random_rate, self.random_rate),
+            uncertainty_form: parsed(
+                "policy.uncertainty_form",
+                self.uncertainty_form.as_deref(),
+                preset.uncertainty_form,
+            )?,
+            held: parsed("policy.held", self.held.as_deref(), preset.held)?,
+            epsilon: self.epsilon.unwrap_or(preset.epsilon),
+            payload: Payload {
+                form: parsed("policy.payload", self.payload.as_deref(), preset.payload.form)?,
+                entries: self.payload_entries.unwrap_or(preset.payload.entries),
+                resolution: self.resolution.unwrap_or(preset.payload.resolution),
+            },
+            coupling: parsed("policy.coupling", self.coupling.as_deref(), preset.coupling)?,
+        })
+    }
+}
+
+/// A choice by its name, or the default.
+fn parsed<T: FromStr<Err = UnknownName>>(key: &str, name: Option<&str>, default: T) -> Result<T> {
+    name.map_or(Ok(default), T::from_str).map_err(|error| anyhow!("{key}: {error}"))
 }
 
 impl MqttTable {
@@ -304,7 +368,7 @@ mod tests {
             "device = 'a'\nbroker = 'mqtt://one:1'\nboard = 'b.toml'\n[policy]\ndraft_tokens_max = 3\n";
         let settings = load(text, &Overrides::default()).unwrap();
         assert_eq!((settings.device.as_str(), settings.broker.to_string()), ("a", "one:1".into()));
-        assert_eq!(settings.trigger.draft_tokens_max(), 3);
+        assert_eq!(settings.rules.draft_tokens_max(), 3);
         assert_eq!((settings.context_tokens_max(100), settings.context_tokens_max(50)), (64, 50));
         let flags = Overrides {
             broker: Some("mqtt://two".into()),
@@ -313,7 +377,7 @@ mod tests {
         };
         let settings = load(text, &flags).unwrap();
         assert_eq!(settings.broker.to_string(), "two:1883");
-        assert_eq!(settings.trigger.draft_tokens_max(), 5);
+        assert_eq!(settings.rules.draft_tokens_max(), 5);
     }
 
     #[test]
@@ -322,7 +386,33 @@ mod tests {
         assert!(text.contains("agent.toml:3: unknown field `brocker`"), "{text}");
         assert!(message("[mqtt]\nkeep_alive_seconds = 4\n").contains("keep_alive_seconds 4 is not within 5"));
         assert!(message("device = 'A'").contains("device \"A\""));
-        assert!(message("[policy]\nname = 'u-hlm'").starts_with("policy: "));
+        assert!(
+            message("[policy]\nname = 'u-hml'").starts_with("policy.name: unknown policy; known are hlm, ")
+        );
+        assert!(message("[policy]\nwithout = ['payload']").starts_with("policy.without: unknown threshold"));
+        assert!(message("[policy]\nheld = 'lost'").starts_with("policy.held: unknown kind of held tokens"));
+        assert!(message("[policy]\npayload = 'full'").contains("payload full does not go with the coupling"));
+        assert!(message("[policy]\nepsilon = 2").contains("epsilon 2 is not within 0 and 1"));
+    }
+
+    #[test]
+    fn a_policy_is_its_preset_with_what_differs() {
+        let rules = |text: &str| load(text, &Overrides::default()).unwrap().rules;
+        let preset = |policy: Policy| Rules::new(&policy.config()).unwrap();
+        assert_eq!(rules("[policy]\nname = 'importance'"), preset(Policy::Importance));
+        let alone =
+            "[policy]\nname = 'importance-or'\nwithout = ['uncertainty_max']\nimportance_lambda = 1.5";
+        let config = PolicyConfig {
+            uncertainty_max: None,
+            importance_lambda: Some(1.5),
+            ..Policy::ImportanceOr.config()
+        };
+        assert_eq!(rules(alone), Rules::new(&config).unwrap());
+        let lattice =
+            "[policy]\npayload = 'lattice'\npayload_entries = 9\nresolution = 50\ncoupling = 'rejection'";
+        let payload = Payload { entries: 9, resolution: 50, ..Policy::LosslessSparse.config().payload };
+        let config = PolicyConfig { payload, ..Policy::LosslessSparse.config() };
+        assert_eq!(rules(lattice), Rules::new(&config).unwrap());
     }
 
     #[test]

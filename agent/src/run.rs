@@ -270,6 +270,7 @@ impl Agent {
             Event::Draft(job) => self.worker.run(self.session, job)?,
             Event::Committed(commit) => self.on_commit(&commit, out),
             Event::Finished(finish) => return Ok(self.on_finish(finish, out)),
+            Event::Judged(_) => {}
             Event::Leased(verifier) => self.stall.leased(verifier, self.clock.now()),
             Event::Resynced => debug!("the verifier asked for context"),
             Event::Waiting => debug!("nobody answers; waiting"),

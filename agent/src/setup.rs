@@ -45,7 +45,7 @@ pub(crate) fn agent(
     let give_up_after = u64::try_from(flags.give_up_after.as_micros()).unwrap_or(u64::MAX);
     let device = DeviceConfig {
         vocabulary: on_wire(&drafter.vocabulary),
-        policy: settings.trigger,
+        policy: settings.rules,
         importance: settings.importance,
         offline: flags.offline(),
         give_up_after: Duration(give_up_after),

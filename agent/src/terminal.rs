@@ -147,6 +147,7 @@ fn colour(origin: Origin) -> Colour {
     match origin {
         Origin::Accepted => Colour::Green,
         Origin::Target => Colour::Yellow,
+        Origin::Trusted => Colour::Plain,
         Origin::Unverified => Colour::Red,
     }
 }

@@ -31,6 +31,7 @@ impl Ending {
             Self::Machine(Finish::Cancelled) => "cancelled",
             Self::Machine(Finish::Refused(_)) => "refused",
             Self::Machine(Finish::Rejected) => "rejected",
+            Self::Machine(Finish::LossyRefused) => "lossy_refused",
             Self::Machine(Finish::DrafterFailed) | Self::DrafterFailed(_) => "drafter_failed",
             Self::TimedOut(_) => "timed_out",
             Self::BrokerRefused(_) => "broker_refused",
@@ -45,6 +46,10 @@ impl Ending {
             Self::Machine(Finish::Rejected) => {
                 Some("the verifier refused a frame: the two sides disagree on limits or vocabulary".into())
             }
+            Self::Machine(Finish::LossyRefused) => Some(
+                "the verifier takes only policies that keep the target's text (its setting `lossy` is off)"
+                    .into(),
+            ),
             Self::Machine(Finish::DrafterFailed) => {
                 Some("the drafter gave a row that is no distribution".into())
             }
@@ -159,6 +164,9 @@ pub(crate) fn counted_since(now: &Counters, before: &Counters) -> Counters {
     Counters {
         committed: now.committed - before.committed,
         unverified: now.unverified - before.unverified,
+        trusted: now.trusted - before.trusted,
+        audited: now.audited - before.audited,
+        missed: now.missed - before.missed,
         rounds: now.rounds - before.rounds,
         frames_up: now.frames_up - before.frames_up,
         resent: now.resent - before.resent,

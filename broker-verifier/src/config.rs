@@ -45,6 +45,8 @@ pub struct Config {
     pub idle_s: u64,
     /// Drafted tokens taken in one frame.
     pub draft_tokens_max: u8,
+    /// Whether policies are served that keep tokens the target would not have chosen.
+    pub lossy: bool,
     /// Seconds between signs of life to the broker.
     pub keep_alive_s: u16,
     /// Seconds that a drain may take.
@@ -69,6 +71,7 @@ impl Default for Config {
             kv_mib: 512,
             idle_s: 600,
             draft_tokens_max: DRAFT_TOKENS_MAX as u8,
+            lossy: true,
             keep_alive_s: 30,
             drain_s: 10,
             embedded_broker: false,

@@ -98,6 +98,7 @@ impl Serve {
             context_tokens_max: context as u32,
             sessions_max: config.sessions,
             draft_tokens_max: config.draft_tokens_max,
+            lossy: config.lossy,
             idle_max: Span::from_millis(config.idle_s * 1000),
         });
         let link = Link::start(LinkOptions {

@@ -10,7 +10,7 @@ use dunlin_agent::output::Notice;
 use dunlin_agent::run::{Agent, Control, Farewell, Say, Seat, User};
 use dunlin_agent::turn::Ending;
 use dunlin_hlm::device::{DeviceConfig, Finish, ImportanceForm, Offline, Origin, Reply};
-use dunlin_hlm::policy::{PolicyConfig, Trigger};
+use dunlin_hlm::policy::{PolicyConfig, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, Rows, Toy, Vocabulary as ModelVocabulary};
@@ -63,7 +63,7 @@ impl Setup {
             let vocabulary = worker.described().vocabulary;
             let device = DeviceConfig {
                 vocabulary: Vocabulary { size: vocabulary.size, fingerprint: vocabulary.fingerprint },
-                policy: Trigger::new(&PolicyConfig::default()).unwrap(),
+                policy: Rules::new(&PolicyConfig::default()).unwrap(),
                 importance: ImportanceForm::Row,
                 offline: self.offline,
                 give_up_after: self.give_up_after,

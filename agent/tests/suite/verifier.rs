@@ -69,6 +69,7 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
         context_tokens_max: target.context_max() as u32,
         sessions_max: 4,
         draft_tokens_max: 16,
+        lossy: true,
         idle_max: Duration::from_millis(600_000),
     };
     let mut options = MqttOptions::new("v1", "127.0.0.1", port);

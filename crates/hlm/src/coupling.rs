@@ -1,4 +1,5 @@
 //! Shared-seed coupling: drafter and target draw from their own distributions with the same noise (2408.07978).
+//! Rejection sampling draws with it too, and replaces with another.
 //!
 //! Invariant: the noise is a function of (seed, position, token) alone. Both ends compute it, so the formulas
 //! of this module are part of the protocol: changing one is a new protocol version.
@@ -10,6 +11,8 @@ use crate::probabilities::Distribution;
 
 /// The noise that tokens are drawn with.
 const DOMAIN_TOKENS: u64 = 0;
+/// "residual": a token that was not kept is replaced with noise that had no part in drawing it.
+const DOMAIN_RESIDUAL: u64 = 0x7265_7369_6475_616c;
 
 /// A drawn token and how clearly it won.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +38,15 @@ pub fn couple(distribution: &Distribution, seed: u64, position: u64) -> TokenId 
 
 /// As [`couple`], with the margin by which the token won, for counting near ties.
 pub fn couple_with_margin(distribution: &Distribution, seed: u64, position: u64) -> Choice {
-    let noise = Noise::new(DOMAIN_TOKENS, seed, position);
+    draw(distribution, &Noise::new(DOMAIN_TOKENS, seed, position))
+}
+
+/// As [`couple`], with noise that is independent of it: the replacement of a token that rejection sampling refused.
+pub(crate) fn couple_residual(distribution: &Distribution, seed: u64, position: u64) -> TokenId {
+    draw(distribution, &Noise::new(DOMAIN_RESIDUAL, seed, position)).token
+}
+
+fn draw(distribution: &Distribution, noise: &Noise) -> Choice {
     let (mut token, mut best, mut second) = (0, f64::NEG_INFINITY, f64::NEG_INFINITY);
     for candidate in distribution.support() {
         let bits = noise.bits(u64::from(candidate.token));

@@ -8,15 +8,18 @@ use crate::uncertainty::Unit;
 /// The largest size of λ that is accepted, in standard deviations.
 pub const LAMBDA_MAX: f32 = 8.0;
 
-/// Mean and spread of the importances of one step, kept as they come.
+/// After this many tokens an importance has faded to 1/e from the running mean and spread.
+pub const MEMORY_TOKENS: f64 = 32.0;
+
+/// Mean and spread of the last importances, kept as they come, faded by age.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Weights {
-    count: u32,
+    count: f64,
     mean: f64,
     squares: f64,
 }
 
-/// The threshold `I_th = μ + λσ` over the importances of one step; λ is its strictness (*ours*).
+/// The threshold `I_th = μ + λσ` over the last importances; λ is its strictness (*ours*).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaptiveThreshold {
     lambda: f32,
@@ -65,11 +68,11 @@ pub fn received<R: AsRef<[f32]>>(later_rows: &[R], index: usize) -> Option<Unit>
 impl Weights {
     /// Takes one more importance in.
     pub fn push(&mut self, importance: Unit) {
-        let weight = f64::from(importance.get());
-        self.count = self.count.saturating_add(1);
+        let (weight, keep) = (f64::from(importance.get()), 1.0 - 1.0 / MEMORY_TOKENS);
+        self.count = keep * self.count + 1.0;
         let off = weight - self.mean;
-        self.mean += off / f64::from(self.count);
-        self.squares += off * (weight - self.mean);
+        self.mean += off / self.count;
+        self.squares = keep * self.squares + off * (weight - self.mean);
     }
 
     /// The mean μ; 0 before the first.
@@ -79,7 +82,7 @@ impl Weights {
 
     /// The standard deviation σ of the importances themselves (divided by their count); 0 before the first.
     pub fn deviation(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { libm::sqrt(self.squares.max(0.0) / f64::from(self.count)) }
+        if self.count > 0.0 { libm::sqrt(self.squares.max(0.0) / self.count) } else { 0.0 }
     }
 }
 
@@ -89,14 +92,14 @@ impl AdaptiveThreshold {
         if libm::fabsf(lambda) <= LAMBDA_MAX { Ok(Self { lambda }) } else { Err(LambdaError(lambda)) }
     }
 
-    /// The threshold of a step.
-    pub fn of(&self, step: &Weights) -> f64 {
-        step.mean() + f64::from(self.lambda) * step.deviation()
+    /// The threshold after these importances.
+    pub fn of(&self, recent: &Weights) -> f64 {
+        recent.mean() + f64::from(self.lambda) * recent.deviation()
     }
 
-    /// Whether a token stands out of its step, which contains it; never where all of them are alike.
-    pub fn exceeded(&self, step: &Weights, importance: Unit) -> bool {
-        f64::from(importance.get()) > self.of(step)
+    /// Whether a token stands out of the last ones, itself among them; never where all of them are alike.
+    pub fn exceeded(&self, recent: &Weights, importance: Unit) -> bool {
+        f64::from(importance.get()) > self.of(recent)
     }
 }
 
@@ -156,17 +159,34 @@ mod tests {
     }
 
     #[test]
-    fn thresholds_follow_the_step() {
-        let mut step = Weights::default();
-        assert_eq!((step.mean(), step.deviation()), (0.0, 0.0));
-        for weight in [0.2, 0.4, 0.4, 0.4, 0.5, 0.5, 0.7, 0.9] {
-            step.push(unit(weight));
-        }
-        assert!((step.mean() - 0.5).abs() < 1e-6 && (step.deviation() - 0.2).abs() < 1e-6);
+    fn thresholds_follow_the_last_tokens() {
+        let mut recent = Weights::default();
+        assert_eq!((recent.mean(), recent.deviation()), (0.0, 0.0));
+        let pushed = [0.2, 0.4, 0.4, 0.4, 0.5, 0.5, 0.7, 0.9];
+        pushed.iter().for_each(|&weight| recent.push(unit(weight)));
+        let aged = || {
+            (0..)
+                .zip(pushed.iter().rev())
+                .map(|(age, &w)| (libm::pow(31.0 / 32.0, f64::from(age)), f64::from(w)))
+        };
+        let total: f64 = aged().map(|(age, _)| age).sum();
+        let mean = aged().map(|(age, w)| age * w).sum::<f64>() / total;
+        let variance = aged().map(|(age, w)| age * (w - mean) * (w - mean)).sum::<f64>() / total;
+        assert!(
+            (recent.mean() - mean).abs() < 1e-9 && (recent.deviation() - libm::sqrt(variance)).abs() < 1e-9
+        );
         let strict = AdaptiveThreshold::new(1.5).unwrap();
-        assert!((strict.of(&step) - 0.8).abs() < 1e-6);
-        assert!(strict.exceeded(&step, unit(0.9)) && !strict.exceeded(&step, unit(0.7)));
-        assert!(AdaptiveThreshold::new(-1.0).unwrap().exceeded(&step, unit(0.4)));
+        assert!((strict.of(&recent) - mean - 1.5 * libm::sqrt(variance)).abs() < 1e-9);
+        assert!(strict.exceeded(&recent, unit(0.9)) && !strict.exceeded(&recent, unit(0.7)));
+        assert!(AdaptiveThreshold::new(-1.0).unwrap().exceeded(&recent, unit(0.4)));
+    }
+
+    #[test]
+    fn what_is_long_past_has_no_weight() {
+        let mut recent = Weights::default();
+        (0..50).for_each(|_| recent.push(unit(0.9)));
+        (0..500).for_each(|_| recent.push(unit(0.1)));
+        assert!((recent.mean() - 0.1).abs() < 1e-6 && recent.deviation() < 1e-3);
     }
 
     #[test]

@@ -8,11 +8,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod acceptance;
 pub mod calibration;
+pub mod conformal;
 pub mod coupling;
 pub mod device;
 pub mod importance;
 pub mod limits;
+pub mod payload;
 pub mod policy;
 pub mod probabilities;
 mod rtt;

@@ -111,6 +111,29 @@ impl Distribution {
         }
     }
 
+    /// The distribution in proportion to weights, given in the ascending order of tokens; those of 0, negative or
+    /// no number are left out. `None` where none is left.
+    pub fn from_weights(weights: impl IntoIterator<Item = (TokenId, f64)>) -> Option<Self> {
+        let has_mass = |weight: f64| weight > 0.0 && weight < f64::INFINITY;
+        let candidate = |(token, weight): (TokenId, f64)| Candidate {
+            token,
+            probability: weight,
+            ln_probability: libm::log(weight),
+        };
+        let support: Vec<Candidate> =
+            weights.into_iter().filter(|(_, weight)| has_mass(*weight)).map(candidate).collect();
+        debug_assert!(
+            support.is_sorted_by(|a, b| a.token < b.token),
+            "weights come in the order of their tokens"
+        );
+        if support.is_empty() {
+            return None;
+        }
+        let mut distribution = Self { support, greedy_margin: None };
+        distribution.normalise();
+        Some(distribution)
+    }
+
     /// The distribution of one row of logits, one per token of the vocabulary.
     pub fn from_logits(logits: &[f32], sampling: &Sampling) -> Result<Self, LogitsError> {
         let mut distribution = Self::certain(0);

@@ -2,11 +2,9 @@
 //!
 //! Invariant: computed once, on the device, from the drafter's raw logits; the verifier only reads the score.
 
-use core::fmt;
-use core::str::FromStr;
-
 use crate::TokenId;
 use crate::coupling::Noise;
+use crate::policy::named;
 use crate::probabilities::{Highest, below_highest};
 
 /// A number in 0..=1.
@@ -17,23 +15,18 @@ pub struct Unit(f32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Score4(u8);
 
-/// How uncertainty is computed; each is 0 for a token that is certain and 1 for one that is impossible.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+named! {
+    /// How uncertainty is computed; each is 0 for a token that is certain and 1 for one that is impossible.
+    Form, "form of uncertainty":
     /// `1 − ½∫₀² softmax(z/θ)_d dθ` by 8-node Gauss–Legendre: the expectation of [`Form::Sampled`], to 3e-4 (root
     /// mean square) on ordinary rows and within 0.025, less than half a score, where thousands of tokens tie.
     #[default]
-    Quadrature,
+    Quadrature = "quadrature",
     /// The share of 20 draws at temperatures uniform on (0, 2) that differ from the token (U-HLM, 2412.12687).
-    Sampled,
+    Sampled = "sampled",
     /// `1 − q(d)`: free, as `q` is at hand.
-    OneMinusQ,
+    OneMinusQ = "one-minus-q",
 }
-
-/// A name that is no [`Form`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown form of uncertainty; known are quadrature, sampled, one-minus-q")]
-pub struct UnknownForm;
 
 /// The uncertainty of the drafted token at a position, from the drafter's raw logits (one per token of the
 /// vocabulary) and the probability it was drawn with.
@@ -101,34 +94,6 @@ impl Score4 {
     /// The index of the bin, 0..=15.
     pub fn get(self) -> u8 {
         self.0
-    }
-}
-
-impl Form {
-    /// Every form.
-    pub const ALL: [Self; 3] = [Self::Quadrature, Self::Sampled, Self::OneMinusQ];
-
-    /// The name of the form in configurations and reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Quadrature => "quadrature",
-            Self::Sampled => "sampled",
-            Self::OneMinusQ => "one-minus-q",
-        }
-    }
-}
-
-impl fmt::Display for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Form {
-    type Err = UnknownForm;
-
-    fn from_str(name: &str) -> Result<Self, UnknownForm> {
-        Self::ALL.into_iter().find(|form| form.name() == name).ok_or(UnknownForm)
     }
 }
 
@@ -216,7 +181,7 @@ mod tests {
 
     #[test]
     fn forms_agree_on_certain_impossible_and_even() {
-        for form in Form::ALL {
+        for &form in Form::ALL {
             let of = |logits: &[f32], drafted, q| uncertainty(form, logits, drafted, q, 1, 2).get();
             assert_eq!(of(&[90.0, 0.0], 0, 1.0), 0.0, "{form}");
             assert_eq!(of(&[90.0, 0.0], 1, 0.0), 1.0, "{form}");
@@ -242,9 +207,9 @@ mod tests {
     #[test]
     fn names_parse_back() {
         for form in Form::ALL {
-            assert_eq!(form.to_string().parse(), Ok(form));
-            assert!(UnknownForm.to_string().contains(form.name()));
+            assert_eq!(form.to_string().parse(), Ok(*form));
         }
-        assert_eq!("entropy".parse::<Form>(), Err(UnknownForm));
+        let unknown = "entropy".parse::<Form>().unwrap_err().to_string();
+        assert_eq!(unknown, "unknown form of uncertainty; known are quadrature, sampled, one-minus-q");
     }
 }

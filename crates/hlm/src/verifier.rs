@@ -5,17 +5,18 @@
 //! A frame that was answered gets the same answer again; nothing else depends on how often it arrives.
 
 use crate::TokenId;
-use crate::coupling::couple;
+use crate::acceptance::{self, Outcome, first_row};
 use crate::limits::LimitError;
 use crate::probabilities::{Distribution, Sampling};
 use crate::text::{Text, shared_prefix};
 use crate::time::{Duration, Instant};
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
 use alloc::vec::Vec;
-use dunlin_wire::limits::{DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX};
+use dunlin_wire::limits::{CODES_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX};
 use dunlin_wire::{
-    CloseReason, Closed, Context, DeviceId, Down, DraftFrame, Lease, Open, Refusal, RefusalReason, Reply,
-    Resync, Up, Verdict, VerifierId, Vocabulary, frame_check, token_bits,
+    CloseReason, Closed, Codes, Context, DeviceId, Down, DraftFrame, Lease, Open, Refusal, RefusalReason,
+    Reply, Resync, Rows, Up, Verdict, VerifierId, Vocabulary, frame_check, token_bits,
 };
 
 /// Answers that wait for the link; beyond it the oldest is dropped, and its device asks again.
@@ -34,6 +35,8 @@ pub struct VerifierConfig {
     pub sessions_max: usize,
     /// Drafted tokens taken in one frame.
     pub draft_tokens_max: u8,
+    /// Whether frames are taken whose tokens stay though the target would not have chosen them.
+    pub lossy: bool,
     /// A session not heard of for so long is dropped.
     pub idle_max: Duration,
 }
@@ -112,6 +115,8 @@ pub struct Counters {
     pub drafts: u64,
     /// Drafts the target agreed with.
     pub accepted: u64,
+    /// Held drafts that are not what the target chose.
+    pub missed: u64,
     /// Leases given.
     pub leases: u64,
     /// Requests refused.
@@ -137,6 +142,15 @@ struct Asked {
     check: u8,
 }
 
+/// The weights that belong to a round's frame, as far as they came.
+#[derive(Debug, Default)]
+struct Weights {
+    round: u32,
+    weights: Vec<u8>,
+    /// By part, whether it came.
+    parts: Vec<bool>,
+}
+
 #[derive(Debug)]
 struct Work {
     id: JobId,
@@ -158,6 +172,9 @@ struct Session {
     work: Option<Work>,
     /// The newest frame that came while another was being verified.
     pending: Option<Asked>,
+    /// A frame whose weights have not all come.
+    waiting: Option<Asked>,
+    weights: Weights,
     used: Instant,
 }
 
@@ -237,6 +254,7 @@ impl Verifier {
             Err(_) => self.counters.malformed += 1,
             Ok(Up::Close(close)) => self.close(&(device.clone(), close.session), close.epoch),
             Ok(Up::Context(context)) => self.on_context(device, &context, now),
+            Ok(Up::Codes(codes)) => self.on_codes(device, &codes, now),
             Ok(Up::Draft(frame)) => {
                 self.counters.frames += 1;
                 let asked = Asked { frame, check: frame_check(bytes) };
@@ -368,6 +386,8 @@ impl Verifier {
             answered: None,
             work: None,
             pending: None,
+            waiting: None,
+            weights: Weights::default(),
             used: now,
         };
         self.sessions.insert(key.clone(), session);
@@ -399,8 +419,25 @@ impl Verifier {
         }
     }
 
+    fn on_codes(&mut self, device: &DeviceId, codes: &Codes, now: Instant) {
+        let Some(key) = self.find(device, codes.session, codes.epoch) else { return };
+        let size = self.config.vocabulary.size as usize;
+        let session = self.sessions.get_mut(&key).expect("found above");
+        session.used = now;
+        if !session.weights.take(codes, size) {
+            self.counters.stale += 1;
+            return;
+        }
+        if let Some(asked) = session.waiting.take_if(|asked| asked.frame.round <= codes.round) {
+            self.on_draft(device, asked, now);
+        }
+    }
+
     fn on_draft(&mut self, device: &DeviceId, asked: Asked, now: Instant) {
         let Some(key) = self.find(device, asked.frame.session, asked.frame.epoch) else { return };
+        if !self.config.lossy && is_lossy(&asked.frame) {
+            return self.end(&key, CloseReason::Policy);
+        }
         let session = self.sessions.get_mut(&key).expect("found above");
         session.used = now;
         let round = asked.frame.round;
@@ -415,6 +452,9 @@ impl Verifier {
                 self.answer(&key, &Down::Verdict(verdict));
             }
             _ if newest.iter().flatten().any(|newest| *newest >= round) => self.counters.stale += 1,
+            _ if asked.frame.rows == Rows::Full && !session.weights.are_complete(round) => {
+                session.waiting = Some(asked);
+            }
             _ if session.work.is_some() => session.pending = Some(asked),
             _ => self.start(&key, asked),
         }
@@ -425,8 +465,10 @@ impl Verifier {
         let frame = &asked.frame;
         let (vocabulary, context_max) = (self.config.vocabulary.size, self.config.context_tokens_max);
         let fits = frame.base >= 1
-            && frame.base as usize + frame.drafts.len() < context_max as usize
+            && frame.base as usize + frame.drafts.len() + usize::from(frame.bonus) <= context_max as usize
             && frame.drafts.len() <= usize::from(self.config.draft_tokens_max)
+            && (frame.bonus || !frame.drafts.is_empty())
+            && frame.rows.list().iter().flat_map(|row| &row.entries).all(|entry| entry.token < vocabulary)
             && frame.token_bits == token_bits(vocabulary)
             && frame.drafts.iter().all(|draft| draft.token < vocabulary);
         if !fits {
@@ -443,35 +485,41 @@ impl Verifier {
             return self.answer(key, &Down::Resync(Resync { session, epoch, length: length as u32, digest }));
         }
         session.text.truncate(base);
-        let drafts: Vec<TokenId> = frame.drafts.iter().map(|draft| draft.token).collect();
+        // The row behind the last draft is that of the bonus.
+        let fed = frame.drafts.len() - usize::from(!frame.bonus);
+        let drafts: Vec<TokenId> = frame.drafts[..fed].iter().map(|draft| draft.token).collect();
         // The row after the last committed token is always wanted, so that token is always fed.
         let keep = shared_prefix(&session.fed, session.text.tokens()).min(base - 1);
         let mut tokens = session.text.tokens()[keep..].to_vec();
         tokens.extend(&drafts);
         session.fed.truncate(keep);
         session.fed.extend(&tokens);
-        let job = Job { id, slot: session.slot, keep, tokens, rows: drafts.len() + 1 };
+        let job = Job { id, slot: session.slot, keep, tokens, rows: fed + 1 - first_row(frame) };
         session.work = Some(Work { id, asked: Some(asked) });
         self.jobs.insert(id, key.clone());
         self.events.push_back(Event::Verify(job));
     }
 
-    /// Couples the target's rows and answers: the acceptance rule of the lossless policy.
+    /// Judges a frame by the target's rows and answers.
     fn judge(&mut self, key: &Key, asked: &Asked, rows: &[f32]) {
         let Asked { frame, check } = asked;
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         let base = frame.base as usize;
-        // Context that came meanwhile changed the text: the device has moved on, and will ask again.
-        if session.text.len() != base || session.text.short(base) != Some(frame.prefix) {
+        // Context or weights that came meanwhile replaced those: the device has moved on, and will ask again.
+        let same_text = session.text.len() == base && session.text.short(base) == Some(frame.prefix);
+        let weights_left = frame.rows == Rows::Full && !session.weights.are_complete(frame.round);
+        if !same_text || weights_left {
             self.counters.stale += 1;
             return;
         }
-        let width = self.config.vocabulary.size as usize;
-        let choices = rows.chunks_exact(width).zip(frame.base..).map(|(row, position)| {
-            self.scratch.refill(row, &session.sampling).ok()?;
-            Some(couple(&self.scratch, session.seed, u64::from(position)))
-        });
-        let Some((accepted, token)) = agree(choices, frame) else {
+        let question = acceptance::Asked {
+            frame,
+            weights: &session.weights.weights,
+            vocabulary: self.config.vocabulary.size,
+            seed: session.seed,
+            sampling: session.sampling,
+        };
+        let Some(Outcome { accepted, token, missed }) = question.judge(rows, &mut self.scratch) else {
             return self.end(key, CloseReason::Failed);
         };
         for draft in &frame.drafts[..accepted] {
@@ -480,13 +528,29 @@ impl Verifier {
         session.text.push(token);
         let (session_number, epoch, round) = (frame.session, frame.epoch, frame.round);
         let accepted_u8 = accepted as u8;
-        let verdict =
-            Verdict { session: session_number, epoch, round, check: *check, accepted: accepted_u8, token };
+        let verdict = Verdict {
+            session: session_number,
+            epoch,
+            round,
+            check: *check,
+            accepted: accepted_u8,
+            token,
+            missed,
+        };
         session.answered = Some((round, verdict));
-        self.counters.verdicts += 1;
-        self.counters.drafts += frame.drafts.len() as u64;
-        self.counters.accepted += accepted as u64;
+        self.count(frame, &verdict);
         self.answer(key, &Down::Verdict(verdict));
+    }
+
+    fn count(&mut self, frame: &DraftFrame, verdict: &Verdict) {
+        let accepted = usize::from(verdict.accepted);
+        let own =
+            !frame.bonus && frame.drafts.get(accepted).is_some_and(|draft| draft.token == verdict.token);
+        let judged = |drafts: usize| (0..drafts).filter(|&index| !frame.is_held(index)).count() as u64;
+        self.counters.verdicts += 1;
+        self.counters.drafts += judged(frame.drafts.len());
+        self.counters.accepted += judged(accepted) + u64::from(own);
+        self.counters.missed += u64::from(verdict.missed.count_ones());
     }
 
     /// Frees another session's cache and verifies again from nothing, or gives the session up.
@@ -579,6 +643,8 @@ impl Session {
         self.sampling = sampling;
         self.answered = None;
         self.pending = None;
+        self.waiting = None;
+        self.weights = Weights::default();
         if let Some(work) = &mut self.work {
             work.asked = None;
         }
@@ -586,16 +652,34 @@ impl Session {
     }
 }
 
-/// How many drafts the target's choices agree with, and its choice after those; `None` where a row is missing
-/// or holds no number.
-fn agree(choices: impl Iterator<Item = Option<TokenId>>, frame: &DraftFrame) -> Option<(usize, TokenId)> {
-    for (i, choice) in choices.enumerate() {
-        let choice = choice?;
-        if frame.drafts.get(i).map(|draft| draft.token) != Some(choice) {
-            return Some((i, choice));
+impl Weights {
+    /// Takes a part in; false where it is none of a vocabulary of `size` tokens, or of an older round. A part of a
+    /// newer round ends what is there of the older one.
+    fn take(&mut self, codes: &Codes, size: usize) -> bool {
+        let start = usize::from(codes.part) * CODES_MAX;
+        if codes.round < self.round || start >= size || codes.codes.len() != (size - start).min(CODES_MAX) {
+            return false;
         }
+        if self.round != codes.round {
+            *self = Self {
+                round: codes.round,
+                weights: vec![0; size],
+                parts: vec![false; size.div_ceil(CODES_MAX)],
+            };
+        }
+        self.weights[start..][..codes.codes.len()].copy_from_slice(&codes.codes);
+        self.parts[usize::from(codes.part)] = true;
+        true
     }
-    None
+
+    fn are_complete(&self, round: u32) -> bool {
+        self.round == round && self.parts.iter().all(|came| *came)
+    }
+}
+
+/// Whether the frame asks for tokens that the target would not have written, or not as often.
+fn is_lossy(frame: &DraftFrame) -> bool {
+    frame.held != 0 || matches!(frame.rows, Rows::TopK(_))
 }
 
 fn refusal(open: &Open, reason: RefusalReason) -> Reply {

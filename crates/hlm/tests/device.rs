@@ -1,247 +1,25 @@
 //! The device's rules one by one, where a healed session would hide a broken one.
 
+mod bench;
 mod machines;
 
 use Origin::{Accepted, Target, Unverified};
+use bench::*;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId, Learned,
-    Offline, Origin, Phase, Reply, SayError, Session,
+    Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId, Judged,
+    Learned, Offline, Origin, Phase, Reply, SayError, Session,
 };
 use dunlin_hlm::importance::{received, row};
-use dunlin_hlm::policy::{PolicyConfig, Trigger};
+use dunlin_hlm::policy::{PolicyConfig, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::uncertainty::{Unit, to_score4};
 use dunlin_wire::{
-    Close, CloseReason, Closed, Context, DecodeError, Down, DraftFrame, Lease, Open, Refusal, RefusalReason,
-    Resync, Up, Verdict, frame_check,
+    Close, CloseReason, Closed, Codes, Context, DecodeError, Down, DraftFrame, Lease, Open, Refusal,
+    RefusalReason, Resync, Up, Verdict, frame_check,
 };
 use machines::{SIZE, VOCABULARY, digest, sure};
-
-const PROMPT: [TokenId; 3] = [1, 2, 3];
-const STOP: TokenId = 31;
-const EPOCH: u8 = 255;
-const GIVE_UP_MS: u64 = 120_000;
-
-/// A message that was sent.
-#[derive(Clone, Debug, PartialEq)]
-enum Sent {
-    Open(Open),
-    Context(Box<Context>),
-    Frame(DraftFrame),
-    Close(Close),
-}
-
-/// A device, the time, and what came out of it.
-struct Bench {
-    device: Device,
-    now: Instant,
-    job: Option<DraftJob>,
-    seen: Vec<Event>,
-    /// The frame sent last, as bytes.
-    frame: Vec<u8>,
-}
-
-/// Sends frames of `drafts`.
-fn config(drafts: u8) -> DeviceConfig {
-    let policy = PolicyConfig { draft_tokens_max: drafts, stop_rule: false, ..PolicyConfig::default() };
-    DeviceConfig {
-        vocabulary: VOCABULARY,
-        policy: Trigger::new(&policy).expect("valid settings"),
-        importance: ImportanceForm::Row,
-        offline: Offline::Wait,
-        give_up_after: Duration::from_millis(GIVE_UP_MS),
-        context_tokens_max: 64,
-    }
-}
-
-fn session() -> Session {
-    Session { number: 7, epoch: EPOCH, nonce: 10, seed: 11, sampling: Sampling::greedy() }
-}
-
-fn reply(tokens_max: usize) -> Reply {
-    Reply { tokens_max, stop: vec![STOP] }
-}
-
-fn lease(epoch: u8, text: &[TokenId]) -> Lease {
-    Lease {
-        session: 7,
-        epoch,
-        nonce: 10,
-        verifier: "desk".parse().expect("a valid id"),
-        draft_tokens_max: 16,
-        context_tokens_max: 64,
-        length: text.len() as u32,
-        digest: digest(text).full(),
-    }
-}
-
-fn committed(position: usize, token: TokenId, origin: Origin) -> Event {
-    Event::Committed(Commit { position, token, origin })
-}
-
-impl Bench {
-    /// A device with its link up that said nothing.
-    fn new(config: DeviceConfig) -> Self {
-        Self::after(config, Learned::default())
-    }
-
-    fn after(config: DeviceConfig, learned: Learned) -> Self {
-        let device = Device::new(config, session(), learned).expect("valid settings");
-        let mut bench =
-            Self { device, now: Instant(1_000_000), job: None, seen: Vec::new(), frame: Vec::new() };
-        bench.device.handle_link(true, bench.now);
-        bench
-    }
-
-    /// A device that said the prompt, has a lease and sent the context; its drafter runs over the prompt.
-    fn leased(config: DeviceConfig) -> Self {
-        let mut bench = Self::new(config);
-        bench.say(&PROMPT, reply(40));
-        assert!(matches!(bench.sent().as_slice(), [Sent::Open(_)]));
-        bench.lease(&lease(EPOCH, &[]));
-        assert!(matches!(bench.sent().as_slice(), [Sent::Context(_)]));
-        bench.happened();
-        bench
-    }
-
-    /// As [`Self::leased`], with these drafts sent, and more drafted ahead of the verdict.
-    fn under_way(config: DeviceConfig, drafts: &[TokenId], ahead: &[TokenId]) -> Self {
-        let mut bench = Self::leased(config);
-        drafts.iter().for_each(|token| bench.draft(*token));
-        assert_eq!(bench.drafts_sent(), drafts);
-        ahead.iter().for_each(|token| bench.draft(*token));
-        bench
-    }
-
-    fn wait(&mut self, ms: u64) {
-        self.now = self.now + Duration::from_millis(ms);
-    }
-
-    /// Lets time pass until the next timer.
-    fn ring(&mut self) {
-        self.now = self.device.poll_timeout().expect("a timer");
-        self.device.handle_timeout(self.now);
-    }
-
-    fn until_timer(&self) -> u64 {
-        self.device.poll_timeout().expect("a timer").since(self.now).0 / 1000
-    }
-
-    fn say(&mut self, prompt: &[TokenId], reply: Reply) {
-        self.device.say(prompt, reply, self.now).expect("a prompt that is taken");
-    }
-
-    fn lease(&mut self, lease: &Lease) {
-        let bytes = dunlin_wire::Reply::Lease(lease.clone()).encode().expect("a valid lease");
-        self.device.handle_reply(&bytes, self.now);
-    }
-
-    fn refuse(&mut self, reason: RefusalReason) {
-        let refusal = Refusal { session: 7, epoch: EPOCH, nonce: 10, reason };
-        let bytes = dunlin_wire::Reply::Refusal(refusal).encode().expect("a valid refusal");
-        self.device.handle_reply(&bytes, self.now);
-    }
-
-    fn down(&mut self, down: &Down) {
-        self.device.handle_down(&down.encode().expect("a valid answer"), self.now);
-    }
-
-    fn closed(&mut self, epoch: u8, reason: CloseReason) {
-        self.down(&Down::Closed(Closed { session: 7, epoch, reason }));
-    }
-
-    /// The answer to the frame sent last.
-    fn verdict_of(&self, accepted: u8, token: TokenId) -> Verdict {
-        let Ok(Up::Draft(frame)) = Up::decode(&self.frame) else { panic!("no frame was sent") };
-        let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
-        Verdict { session, epoch, round, check: frame_check(&self.frame), accepted, token }
-    }
-
-    fn verdict(&mut self, accepted: u8, token: TokenId) {
-        let verdict = self.verdict_of(accepted, token);
-        self.down(&Down::Verdict(verdict));
-    }
-
-    fn pump(&mut self) {
-        while let Some(event) = self.device.poll_event() {
-            match event {
-                Event::Draft(job) => assert_eq!(self.job.replace(job), None, "two jobs at one drafter"),
-                other => self.seen.push(other),
-            }
-        }
-    }
-
-    /// What happened since the last call, runs of the drafter left out.
-    fn happened(&mut self) -> Vec<Event> {
-        self.pump();
-        core::mem::take(&mut self.seen)
-    }
-
-    /// What the drafter runs on: tokens kept, tokens appended.
-    fn drafter(&mut self) -> Option<(usize, Vec<TokenId>)> {
-        self.pump();
-        self.job.as_ref().map(|job| (job.keep, job.tokens.clone()))
-    }
-
-    /// Ends the run of the drafter.
-    fn give(&mut self, logits: &[f32], attention: Option<&[f32]>) {
-        self.pump();
-        let job = self.job.take().expect("a run of the drafter");
-        let row = DraftRow { logits, attention, took: Duration::from_millis(20) };
-        self.device.handle_draft(job.id, row, self.now);
-        self.pump();
-    }
-
-    fn draft(&mut self, token: TokenId) {
-        self.give(&sure(token), None);
-    }
-
-    fn sent(&mut self) -> Vec<Sent> {
-        let mut sent = Vec::new();
-        while let Some(message) = self.device.poll_transmit(self.now) {
-            assert!(sent.len() < 8, "no end to what is sent: {sent:?}");
-            if message.channel == Channel::Open {
-                sent.push(Sent::Open(Open::decode(&message.bytes).expect("a valid request")));
-                continue;
-            }
-            assert_eq!(message.channel, Channel::Frames("desk".parse().expect("a valid id")));
-            sent.push(match Up::decode(&message.bytes).expect("a valid message") {
-                Up::Draft(frame) => Sent::Frame(frame),
-                Up::Context(context) => Sent::Context(Box::new(context)),
-                Up::Close(close) => Sent::Close(close),
-            });
-            if matches!(sent.last(), Some(Sent::Frame(_))) {
-                self.frame = message.bytes.to_vec();
-            }
-        }
-        sent
-    }
-
-    /// The only message that is sent: a frame.
-    fn frame_sent(&mut self) -> DraftFrame {
-        match self.sent().as_slice() {
-            [Sent::Frame(frame)] => frame.clone(),
-            other => panic!("{other:?} is not one frame"),
-        }
-    }
-
-    fn drafts_sent(&mut self) -> Vec<TokenId> {
-        self.frame_sent().drafts.iter().map(|draft| draft.token).collect()
-    }
-
-    fn open_sent(&mut self) -> Open {
-        match self.sent().as_slice() {
-            [Sent::Open(open)] => *open,
-            other => panic!("{other:?} is not one request"),
-        }
-    }
-
-    fn provisional(&self) -> Vec<TokenId> {
-        self.device.provisional().collect()
-    }
-}
 
 #[test]
 fn a_prompt_that_is_not_taken_changes_nothing() {

@@ -67,7 +67,7 @@ proptest! {
         logits in any_bits(), other in any_bits(), sampling in any_sampling(), seed: u64, position: u64, drafted: u32,
         q: f64,
     ) {
-        for form in Form::ALL {
+        for &form in Form::ALL {
             for token in [drafted, drafted % 256] {
                 let u = uncertainty(form, &logits, token, q, seed, position).get();
                 prop_assert!((0.0..=1.0).contains(&u), "{form} {u}");

@@ -3,8 +3,11 @@
 use crate::plan::{Script, Turn};
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
-use dunlin_hlm::coupling::couple;
+use dunlin_hlm::acceptance::{acceptance, residual};
+use dunlin_hlm::coupling::{couple, gumbel};
 use dunlin_hlm::device::{Commit, Finish, Origin};
+use dunlin_hlm::payload::{quantise, read};
+use dunlin_hlm::policy::{Coupling, HeldTokens, PayloadForm};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 
 /// A reply as the device reported it.
@@ -20,9 +23,79 @@ pub struct Told {
 #[derive(Debug)]
 pub struct Wrong(pub String);
 
-fn choice(logits: &[f32], sampling: &Sampling, seed: u64, position: usize) -> TokenId {
-    let row = Distribution::from_logits(logits, sampling).expect("toy logits are finite");
-    couple(&row, seed, position as u64)
+/// "acceptin" and "residual", as `docs/wire.md` has them.
+const ACCEPTANCE: u64 = 0x6163_6365_7074_696e;
+const RESIDUAL: u64 = 0x7265_7369_6475_616c;
+
+/// One step of a session: what either model would write after the text.
+struct Step<'a> {
+    script: &'a Script,
+    pair: &'a ToyPair,
+    text: &'a [TokenId],
+}
+
+impl Step<'_> {
+    fn row(&self, logits: &[f32], sampling: &Sampling) -> Distribution {
+        Distribution::from_logits(logits, sampling).expect("toy logits are finite")
+    }
+
+    fn draw(&self, from: &Distribution) -> TokenId {
+        couple(from, self.script.seed, self.text.len() as u64)
+    }
+
+    fn target(&self) -> Distribution {
+        self.row(&self.pair.target(self.text), &self.script.sampling)
+    }
+
+    /// What the drafter draws from, and what the verifier takes it for.
+    fn drafter(&self) -> (Distribution, Distribution) {
+        let q = self.row(&self.pair.drafter(self.text), &self.script.sampling);
+        let payload = self.script.policy.payload;
+        let sent = quantise(&q, payload, self.pair.vocabulary);
+        match read(&sent, payload.form, self.pair.vocabulary) {
+            None => (q.clone(), q),
+            Some(sent) if payload.form == PayloadForm::TopK => (q, sent),
+            Some(sent) => (sent.clone(), sent),
+        }
+    }
+
+    /// What the drafter writes.
+    fn drafted(&self) -> TokenId {
+        self.draw(&self.drafter().0)
+    }
+
+    /// The draft where rejection sampling keeps it, else its replacement.
+    fn judged(&self) -> TokenId {
+        let (p, (_, q), drafted) = (self.target(), self.drafter(), self.drafted());
+        let (seed, position) = (self.script.seed, self.text.len() as u64);
+        let coin = (-(-gumbel(seed ^ ACCEPTANCE, position, 0)).exp()).exp();
+        if coin < acceptance(&p, &q, drafted) {
+            return drafted;
+        }
+        let score = |c: &dunlin_hlm::probabilities::Candidate| {
+            c.ln_probability + gumbel(seed ^ RESIDUAL, position, c.token)
+        };
+        let left = residual(&p, &q);
+        let best = left.support().iter().reduce(|a, b| if score(b) > score(a) { b } else { a });
+        best.expect("a distribution has a token").token
+    }
+
+    /// The tokens that a commit of this origin may be: one, or two where a judged draft and a bonus look alike.
+    fn lawful(&self, origin: Origin) -> Result<Vec<TokenId>, Wrong> {
+        let policy = &self.script.policy;
+        match origin {
+            Origin::Unverified if self.script.trust => Ok(vec![self.drafted()]),
+            Origin::Trusted if policy.held != HeldTokens::Verified => Ok(vec![self.drafted()]),
+            Origin::Unverified | Origin::Trusted => Err(Wrong(format!("{origin:?} under {policy:?}"))),
+            Origin::Accepted | Origin::Target => {
+                let (shared, bonus) =
+                    (policy.coupling == Coupling::SharedSeed, policy.held != HeldTokens::Trusted);
+                let judged = (!shared).then(|| self.judged());
+                let own = (shared || bonus).then(|| self.draw(&self.target()));
+                Ok(judged.into_iter().chain(own).collect())
+            }
+        }
+    }
 }
 
 /// Compares all replies of a session with the oracle, token for token.
@@ -54,14 +127,9 @@ fn check_turn(
         if let Some(ended) = ended {
             return Err(Wrong(format!("{commit:?} after the reply ended by {ended:?}")));
         }
-        let logits = match commit.origin {
-            Origin::Unverified if script.trust => pair.drafter(text),
-            Origin::Unverified => return Err(Wrong(format!("unverified {commit:?} under policy wait"))),
-            Origin::Accepted | Origin::Target => pair.target(text),
-        };
-        let expected = choice(&logits, &script.sampling, script.seed, text.len());
-        if (commit.position, commit.token) != (text.len(), expected) {
-            return Err(Wrong(format!("{commit:?} where {expected} belongs at {}", text.len())));
+        let expected = Step { script, pair, text }.lawful(commit.origin)?;
+        if commit.position != text.len() || !expected.contains(&commit.token) {
+            return Err(Wrong(format!("{commit:?} where one of {expected:?} belongs at {}", text.len())));
         }
         text.push(commit.token);
         ended = end(turn, limit, told.commits.len(), text);

@@ -3,7 +3,7 @@
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::Reply;
-use dunlin_hlm::policy::PolicyConfig;
+use dunlin_hlm::policy::{HeldTokens, Payload, Policy, PolicyConfig};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::uncertainty::Form;
 use fastrand::Rng;
@@ -129,18 +129,40 @@ fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
             rng.u32(0..2) * 4,
         )
         .expect("these are valid"),
-        policy: PolicyConfig {
-            draft_tokens_max: rng.u8(1..=16),
-            stop_rule: rng.bool(),
-            uncertainty_max: rng.bool().then(|| rng.f32()),
-            importance_lambda: rng.bool().then(|| rng.f32() * 2.0),
-            uncertainty_form: Form::ALL[rng.usize(..Form::ALL.len())],
-        },
+        policy: policy(rng),
         trust: rng.u8(0..3) == 0,
         give_up_us: rng.u64(500_000..20_000_000),
         context_tokens_max: if tight { first + rng.usize(1..=12) } else { needed + 1 },
         draft_us: rng.u64(1_000..100_000),
         turns,
+    }
+}
+
+/// The default policy half of the time, any other as often; either with other settings than its preset's.
+fn policy(rng: &mut Rng) -> PolicyConfig {
+    let any = Policy::ALL[rng.usize(..Policy::ALL.len())];
+    let preset = if rng.bool() { Policy::Lossless.config() } else { any.config() };
+    let draws = preset.draft_tokens_max > 1;
+    let unless_local = |threshold: Option<f32>, x: f32| threshold.map(|_| x);
+    PolicyConfig {
+        draft_tokens_max: if draws { rng.u8(2..=16) } else { preset.draft_tokens_max },
+        uncertainty_form: Form::ALL[rng.usize(..Form::ALL.len())],
+        epsilon: if preset.epsilon > 0.0 { rng.f32() } else { 0.0 },
+        payload: Payload { entries: rng.u8(1..=8), resolution: rng.u8(1..=255), ..preset.payload },
+        ..match preset.held {
+            HeldTokens::Trusted => PolicyConfig {
+                uncertainty_max: unless_local(preset.uncertainty_max, rng.f32()),
+                importance_lambda: unless_local(preset.importance_lambda, rng.f32() * 2.0 - 1.0),
+                random_rate: unless_local(preset.random_rate, rng.f32()),
+                ..preset
+            },
+            HeldTokens::Verified | HeldTokens::Audited => PolicyConfig {
+                stop_rule: rng.bool(),
+                uncertainty_max: rng.bool().then(|| rng.f32()),
+                importance_lambda: rng.bool().then(|| rng.f32() * 2.0),
+                ..preset
+            },
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use dunlin_hlm::device::{
     Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, ImportanceForm, JobId, Learned,
     Offline, Session,
 };
-use dunlin_hlm::policy::Trigger;
+use dunlin_hlm::policy::Rules;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Answer, Job, RowsError, Slot, Verifier, VerifierConfig};
 use dunlin_wire::{DeviceId, VerifierId, Vocabulary};
@@ -294,7 +294,7 @@ impl<'a> World<'a> {
             }
             Event::GaveUp => self.coverage.gave_up += 1,
             Event::Returned => self.coverage.returned += 1,
-            Event::Leased(_) | Event::Resynced | Event::Waiting | Event::Malformed(_) => {}
+            Event::Leased(_) | Event::Judged(_) | Event::Resynced | Event::Waiting | Event::Malformed(_) => {}
         }
         Ok(())
     }
@@ -463,7 +463,7 @@ impl Node {
     fn new(plan: &Plan, script: &Script, rng: &mut Rng) -> Self {
         let config = DeviceConfig {
             vocabulary: vocabulary(plan),
-            policy: Trigger::new(&script.policy).expect("plans are valid"),
+            policy: Rules::new(&script.policy).expect("plans are valid"),
             importance: if rng.bool() { ImportanceForm::Row } else { ImportanceForm::Received },
             offline: if script.trust { Offline::Trust } else { Offline::Wait },
             give_up_after: Duration(script.give_up_us),
@@ -493,6 +493,7 @@ impl Desk {
             context_tokens_max: longest as u32,
             sessions_max: plan.sessions_max,
             draft_tokens_max: 16,
+            lossy: true,
             idle_max: Duration::from_millis(20_000),
         };
         Self {
@@ -523,6 +524,9 @@ impl Coverage {
 fn add_device(sum: &mut Counters, one: &Counters) {
     sum.committed += one.committed;
     sum.unverified += one.unverified;
+    sum.trusted += one.trusted;
+    sum.audited += one.audited;
+    sum.missed += one.missed;
     sum.rounds += one.rounds;
     sum.frames_up += one.frames_up;
     sum.resent += one.resent;
@@ -542,6 +546,7 @@ fn add_verifier(sum: &mut verifier::Counters, one: &verifier::Counters) {
     sum.repeated += one.repeated;
     sum.drafts += one.drafts;
     sum.accepted += one.accepted;
+    sum.missed += one.missed;
     sum.leases += one.leases;
     sum.refusals += one.refusals;
     sum.resyncs += one.resyncs;

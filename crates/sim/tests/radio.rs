@@ -5,7 +5,7 @@
 use dunlin_hlm::device::{
     Device, DeviceConfig, DraftJob, ImportanceForm, Learned, Offline, Origin, Reply, Session,
 };
-use dunlin_hlm::policy::{PolicyConfig, Trigger};
+use dunlin_hlm::policy::{PolicyConfig, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Job, Slot, Verifier, VerifierConfig};
@@ -148,7 +148,7 @@ fn run(pair: &mut Pair, prompts: &[String], draft_tokens_max: u8, stop_rule: boo
     for (i, prompt) in prompts.iter().enumerate() {
         let config = DeviceConfig {
             vocabulary,
-            policy: Trigger::new(&policy).unwrap(),
+            policy: Rules::new(&policy).unwrap(),
             importance: ImportanceForm::Row,
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(10_000),
@@ -163,6 +163,7 @@ fn run(pair: &mut Pair, prompts: &[String], draft_tokens_max: u8, stop_rule: boo
             context_tokens_max: pair.target.context_max() as u32,
             sessions_max: 1,
             draft_tokens_max: 16,
+            lossy: true,
             idle_max: Duration::from_millis(600_000),
         })
         .unwrap();

@@ -3,16 +3,20 @@
 use super::lease::Lessor;
 use super::{Device, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId, Origin};
 use crate::TokenId;
-use crate::coupling::couple;
+use crate::coupling::{Noise, couple};
 use crate::importance::{received, row};
-use crate::policy::{Decision, Held, Scored};
+use crate::payload::{Sent, quantise, read};
+use crate::policy::{Decision, Held, HeldTokens, Payload, PayloadForm, Scored};
 use crate::probabilities::LogitsError;
 use crate::text::shared_prefix;
 use crate::time::Instant;
 use crate::uncertainty::{Score4, Unit, to_score4, uncertainty};
 use alloc::vec::Vec;
 use dunlin_wire::limits::DRAFT_TOKENS_MAX;
-use dunlin_wire::{Draft, DraftFrame, Score, token_bits};
+use dunlin_wire::{Draft, DraftFrame, Row, Rows, Score, judged_drafts_max, token_bits};
+
+/// "rndpolcy": apart from the noise that tokens are drawn with.
+const DOMAIN_COIN: u64 = 0x726e_6470_6f6c_6379;
 
 /// A drafted token with all that was scored.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ pub(super) struct Drafted {
     pub(super) scored: Scored,
     /// The uncertainty as it is sent and calibrated.
     pub(super) score: Score4,
+    /// What is sent of the distribution it was drawn from.
+    pub(super) sent: Sent,
     /// The attention row that produced the token, kept for received importance alone.
     attention: Vec<f32>,
 }
@@ -51,9 +57,13 @@ impl Device {
     /// What the machine does next after anything happened: send, commit alone, draft, or wait.
     pub(super) fn go_on(&mut self, now: Instant) {
         if self.offline {
-            self.commit_alone();
+            self.commit_alone(Origin::Unverified);
+        } else if self.trusts() && self.flight().is_none() && self.decide() == Decision::Hold {
+            self.commit_alone(Origin::Trusted);
         } else if self.is_ready() && self.decide() != Decision::Hold {
-            let count = self.drafted.len().min(self.drafts_max());
+            // A trusting device asks for one token, and no bonus needs room.
+            let most = if self.trusts() { 1 } else { self.drafts_max() };
+            let count = self.drafted.len().min(most);
             self.launch(count, now);
         }
         if self.saying.is_some() && self.job.is_none() && self.wants_draft() {
@@ -61,10 +71,10 @@ impl Device {
         }
     }
 
-    /// Commits everything drafted, unverified.
-    fn commit_alone(&mut self) {
+    /// Commits everything drafted, unasked.
+    fn commit_alone(&mut self, origin: Origin) {
         for drafted in core::mem::take(&mut self.drafted) {
-            self.commit(drafted.scored.token, Origin::Unverified);
+            self.commit(drafted.scored.token, origin);
         }
     }
 
@@ -74,7 +84,7 @@ impl Device {
     }
 
     fn decide(&self) -> Decision {
-        if self.drafted.len() >= self.drafts_max() {
+        if !self.trusts() && self.drafted.len() >= self.drafts_max() {
             return Decision::Flush(crate::policy::Reason::FrameFull);
         }
         self.config.policy.decide(&self.held(), &self.learned.stop)
@@ -86,13 +96,15 @@ impl Device {
         held
     }
 
-    /// Drafts one frame takes: the verdict brings one token more, and all must fit the reply and the context.
+    /// Drafts one frame takes: the verdict brings one token more, and all must fit the frame, the reply and the
+    /// context.
     fn drafts_max(&self) -> usize {
         let leased = match &self.lessor {
             Lessor::Leased(leased) => leased.draft_tokens_max,
             _ => DRAFT_TOKENS_MAX,
         };
-        leased.min(self.config.policy.draft_tokens_max().into()).min(self.room().saturating_sub(1))
+        let policy = usize::from(self.config.policy.draft_tokens_max());
+        leased.min(policy).min(self.judged_max).min(self.room().saturating_sub(1))
     }
 
     fn wants_draft(&self) -> bool {
@@ -103,8 +115,14 @@ impl Device {
         if self.offline {
             return true;
         }
+        if self.trusts() {
+            return count == 0;
+        }
         if self.is_ready() {
             return count < self.drafts_max();
+        }
+        if self.config.policy.draft_tokens_max() == 0 {
+            return false;
         }
         // One draft of those ahead is the guess at the verdict's own token.
         let under_way = self.flight().map_or(0, |flight| flight.drafts + 1);
@@ -136,38 +154,87 @@ impl Device {
         let size = self.config.vocabulary.size as usize;
         let logits = draft.logits.get(..size).ok_or(LogitsError::NoMass)?;
         self.scratch.refill(logits, &self.session.sampling)?;
-        let token = couple(&self.scratch, self.session.seed, position as u64);
+        let (policy, payload) = (&self.config.policy, self.config.policy.payload());
+        let sent = quantise(&self.scratch, payload, self.config.vocabulary.size);
+        if !matches!(payload.form, PayloadForm::Ids | PayloadForm::TopK) {
+            let drawn_from = read(&sent, payload.form, self.config.vocabulary.size);
+            self.scratch = drawn_from.expect("the most probable token has a weight");
+        }
+        let (seed, at) = (self.session.seed, position as u64);
+        let token = couple(&self.scratch, seed, at);
         let q = self.scratch.probability(token);
-        let form = self.config.policy.uncertainty_form();
-        let uncertainty = uncertainty(form, logits, token, q, self.session.seed, position as u64);
-        let ends = self.saying.as_ref().is_some_and(|saying| saying.stop.contains(&token));
+        let uncertainty = uncertainty(policy.uncertainty_form(), logits, token, q, seed, at);
+        let importance = draft.attention.map_or(Unit::ZERO, row);
+        self.recent.push(importance);
+        let audit = self.learned.conformal.filter(|_| policy.held() == HeldTokens::Audited);
+        let scored = Scored {
+            token,
+            uncertainty,
+            importance,
+            recent: self.recent,
+            coin: Unit::clamped(Noise::new(DOMAIN_COIN, seed, at).unit(0)),
+            ends: self.saying.as_ref().is_some_and(|saying| saying.stop.contains(&token)),
+            stays: audit.is_some_and(|audit| audit.stays(uncertainty)),
+        };
         let keep_row = self.config.importance == ImportanceForm::Received;
         self.counters.drafted += 1;
         self.drafted.push(Drafted {
-            scored: Scored { token, uncertainty, importance: draft.attention.map_or(Unit::ZERO, row), ends },
+            scored,
             score: to_score4(uncertainty),
+            sent,
             attention: draft.attention.filter(|_| keep_row).map(<[f32]>::to_vec).unwrap_or_default(),
         });
         Ok(())
     }
 
-    /// The frame of the first `count` drafts.
-    pub(super) fn frame(&self, round: u32, count: usize) -> DraftFrame {
-        let base = self.text.len();
-        let drafts = (0..count).map(|i| self.draft(i, count)).collect();
+    /// The frame of the text behind `base` and the first `count` drafts.
+    pub(super) fn frame(&self, round: u32, base: usize, count: usize) -> DraftFrame {
+        let riding = &self.text.tokens()[base..];
+        let unscored = |token: &TokenId| Draft {
+            token: *token,
+            uncertainty: Score::default(),
+            importance: Score::default(),
+        };
+        let stays = self.drafted[..count].iter().map(|drafted| drafted.scored.stays);
+        let held = core::iter::repeat_n(true, riding.len()).chain(stays);
         DraftFrame {
             session: self.session.number,
             epoch: self.session.epoch,
             round,
             base: base as u32,
-            prefix: self.text.short(base).expect("the text has its own length"),
+            prefix: self.text.short(base).expect("the frame starts within the text"),
             token_bits: token_bits(self.config.vocabulary.size),
-            drafts,
+            drafts: riding.iter().map(unscored).chain((0..count).map(|i| self.draft(i, count))).collect(),
+            held: (0..).zip(held).fold(0, |bits, (i, held)| bits | u16::from(held) << i),
+            bonus: !self.trusts(),
+            rows: self.rows(count),
+        }
+    }
+
+    /// What the judged ones of the first `count` drafts were drawn from.
+    fn rows(&self, count: usize) -> Rows {
+        let payload = self.config.policy.payload();
+        let row = |drafted: &Drafted| match &drafted.sent {
+            Sent::Entries(entries) => Row { entries: entries.iter().copied().collect() },
+            _ => Row::default(),
+        };
+        let rows = || self.drafted[..count].iter().filter(|drafted| !drafted.scored.stays).map(row).collect();
+        match payload.form {
+            _ if count == 0 => Rows::None,
+            PayloadForm::Ids => Rows::None,
+            PayloadForm::Full => Rows::Full,
+            PayloadForm::TopK => Rows::TopK(rows()),
+            PayloadForm::TopKSampled => Rows::TopKSampled(rows()),
+            PayloadForm::Lattice => Rows::Lattice { resolution: payload.resolution, rows: rows() },
         }
     }
 
     fn draft(&self, index: usize, count: usize) -> Draft {
         let drafted = &self.drafted[index];
+        if drafted.scored.stays {
+            let (uncertainty, importance) = (Score::default(), Score::default());
+            return Draft { token: drafted.scored.token, uncertainty, importance };
+        }
         // The query that produced draft j stands at position j − 1, so the first one behind this token made j = i + 2.
         let later: Vec<&[f32]> =
             self.drafted[..count].iter().skip(index + 2).map(|later| later.attention.as_slice()).collect();
@@ -181,6 +248,17 @@ impl Device {
             uncertainty: on_wire(drafted.score),
             importance: on_wire(to_score4(importance)),
         }
+    }
+}
+
+/// Drafts of one frame whose rows fit it whatever they are.
+pub(super) fn judged_max(payload: Payload, vocabulary: u32) -> usize {
+    let fits = |resolution| judged_drafts_max(token_bits(vocabulary), payload.entries.into(), resolution);
+    match payload.form {
+        PayloadForm::Ids => DRAFT_TOKENS_MAX,
+        PayloadForm::Full => 1,
+        PayloadForm::TopK | PayloadForm::TopKSampled => fits(None),
+        PayloadForm::Lattice => fits(Some(payload.resolution)),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Verdicts: what was drafted is committed or rolled back.
 
-use super::lease::{Leased, Lessor};
-use super::{Device, Event, Origin};
+use super::lease::{Flight, Leased, Lessor};
+use super::{Device, Event, Judged, Origin};
+use crate::policy::HeldTokens;
 use crate::time::Instant;
 use alloc::vec::Vec;
 use dunlin_wire::{DecodeError, Down, Verdict};
@@ -37,12 +38,8 @@ impl Device {
 
     fn on_verdict(&mut self, verdict: &Verdict, now: Instant) {
         let Lessor::Leased(Leased { flight, .. }) = &mut self.lessor else { return };
-        let (round, check, accepted) = (verdict.round, verdict.check, usize::from(verdict.accepted));
-        let vocabulary = self.config.vocabulary.size;
-        let known = verdict.token < vocabulary;
-        let Some(flight) =
-            flight.take_if(|f| known && f.round == round && f.check == check && accepted <= f.drafts)
-        else {
+        let known = verdict.token < self.config.vocabulary.size;
+        let Some(flight) = flight.take_if(|f| known && f.is_answered_by(verdict)) else {
             self.counters.stale += 1;
             return;
         };
@@ -50,13 +47,10 @@ impl Device {
         if flight.sent == 1 {
             self.learned.rtt.observe(now.since(flight.first_sent));
         }
-        self.counters.rounds += 1;
-        self.counters.accepted += accepted as u64;
         let interrupted = self.told;
         self.answered();
-        self.calibrate(accepted, flight.drafts, verdict);
         let before = self.text.len();
-        self.apply(accepted, flight.drafts, verdict);
+        self.apply(&flight, verdict);
         let committed = self.text.len() - before;
         // An outage is no price of a frame.
         if let Some(started) = self.round_started.replace(now).filter(|_| !interrupted) {
@@ -67,28 +61,68 @@ impl Device {
         }
     }
 
-    /// Learns from the verdict; a draft made ahead was a guess at the verdict's own token, so its fate is known too.
-    fn calibrate(&mut self, accepted: usize, sent: usize, verdict: &Verdict) {
-        let guessed = self.drafted.get(sent).is_some_and(|ahead| ahead.scored.token == verdict.token);
-        let agreed = accepted + usize::from(accepted == sent && guessed);
-        let scores: Vec<_> = self.drafted.iter().take(sent + 1).map(|drafted| drafted.score).collect();
-        self.learned.calibration.observe_verdict(&scores, agreed);
+    /// Commits what stands and the verdict's own token; keeps what was drafted behind it where that token was the one
+    /// the device had drafted.
+    fn apply(&mut self, flight: &Flight, verdict: &Verdict) {
+        let accepted = usize::from(verdict.accepted) - flight.riding;
+        let missed = verdict.missed.checked_shr(flight.riding as u32).unwrap_or(0);
+        let foreseen = self.drafted.get(accepted).map(|drafted| drafted.scored.token) == Some(verdict.token);
+        // The token behind the last accepted draft: its own last one, or the bonus.
+        let end = if flight.bonus { flight.drafts } else { flight.drafts - 1 };
+        let kept = foreseen && accepted == end;
+        let agreed = accepted + usize::from(kept);
+        self.learn(flight, agreed, missed);
+        self.counters.rounds += 1;
+        self.counters.accepted += agreed.min(flight.drafts) as u64 - u64::from(missed.count_ones());
+        let rest = self.drafted.split_off(accepted);
+        let standing = core::mem::replace(
+            &mut self.drafted,
+            if kept { rest.into_iter().skip(1).collect() } else { Vec::new() },
+        );
+        for (index, drafted) in standing.into_iter().enumerate() {
+            let against = drafted.scored.stays && missed >> index & 1 == 1;
+            let origin = if against { Origin::Trusted } else { Origin::Accepted };
+            self.commit(drafted.scored.token, origin);
+        }
+        self.commit(verdict.token, if kept { Origin::Accepted } else { Origin::Target });
     }
 
-    /// Commits what the target agreed with and its own token; keeps what was drafted ahead where that token was
-    /// the one the device had drafted.
-    fn apply(&mut self, accepted: usize, sent: usize, verdict: &Verdict) {
-        let foreseen = self.drafted.get(accepted).map(|drafted| drafted.scored.token) == Some(verdict.token);
-        let ahead = accepted == sent && foreseen;
-        let rest = self.drafted.split_off(accepted);
-        let agreed: Vec<_> = core::mem::take(&mut self.drafted);
-        if ahead {
-            self.drafted = rest.into_iter().skip(1).collect();
+    /// Learns the fate of each draft that the verdict tells: those up to the first miss, and the guess at the bonus.
+    fn learn(&mut self, flight: &Flight, agreed: usize, missed: u16) {
+        let (epsilon, audits) =
+            (self.config.policy.epsilon(), self.config.policy.held() == HeldTokens::Audited);
+        let known = (agreed + 1).min(flight.drafts + usize::from(flight.bonus));
+        for (index, drafted) in self.drafted.iter().take(known).enumerate() {
+            let scored = &drafted.scored;
+            let held = scored.stays && index < flight.drafts;
+            let rejected = if held { missed >> index & 1 == 1 } else { index == agreed };
+            self.learned.calibration.observe(drafted.score, rejected);
+            if audits && let Some(conformal) = &mut self.learned.conformal {
+                if held {
+                    conformal.observe_audited(rejected, epsilon)
+                } else {
+                    conformal.observe_judged(scored.uncertainty, rejected, epsilon)
+                }
+            }
+            self.counters.audited += u64::from(held);
+            self.counters.missed += u64::from(held && rejected);
+            self.events.push_back(Event::Judged(Judged {
+                position: self.text.len() + index,
+                uncertainty: scored.uncertainty,
+                importance: scored.importance,
+                recent: scored.recent,
+                held,
+                rejected,
+            }));
         }
-        for drafted in agreed {
-            self.commit(drafted.scored.token, Origin::Accepted);
-        }
-        let origin = if ahead { Origin::Accepted } else { Origin::Target };
-        self.commit(verdict.token, origin);
+    }
+}
+
+impl Flight {
+    /// Whether this is the answer to the frame, and one it can have.
+    fn is_answered_by(&self, verdict: &Verdict) -> bool {
+        let most = self.riding + self.drafts - usize::from(!self.bonus);
+        (self.round, self.check) == (verdict.round, verdict.check)
+            && (self.riding..=most).contains(&usize::from(verdict.accepted))
     }
 }

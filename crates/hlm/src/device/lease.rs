@@ -47,11 +47,18 @@ pub(super) struct Leased {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) round: u32,
-    pub(super) bytes: Vec<u8>,
+    /// Length of the text the frame continues.
+    pub(super) base: usize,
+    /// The frame, last, and what goes before it.
+    pub(super) messages: Vec<Vec<u8>>,
     pub(super) check: u8,
+    /// Committed tokens in front of the drafts.
+    pub(super) riding: usize,
     pub(super) drafts: usize,
-    /// Whether it is to be sent, or sent again.
-    pub(super) wanted: bool,
+    /// Whether a verdict that accepts all drafts brings one more token.
+    pub(super) bonus: bool,
+    /// The next of the messages to be sent, or sent again; `None` where all of them are out.
+    pub(super) next: Option<usize>,
     pub(super) sent: u32,
     pub(super) first_sent: Instant,
     /// When it counts as unanswered.
@@ -62,7 +69,9 @@ impl Flight {
     /// What was sent into a dead connection is sent again on the next one.
     pub(super) fn link(&mut self, up: bool) {
         self.due = None;
-        self.wanted |= up;
+        if up {
+            self.next = Some(0);
+        }
     }
 }
 
@@ -121,7 +130,7 @@ impl Device {
             && let Some(flight) = &mut leased.flight
         {
             leased.synced = agreed;
-            flight.wanted = true;
+            flight.next = Some(0);
             self.counters.resyncs += 1;
             self.events.push_back(Event::Resynced);
         } else {
@@ -132,6 +141,7 @@ impl Device {
     pub(super) fn on_closed(&mut self, closed: &Closed, now: Instant) {
         match closed.reason {
             CloseReason::Rejected => self.leave(Finish::Rejected),
+            CloseReason::Policy => self.leave(Finish::LossyRefused),
             CloseReason::Unknown | CloseReason::Draining | CloseReason::Failed => self.reopen(now),
         }
     }
@@ -180,7 +190,7 @@ impl Device {
         if flight.sent >= SILENT_SENDS_MAX {
             self.reopen(now);
         } else {
-            flight.wanted = true;
+            flight.next = Some(0);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The device's protocol machine: drafting, frames, verdicts, and what to do when nobody answers.
 //!
-//! Invariant: the committed text only grows, and under the lossless policy each committed token is either the
-//! target's own or marked unverified. One frame is under way at a time; a verdict is its acknowledgement. What is
+//! Invariant: the committed text only grows, and each committed token is the target's own, or marked trusted where
+//! the policy keeps it without or against the target, or marked unverified. One frame is under way at a time; a verdict is its acknowledgement. What is
 //! lost is sent again, what is stale is counted and dropped, and a verifier that stays silent is asked for a new
 //! lease under the next epoch.
 
@@ -13,17 +13,20 @@ mod types;
 
 pub use types::{
     Channel, Commit, Counters, DeviceConfig, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId,
-    Learned, Offline, Origin, Phase, Reply, SayError, Session, Transmit,
+    Judged, Learned, Offline, Origin, Phase, Reply, SayError, Session, Transmit,
 };
 
 use crate::TokenId;
+use crate::conformal::Conformal;
+use crate::importance::Weights;
 use crate::limits::LimitError;
+use crate::policy::HeldTokens;
 use crate::probabilities::Distribution;
 use crate::text::Text;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use drafting::Drafted;
+use drafting::{Drafted, judged_max};
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use lease::{Flight, Leased, Lessor, Opening};
 
@@ -54,6 +57,12 @@ pub struct Device {
     text: Text,
     /// Drafted tokens behind the text: those under way, then those drafted ahead.
     drafted: Vec<Drafted>,
+    /// Importances of the last drafts.
+    recent: Weights,
+    /// Length of the text with the last prompt.
+    prompt_end: usize,
+    /// Drafts that were not held, and whose rows fit one frame.
+    judged_max: usize,
     /// What the drafter's cache holds.
     fed: Vec<TokenId>,
     job: Option<(JobId, usize)>,
@@ -81,14 +90,21 @@ impl Device {
     ///
     /// # Errors
     /// The vocabulary is outside the protocol's limits.
-    pub fn new(config: DeviceConfig, session: Session, learned: Learned) -> Result<Self, LimitError> {
+    pub fn new(config: DeviceConfig, session: Session, mut learned: Learned) -> Result<Self, LimitError> {
         LimitError::check_vocabulary(&config.vocabulary)?;
+        let policy = &config.policy;
+        if policy.held() == HeldTokens::Audited {
+            learned.conformal.get_or_insert_with(|| Conformal::new(policy.epsilon()));
+        }
         Ok(Self {
+            judged_max: judged_max(policy.payload(), config.vocabulary.size),
             config,
             session,
             learned,
             text: Text::default(),
             drafted: Vec::new(),
+            recent: Weights::default(),
+            prompt_end: 0,
             fed: Vec::new(),
             job: None,
             jobs: 0,
@@ -129,9 +145,10 @@ impl Device {
             return Err(SayError::TooLong { length, limit });
         }
         self.text.extend(tokens);
+        self.prompt_end = self.text.len();
         self.saying = Some(Saying { left: reply.tokens_max, stop: reply.stop });
         self.round_started = None;
-        if matches!(self.lessor, Lessor::None) {
+        if matches!(self.lessor, Lessor::None) && !self.config.policy.is_local() {
             self.lessor = Lessor::Opening(Opening { due: now });
         }
         self.note_silence(now);
@@ -257,7 +274,7 @@ impl Device {
     }
 
     fn note_silence(&mut self, now: Instant) {
-        if self.saying.is_some() {
+        if self.saying.is_some() && !self.config.policy.is_local() {
             self.unanswered.get_or_insert(now);
         }
     }
@@ -270,6 +287,7 @@ impl Device {
         self.text.push(token);
         self.counters.committed += 1;
         self.counters.unverified += u64::from(origin == Origin::Unverified);
+        self.counters.trusted += u64::from(origin == Origin::Trusted);
         self.events.push_back(Event::Committed(Commit { position, token, origin }));
         if stopped {
             self.finish(Finish::Stop);
@@ -298,6 +316,11 @@ impl Device {
             Lessor::Leased(leased) => leased.flight.as_ref(),
             _ => None,
         }
+    }
+
+    /// Whether tokens are committed unasked.
+    fn trusts(&self) -> bool {
+        self.config.policy.held() == HeldTokens::Trusted
     }
 
     /// Tokens the text may reach.

@@ -3,10 +3,13 @@
 use super::lease::{Flight, Leased, Lessor};
 use super::{Channel, Device, Transmit};
 use crate::TokenId;
+use crate::payload::Sent;
 use crate::text::Text;
 use crate::time::Instant;
-use dunlin_wire::limits::CONTEXT_CHUNK_TOKENS_MAX;
-use dunlin_wire::{Close, Context, Open, SamplingParams, VerifierId, token_bits};
+use alloc::vec::Vec;
+use core::ops::Range;
+use dunlin_wire::limits::{CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX};
+use dunlin_wire::{Close, Codes, Context, Open, SamplingParams, VerifierId, token_bits};
 
 impl Device {
     /// The next message to publish; none while the link is down.
@@ -28,7 +31,7 @@ impl Device {
             Lessor::None => None,
             Lessor::Opening(opening) if opening.due <= now => Some(self.transmit_open(now)),
             Lessor::Opening(_) => None,
-            Lessor::Leased(leased) if leased.synced < self.text.len() => self.transmit_context(),
+            Lessor::Leased(leased) if leased.synced < self.context_end(leased) => self.transmit_context(),
             Lessor::Leased(_) => self.transmit_frame(now),
         }
     }
@@ -61,10 +64,21 @@ impl Device {
         transmit(Channel::Open, &bytes)
     }
 
+    /// How much of the text a verifier must have as context; what was committed unasked rides along with a frame.
+    fn context_end(&self, leased: &Leased) -> usize {
+        match &leased.flight {
+            Some(flight) => flight.base,
+            None if self.trusts() => self.prompt_end,
+            None => self.text.len(),
+        }
+    }
+
     fn transmit_context(&mut self) -> Option<Transmit> {
+        let Lessor::Leased(leased) = &self.lessor else { return None };
+        let end = self.context_end(leased);
         let Lessor::Leased(leased) = &mut self.lessor else { return None };
         let bits = token_bits(self.config.vocabulary.size);
-        let context = chunk(&self.text, leased.synced, bits, (self.session.number, self.session.epoch));
+        let context = chunk(&self.text, leased.synced..end, bits, (self.session.number, self.session.epoch));
         leased.synced += context.tokens.len();
         self.counters.context_up += 1;
         let bytes = context.encode().expect("the text's tokens are within the vocabulary");
@@ -76,17 +90,19 @@ impl Device {
         let Lessor::Leased(Leased { verifier, flight: Some(flight), .. }) = &mut self.lessor else {
             return None;
         };
-        if !core::mem::take(&mut flight.wanted) {
-            return None;
-        }
-        if flight.sent == 0 {
+        let next = flight.next?;
+        let message = to_verifier(verifier.clone(), &flight.messages[next]);
+        if flight.sent == 0 && next == 0 {
             flight.first_sent = now;
+        }
+        flight.next = Some(next + 1).filter(|next| *next < flight.messages.len());
+        if flight.next.is_some() {
+            return Some(message);
         }
         flight.sent += 1;
         flight.due = Some(now + timeout);
         self.counters.frames_up += 1;
         self.counters.resent += u64::from(flight.sent > 1);
-        let message = to_verifier(verifier.clone(), &flight.bytes);
         self.note_silence(now);
         Some(message)
     }
@@ -94,17 +110,24 @@ impl Device {
     /// Puts the first `count` drafts into the frame that is sent next.
     pub(super) fn launch(&mut self, count: usize, now: Instant) {
         let Lessor::Leased(leased) = &self.lessor else { return };
-        let frame = self.frame(leased.round + 1, count);
+        let base = self.base(leased);
+        let frame = self.frame(leased.round + 1, base, count);
         let bytes = frame.encode().expect("drafts are within the vocabulary and the limits");
+        let mut messages = self.codes(leased.round + 1, count);
+        messages.push(bytes.to_vec());
         self.counters.sent_drafts += count as u64;
+        let riding = self.text.len() - base;
         let Lessor::Leased(leased) = &mut self.lessor else { return };
         leased.round += 1;
         leased.flight = Some(Flight {
             round: leased.round,
+            base,
             check: dunlin_wire::frame_check(&bytes),
-            bytes: bytes.to_vec(),
+            messages,
+            riding,
             drafts: count,
-            wanted: true,
+            bonus: frame.bonus,
+            next: Some(0),
             sent: 0,
             first_sent: now,
             due: None,
@@ -112,9 +135,36 @@ impl Device {
     }
 }
 
-/// The next chunk of the text from `offset` on.
-fn chunk(text: &Text, offset: usize, token_bits: u8, (session, epoch): (u8, u8)) -> Context {
-    let rest: &[TokenId] = &text.tokens()[offset..];
+impl Device {
+    /// Where a frame starts: behind what the verifier has, so that tokens committed unasked ride along with it; at
+    /// the end of the text where those are too many and go as context.
+    fn base(&self, leased: &Leased) -> usize {
+        let start = if self.trusts() { leased.synced.max(self.prompt_end) } else { self.text.len() };
+        let riding_max = leased.draft_tokens_max.clamp(1, DRAFT_TOKENS_MAX) - 1;
+        if self.text.len() - start <= riding_max { start } else { self.text.len() }
+    }
+
+    /// The weights of the drafts' rows, in messages of their own where a frame can't hold them.
+    fn codes(&self, round: u32, count: usize) -> Vec<Vec<u8>> {
+        let (session, epoch) = (self.session.number, self.session.epoch);
+        let weights = self.drafted[..count].iter().filter_map(|drafted| match &drafted.sent {
+            Sent::Weights(weights) => Some(weights.chunks(CODES_MAX)),
+            _ => None,
+        });
+        let message = |(part, codes): (u16, &[u8])| {
+            let part = part as u8;
+            let codes = heapless::Vec::from_slice(codes).expect("chunks are no longer than a message takes");
+            let bytes = Codes { session, epoch, round, part, codes }.encode();
+            bytes.expect("a vocabulary has no more parts than a byte counts").to_vec()
+        };
+        weights.flat_map(|chunks| (0..).zip(chunks)).map(message).collect()
+    }
+}
+
+/// The first chunk of a range of the text.
+fn chunk(text: &Text, range: Range<usize>, token_bits: u8, (session, epoch): (u8, u8)) -> Context {
+    let offset = range.start;
+    let rest: &[TokenId] = &text.tokens()[range];
     let tokens = rest.iter().take(CONTEXT_CHUNK_TOKENS_MAX).copied().collect();
     let prefix = text.short(offset).expect("offset is at most the text's length");
     Context { session, epoch, offset: offset as u32, prefix, token_bits, tokens }

@@ -2,11 +2,14 @@
 
 use crate::TokenId;
 use crate::calibration::Calibration;
-use crate::policy::Trigger;
+use crate::conformal::Conformal;
+use crate::importance::Weights;
+use crate::policy::Rules;
 use crate::probabilities::Sampling;
 use crate::rtt::Rtt;
 use crate::stop::{StopConfig, StopRule};
 use crate::time::Duration;
+use crate::uncertainty::Unit;
 use alloc::vec::Vec;
 use dunlin_wire::limits::FRAME_BYTES_MAX;
 use dunlin_wire::{DecodeError, RefusalReason, VerifierId, Vocabulary};
@@ -37,8 +40,8 @@ pub enum ImportanceForm {
 pub struct DeviceConfig {
     /// The drafter's vocabulary.
     pub vocabulary: Vocabulary,
-    /// When to send what is held.
-    pub policy: Trigger,
+    /// What is sent and when.
+    pub policy: Rules,
     /// Which importance is sent.
     pub importance: ImportanceForm,
     /// What to do when nobody answers.
@@ -72,6 +75,8 @@ pub struct Learned {
     pub calibration: Calibration,
     /// Costs of drafting and of rounds.
     pub stop: StopRule,
+    /// Which tokens stay whatever the verdict; `None` before the first session.
+    pub conformal: Option<Conformal>,
     pub(crate) rtt: Rtt,
 }
 
@@ -80,6 +85,7 @@ impl Default for Learned {
         Self {
             calibration: Calibration::new(),
             stop: StopRule::new(&StopConfig::default()),
+            conformal: None,
             rtt: Rtt::default(),
         }
     }
@@ -152,7 +158,9 @@ pub enum Origin {
     Accepted,
     /// The target's own: a correction, or the token after the last accepted draft.
     Target,
-    /// Drafted here and not verified.
+    /// Drafted here and kept as the policy says: unasked, or though the target chose another.
+    Trusted,
+    /// Drafted here because nobody answered.
     Unverified,
 }
 
@@ -182,17 +190,38 @@ pub enum Finish {
     Refused(RefusalReason),
     /// The verifier refused a frame for good: the two sides disagree on limits or vocabulary.
     Rejected,
+    /// The verifier takes no policy that keeps tokens the target would not have chosen.
+    LossyRefused,
     /// The drafter failed.
     DrafterFailed,
 }
 
+/// A drafted token whose fate a verdict told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    /// Its position in the session's text.
+    pub position: usize,
+    /// How unsure the drafter was.
+    pub uncertainty: Unit,
+    /// How much it matters.
+    pub importance: Unit,
+    /// The importances up to it, its own among them.
+    pub recent: Weights,
+    /// Whether it stays all the same.
+    pub held: bool,
+    /// Whether the target rejected it, or chose another.
+    pub rejected: bool,
+}
+
 /// What the shell must do or show.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Run the drafter and give the row back.
     Draft(DraftJob),
     /// A token was committed.
     Committed(Commit),
+    /// A verdict told the fate of a drafted token.
+    Judged(Judged),
     /// The reply ended.
     Finished(Finish),
     /// A verifier gave a lease.
@@ -247,8 +276,14 @@ pub enum Phase {
 pub struct Counters {
     /// Tokens committed.
     pub committed: u64,
-    /// Those of them that were not verified.
+    /// Those of them that were not verified because nobody answered.
     pub unverified: u64,
+    /// Those of them that the policy keeps unasked, or though the target chose another.
+    pub trusted: u64,
+    /// Drafts that stayed and were compared with the target's choice.
+    pub audited: u64,
+    /// Those of them that differed.
+    pub missed: u64,
     /// Verdicts that counted.
     pub rounds: u64,
     /// Draft frames sent, repeated ones included.

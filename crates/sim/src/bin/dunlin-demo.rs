@@ -3,6 +3,7 @@
 //! It ends with 0 only if the two texts are identical and everything it started has stopped.
 
 use anyhow::{Context, Result, bail, ensure};
+use dunlin_hlm::policy::{Coupling, Policy, Rules};
 use serde_json::{Map, Value, json};
 use std::env;
 use std::fs::{self, File};
@@ -93,13 +94,25 @@ fn demo(stop: &AtomicBool) -> Result<()> {
     let reference = run_reference(&ask, &report, &places, stop)?;
     let identical = report["tokens"] == reference["tokens"];
     write_report(&places, &report, &reference, identical)?;
-    ensure!(identical, "the texts differ: see {}", places.out.join("report.json").display());
-    println!(
-        "The text is identical to what the target alone writes ({} tokens).",
-        report["committed_tokens"]
-    );
-    println!("Report: {}", places.out.join("report.json").display());
+    let (count, path) = (&report["committed_tokens"], places.out.join("report.json"));
+    if identical {
+        println!("The text is identical to what the target alone writes ({count} tokens).");
+    } else {
+        ensure!(!promises_identity(&ask.policy), "the texts differ: see {}", path.display());
+        let name = &ask.policy;
+        println!(
+            "The text differs from what the target alone writes, as {name} may ({count} tokens, {} trusted).",
+            report["trusted"]
+        );
+    }
+    println!("Report: {}", path.display());
     Ok(())
+}
+
+/// Whether a policy's text is the target's own, token for token.
+fn promises_identity(policy: &str) -> bool {
+    let rules = policy.parse::<Policy>().ok().and_then(|policy| Rules::new(&policy.config()).ok());
+    rules.is_some_and(|rules| rules.is_exact() && rules.coupling() == Coupling::SharedSeed)
 }
 
 impl Ask {

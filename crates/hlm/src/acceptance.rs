@@ -1,0 +1,173 @@
+//! How the verifier judges a frame: the acceptance rules of both couplings, and what becomes of held tokens.
+//!
+//! Invariant: the outcome is a function of the frame, the target's rows, the sampling and the session's seed, so a
+//! frame that is judged twice gets the same answer. The noise of each rule is part of the protocol.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::TokenId;
+use crate::coupling::{Noise, couple, couple_residual};
+use crate::payload::{self, Sent};
+use crate::policy::PayloadForm;
+use crate::probabilities::{Distribution, Sampling};
+use dunlin_wire::{DraftFrame, Rows};
+
+/// "acceptin": apart from the noise that tokens are drawn with.
+const DOMAIN_ACCEPTANCE: u64 = 0x6163_6365_7074_696e;
+
+/// A frame with what belongs to it, and what its tokens are judged with.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The frame.
+    pub frame: &'a DraftFrame,
+    /// The weights that came for it, one per vocabulary entry, where its rows are full.
+    pub weights: &'a [u8],
+    /// Entries of the vocabulary.
+    pub vocabulary: u32,
+    /// Seed of the session.
+    pub seed: u64,
+    /// How the target is sampled.
+    pub sampling: Sampling,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Drafts that are appended, from the first.
+    pub accepted: usize,
+    /// The token after those.
+    pub token: TokenId,
+    /// Bit i: held draft i is not what the target chose.
+    pub missed: u16,
+}
+
+/// The probability that rejection sampling keeps a token drawn from `q` for a target `p`: `min(1, p/q)`.
+///
+/// A token that `q` says was impossible to draw is kept where `p` has it: nothing speaks against it.
+pub fn acceptance(p: &Distribution, q: &Distribution, token: TokenId) -> f64 {
+    let (p, q) = (p.probability(token), q.probability(token));
+    if p >= q && p > 0.0 {
+        1.0
+    } else if q > 0.0 {
+        p / q
+    } else {
+        0.0
+    }
+}
+
+/// What a token that was not kept is replaced from: `(p − q)⁺`, normalised; `p` where `q` is nowhere below it.
+pub fn residual(p: &Distribution, q: &Distribution) -> Distribution {
+    let left = p.support().iter().map(|c| (c.token, c.probability - q.probability(c.token)));
+    Distribution::from_weights(left.filter(|(_, weight)| *weight > 0.0)).unwrap_or_else(|| p.clone())
+}
+
+/// The distribution of the token that one step commits: one drawn from `drawn_from` stays where it is not `flushed`,
+/// and is judged for a target `p` by what was `sent` of it otherwise. Tokens ascending, probabilities above 0.
+///
+/// It equals `p` where every token is flushed and `sent` is what was drawn from.
+pub fn law(
+    p: &Distribution,
+    drawn_from: &Distribution,
+    sent: &Distribution,
+    flushed: impl Fn(TokenId) -> bool,
+) -> Vec<(TokenId, f64)> {
+    let mut law: BTreeMap<TokenId, f64> = BTreeMap::new();
+    let mut refused = 0.0;
+    for drawn in drawn_from.support() {
+        let kept = if flushed(drawn.token) { acceptance(p, sent, drawn.token) } else { 1.0 };
+        *law.entry(drawn.token).or_default() += drawn.probability * kept;
+        refused += drawn.probability * (1.0 - kept);
+    }
+    if refused > 0.0 {
+        for candidate in residual(p, sent).support() {
+            *law.entry(candidate.token).or_default() += refused * candidate.probability;
+        }
+    }
+    law.into_iter().filter(|(_, probability)| *probability > 0.0).collect()
+}
+
+impl Asked<'_> {
+    /// The first of the frame's drafts whose row of the target is needed; the number of drafts where none is.
+    pub fn first_row(&self) -> usize {
+        first_row(self.frame)
+    }
+
+    /// Judges the frame by the target's rows, `width` logits each: that of draft [`Self::first_row`] first.
+    ///
+    /// `None` where a row is missing or holds no number, or where what was sent is no distribution.
+    pub fn judge(&self, rows: &[f32], scratch: &mut Distribution) -> Option<Outcome> {
+        let frame = self.frame;
+        let sent = self.sent();
+        let mut sent = sent.iter();
+        let mut rows = rows.chunks_exact(self.vocabulary as usize);
+        let mut missed = 0;
+        let first = self.first_row();
+        for (index, draft) in frame.drafts.iter().enumerate() {
+            let position = u64::from(frame.base) + index as u64;
+            if index < first {
+                continue;
+            }
+            scratch.refill(rows.next()?, &self.sampling).ok()?;
+            if frame.is_held(index) {
+                let miss = frame.rows == Rows::None && couple(scratch, self.seed, position) != draft.token;
+                missed |= u16::from(miss) << index;
+                continue;
+            }
+            let choice = match frame.rows {
+                Rows::None => couple(scratch, self.seed, position),
+                _ => {
+                    let q = payload::read(sent.next()?, form(&frame.rows), self.vocabulary)?;
+                    self.reject(scratch, &q, draft.token, position)
+                }
+            };
+            let last = index + 1 == frame.drafts.len();
+            if choice != draft.token || (last && !frame.bonus) {
+                return Some(Outcome { accepted: index, token: choice, missed });
+            }
+        }
+        scratch.refill(rows.next()?, &self.sampling).ok()?;
+        let accepted = frame.drafts.len();
+        let token = couple(scratch, self.seed, u64::from(frame.base) + accepted as u64);
+        Some(Outcome { accepted, token, missed })
+    }
+
+    /// The token, or its replacement.
+    fn reject(&self, p: &Distribution, q: &Distribution, token: TokenId, position: u64) -> TokenId {
+        let coin = Noise::new(DOMAIN_ACCEPTANCE, self.seed, position).unit(0);
+        if coin < acceptance(p, q, token) {
+            token
+        } else {
+            couple_residual(&residual(p, q), self.seed, position)
+        }
+    }
+
+    /// What was sent of each judged draft.
+    fn sent(&self) -> Vec<Sent> {
+        match &self.frame.rows {
+            Rows::None => Vec::new(),
+            Rows::Full => alloc::vec![Sent::Weights(self.weights.to_vec())],
+            Rows::TopK(rows) | Rows::TopKSampled(rows) | Rows::Lattice { rows, .. } => {
+                rows.iter().map(payload::from_row).collect()
+            }
+        }
+    }
+}
+
+/// See [`Asked::first_row`].
+pub(crate) fn first_row(frame: &DraftFrame) -> usize {
+    match frame.rows {
+        Rows::None => 0,
+        _ => (0..frame.drafts.len()).find(|&index| !frame.is_held(index)).unwrap_or(frame.drafts.len()),
+    }
+}
+
+fn form(rows: &Rows) -> PayloadForm {
+    match rows {
+        Rows::None => PayloadForm::Ids,
+        Rows::Full => PayloadForm::Full,
+        Rows::TopK(_) => PayloadForm::TopK,
+        Rows::TopKSampled(_) => PayloadForm::TopKSampled,
+        Rows::Lattice { .. } => PayloadForm::Lattice,
+    }
+}

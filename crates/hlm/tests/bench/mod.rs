@@ -1,0 +1,251 @@
+//! A device's machine by itself: its test is drafter, verifier, link and clock.
+#![allow(dead_code)] // each test uses a part
+
+use crate::machines::{VOCABULARY, digest, sure};
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{
+    Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, ImportanceForm, Judged, Learned,
+    Offline, Origin, Reply, Session,
+};
+use dunlin_hlm::policy::{PolicyConfig, Rules};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_wire::{
+    Close, CloseReason, Closed, Codes, Context, Down, DraftFrame, Lease, Open, Refusal, RefusalReason, Up,
+    Verdict, frame_check,
+};
+
+pub(crate) const PROMPT: [TokenId; 3] = [1, 2, 3];
+pub(crate) const STOP: TokenId = 31;
+pub(crate) const EPOCH: u8 = 255;
+pub(crate) const GIVE_UP_MS: u64 = 120_000;
+
+/// A message that was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Sent {
+    Open(Open),
+    Context(Box<Context>),
+    Frame(Box<DraftFrame>),
+    Codes(Box<Codes>),
+    Close(Close),
+}
+
+/// A device, the time, and what came out of it.
+pub(crate) struct Bench {
+    pub(crate) device: Device,
+    pub(crate) now: Instant,
+    pub(crate) job: Option<DraftJob>,
+    pub(crate) seen: Vec<Event>,
+    /// The drafts whose fate a verdict told.
+    pub(crate) judged: Vec<Judged>,
+    /// The frame sent last, as bytes.
+    pub(crate) frame: Vec<u8>,
+}
+
+/// Sends frames of `drafts`.
+pub(crate) fn config(drafts: u8) -> DeviceConfig {
+    let policy = PolicyConfig { draft_tokens_max: drafts, stop_rule: false, ..PolicyConfig::default() };
+    DeviceConfig {
+        vocabulary: VOCABULARY,
+        policy: Rules::new(&policy).expect("valid settings"),
+        importance: ImportanceForm::Row,
+        offline: Offline::Wait,
+        give_up_after: Duration::from_millis(GIVE_UP_MS),
+        context_tokens_max: 64,
+    }
+}
+
+pub(crate) fn session() -> Session {
+    Session { number: 7, epoch: EPOCH, nonce: 10, seed: 11, sampling: Sampling::greedy() }
+}
+
+pub(crate) fn reply(tokens_max: usize) -> Reply {
+    Reply { tokens_max, stop: vec![STOP] }
+}
+
+pub(crate) fn lease(epoch: u8, text: &[TokenId]) -> Lease {
+    Lease {
+        session: 7,
+        epoch,
+        nonce: 10,
+        verifier: "desk".parse().expect("a valid id"),
+        draft_tokens_max: 16,
+        context_tokens_max: 64,
+        length: text.len() as u32,
+        digest: digest(text).full(),
+    }
+}
+
+pub(crate) fn committed(position: usize, token: TokenId, origin: Origin) -> Event {
+    Event::Committed(Commit { position, token, origin })
+}
+
+impl Bench {
+    /// A device with its link up that said nothing.
+    pub(crate) fn new(config: DeviceConfig) -> Self {
+        Self::after(config, Learned::default())
+    }
+
+    pub(crate) fn after(config: DeviceConfig, learned: Learned) -> Self {
+        let device = Device::new(config, session(), learned).expect("valid settings");
+        let mut bench = Self {
+            device,
+            now: Instant(1_000_000),
+            job: None,
+            seen: Vec::new(),
+            judged: Vec::new(),
+            frame: Vec::new(),
+        };
+        bench.device.handle_link(true, bench.now);
+        bench
+    }
+
+    /// A device that said the prompt, has a lease and sent the context; its drafter runs over the prompt.
+    pub(crate) fn leased(config: DeviceConfig) -> Self {
+        let mut bench = Self::new(config);
+        bench.say(&PROMPT, reply(40));
+        assert!(matches!(bench.sent().as_slice(), [Sent::Open(_)]));
+        bench.lease(&lease(EPOCH, &[]));
+        assert!(matches!(bench.sent().as_slice(), [Sent::Context(_)]));
+        bench.happened();
+        bench
+    }
+
+    /// As [`Self::leased`], with these drafts sent, and more drafted ahead of the verdict.
+    pub(crate) fn under_way(config: DeviceConfig, drafts: &[TokenId], ahead: &[TokenId]) -> Self {
+        let mut bench = Self::leased(config);
+        drafts.iter().for_each(|token| bench.draft(*token));
+        assert_eq!(bench.drafts_sent(), drafts);
+        ahead.iter().for_each(|token| bench.draft(*token));
+        bench
+    }
+
+    pub(crate) fn wait(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+    }
+
+    /// Lets time pass until the next timer.
+    pub(crate) fn ring(&mut self) {
+        self.now = self.device.poll_timeout().expect("a timer");
+        self.device.handle_timeout(self.now);
+    }
+
+    pub(crate) fn until_timer(&self) -> u64 {
+        self.device.poll_timeout().expect("a timer").since(self.now).0 / 1000
+    }
+
+    pub(crate) fn say(&mut self, prompt: &[TokenId], reply: Reply) {
+        self.device.say(prompt, reply, self.now).expect("a prompt that is taken");
+    }
+
+    pub(crate) fn lease(&mut self, lease: &Lease) {
+        let bytes = dunlin_wire::Reply::Lease(lease.clone()).encode().expect("a valid lease");
+        self.device.handle_reply(&bytes, self.now);
+    }
+
+    pub(crate) fn refuse(&mut self, reason: RefusalReason) {
+        let refusal = Refusal { session: 7, epoch: EPOCH, nonce: 10, reason };
+        let bytes = dunlin_wire::Reply::Refusal(refusal).encode().expect("a valid refusal");
+        self.device.handle_reply(&bytes, self.now);
+    }
+
+    pub(crate) fn down(&mut self, down: &Down) {
+        self.device.handle_down(&down.encode().expect("a valid answer"), self.now);
+    }
+
+    pub(crate) fn closed(&mut self, epoch: u8, reason: CloseReason) {
+        self.down(&Down::Closed(Closed { session: 7, epoch, reason }));
+    }
+
+    /// The answer to the frame sent last.
+    pub(crate) fn verdict_of(&self, accepted: u8, token: TokenId) -> Verdict {
+        let Ok(Up::Draft(frame)) = Up::decode(&self.frame) else { panic!("no frame was sent") };
+        let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
+        Verdict { session, epoch, round, check: frame_check(&self.frame), accepted, token, missed: 0 }
+    }
+
+    pub(crate) fn verdict(&mut self, accepted: u8, token: TokenId) {
+        let verdict = self.verdict_of(accepted, token);
+        self.down(&Down::Verdict(verdict));
+    }
+
+    pub(crate) fn pump(&mut self) {
+        while let Some(event) = self.device.poll_event() {
+            match event {
+                Event::Draft(job) => assert_eq!(self.job.replace(job), None, "two jobs at one drafter"),
+                Event::Judged(judged) => self.judged.push(judged),
+                other => self.seen.push(other),
+            }
+        }
+    }
+
+    /// What happened since the last call, runs of the drafter left out.
+    pub(crate) fn happened(&mut self) -> Vec<Event> {
+        self.pump();
+        core::mem::take(&mut self.seen)
+    }
+
+    /// What the drafter runs on: tokens kept, tokens appended.
+    pub(crate) fn drafter(&mut self) -> Option<(usize, Vec<TokenId>)> {
+        self.pump();
+        self.job.as_ref().map(|job| (job.keep, job.tokens.clone()))
+    }
+
+    /// Ends the run of the drafter.
+    pub(crate) fn give(&mut self, logits: &[f32], attention: Option<&[f32]>) {
+        self.pump();
+        let job = self.job.take().expect("a run of the drafter");
+        let row = DraftRow { logits, attention, took: Duration::from_millis(20) };
+        self.device.handle_draft(job.id, row, self.now);
+        self.pump();
+    }
+
+    pub(crate) fn draft(&mut self, token: TokenId) {
+        self.give(&sure(token), None);
+    }
+
+    pub(crate) fn sent(&mut self) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        while let Some(message) = self.device.poll_transmit(self.now) {
+            assert!(sent.len() < 8, "no end to what is sent: {sent:?}");
+            if message.channel == Channel::Open {
+                sent.push(Sent::Open(Open::decode(&message.bytes).expect("a valid request")));
+                continue;
+            }
+            assert_eq!(message.channel, Channel::Frames("desk".parse().expect("a valid id")));
+            sent.push(match Up::decode(&message.bytes).expect("a valid message") {
+                Up::Draft(frame) => Sent::Frame(Box::new(frame)),
+                Up::Codes(codes) => Sent::Codes(Box::new(codes)),
+                Up::Context(context) => Sent::Context(Box::new(context)),
+                Up::Close(close) => Sent::Close(close),
+            });
+            if matches!(sent.last(), Some(Sent::Frame(_))) {
+                self.frame = message.bytes.to_vec();
+            }
+        }
+        sent
+    }
+
+    /// The only message that is sent: a frame.
+    pub(crate) fn frame_sent(&mut self) -> DraftFrame {
+        match self.sent().as_slice() {
+            [Sent::Frame(frame)] => frame.as_ref().clone(),
+            other => panic!("{other:?} is not one frame"),
+        }
+    }
+
+    pub(crate) fn drafts_sent(&mut self) -> Vec<TokenId> {
+        self.frame_sent().drafts.iter().map(|draft| draft.token).collect()
+    }
+
+    pub(crate) fn open_sent(&mut self) -> Open {
+        match self.sent().as_slice() {
+            [Sent::Open(open)] => *open,
+            other => panic!("{other:?} is not one request"),
+        }
+    }
+
+    pub(crate) fn provisional(&self) -> Vec<TokenId> {
+        self.device.provisional().collect()
+    }
+}

@@ -1,0 +1,201 @@
+//! A verifier's machine by itself: its test is every device, the target and the clock.
+#![allow(dead_code)] // each test uses a part
+
+use crate::machines::{SIZE, VOCABULARY, digest, sure};
+use dunlin_hlm::TokenId;
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_hlm::verifier::{Answer, Event, Job, RowsError, Verifier, VerifierConfig};
+use dunlin_wire::{
+    CloseReason, Closed, Context, DeviceId, Down, Draft, DraftFrame, Lease, Open, RefusalReason, Reply,
+    Resync, Rows, SamplingParams, Score, Verdict, frame_check, token_bits,
+};
+
+pub(crate) const SESSION: u8 = 7;
+pub(crate) const EPOCH: u8 = 3;
+pub(crate) const IDLE_MS: u64 = 60_000;
+pub(crate) const PROMPT: [TokenId; 3] = [1, 2, 3];
+
+pub(crate) fn config() -> VerifierConfig {
+    VerifierConfig {
+        id: "desk".parse().expect("a valid id"),
+        vocabulary: VOCABULARY,
+        context_tokens_max: 16,
+        sessions_max: 2,
+        draft_tokens_max: 4,
+        lossy: true,
+        idle_max: Duration::from_millis(IDLE_MS),
+    }
+}
+
+pub(crate) fn device(number: u8) -> DeviceId {
+    format!("device-{number}").parse().expect("a valid id")
+}
+
+pub(crate) fn open(epoch: u8, length: usize) -> Open {
+    Open {
+        session: SESSION,
+        epoch,
+        nonce: 10,
+        seed: 11,
+        sampling: SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0 },
+        vocabulary: VOCABULARY,
+        length: length as u32,
+    }
+}
+
+pub(crate) fn frame(round: u32, text: &[TokenId], drafts: &[TokenId]) -> DraftFrame {
+    let scored = |token: &TokenId| Draft {
+        token: *token,
+        uncertainty: Score::default(),
+        importance: Score::default(),
+    };
+    DraftFrame {
+        session: SESSION,
+        epoch: EPOCH,
+        round,
+        base: text.len() as u32,
+        prefix: digest(text).short(),
+        token_bits: token_bits(SIZE),
+        drafts: drafts.iter().map(scored).collect(),
+        held: 0,
+        bonus: true,
+        rows: Rows::None,
+    }
+}
+
+pub(crate) fn context(before: &[TokenId], tokens: &[TokenId]) -> Context {
+    Context {
+        session: SESSION,
+        epoch: EPOCH,
+        offset: before.len() as u32,
+        prefix: digest(before).short(),
+        token_bits: token_bits(SIZE),
+        tokens: tokens.iter().copied().collect(),
+    }
+}
+
+pub(crate) fn verdict(frame: &DraftFrame, accepted: u8, token: TokenId) -> Down {
+    let check = frame_check(&frame.encode().expect("a valid frame"));
+    let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
+    Down::Verdict(Verdict { session, epoch, round, check, accepted, token, missed: 0 })
+}
+
+pub(crate) fn closed(epoch: u8, reason: CloseReason) -> Down {
+    Down::Closed(Closed { session: SESSION, epoch, reason })
+}
+
+pub(crate) fn resync(text: &[TokenId]) -> Down {
+    let (length, digest) = (text.len() as u32, digest(text).full());
+    Down::Resync(Resync { session: SESSION, epoch: EPOCH, length, digest })
+}
+
+/// Logits of a target that chooses `tokens`, one after the other.
+pub(crate) fn rows(tokens: &[TokenId]) -> Vec<f32> {
+    tokens.iter().flat_map(|token| sure(*token)).collect()
+}
+
+/// A verifier and the time.
+pub(crate) struct Desk {
+    pub(crate) verifier: Verifier,
+    pub(crate) now: Instant,
+}
+
+impl Desk {
+    pub(crate) fn new(config: VerifierConfig) -> Self {
+        Self { verifier: Verifier::new(config).expect("valid settings"), now: Instant(1_000_000) }
+    }
+
+    /// A verifier with one lease, whose text is the prompt.
+    pub(crate) fn leased() -> Self {
+        let mut desk = Self::new(config());
+        desk.welcome(0);
+        desk
+    }
+
+    /// Gives a device a lease and takes the prompt.
+    pub(crate) fn welcome(&mut self, number: u8) {
+        assert!(matches!(self.open(number, &open(EPOCH, PROMPT.len())), Some(Reply::Lease(_))));
+        self.context(number, &context(&[], &PROMPT));
+    }
+
+    pub(crate) fn wait(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+    }
+
+    pub(crate) fn open(&mut self, number: u8, open: &Open) -> Option<Reply> {
+        self.verifier.handle_open(&device(number), &open.encode().expect("a valid request"), self.now);
+        let out = self.verifier.poll_transmit()?;
+        assert_eq!((out.device, out.channel), (device(number), Answer::Reply));
+        assert_eq!(self.verifier.poll_transmit(), None, "one answer to one request");
+        Some(Reply::decode(&out.bytes).expect("a valid answer"))
+    }
+
+    pub(crate) fn lease(&mut self, number: u8, open: &Open) -> Lease {
+        match self.open(number, open) {
+            Some(Reply::Lease(lease)) => lease,
+            other => panic!("{other:?} is no lease"),
+        }
+    }
+
+    pub(crate) fn refusal(&mut self, number: u8, open: &Open) -> RefusalReason {
+        match self.open(number, open) {
+            Some(Reply::Refusal(refusal)) => {
+                let about = (refusal.session, refusal.epoch, refusal.nonce);
+                assert_eq!(about, (open.session, open.epoch, open.nonce));
+                refusal.reason
+            }
+            other => panic!("{other:?} is no refusal"),
+        }
+    }
+
+    pub(crate) fn send(&mut self, number: u8, bytes: &[u8]) {
+        self.verifier.handle_frame(&device(number), bytes, self.now);
+    }
+
+    pub(crate) fn frame(&mut self, number: u8, frame: &DraftFrame) {
+        self.send(number, &frame.encode().expect("a valid frame"));
+    }
+
+    pub(crate) fn context(&mut self, number: u8, context: &Context) {
+        self.send(number, &context.encode().expect("a valid chunk"));
+    }
+
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.verifier.poll_event()).collect()
+    }
+
+    /// The only thing the verifier wants: a run of the target.
+    pub(crate) fn job(&mut self) -> Job {
+        match self.events().as_slice() {
+            [Event::Verify(job)] => job.clone(),
+            other => panic!("{other:?} is not one run"),
+        }
+    }
+
+    pub(crate) fn give(&mut self, job: &Job, rows: Result<&[f32], RowsError>) {
+        self.verifier.handle_rows(job.id, rows, self.now);
+    }
+
+    /// What was said on verdict topics.
+    pub(crate) fn said(&mut self) -> Vec<Down> {
+        let out = std::iter::from_fn(|| self.verifier.poll_transmit());
+        out.map(|out| {
+            assert_eq!(out.channel, Answer::Verdict);
+            Down::decode(&out.bytes).expect("a valid answer")
+        })
+        .collect()
+    }
+
+    /// Sends a frame and lets the target choose `choices`.
+    pub(crate) fn round(&mut self, number: u8, asked: &DraftFrame, choices: &[TokenId]) -> Vec<Down> {
+        self.frame(number, asked);
+        let job = self.job();
+        self.give(&job, Ok(&rows(choices)));
+        self.said()
+    }
+
+    /// Nothing to run, nothing to say.
+    pub(crate) fn assert_quiet(&mut self) {
+        assert_eq!((self.events(), self.said()), (vec![], vec![]));
+    }
+}
