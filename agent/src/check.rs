@@ -119,9 +119,7 @@ async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Dura
 }
 
 async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<()> {
-    // A client id of its own: an agent that runs under the device's keeps its connection.
-    let client_id = format!("{}-check-{:04x}", settings.device, random::number()? & 0xffff);
-    let mut link = Link::start(LinkConfig { client_id, announce: false, ..settings.link() });
+    let mut link = visitor(settings)?;
     let connected = connect(&mut link).await;
     match connected {
         Err(reason) => {
@@ -136,6 +134,26 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
     }
     link.close().await;
     Ok(())
+}
+
+/// The verifiers' models, as far as their presence can be read; stays silent where there is no broker.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub(crate) async fn models(settings: &Settings, own: &Vocabulary) -> Result<BTreeMap<VerifierId, String>> {
+    let mut link = visitor(settings)?;
+    let seen = match connect(&mut link).await {
+        Ok(()) => presences(&mut link, Some(own)).await,
+        Err(_) => Presences::new(),
+    };
+    link.close().await;
+    Ok(seen.into_iter().map(|(verifier, presence)| (verifier, presence.model.to_string())).collect())
+}
+
+/// A connection under a client id of its own: an agent that runs under the device's keeps its connection.
+fn visitor(settings: &Settings) -> Result<Link> {
+    let client_id = format!("{}-check-{:04x}", settings.device, random::number()? & 0xffff);
+    Ok(Link::start(LinkConfig { client_id, announce: false, ..settings.link() }))
 }
 
 async fn connect(link: &mut Link) -> Result<(), String> {

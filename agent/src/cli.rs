@@ -1,8 +1,9 @@
 //! Commands, flags and exit codes.
 
 use crate::config::{Overrides, Settings};
+use crate::setup::Conduct;
 use crate::terminal::ColourChoice;
-use crate::{check, generate, serve};
+use crate::{calibrate, check, generate, serve};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_hlm::device::Offline;
@@ -44,6 +45,8 @@ enum Command {
     Serve(serve::Args),
     /// See whether configuration, model, broker, verifier and clock are all right.
     Check(CheckArgs),
+    /// Measure rejection against uncertainty on held-out prompts, and propose thresholds.
+    Calibrate(calibrate::Args),
 }
 
 #[derive(Debug, Args)]
@@ -78,7 +81,7 @@ pub struct Common {
 }
 
 /// Flags that decide when to send.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct PolicyFlags {
     /// The policy.
     #[arg(long, value_name = "NAME")]
@@ -88,9 +91,9 @@ pub struct PolicyFlags {
     draft_tokens_max: Option<u8>,
 }
 
-/// Flags of a reply.
+/// Flags that decide the text of a reply.
 #[derive(Clone, Debug, Args)]
-pub struct ReplyFlags {
+pub struct TextFlags {
     /// Tokens of a reply at most.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive)]
     pub max_tokens: usize,
@@ -106,6 +109,13 @@ pub struct ReplyFlags {
     /// Seed of a session; random where it is left out.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+}
+
+/// Flags of a reply.
+#[derive(Clone, Debug, Args)]
+pub struct ReplyFlags {
+    #[command(flatten)]
+    pub(crate) text: TextFlags,
     #[command(flatten)]
     policy: PolicyFlags,
     /// What to do when nobody answers: wait, or go on alone and mark the tokens unverified.
@@ -130,7 +140,7 @@ impl Common {
     ///
     /// # Errors
     /// Names what is wrong.
-    fn settings(&self, policy: &PolicyFlags) -> Result<Settings> {
+    pub(crate) fn settings(&self, policy: &PolicyFlags) -> Result<Settings> {
         let flags = Overrides {
             broker: self.broker.clone(),
             device: self.device.clone(),
@@ -143,22 +153,33 @@ impl Common {
     }
 }
 
+impl TextFlags {
+    /// How to sample.
+    ///
+    /// # Errors
+    /// Names what is out of range.
+    pub(crate) fn sampling(&self) -> Result<Sampling> {
+        Sampling::new(self.temperature, self.top_p, self.top_k).context("sampling")
+    }
+}
+
 impl ReplyFlags {
     /// The settings, and how to sample.
     ///
     /// # Errors
     /// Names what is wrong.
     pub fn checked(&self) -> Result<(Settings, Sampling)> {
-        let sampling = Sampling::new(self.temperature, self.top_p, self.top_k).context("sampling")?;
+        let sampling = self.text.sampling()?;
         Ok((self.common.settings(&self.policy)?, sampling))
     }
 
-    /// What to do when nobody answers.
-    pub fn offline(&self) -> Offline {
-        match self.offline {
+    /// How sessions are held.
+    pub(crate) fn conduct(&self, ends_on_refusal: bool) -> Conduct {
+        let offline = match self.offline {
             OfflineChoice::Wait => Offline::Wait,
             OfflineChoice::Trust => Offline::Trust,
-        }
+        };
+        Conduct { seed: self.text.seed, offline, give_up_after: self.give_up_after, ends_on_refusal }
     }
 
     /// When to use colours.
@@ -200,6 +221,10 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
             let settings = args.common.settings(&args.policy);
             check::check(settings, args.common.color).await.map_err(failed)
         }
+        Command::Calibrate(args) => {
+            let (settings, sampling) = args.checked().map_err(usage)?;
+            calibrate::calibrate(&args, &settings, sampling).await.map_err(failed)
+        }
     }
 }
 
@@ -209,7 +234,11 @@ fn failed(code: u8, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+/// A number above 0.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected a number above 0".into())
 }
 

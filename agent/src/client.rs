@@ -131,6 +131,7 @@ impl Output for ClientOutput {
             Origin::Target => "target",
             Origin::Trusted => "trusted",
             Origin::Unverified => "unverified",
+            Origin::Trusted => "trusted",
         };
         self.line(&Line::Token { text: &text, token: commit.token, origin });
     }

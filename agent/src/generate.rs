@@ -50,7 +50,7 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
     let tokens = model.first_turn(&prompt)?;
     let worker = setup::worker(&model).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
-    let agent = setup::agent(settings, &args.reply, sampling, worker, true)?;
+    let agent = setup::agent(settings, &args.reply.conduct(true), sampling, worker)?;
     let streams = !(args.json || args.no_stream);
     let mut out = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), streams, true);
     let farewell = agent.run(&mut user(args, &model, tokens)?, &mut out).await?;
@@ -89,7 +89,7 @@ fn user(args: &Args, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
     let (control, controls) = mpsc::channel(2);
     signals::forward(Control::Cancel, control.clone())?;
     let timeout = args.timeout;
-    let reply = Reply { tokens_max: args.reply.max_tokens, stop: model.prompt.stop.clone() };
+    let reply = Reply { tokens_max: args.reply.text.max_tokens, stop: model.prompt.stop.clone() };
     prompt.try_send(Say { tokens, reply, new_session: false }).context("the first prompt")?;
     tokio::spawn(async move {
         match timeout {
@@ -116,7 +116,8 @@ fn write(args: &Args, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn exit_code(ending: &Ending) -> u8 {
+/// The exit code for how a reply ended.
+pub(crate) fn exit_code(ending: &Ending) -> u8 {
     match ending {
         Ending::Machine(Finish::Stop | Finish::TokensMax | Finish::ContextFull) => DONE,
         Ending::Machine(Finish::Cancelled) => INTERRUPTED,

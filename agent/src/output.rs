@@ -3,7 +3,7 @@
 use crate::link::Loss;
 use crate::turn::Turn;
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{Commit, SayError};
+use dunlin_hlm::device::{Commit, Judged, SayError};
 use dunlin_wire::{DecodeError, VerifierId};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -46,6 +46,12 @@ pub trait Output {
 
     /// A token was committed.
     fn committed(&mut self, commit: &Commit);
+
+    /// A verdict revealed the fate of a drafted token.
+    fn judged(&mut self, _judged: &Judged) {}
+
+    /// A verifier gave a lease.
+    fn leased(&mut self, _verifier: &VerifierId) {}
 
     /// The tokens drafted behind the committed text are now these.
     fn provisional(&mut self, tokens: &[TokenId]);

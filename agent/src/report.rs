@@ -56,8 +56,10 @@ pub struct Report {
     pub accepted_tokens: u64,
     /// `accepted_tokens / drafted_tokens`; 0 where none was sent.
     pub acceptance: f64,
-    /// Tokens committed without the target.
+    /// Tokens committed without the target because nobody answered.
     pub unverified_tokens: u64,
+    /// Tokens kept as the policy says, without the target's word or against it.
+    pub trusted_tokens: u64,
     /// Draft frames sent again.
     pub resent: u64,
     /// Times the verifier asked for context.
@@ -128,6 +130,7 @@ impl Report {
             accepted_tokens: counted.accepted,
             acceptance: share(counted.accepted, counted.sent_drafts),
             unverified_tokens: counted.unverified,
+            trusted_tokens: turn.trusted,
             resent: counted.resent,
             resyncs: counted.resyncs,
             opens: counted.opens,
@@ -187,6 +190,9 @@ fn counts(turn: &Turn) -> Vec<String> {
             share(c.drafted, c.committed)
         ),
     ];
+    if turn.trusted > 0 {
+        lines.push(format!("{} of the tokens are trusted, not the target's word", turn.trusted));
+    }
     if c.unverified > 0 {
         lines.push(format!("{} of the tokens are unverified", c.unverified));
     }

@@ -14,7 +14,7 @@ use crate::turn::{Account, Charge, Ending, Turn, counted_since};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Phase, Reply, Session,
+    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Origin, Phase, Reply, Session,
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
@@ -80,6 +80,8 @@ pub struct Agent {
     seat: Seat,
     device: Device,
     seed: u64,
+    /// Whether a given seed is the first session's alone, and each later one's is the next number.
+    reseeds: bool,
     /// Counts the sessions: a row for an earlier one is nobody's.
     session: u64,
     worker: Worker,
@@ -95,6 +97,7 @@ pub struct Agent {
 struct Running {
     started: Instant,
     tokens: Vec<TokenId>,
+    trusted: u64,
     counters: Counters,
     traffic: Traffic,
     ending: Option<Ending>,
@@ -107,7 +110,7 @@ impl Agent {
     /// The system gives no random numbers, or a limit of the drafter is outside the protocol's.
     pub fn new(seat: Seat, worker: Worker, link: Link) -> Result<Self> {
         let clock = Clock::start();
-        let session = new_session(&seat)?;
+        let session = new_session(&seat, 0)?;
         let seed = session.seed;
         let device = Device::new(seat.device.clone(), session, Learned::default())?;
         let (account, stall) = (Account::open(clock.now()), Stall::default());
@@ -116,6 +119,7 @@ impl Agent {
             seat,
             device,
             seed,
+            reseeds: false,
             session: 0,
             worker,
             link,
@@ -124,6 +128,12 @@ impl Agent {
             turn: None,
             moved: false,
         })
+    }
+
+    /// The same agent, whose sessions have seeds of their own even where one was given: each the next number.
+    #[must_use]
+    pub fn reseeding(self) -> Self {
+        Self { reseeds: true, ..self }
     }
 
     /// Runs until the output or the user ends it, or nobody can prompt any more; then says goodbye.
@@ -233,7 +243,8 @@ impl Agent {
         }
         self.account = Account::open(now);
         self.stall.begin(now);
-        self.turn = Some(Running { started: now, tokens: Vec::new(), counters, traffic, ending: None });
+        self.turn =
+            Some(Running { started: now, tokens: Vec::new(), trusted: 0, counters, traffic, ending: None });
         Ok(ControlFlow::Continue(()))
     }
 
@@ -270,8 +281,11 @@ impl Agent {
             Event::Draft(job) => self.worker.run(self.session, job)?,
             Event::Committed(commit) => self.on_commit(&commit, out),
             Event::Finished(finish) => return Ok(self.on_finish(finish, out)),
-            Event::Judged(_) => {}
-            Event::Leased(verifier) => self.stall.leased(verifier, self.clock.now()),
+            Event::Judged(judged) => out.judged(&judged),
+            Event::Leased(verifier) => {
+                out.leased(&verifier);
+                self.stall.leased(verifier, self.clock.now());
+            }
             Event::Resynced => debug!("the verifier asked for context"),
             Event::Waiting => debug!("nobody answers; waiting"),
             Event::GaveUp => out.notice(&Notice::GaveUp),
@@ -286,6 +300,7 @@ impl Agent {
         self.stall.moved_on(self.clock.now());
         if let Some(turn) = &mut self.turn {
             turn.tokens.push(commit.token);
+            turn.trusted += u64::from(commit.origin == Origin::Trusted);
         }
         out.committed(commit);
     }
@@ -299,6 +314,7 @@ impl Agent {
         let turn = Turn {
             seed: self.seed,
             tokens: running.tokens,
+            trusted: running.trusted,
             ending: running.ending.unwrap_or(Ending::Machine(finish)),
             took: now.since(running.started),
             phases: self.account.phases(),
@@ -345,9 +361,9 @@ impl Agent {
     fn renew(&mut self) -> Result<()> {
         self.device.close();
         self.transmit();
-        let session = new_session(&self.seat)?;
-        self.seed = session.seed;
         self.session += 1;
+        let session = new_session(&self.seat, if self.reseeds { self.session } else { 0 })?;
+        self.seed = session.seed;
         self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
         self.device.handle_link(self.link.is_up(), self.clock.now());
         Ok(())
@@ -361,10 +377,10 @@ impl Agent {
     }
 }
 
-/// A session under a number, epoch and nonce that nobody could have guessed.
-fn new_session(seat: &Seat) -> Result<Session> {
+/// A session under a number, epoch and nonce that nobody could have guessed; `step` is added to a given seed.
+fn new_session(seat: &Seat, step: u64) -> Result<Session> {
     let identity = random::number()?.to_le_bytes();
     let nonce = random::number()?;
-    let seed = seat.seed.map_or_else(random::number, Ok)?;
+    let seed = seat.seed.map_or_else(random::number, |seed| Ok(seed.wrapping_add(step)))?;
     Ok(Session { number: identity[0], epoch: identity[1], nonce, seed, sampling: seat.sampling })
 }

@@ -23,6 +23,8 @@ pub enum Colour {
     Yellow,
     /// Red.
     Red,
+    /// Cyan.
+    Cyan,
 }
 
 impl Colour {
@@ -33,6 +35,7 @@ impl Colour {
             Self::Green => "\x1b[32m",
             Self::Yellow => "\x1b[33m",
             Self::Red => "\x1b[31m",
+            Self::Cyan => "\x1b[36m",
         }
     }
 }

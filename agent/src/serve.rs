@@ -66,8 +66,8 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
     let listening = args.socket.as_ref().map(|path| socket::listen(path)).transpose()?;
     let worker = setup::worker(&model).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
-    let agent = setup::agent(settings, &args.reply, sampling, worker, false)?;
-    let (desk, user, front) = desk(&model, args.reply.max_tokens, waiting)?;
+    let agent = setup::agent(settings, &args.reply.conduct(false), sampling, worker)?;
+    let (desk, user, front) = desk(&model, args.reply.text.max_tokens, waiting)?;
     match &listening {
         Some(listening) => {
             socket::accept(listening, requests)?;

@@ -1,17 +1,29 @@
 //! From settings to a running agent: model, drafter's thread, link, session.
 
-use crate::cli::ReplyFlags;
 use crate::config::Settings;
 use crate::drafter::Worker;
 use crate::link::Link;
 use crate::run::{Agent, Seat};
 use anyhow::Result;
-use dunlin_hlm::device::DeviceConfig;
+use dunlin_hlm::device::{DeviceConfig, Offline};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, Drafter, ModelDir};
 use dunlin_wire::Vocabulary;
 use tracing::warn;
+
+/// How the sessions of an agent are held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conduct {
+    /// Every session's seed; random where it is left out.
+    pub(crate) seed: Option<u64>,
+    /// What to do when nobody answers.
+    pub(crate) offline: Offline,
+    /// Silence after which nobody answers.
+    pub(crate) give_up_after: std::time::Duration,
+    /// Whether a broker that refuses the device ends the reply.
+    pub(crate) ends_on_refusal: bool,
+}
 
 /// Loads the drafter of `model` in a thread of its own.
 ///
@@ -36,22 +48,22 @@ pub(crate) async fn worker(model: &ModelDir) -> Result<Worker> {
 /// The system gives no random numbers.
 pub(crate) fn agent(
     settings: &Settings,
-    flags: &ReplyFlags,
+    conduct: &Conduct,
     sampling: Sampling,
     worker: Worker,
-    ends_on_refusal: bool,
 ) -> Result<Agent> {
     let drafter = worker.described();
-    let give_up_after = u64::try_from(flags.give_up_after.as_micros()).unwrap_or(u64::MAX);
+    let give_up_after = u64::try_from(conduct.give_up_after.as_micros()).unwrap_or(u64::MAX);
     let device = DeviceConfig {
         vocabulary: on_wire(&drafter.vocabulary),
         policy: settings.rules,
         importance: settings.importance,
-        offline: flags.offline(),
+        offline: conduct.offline,
         give_up_after: Duration(give_up_after),
         context_tokens_max: settings.context_tokens_max(drafter.context_max),
     };
-    let seat = Seat { device, sampling, seed: flags.seed, ends_on_refusal };
+    let Conduct { seed, ends_on_refusal, .. } = *conduct;
+    let seat = Seat { device, sampling, seed, ends_on_refusal };
     Agent::new(seat, worker, Link::start(settings.link()))
 }
 

@@ -149,5 +149,6 @@ fn colour(origin: Origin) -> Colour {
         Origin::Target => Colour::Yellow,
         Origin::Trusted => Colour::Plain,
         Origin::Unverified => Colour::Red,
+        Origin::Trusted => Colour::Cyan,
     }
 }

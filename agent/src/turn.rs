@@ -78,8 +78,13 @@ fn refusal(reason: &RefusalReason, own: &Vocabulary) -> String {
 
 /// A vocabulary in words: entries and fingerprint.
 pub fn described(vocabulary: &Vocabulary) -> String {
-    let mut text = format!("{} tokens, fingerprint ", vocabulary.size);
-    for byte in vocabulary.fingerprint {
+    format!("{} tokens, fingerprint {}", vocabulary.size, fingerprint(&vocabulary.fingerprint))
+}
+
+/// A fingerprint in hexadecimal.
+pub(crate) fn fingerprint(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
         write!(text, "{byte:02x}").expect("a String takes every write");
     }
     text
@@ -147,6 +152,8 @@ pub struct Turn {
     pub seed: u64,
     /// The reply.
     pub tokens: Vec<TokenId>,
+    /// Tokens of it that were kept as the policy says, without the target's word or against it.
+    pub trusted: u64,
     /// Why it ended.
     pub ending: Ending,
     /// From the prompt to the end.

@@ -39,6 +39,7 @@ struct Setup {
     offline: Offline,
     give_up_after: Duration,
     says: Vec<Say>,
+    reseeds: bool,
     control: (mpsc::Sender<Control>, mpsc::Receiver<Control>),
 }
 
@@ -50,6 +51,7 @@ impl Setup {
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(30_000),
             says: vec![say(prompt(), TOKENS, false)],
+            reseeds: false,
             control: mpsc::channel(1),
         }
     }
@@ -82,7 +84,9 @@ impl Setup {
             self.says.into_iter().for_each(|say| prompts.try_send(say).unwrap());
             let (control, controls) = self.control;
             let mut user = User { prompts: says, controls };
-            let farewell = Agent::new(seat, worker, link).unwrap().run(&mut user, out).await.unwrap();
+            let agent = Agent::new(seat, worker, link).unwrap();
+            let agent = if self.reseeds { agent.reseeding() } else { agent };
+            let farewell = agent.run(&mut user, out).await.unwrap();
             drop((prompts, control));
             farewell
         })
@@ -133,6 +137,39 @@ fn a_session_goes_on_over_turns_and_a_new_one_begins() {
     assert_eq!(out.turns[2].tokens, first);
     assert_eq!(out.turns[1].counters.opens, 0, "the lease is kept between turns");
     assert_eq!(out.turns[2].counters.opens, 1);
+}
+
+#[test]
+fn sessions_may_have_seeds_of_their_own() {
+    let broker = Broker::start();
+    let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
+    let mut out = Recorder::new(2);
+    let mut setup = Setup::new(broker.port);
+    setup.says = vec![say(prompt(), 20, true), say(prompt(), 20, true)];
+    setup.reseeds = true;
+    setup.run(&mut out);
+    for (turn, seed) in out.turns.iter().zip([SEED, SEED + 1]) {
+        let mut target = Alone::new(Box::new(toy().target()), sampling(), seed);
+        assert_eq!((turn.seed, &turn.tokens), (seed, &target.reply(&prompt(), 20, &[])));
+    }
+    assert_ne!(out.turns[0].tokens, out.turns[1].tokens);
+}
+
+#[test]
+fn a_judged_token_is_an_accepted_one_or_the_targets_correction() {
+    let broker = Broker::start();
+    let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
+    let mut out = Recorder::new(1);
+    Setup::new(broker.port).run(&mut out);
+    for judged in &out.judged {
+        // The last verdict may tell of tokens that the reply had no room for.
+        let commit = out.commits.iter().find(|commit| commit.position == judged.position);
+        let expected = if judged.rejected { Origin::Target } else { Origin::Accepted };
+        assert!(commit.is_none_or(|commit| commit.origin == expected), "{judged:?} became {commit:?}");
+    }
+    let accepted = out.commits.iter().filter(|commit| commit.origin == Origin::Accepted).count();
+    let known = out.judged.iter().filter(|judged| !judged.rejected).count();
+    assert!(known >= accepted && known < out.judged.len(), "{known} of {}", out.judged.len());
 }
 
 #[test]

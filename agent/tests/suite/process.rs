@@ -305,3 +305,119 @@ fn check_says_what_is_right_and_what_is_missing() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("✗ broker: nothing listens") && said.contains("→ start the broker"), "{said}");
 }
+
+/// Calibrates with three prompts; the files go to `dir`.
+fn calibrate(url: &str, dir: &TempDir) -> Command {
+    let prompts = dir.path().join("held-out.txt");
+    fs::write(&prompts, format!("{PROMPT}\n\nWhat's my balance?\nI'd like to find a one way flight.\n"))
+        .unwrap();
+    let mut agent = agent("calibrate", url);
+    agent.args(["--seed", &SEED.to_string(), "--temperature", "0.8", "--top-p", "0.9", "--max-tokens", "30"]);
+    agent.arg("--prompts").arg(prompts).arg("--out").arg(dir.path().join("out"));
+    agent
+}
+
+/// What `calibrate` wrote.
+fn calibration(dir: &TempDir) -> Value {
+    let out = dir.path().join("out");
+    assert!(fs::read_to_string(out.join("calibration.svg")).unwrap().starts_with("<svg "));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 2);
+    serde_json::from_str(&fs::read_to_string(out.join("calibration.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn calibrate_measures_the_pair() {
+    let (broker, _verifier) = verified();
+    let dir = TempDir::new().unwrap();
+    let mut agent = calibrate(&broker.url(), &dir);
+    let output = agent.args(["--miss-rate", "1", "--miss-rate", "0.1"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = calibration(&dir);
+    let judged = found["tokens"].as_u64().unwrap();
+    assert!((20..=90).contains(&judged), "{judged} tokens of three replies of 30");
+    assert_eq!((&found["ended"], &found["prompts"]["answered"]), (&"prompts".into(), &3.into()));
+    assert_eq!(found["verifier"], serde_json::json!({"id": "v1", "model": "scripted"}));
+    assert_eq!(found["drafter"]["name"], "dunlin-demo-drafter");
+    let of_bins = |key: &str| -> u64 {
+        found["bins"].as_array().unwrap().iter().map(|bin| bin[key].as_u64().unwrap()).sum()
+    };
+    assert_eq!(of_bins("tokens"), judged);
+    let rejection = found["rejection"].as_f64().unwrap();
+    assert!((rejection - of_bins("rejected") as f64 / judged as f64).abs() < 1e-9 && rejection > 0.0);
+    let proposals = found["proposals"].as_array().unwrap();
+    assert_eq!((proposals.len(), &proposals[0]["miss_rate"]), (2, &0.1.into()));
+    assert_eq!((&proposals[1]["uncertainty_max"], &proposals[1]["trusted"]), (&1.0.into(), &1.0.into()));
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(
+        said.contains("uncertainty_max = ") && said.contains("dunlin-demo-drafter judged by scripted"),
+        "{said}"
+    );
+    let progress = stderr(&output);
+    assert!(progress.contains(&format!("only {judged} tokens were judged")), "{progress}");
+    assert!(!said.contains('\x1b') && !progress.contains('\x1b'));
+    // Once more, with an end of its own: the files are replaced.
+    let output = calibrate(&broker.url(), &dir).args(["--tokens", "10"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("10 of 10 tokens, prompt "), "{}", stderr(&output));
+    let found = calibration(&dir);
+    assert_eq!((&found["tokens"], &found["ended"]), (&10.into(), &"tokens".into()));
+}
+
+#[test]
+fn an_interrupted_calibration_keeps_what_it_has() {
+    let broker = Broker::start();
+    let plan = Plan { frames_max: Some(3), ..Plan::default() };
+    let _verifier = verifier::start(broker.port, target(), plan);
+    let dir = TempDir::new().unwrap();
+    let mut child =
+        calibrate(&broker.url(), &dir).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("its answer is late")));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(said.any(|line| line.contains("take the thresholds for a guess")));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let found = calibration(&dir);
+    assert_eq!(found["ended"], "interrupted");
+    assert!(found["tokens"].as_u64() >= Some(2));
+}
+
+#[test]
+fn a_calibration_whose_verifier_is_gone_gives_up() {
+    let broker = Broker::start();
+    let dir = TempDir::new().unwrap();
+    let alone = calibrate(&broker.url(), &dir).args(["--timeout", "1.5"]).output().unwrap();
+    assert_eq!(alone.status.code(), Some(5), "{}", stderr(&alone));
+    assert!(stderr(&alone).contains("no token was judged; nothing is written"), "{}", stderr(&alone));
+    assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
+    let plan = Plan { frames_max: Some(3), ..Plan::default() };
+    let _verifier = verifier::start(broker.port, target(), plan);
+    let left = calibrate(&broker.url(), &dir).args(["--timeout", "1.5"]).output().unwrap();
+    assert_eq!(left.status.code(), Some(5), "{}", stderr(&left));
+    assert!(stderr(&left).contains("time was up while waiting for"), "{}", stderr(&left));
+    assert_eq!(calibration(&dir)["ended"], "timed_out");
+    let nowhere = calibrate(&url(free_port()), &dir).args(["--timeout", "1.5"]).output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(3), "{}", stderr(&nowhere));
+}
+
+#[test]
+fn mistakes_in_a_calibration_are_named() {
+    let dir = TempDir::new().unwrap();
+    let run = |flags: &[&str]| {
+        let output = calibrate(&url(free_port()), &dir).args(flags).output().unwrap();
+        (output.status.code().unwrap(), stderr(&output))
+    };
+    assert!(matches!(run(&["--miss-rate", "1.5"]), (2, said) if said.contains("between 0 and 1")));
+    assert!(matches!(run(&["--tokens", "0"]), (2, said) if said.contains("above 0")));
+    let wrong = dir.path().join("held-out.json");
+    let mut agent = agent("calibrate", &url(free_port()));
+    agent.arg("--prompts").arg(&wrong);
+    for (text, what) in [("{\n\"prompts\": 1}", "at line 2"), ("\n", "no prompts in it")] {
+        fs::write(&wrong, text).unwrap();
+        let output = agent.output().unwrap();
+        let said = stderr(&output);
+        assert!(
+            output.status.code() == Some(1) && said.contains("held-out.json: ") && said.contains(what),
+            "{said}"
+        );
+    }
+}

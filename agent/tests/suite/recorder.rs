@@ -2,13 +2,14 @@
 
 use dunlin_agent::output::{Notice, Output};
 use dunlin_agent::turn::Turn;
-use dunlin_hlm::device::{Commit, SayError};
+use dunlin_hlm::device::{Commit, Judged, SayError};
 use std::ops::ControlFlow;
 
 type Hook<'a, T> = Box<dyn FnMut(&T) + 'a>;
 
 pub(crate) struct Recorder<'a> {
     pub(crate) commits: Vec<Commit>,
+    pub(crate) judged: Vec<Judged>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) turns: Vec<Turn>,
     /// Ends the agent after so many turns.
@@ -21,8 +22,8 @@ pub(crate) struct Recorder<'a> {
 impl Recorder<'_> {
     pub(crate) fn new(turns_max: usize) -> Self {
         let (at_commit, at_notice) = (Box::new(|_: &usize| {}), Box::new(|_: &Notice| {}));
-        let (commits, notices, turns) = (Vec::new(), Vec::new(), Vec::new());
-        Self { commits, notices, turns, turns_max, at_commit, at_notice }
+        let (commits, judged, notices, turns) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { commits, judged, notices, turns, turns_max, at_commit, at_notice }
     }
 }
 
@@ -30,6 +31,10 @@ impl Output for Recorder<'_> {
     fn committed(&mut self, commit: &Commit) {
         self.commits.push(*commit);
         (self.at_commit)(&self.commits.len());
+    }
+
+    fn judged(&mut self, judged: &Judged) {
+        self.judged.push(*judged);
     }
 
     fn provisional(&mut self, _tokens: &[u32]) {}

@@ -13,6 +13,7 @@ pub mod calibration;
 pub mod conformal;
 pub mod coupling;
 pub mod device;
+pub mod fit;
 pub mod importance;
 pub mod limits;
 pub mod payload;

@@ -1,0 +1,214 @@
+//! `calibrate`: held-out prompts through broker and verifier, and what the verdicts on them say of the pair.
+//!
+//! Invariant: the drafts are judged under the lossless policy, whatever the configuration names, so that every
+//! fate is the target's own.
+
+mod chart;
+mod files;
+mod gather;
+mod progress;
+mod prompts;
+mod record;
+mod table;
+
+use crate::cli::{Common, DONE, FAILED, INTERRUPTED, PolicyFlags, TextFlags, positive, seconds};
+use crate::config::Settings;
+use crate::generate::exit_code;
+use crate::run::{Control, Say, User};
+use crate::screen::{Abilities, Colour};
+use crate::setup::Conduct;
+use crate::terminal::abilities;
+use crate::{check, report, setup, signals};
+use anyhow::{Context, Result};
+use dunlin_hlm::device::{Offline, Reply};
+use dunlin_hlm::fit::Fit;
+use dunlin_hlm::policy::{Policy, PolicyConfig, Trigger};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_lm::ModelDir;
+use dunlin_wire::Vocabulary;
+use gather::{Gathered, Gatherer, Stopped};
+use progress::Progress;
+use record::Record;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// With fewer tokens the shares mean little.
+const TOKENS_FEW: usize = 200;
+
+/// Flags of `calibrate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The prompts, held out from training: one a line, or a JSON object with a list `prompts`.
+    #[arg(long, value_name = "FILE")]
+    prompts: PathBuf,
+    /// Where calibration.json and calibration.svg go; those of an earlier run are replaced.
+    #[arg(long, value_name = "DIR", default_value = "calibration")]
+    out: PathBuf,
+    /// Stop after so many judged tokens.
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = positive)]
+    tokens: usize,
+    /// Share of the trusted tokens that may be misses, 0 to 1: a threshold is proposed for it. May be given again.
+    #[arg(long = "miss-rate", value_name = "R", default_values_t = [0.01, 0.05, 0.1], value_parser = miss_rate)]
+    miss_rates: Vec<f64>,
+    /// Give up, and write what there is, after so much silence.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    timeout: Duration,
+    #[command(flatten)]
+    text: TextFlags,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Args {
+    /// The settings, and how to sample.
+    ///
+    /// # Errors
+    /// Names what is wrong.
+    pub(crate) fn checked(&self) -> Result<(Settings, Sampling)> {
+        Ok((judging(self.common.settings(&PolicyFlags::default())?)?, self.text.sampling()?))
+    }
+
+    fn conduct(&self) -> Conduct {
+        let (seed, give_up_after) = (self.text.seed, self.timeout);
+        Conduct { seed, offline: Offline::Wait, give_up_after, ends_on_refusal: true }
+    }
+}
+
+/// The settings with the plain lossless policy; of the configuration's own, the form of uncertainty stays.
+fn judging(settings: Settings) -> Result<Settings> {
+    let uncertainty_form = settings.trigger.uncertainty_form();
+    let trigger = Trigger::new(&PolicyConfig { uncertainty_form, ..PolicyConfig::default() })?;
+    Ok(Settings { policy: Policy::Lossless, trigger, ..settings })
+}
+
+/// Measures a pair and writes what was found; returns the exit code.
+///
+/// # Errors
+/// The prompts can't be read, the model can't be loaded, or the files can't be written.
+pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
+    let prompts = prompts::read(&args.prompts)?;
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let model = ModelDir::open(settings.model()?)?;
+    let says = says(args, &model, &prompts)?;
+    let worker = setup::worker(&model).await?;
+    let vocabulary = setup::on_wire(&worker.described().vocabulary);
+    let models = check::models(settings, &vocabulary).await?;
+    let agent = setup::agent(settings, &args.conduct(), sampling, worker)?.reseeding();
+    let errors = abilities(args.common.color, &io::stderr());
+    let heard = Arc::new(Notify::new());
+    let progress = Progress::new(args.tokens, says.len(), errors)?;
+    let mut out = Gatherer::new(args.tokens, says.len(), progress, Arc::clone(&heard));
+    agent.run(&mut user(says, args.timeout, heard)?, &mut out).await?;
+    let gathered = out.into_gathered();
+    let code = ended(&gathered, &vocabulary, errors);
+    let Some(fit) = Fit::new(gathered.samples.iter().copied()) else {
+        report::line(errors, Colour::Red, "dunlin-agent: no token was judged; nothing is written");
+        return Ok(if code == DONE { FAILED } else { code });
+    };
+    let target = gathered.verifier.as_ref().and_then(|verifier| models.get(verifier));
+    let record = Record::new(args, &model, target, sampling, settings, &gathered, &fit);
+    publish(args, &record)?;
+    if fit.count() < TOKENS_FEW {
+        let text = format!(
+            "only {} tokens were judged: with fewer than {TOKENS_FEW}, take the thresholds for a guess; give more prompts or a larger --max-tokens",
+            fit.count()
+        );
+        report::line(errors, Colour::Yellow, &text);
+    }
+    Ok(code)
+}
+
+/// Every prompt in a session of its own.
+fn says(args: &Args, model: &ModelDir, prompts: &[prompts::Prompt]) -> Result<Vec<Say>> {
+    let say = |prompt: &prompts::Prompt| {
+        let tokens = model.first_turn(&prompt.text);
+        let tokens = tokens.with_context(|| format!("{}: {}", args.prompts.display(), prompt.place))?;
+        let reply = Reply { tokens_max: args.text.max_tokens, stop: model.prompt.stop.clone() };
+        Ok(Say { tokens, reply, new_session: true })
+    };
+    prompts.iter().map(say).collect()
+}
+
+/// A user who gives one prompt after the other, who may interrupt, and who loses patience after a silence.
+fn user(says: Vec<Say>, timeout: Duration, heard: Arc<Notify>) -> Result<User> {
+    let (prompt, prompts) = mpsc::channel(1);
+    let (control, controls) = mpsc::channel(2);
+    signals::forward(Control::Quit, control.clone())?;
+    tokio::spawn(async move {
+        for say in says {
+            if prompt.send(say).await.is_err() {
+                return; // the agent has ended
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while tokio::time::timeout(timeout, heard.notified()).await.is_ok() {}
+        // An agent that has ended needs no reminder.
+        let _ = control.try_send(Control::TimedOut);
+    });
+    Ok(User { prompts, controls })
+}
+
+/// Says why it ended, where that was before its time; gives the exit code.
+fn ended(gathered: &Gathered, own: &Vocabulary, errors: Abilities) -> u8 {
+    match &gathered.stopped {
+        Stopped::Enough | Stopped::OutOfPrompts => DONE,
+        Stopped::Interrupted => INTERRUPTED,
+        Stopped::Failed(ending) => {
+            if let Some(problem) = ending.problem(own) {
+                report::line(errors, Colour::Red, &format!("dunlin-agent: {problem}"));
+            }
+            exit_code(ending)
+        }
+    }
+}
+
+/// Writes both files and the table.
+fn publish(args: &Args, record: &Record) -> Result<()> {
+    let json = args.out.join("calibration.json");
+    files::replace(&json, &(serde_json::to_string_pretty(record)? + "\n"))?;
+    let svg = args.out.join("calibration.svg");
+    files::replace(&svg, &chart::draw(record)?)?;
+    let stdout = io::stdout();
+    let mut lines = table::lines(record, abilities(args.common.color, &stdout));
+    lines.extend([&json, &svg].map(|path| format!("written: {}", path.display())));
+    lines.extend(table::advice(record));
+    files::say(&mut stdout.lock(), &lines)
+}
+
+/// A share of misses.
+fn miss_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.0..=1.0).contains(rate));
+    rate.ok_or_else(|| "expected a share between 0 and 1".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+    use dunlin_hlm::uncertainty::Form;
+
+    #[test]
+    fn drafts_are_judged_under_the_plain_lossless_policy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let policy = "draft_tokens_max = 3\nuncertainty_max = 0.1\nuncertainty_form = \"one-minus-q\"\n";
+        std::fs::write(&path, format!("device = \"a\"\n[policy]\n{policy}")).unwrap();
+        let settings = judging(Settings::load(Some(&path), &Overrides::default()).unwrap()).unwrap();
+        let uncertainty_form = Form::OneMinusQ;
+        let plain = PolicyConfig { uncertainty_form, ..PolicyConfig::default() };
+        assert_eq!(settings.trigger, Trigger::new(&plain).unwrap());
+        assert_eq!(settings.policy, Policy::Lossless);
+    }
+
+    #[test]
+    fn a_miss_rate_is_a_share() {
+        assert_eq!((miss_rate("0"), miss_rate("0.05"), miss_rate("1")), (Ok(0.0), Ok(0.05), Ok(1.0)));
+        for wrong in ["-0.1", "1.1", "NaN", "5%", ""] {
+            assert!(miss_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What is left behind: whole files, and a few lines on standard output.
+
+use anyhow::{Context, Result};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Puts a file at `path`, whole or not at all; one that was there is replaced.
+///
+/// # Errors
+/// Names the file.
+pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    let draft = path.with_file_name(name);
+    let written = write(&draft, text).and_then(|()| fs::rename(&draft, path));
+    if written.is_err() {
+        // It may never have been made.
+        let _ = fs::remove_file(&draft);
+    }
+    written.with_context(|| path.display().to_string())
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Writes lines.
+///
+/// # Errors
+/// Standard output can't be written to.
+pub(super) fn say(out: &mut impl Write, lines: &[String]) -> Result<()> {
+    for line in lines {
+        writeln!(out, "{line}").context("standard output")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        for text in ["long, long ago", "now"] {
+            replace(&path, text).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        let taken = dir.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        let said = format!("{:#}", replace(&taken, "x").unwrap_err());
+        assert!(said.contains("taken: "), "{said}");
+        assert!(replace(&dir.path().join("none/a"), "x").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}
