@@ -22,7 +22,7 @@ use crate::{check, report, setup, signals};
 use anyhow::{Context, Result};
 use dunlin_hlm::device::{Offline, Reply};
 use dunlin_hlm::fit::Fit;
-use dunlin_hlm::policy::{Policy, PolicyConfig, Trigger};
+use dunlin_hlm::policy::{Policy, PolicyConfig, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_wire::Vocabulary;
@@ -79,9 +79,9 @@ impl Args {
 
 /// The settings with the plain lossless policy; of the configuration's own, the form of uncertainty stays.
 fn judging(settings: Settings) -> Result<Settings> {
-    let uncertainty_form = settings.trigger.uncertainty_form();
-    let trigger = Trigger::new(&PolicyConfig { uncertainty_form, ..PolicyConfig::default() })?;
-    Ok(Settings { policy: Policy::Lossless, trigger, ..settings })
+    let uncertainty_form = settings.rules.uncertainty_form();
+    let rules = Rules::new(&PolicyConfig { uncertainty_form, ..PolicyConfig::default() })?;
+    Ok(Settings { policy: Policy::Lossless, rules, ..settings })
 }
 
 /// Measures a pair and writes what was found; returns the exit code.
@@ -200,7 +200,7 @@ mod tests {
         let settings = judging(Settings::load(Some(&path), &Overrides::default()).unwrap()).unwrap();
         let uncertainty_form = Form::OneMinusQ;
         let plain = PolicyConfig { uncertainty_form, ..PolicyConfig::default() };
-        assert_eq!(settings.trigger, Trigger::new(&plain).unwrap());
+        assert_eq!(settings.rules, Rules::new(&plain).unwrap());
         assert_eq!(settings.policy, Policy::Lossless);
     }
 

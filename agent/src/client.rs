@@ -129,7 +129,6 @@ impl Output for ClientOutput {
         let origin = match commit.origin {
             Origin::Accepted => "accepted",
             Origin::Target => "target",
-            Origin::Trusted => "trusted",
             Origin::Unverified => "unverified",
             Origin::Trusted => "trusted",
         };

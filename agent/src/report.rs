@@ -130,7 +130,7 @@ impl Report {
             accepted_tokens: counted.accepted,
             acceptance: share(counted.accepted, counted.sent_drafts),
             unverified_tokens: counted.unverified,
-            trusted_tokens: turn.trusted,
+            trusted_tokens: turn.counters.trusted,
             resent: counted.resent,
             resyncs: counted.resyncs,
             opens: counted.opens,
@@ -190,8 +190,8 @@ fn counts(turn: &Turn) -> Vec<String> {
             share(c.drafted, c.committed)
         ),
     ];
-    if turn.trusted > 0 {
-        lines.push(format!("{} of the tokens are trusted, not the target's word", turn.trusted));
+    if turn.counters.trusted > 0 {
+        lines.push(format!("{} of the tokens are trusted, not the target's word", turn.counters.trusted));
     }
     if c.unverified > 0 {
         lines.push(format!("{} of the tokens are unverified", c.unverified));

@@ -14,7 +14,7 @@ use crate::turn::{Account, Charge, Ending, Turn, counted_since};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Origin, Phase, Reply, Session,
+    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Phase, Reply, Session,
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
@@ -97,7 +97,6 @@ pub struct Agent {
 struct Running {
     started: Instant,
     tokens: Vec<TokenId>,
-    trusted: u64,
     counters: Counters,
     traffic: Traffic,
     ending: Option<Ending>,
@@ -243,8 +242,7 @@ impl Agent {
         }
         self.account = Account::open(now);
         self.stall.begin(now);
-        self.turn =
-            Some(Running { started: now, tokens: Vec::new(), trusted: 0, counters, traffic, ending: None });
+        self.turn = Some(Running { started: now, tokens: Vec::new(), counters, traffic, ending: None });
         Ok(ControlFlow::Continue(()))
     }
 
@@ -300,7 +298,6 @@ impl Agent {
         self.stall.moved_on(self.clock.now());
         if let Some(turn) = &mut self.turn {
             turn.tokens.push(commit.token);
-            turn.trusted += u64::from(commit.origin == Origin::Trusted);
         }
         out.committed(commit);
     }
@@ -314,7 +311,6 @@ impl Agent {
         let turn = Turn {
             seed: self.seed,
             tokens: running.tokens,
-            trusted: running.trusted,
             ending: running.ending.unwrap_or(Ending::Machine(finish)),
             took: now.since(running.started),
             phases: self.account.phases(),

@@ -147,7 +147,6 @@ fn colour(origin: Origin) -> Colour {
     match origin {
         Origin::Accepted => Colour::Green,
         Origin::Target => Colour::Yellow,
-        Origin::Trusted => Colour::Plain,
         Origin::Unverified => Colour::Red,
         Origin::Trusted => Colour::Cyan,
     }

@@ -152,8 +152,6 @@ pub struct Turn {
     pub seed: u64,
     /// The reply.
     pub tokens: Vec<TokenId>,
-    /// Tokens of it that were kept as the policy says, without the target's word or against it.
-    pub trusted: u64,
     /// Why it ended.
     pub ending: Ending,
     /// From the prompt to the end.

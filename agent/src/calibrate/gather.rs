@@ -163,7 +163,6 @@ mod tests {
         Turn {
             seed: 1,
             tokens: Vec::new(),
-            trusted: 0,
             ending,
             took: Duration(1),
             phases: Phases::default(),

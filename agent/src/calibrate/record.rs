@@ -126,7 +126,7 @@ impl Record {
                 seed: args.text.seed,
                 max_tokens: args.text.max_tokens,
             },
-            uncertainty_form: settings.trigger.uncertainty_form().name(),
+            uncertainty_form: settings.rules.uncertainty_form().name(),
             prompts: Prompts { file: args.prompts.display().to_string(), answered: gathered.prompts },
             ended: gathered.stopped.name(),
             tokens: fit.count(),

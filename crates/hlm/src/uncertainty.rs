@@ -41,12 +41,28 @@ pub fn uncertainty(
     position: u64,
 ) -> Unit {
     match form {
-        Form::Quadrature => {
-            let certainty = tempered(logits, drafted, &NODES.map(|(temperature, _)| temperature));
-            Unit::clamped(1.0 - NODES.iter().zip(certainty).map(|((_, weight), p)| weight * p).sum::<f64>())
-        }
+        Form::Quadrature => Quadrature::new(logits).uncertainty(drafted),
         Form::Sampled => sampled(logits, drafted, &Noise::new(DOMAIN_RESAMPLES, seed, position)),
         Form::OneMinusQ => Unit::clamped(1.0 - q_of_drafted.max(0.0)),
+    }
+}
+
+/// [`Form::Quadrature`] for more than one token of a row: what they share is computed once.
+#[derive(Clone, Copy, Debug)]
+pub struct Quadrature<'a> {
+    row: Tempered<'a, NODE_COUNT>,
+}
+
+impl<'a> Quadrature<'a> {
+    /// Of a drafter's raw logits.
+    pub fn new(logits: &'a [f32]) -> Self {
+        Self { row: Tempered::new(logits, NODES.map(|(temperature, _)| temperature)) }
+    }
+
+    /// The uncertainty of a token, were it drafted.
+    pub fn uncertainty(&self, drafted: TokenId) -> Unit {
+        let certainty = self.row.certainty(drafted);
+        Unit::clamped(1.0 - NODES.iter().zip(certainty).map(|((_, weight), p)| weight * p).sum::<f64>())
     }
 }
 
@@ -108,8 +124,10 @@ const RESAMPLES: usize = 20;
 /// Terms of a softmax below e^−40 of its largest are left out.
 const NEGLIGIBLE: f64 = -40.0;
 
+const NODE_COUNT: usize = 8;
+
 /// Temperatures on (0, 2), ascending, and weights that sum to 1: Gauss–Legendre, 8 nodes.
-const NODES: [(f64, f64); 8] = [
+const NODES: [(f64, f64); NODE_COUNT] = [
     (1.0 - 0.960_289_856_497_536_2, 0.5 * 0.101_228_536_290_376_26),
     (1.0 - 0.796_666_477_413_626_7, 0.5 * 0.222_381_034_453_374_47),
     (1.0 - 0.525_532_409_916_329, 0.5 * 0.313_706_645_877_887_3),
@@ -127,23 +145,41 @@ fn sampled(logits: &[f32], drafted: TokenId, noise: &Noise) -> Unit {
     for (index, temperature) in (0..).zip(&mut temperatures) {
         *temperature = TEMPERATURE_SPAN * noise.unit(2 * index);
     }
-    let certainty = tempered(logits, drafted, &temperatures);
+    let certainty = Tempered::new(logits, temperatures).certainty(drafted);
     let differs = (0..).zip(certainty).filter(|&(index, p)| noise.unit(2 * index + 1) >= p).count();
     Unit::clamped(differs as f64 / RESAMPLES as f64)
 }
 
-/// `softmax(z/θ)_d` at each of the temperatures; 0 where the row gives the token nothing.
-fn tempered<const N: usize>(logits: &[f32], drafted: TokenId, temperatures: &[f64; N]) -> [f64; N] {
-    let Ok(highest) = Highest::of(logits) else { return [0.0; N] };
-    let logit = logits.get(drafted as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    let Some(below) = below_highest(logit, highest.logit) else { return [0.0; N] };
-    let mut totals = [0.0; N];
-    for other in logits.iter().filter_map(|&z| below_highest(z, highest.logit)) {
-        for (total, temperature) in totals.iter_mut().zip(temperatures) {
-            *total += term(other / temperature);
+/// A row of logits at several temperatures.
+#[derive(Clone, Copy, Debug)]
+struct Tempered<'a, const N: usize> {
+    logits: &'a [f32],
+    temperatures: [f64; N],
+    highest: Option<f32>,
+    totals: [f64; N],
+}
+
+impl<'a, const N: usize> Tempered<'a, N> {
+    fn new(logits: &'a [f32], temperatures: [f64; N]) -> Self {
+        let highest = Highest::of(logits).ok().map(|highest| highest.logit);
+        let mut totals = [0.0; N];
+        let below = |&z: &f32| below_highest(z, highest?);
+        for other in logits.iter().filter_map(below) {
+            for (total, temperature) in totals.iter_mut().zip(&temperatures) {
+                *total += term(other / temperature);
+            }
         }
+        Self { logits, temperatures, highest, totals }
     }
-    core::array::from_fn(|i| term(below / temperatures[i]) / totals[i])
+
+    /// `softmax(z/θ)_d` at each of the temperatures; 0 where the row gives the token nothing.
+    fn certainty(&self, token: TokenId) -> [f64; N] {
+        let logit = self.logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let Some(below) = self.highest.and_then(|highest| below_highest(logit, highest)) else {
+            return [0.0; N];
+        };
+        core::array::from_fn(|i| term(below / self.temperatures[i]) / self.totals[i])
+    }
 }
 
 fn term(exponent: f64) -> f64 {

@@ -237,6 +237,11 @@ impl Rules {
         self.uncertainty_form
     }
 
+    /// The probability with which any token is sent.
+    pub fn random_rate(&self) -> Option<Unit> {
+        self.random_rate
+    }
+
     /// What happens to tokens that are not flushed.
     pub fn held(&self) -> HeldTokens {
         self.held

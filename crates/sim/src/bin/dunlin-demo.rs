@@ -102,7 +102,7 @@ fn demo(stop: &AtomicBool) -> Result<()> {
         let name = &ask.policy;
         println!(
             "The text differs from what the target alone writes, as {name} may ({count} tokens, {} trusted).",
-            report["trusted"]
+            report["trusted_tokens"]
         );
     }
     println!("Report: {}", path.display());
