@@ -14,7 +14,7 @@ BINS := $(TARGET_DIR)/release
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 VENV := $(TARGET_DIR)/venv
 
-.PHONY: help build demo test check format lint no-std licences sim identity kills radio bench fuzz clean \
+.PHONY: help build demo test check format lint no-std licences sim identity kills radio evaluate bench fuzz clean \
 	need-cargo need-mosquitto need-python
 
 help: ## List the targets
@@ -68,6 +68,14 @@ kills: build need-mosquitto ## kill -9 of broker, link and verifier in the middl
 
 radio: build ## The table of frames and bytes per committed token
 	$(CARGO) test --release --locked -p dunlin-sim --test radio -- --nocapture
+
+# A plan is a name in crates/sim/evaluation/plans or a file. One thread for each target: the cells fill the cores.
+PLAN ?= quick
+OUT ?= $(TARGET_DIR)/evaluation/$(basename $(notdir $(PLAN)))
+evaluate: need-cargo ## All policies side by side, with a report: PLAN=quick (minutes), full (hours) or a file; OUT=
+	$(CARGO) build --release --locked -p dunlin-sim --bin dunlin-evaluate
+	@CANDLE_NUM_THREADS=1 $(BINS)/dunlin-evaluate --out "$(OUT)" \
+		--plan "$(if $(wildcard $(PLAN)),$(PLAN),crates/sim/evaluation/plans/$(PLAN).toml)"
 
 bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.cpp on the same weights, as ratios
 	CARGO="$(CARGO)" VENV="$(VENV)" bench/run.sh

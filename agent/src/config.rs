@@ -1,12 +1,15 @@
 //! Configuration: a TOML file and a board's file, flags over both, checked into [`Settings`].
 
 use crate::link::{Broker, LinkConfig};
+use crate::modelled::Modelled;
 use anyhow::{Context, Result, anyhow, bail};
 use dunlin_hlm::device::ImportanceForm;
 use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
 use dunlin_wire::DeviceId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::fmt::Display;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -86,7 +89,7 @@ pub enum ImportanceName {
 }
 
 /// A board's file: what the hardware, not the user, decides.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     /// The board's name.
@@ -97,6 +100,18 @@ pub struct Board {
     /// What its network wants.
     #[serde(default)]
     pub link: BoardLink,
+    /// What an evaluation models it by.
+    pub modelled: Option<Modelled>,
+}
+
+impl Board {
+    /// Reads a board's file.
+    ///
+    /// # Errors
+    /// Names the file, line and key that is wrong.
+    pub fn load(path: &Path) -> Result<Self> {
+        read(path)
+    }
 }
 
 /// A board's limits for the drafter.
@@ -166,7 +181,7 @@ impl Settings {
             None => (File::default(), PathBuf::new()),
         };
         let board_path = flags.board.clone().or_else(|| parsed.board.take().map(|path| dir.join(path)));
-        let board = board_path.map(|path| read::<Board>(&path)).transpose()?;
+        let board = board_path.map(|path| Board::load(&path)).transpose()?;
         let (policy, rules) = parsed.policy.over(flags).checked()?;
         let importance = match parsed.policy.importance_form {
             None | Some(ImportanceName::Row) => ImportanceForm::Row,
@@ -297,13 +312,17 @@ impl MqttTable {
 }
 
 /// Reads a TOML file; a mistake is named by file, line and key.
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    toml::from_str(&text).map_err(|error| {
-        let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
-        let line = before.matches('\n').count() + 1;
-        anyhow!("{}:{line}: {}", path.display(), error.message())
-    })
+    toml::from_str(&text).map_err(|error| wrong(path, &text, error.span(), error.message()))
+}
+
+/// What is wrong in a file at a place in its `text`: file, line, and the line itself, whose key says the rest.
+pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Display) -> anyhow::Error {
+    let start = place.map_or(0, |place| place.start.min(text.len()));
+    let number = text[..start].matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or("").trim();
+    anyhow!("{}:{number}: {what} ({line})", path.display())
 }
 
 fn device_id(name: &str) -> Result<DeviceId> {

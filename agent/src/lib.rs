@@ -16,6 +16,7 @@ pub mod config;
 pub mod drafter;
 pub mod generate;
 pub mod link;
+pub mod modelled;
 pub mod mqtt_bytes;
 pub mod output;
 pub mod random;

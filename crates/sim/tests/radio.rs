@@ -10,6 +10,7 @@ use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Job, Slot, Verifier, VerifierConfig};
 use dunlin_lm::{Draft, Drafter, Extend, LlamaTarget, ModelDir, SessionId, Target};
+use dunlin_sim::mqtt::{Kind, VERIFIER};
 use dunlin_sim::quiet::{Carried, Costs, Models, Outcome, Row, play};
 use dunlin_wire::Vocabulary;
 use std::collections::BTreeMap;
@@ -23,8 +24,6 @@ const TOKENS: usize = 48;
 const SAMPLING: (f32, f32, u32) = (0.8, 1.0, 0);
 /// Modelled: a board that drafts a token in 8 ms, a target pass of 30 ms, a link of 40 ms each way.
 const COSTS: Costs = Costs { draft_us: 8_000, target_us: 30_000, link_us: 40_000 };
-/// Bytes of `dl1/d/pi-7/u/f/verifier-1` and of `dl1/d/pi-7/n/c`.
-const TOPICS: (usize, usize) = (25, 14);
 
 struct Pair {
     dir: ModelDir,
@@ -45,18 +44,18 @@ impl Pair {
 }
 
 impl Models for Pair {
-    fn draft(&mut self, job: &DraftJob) -> Row {
+    fn draft(&mut self, job: &DraftJob) -> anyhow::Result<Row> {
         self.drafter.truncate(job.keep);
-        let rows = self.drafter.extend(&job.tokens).unwrap();
+        let rows = self.drafter.extend(&job.tokens)?;
         let last = rows.len() - 1;
-        Row { logits: rows.logits(last).to_vec(), attention: rows.attention(last).map(<[f32]>::to_vec) }
+        Ok(Row { logits: rows.logits(last).into(), attention: rows.attention(last).map(Into::into) })
     }
 
-    fn verify(&mut self, job: &Job) -> Vec<f32> {
+    fn verify(&mut self, job: &Job) -> anyhow::Result<Vec<f32>> {
         let target = &mut self.target;
         let session = *self.slots.entry(job.slot).or_insert_with(|| target.open().unwrap());
         let part = Extend { session, keep: job.keep, tokens: &job.tokens, rows: job.rows };
-        target.extend(&[part]).pop().unwrap().unwrap()
+        Ok(target.extend(&[part]).pop().unwrap()?)
     }
 }
 
@@ -68,12 +67,6 @@ fn prompts() -> Vec<String> {
     let text = std::fs::read_to_string(models().join("prompts.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     json["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap().to_owned()).collect()
-}
-
-/// Bytes of a QoS 0 PUBLISH: header and length, topic, properties (an alias takes 3 bytes of them), payload.
-fn publish_bytes(topic: usize, alias: bool, payload: usize) -> usize {
-    let rest = 2 + topic + 1 + if alias { 3 } else { 0 } + payload;
-    1 + if rest < 128 { 1 } else { 2 } + rest
 }
 
 #[derive(Default)]
@@ -99,25 +92,15 @@ impl Sum {
         self.sent += outcome.counters.sent_drafts;
         self.accepted += outcome.counters.accepted;
         self.seconds += outcome.took.as_secs_f64();
-        let contexts = outcome.counters.context_up as usize;
-        let frames = outcome.carried.iter().filter_map(|carried| match carried {
-            Carried::Frame(size) => Some(*size),
-            _ => None,
-        });
         // The first frames of a session are its context; the alias is bound with the first of them.
-        for (i, size) in frames.enumerate() {
-            let bytes = publish_bytes(if i == 0 { TOPICS.0 } else { 0 }, true, size);
-            self.up_all += bytes;
-            if i >= contexts {
-                self.payload += size;
-                self.up += bytes;
-            }
-        }
-        for carried in &outcome.carried {
-            match carried {
-                Carried::Verdict(size) => self.down += publish_bytes(TOPICS.1, false, *size),
-                // QoS 1 with packet id, expiry, response topic and correlation data.
-                Carried::Open(size) => self.up_all += publish_bytes(15, false, *size) + 2 + 5 + 18 + 11,
+        for Carried { kind, payload, mqtt, .. } in &outcome.carried {
+            self.up_all += if kind.is_up() { *mqtt } else { 0 };
+            match kind {
+                Kind::Draft => {
+                    self.payload += payload;
+                    self.up += mqtt;
+                }
+                Kind::Verdict => self.down += mqtt,
                 _ => {}
             }
         }
@@ -158,7 +141,7 @@ fn run(pair: &mut Pair, prompts: &[String], draft_tokens_max: u8, stop_rule: boo
         let session = Session { number: 1, epoch: 1, nonce: i as u64, seed: i as u64, sampling };
         let mut device = Device::new(config, session, learned).unwrap();
         let mut verifier = Verifier::new(VerifierConfig {
-            id: "verifier-1".parse().unwrap(),
+            id: VERIFIER.parse().unwrap(),
             vocabulary,
             context_tokens_max: pair.target.context_max() as u32,
             sessions_max: 1,
@@ -169,7 +152,7 @@ fn run(pair: &mut Pair, prompts: &[String], draft_tokens_max: u8, stop_rule: boo
         .unwrap();
         let reply = Reply { tokens_max: TOKENS, stop: pair.dir.prompt.stop.clone() };
         let tokens = pair.dir.first_turn(prompt).unwrap();
-        sum.add(&play(&mut device, &mut verifier, pair, COSTS, &tokens, reply).unwrap());
+        sum.add(&play(&mut device, &mut verifier, pair, &mut COSTS.clone(), &tokens, reply).unwrap());
         for (_, session) in std::mem::take(&mut pair.slots) {
             pair.target.close(session);
         }

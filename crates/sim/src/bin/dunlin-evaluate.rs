@@ -1,0 +1,67 @@
+//! `make evaluate`: runs a plan and writes its results and report.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use dunlin_sim::evaluate::constants::constants;
+use dunlin_sim::evaluate::engine::{self, Options};
+use dunlin_sim::evaluate::plan::Plan;
+use dunlin_sim::evaluate::progress::Progress;
+use dunlin_sim::evaluate::report::{self, Header};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The exit status of a plan that can't be run.
+const BAD_PLAN: u8 = 2;
+
+/// Plays policies side by side on a model pair, with modelled boards and channels.
+#[derive(Parser)]
+struct Arguments {
+    /// What is run; paths in it are relative to the working directory.
+    #[arg(long, value_name = "FILE", default_value = "crates/sim/evaluation/plans/quick.toml")]
+    plan: PathBuf,
+    /// Where results, report and finished cells go.
+    #[arg(long, value_name = "DIR", default_value = "target/evaluation")]
+    out: PathBuf,
+    /// Play finished cells again.
+    #[arg(long)]
+    fresh: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let plan = match Plan::load(&arguments.plan) {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("evaluate: {error:#}");
+            return ExitCode::from(BAD_PLAN);
+        }
+    };
+    match evaluate(&plan, &arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("evaluate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "where the report is is what the program says")]
+fn evaluate(plan: &Plan, arguments: &Arguments) -> Result<()> {
+    let (out, mut stderr) = (&arguments.out, std::io::stderr());
+    let progress = if stderr.is_terminal() { Progress::bar() } else { Progress::lines(&mut stderr) };
+    let options = Options { out, fresh: arguments.fresh, workers: None };
+    let results = engine::run(plan, options, &progress)?;
+    let header = Header {
+        plan: plan.name.clone(),
+        pair: results.pair,
+        prompts: plan.prompts,
+        tokens_max: plan.tokens_max,
+        seed: plan.seed,
+        replies: results.records.iter().map(|record| record.replies).sum(),
+        constants: constants(plan)?,
+    };
+    report::write(&header, &results.records, &results.tokens, out).context("the report")?;
+    println!("Report: {}", out.join("report.md").display());
+    Ok(())
+}

@@ -1,0 +1,359 @@
+//! One cell: every prompt under one setting, played and added up to a record.
+//!
+//! Invariant: a cell is a function of its plan and the models; what was learned is carried from reply to reply within
+//! it and never beyond.
+
+use super::adapter;
+use super::channel::{Channel, Link};
+use super::clock::{Clock, Energy};
+use super::dice::mix;
+use super::law;
+use super::metrics::{rouge_l, slot_counts};
+use super::pair::Pair;
+use super::plan::{Cell, ModelledBoard, Plan, Size, Writer};
+use super::record::{Record, TokenRecord};
+use super::setting::Setting;
+use crate::mqtt::{Kind, VERIFIER};
+use crate::quiet::{Outcome, play};
+use anyhow::{Context, Result, ensure};
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{
+    Device, DeviceConfig, Finish, ImportanceForm, Learned, Offline, Origin, Reply, Session,
+};
+use dunlin_hlm::policy::DRAFT_TOKENS_MAX;
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::time::Duration;
+use dunlin_hlm::verifier::{Verifier, VerifierConfig};
+use dunlin_lm::{Tokenizer, Vocabulary};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a baseline's record says in place of a board and a channel.
+const NOWHERE: &str = "none";
+/// The baseline's name.
+const TARGET_AGAIN: &str = "target-again";
+/// Far longer than any modelled round trip: nobody gives up.
+const PATIENCE: Duration = Duration::from_millis(600_000);
+
+/// What all cells share.
+pub struct Shared<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Of both models.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Of both models.
+    pub vocabulary: Vocabulary,
+    /// The prompts in their form.
+    pub prompts: Vec<Vec<TokenId>>,
+    /// Tokens that end a reply.
+    pub stop: Vec<TokenId>,
+    /// The modelled drafter.
+    pub size: Size,
+    /// The target's own replies, as far as they were asked for.
+    pub references: References,
+}
+
+/// The target's own replies.
+#[derive(Debug, Default)]
+pub struct References(Mutex<BTreeMap<(u64, u32), Arc<Reference>>>);
+
+/// A reply of the target alone.
+#[derive(Debug)]
+pub struct Reference {
+    tokens: Vec<TokenId>,
+    text: String,
+}
+
+/// What a cell came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Its line.
+    pub record: Record,
+    /// The fate of each token, where that was asked for.
+    pub tokens: Vec<TokenRecord>,
+}
+
+/// One reply to be written.
+struct Turn<'a> {
+    prompt: &'a [TokenId],
+    sampling: Sampling,
+    seed: u64,
+}
+
+/// Sums that become means at the end.
+#[derive(Default)]
+struct Sums {
+    exact: u64,
+    tv: f64,
+    kl: f64,
+    nll: f64,
+    rouge_l: f64,
+    slots: (u64, u64),
+}
+
+impl Shared<'_> {
+    /// Plays a cell.
+    ///
+    /// # Errors
+    /// A model fails, or a reply ends other than by its length or a stop token.
+    pub fn play(&self, pair: &mut Pair<'_>, cell: &Cell) -> Result<Done> {
+        let mut done = Done { record: blank(cell), tokens: Vec::new() };
+        let (mut sums, mut learned) = (Sums::default(), Learned::default());
+        for (i, prompt) in self.prompts.iter().enumerate() {
+            for j in 0..u64::from(cell.seeds) {
+                let sampling = Sampling::new(cell.temperature as f32, 1.0, 0)?;
+                let seed = mix(&[self.plan.seed, i as u64, j]);
+                let turn = Turn { prompt, sampling, seed };
+                let reply = match &cell.writer {
+                    Writer::TargetAgain => {
+                        self.reference(pair, &Turn { seed: mix(&[seed, 1]), ..turn })?.tokens.clone()
+                    }
+                    Writer::Policy(setting, board, channel) => {
+                        let place = (setting.as_ref(), board.as_ref(), channel.as_ref());
+                        let outcome = self.reply(pair, place, &turn, &mut learned)?;
+                        add_costs(&mut done.record, &outcome);
+                        add_energy(&mut done.record, Energy::of(&outcome, &board.modelled, channel));
+                        if cell.tokens {
+                            done.tokens.extend(fates(&outcome, prompt.len(), cell.temperature));
+                        }
+                        outcome.commits.iter().map(|commit| commit.token).collect()
+                    }
+                };
+                done.record.replies += 1;
+                done.record.committed += reply.len() as u64;
+                self.compare(pair, cell, &turn, &reply, &mut sums)?;
+            }
+        }
+        sums.settle(&mut done.record);
+        Ok(done)
+    }
+
+    /// One reply by a device and a verifier.
+    fn reply(
+        &self,
+        pair: &mut Pair<'_>,
+        (setting, board, channel): (&Setting, &ModelledBoard, &Channel),
+        turn: &Turn<'_>,
+        learned: &mut Learned,
+    ) -> Result<Outcome> {
+        let (drafter_max, target_max) = pair.context_max();
+        let Vocabulary { size, fingerprint } = self.vocabulary;
+        let vocabulary = dunlin_wire::Vocabulary { size, fingerprint };
+        let config = DeviceConfig {
+            vocabulary,
+            policy: setting.rules,
+            importance: ImportanceForm::Row,
+            offline: Offline::Wait,
+            give_up_after: PATIENCE,
+            context_tokens_max: board.context_tokens_max.unwrap_or(drafter_max).min(drafter_max),
+        };
+        let session =
+            Session { number: 1, epoch: 1, nonce: turn.seed, seed: turn.seed, sampling: turn.sampling };
+        let mut device = Device::new(config, session, std::mem::take(learned))?;
+        let mut verifier = Verifier::new(VerifierConfig {
+            id: VERIFIER.parse().context("the verifier's id")?,
+            vocabulary,
+            context_tokens_max: target_max.min(u32::MAX as usize) as u32,
+            sessions_max: 1,
+            draft_tokens_max: DRAFT_TOKENS_MAX,
+            idle_max: PATIENCE,
+        })?;
+        let mut clock = Clock {
+            board,
+            size: self.size,
+            vocabulary: size,
+            server: self.plan.server,
+            link: Link::new(channel, mix(&[turn.seed, 2])),
+        };
+        let reply = Reply { tokens_max: self.plan.tokens_max, stop: self.stop.clone() };
+        pair.begin(turn.prompt.len());
+        let outcome = play(&mut device, &mut verifier, pair, &mut clock, turn.prompt, reply)?;
+        let ended = matches!(outcome.finish, Finish::Stop | Finish::TokensMax | Finish::ContextFull);
+        ensure!(ended, "{}: a reply ended with {:?}", setting.label, outcome.finish);
+        *learned = device.learned();
+        Ok(outcome)
+    }
+
+    fn reference(&self, pair: &mut Pair<'_>, turn: &Turn<'_>) -> Result<Arc<Reference>> {
+        // The seed tells prompt and replica.
+        let key = (turn.seed, turn.sampling.temperature().to_bits());
+        if let Some(known) = self.references.lock().get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let tokens =
+            pair.reference(turn.prompt, self.plan.tokens_max, &self.stop, &turn.sampling, turn.seed)?;
+        let reference = Arc::new(Reference { text: self.text(&tokens), tokens });
+        self.references.lock().insert(key, Arc::clone(&reference));
+        Ok(reference)
+    }
+
+    /// How the reply compares with the target's own.
+    fn compare(
+        &self,
+        pair: &mut Pair<'_>,
+        cell: &Cell,
+        turn: &Turn<'_>,
+        reply: &[TokenId],
+        sums: &mut Sums,
+    ) -> Result<()> {
+        let reference = self.reference(pair, turn)?;
+        sums.exact += u64::from(reference.tokens == reply);
+        let text = self.text(reply);
+        sums.rouge_l += rouge_l(&text, &reference.text);
+        let (found, total) = slot_counts(&text, &reference.text);
+        sums.slots = (sums.slots.0 + found, sums.slots.1 + total);
+        let whole = [turn.prompt, reply].concat();
+        let rows = pair.target_rows(&whole[..whole.len() - 1], reply.len())?;
+        sums.nll += rows.iter().zip(reply).map(|(row, token)| surprise(row, *token)).sum::<f64>();
+        if let Writer::Policy(setting, ..) = &cell.writer {
+            let law::Deviation { tv, kl } =
+                law::deviation(&setting.rules, &turn.sampling, pair, &whole, turn.prompt.len())?;
+            sums.tv += tv;
+            sums.kl += kl;
+        }
+        Ok(())
+    }
+
+    /// A reply without control tokens.
+    fn text(&self, reply: &[TokenId]) -> String {
+        let Some(tokenizer) = self.tokenizer else {
+            return reply.iter().map(|token| format!("{token} ")).collect();
+        };
+        let shown = reply.iter().filter(|token| !tokenizer.is_control(**token) && !self.stop.contains(token));
+        tokenizer.decode(&shown.copied().collect::<Vec<_>>())
+    }
+}
+
+impl References {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, u32), Arc<Reference>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sums {
+    fn settle(&self, record: &mut Record) {
+        let mean = |sum: f64, count: u64| sum / count.max(1) as f64;
+        record.exact = mean(self.exact as f64, record.replies);
+        record.rouge_l = mean(self.rouge_l, record.replies);
+        record.tv = mean(self.tv, record.committed);
+        record.kl = mean(self.kl, record.committed);
+        record.nll = mean(self.nll, record.committed);
+        let (found, total) = self.slots;
+        record.slots = if total == 0 { 1.0 } else { found as f64 / total as f64 };
+    }
+}
+
+/// Negative log-likelihood of a token at temperature 1, nats.
+fn surprise(logits: &[f32], token: TokenId) -> f64 {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
+    sum.ln() - f64::from(logits[token as usize] - highest)
+}
+
+fn blank(cell: &Cell) -> Record {
+    let mut record = Record {
+        run: cell.run.clone(),
+        policy: TARGET_AGAIN.into(),
+        label: TARGET_AGAIN.into(),
+        temperature: cell.temperature,
+        channel: NOWHERE.into(),
+        board: NOWHERE.into(),
+        ..Record::default()
+    };
+    if let Writer::Policy(setting, board, channel) = &cell.writer {
+        let [uncertainty_max, importance_lambda, random_rate, epsilon] =
+            adapter::thresholds(&setting.config).map(|x| x.map(shortest));
+        record = Record {
+            policy: setting.policy.clone(),
+            label: setting.label.clone(),
+            uncertainty_max,
+            importance_lambda,
+            random_rate,
+            epsilon,
+            channel: channel.name.clone(),
+            board: board.name.clone(),
+            snr_db: channel.snr_db,
+            rtt_ms: channel.rtt_ms,
+            ..record
+        };
+    }
+    record
+}
+
+/// The number with the same digits.
+fn shortest(x: f32) -> f64 {
+    format!("{x}").parse().unwrap_or(f64::from(x))
+}
+
+fn add_costs(record: &mut Record, outcome: &Outcome) {
+    let kept = |origin| !matches!(origin, Origin::Accepted | Origin::Target);
+    record.trusted += outcome.commits.iter().filter(|commit| kept(commit.origin)).count() as u64;
+    let count = |held, rejected: Option<bool>| {
+        let told = outcome.fates.iter().filter(|fate| fate.held == held);
+        told.filter(|fate| rejected.is_none_or(|rejected| fate.rejected == rejected)).count() as u64
+    };
+    record.judged += count(false, None);
+    record.accepted += count(false, Some(false));
+    record.audited += count(true, None);
+    record.missed += count(true, Some(true));
+    record.drafted += outcome.counters.drafted;
+    record.frames_up += outcome.counters.frames_up;
+    record.target_passes += outcome.account.target_passes;
+    record.target_tokens += outcome.account.target_tokens;
+    record.seconds += outcome.took.as_secs_f64();
+    let opening = outcome.carried.iter().position(|sent| matches!(sent.kind, Kind::Draft | Kind::Other));
+    let (opening, rest) = outcome.carried.split_at(opening.unwrap_or(outcome.carried.len()));
+    record.opening_up +=
+        opening.iter().filter(|sent| sent.kind.is_up()).map(|sent| sent.mqtt as u64).sum::<u64>();
+    for sent in rest {
+        record.ip_up += sent.passage.up.ip as u64;
+        record.tls_up += sent.passage.up.tls as u64;
+        if sent.kind.is_up() {
+            record.messages_up += 1;
+            record.payload_up += sent.payload as u64;
+            record.mqtt_up += sent.mqtt as u64;
+        } else {
+            record.payload_down += sent.payload as u64;
+            record.mqtt_down += sent.mqtt as u64;
+        }
+    }
+}
+
+fn add_energy(record: &mut Record, energy: Energy) {
+    record.draft_j += energy.draft_j;
+    record.score_j += energy.score_j;
+    record.send_j += energy.send_j;
+    record.wait_j += energy.wait_j;
+    record.idle_j += energy.idle_j;
+}
+
+fn fates(outcome: &Outcome, prompt: usize, temperature: f64) -> impl Iterator<Item = TokenRecord> {
+    outcome.fates.iter().map(move |fate| TokenRecord {
+        temperature,
+        position: fate.position.saturating_sub(prompt) as u64,
+        uncertainty: shortest(fate.uncertainty),
+        importance: shortest(fate.importance),
+        threshold: fate.importance_mean,
+        rejected: fate.rejected,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn surprise_by_hand() {
+        // Two even tokens: ln 2; one three times as likely as another: ln 4 - ln 3.
+        assert!((surprise(&[1.0, 1.0], 0) - std::f64::consts::LN_2).abs() < 1e-12);
+        assert!((surprise(&[0.0, 3f32.ln()], 1) - (4f64 / 3.0).ln()).abs() < 1e-6);
+        assert!(surprise(&[-1e30, 0.0], 1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_threshold_keeps_its_digits() {
+        assert_eq!(shortest(0.1), 0.1);
+        assert_eq!(shortest(-1.5), -1.5);
+    }
+}

@@ -1,0 +1,145 @@
+//! A modelled board, channel and server as a session sees them, and the energy that its time comes to.
+
+use super::channel::{Channel, Link};
+use super::plan::{ModelledBoard, Server, Size};
+use crate::quiet::{Outcome, Passage, Timing};
+use dunlin_agent::modelled::Modelled;
+use dunlin_hlm::device::DraftJob;
+use dunlin_hlm::verifier::Job;
+
+/// How long everything takes in one session.
+#[derive(Debug)]
+pub struct Clock<'a> {
+    /// The board.
+    pub board: &'a ModelledBoard,
+    /// The drafter on it.
+    pub size: Size,
+    /// Entries of its vocabulary.
+    pub vocabulary: u32,
+    /// The target.
+    pub server: Server,
+    /// What lies between.
+    pub link: Link<'a>,
+}
+
+impl Timing for Clock<'_> {
+    fn draft_us(&self, job: &DraftJob) -> u64 {
+        let Size { drafter_parameters, drafter_bits } = self.size;
+        self.board.modelled.draft_us(drafter_parameters, drafter_bits, job.tokens.len()).round() as u64
+    }
+
+    fn score_us(&self) -> u64 {
+        self.board.modelled.score_us(self.vocabulary).round() as u64
+    }
+
+    fn target_us(&self, job: &Job) -> u64 {
+        (self.server.pass_us + self.server.token_us * job.tokens.len() as f64).round() as u64
+    }
+
+    fn carry(&mut self, up: bool, bytes: usize, now_us: u64) -> Passage {
+        self.link.carry(up, bytes, now_us)
+    }
+
+    fn tail_us(&self) -> u64 {
+        (self.link.channel().tail_ms * 1e3).round() as u64
+    }
+}
+
+/// Modelled energy by phase, J; all but the last above what the idle board draws.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Energy {
+    /// The drafter.
+    pub draft_j: f64,
+    /// Drawing and scoring.
+    pub score_j: f64,
+    /// Sending and receiving.
+    pub send_j: f64,
+    /// The radio awake for nothing.
+    pub wait_j: f64,
+    /// The idle board.
+    pub idle_j: f64,
+}
+
+impl Energy {
+    /// What a session took.
+    pub fn of(outcome: &Outcome, board: &Modelled, channel: &Channel) -> Self {
+        let seconds = |us: u64| us as f64 / 1e6;
+        let busy =
+            |air: fn(&Passage) -> u64| seconds(outcome.carried.iter().map(|sent| air(&sent.passage)).sum());
+        let (up, down) = (busy(|passage| passage.up.busy_us), busy(|passage| passage.down.busy_us));
+        Self {
+            draft_j: seconds(outcome.account.draft_us) * board.draft_w,
+            score_j: seconds(outcome.account.score_us) * board.score_w,
+            send_j: up * channel.send_w + down * channel.receive_w,
+            wait_j: seconds(outcome.account.wait_us) * channel.wait_w,
+            idle_j: outcome.took.as_secs_f64() * board.idle_w,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::channel::tests::radio;
+    use super::*;
+    use crate::mqtt::Kind;
+    use crate::quiet::{Account, Air, Carried};
+    use dunlin_hlm::device::{Counters, Finish, JobId};
+    use dunlin_hlm::time::Duration;
+    use dunlin_hlm::verifier::{self, Slot};
+
+    const MODELLED: Modelled = Modelled {
+        idle_w: 2.0,
+        draft_w: 3.0,
+        score_w: 1.0,
+        run_us: 100.0,
+        weight_bytes_per_s: 4e9,
+        flops: 16e9,
+        score_ns_per_entry: 500.0,
+    };
+
+    #[test]
+    fn energy_by_hand() {
+        let air = |busy_us| Air { ip: 0, tls: 0, busy_us };
+        let sent = |kind, up, down| Carried {
+            kind,
+            payload: 0,
+            mqtt: 0,
+            passage: Passage { arrives_us: 0, up: air(up), down: air(down) },
+        };
+        let outcome = Outcome {
+            commits: Vec::new(),
+            finish: Finish::Stop,
+            counters: Counters::default(),
+            carried: vec![sent(Kind::Draft, 300_000, 100_000), sent(Kind::Verdict, 200_000, 150_000)],
+            fates: Vec::new(),
+            account: Account {
+                draft_us: 2_000_000,
+                score_us: 500_000,
+                wait_us: 4_000_000,
+                ..Account::default()
+            },
+            took: Duration(10_000_000),
+        };
+        // 2 s at 3 W, half a second at 1 W, 0.5 s at 2 W and 0.25 s at 1 W, 4 s at 0.5 W, 10 s at 2 W.
+        let expected = Energy { draft_j: 6.0, score_j: 0.5, send_j: 1.25, wait_j: 2.0, idle_j: 20.0 };
+        assert_eq!(Energy::of(&outcome, &MODELLED, &radio()), expected);
+    }
+
+    #[test]
+    fn times_by_hand() {
+        let board = ModelledBoard { name: "b".into(), context_tokens_max: None, modelled: MODELLED };
+        let channel = Channel { tail_ms: 1.5, ..radio() };
+        let clock = Clock {
+            board: &board,
+            size: Size { drafter_parameters: 8e6, drafter_bits: 4.0 },
+            vocabulary: 2048,
+            server: Server { pass_us: 1000.0, token_us: 10.0 },
+            link: Link::new(&channel, 1),
+        };
+        assert_eq!(clock.draft_us(&DraftJob { id: JobId(0), keep: 9, tokens: vec![1] }), 1_100);
+        assert_eq!(clock.score_us(), 1_024);
+        let job = Job { id: verifier::JobId(0), slot: Slot(0), keep: 9, tokens: vec![1; 5], rows: 5 };
+        assert_eq!(clock.target_us(&job), 1_050);
+        assert_eq!(clock.tail_us(), 1_500);
+    }
+}

@@ -1,0 +1,246 @@
+//! All cells of a plan: which are known, who plays the rest, and the files that come of it.
+
+use super::cell::{Done, References, Shared};
+use super::pair::{Memory, Pair};
+use super::plan::{Cell, Plan, Size, Writer, prompts};
+use super::progress::Progress;
+use super::record::{Record, TokenRecord};
+use super::store::{FORMAT, Store, hash};
+use anyhow::{Context, Result, anyhow, ensure};
+use dunlin_lm::{Drafter, LlamaTarget, ModelDir, threads};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{ScopedJoinHandle, available_parallelism, scope};
+
+/// Rows remembered by all threads together.
+const MEMORY_BYTES_MAX: usize = 1_536 << 20;
+/// Key/value cache of one target.
+const TARGET_CACHE_BYTES: usize = 64 << 20;
+
+/// The results of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Results {
+    /// One for each cell, in the plan's order.
+    pub records: Vec<Record>,
+    /// The fates of the default policy's tokens.
+    pub tokens: Vec<TokenRecord>,
+    /// Cells that were played now; the rest was known.
+    pub played: usize,
+    /// The pair's name.
+    pub pair: String,
+}
+
+/// Makes a pair for each thread.
+pub trait MakePair: Sync {
+    /// A pair that shares `memory`.
+    ///
+    /// # Errors
+    /// A model can't be loaded.
+    fn make<'m>(&self, memory: &'m Memory) -> Result<Pair<'m>>;
+}
+
+/// The models' directories.
+struct Dirs {
+    drafter: ModelDir,
+    target: ModelDir,
+}
+
+/// How a plan is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Where results and finished cells go.
+    pub out: &'a Path,
+    /// Whether finished cells are played again.
+    pub fresh: bool,
+    /// Threads; as many as the machine has room for where `None`.
+    pub workers: Option<usize>,
+}
+
+/// Runs a plan on the pair it names and writes `results.csv` and `tokens.csv`.
+///
+/// # Errors
+/// A model can't be loaded or fails, or a file can't be written.
+pub fn run(plan: &Plan, options: Options<'_>, progress: &Progress<'_>) -> Result<Results> {
+    let dirs = Dirs::open(&plan.pair)?;
+    let drafter = &dirs.drafter;
+    let weights = fs::metadata(&drafter.weights).with_context(|| drafter.weights.display().to_string())?;
+    let asked = prompts(&plan.pair, plan.prompts)?;
+    let shared = Shared {
+        plan,
+        tokenizer: Some(&drafter.tokenizer),
+        vocabulary: drafter.vocabulary,
+        prompts: asked.iter().map(|prompt| drafter.first_turn(prompt)).collect::<Result<_, _>>()?,
+        stop: drafter.prompt.stop.clone(),
+        size: plan.modelled.unwrap_or(Size::of_bytes(weights.len())),
+        references: References::default(),
+    };
+    // A target spins on threads of its own: more of them than cores would wait for each other.
+    let room = available_parallelism().map_or(1, usize::from) / threads().max(1);
+    let options = Options { workers: options.workers.or(Some(room.max(1))), ..options };
+    let mut results = play_all(&shared, &dirs, &dirs.fingerprint()?, options, progress)?;
+    results.pair = format!("{} and {}", drafter.name, dirs.target.name);
+    Ok(results)
+}
+
+/// Plays what is not known of a plan and writes `results.csv` and `tokens.csv`; `fingerprint` tells the pair from any
+/// other.
+///
+/// # Errors
+/// A model can't be loaded or fails, or a file can't be written.
+pub fn play_all(
+    shared: &Shared<'_>,
+    make: &dyn MakePair,
+    fingerprint: &str,
+    options: Options<'_>,
+    progress: &Progress<'_>,
+) -> Result<Results> {
+    let store = Store::open(options.out)?;
+    let cells = &shared.plan.cells;
+    let hashes: Vec<String> = cells.iter().map(|cell| identity(shared, fingerprint, cell)).collect();
+    let known = |hash: &String| if options.fresh { None } else { store.get(hash) };
+    let found: Vec<Option<Done>> = hashes.iter().map(known).collect();
+    let todo: Vec<usize> = (0..cells.len()).filter(|i| found[*i].is_none()).collect();
+    progress.start(todo.len(), cells.len() - todo.len());
+    let groups = groups(cells, &todo);
+    let work =
+        Work { shared, groups: &groups, hashes: &hashes, store: &store, progress, next: AtomicUsize::new(0) };
+    let played = work.play(make, options.workers.unwrap_or(1));
+    progress.finish();
+    let mut played = played?;
+    let done = found.into_iter().enumerate().map(|(i, known)| known.or_else(|| played.remove(&i)));
+    let done: Vec<Done> = done.collect::<Option<_>>().context("a cell was not played")?;
+    let tokens = done.iter().flat_map(|done| done.tokens.iter().cloned()).collect();
+    let records = done.into_iter().map(|done| done.record).collect();
+    let results = Results { records, tokens, played: todo.len(), pair: String::new() };
+    write_csv(&options.out.join("results.csv"), &results.records)?;
+    write_csv(&options.out.join("tokens.csv"), &results.tokens)?;
+    Ok(results)
+}
+
+/// Cells that share their text, mostly: one thread takes them all, so that the rows are there.
+fn groups(cells: &[Cell], todo: &[usize]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    for i in todo {
+        let cell = &cells[*i];
+        let writer = match &cell.writer {
+            Writer::Policy(setting, ..) => format!("{:?}", setting.config),
+            Writer::TargetAgain => String::new(),
+        };
+        let key = format!("{} {writer}", cell.temperature);
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(*i),
+            None => groups.push((key, vec![*i])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+/// Everything a cell depends on, hashed.
+fn identity(shared: &Shared<'_>, fingerprint: &str, cell: &Cell) -> String {
+    let Plan { seed, tokens_max, server, .. } = shared.plan;
+    let (prompts, stop, size) = (&shared.prompts, &shared.stop, shared.size);
+    let version = env!("CARGO_PKG_VERSION");
+    let all = format!(
+        "{FORMAT} {version} {fingerprint} {seed} {tokens_max} {server:?} {size:?} {stop:?} {prompts:?} {cell:?}"
+    );
+    hash(all.as_bytes())
+}
+
+/// What the threads share.
+struct Work<'a, 'p> {
+    shared: &'a Shared<'a>,
+    groups: &'a [Vec<usize>],
+    hashes: &'a [String],
+    store: &'a Store,
+    progress: &'a Progress<'p>,
+    next: AtomicUsize,
+}
+
+impl Work<'_, '_> {
+    fn play(&self, make: &dyn MakePair, workers: usize) -> Result<BTreeMap<usize, Done>> {
+        let memory = Memory::new(MEMORY_BYTES_MAX);
+        let workers = workers.clamp(1, self.groups.len().max(1));
+        let parts: Vec<Result<Vec<(usize, Done)>>> = scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| self.work(make, &memory))).collect();
+            let ended = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of the evaluation panicked")))
+            };
+            threads.into_iter().map(ended).collect()
+        });
+        let parts: Vec<Vec<(usize, Done)>> = parts.into_iter().collect::<Result<_>>()?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    /// One thread: a group after the other until none is left. After a failure the others find none.
+    fn work(&self, make: &dyn MakePair, memory: &Memory) -> Result<Vec<(usize, Done)>> {
+        let mut done = Vec::new();
+        let mut pair = None;
+        while let Some(group) = self.groups.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            for i in group {
+                let played = self.cell(&mut pair, make, memory, *i);
+                let played = played.inspect_err(|_| self.next.store(self.groups.len(), Ordering::Relaxed))?;
+                done.push((*i, played));
+            }
+        }
+        Ok(done)
+    }
+
+    fn cell<'m>(
+        &self,
+        pair: &mut Option<Pair<'m>>,
+        make: &dyn MakePair,
+        memory: &'m Memory,
+        i: usize,
+    ) -> Result<Done> {
+        let pair = match pair {
+            Some(pair) => pair,
+            None => pair.insert(make.make(memory)?),
+        };
+        let done = self.shared.play(pair, &self.shared.plan.cells[i])?;
+        let done = self.store.put(&self.hashes[i], &done)?;
+        self.progress.tick(done.record.committed);
+        Ok(done)
+    }
+}
+
+impl Dirs {
+    fn open(pair: &Path) -> Result<Self> {
+        let (drafter, target) = (ModelDir::open(pair.join("drafter"))?, ModelDir::open(pair.join("target"))?);
+        ensure!(
+            drafter.vocabulary == target.vocabulary,
+            "{}: the drafter knows {}, the target {}",
+            pair.display(),
+            drafter.vocabulary,
+            target.vocabulary
+        );
+        Ok(Self { drafter, target })
+    }
+
+    /// The weights' hashes; the tokenizer speaks through the prompts and the vocabulary.
+    fn fingerprint(&self) -> Result<String> {
+        let of = |path: &Path| Ok(hash(&fs::read(path).with_context(|| path.display().to_string())?));
+        let hashes: Result<Vec<String>> =
+            [&self.drafter.weights, &self.target.weights].map(|path| of(path)).into_iter().collect();
+        Ok(format!("{} {}", hashes?.join(" "), self.drafter.vocabulary))
+    }
+}
+
+impl MakePair for Dirs {
+    fn make<'m>(&self, memory: &'m Memory) -> Result<Pair<'m>> {
+        let (drafter, _) = Drafter::load(&self.drafter)?;
+        let target = LlamaTarget::load(&self.target, TARGET_CACHE_BYTES)?;
+        Pair::new(Box::new(drafter), Box::new(target), memory)
+    }
+}
+
+fn write_csv<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {
+    let mut writer =
+        csv::Writer::from_path(path).with_context(|| format!("can't write {}", path.display()))?;
+    for line in lines {
+        writer.serialize(line).with_context(|| format!("can't write {}", path.display()))?;
+    }
+    writer.flush().with_context(|| format!("can't write {}", path.display()))
+}

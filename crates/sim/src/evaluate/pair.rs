@@ -1,0 +1,399 @@
+//! The two models with a memory: a text that was read before costs no pass.
+//!
+//! Invariant: a row is a function of the text before it. A target's always is; a drafter is fed each prompt at once
+//! and every later token by itself, whatever the memory held, so that its rows are too.
+
+use crate::quiet::{Models, Row};
+use anyhow::{Context, Result};
+use dunlin_hlm::TokenId;
+use dunlin_hlm::coupling::couple;
+use dunlin_hlm::device::DraftJob;
+use dunlin_hlm::probabilities::{Distribution, Sampling};
+use dunlin_hlm::verifier::{Job, Slot};
+use dunlin_lm::{Draft, Extend, SessionId, Target};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Digest of a text.
+type Key = [u8; 16];
+
+/// Rows by the text before them, shared by all threads; when it is full it starts from nothing.
+#[derive(Debug)]
+pub struct Memory {
+    bytes_max: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    drafts: HashMap<Key, Row>,
+    targets: HashMap<Key, Arc<[f32]>>,
+    bytes: usize,
+}
+
+/// Passes that were really made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    /// Of the drafter.
+    pub draft: u64,
+    /// Of the target.
+    pub target: u64,
+}
+
+/// A drafter and a target that share a [`Memory`] with others.
+pub struct Pair<'m> {
+    drafter: Box<dyn Draft + 'm>,
+    target: Box<dyn Target + 'm>,
+    session: SessionId,
+    memory: &'m Memory,
+    /// Tokens of the current prompt.
+    prompt: usize,
+    /// What the device takes the drafter to hold, and the verifier its sessions.
+    device: Text,
+    slots: BTreeMap<Slot, Text>,
+    /// What they do hold.
+    drafter_holds: Vec<TokenId>,
+    target_holds: Vec<TokenId>,
+    passes: Passes,
+}
+
+/// A text with the digest of each of its beginnings.
+#[derive(Clone, Debug, Default)]
+struct Text {
+    tokens: Vec<TokenId>,
+    keys: Vec<Key>,
+}
+
+impl Memory {
+    /// A memory for about `bytes_max` bytes of rows.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, held: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_draft(&self, key: Key, row: Row) {
+        let size = row.logits.len() + row.attention.as_ref().map_or(0, |weights| weights.len());
+        self.room(size).drafts.insert(key, row);
+    }
+
+    fn keep_target(&self, key: Key, row: Arc<[f32]>) {
+        self.room(row.len()).targets.insert(key, row);
+    }
+
+    fn room(&self, floats: usize) -> MutexGuard<'_, Held> {
+        let mut held = self.lock();
+        let bytes = floats * size_of::<f32>() + size_of::<(Key, Row)>();
+        if held.bytes + bytes > self.bytes_max {
+            *held = Held::default();
+        }
+        held.bytes += bytes;
+        held
+    }
+}
+
+impl<'m> Pair<'m> {
+    /// Two models that hold nothing yet.
+    ///
+    /// # Errors
+    /// The target opens no session.
+    pub fn new(
+        drafter: Box<dyn Draft + 'm>,
+        mut target: Box<dyn Target + 'm>,
+        memory: &'m Memory,
+    ) -> Result<Self> {
+        let session = target.open().context("the target opened no session")?;
+        Ok(Self {
+            drafter,
+            target,
+            session,
+            memory,
+            prompt: 0,
+            device: Text::default(),
+            slots: BTreeMap::new(),
+            drafter_holds: Vec::new(),
+            target_holds: Vec::new(),
+            passes: Passes::default(),
+        })
+    }
+
+    /// The most tokens a text may have, for the drafter and for the target.
+    pub fn context_max(&self) -> (usize, usize) {
+        (self.drafter.context_max(), self.target.context_max())
+    }
+
+    /// Passes made so far.
+    pub fn passes(&self) -> Passes {
+        self.passes
+    }
+
+    /// Starts a session whose first `prompt` tokens come at once.
+    pub fn begin(&mut self, prompt: usize) {
+        self.prompt = prompt;
+        self.device = Text::default();
+        self.slots.clear();
+    }
+
+    /// The target's rows for the last `rows` tokens of a text.
+    ///
+    /// # Errors
+    /// The target fails.
+    pub fn target_rows(&mut self, text: &[TokenId], rows: usize) -> Result<Vec<Arc<[f32]>>> {
+        let mut own = Text::default();
+        own.extend(text);
+        self.rows(&own, rows)
+    }
+
+    /// What the target alone writes behind `prompt`; see `dunlin-verifier reference`.
+    ///
+    /// # Errors
+    /// The target fails or gives rows that are none.
+    pub fn reference(
+        &mut self,
+        prompt: &[TokenId],
+        tokens_max: usize,
+        stop: &[TokenId],
+        sampling: &Sampling,
+        seed: u64,
+    ) -> Result<Vec<TokenId>> {
+        let mut text = Text::default();
+        text.extend(prompt);
+        let room = self.target.context_max().saturating_sub(prompt.len());
+        for _ in 0..tokens_max.min(room) {
+            let row = self.rows(&text, 1)?.pop().context("the target gave no row")?;
+            let distribution = Distribution::from_logits(&row, sampling).context("the target's logits")?;
+            let token = couple(&distribution, seed, text.tokens.len() as u64);
+            text.extend(&[token]);
+            if stop.contains(&token) {
+                break;
+            }
+        }
+        Ok(text.tokens.split_off(prompt.len()))
+    }
+
+    fn rows(&mut self, text: &Text, rows: usize) -> Result<Vec<Arc<[f32]>>> {
+        let first = text.tokens.len() - rows;
+        let known: Vec<Option<Arc<[f32]>>> = {
+            let held = self.memory.lock();
+            text.keys[first..].iter().map(|key| held.targets.get(key).cloned()).collect()
+        };
+        let Some(missing) = known.iter().position(Option::is_none) else {
+            return Ok(known.into_iter().flatten().collect());
+        };
+        let from = first + missing;
+        let keep = shared(&self.target_holds, &text.tokens).min(from);
+        let (tokens, rows) = (&text.tokens[keep..], text.tokens.len() - from);
+        let part = Extend { session: self.session, keep, tokens, rows };
+        self.passes.target += 1;
+        self.target_holds.clear();
+        let logits = self.target.extend(&[part]).pop().context("the target gave no answer")??;
+        self.target_holds.clone_from(&text.tokens);
+        let made: Vec<Arc<[f32]>> = logits.chunks_exact(logits.len() / rows).map(Into::into).collect();
+        for (key, row) in text.keys[from..].iter().zip(&made) {
+            self.memory.keep_target(*key, Arc::clone(row));
+        }
+        Ok(known.into_iter().take(missing).flatten().chain(made).collect())
+    }
+
+    /// The drafter's row for the last token of a text that starts with the current prompt.
+    fn row(&mut self, text: &Text) -> Result<Row> {
+        let key = text.keys.last().context("a row of no text")?;
+        if let Some(row) = self.memory.lock().drafts.get(key) {
+            return Ok(row.clone());
+        }
+        let length = text.tokens.len();
+        let prompt = self.prompt.clamp(1, length);
+        let mut held = shared(&self.drafter_holds, &text.tokens).min(length - 1);
+        if held < prompt {
+            held = 0;
+        }
+        self.drafter.truncate(held);
+        self.drafter_holds.truncate(held);
+        loop {
+            let next = if held == 0 { prompt } else { held + 1 };
+            let tokens = &text.tokens[held..next];
+            self.passes.draft += 1;
+            let rows = self.drafter.extend(tokens)?;
+            self.drafter_holds.extend_from_slice(tokens);
+            let last = rows.len() - 1;
+            let attention = rows.attention(last).map(Into::into);
+            let row = Row { logits: rows.logits(last).into(), attention };
+            self.memory.keep_draft(text.keys[next - 1], row.clone());
+            held = next;
+            if held == length {
+                return Ok(row);
+            }
+        }
+    }
+}
+
+impl Models for Pair<'_> {
+    fn draft(&mut self, job: &DraftJob) -> Result<Row> {
+        let mut text = std::mem::take(&mut self.device);
+        text.truncate(job.keep);
+        text.extend(&job.tokens);
+        let row = self.row(&text);
+        self.device = text;
+        row
+    }
+
+    fn verify(&mut self, job: &Job) -> Result<Vec<f32>> {
+        let mut text = self.slots.remove(&job.slot).unwrap_or_default();
+        text.truncate(job.keep);
+        text.extend(&job.tokens);
+        let rows = self.rows(&text, job.rows)?;
+        self.slots.insert(job.slot, text);
+        Ok(rows.iter().flat_map(|row| row.iter().copied()).collect())
+    }
+}
+
+impl Text {
+    fn truncate(&mut self, length: usize) {
+        self.tokens.truncate(length);
+        self.keys.truncate(length);
+    }
+
+    fn extend(&mut self, tokens: &[TokenId]) {
+        for token in tokens {
+            let before = self.keys.last().copied().unwrap_or_default();
+            let digest = Sha256::new().chain_update(before).chain_update(token.to_le_bytes()).finalize();
+            let mut key = Key::default();
+            key.copy_from_slice(&digest[..size_of::<Key>()]);
+            self.tokens.push(*token);
+            self.keys.push(key);
+        }
+    }
+}
+
+fn shared(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_hlm::device::JobId;
+    use dunlin_hlm::verifier;
+    use dunlin_lm::Toy;
+
+    fn toy() -> Toy {
+        Toy::new(1, 64, 0.5)
+    }
+
+    fn pair(memory: &Memory) -> Pair<'_> {
+        Pair::new(Box::new(toy().drafter()), Box::new(toy().target()), memory).unwrap()
+    }
+
+    fn draft(keep: usize, tokens: &[u32]) -> DraftJob {
+        DraftJob { id: JobId(0), keep, tokens: tokens.to_vec() }
+    }
+
+    fn verify(keep: usize, tokens: &[u32], rows: usize) -> Job {
+        Job { id: verifier::JobId(0), slot: Slot(0), keep, tokens: tokens.to_vec(), rows }
+    }
+
+    #[test]
+    fn a_text_read_before_costs_no_pass_and_gives_the_same_rows() {
+        let memory = Memory::new(1 << 20);
+        let mut pair = pair(&memory);
+        let play = |pair: &mut Pair<'_>| {
+            pair.begin(3);
+            let drafts = [draft(0, &[1, 2, 3]), draft(3, &[4]), draft(3, &[5, 6]), draft(2, &[3, 4])];
+            let drafts = drafts.map(|job| pair.draft(&job).unwrap());
+            let rows = [verify(0, &[1, 2, 3, 4], 1), verify(4, &[5, 6], 2), verify(3, &[4, 5, 7], 3)];
+            (drafts, rows.map(|job| pair.verify(&job).unwrap()))
+        };
+        let (drafts, rows) = play(&mut pair);
+        for (row, text) in drafts.iter().zip([&[1, 2, 3][..], &[1, 2, 3, 4], &[1, 2, 3, 5, 6], &[1, 2, 3, 4]])
+        {
+            assert_eq!(*row.logits, *toy().draft_logits(text), "{text:?}");
+            assert_eq!(row.attention.as_ref().unwrap().len(), text.len());
+        }
+        let text = [1, 2, 3, 4, 5, 7];
+        let expected: Vec<f32> = (4..=6).flat_map(|end| toy().target_logits(&text[..end])).collect();
+        assert_eq!(rows[2], expected);
+        // The prompt, 4, 5, 6; the last draft and the rows of 1..4 and 1..5 were known.
+        assert_eq!(pair.passes(), Passes { draft: 4, target: 3 });
+        assert_eq!(play(&mut pair), (drafts.clone(), rows.clone()));
+        assert_eq!(pair.passes(), Passes { draft: 4, target: 3 });
+
+        let nothing = Memory::new(0);
+        let mut forgetful = self::pair(&nothing);
+        assert_eq!(play(&mut forgetful), (drafts, rows));
+        assert!(forgetful.passes().target > 2 && forgetful.passes().draft > 4);
+    }
+
+    /// A drafter that notes where each chunk began and how long it was.
+    struct Spy<'a>(dunlin_lm::ToyDrafter, &'a Mutex<Vec<(usize, usize)>>);
+
+    impl Draft for Spy<'_> {
+        fn vocabulary(&self) -> dunlin_lm::Vocabulary {
+            self.0.vocabulary()
+        }
+
+        fn context_max(&self) -> usize {
+            self.0.context_max()
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn truncate(&mut self, len: usize) {
+            self.0.truncate(len);
+        }
+
+        fn extend(&mut self, tokens: &[u32]) -> dunlin_lm::Result<dunlin_lm::Rows> {
+            self.1.lock().unwrap().push((self.0.len(), tokens.len()));
+            self.0.extend(tokens)
+        }
+    }
+
+    #[test]
+    fn a_drafter_gets_a_prompt_at_once_and_tokens_one_by_one() {
+        let (memory, chunks) = (Memory::new(0), Mutex::new(Vec::new()));
+        let spy = Box::new(Spy(toy().drafter(), &chunks));
+        let mut pair = Pair::new(spy, Box::new(toy().target()), &memory).unwrap();
+        pair.begin(3);
+        pair.draft(&draft(0, &[1, 2, 3])).unwrap();
+        pair.draft(&draft(3, &[4, 5])).unwrap();
+        // Another prompt with the same beginning, whole all the same.
+        pair.begin(4);
+        pair.draft(&draft(0, &[1, 2, 3, 6])).unwrap();
+        assert_eq!(*chunks.lock().unwrap(), [(0, 3), (3, 1), (4, 1), (0, 4)]);
+    }
+
+    #[test]
+    fn a_full_memory_starts_again() {
+        let row = size_of::<(Key, Row)>() + 64 * 4;
+        let memory = Memory::new(2 * row);
+        let mut pair = pair(&memory);
+        for end in 1..=3 {
+            pair.target_rows(&[1, 2, 3][..end], 1).unwrap();
+        }
+        assert_eq!(memory.lock().targets.len(), 1);
+        pair.target_rows(&[1, 2, 3], 1).unwrap();
+        assert_eq!(pair.passes().target, 3);
+        pair.target_rows(&[1], 1).unwrap();
+        assert_eq!(pair.passes().target, 4);
+    }
+
+    #[test]
+    fn the_reference_is_what_the_verifier_writes_alone() {
+        let sampling = Sampling::new(0.9, 1.0, 0).unwrap();
+        let request = dunlin_verifier::reference::Request {
+            prompt: vec![1, 2, 3],
+            tokens_max: 20,
+            stop: vec![9],
+            sampling,
+            seed: 5,
+        };
+        let (expected, _) = dunlin_verifier::reference::write(&mut toy().target(), &request).unwrap();
+        let memory = Memory::new(1 << 20);
+        let reply = pair(&memory).reference(&[1, 2, 3], 20, &[9], &sampling, 5).unwrap();
+        assert_eq!(reply, expected);
+    }
+}

@@ -1,0 +1,478 @@
+//! A plan: which policies are run on which boards and channels, read from TOML and checked before anything runs.
+
+use super::channel::Channel;
+use super::setting::{PolicyRow, Setting};
+use anyhow::{Context, Result, bail, ensure};
+use dunlin_agent::config::{Board, wrong};
+use dunlin_agent::modelled::{Modelled, amount, rate};
+use dunlin_hlm::probabilities::Sampling;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Spanned;
+
+/// The run whose cells also say what became of each token, and what the target alone does again.
+pub const MAIN: &str = "main";
+/// Bits of a weight: four, and a scale for every 32 of them.
+const WEIGHT_BITS: f64 = 4.5;
+
+/// A plan, checked.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// What every session's seed is derived from.
+    pub seed: u64,
+    /// The models' directory.
+    pub pair: PathBuf,
+    /// Where its boards are.
+    pub boards_dir: PathBuf,
+    /// Where its channels are.
+    pub channels_dir: PathBuf,
+    /// Prompts used.
+    pub prompts: usize,
+    /// Tokens of a reply at most.
+    pub tokens_max: usize,
+    /// The modelled target.
+    pub server: Server,
+    /// The drafter that is modelled in place of the pair's.
+    pub modelled: Option<Size>,
+    /// Every cell, in the order of the results.
+    pub cells: Vec<Cell>,
+}
+
+/// One line of the results: all prompts and seeds under the same conditions.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Which run.
+    pub run: String,
+    /// What writes the text.
+    pub writer: Writer,
+    /// Softmax temperature of both models.
+    pub temperature: f64,
+    /// Replies to each prompt.
+    pub seeds: u32,
+    /// Whether the fate of each token is wanted.
+    pub tokens: bool,
+}
+
+/// What writes the text of a cell.
+#[derive(Clone, Debug)]
+pub enum Writer {
+    /// A device and a verifier.
+    Policy(Box<Setting>, Arc<ModelledBoard>, Arc<Channel>),
+    /// The target alone with another seed: how far two of its own replies lie apart.
+    TargetAgain,
+}
+
+/// A board that can be modelled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelledBoard {
+    /// Its name.
+    pub name: String,
+    /// Tokens of context, where that is less than the drafter's.
+    pub context_tokens_max: Option<usize>,
+    /// Its constants.
+    pub modelled: Modelled,
+}
+
+/// Times of a modelled target.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// A pass, whatever its size, µs.
+    #[serde(deserialize_with = "amount")]
+    pub pass_us: f64,
+    /// Each token fed, µs.
+    #[serde(deserialize_with = "amount")]
+    pub token_us: f64,
+}
+
+/// The size of a drafter.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Its parameters.
+    #[serde(deserialize_with = "rate")]
+    pub drafter_parameters: f64,
+    /// Bits of each, scales included.
+    #[serde(default = "weight_bits", deserialize_with = "rate")]
+    pub drafter_bits: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    seed: u64,
+    pair: Spanned<PathBuf>,
+    #[serde(default = "boards_dir")]
+    boards_dir: PathBuf,
+    #[serde(default = "channels_dir")]
+    channels_dir: PathBuf,
+    prompts: Spanned<usize>,
+    tokens_max: Spanned<usize>,
+    server: Server,
+    modelled: Option<Size>,
+    run: Spanned<Vec<Spanned<Run>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Run {
+    name: Spanned<String>,
+    boards: Spanned<Vec<Spanned<String>>>,
+    channels: Spanned<Vec<Spanned<String>>>,
+    temperatures: Spanned<Vec<Spanned<f64>>>,
+    #[serde(default = "one")]
+    seeds: Spanned<u32>,
+    snr_db: Option<Spanned<Vec<f64>>>,
+    rtt_ms: Option<Spanned<Vec<f64>>>,
+    policy: Spanned<Vec<Spanned<PolicyRow>>>,
+}
+
+/// A file's text, to say where in it something is wrong.
+struct Source<'a> {
+    path: &'a Path,
+    text: String,
+}
+
+impl Plan {
+    /// Reads and checks a plan and the boards and channels it names; paths in it are relative to the working
+    /// directory.
+    ///
+    /// # Errors
+    /// Names the file, line and key that is wrong.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let source = Source { path, text };
+        let parsed = toml::from_str::<File>(&source.text);
+        let file = parsed.map_err(|error| wrong(path, &source.text, error.span(), error.message()))?;
+        let pair = file.pair.get_ref();
+        for part in ["drafter", "target", "prompts.json"] {
+            let part = pair.join(part);
+            source.ensure(part.exists(), file.pair.span(), format!("{} is missing", part.display()))?;
+        }
+        for number in [&file.prompts, &file.tokens_max] {
+            source.ensure(*number.get_ref() > 0, number.span(), "0 is not a number above 0")?;
+        }
+        source.filled(&file.run)?;
+        let mut cells = Vec::new();
+        let mut names = BTreeSet::new();
+        for run in file.run.get_ref() {
+            let name = &run.get_ref().name;
+            source.ensure(names.insert(name.get_ref().clone()), name.span(), "a second run of this name")?;
+            run.get_ref().expand(&source, &file, &mut cells)?;
+        }
+        Ok(Self {
+            name: file.name,
+            seed: file.seed,
+            pair: file.pair.into_inner(),
+            boards_dir: file.boards_dir,
+            channels_dir: file.channels_dir,
+            prompts: file.prompts.into_inner(),
+            tokens_max: file.tokens_max.into_inner(),
+            server: file.server,
+            modelled: file.modelled,
+            cells,
+        })
+    }
+}
+
+impl Run {
+    /// Cells by temperature, then policy, then board and channel.
+    fn expand(&self, source: &Source<'_>, file: &File, cells: &mut Vec<Cell>) -> Result<()> {
+        source.filled(&self.boards)?;
+        source.filled(&self.channels)?;
+        source.filled(&self.temperatures)?;
+        source.filled(&self.policy)?;
+        source.ensure(*self.seeds.get_ref() > 0, self.seeds.span(), "0 is not a number above 0")?;
+        let (run, seeds) = (self.name.get_ref().clone(), *self.seeds.get_ref());
+        let boards = self.boards(source, file)?;
+        let channels = self.channels(source, file)?;
+        let settings = self.settings(source)?;
+        for temperature in self.temperatures.get_ref() {
+            let (span, temperature) = (temperature.span(), *temperature.get_ref());
+            Sampling::new(temperature as f32, 1.0, 0).map_err(|error| source.wrong(span, error))?;
+            let cell = |writer, tokens| Cell { run: run.clone(), writer, temperature, seeds, tokens };
+            for setting in &settings {
+                let places =
+                    boards.iter().flat_map(|board| channels.iter().map(move |channel| (board, channel)));
+                for (i, (board, channel)) in places.enumerate() {
+                    let writer =
+                        Writer::Policy(Box::new(setting.clone()), Arc::clone(board), Arc::clone(channel));
+                    cells.push(cell(writer, run == MAIN && i == 0 && setting.is_default()));
+                }
+            }
+            if run == MAIN {
+                cells.push(cell(Writer::TargetAgain, false));
+            }
+        }
+        Ok(())
+    }
+
+    fn settings(&self, source: &Source<'_>) -> Result<Vec<Setting>> {
+        let (mut settings, mut labels) = (Vec::new(), BTreeSet::new());
+        for row in self.policy.get_ref() {
+            for setting in
+                row.get_ref().expand().map_err(|error| source.wrong(row.span(), format!("{error:#}")))?
+            {
+                let new = labels.insert(setting.label.clone());
+                source.ensure(new, row.span(), format!("a second policy labelled {:?}", setting.label))?;
+                settings.push(setting);
+            }
+        }
+        Ok(settings)
+    }
+
+    fn boards(&self, source: &Source<'_>, file: &File) -> Result<Vec<Arc<ModelledBoard>>> {
+        let load = |name: &Spanned<String>| {
+            let path = file.boards_dir.join(format!("{}.toml", name.get_ref()));
+            source.ensure(path.exists(), name.span(), format!("{} is missing", path.display()))?;
+            let Board { name: own, drafter, modelled, .. } = Board::load(&path)?;
+            let Some(modelled) = modelled else { bail!("{}: a board without [modelled]", path.display()) };
+            source.ensure(
+                own == *name.get_ref(),
+                name.span(),
+                format!("{} calls itself {own}", path.display()),
+            )?;
+            let context_tokens_max = drafter.context_tokens_max;
+            Ok(Arc::new(ModelledBoard { name: own, context_tokens_max, modelled }))
+        };
+        self.boards.get_ref().iter().map(load).collect()
+    }
+
+    /// Every channel with every value that this run sets in its place.
+    fn channels(&self, source: &Source<'_>, file: &File) -> Result<Vec<Arc<Channel>>> {
+        let mut channels = Vec::new();
+        for name in self.channels.get_ref() {
+            let path = file.channels_dir.join(format!("{}.toml", name.get_ref()));
+            source.ensure(path.exists(), name.span(), format!("{} is missing", path.display()))?;
+            let channel = Channel::load(&path)?;
+            let own = &channel.name;
+            source.ensure(
+                own == name.get_ref(),
+                name.span(),
+                format!("{} calls itself {own}", path.display()),
+            )?;
+            channels.push(channel);
+        }
+        if let Some(snr) = &self.snr_db {
+            let radio = channels.iter().all(|channel| channel.snr_db.is_some());
+            source.ensure(radio, snr.span(), "a channel of this run is no radio")?;
+            let good = !snr.get_ref().is_empty() && snr.get_ref().iter().all(|snr| snr.is_finite());
+            source.ensure(good, snr.span(), "expected finite numbers, at least one")?;
+            channels = swept(&channels, snr.get_ref(), |channel, snr| channel.snr_db = Some(snr));
+        }
+        if let Some(rtt) = &self.rtt_ms {
+            let good =
+                !rtt.get_ref().is_empty() && rtt.get_ref().iter().all(|rtt| rtt.is_finite() && *rtt >= 0.0);
+            source.ensure(good, rtt.span(), "expected numbers of at least 0, at least one")?;
+            channels = swept(&channels, rtt.get_ref(), |channel, rtt| channel.rtt_ms = rtt);
+        }
+        Ok(channels.into_iter().map(Arc::new).collect())
+    }
+}
+
+fn swept(channels: &[Channel], values: &[f64], set: impl Fn(&mut Channel, f64)) -> Vec<Channel> {
+    let each = channels.iter().flat_map(|channel| values.iter().map(move |value| (channel.clone(), *value)));
+    each.map(|(mut channel, value)| {
+        set(&mut channel, value);
+        channel
+    })
+    .collect()
+}
+
+impl Source<'_> {
+    fn wrong(&self, span: Range<usize>, what: impl Display) -> anyhow::Error {
+        wrong(self.path, &self.text, Some(span), what)
+    }
+
+    fn ensure(&self, good: bool, span: Range<usize>, what: impl Display) -> Result<()> {
+        if good { Ok(()) } else { Err(self.wrong(span, what)) }
+    }
+
+    fn filled<T>(&self, list: &Spanned<Vec<T>>) -> Result<()> {
+        self.ensure(!list.get_ref().is_empty(), list.span(), "an empty list")
+    }
+}
+
+impl Size {
+    /// The size of a drafter whose weights take `bytes`.
+    pub fn of_bytes(bytes: u64) -> Self {
+        Self { drafter_parameters: bytes as f64 * 8.0 / WEIGHT_BITS, drafter_bits: WEIGHT_BITS }
+    }
+}
+
+/// Reads the held-out prompts of a pair, the first `count` of them.
+///
+/// # Errors
+/// The file is missing, is not `{"prompts": [...]}`, or holds fewer.
+pub fn prompts(pair: &Path, count: usize) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Prompts {
+        prompts: Vec<String>,
+    }
+    let path = pair.join("prompts.json");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut file: Prompts = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let held = file.prompts.len();
+    ensure!(held >= count, "{} holds {held} prompts, the plan wants {count}", path.display());
+    file.prompts.truncate(count);
+    Ok(file.prompts)
+}
+
+fn boards_dir() -> PathBuf {
+    "boards".into()
+}
+
+fn channels_dir() -> PathBuf {
+    "crates/sim/evaluation/channels".into()
+}
+
+fn weight_bits() -> f64 {
+    WEIGHT_BITS
+}
+
+fn one() -> Spanned<u32> {
+    Spanned::new(0..0, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A plan on the boards and channels of this repository and a pair of empty files.
+    const PLAN: &str = r#"name = "p"
+seed = 1
+pair = "PAIR"
+boards_dir = "ROOT/boards"
+channels_dir = "ROOT/crates/sim/evaluation/channels"
+prompts = 2
+tokens_max = 8
+server = { pass_us = 10, token_us = 1 }
+[[run]]
+name = "main"
+boards = ["rpi4", "rpi5"]
+channels = ["wifi", "lte-m"]
+temperatures = [0.0, 0.8]
+[[run.policy]]
+name = "lossless"
+draft_tokens_max = [4, 16]
+[[run]]
+name = "snr"
+boards = ["rpi4"]
+channels = ["wifi", "lte-m"]
+temperatures = [0.5]
+seeds = 2
+snr_db = [0, 10]
+rtt_ms = [5, 50, 500]
+policy = [{ name = "lossless" }]
+"#;
+
+    fn load(text: &str) -> Result<Plan> {
+        let dir = tempfile::tempdir().unwrap();
+        for part in ["pair/drafter", "pair/target"] {
+            std::fs::create_dir_all(dir.path().join(part)).unwrap();
+        }
+        std::fs::write(dir.path().join("pair/prompts.json"), "{}").unwrap();
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let pair = dir.path().join("pair").display().to_string();
+        let path = dir.path().join("p.toml");
+        std::fs::write(&path, text.replace("PAIR", &pair).replace("ROOT", root)).unwrap();
+        Plan::load(&path)
+    }
+
+    #[test]
+    fn a_plan_is_every_combination() {
+        let plan = load(PLAN).unwrap();
+        let main: Vec<&Cell> = plan.cells.iter().filter(|cell| cell.run == MAIN).collect();
+        // 2 temperatures of 2 settings, 2 boards, 2 channels, and the target again.
+        assert_eq!(main.len(), 2 * (2 * 2 * 2 + 1));
+        let default = |cell: &&&Cell| cell.tokens;
+        assert_eq!(main.iter().filter(default).count(), 2, "one of each temperature");
+        assert_eq!(main.iter().filter(|cell| matches!(cell.writer, Writer::TargetAgain)).count(), 2);
+        let swept: Vec<_> = plan.cells.iter().filter(|cell| cell.run == "snr").collect();
+        assert_eq!(swept.len(), 2 * 2 * 3);
+        let places: Vec<(String, f64, f64)> = swept
+            .iter()
+            .filter_map(|cell| match &cell.writer {
+                Writer::Policy(_, _, channel) => {
+                    Some((channel.name.clone(), channel.snr_db?, channel.rtt_ms))
+                }
+                Writer::TargetAgain => None,
+            })
+            .collect();
+        assert_eq!(places[0], ("wifi".into(), 0.0, 5.0));
+        assert_eq!(places[11], ("lte-m".into(), 10.0, 500.0));
+        assert!(swept.iter().all(|cell| cell.seeds == 2 && !cell.tokens));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_line_and_key() {
+        let cases = [
+            ("name = \"lossless\"\ndraft", "name = \"losless\"\ndraft", "p.toml:14: unknown policy"),
+            ("draft_tokens_max = [4, 16]", "draft_tokens_max = [4, 17]", "p.toml:14: draft_tokens_max 17"),
+            (
+                "draft_tokens_max = [4, 16]",
+                "draft_tokens_max = [4, 4]",
+                "p.toml:14: a second policy labelled",
+            ),
+            ("draft_tokens_max", "drafts", "p.toml:16: unknown field `drafts`"),
+            ("seed = 1", "sed = 1", "p.toml:2: unknown field `sed`"),
+            ("pair = \"PAIR\"", "pair = \"nowhere\"", "p.toml:3: nowhere/drafter is missing"),
+            ("prompts = 2", "prompts = 0", "p.toml:6: 0 is not a number above 0 (prompts = 0)"),
+            ("tokens_max = 8", "tokens_max = 0", "p.toml:7: 0 is not a number above 0 (tokens_max = 0)"),
+            ("pass_us = 10", "pass_us = -10", "p.toml:8: -10 is not a number of at least 0 (server"),
+            (
+                "[\"rpi4\", \"rpi5\"]",
+                "[\"rpi4\", \"rpi9\"]",
+                "p.toml:11: ROOT/boards/rpi9.toml is missing (boards",
+            ),
+            ("[\"rpi4\", \"rpi5\"]", "[\"host\"]", "boards/host.toml: a board without [modelled]"),
+            ("[\"rpi4\", \"rpi5\"]", "[]", "p.toml:11: an empty list (boards = [])"),
+            (
+                "channels = [\"wifi\", \"lte-m\"]\ntemperatures = [0.0",
+                "channels = [\"wire\"]\ntemperatures = [0.0",
+                "channels/wire.toml is missing (channels",
+            ),
+            ("temperatures = [0.0, 0.8]", "temperatures = []", "p.toml:13: an empty list"),
+            ("temperatures = [0.0, 0.8]", "temperatures = [-0.1]", "p.toml:13: temperature"),
+            ("temperatures = [0.0, 0.8]", "temperatures = [nan]", "p.toml:13: temperature"),
+            ("seeds = 2", "seeds = 0", "p.toml:22: 0 is not a number above 0 (seeds = 0)"),
+            ("snr_db = [0, 10]", "snr_db = []", "p.toml:23: expected finite numbers"),
+            ("snr_db = [0, 10]", "snr_db = [inf]", "p.toml:23: expected finite numbers"),
+            ("rtt_ms = [5, 50, 500]", "rtt_ms = [-5]", "p.toml:24: expected numbers of at least 0"),
+            (
+                "[\"wifi\", \"lte-m\"]\ntemperatures = [0.5]",
+                "[\"ethernet\"]\ntemperatures = [0.5]",
+                "p.toml:23: a channel of this run is no radio",
+            ),
+            ("policy = [{ name = \"lossless\" }]", "policy = []", "p.toml:25: an empty list"),
+            ("name = \"snr\"", "name = \"main\"", "p.toml:18: a second run of this name"),
+        ];
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        for (from, to, expected) in cases {
+            assert!(PLAN.contains(from), "{from}");
+            let error = format!("{:#}", load(&PLAN.replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains(&expected.replace("ROOT", root)), "{to}: {error}");
+        }
+        let none = PLAN.split("[[run]]").next().unwrap();
+        assert!(
+            load(&format!("{none}run = []\n")).unwrap_err().to_string().contains("p.toml:9: an empty list")
+        );
+    }
+
+    #[test]
+    fn more_prompts_than_there_are_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("prompts.json"), r#"{"about": "x", "prompts": ["a", "b"]}"#).unwrap();
+        assert_eq!(prompts(dir.path(), 1).unwrap(), ["a"]);
+        assert!(
+            prompts(dir.path(), 3).unwrap_err().to_string().contains("holds 2 prompts, the plan wants 3")
+        );
+    }
+}

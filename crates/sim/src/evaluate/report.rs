@@ -1,0 +1,201 @@
+//! The report of an evaluation: tables and plots of its records.
+//!
+//! Invariant: the same records make the same bytes. Every table comes from the records alone, and what was not run is
+//! left out; every figure of time or energy is called modelled.
+
+mod ablation;
+mod fit;
+mod policies;
+mod scores;
+mod sweeps;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::plots::{Bars, Chart};
+use super::record::{Record, TokenRecord};
+use super::tables::{Table, code, setting};
+
+/// What an evaluation was, for the head of its report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    /// The plan's name.
+    pub plan: String,
+    /// The model pair's name.
+    pub pair: String,
+    /// Prompts answered.
+    pub prompts: usize,
+    /// The most tokens of a reply.
+    pub tokens_max: usize,
+    /// The seed all others come from.
+    pub seed: u64,
+    /// Replies written, over all settings.
+    pub replies: u64,
+    /// Everything modelled time and energy come from.
+    pub constants: Vec<Constant>,
+}
+
+/// A constant of the model of network and board.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Constant {
+    /// What it is, with the board or channel it belongs to.
+    pub name: String,
+    /// Its value with the unit.
+    pub value: String,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// Writes `report.md` and its plots (`*.svg`) into a directory, which is made where it is missing.
+///
+/// # Errors
+/// If there are no records, a plot can't be drawn or a file can't be written.
+pub fn write(header: &Header, records: &[Record], tokens: &[TokenRecord], out: &Path) -> Result<()> {
+    let report = build(header, records, tokens)?;
+    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    let text = ("report.md".to_string(), report.text);
+    for (name, bytes) in std::iter::once(text).chain(report.plots) {
+        let path = out.join(name);
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn build(header: &Header, records: &[Record], tokens: &[TokenRecord]) -> Result<Builder> {
+    ensure!(!records.is_empty(), "there are no records to report on: no run of the plan wrote a reply");
+    let mut report = Builder::default();
+    head(&mut report, header);
+    policies::main(&mut report, records)?;
+    policies::dominance(&mut report, records);
+    scores::uncertainty(&mut report, tokens)?;
+    scores::importance(&mut report, tokens)?;
+    ablation::section(&mut report, records)?;
+    sweeps::strictness(&mut report, records)?;
+    sweeps::snr(&mut report, records)?;
+    sweeps::rtt(&mut report, records)?;
+    policies::energy(&mut report, records)?;
+    sweeps::risk(&mut report, records);
+    constants(&mut report, &header.constants);
+    Ok(report)
+}
+
+fn head(report: &mut Builder, header: &Header) {
+    let Header { plan, pair, prompts, tokens_max, seed, replies, .. } = header;
+    report.text = format!("# Evaluation: {plan}\n");
+    report.paragraph(&format!(
+        "Pair {}, {prompts} prompts, at most {tokens_max} tokens each, seed {seed}; {replies} replies.",
+        code(pair)
+    ));
+    report.paragraph(
+        "**Real:** the text, the models' distributions, the frames and their bytes. **Modelled:** every second and \
+         every joule. They follow from the real frames and passes by the constants at the end; nothing here was \
+         measured on a board.",
+    );
+}
+
+fn constants(report: &mut Builder, constants: &[Constant]) {
+    if constants.is_empty() {
+        return;
+    }
+    report.heading("Constants of the model");
+    let mut table = Table::new(["constant", "value", "source"]);
+    for Constant { name, value, source } in constants {
+        table.row(vec![name.clone(), value.clone(), source.clone()]);
+    }
+    report.table(&table);
+}
+
+/// A report in the making.
+#[derive(Debug, Default)]
+struct Builder {
+    text: String,
+    /// File name and SVG.
+    plots: Vec<(String, String)>,
+}
+
+impl Builder {
+    fn heading(&mut self, text: &str) {
+        self.text += &format!("\n## {text}\n");
+    }
+
+    fn subheading(&mut self, text: &str) {
+        self.text += &format!("\n### {text}\n");
+    }
+
+    fn paragraph(&mut self, text: &str) {
+        self.text += &format!("\n{text}\n");
+    }
+
+    fn table(&mut self, table: &Table) {
+        if !table.is_empty() {
+            self.text += &format!("\n{table}");
+        }
+    }
+
+    /// A chart as the next plot of a section; one without a point is left out.
+    fn chart(&mut self, section: &str, chart: &Chart) -> Result<()> {
+        if !chart.is_empty() {
+            self.plot(
+                section,
+                &chart.title,
+                chart.svg().with_context(|| format!("drawing {}", chart.title))?,
+            );
+        }
+        Ok(())
+    }
+
+    fn bars(&mut self, section: &str, bars: &Bars) -> Result<()> {
+        self.plot(section, &bars.title, bars.svg().with_context(|| format!("drawing {}", bars.title))?);
+        Ok(())
+    }
+
+    fn plot(&mut self, section: &str, title: &str, svg: String) {
+        let of_section =
+            |(name, _): &&(String, String)| name.rsplit_once('-').is_some_and(|(of, _)| of == section);
+        let name = format!("{section}-{}.svg", self.plots.iter().filter(of_section).count() + 1);
+        self.paragraph(&format!("![{title}]({name})"));
+        self.plots.push((name, svg));
+    }
+}
+
+/// The records of one run, by what they have in common, in the order of the plan.
+struct Groups<'a>(Vec<(String, Vec<&'a Record>)>);
+
+impl<'a> Groups<'a> {
+    fn new(records: &'a [Record], run: &str, key: fn(&Record) -> String) -> Self {
+        let mut groups: Vec<(String, Vec<&Record>)> = Vec::new();
+        for record in records.iter().filter(|record| record.run == run) {
+            let key = key(record);
+            match groups.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, group)) => group.push(record),
+                None => groups.push((key, vec![record])),
+            }
+        }
+        Self(groups)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &[&'a Record])> {
+        self.0.iter().map(|(key, group)| (key.as_str(), group.as_slice()))
+    }
+}
+
+/// Temperature, channel and board of a record.
+fn place(record: &Record) -> String {
+    format!("temperature {}, {}, {}", setting(record.temperature), record.channel, record.board)
+}
+
+fn joules_per_token(record: &Record) -> f64 {
+    record.per_token(record.joules())
+}
+
+fn joules_above_idle_per_token(record: &Record) -> f64 {
+    record.per_token(record.joules() - record.idle_j)
+}

@@ -1,0 +1,264 @@
+//! The runs named `main`: policies side by side, dominance and where the joules go.
+
+use anyhow::Result;
+
+use super::{Builder, Groups, joules_above_idle_per_token, joules_per_token, place};
+use crate::evaluate::plots::{Bars, Chart, Mark, Series};
+use crate::evaluate::record::Record;
+use crate::evaluate::tables::{Table, code, fixed, optional, percent, significant};
+
+/// The target's own text with another seed: what text metrics say of two samples of one law.
+const AGAIN: &str = "target-again";
+/// Policies whose text is the target's, or distributed as it.
+const EXACT: [&str; 5] = ["lossless", "lossless-sparse", "hlm", "remote", AGAIN];
+/// A distance below this is rounding.
+const TV_ZERO: f64 = 1e-6;
+
+/// Text, radio, compute and energy of each policy, cell by cell.
+pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
+    let cells = Groups::new(records, "main", place);
+    if cells.is_empty() {
+        return Ok(());
+    }
+    report.heading("Policies side by side");
+    report.paragraph(
+        "TV and KL are means per token of the policy's one-step law against the target's at the same prefix; NLL \
+         is of the committed tokens under the target, in nats. ROUGE-L, slots and BERTScore compare with what the \
+         target alone writes with the same seed. The saving is 1 − J/J(`hlm`) per committed token: *gross* with \
+         what the idle board draws, *above idle* without.",
+    );
+    for (cell, records) in cells.iter() {
+        report.subheading(cell);
+        report.table(&text(records));
+        report.table(&radio(records));
+        let drafting: Vec<&Record> =
+            records.iter().copied().filter(|record| record.policy != AGAIN).collect();
+        report.table(&compute(&drafting));
+        let point = |record: &&Record| {
+            let at = (record.upload_rate(), record.tv);
+            Series::new(&record.label, Mark::Points, [at])
+        };
+        let chart = Chart {
+            title: format!("Policies: {cell}"),
+            x: "draft frames up per committed token".to_string(),
+            y: "TV per token".to_string(),
+            series: drafting.iter().map(point).collect(),
+        };
+        report.chart("policies", &chart)?;
+    }
+    Ok(())
+}
+
+fn text(records: &[&Record]) -> Table {
+    let bert = records.iter().any(|record| record.bertscore.is_some());
+    let mut heads = vec!["policy", "exact", "TV", "KL, nats", "NLL, nats", "ROUGE-L", "slots"];
+    heads.extend(bert.then_some("BERTScore"));
+    let mut table = Table::new(heads);
+    for record in records {
+        let noise = if record.policy == AGAIN { " (noise floor)" } else { "" };
+        let mut row = vec![
+            code(&record.label) + noise,
+            percent(record.exact, 1),
+            fixed(record.tv, 4),
+            fixed(record.kl, 4),
+            fixed(record.nll, 3),
+            fixed(record.rouge_l, 3),
+            percent(record.slots, 1),
+        ];
+        row.extend(bert.then(|| optional(record.bertscore, 3)));
+        table.row(row);
+    }
+    table
+}
+
+fn radio(records: &[&Record]) -> Table {
+    let mut table = Table::new(["up per token", "frames", "payload, B", "MQTT, B", "TLS, B", "down MQTT, B"]);
+    for record in records.iter().filter(|record| record.policy != AGAIN) {
+        let bytes = |bytes: u64| fixed(record.per_token(bytes as f64), 1);
+        table.row(vec![
+            code(&record.label),
+            fixed(record.upload_rate(), 3),
+            bytes(record.payload_up),
+            bytes(record.mqtt_up),
+            bytes(record.tls_up),
+            bytes(record.mqtt_down),
+        ]);
+    }
+    table
+}
+
+fn compute(records: &[&Record]) -> Table {
+    let hlm = preset(records, "hlm");
+    let mut table = Table::new([
+        "policy",
+        "accepted",
+        "drafted per token",
+        "target tokens per token",
+        "tokens/s (modelled)",
+        "J/token (modelled)",
+        "gross saving (modelled)",
+        "saving above idle (modelled)",
+    ]);
+    for record in records {
+        let against = |cost: fn(&Record) -> f64| {
+            percent(hlm.map_or(f64::NAN, |hlm| saving(cost(record), cost(hlm))), 1)
+        };
+        table.row(vec![
+            code(&record.label),
+            percent(record.accepted as f64 / record.judged as f64, 1),
+            fixed(record.per_token(record.drafted as f64), 2),
+            fixed(record.per_token(record.target_tokens as f64), 2),
+            fixed(record.committed as f64 / record.seconds, 1),
+            significant(joules_per_token(record)),
+            against(joules_per_token),
+            against(joules_above_idle_per_token),
+        ]);
+    }
+    table
+}
+
+/// The share of a cost that is saved.
+fn saving(cost: f64, of: f64) -> f64 {
+    1.0 - cost / of
+}
+
+/// The record of a policy as it is by default, else its first.
+fn preset<'a>(records: &[&'a Record], policy: &str) -> Option<&'a Record> {
+    let mut found = records.iter().copied().filter(|record| record.policy == policy);
+    found.clone().find(|record| record.label == policy).or_else(|| found.next())
+}
+
+/// Whether the exact policy is never worse: at most as many frames, and no distance where the other has one.
+fn dominates(lossless: &Record, other: &Record) -> bool {
+    lossless.upload_rate() <= other.upload_rate() && lossless.tv < TV_ZERO && other.tv >= TV_ZERO
+}
+
+/// Whether `lossless` needs no more frames than the policies that trade text for them.
+pub(super) fn dominance(report: &mut Builder, records: &[Record]) {
+    let (mut holds, mut fails) = (0, Vec::new());
+    let mut table = Table::new([
+        "policy",
+        "where",
+        "frames per token",
+        "of `lossless`",
+        "TV",
+        "of `lossless`",
+        "dominated",
+    ]);
+    for (cell, records) in Groups::new(records, "main", place).iter() {
+        let Some(lossless) = preset(records, "lossless") else { continue };
+        for other in records.iter().filter(|record| !EXACT.contains(&record.policy.as_str())) {
+            let held = dominates(lossless, other);
+            holds += usize::from(held);
+            if !held {
+                fails.push(format!("{} ({cell})", code(&other.label)));
+            }
+            table.row(vec![
+                code(&other.label),
+                cell.to_string(),
+                fixed(other.upload_rate(), 3),
+                fixed(lossless.upload_rate(), 3),
+                fixed(other.tv, 4),
+                fixed(lossless.tv, 4),
+                if held { "yes" } else { "no" }.to_string(),
+            ]);
+        }
+    }
+    if table.is_empty() {
+        return;
+    }
+    report.heading("Does `lossless` dominate?");
+    report.paragraph(
+        "Dominated: `lossless` sends at most as many frames per token, and its law is the target's (TV below 1e-6) \
+         where the other's is not.",
+    );
+    report.table(&table);
+    let all = holds + fails.len();
+    report.paragraph(&match fails.len() {
+        0 => format!("It holds for all {all}."),
+        failed => format!("It holds for {holds} of {all}. It does not for {failed}: {}.", fails.join(", ")),
+    });
+}
+
+/// Where the joules go.
+pub(super) fn energy(report: &mut Builder, records: &[Record]) -> Result<()> {
+    const PARTS: [&str; 5] = ["draft", "score", "send", "wait", "idle"];
+    let cells = Groups::new(records, "main", place);
+    if cells.is_empty() {
+        return Ok(());
+    }
+    report.heading("Where the joules go");
+    report.paragraph(
+        "Modelled J per committed token. The first four are above idle: drafting, scoring, sending and receiving, \
+         and the radio waiting for an answer; *idle* is what the idle board draws in all that time.",
+    );
+    for (cell, records) in cells.iter() {
+        let parts = PARTS.map(|part| format!("{part}, modelled J"));
+        let mut table =
+            Table::new([&["policy".to_string()][..], &parts, &["J/token (modelled)".to_string()]].concat());
+        let mut bars = Vec::new();
+        for record in records.iter().filter(|record| record.policy != AGAIN) {
+            let parts = [record.draft_j, record.score_j, record.send_j, record.wait_j, record.idle_j];
+            let parts = parts.map(|part| record.per_token(part));
+            let mut row = vec![code(&record.label)];
+            row.extend(parts.map(significant));
+            row.push(significant(joules_per_token(record)));
+            table.row(row);
+            bars.push((record.label.clone(), parts.to_vec()));
+        }
+        report.subheading(cell);
+        report.table(&table);
+        let title = format!("Energy: {cell}");
+        report.bars(
+            "energy",
+            &Bars { title, x: "modelled J per token".to_string(), parts: PARTS.to_vec(), bars },
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::report::tests::record;
+
+    #[test]
+    fn savings_by_hand() {
+        assert_eq!([saving(1.0, 4.0), saving(4.0, 4.0), saving(5.0, 4.0)], [0.75, 0.0, -0.25]);
+        let a = Record {
+            committed: 10,
+            draft_j: 1.0,
+            score_j: 2.0,
+            send_j: 3.0,
+            wait_j: 4.0,
+            idle_j: 5.0,
+            ..record("a")
+        };
+        assert_eq!((joules_per_token(&a), joules_above_idle_per_token(&a)), (1.5, 1.0));
+        let table =
+            compute(&[&Record { label: "hlm".to_string(), policy: "hlm".to_string(), ..a.clone() }, &a]);
+        assert!(table.to_string().contains("0.0 %"), "{table}");
+        let table = compute(&[&a]).to_string();
+        assert!(table.contains("– |") && !table.contains("0.0 %"), "no hlm, no saving:\n{table}");
+    }
+
+    #[test]
+    fn dominance_needs_frames_and_law() {
+        let at = |frames_up, tv| Record { frames_up, committed: 100, tv, ..record("x") };
+        assert!(dominates(&at(30, 0.0), &at(30, 0.01)));
+        assert!(dominates(&at(29, 1e-9), &at(30, 0.01)));
+        assert!(!dominates(&at(31, 0.0), &at(30, 0.01)), "more frames");
+        assert!(!dominates(&at(30, 0.0), &at(30, 0.0)), "the other is exact too");
+        assert!(!dominates(&at(30, 0.01), &at(30, 0.02)), "neither is exact");
+        assert!(dominates(&Record { committed: 200, ..at(40, 0.0) }, &at(30, 0.01)), "per token");
+    }
+
+    #[test]
+    fn the_preset_goes_before_its_variants() {
+        let variant = Record { policy: "hlm".to_string(), ..record("hlm x") };
+        let plain = Record { policy: "hlm".to_string(), ..record("hlm") };
+        assert_eq!(preset(&[&variant, &plain], "hlm"), Some(&plain));
+        assert_eq!(preset(&[&variant], "hlm"), Some(&variant));
+        assert_eq!(preset(&[&variant], "u-hlm"), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! Finished cells on disk, each under a hash of everything it depends on.
+
+use super::cell::Done;
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Counts the meanings a cell has had: raised whenever the same plan comes to other numbers.
+pub const FORMAT: u32 = 1;
+
+/// A folder of finished cells.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// The folder `cells` in `out`, made where it is missing.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn open(out: &Path) -> Result<Self> {
+        let dir = out.join("cells");
+        fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    /// A finished cell; one that can't be read is none.
+    pub fn get(&self, hash: &str) -> Option<Done> {
+        serde_json::from_str(&fs::read_to_string(self.path(hash)).ok()?).ok()
+    }
+
+    /// Keeps a cell and gives it back as it will be read, to the last bit of every number.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn put(&self, hash: &str, done: &Done) -> Result<Done> {
+        let text = serde_json::to_string(done)?;
+        let (path, new) = (self.path(hash), self.dir.join(format!("{hash}.new")));
+        fs::write(&new, &text).with_context(|| format!("can't write {}", new.display()))?;
+        fs::rename(&new, &path).with_context(|| format!("can't write {}", path.display()))?;
+        serde_json::from_str(&text).context("a cell does not read as it was written")
+    }
+
+    fn path(&self, hash: &str) -> PathBuf {
+        self.dir.join(format!("{hash}.json"))
+    }
+}
+
+/// SHA-256 in hex.
+pub fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
