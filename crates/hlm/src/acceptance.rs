@@ -108,6 +108,10 @@ impl Asked<'_> {
             if index < first {
                 continue;
             }
+            let last = index + 1 == frame.drafts.len() && !frame.bonus;
+            if last && frame.is_held(index) {
+                return Some(Outcome { accepted: index, token: draft.token, missed });
+            }
             scratch.refill(rows.next()?, &self.sampling).ok()?;
             if frame.is_held(index) {
                 let miss = frame.rows == Rows::None && couple(scratch, self.seed, position) != draft.token;
@@ -121,8 +125,7 @@ impl Asked<'_> {
                     self.reject(scratch, &q, draft.token, position)
                 }
             };
-            let last = index + 1 == frame.drafts.len();
-            if choice != draft.token || (last && !frame.bonus) {
+            if choice != draft.token || last {
                 return Some(Outcome { accepted: index, token: choice, missed });
             }
         }
@@ -169,5 +172,41 @@ fn form(rows: &Rows) -> PayloadForm {
         Rows::TopK(_) => PayloadForm::TopK,
         Rows::TopKSampled(_) => PayloadForm::TopKSampled,
         Rows::Lattice { .. } => PayloadForm::Lattice,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of the wire document: seed, position, token, and U of the coin as its hash gives it.
+    #[test]
+    fn the_coin_is_pinned() {
+        let pinned = [
+            (0, 0, 0xb82d_c45f_a5e3_48c3u64, 0.719_448),
+            (1, 2, 0x494c_c7d8_9efe_b928, 0.286_328),
+            (u64::MAX, u64::MAX, 0x57b3_537d_c86c_203d, 0.342_580),
+        ];
+        for (seed, position, hash, rounded) in pinned {
+            let coin = Noise::new(DOMAIN_ACCEPTANCE, seed, position).unit(0);
+            assert_eq!(coin, ((hash >> 12) as f64 + 0.5) / (1u64 << 52) as f64);
+            assert!((coin - rounded).abs() < 1e-6, "{coin}");
+        }
+    }
+
+    #[test]
+    fn domains_spell_what_they_are_for() {
+        assert_eq!(DOMAIN_ACCEPTANCE.to_be_bytes(), *b"acceptin");
+    }
+
+    #[test]
+    fn acceptance_and_residual_by_hand() {
+        let of = |weights: [f64; 3]| Distribution::from_weights((0..).zip(weights)).unwrap();
+        let (p, q) = (of([0.5, 0.5, 0.0]), of([0.25, 0.0, 0.75]));
+        assert_eq!([0, 1, 2, 3].map(|token| acceptance(&p, &q, token)), [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(acceptance(&q, &p, 0), 0.5);
+        let left = residual(&p, &q);
+        assert!((left.probability(0) - 1.0 / 3.0).abs() < 1e-15 && left.probability(2) == 0.0);
+        assert_eq!(residual(&p, &p), p, "nothing is left of equal ones");
     }
 }

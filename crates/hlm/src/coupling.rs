@@ -146,6 +146,22 @@ mod tests {
         );
     }
 
+    /// The table of the wire document: seed, position, token, hash and G.
+    #[test]
+    fn the_noise_of_replacements_is_pinned() {
+        let pinned = [
+            (0, 0, 0, 0x76b1_511f_eaac_4223, 0.263_132),
+            (1, 2, 3, 0x74f0_844b_ebc5_5b8a, 0.243_958),
+            (u64::MAX, u64::MAX, u32::MAX, 0xe17f_cc07_b456_6d79, 2.064_665),
+        ];
+        assert_eq!(DOMAIN_RESIDUAL.to_be_bytes(), *b"residual");
+        for (seed, position, token, hash, rounded) in pinned {
+            let bits = Noise::new(DOMAIN_RESIDUAL, seed, position).bits(token.into());
+            assert_eq!(bits, hash);
+            assert!((gumbel_of(bits) - rounded).abs() < 1e-6);
+        }
+    }
+
     #[test]
     fn extremes_of_the_hash_stay_finite_and_under_their_ceiling() {
         for bits in (0..64).flat_map(|n| [u64::MAX << n, u64::MAX >> n, 1 << n, !(1 << n)]) {

@@ -1,4 +1,7 @@
 //! Round-trip time and the retransmission timeout (RFC 6298, with Karn's rule left to the caller).
+//!
+//! A timeout that was doubled stays so until a round trip is measured: on a link that became slower no round of a
+//! frame sent twice counts, and a timeout that fell back each time would send every frame twice for ever.
 
 use crate::time::Duration;
 
@@ -15,14 +18,17 @@ pub(crate) struct Rtt {
     smoothed_us: u64,
     deviation_us: u64,
     measured: bool,
+    /// Doublings since the last measurement.
+    doubled: u32,
 }
 
 impl Rtt {
     /// Takes the time of a round whose frame was sent once.
     pub(crate) fn observe(&mut self, sample: Duration) {
         let sample = sample.0;
+        self.doubled = 0;
         if !self.measured {
-            *self = Self { smoothed_us: sample, deviation_us: sample / 2, measured: true };
+            *self = Self { smoothed_us: sample, deviation_us: sample / 2, measured: true, doubled: 0 };
             return;
         }
         let error = self.smoothed_us.abs_diff(sample);
@@ -30,14 +36,19 @@ impl Rtt {
         self.smoothed_us = (self.smoothed_us - self.smoothed_us / 8).saturating_add(sample / 8);
     }
 
-    /// The timeout of a frame that was already sent again `resent` times.
-    pub(crate) fn timeout(&self, resent: u32) -> Duration {
+    /// A frame was not answered in time.
+    pub(crate) fn back_off(&mut self) {
+        self.doubled = self.doubled.saturating_add(1);
+    }
+
+    /// How long to wait for an answer.
+    pub(crate) fn timeout(&self) -> Duration {
         let base = if self.measured {
             self.smoothed_us.saturating_add(self.deviation_us.saturating_mul(4)).max(RTO_MIN.0)
         } else {
             RTO_FIRST.0
         };
-        Duration(base.saturating_mul(1 << resent.min(16)).min(RTO_MAX.0))
+        Duration(base.saturating_mul(1 << self.doubled.min(16)).min(RTO_MAX.0))
     }
 }
 
@@ -48,15 +59,19 @@ mod tests {
     #[test]
     fn starts_cautious_then_follows_and_is_bounded() {
         let mut rtt = Rtt::default();
-        assert_eq!(rtt.timeout(0), RTO_FIRST);
+        assert_eq!(rtt.timeout(), RTO_FIRST);
         (0..100).for_each(|_| rtt.observe(Duration::from_millis(1_000)));
-        let steady = rtt.timeout(0).0;
+        let steady = rtt.timeout().0;
         assert!((1_000_000..1_100_000).contains(&steady), "{steady}");
-        assert_eq!(rtt.timeout(1).0, steady * 2);
-        assert_eq!(rtt.timeout(u32::MAX), RTO_MAX);
+        rtt.back_off();
+        assert_eq!(rtt.timeout().0, steady * 2);
+        rtt.observe(Duration::from_millis(1_000));
+        assert!(rtt.timeout().0 <= steady, "a measurement ends the doubling");
+        (0..100).for_each(|_| rtt.back_off());
+        assert_eq!(rtt.timeout(), RTO_MAX);
         (0..100).for_each(|_| rtt.observe(Duration(10)));
-        assert_eq!(rtt.timeout(0), RTO_MIN);
+        assert_eq!(rtt.timeout(), RTO_MIN);
         rtt.observe(Duration(u64::MAX));
-        assert_eq!(rtt.timeout(0), RTO_MAX);
+        assert_eq!(rtt.timeout(), RTO_MAX);
     }
 }

@@ -443,6 +443,7 @@ impl Verifier {
         let round = asked.frame.round;
         let newest = [
             session.answered.map(|(round, _)| round),
+            session.waiting.as_ref().map(|asked| asked.frame.round),
             session.work.as_ref().and_then(|work| work.asked.as_ref()).map(|asked| asked.frame.round),
             session.pending.as_ref().map(|asked| asked.frame.round),
         ];
@@ -667,8 +668,10 @@ impl Weights {
                 parts: vec![false; size.div_ceil(CODES_MAX)],
             };
         }
-        self.weights[start..][..codes.codes.len()].copy_from_slice(&codes.codes);
-        self.parts[usize::from(codes.part)] = true;
+        // The first copy counts: the target may be at work on its frame.
+        if !core::mem::replace(&mut self.parts[usize::from(codes.part)], true) {
+            self.weights[start..][..codes.codes.len()].copy_from_slice(&codes.codes);
+        }
         true
     }
 

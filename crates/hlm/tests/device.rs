@@ -4,21 +4,15 @@ mod bench;
 mod machines;
 
 use Origin::{Accepted, Target, Unverified};
-use bench::*;
+use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, STOP, Sent, committed, config, lease, reply};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId, Judged,
-    Learned, Offline, Origin, Phase, Reply, SayError, Session,
+    DeviceConfig, DraftRow, Event, Finish, ImportanceForm, JobId, Learned, Offline, Origin, Phase, SayError,
 };
 use dunlin_hlm::importance::{received, row};
-use dunlin_hlm::policy::{PolicyConfig, Rules};
-use dunlin_hlm::probabilities::Sampling;
-use dunlin_hlm::time::{Duration, Instant};
+use dunlin_hlm::time::Duration;
 use dunlin_hlm::uncertainty::{Unit, to_score4};
-use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, DecodeError, Down, DraftFrame, Lease, Open, Refusal,
-    RefusalReason, Resync, Up, Verdict, frame_check,
-};
+use dunlin_wire::{Close, CloseReason, DecodeError, Down, Lease, RefusalReason, Resync, Verdict};
 use machines::{SIZE, VOCABULARY, digest, sure};
 
 #[test]
@@ -291,7 +285,7 @@ fn a_frame_sent_twice_says_nothing_of_the_round_trip() {
     bench.wait(10);
     bench.verdict(2, 6);
     bench.frame_sent();
-    assert_eq!(bench.until_timer(), 2_000, "nothing was measured");
+    assert_eq!(bench.until_timer(), 4_000, "nothing was measured, and what was doubled stays so");
     bench.wait(100);
     bench.verdict(0, 9);
     bench.draft(4);
@@ -730,4 +724,20 @@ fn the_round_trip_starts_when_the_frame_is_sent() {
     bench.verdict(2, 6);
     bench.frame_sent();
     assert_eq!(bench.until_timer(), 300, "100 ms and four deviations of 50 ms");
+}
+
+#[test]
+fn a_lease_that_ends_between_two_frames_is_missed_too() {
+    let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
+    bench.verdict(0, 9);
+    bench.closed(EPOCH, CloseReason::Draining);
+    bench.open_sent();
+    [6, 7].into_iter().for_each(|token| bench.draft(token));
+    bench.happened();
+    let asked = bench.now;
+    while bench.now.since(asked) < Duration::from_millis(GIVE_UP_MS) {
+        bench.ring();
+        bench.sent();
+    }
+    assert_eq!(bench.happened(), [Event::Waiting]);
 }

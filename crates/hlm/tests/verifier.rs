@@ -3,18 +3,20 @@
 mod desk;
 mod machines;
 
-use desk::*;
+use desk::{
+    Desk, EPOCH, IDLE_MS, PROMPT, SESSION, closed, config, context, device, frame, open, resync, rows,
+    verdict,
+};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{Answer, Event, Job, OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{Event, OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig};
 use dunlin_wire::limits::{DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use dunlin_wire::{
-    Close, CloseReason, Closed, Context, DeviceId, Down, Draft, DraftFrame, Lease, Open, RefusalReason,
-    Reply, Resync, Rows, SamplingParams, Score, Verdict, Vocabulary, frame_check, token_bits,
+    Close, CloseReason, Closed, Context, Down, DraftFrame, Open, RefusalReason, SamplingParams, Vocabulary,
 };
-use machines::{SIZE, VOCABULARY, digest, sure};
+use machines::{SIZE, VOCABULARY, digest};
 
 #[test]
 fn a_frame_behind_the_text_cuts_it_and_is_answered() {

@@ -159,6 +159,7 @@ impl Device {
         if self.tries > 0 {
             self.ask_later(now);
         }
+        self.note_silence(now);
     }
 
     /// Gives the lease up with the reply; what this epoch's verifier still says means nothing.
@@ -187,6 +188,7 @@ impl Device {
     pub(super) fn resend(&mut self, now: Instant) {
         let Lessor::Leased(Leased { flight: Some(flight), .. }) = &mut self.lessor else { return };
         flight.due = None;
+        self.learned.rtt.back_off();
         if flight.sent >= SILENT_SENDS_MAX {
             self.reopen(now);
         } else {

@@ -274,7 +274,14 @@ impl Device {
     }
 
     fn note_silence(&mut self, now: Instant) {
-        if self.saying.is_some() && !self.config.policy.is_local() {
+        if self.saying.is_none() || self.config.policy.is_local() {
+            return;
+        }
+        // With a lease a trusting device asks for nothing until a frame is under way.
+        let leased = matches!(self.lessor, Lessor::Leased(_));
+        if self.trusts() && leased && self.flight().is_none() {
+            self.unanswered = None;
+        } else {
             self.unanswered.get_or_insert(now);
         }
     }

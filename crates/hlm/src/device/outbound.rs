@@ -56,7 +56,7 @@ impl Device {
         };
         self.tries = self.tries.saturating_add(1);
         self.counters.opens += 1;
-        let due = now + self.backoff().max(self.learned.rtt.timeout(0));
+        let due = now + self.backoff().max(self.learned.rtt.timeout());
         if let Lessor::Opening(opening) = &mut self.lessor {
             opening.due = due;
         }
@@ -86,7 +86,7 @@ impl Device {
     }
 
     fn transmit_frame(&mut self, now: Instant) -> Option<Transmit> {
-        let timeout = self.flight().map(|flight| self.learned.rtt.timeout(flight.sent))?;
+        let timeout = self.learned.rtt.timeout();
         let Lessor::Leased(Leased { verifier, flight: Some(flight), .. }) = &mut self.lessor else {
             return None;
         };
@@ -132,6 +132,7 @@ impl Device {
             first_sent: now,
             due: None,
         });
+        self.note_silence(now);
     }
 }
 

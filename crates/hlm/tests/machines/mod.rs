@@ -1,4 +1,5 @@
 //! What the tests of both machines share: a small vocabulary, models that are sure of one token, digests.
+#![allow(dead_code)] // each test uses a part
 
 use dunlin_hlm::TokenId;
 use dunlin_wire::{PREFIX_EMPTY, PrefixDigest, Vocabulary};
