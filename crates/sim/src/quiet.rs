@@ -3,7 +3,9 @@
 use crate::mqtt::{self, Kind, Packets};
 use anyhow::{Result, bail};
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{Channel, Commit, Counters, Device, DraftJob, DraftRow, Event, Finish, Reply};
+use dunlin_hlm::device::{
+    Channel, Commit, Counters, Device, DraftJob, DraftRow, Event, Finish, Judged, Reply,
+};
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Answer, Job, Verifier};
 use dunlin_wire::{DeviceId, Up};
@@ -127,6 +129,19 @@ pub struct Fate {
     pub held: bool,
     /// Whether the target would not have chosen it.
     pub rejected: bool,
+}
+
+impl Fate {
+    fn of(judged: &Judged) -> Self {
+        Self {
+            position: judged.position,
+            uncertainty: judged.uncertainty.get(),
+            importance: judged.importance.get(),
+            importance_mean: judged.recent.mean(),
+            held: judged.held,
+            rejected: judged.rejected,
+        }
+    }
 }
 
 /// Where the modelled time of a session went, µs.
@@ -315,6 +330,7 @@ impl Quiet<'_> {
                     self.after(span + self.timing.score_us(), Due::Drafted(job));
                 }
                 Event::Committed(commit) => self.commits.push(commit),
+                Event::Judged(judged) => self.fates.push(Fate::of(&judged)),
                 Event::Finished(finish) => self.finish = Some(finish),
                 _ => {}
             }

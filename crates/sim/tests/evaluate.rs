@@ -59,6 +59,7 @@ fn run(plan: &Plan, fingerprint: &str, options: Options<'_>) -> Results {
         stop: vec![9],
         size: Size::of_bytes(1 << 20),
         references: References::default(),
+        encoder: None,
     };
     let mut silence = std::io::sink();
     play_all(&shared, &Toys(toy), fingerprint, options, &Progress::lines(&mut silence)).unwrap()
@@ -73,7 +74,7 @@ fn a_second_run_plays_nothing_and_one_thread_writes_what_two_do() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(dir.path());
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));
-    let options = Options { out: &one, fresh: false, workers: Some(1) };
+    let options = Options { out: &one, fresh: false, workers: Some(1), bertscore: None };
     let first = run(&plan, "toy", options);
     assert_eq!(first.played, plan.cells.len());
     assert_eq!(first.records.len(), 2 * (3 * 2 + 1));
@@ -93,7 +94,7 @@ fn a_second_run_plays_nothing_and_one_thread_writes_what_two_do() {
 fn a_changed_plan_plays_what_it_changes() {
     let dir = tempfile::tempdir().unwrap();
     let first = plan(dir.path());
-    let options = Options { out: dir.path(), fresh: false, workers: Some(1) };
+    let options = Options { out: dir.path(), fresh: false, workers: Some(1), bertscore: None };
     run(&first, "toy", options);
     let seed = Plan { seed: 8, ..first.clone() };
     assert_eq!(run(&seed, "toy", options).played, first.cells.len());
@@ -110,7 +111,8 @@ fn a_changed_plan_plays_what_it_changes() {
 fn the_default_policy_writes_the_targets_text_at_a_cost_that_adds_up() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(dir.path());
-    let results = run(&plan, "toy", Options { out: dir.path(), fresh: false, workers: Some(1) });
+    let results =
+        run(&plan, "toy", Options { out: dir.path(), fresh: false, workers: Some(1), bertscore: None });
     for record in &results.records {
         let name = format!("{} {} {}", record.label, record.channel, record.temperature);
         assert_eq!(record.replies, 6, "{name}");

@@ -26,6 +26,9 @@ struct Arguments {
     /// Play finished cells again.
     #[arg(long)]
     fresh: bool,
+    /// An encoder and its tokenizer (encoder.onnx, tokenizer.json), to compute BERTScore with.
+    #[arg(long, value_name = "DIR")]
+    bertscore: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -50,7 +53,8 @@ fn main() -> ExitCode {
 fn evaluate(plan: &Plan, arguments: &Arguments) -> Result<()> {
     let (out, mut stderr) = (&arguments.out, std::io::stderr());
     let progress = if stderr.is_terminal() { Progress::bar() } else { Progress::lines(&mut stderr) };
-    let options = Options { out, fresh: arguments.fresh, workers: None };
+    let options =
+        Options { out, fresh: arguments.fresh, workers: None, bertscore: arguments.bertscore.as_deref() };
     let results = engine::run(plan, options, &progress)?;
     let header = Header {
         plan: plan.name.clone(),

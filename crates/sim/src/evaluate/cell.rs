@@ -3,13 +3,13 @@
 //! Invariant: a cell is a function of its plan and the models; what was learned is carried from reply to reply within
 //! it and never beyond.
 
-use super::adapter;
 use super::channel::{Channel, Link};
 use super::clock::{Clock, Energy};
 use super::dice::mix;
 use super::law;
 use super::metrics::{rouge_l, slot_counts};
 use super::pair::Pair;
+use super::parts;
 use super::plan::{Cell, ModelledBoard, Plan, Size, Writer};
 use super::record::{Record, TokenRecord};
 use super::setting::Setting;
@@ -24,7 +24,7 @@ use dunlin_hlm::policy::DRAFT_TOKENS_MAX;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Verifier, VerifierConfig};
-use dunlin_lm::{Tokenizer, Vocabulary};
+use dunlin_lm::{Encoder, Tokenizer, Vocabulary, bert_score};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +52,8 @@ pub struct Shared<'a> {
     pub size: Size,
     /// The target's own replies, as far as they were asked for.
     pub references: References,
+    /// What BERTScore is computed with.
+    pub encoder: Option<Mutex<Encoder>>,
 }
 
 /// The target's own replies.
@@ -87,8 +89,11 @@ struct Sums {
     exact: u64,
     tv: f64,
     kl: f64,
+    /// Whether the deviation is only known to be bounded by the misses.
+    bounded: bool,
     nll: f64,
     rouge_l: f64,
+    bertscore: Option<f64>,
     slots: (u64, u64),
 }
 
@@ -99,6 +104,7 @@ impl Shared<'_> {
     /// A model fails, or a reply ends other than by its length or a stop token.
     pub fn play(&self, pair: &mut Pair<'_>, cell: &Cell) -> Result<Done> {
         let mut done = Done { record: blank(cell), tokens: Vec::new() };
+        done.record.drafter_parameters = cell.size.unwrap_or(self.size).drafter_parameters;
         let (mut sums, mut learned) = (Sums::default(), Learned::default());
         for (i, prompt) in self.prompts.iter().enumerate() {
             for j in 0..u64::from(cell.seeds) {
@@ -110,7 +116,8 @@ impl Shared<'_> {
                         self.reference(pair, &Turn { seed: mix(&[seed, 1]), ..turn })?.tokens.clone()
                     }
                     Writer::Policy(setting, board, channel) => {
-                        let place = (setting.as_ref(), board.as_ref(), channel.as_ref());
+                        let size = cell.size.unwrap_or(self.size);
+                        let place = (setting.as_ref(), board.as_ref(), channel.as_ref(), size);
                         let outcome = self.reply(pair, place, &turn, &mut learned)?;
                         add_costs(&mut done.record, &outcome);
                         add_energy(&mut done.record, Energy::of(&outcome, &board.modelled, channel));
@@ -133,7 +140,7 @@ impl Shared<'_> {
     fn reply(
         &self,
         pair: &mut Pair<'_>,
-        (setting, board, channel): (&Setting, &ModelledBoard, &Channel),
+        (setting, board, channel, drafter): (&Setting, &ModelledBoard, &Channel, Size),
         turn: &Turn<'_>,
         learned: &mut Learned,
     ) -> Result<Outcome> {
@@ -157,11 +164,12 @@ impl Shared<'_> {
             context_tokens_max: target_max.min(u32::MAX as usize) as u32,
             sessions_max: 1,
             draft_tokens_max: DRAFT_TOKENS_MAX,
+            lossy: true,
             idle_max: PATIENCE,
         })?;
         let mut clock = Clock {
             board,
-            size: self.size,
+            size: drafter,
             vocabulary: size,
             server: self.plan.server,
             link: Link::new(channel, mix(&[turn.seed, 2])),
@@ -201,16 +209,24 @@ impl Shared<'_> {
         sums.exact += u64::from(reference.tokens == reply);
         let text = self.text(reply);
         sums.rouge_l += rouge_l(&text, &reference.text);
+        if let Some(encoder) = &self.encoder {
+            let mut encoder = encoder.lock().unwrap_or_else(PoisonError::into_inner);
+            let (own, other) = (encoder.encode(&text)?, encoder.encode(&reference.text)?);
+            *sums.bertscore.get_or_insert(0.0) += bert_score(&own, &other).f1;
+        }
         let (found, total) = slot_counts(&text, &reference.text);
         sums.slots = (sums.slots.0 + found, sums.slots.1 + total);
         let whole = [turn.prompt, reply].concat();
         let rows = pair.target_rows(&whole[..whole.len() - 1], reply.len())?;
         sums.nll += rows.iter().zip(reply).map(|(row, token)| surprise(row, *token)).sum::<f64>();
         if let Writer::Policy(setting, ..) = &cell.writer {
-            let law::Deviation { tv, kl } =
-                law::deviation(&setting.rules, &turn.sampling, pair, &whole, turn.prompt.len())?;
-            sums.tv += tv;
-            sums.kl += kl;
+            match law::deviation(&setting.rules, &turn.sampling, pair, &whole, turn.prompt.len())? {
+                Some(law::Deviation { tv, kl }) => {
+                    sums.tv += tv;
+                    sums.kl += kl;
+                }
+                None => sums.bounded = true,
+            }
         }
         Ok(())
     }
@@ -236,8 +252,11 @@ impl Sums {
         let mean = |sum: f64, count: u64| sum / count.max(1) as f64;
         record.exact = mean(self.exact as f64, record.replies);
         record.rouge_l = mean(self.rouge_l, record.replies);
-        record.tv = mean(self.tv, record.committed);
-        record.kl = mean(self.kl, record.committed);
+        record.bertscore = self.bertscore.map(|sum| mean(sum, record.replies));
+        // A kept miss is a place where the law may differ, and there are no others.
+        let deviation = if self.bounded { record.missed as f64 } else { self.tv };
+        record.tv = mean(deviation, record.committed);
+        record.kl = (!self.bounded).then(|| mean(self.kl, record.committed));
         record.nll = mean(self.nll, record.committed);
         let (found, total) = self.slots;
         record.slots = if total == 0 { 1.0 } else { found as f64 / total as f64 };
@@ -263,7 +282,7 @@ fn blank(cell: &Cell) -> Record {
     };
     if let Writer::Policy(setting, board, channel) = &cell.writer {
         let [uncertainty_max, importance_lambda, random_rate, epsilon] =
-            adapter::thresholds(&setting.config).map(|x| x.map(shortest));
+            parts::thresholds(&setting.config).map(|x| x.map(shortest));
         record = Record {
             policy: setting.policy.clone(),
             label: setting.label.clone(),

@@ -7,11 +7,12 @@ use super::progress::Progress;
 use super::record::{Record, TokenRecord};
 use super::store::{FORMAT, Store, hash};
 use anyhow::{Context, Result, anyhow, ensure};
-use dunlin_lm::{Drafter, LlamaTarget, ModelDir, threads};
+use dunlin_lm::{Drafter, Encoder, LlamaTarget, ModelDir, threads};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{ScopedJoinHandle, available_parallelism, scope};
 
@@ -57,6 +58,8 @@ pub struct Options<'a> {
     pub fresh: bool,
     /// Threads; as many as the machine has room for where `None`.
     pub workers: Option<usize>,
+    /// The directory of an encoder for BERTScore.
+    pub bertscore: Option<&'a Path>,
 }
 
 /// Runs a plan on the pair it names and writes `results.csv` and `tokens.csv`.
@@ -76,11 +79,16 @@ pub fn run(plan: &Plan, options: Options<'_>, progress: &Progress<'_>) -> Result
         stop: drafter.prompt.stop.clone(),
         size: plan.modelled.unwrap_or(Size::of_bytes(weights.len())),
         references: References::default(),
+        encoder: options.bertscore.map(|dir| Encoder::load(dir).map(Mutex::new)).transpose()?,
     };
     // A target spins on threads of its own: more of them than cores would wait for each other.
     let room = available_parallelism().map_or(1, usize::from) / threads().max(1);
     let options = Options { workers: options.workers.or(Some(room.max(1))), ..options };
-    let mut results = play_all(&shared, &dirs, &dirs.fingerprint()?, options, progress)?;
+    let fingerprint = match options.bertscore {
+        Some(dir) => format!("{} {}", dirs.fingerprint()?, contents(dir)?),
+        None => dirs.fingerprint()?,
+    };
+    let mut results = play_all(&shared, &dirs, &fingerprint, options, progress)?;
     results.pair = format!("{} and {}", drafter.name, dirs.target.name);
     Ok(results)
 }
@@ -234,6 +242,19 @@ impl MakePair for Dirs {
         let target = LlamaTarget::load(&self.target, TARGET_CACHE_BYTES)?;
         Pair::new(Box::new(drafter), Box::new(target), memory)
     }
+}
+
+/// A hash of the files in a directory.
+fn contents(dir: &Path) -> Result<String> {
+    let mut hashes = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        if path.is_file() {
+            hashes.push(hash(&fs::read(&path).with_context(|| path.display().to_string())?));
+        }
+    }
+    hashes.sort();
+    Ok(hash(hashes.join(" ").as_bytes()))
 }
 
 fn write_csv<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {

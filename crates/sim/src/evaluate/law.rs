@@ -1,28 +1,202 @@
 //! How far the law of a policy's next token lies from the target's.
+//!
+//! At each position of a text the policy's one step is taken in thought: drawn from what the device draws from,
+//! flushed or not as its trigger says of each token, judged as the verifier judges. The token that comes out has a
+//! law, and so has the target's; both at the same text.
 
-use super::adapter::Rules;
 use super::pair::Pair;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use dunlin_hlm::TokenId;
-use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::acceptance::law;
+use dunlin_hlm::calibration::Calibration;
+use dunlin_hlm::importance::{Weights, row};
+use dunlin_hlm::payload::{quantise, read};
+use dunlin_hlm::policy::{Decision, Held, HeldTokens, PayloadForm, Rules, Scored};
+use dunlin_hlm::probabilities::{Distribution, Sampling};
+use dunlin_hlm::stop::{StopConfig, StopRule};
+use dunlin_hlm::uncertainty::{Quadrature, Unit};
 
 /// Sums over the tokens of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Deviation {
     /// Total variation distance.
     pub tv: f64,
-    /// Kullback–Leibler divergence from the target, nats.
+    /// Kullback–Leibler divergence from the target, nats; infinite where the policy writes what the target never would.
     pub kl: f64,
 }
 
-/// The deviation along a text of which the first `prompt` tokens were given. 0 for a policy that changes nothing,
-/// which all that can be configured so far are.
+/// The deviation along a text of which the first `prompt` tokens were given; `None` for a policy whose audited tokens
+/// stay: the share of kept misses bounds it.
+///
+/// The trigger sees the quadrature's uncertainty, whatever form is configured, and the stop rule as it starts.
+///
+/// # Errors
+/// A model fails or gives rows that are none.
 pub fn deviation(
-    _rules: &Rules,
-    _sampling: &Sampling,
-    _pair: &mut Pair<'_>,
-    _text: &[TokenId],
-    _prompt: usize,
-) -> Result<Deviation> {
-    Ok(Deviation::default())
+    rules: &Rules,
+    sampling: &Sampling,
+    pair: &mut Pair<'_>,
+    text: &[TokenId],
+    prompt: usize,
+) -> Result<Option<Deviation>> {
+    if rules.is_exact() {
+        return Ok(Some(Deviation::default()));
+    }
+    if rules.held() == HeldTokens::Audited {
+        return Ok(None);
+    }
+    let mut sum = Deviation::default();
+    let mut recent = Weights::default();
+    for position in prompt..text.len() {
+        let before = &text[..position];
+        let target = pair.target_rows(before, 1)?.pop().context("the target gave no row")?;
+        let drafter = pair.drafter_row(before)?;
+        let importance = drafter.attention.as_deref().map_or(Unit::ZERO, row);
+        recent.push(importance);
+        let p = Distribution::from_logits(&target, sampling).context("the target's logits")?;
+        let step = Step { rules, logits: &drafter.logits, importance, recent, size: target.len() as u32 };
+        let Deviation { tv, kl } = distance(&step.law(&p, sampling)?, &p);
+        sum.tv += tv;
+        sum.kl += kl;
+    }
+    Ok(Some(sum))
+}
+
+/// One step of a policy.
+struct Step<'a> {
+    rules: &'a Rules,
+    logits: &'a [f32],
+    importance: Unit,
+    recent: Weights,
+    size: u32,
+}
+
+impl Step<'_> {
+    fn law(&self, p: &Distribution, sampling: &Sampling) -> Result<Vec<(TokenId, f64)>> {
+        let logits = &self.logits[..self.size as usize];
+        let q = Distribution::from_logits(logits, sampling).context("the drafter's logits")?;
+        let payload = self.rules.payload();
+        let sent = read(&quantise(&q, payload, self.size), payload.form, self.size);
+        let (drawn_from, sent) = match sent {
+            None => (q.clone(), q),
+            Some(sent) if payload.form == PayloadForm::TopK => (q, sent),
+            Some(sent) => (sent.clone(), sent),
+        };
+        let quadrature = Quadrature::new(logits);
+        let stop = StopRule::new(&StopConfig::default());
+        let flushed = |coin: Unit, token: TokenId| {
+            let mut held = Held::new();
+            held.push(self.scored(token, quadrature.uncertainty(token), coin), &Calibration::new());
+            self.rules.decide(&held, &stop) != Decision::Hold
+        };
+        // The coin takes no part in the text, so the law is the mean over it.
+        let by_coin = |coin: Unit| law(p, &drawn_from, &sent, |token| flushed(coin, token));
+        Ok(match self.rules.random_rate() {
+            None => by_coin(Unit::ONE),
+            Some(rate) => mixed(&by_coin(Unit::ZERO), &by_coin(Unit::ONE), rate.get().into()),
+        })
+    }
+
+    fn scored(&self, token: TokenId, uncertainty: Unit, coin: Unit) -> Scored {
+        let (importance, recent) = (self.importance, self.recent);
+        Scored { token, uncertainty, importance, recent, coin, ends: false, stays: false }
+    }
+}
+
+/// `share` of the one law, the rest of the other.
+fn mixed(one: &[(TokenId, f64)], other: &[(TokenId, f64)], share: f64) -> Vec<(TokenId, f64)> {
+    let mut sum = std::collections::BTreeMap::new();
+    for (law, weight) in [(one, share), (other, 1.0 - share)] {
+        for (token, probability) in law {
+            *sum.entry(*token).or_insert(0.0) += weight * probability;
+        }
+    }
+    sum.into_iter().filter(|(_, probability)| *probability > 0.0).collect()
+}
+
+/// Of a law from the target's, both in the order of tokens.
+fn distance(law: &[(TokenId, f64)], p: &Distribution) -> Deviation {
+    let more: f64 = law.iter().map(|(token, x)| (x - p.probability(*token)).max(0.0)).sum();
+    let kl: f64 = law.iter().map(|(token, x)| x * (x / p.probability(*token)).ln()).sum();
+    Deviation { tv: more, kl: kl.max(0.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_hlm::policy::{Policy, PolicyConfig};
+
+    const TARGET: [f32; 5] = [1.2, 0.3, -0.4, 0.9, -2.0];
+    const DRAFTER: [f32; 5] = [0.9, 0.8, -0.2, 0.2, -1.0];
+
+    fn distribution(logits: &[f32]) -> Distribution {
+        Distribution::from_logits(logits, &sampling()).unwrap()
+    }
+
+    fn sampling() -> Sampling {
+        Sampling::new(1.0, 1.0, 0).unwrap()
+    }
+
+    fn deviation_of(config: PolicyConfig) -> Deviation {
+        let rules = Rules::new(&config).unwrap();
+        let importance = Unit::new(0.5).unwrap();
+        let mut recent = Weights::default();
+        recent.push(importance);
+        let step = Step { rules: &rules, logits: &DRAFTER, importance, recent, size: 5 };
+        let p = distribution(&TARGET);
+        distance(&step.law(&p, &sampling()).unwrap(), &p)
+    }
+
+    fn tv(config: PolicyConfig) -> f64 {
+        deviation_of(config).tv
+    }
+
+    #[test]
+    fn what_is_always_judged_by_what_it_was_drawn_from_deviates_nowhere() {
+        assert!(tv(Policy::Hlm.config()) < 1e-12);
+        let judged = PolicyConfig { uncertainty_max: Some(0.0), ..Policy::UHlm.config() };
+        assert!(tv(judged) < 1e-12, "{}", tv(judged));
+        let biased = PolicyConfig { draft_tokens_max: 1, ..Policy::CuHlm.config() };
+        let entries = dunlin_hlm::policy::Payload { entries: 2, ..biased.payload };
+        assert!(tv(PolicyConfig { payload: entries, ..biased }) > 0.01);
+    }
+
+    #[test]
+    fn what_is_never_judged_deviates_as_the_drafter_does() {
+        let (p, q) = (distribution(&TARGET), distribution(&DRAFTER));
+        let expected = dunlin_hlm::probabilities::total_variation(&p, &q);
+        assert!((tv(Policy::Local.config()) - expected).abs() < 1e-12);
+        let kl: f64 =
+            q.support().iter().map(|c| c.probability * (c.probability / p.probability(c.token)).ln()).sum();
+        assert!((deviation_of(Policy::Local.config()).kl - kl).abs() < 1e-12);
+    }
+
+    #[test]
+    fn trusted_tokens_deviate_by_what_the_drafter_gives_them_too_much() {
+        let max = 0.7;
+        let config = PolicyConfig { uncertainty_max: Some(max), ..Policy::UHlm.config() };
+        let (p, q) = (distribution(&TARGET), distribution(&DRAFTER));
+        let sent = read(&quantise(&q, config.payload, 5), PayloadForm::Full, 5).unwrap();
+        let quadrature = Quadrature::new(&DRAFTER);
+        let trusted = |token: TokenId| quadrature.uncertainty(token).get() <= max;
+        let (mut some, mut expected) = (0, 0.0);
+        for token in (0..5).filter(|token| trusted(*token)) {
+            some += 1;
+            expected += (sent.probability(token) - p.probability(token)).max(0.0);
+        }
+        assert!((1..5).contains(&some), "{some} tokens are trusted");
+        assert!(
+            expected > 0.01 && (tv(config) - expected).abs() < 1e-12,
+            "{} against {expected}",
+            tv(config)
+        );
+    }
+
+    #[test]
+    fn a_coin_leaves_its_share_of_the_deviation() {
+        let random = |rate| PolicyConfig { random_rate: Some(rate), ..Policy::Random.config() };
+        let (all, none) = (tv(random(1.0)), tv(random(0.0)));
+        assert!(all < 1e-12 && none > 0.1);
+        assert!((tv(random(0.25)) - 0.75 * none).abs() < 1e-9);
+    }
 }

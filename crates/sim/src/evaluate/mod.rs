@@ -3,7 +3,6 @@
 //! Invariant: the text, the frames and their bytes are real; every second and every joule is modelled. A run is a
 //! function of its plan, the models and the seed alone.
 
-pub mod adapter;
 pub mod cell;
 pub mod channel;
 pub mod clock;
@@ -13,6 +12,7 @@ pub mod engine;
 pub mod law;
 pub mod metrics;
 pub mod pair;
+pub mod parts;
 pub mod plan;
 mod plots;
 pub mod progress;

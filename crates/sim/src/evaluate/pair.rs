@@ -147,6 +147,16 @@ impl<'m> Pair<'m> {
         self.rows(&own, rows)
     }
 
+    /// The drafter's row after a text that starts with the current prompt.
+    ///
+    /// # Errors
+    /// The drafter fails.
+    pub fn drafter_row(&mut self, text: &[TokenId]) -> Result<Row> {
+        let mut own = Text::default();
+        own.extend(text);
+        self.row(&own)
+    }
+
     /// What the target alone writes behind `prompt`; see `dunlin-verifier reference`.
     ///
     /// # Errors

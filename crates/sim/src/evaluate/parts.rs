@@ -1,35 +1,46 @@
-//! Stands between [`setting`](super::setting) and the policies that exist so far: one preset, four settings.
+//! Which setting of a plan is which part of a policy.
 
 use super::setting::{Value, whole};
-use anyhow::{Result, anyhow, bail};
-use dunlin_hlm::policy::{Policy, PolicyConfig, Trigger};
-use std::str::FromStr;
-
-/// A checked configuration.
-pub type Rules = Trigger;
+use anyhow::{Result, bail};
+use dunlin_hlm::policy::{HeldTokens, Policy, PolicyConfig};
 
 /// The configuration a name stands for.
 pub(super) fn preset(name: &str) -> Result<PolicyConfig> {
-    Policy::from_str(name).map_err(|_| anyhow!("unknown policy {name:?}"))?;
-    Ok(PolicyConfig::default())
+    Ok(name.parse::<Policy>()?.config())
 }
 
 /// Changes one setting.
 pub(super) fn set(config: &mut PolicyConfig, key: &str, value: Value<'_>) -> Result<()> {
     match (key, value) {
         ("draft_tokens_max", Value::Number(x)) => config.draft_tokens_max = whole(x)?,
+        ("payload_entries", Value::Number(x)) => config.payload.entries = whole(x)?,
+        ("resolution", Value::Number(x)) => config.payload.resolution = whole(x)?,
+        ("epsilon", Value::Number(x)) => config.epsilon = x as f32,
+        ("uncertainty_max", value) => config.uncertainty_max = threshold(value)?,
+        ("importance_lambda", value) => config.importance_lambda = threshold(value)?,
+        ("random_rate", value) => config.random_rate = threshold(value)?,
         ("stop_rule", Value::Flag(flag)) => config.stop_rule = flag,
-        ("uncertainty_max", Value::Number(x)) => config.uncertainty_max = Some(x as f32),
-        ("uncertainty_max", Value::Nothing) => config.uncertainty_max = None,
-        ("importance_lambda", Value::Number(x)) => config.importance_lambda = Some(x as f32),
-        ("importance_lambda", Value::Nothing) => config.importance_lambda = None,
+        ("combine", Value::Name(name)) => config.combine = name.parse()?,
+        ("held", Value::Name(name)) => config.held = name.parse()?,
+        ("payload", Value::Name(name)) => config.payload.form = name.parse()?,
+        ("coupling", Value::Name(name)) => config.coupling = name.parse()?,
         ("uncertainty_form", Value::Name(name)) => config.uncertainty_form = name.parse()?,
-        _ => bail!("not known yet"),
+        (_, value) => bail!("{value} is no value for it"),
     }
     Ok(())
 }
 
-/// The thresholds a record names: uncertainty, λ, the coin's rate and ε.
+fn threshold(value: Value<'_>) -> Result<Option<f32>> {
+    match value {
+        Value::Number(x) => Ok(Some(x as f32)),
+        Value::Nothing => Ok(None),
+        value => bail!("{value} is no threshold"),
+    }
+}
+
+/// The thresholds a record names: uncertainty, λ, the coin's rate and ε, the last where tokens are audited.
 pub(super) fn thresholds(config: &PolicyConfig) -> [Option<f32>; 4] {
-    [config.uncertainty_max, config.importance_lambda, None, None]
+    let audited = config.held == HeldTokens::Audited;
+    let epsilon = audited.then_some(config.epsilon);
+    [config.uncertainty_max, config.importance_lambda, config.random_rate, epsilon]
 }

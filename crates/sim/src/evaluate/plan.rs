@@ -57,6 +57,8 @@ pub struct Cell {
     pub seeds: u32,
     /// Whether the fate of each token is wanted.
     pub tokens: bool,
+    /// The drafter that is modelled, where it is not the plan's.
+    pub size: Option<Size>,
 }
 
 /// What writes the text of a cell.
@@ -131,6 +133,8 @@ struct Run {
     seeds: Spanned<u32>,
     snr_db: Option<Spanned<Vec<f64>>>,
     rtt_ms: Option<Spanned<Vec<f64>>>,
+    /// The drafter that is modelled in this run.
+    modelled: Option<Size>,
     policy: Spanned<Vec<Spanned<PolicyRow>>>,
 }
 
@@ -197,7 +201,8 @@ impl Run {
         for temperature in self.temperatures.get_ref() {
             let (span, temperature) = (temperature.span(), *temperature.get_ref());
             Sampling::new(temperature as f32, 1.0, 0).map_err(|error| source.wrong(span, error))?;
-            let cell = |writer, tokens| Cell { run: run.clone(), writer, temperature, seeds, tokens };
+            let size = self.modelled;
+            let cell = |writer, tokens| Cell { run: run.clone(), writer, temperature, seeds, tokens, size };
             for setting in &settings {
                 let places =
                     boards.iter().flat_map(|board| channels.iter().map(move |channel| (board, channel)));

@@ -25,6 +25,8 @@ pub struct Record {
     pub channel: String,
     /// The board's name.
     pub board: String,
+    /// Parameters of the drafter that is modelled.
+    pub drafter_parameters: f64,
     /// Mean signal-to-noise ratio of a radio channel, dB.
     pub snr_db: Option<f64>,
     /// Round trip of an empty message, ms.
@@ -47,10 +49,12 @@ pub struct Record {
 
     /// Share of replies identical to what the target alone writes with the same seed.
     pub exact: f64,
-    /// Mean total variation distance per token between the policy's one-step law and the target's, 0..=1.
+    /// Mean total variation distance per token between the policy's one-step law and the target's, 0..=1; where
+    /// audited tokens stay, an upper bound: the kept misses.
     pub tv: f64,
-    /// Mean Kullback–Leibler divergence per token of that law from the target's, nats.
-    pub kl: f64,
+    /// Mean Kullback–Leibler divergence per token of that law from the target's, nats; none where only a bound is
+    /// known.
+    pub kl: Option<f64>,
     /// Mean negative log-likelihood of the committed tokens under the target at temperature 1, nats.
     pub nll: f64,
     /// Mean ROUGE-L F1 against the target-only reply, 0..=1.

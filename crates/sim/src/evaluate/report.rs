@@ -4,7 +4,6 @@
 //! left out; every figure of time or energy is called modelled.
 
 mod ablation;
-mod fit;
 mod policies;
 mod scores;
 mod sweeps;
@@ -70,6 +69,7 @@ fn build(header: &Header, records: &[Record], tokens: &[TokenRecord]) -> Result<
     let mut report = Builder::default();
     head(&mut report, header);
     policies::main(&mut report, records)?;
+    policies::other_sizes(&mut report, records);
     policies::dominance(&mut report, records);
     scores::uncertainty(&mut report, tokens)?;
     scores::importance(&mut report, tokens)?;

@@ -2,9 +2,9 @@
 //!
 //! Invariant: behind it a policy has no name, only a label.
 
-use super::adapter::{self, Rules};
+use super::parts;
 use anyhow::{Context, Result, bail, ensure};
-use dunlin_hlm::policy::PolicyConfig;
+use dunlin_hlm::policy::{PolicyConfig, Rules};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -124,10 +124,10 @@ impl PolicyRow {
     }
 
     fn setting(&self, fixed: &[(&str, Value<'_>)], point: &[(&str, f64)]) -> Result<Setting> {
-        let mut config = adapter::preset(&self.name)?;
+        let mut config = parts::preset(&self.name)?;
         let numbers = point.iter().map(|(key, x)| (*key, Value::Number(*x)));
         for (key, value) in fixed.iter().copied().chain(numbers) {
-            adapter::set(&mut config, key, value).with_context(|| key.to_owned())?;
+            parts::set(&mut config, key, value).with_context(|| key.to_owned())?;
         }
         let rules = Rules::new(&config)?;
         // A label stands for what is fixed; a sweep is told apart by its numbers.

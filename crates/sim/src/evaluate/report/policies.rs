@@ -16,7 +16,9 @@ const TV_ZERO: f64 = 1e-6;
 
 /// Text, radio, compute and energy of each policy, cell by cell.
 pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
-    let cells = Groups::new(records, "main", place);
+    let again = |record: &&Record| record.policy == AGAIN;
+    let drafting: Vec<Record> = records.iter().filter(|record| !again(record)).cloned().collect();
+    let cells = Groups::new(&drafting, "main", place);
     if cells.is_empty() {
         return Ok(());
     }
@@ -27,13 +29,15 @@ pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
          target alone writes with the same seed. The saving is 1 − J/J(`hlm`) per committed token: *gross* with \
          what the idle board draws, *above idle* without.",
     );
+    let all_again: Vec<&Record> = records.iter().filter(again).collect();
     for (cell, records) in cells.iter() {
         report.subheading(cell);
-        report.table(&text(records));
+        let floor = all_again
+            .iter()
+            .filter(|floor| records.iter().any(|record| record.temperature == floor.temperature));
+        report.table(&text(&records.iter().copied().chain(floor.copied()).collect::<Vec<_>>()));
         report.table(&radio(records));
-        let drafting: Vec<&Record> =
-            records.iter().copied().filter(|record| record.policy != AGAIN).collect();
-        report.table(&compute(&drafting));
+        report.table(&compute(records));
         let point = |record: &&Record| {
             let at = (record.upload_rate(), record.tv);
             Series::new(&record.label, Mark::Points, [at])
@@ -42,11 +46,30 @@ pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
             title: format!("Policies: {cell}"),
             x: "draft frames up per committed token".to_string(),
             y: "TV per token".to_string(),
-            series: drafting.iter().map(point).collect(),
+            series: records.iter().map(point).collect(),
         };
         report.chart("policies", &chart)?;
     }
     Ok(())
+}
+
+/// The cost with other drafters on the clock: the text is the pair's own.
+pub(super) fn other_sizes(report: &mut Builder, records: &[Record]) {
+    let cells = Groups::new(records, "size", |record| {
+        format!("{}, {:.0} M parameters", place(record), record.drafter_parameters / 1e6)
+    });
+    if cells.is_empty() {
+        return;
+    }
+    report.heading("With another drafter on the clock");
+    report.paragraph(
+        "The text and the frames are those of the pair; a draft takes the time of a drafter of this size. What \
+         drafting costs, no policy that drafts can save.",
+    );
+    for (cell, records) in cells.iter() {
+        report.subheading(cell);
+        report.table(&compute(records));
+    }
 }
 
 fn text(records: &[&Record]) -> Table {
@@ -60,7 +83,7 @@ fn text(records: &[&Record]) -> Table {
             code(&record.label) + noise,
             percent(record.exact, 1),
             fixed(record.tv, 4),
-            fixed(record.kl, 4),
+            optional(record.kl, 4),
             fixed(record.nll, 3),
             fixed(record.rouge_l, 3),
             percent(record.slots, 1),
@@ -183,7 +206,8 @@ pub(super) fn dominance(report: &mut Builder, records: &[Record]) {
 /// Where the joules go.
 pub(super) fn energy(report: &mut Builder, records: &[Record]) -> Result<()> {
     const PARTS: [&str; 5] = ["draft", "score", "send", "wait", "idle"];
-    let cells = Groups::new(records, "main", place);
+    let drafting: Vec<Record> = records.iter().filter(|record| record.policy != AGAIN).cloned().collect();
+    let cells = Groups::new(&drafting, "main", place);
     if cells.is_empty() {
         return Ok(());
     }
@@ -197,7 +221,7 @@ pub(super) fn energy(report: &mut Builder, records: &[Record]) -> Result<()> {
         let mut table =
             Table::new([&["policy".to_string()][..], &parts, &["J/token (modelled)".to_string()]].concat());
         let mut bars = Vec::new();
-        for record in records.iter().filter(|record| record.policy != AGAIN) {
+        for record in records {
             let parts = [record.draft_j, record.score_j, record.send_j, record.wait_j, record.idle_j];
             let parts = parts.map(|part| record.per_token(part));
             let mut row = vec![code(&record.label)];

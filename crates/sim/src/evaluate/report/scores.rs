@@ -1,15 +1,13 @@
 //! What the scores of drafted tokens foretell.
 
 use anyhow::Result;
+use dunlin_hlm::fit::{Fit, PUBLISHED_INTERCEPT, PUBLISHED_SLOPE};
 
 use super::Builder;
-use super::fit::Fit;
 use crate::evaluate::plots::{Chart, Mark, Series};
 use crate::evaluate::record::TokenRecord;
 use crate::evaluate::tables::{Table, fixed, percent, setting};
 
-/// CU-HLM's line (2505.11788): slope and intercept.
-const PUBLISHED: (f64, f64) = (0.815, -0.066);
 /// Rows of a table over positions.
 const ROWS: u64 = 12;
 
@@ -100,7 +98,7 @@ fn bins(temperature: f64, fit: &Fit) -> (Table, Chart) {
         series: vec![
             points,
             line("least squares", fit.slope(), fit.intercept()),
-            line("CU-HLM, published", PUBLISHED.0, PUBLISHED.1),
+            line("CU-HLM, published", PUBLISHED_SLOPE, PUBLISHED_INTERCEPT),
         ],
     };
     (table, chart)

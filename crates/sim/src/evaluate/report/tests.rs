@@ -24,7 +24,7 @@ pub(super) fn record(label: &str) -> Record {
         missed: 0,
         exact: 1.0,
         tv: 0.0,
-        kl: 0.0,
+        kl: Some(0.0),
         nll: 1.25,
         rouge_l: 1.0,
         slots: 1.0,
@@ -54,7 +54,7 @@ fn lossy(label: &str, frames_up: u64, tv: f64) -> Record {
     Record {
         frames_up,
         tv,
-        kl: 2.0 * tv,
+        kl: Some(2.0 * tv),
         exact: 0.25,
         rouge_l: 0.7,
         slots: 0.6,
