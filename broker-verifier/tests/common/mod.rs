@@ -14,8 +14,8 @@ use dunlin_verifier::embedded::Embedded;
 use dunlin_verifier::{Config, Hooks, Report, Served, serve};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{
-    Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, SamplingParams,
-    Score, VerifierPresence, Vocabulary, token_bits,
+    Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, Rows,
+    SamplingParams, Score, VerifierPresence, Vocabulary, token_bits,
 };
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
@@ -355,6 +355,9 @@ impl Device {
             prefix: prefix(&self.tokens),
             token_bits: token_bits(self.vocabulary.size),
             drafts: drafts.collect(),
+            held: 0,
+            bonus: true,
+            rows: Rows::None,
         };
         frame.encode().unwrap().to_vec()
     }

@@ -12,7 +12,7 @@ use dunlin_lm::{Extend, Target, Toy};
 use dunlin_verifier::reference::{Request, write};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{
-    Context as Chunk, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, PrefixDigest, Reply,
+    Context as Chunk, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, PrefixDigest, Reply, Rows,
     SamplingParams, Score, Vocabulary, token_bits,
 };
 use serde_json::json;
@@ -219,6 +219,9 @@ impl Device {
             prefix: self.prefix.short(),
             token_bits: token_bits(VOCABULARY),
             drafts: drafts.iter().map(draft).collect(),
+            held: 0,
+            bonus: true,
+            rows: Rows::None,
         };
         let bytes = frame.encode()?;
         let started = Instant::now();

@@ -4,7 +4,7 @@ mod support;
 
 use allocation_counter::measure;
 use anyhow::{Context, Result, ensure};
-use dunlin_wire::{Down, Draft, DraftFrame, Score, Up, Verdict, frame_check, token_bits};
+use dunlin_wire::{Down, Draft, DraftFrame, Rows, Score, Up, Verdict, frame_check, token_bits};
 use serde_json::json;
 use std::hint::black_box;
 use std::time::Duration;
@@ -27,6 +27,7 @@ fn main() -> Result<()> {
         check: frame_check(&up),
         accepted: DRAFTS as u8,
         token: token(0, DRAFTS),
+        missed: 0,
     });
     let down = verdict.encode()?;
     let steps = json!({
@@ -49,6 +50,9 @@ fn frame() -> Result<DraftFrame> {
         prefix: [0x5a, 0xa5],
         token_bits: token_bits(VOCABULARY),
         drafts: (0..DRAFTS).map(draft).collect(),
+        held: 0,
+        bonus: true,
+        rows: Rows::None,
     })
 }
 

@@ -70,6 +70,7 @@ fn build(header: &Header, records: &[Record], tokens: &[TokenRecord]) -> Result<
     head(&mut report, header);
     policies::main(&mut report, records)?;
     policies::other_sizes(&mut report, records);
+    policies::bonus(&mut report, records);
     policies::dominance(&mut report, records);
     scores::uncertainty(&mut report, tokens)?;
     scores::importance(&mut report, tokens)?;

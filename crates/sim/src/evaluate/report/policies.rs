@@ -72,6 +72,24 @@ pub(super) fn other_sizes(report: &mut Builder, records: &[Record]) {
     }
 }
 
+/// What a baseline gains from what its papers don't have.
+pub(super) fn bonus(report: &mut Builder, records: &[Record]) {
+    let cells = Groups::new(records, "bonus", place);
+    if cells.is_empty() {
+        return;
+    }
+    report.heading("What the bonus token is worth");
+    report.paragraph(
+        "The same trigger, payload and coupling, with held tokens verified instead of trusted: a frame brings one \
+         more token where all of its drafts stand, and the device drafts ahead while it waits.",
+    );
+    for (cell, records) in cells.iter() {
+        report.subheading(cell);
+        report.table(&radio(records));
+        report.table(&compute(records));
+    }
+}
+
 fn text(records: &[&Record]) -> Table {
     let bert = records.iter().any(|record| record.bertscore.is_some());
     let mut heads = vec!["policy", "exact", "TV", "KL, nats", "NLL, nats", "ROUGE-L", "slots"];

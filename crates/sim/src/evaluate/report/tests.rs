@@ -13,6 +13,7 @@ pub(super) fn record(label: &str) -> Record {
         temperature: 0.8,
         channel: "lte".to_string(),
         board: "pi".to_string(),
+        drafter_parameters: 2.2e6,
         snr_db: None,
         rtt_ms: 40.0,
         replies: 4,
