@@ -72,9 +72,10 @@ radio: build ## The table of frames and bytes per committed token
 # A plan is a name in crates/sim/evaluation/plans or a file. One thread for each target: the cells fill the cores.
 PLAN ?= quick
 OUT ?= $(TARGET_DIR)/evaluation/$(basename $(notdir $(PLAN)))
-evaluate: build ## All policies side by side, with a report: PLAN=quick (a minute), full, risk or a file; OUT=
+evaluate: build ## All policies side by side, with a report: PLAN=quick (a minute), full, risk or a file; OUT= BERTSCORE=
 	@CANDLE_NUM_THREADS=1 $(BINS)/dunlin-evaluate --out "$(OUT)" \
-		--plan "$(if $(wildcard $(PLAN)),$(PLAN),crates/sim/evaluation/plans/$(PLAN).toml)"
+		--plan "$(if $(wildcard $(PLAN)),$(PLAN),crates/sim/evaluation/plans/$(PLAN).toml)" \
+		$(if $(BERTSCORE),--bertscore "$(BERTSCORE)")
 
 bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.cpp on the same weights, as ratios
 	CARGO="$(CARGO)" VENV="$(VENV)" bench/run.sh
