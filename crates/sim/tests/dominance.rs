@@ -24,7 +24,7 @@ channels = ["wifi"]
 temperatures = [0.8]
 policy = [
     { name = "hlm" }, { name = "u-hlm" }, { name = "cu-hlm" }, { name = "importance" }, { name = "importance-or" },
-    { name = "random" }, { name = "lossless" }, { name = "lossless-sparse" }, { name = "risk", epsilon = 0.05 },
+    { name = "random" }, { name = "lossless" }, { name = "lossless-sparse" }, { name = "risk", epsilon = 0.5 },
     { name = "local" }, { name = "remote" },
 ]
 "#;
@@ -65,6 +65,8 @@ fn lossless_deviates_nowhere_at_fewer_frames_than_those_that_do() {
     );
     assert_eq!(of("remote").drafted, 0);
     let risk = of("risk");
-    assert!(risk.audited > 0 && risk.kl.is_none() && risk.missed <= risk.audited);
+    assert!(risk.missed > 0 && risk.missed <= risk.audited && risk.kl.is_none());
+    let kept = risk.missed as f64 / risk.committed as f64;
+    assert!((risk.tv - kept).abs() < 1e-12, "a kept miss is what may differ: {} against {kept}", risk.tv);
     assert!(of("hlm").joules() / of("hlm").committed as f64 > lossless.joules() / lossless.committed as f64);
 }

@@ -217,6 +217,8 @@ impl<'de> Deserialize<'de> for Sweep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dunlin_hlm::policy::{Combine, HeldTokens, Payload, PayloadForm, Policy};
+    use dunlin_hlm::uncertainty::Form;
 
     fn expand(text: &str) -> Result<Vec<Setting>> {
         toml::from_str::<PolicyRow>(text)?.expand()
@@ -243,6 +245,38 @@ mod tests {
             PolicyConfig { uncertainty_max: Some(0.5), ..PolicyConfig::default() }
         );
         assert!(!settings[1].is_default() && expand("name = 'lossless'").unwrap()[0].is_default());
+    }
+
+    #[test]
+    fn each_setting_reaches_its_part() {
+        let config = |text: &str| expand(text).unwrap().remove(0).config;
+        let text = "name = 'importance-or'\nwithout = ['importance_lambda']\nuncertainty_max = 0.25\n\
+                    random_rate = 0.75\npayload = 'lattice'\npayload_entries = 9\nresolution = 50\n\
+                    draft_tokens_max = 7\nuncertainty_form = 'one-minus-q'";
+        let expected = PolicyConfig {
+            uncertainty_max: Some(0.25),
+            importance_lambda: None,
+            random_rate: Some(0.75),
+            payload: Payload { form: PayloadForm::Lattice, entries: 9, resolution: 50 },
+            draft_tokens_max: 7,
+            uncertainty_form: Form::OneMinusQ,
+            ..Policy::ImportanceOr.config()
+        };
+        assert_eq!(config(text), expected);
+        let text = "name = 'lossless'\nheld = 'audited'\nepsilon = 0.5\nstop_rule = false\n\
+                    uncertainty_max = 0.5\nimportance_lambda = 1.5\ncombine = 'both'";
+        let expected = PolicyConfig {
+            held: HeldTokens::Audited,
+            epsilon: 0.5,
+            stop_rule: false,
+            uncertainty_max: Some(0.5),
+            importance_lambda: Some(1.5),
+            combine: Combine::Both,
+            ..Policy::Lossless.config()
+        };
+        assert_eq!(config(text), expected);
+        let sparse = "name = 'lossless'\npayload = 'lattice'\ncoupling = 'rejection'";
+        assert_eq!(config(sparse), Policy::LosslessSparse.config());
     }
 
     #[test]
