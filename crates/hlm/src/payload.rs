@@ -62,6 +62,15 @@ pub fn read(sent: &Sent, form: PayloadForm, size: u32) -> Option<Distribution> {
     }
 }
 
+/// What a token is drawn from, and what the verifier takes that for, where the drafter says `q`.
+pub fn laws(q: Distribution, payload: Payload, size: u32) -> (Distribution, Distribution) {
+    match read(&quantise(&q, payload, size), payload.form, size) {
+        None => (q.clone(), q),
+        Some(sent) if payload.form.is_drawn_from() => (sent.clone(), sent),
+        Some(sent) => (q, sent),
+    }
+}
+
 /// What a frame's row says.
 pub fn from_row(row: &Row) -> Sent {
     Sent::Entries(row.entries.to_vec())

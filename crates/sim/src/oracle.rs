@@ -6,8 +6,8 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::acceptance::{acceptance, residual};
 use dunlin_hlm::coupling::{couple, gumbel};
 use dunlin_hlm::device::{Commit, Finish, Origin};
-use dunlin_hlm::payload::{quantise, read};
-use dunlin_hlm::policy::{Coupling, HeldTokens, PayloadForm};
+use dunlin_hlm::payload::laws;
+use dunlin_hlm::policy::{Coupling, HeldTokens};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 
 /// A reply as the device reported it.
@@ -50,13 +50,7 @@ impl Step<'_> {
     /// What the drafter draws from, and what the verifier takes it for.
     fn drafter(&self) -> (Distribution, Distribution) {
         let q = self.row(&self.pair.drafter(self.text), &self.script.sampling);
-        let payload = self.script.policy.payload;
-        let sent = quantise(&q, payload, self.pair.vocabulary);
-        match read(&sent, payload.form, self.pair.vocabulary) {
-            None => (q.clone(), q),
-            Some(sent) if payload.form == PayloadForm::TopK => (q, sent),
-            Some(sent) => (sent.clone(), sent),
-        }
+        laws(q, self.script.policy.payload, self.pair.vocabulary)
     }
 
     /// What the drafter writes.

@@ -156,7 +156,7 @@ impl Device {
         self.scratch.refill(logits, &self.session.sampling)?;
         let (policy, payload) = (&self.config.policy, self.config.policy.payload());
         let sent = quantise(&self.scratch, payload, self.config.vocabulary.size);
-        if !matches!(payload.form, PayloadForm::Ids | PayloadForm::TopK) {
+        if payload.form.is_drawn_from() {
             let drawn_from = read(&sent, payload.form, self.config.vocabulary.size);
             self.scratch = drawn_from.expect("the most probable token has a weight");
         }

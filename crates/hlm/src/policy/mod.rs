@@ -280,7 +280,14 @@ impl Rules {
             HeldTokens::Audited => self.epsilon == Unit::ZERO,
             HeldTokens::Trusted => self.draft_tokens_max == 1,
         };
-        judged && self.payload.form != PayloadForm::TopK
+        judged && (self.payload.form == PayloadForm::Ids || self.payload.form.is_drawn_from())
+    }
+}
+
+impl PayloadForm {
+    /// Whether what is sent is what the token is drawn from.
+    pub fn is_drawn_from(self) -> bool {
+        matches!(self, Self::Full | Self::TopKSampled | Self::Lattice)
     }
 }
 

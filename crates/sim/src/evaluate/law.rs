@@ -10,8 +10,8 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::acceptance::law;
 use dunlin_hlm::calibration::Calibration;
 use dunlin_hlm::importance::{Weights, row};
-use dunlin_hlm::payload::{quantise, read};
-use dunlin_hlm::policy::{Decision, Held, HeldTokens, PayloadForm, Rules, Scored};
+use dunlin_hlm::payload::laws;
+use dunlin_hlm::policy::{Decision, Held, HeldTokens, Rules, Scored};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::stop::{StopConfig, StopRule};
 use dunlin_hlm::uncertainty::{Quadrature, Unit};
@@ -75,13 +75,7 @@ impl Step<'_> {
     fn law(&self, p: &Distribution, sampling: &Sampling) -> Result<Vec<(TokenId, f64)>> {
         let logits = &self.logits[..self.size as usize];
         let q = Distribution::from_logits(logits, sampling).context("the drafter's logits")?;
-        let payload = self.rules.payload();
-        let sent = read(&quantise(&q, payload, self.size), payload.form, self.size);
-        let (drawn_from, sent) = match sent {
-            None => (q.clone(), q),
-            Some(sent) if payload.form == PayloadForm::TopK => (q, sent),
-            Some(sent) => (sent.clone(), sent),
-        };
+        let (drawn_from, sent) = laws(q, self.rules.payload(), self.size);
         let quadrature = Quadrature::new(logits);
         let stop = StopRule::new(&StopConfig::default());
         let flushed = |coin: Unit, token: TokenId| {
@@ -124,7 +118,8 @@ fn distance(law: &[(TokenId, f64)], p: &Distribution) -> Deviation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_hlm::policy::{Policy, PolicyConfig};
+    use dunlin_hlm::payload::{quantise, read};
+    use dunlin_hlm::policy::{PayloadForm, Policy, PolicyConfig};
 
     const TARGET: [f32; 5] = [1.2, 0.3, -0.4, 0.9, -2.0];
     const DRAFTER: [f32; 5] = [0.9, 0.8, -0.2, 0.2, -1.0];

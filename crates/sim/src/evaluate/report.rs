@@ -167,9 +167,9 @@ impl Builder {
 struct Groups<'a>(Vec<(String, Vec<&'a Record>)>);
 
 impl<'a> Groups<'a> {
-    fn new(records: &'a [Record], run: &str, key: fn(&Record) -> String) -> Self {
+    fn new(records: impl IntoIterator<Item = &'a Record>, run: &str, key: fn(&Record) -> String) -> Self {
         let mut groups: Vec<(String, Vec<&Record>)> = Vec::new();
-        for record in records.iter().filter(|record| record.run == run) {
+        for record in records.into_iter().filter(|record| record.run == run) {
             let key = key(record);
             match groups.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, group)) => group.push(record),

@@ -1,6 +1,7 @@
 //! The runs named `main`: policies side by side, dominance and where the joules go.
 
 use anyhow::Result;
+use dunlin_hlm::policy::{Policy, Rules};
 
 use super::{Builder, Groups, joules_above_idle_per_token, joules_per_token, place};
 use crate::evaluate::plots::{Bars, Chart, Mark, Series};
@@ -9,16 +10,13 @@ use crate::evaluate::tables::{Table, code, fixed, optional, percent, significant
 
 /// The target's own text with another seed: what text metrics say of two samples of one law.
 const AGAIN: &str = "target-again";
-/// Policies whose text is the target's, or distributed as it.
-const EXACT: [&str; 5] = ["lossless", "lossless-sparse", "hlm", "remote", AGAIN];
 /// A distance below this is rounding.
 const TV_ZERO: f64 = 1e-6;
 
 /// Text, radio, compute and energy of each policy, cell by cell.
 pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
     let again = |record: &&Record| record.policy == AGAIN;
-    let drafting: Vec<Record> = records.iter().filter(|record| !again(record)).cloned().collect();
-    let cells = Groups::new(&drafting, "main", place);
+    let cells = Groups::new(records.iter().filter(|record| !again(record)), "main", place);
     if cells.is_empty() {
         return Ok(());
     }
@@ -174,6 +172,12 @@ fn dominates(lossless: &Record, other: &Record) -> bool {
     lossless.upload_rate() <= other.upload_rate() && lossless.tv < TV_ZERO && other.tv >= TV_ZERO
 }
 
+/// Whether the text of a policy is the target's, or distributed as it.
+fn is_exact(policy: &str) -> bool {
+    let rules = policy.parse::<Policy>().ok().and_then(|policy| Rules::new(&policy.config()).ok());
+    policy == AGAIN || rules.is_some_and(|rules| rules.is_exact())
+}
+
 /// Whether `lossless` needs no more frames than the policies that trade text for them.
 pub(super) fn dominance(report: &mut Builder, records: &[Record]) {
     let (mut holds, mut fails) = (0, Vec::new());
@@ -188,7 +192,7 @@ pub(super) fn dominance(report: &mut Builder, records: &[Record]) {
     ]);
     for (cell, records) in Groups::new(records, "main", place).iter() {
         let Some(lossless) = preset(records, "lossless") else { continue };
-        for other in records.iter().filter(|record| !EXACT.contains(&record.policy.as_str())) {
+        for other in records.iter().filter(|record| !is_exact(&record.policy)) {
             let held = dominates(lossless, other);
             holds += usize::from(held);
             if !held {
@@ -224,8 +228,8 @@ pub(super) fn dominance(report: &mut Builder, records: &[Record]) {
 /// Where the joules go.
 pub(super) fn energy(report: &mut Builder, records: &[Record]) -> Result<()> {
     const PARTS: [&str; 5] = ["draft", "score", "send", "wait", "idle"];
-    let drafting: Vec<Record> = records.iter().filter(|record| record.policy != AGAIN).cloned().collect();
-    let cells = Groups::new(&drafting, "main", place);
+    let drafting = records.iter().filter(|record| record.policy != AGAIN);
+    let cells = Groups::new(drafting, "main", place);
     if cells.is_empty() {
         return Ok(());
     }
