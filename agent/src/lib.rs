@@ -14,6 +14,7 @@ mod client;
 pub mod clock;
 pub mod config;
 pub mod drafter;
+pub mod energy;
 pub mod generate;
 pub mod link;
 pub mod modelled;
