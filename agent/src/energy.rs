@@ -2,5 +2,15 @@
 //!
 //! Invariant: nothing here says a joule without its source.
 
+pub mod calibration;
+pub mod fit;
+pub mod ina219;
+pub mod ina219_sensor;
+pub mod ledger;
+pub mod meter;
+pub mod phase;
+pub mod rhythm;
 pub mod sensor;
+pub mod simulated;
+pub mod timebase;
 pub mod units;

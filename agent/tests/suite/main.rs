@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // everything here is a test
 
 mod broker;
+mod energy;
 mod in_process;
 mod presence;
 mod process;

@@ -1,0 +1,178 @@
+//! What a known load taught of a sensor, and what the idle board draws: a small TOML file.
+
+use super::sensor::Uncertainty;
+use super::units::Amperes;
+use crate::config::{read, wrong};
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The largest gain a calibration may find: a shunt of another value is a setting, not an error of a sensor.
+const GAIN_MAX: f64 = 1.5;
+
+/// The file. Every key can be left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calibration {
+    /// How to correct the current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<CurrentTable>,
+    /// What the idle board draws.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleTable>,
+}
+
+/// `true = gain · shown + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurrentTable {
+    /// Gain, 1 for none.
+    pub gain: f64,
+    /// Offset, A.
+    pub offset_a: f64,
+    /// What the meter beside it may be off by, a share.
+    pub meter_uncertainty: f64,
+}
+
+/// What the idle board draws.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdleTable {
+    /// Mean power, W.
+    pub watts: f64,
+    /// Over how long, s.
+    pub seconds: f64,
+}
+
+/// A correction of the current, ready for use.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Correction {
+    table: Option<CurrentTable>,
+    /// What a corrected figure may be off by; without a correction as the data sheet says.
+    pub uncertainty: Option<Uncertainty>,
+}
+
+/// Gain error of the bus voltage at most, a share (SBOS448): a calibrated current leaves it.
+const BUS_GAIN: f64 = 0.01;
+
+impl Calibration {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Names the file, line and key that is wrong.
+    pub fn load(path: &Path) -> Result<Self> {
+        let calibration: Self = read(path)?;
+        if let Err(what) = calibration.check() {
+            return Err(wrong(path, "", None, what));
+        }
+        Ok(calibration)
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(CurrentTable { gain, offset_a, meter_uncertainty }) = self.current {
+            if !(1.0 / GAIN_MAX..=GAIN_MAX).contains(&gain) {
+                bail!("gain {gain} is not within 1/{GAIN_MAX} and {GAIN_MAX}: is shunt_milliohms right?");
+            }
+            if !(offset_a.abs() < 1.0) {
+                bail!("offset_a {offset_a} is not within -1 and 1");
+            }
+            if !(0.0..0.5).contains(&meter_uncertainty) {
+                bail!("meter_uncertainty {meter_uncertainty} is not within 0 and 0.5");
+            }
+        }
+        match self.idle {
+            Some(IdleTable { watts, seconds }) if !(watts >= 0.0 && watts < 1e4 && seconds > 0.0) => {
+                bail!("idle of {watts} W over {seconds} s")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The correction of the current.
+    pub fn correction(&self) -> Correction {
+        let uncertainty = self.current.map(|table| Uncertainty {
+            relative: table.meter_uncertainty.hypot(BUS_GAIN),
+            offset_w: 0.0,
+        });
+        Correction { table: self.current, uncertainty }
+    }
+}
+
+impl CurrentTable {
+    /// The line through two loads, each what the sensor showed and what the meter said, A.
+    ///
+    /// # Errors
+    /// The loads are too near each other, or no sane line goes through them.
+    pub fn through(low: (f64, f64), high: (f64, f64), meter_uncertainty: f64) -> Result<Self> {
+        let apart = high.1 - low.1;
+        if !(apart >= 0.05) {
+            bail!("the two loads are {apart:.3} A apart: take some 0.1 A and 1 A");
+        }
+        let gain = apart / (high.0 - low.0);
+        let table = Self { gain, offset_a: low.1 - gain * low.0, meter_uncertainty };
+        Calibration { current: Some(table), idle: None }.check()?;
+        Ok(table)
+    }
+}
+
+impl Correction {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.table.is_none()
+    }
+
+    /// The current as it would be without the sensor's errors.
+    pub fn corrected(&self, shown: Amperes) -> Amperes {
+        match self.table {
+            None => shown,
+            Some(table) => Amperes::from_f64(table.gain * shown.as_f64() + table.offset_a),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::write;
+
+    fn load(text: &str) -> Result<Calibration> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("power.toml");
+        write(&path, text).unwrap();
+        Calibration::load(&path)
+    }
+
+    #[test]
+    fn two_loads_make_a_line() {
+        let table = CurrentTable::through((0.11, 0.1), (1.03, 1.0), 0.005).unwrap();
+        let correction = Calibration { current: Some(table), idle: None }.correction();
+        let corrected = |a: f64| correction.corrected(Amperes::from_f64(a)).as_f64();
+        assert!((corrected(0.11) - 0.1).abs() < 2e-6 && (corrected(1.03) - 1.0).abs() < 2e-6);
+        assert!((corrected(0.57) - 0.55).abs() < 2e-6);
+        assert!((correction.uncertainty.unwrap().relative - 0.0111803).abs() < 1e-6);
+        let written = toml::to_string(&Calibration { current: Some(table), idle: None }).unwrap();
+        assert_eq!(load(&written).unwrap().current, Some(table));
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        let said = |low, high| CurrentTable::through(low, high, 0.0).unwrap_err().to_string();
+        assert!(said((0.1, 0.1), (0.12, 0.12)).contains("0.020 A apart"));
+        assert!(said((0.01, 0.1), (0.1, 1.0)).contains("is shunt_milliohms right?"));
+        assert!(said((0.5, 0.1), (0.5, 1.0)).contains("gain inf"));
+        assert!(said((0.5, 0.1), (0.5, f64::NAN)).contains("apart"));
+        let cases = [
+            ("[current]\ngain = 1.0\noffset_a = 9.0\nmeter_uncertainty = 0.0\n", "offset_a 9"),
+            ("[current]\ngain = nan\noffset_a = 0.0\nmeter_uncertainty = 0.0\n", "gain NaN"),
+            ("[current]\ngain = 1.0\noffset_a = 0.0\nmeter_uncertainty = 2.0\n", "meter_uncertainty 2"),
+            ("[current]\ngain = 1.0\n", "power.toml:1: missing field `offset_a`"),
+            ("[idle]\nwatts = -1.0\nseconds = 30.0\n", "idle of -1 W"),
+            ("idle_w = 3.0\n", "power.toml:1: unknown field `idle_w`"),
+        ];
+        for (text, expected) in cases {
+            let error = format!("{:#}", load(text).unwrap_err());
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert_eq!(load("").unwrap(), Calibration::default());
+    }
+}

@@ -1,0 +1,286 @@
+//! The INA219 current and power monitor (Texas Instruments SBOS448), on any I2C bus of embedded-hal 1.0.
+//!
+//! Shunt and bus voltage are read and multiplied here, in integers: the chip's own power register truncates to twenty
+//! current steps. Its calibration is written all the same, for a reset clears it: a power register of 0 beside a
+//! shunt voltage that is none gives a brown-out away with the first reading after it.
+//!
+//! Invariant: no operating system, no allocation, no clock; a transaction is a register's pointer and its two bytes.
+
+use super::units::{Amperes, Volts, Watts};
+use core::fmt;
+use embedded_hal::i2c::I2c;
+
+/// The address of a module as it is sold, with both jumpers open.
+pub const ADDRESS_FIRST: u8 = 0x40;
+/// The address with both jumpers at SCL.
+pub const ADDRESS_LAST: u8 = 0x4f;
+/// One conversion of 12 bits, ns (SBOS448, table 5: 8 of them take 4.26 ms).
+const CONVERSION_NS: u64 = 532_000;
+/// What the shunt register counts in, µV.
+const SHUNT_STEP_UV: i64 = 10;
+/// What the bus register counts in, mV.
+const BUS_STEP_MV: i64 = 4;
+/// The end of the bus register's range of 32 V, in its steps.
+const BUS_STEPS_MAX: u16 = 8000;
+/// Bus register: a result is ready.
+const CNVR: u16 = 1 << 1;
+/// Bus register: the result means nothing.
+const OVF: u16 = 1;
+/// Configuration: 32 V of bus range, shunt and bus measured in turn and without end.
+const CONTINUOUS_32_V: u16 = 1 << 13 | 0b111;
+/// A power that the power register must show at least as one of its steps.
+const POWER_STEPS_SURE: i64 = 4;
+
+/// The chip's registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Register {
+    /// Ranges, averaging and mode.
+    Configuration = 0,
+    /// Voltage across the shunt.
+    Shunt = 1,
+    /// Voltage of the supply at the load's side, and two flags.
+    Bus = 2,
+    /// Power by the chip's own arithmetic; reading it clears the ready flag.
+    Power = 3,
+    /// What the chip multiplies the shunt voltage by.
+    Calibration = 5,
+}
+
+/// How many conversions of 12 bits make a reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Averaging(u8);
+
+/// The voltage across the shunt at which its range ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShuntRange {
+    /// ±40 mV
+    Mv40,
+    /// ±80 mV
+    Mv80,
+    /// ±160 mV
+    Mv160,
+    /// ±320 mV
+    Mv320,
+}
+
+/// How to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The shunt's resistance, µΩ, above 0.
+    pub shunt_micro_ohms: u32,
+    /// The range of the shunt voltage.
+    pub range: ShuntRange,
+    /// Averaging of the shunt voltage.
+    pub shunt: Averaging,
+    /// Averaging of the bus voltage.
+    pub bus: Averaging,
+}
+
+/// One reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measurement {
+    /// At the load's side.
+    pub bus: Volts,
+    /// Through the shunt; negative where it is wired the other way round.
+    pub current: Amperes,
+    /// Their product.
+    pub power: Watts,
+    /// A range was at its end: the true value may be larger.
+    pub clipped: bool,
+}
+
+/// Why a reading is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error<E> {
+    /// A transaction failed.
+    Bus {
+        /// With this register.
+        register: Register,
+        /// As the bus says.
+        error: E,
+    },
+    /// The chip says that its arithmetic overflowed.
+    Overflow,
+    /// The chip had lost its settings; they were written anew.
+    Reinitialised,
+}
+
+impl<E: fmt::Debug> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bus { register, error } => {
+                write!(f, "{register:?} register ({:#04x}): {error:?}", *register as u8)
+            }
+            Self::Overflow => f.write_str("the result overflowed"),
+            Self::Reinitialised => f.write_str("the settings were lost and written anew"),
+        }
+    }
+}
+
+impl Averaging {
+    /// Averaging of 1, 2, 4, 8, 16, 32, 64 or 128 conversions; `None` for any other number.
+    pub const fn of(conversions: u8) -> Option<Self> {
+        if conversions.is_power_of_two() { Some(Self(conversions)) } else { None }
+    }
+
+    /// How long a reading takes, µs.
+    pub const fn micros(self) -> u64 {
+        self.0 as u64 * CONVERSION_NS / 1000
+    }
+
+    /// The four bits of the configuration.
+    const fn code(self) -> u16 {
+        0b1000 | self.0.trailing_zeros() as u16
+    }
+}
+
+impl ShuntRange {
+    /// The end of the range in steps of the register.
+    const fn steps(self) -> u16 {
+        4000 << self as u16
+    }
+
+    /// What the calibration must be for the current register to use its 15 bits over the range.
+    ///
+    /// `trunc(0.04096 / (I_LSB · R))` with `I_LSB · R` the range over 2^15: the resistance cancels. Bit 0 is always 0.
+    const fn calibration(self) -> u16 {
+        let step_nv = self.steps() as u64 * SHUNT_STEP_UV as u64 * 1000 / (1 << 15);
+        (40_960_000 / step_nv) as u16 & !1
+    }
+}
+
+impl Config {
+    /// The content of the configuration register.
+    pub const fn register(&self) -> u16 {
+        CONTINUOUS_32_V | (self.range as u16) << 11 | self.bus.code() << 7 | self.shunt.code() << 3
+    }
+
+    /// From one reading to the next, µs: the shunt voltage is measured first, then that of the bus.
+    pub const fn period_micros(&self) -> u64 {
+        self.shunt.micros() + self.bus.micros()
+    }
+
+    /// The measurement that two register values mean.
+    fn measurement(&self, shunt: i16, bus: u16) -> Measurement {
+        let (shunt_uv, steps) = (i64::from(shunt) * SHUNT_STEP_UV, bus >> 3);
+        let (bus_mv, resistance) = (i64::from(steps) * BUS_STEP_MV, i64::from(self.shunt_micro_ohms.max(1)));
+        Measurement {
+            bus: Volts::from_micro(bus_mv * 1000),
+            current: Amperes::from_micro(shunt_uv * 1_000_000 / resistance),
+            power: Watts::from_micro(shunt_uv * bus_mv * 1000 / resistance),
+            clipped: shunt.unsigned_abs() >= self.range.steps() || steps >= BUS_STEPS_MAX,
+        }
+    }
+
+    /// Whether the power register must show something at these voltages: its step is 20 current steps times 1 V,
+    /// whatever the shunt.
+    fn shows_power(&self, shunt: i16, bus: u16) -> bool {
+        // Current steps are of the shunt range's size over 2^15, here as a share of the register's own steps.
+        let current = i64::from(shunt) * (1 << 15) / i64::from(self.range.steps());
+        let bus_steps = i64::from(bus >> 3);
+        (current * bus_steps).abs() / 5000 >= POWER_STEPS_SURE
+    }
+}
+
+/// An INA219 on a bus.
+#[derive(Debug)]
+pub struct Ina219<I> {
+    i2c: I,
+    address: u8,
+    config: Config,
+    /// Whether the settings may be lost.
+    suspect: bool,
+}
+
+impl<I: I2c> Ina219<I> {
+    /// The chip at `address`. Nothing is sent yet; the first measurement sets it up.
+    pub const fn new(i2c: I, address: u8, config: Config) -> Self {
+        Self { i2c, address, config, suspect: true }
+    }
+
+    /// The settings.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether a chip that could be an INA219 answers: one whose configuration has the reserved bit clear.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn is_there(&mut self) -> Result<bool, Error<I::Error>> {
+        let configuration = self.read(Register::Configuration)?;
+        Ok(configuration & 1 << 14 == 0 && configuration != 0)
+    }
+
+    /// Writes the settings; conversions begin anew.
+    ///
+    /// # Errors
+    /// A register could not be written.
+    pub fn configure(&mut self) -> Result<(), Error<I::Error>> {
+        self.write(Register::Calibration, self.config.range.calibration())?;
+        self.write(Register::Configuration, self.config.register())?;
+        self.suspect = false;
+        Ok(())
+    }
+
+    /// The next reading, or `None` while a conversion is under way.
+    ///
+    /// # Errors
+    /// The bus failed, the result overflowed, or the chip had to be set up again. The reading is lost.
+    pub fn measure(&mut self) -> Result<Option<Measurement>, Error<I::Error>> {
+        if self.suspect {
+            self.restore()?;
+        }
+        let bus = self.read(Register::Bus)?;
+        if bus & CNVR == 0 {
+            return Ok(None);
+        }
+        let shunt = self.read(Register::Shunt)?.cast_signed();
+        // Reading the power clears the flag, so that the next result is a new one.
+        let power = self.read(Register::Power)?;
+        if bus & OVF != 0 {
+            return Err(Error::Overflow);
+        }
+        if power == 0 && self.config.shows_power(shunt, bus) {
+            self.restore()?;
+        }
+        Ok(Some(self.config.measurement(shunt, bus)))
+    }
+
+    /// Writes the settings where the chip doesn't have them.
+    fn restore(&mut self) -> Result<(), Error<I::Error>> {
+        let kept = self.read(Register::Configuration)? == self.config.register()
+            && self.read(Register::Calibration)? == self.config.range.calibration();
+        if kept {
+            self.suspect = false;
+            return Ok(());
+        }
+        self.configure()?;
+        Err(Error::Reinitialised)
+    }
+
+    /// The bus, back.
+    pub fn release(self) -> I {
+        self.i2c
+    }
+
+    fn read(&mut self, register: Register) -> Result<u16, Error<I::Error>> {
+        let mut bytes = [0; 2];
+        match self.i2c.write_read(self.address, &[register as u8], &mut bytes) {
+            Ok(()) => Ok(u16::from_be_bytes(bytes)),
+            Err(error) => Err(self.failed(register, error)),
+        }
+    }
+
+    fn write(&mut self, register: Register, value: u16) -> Result<(), Error<I::Error>> {
+        let [high, low] = value.to_be_bytes();
+        self.i2c.write(self.address, &[register as u8, high, low]).map_err(|error| self.failed(register, error))
+    }
+
+    /// Who does not answer may have been without power.
+    fn failed(&mut self, register: Register, error: I::Error) -> Error<I::Error> {
+        self.suspect = true;
+        Error::Bus { register, error }
+    }
+}

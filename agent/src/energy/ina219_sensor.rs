@@ -1,0 +1,128 @@
+//! An INA219 as a source of power readings: the driver, when its windows were, and what a calibration makes of it.
+
+use super::calibration::Correction;
+use super::ina219::{Config, Error, Ina219, Measurement};
+use super::rhythm::Rhythm;
+use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::timebase::Timebase;
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_wire::PowerSource;
+use embedded_hal::i2c::I2c;
+
+/// Gain of current and of bus voltage over temperature, each 1 % at most for an INA219A (SBOS448), and 1 % of a common
+/// shunt, in quadrature.
+const GAIN: f64 = 0.0173;
+/// Offset of the shunt voltage at most, V (SBOS448, INA219A).
+const OFFSET_V: f64 = 100e-6;
+/// The largest voltage an offset in power is computed for, V: what boards are fed with.
+const SUPPLY_V: f64 = 5.0;
+/// Looks for a result in one period.
+const LOOKS: u64 = 8;
+/// Time between two looks at most.
+const POLL_MAX: Duration = Duration::from_millis(1);
+/// Of a measurement's three transactions the first sees that the result is ready.
+const TRANSACTIONS: u64 = 3;
+
+/// The sensor.
+pub struct Ina219Sensor<I, T> {
+    chip: Ina219<I>,
+    time: T,
+    source: Source,
+    correction: Correction,
+    set_up: bool,
+    /// When no result was ready yet, or the last one was taken.
+    looked: Instant,
+    rhythm: Rhythm,
+}
+
+impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
+    /// The chip at `address` of `bus`, whose name errors say. Nothing is sent yet.
+    pub fn new(i2c: I, bus: &str, address: u8, config: Config, correction: Correction, time: T) -> Self {
+        let period = Duration(config.period_micros());
+        let ohms = f64::from(config.shunt_micro_ohms.max(1)) / 1e6;
+        let source = Source {
+            kind: PowerSource::Ina219,
+            part: format!("{address:#04x} on {bus}, shunt {} mΩ", ohms * 1e3),
+            boundary: "all that is fed through the shunt; the supply's own loss is not".into(),
+            uncertainty: correction
+                .uncertainty
+                .unwrap_or(Uncertainty { relative: GAIN, offset_w: OFFSET_V / ohms * SUPPLY_V }),
+            period,
+            poll: Duration(POLL_MAX.0.min(period.0 / LOOKS)),
+        };
+        let looked = time.now();
+        let rhythm = Rhythm::new(period.0);
+        Self { chip: Ina219::new(i2c, address, config), time, source, correction, set_up: false, looked, rhythm }
+    }
+
+    /// The same sensor under another kind: a simulated one must not pass for measured.
+    #[must_use]
+    pub fn called(mut self, kind: PowerSource, boundary: &str) -> Self {
+        self.source.kind = kind;
+        self.source.boundary = boundary.into();
+        self
+    }
+
+    /// Sets the chip up; a reset that nobody could have noticed is none.
+    fn set_up(&mut self) -> Result<(), SensorError> {
+        self.chip.configure().map_err(|error| lost(&self.source.part, &error))?;
+        self.looked = self.time.now();
+        self.set_up = true;
+        Ok(())
+    }
+
+    /// The reading of a measurement that was begun at `begun`.
+    fn reading(&mut self, measured: Measurement, begun: Instant) -> Reading {
+        let now = self.time.now();
+        let seen = begun + Duration(now.since(begun).0 / TRANSACTIONS);
+        let end = self.rhythm.ended(self.looked, seen);
+        self.looked = seen;
+        let config = self.chip.config();
+        let Measurement { bus, current, clipped, .. } = measured;
+        let current = self.correction.corrected(current);
+        Reading::Power {
+            power: if self.correction.is_none() { measured.power } else { bus * current },
+            rail: Some((bus, current)),
+            clipped,
+            // The bus voltage is measured behind the shunt's, and is nearly constant: the shunt's window counts.
+            ended: Duration(now.since(end).0 + config.bus.micros()),
+            lasted: Duration(config.shunt.micros()),
+        }
+    }
+}
+
+impl<I: I2c + Send, T: Timebase> PowerSensor for Ina219Sensor<I, T> {
+    fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn read(&mut self) -> Result<Option<Reading>, SensorError> {
+        if !self.set_up {
+            self.set_up()?;
+            return Ok(None);
+        }
+        let begun = self.time.now();
+        match self.chip.measure() {
+            Ok(Some(measured)) => Ok(Some(self.reading(measured, begun))),
+            Ok(None) => {
+                self.looked = self.time.now();
+                Ok(None)
+            }
+            Err(error) => {
+                if matches!(error, Error::Reinitialised) {
+                    self.rhythm.restart();
+                }
+                Err(lost(&self.source.part, &error))
+            }
+        }
+    }
+}
+
+fn lost<E: std::fmt::Debug>(part: &str, error: &Error<E>) -> SensorError {
+    let part = || format!("INA219 {part}");
+    match error {
+        Error::Overflow => SensorError::Overflow(part()),
+        Error::Reinitialised => SensorError::Reinitialised(part()),
+        Error::Bus { .. } => SensorError::Failed { place: part(), reason: error.to_string() },
+    }
+}

@@ -1,0 +1,381 @@
+//! Energy by phase: readings and the times of phases in, spans with their joules out.
+//!
+//! Between the middles of two readings' windows power is a straight line (trapezoids), cut exactly where a phase or a
+//! span ends. A reading is a mean over its window, so the line carries energy over the edges of phases that are shorter
+//! than a window or near it. The ledger knows which phases were in each window, and by the [fit](super::fit) what each
+//! draws: what the line must have carried from one phase to another is taken back. With `s(t)` the shares of the phases
+//! in the windows, drawn as a line like the power `p(t)`, and `w` the fitted powers, phase i gets
+//! `∫ᵢ p dt + wᵢ·Tᵢ − Σⱼ wⱼ ∫ᵢ sⱼ dt`: the trapezoids, and what the phases' powers make of the difference between the
+//! times of the phases and those the windows saw (a regression estimator, as in Cochran's "Sampling Techniques").
+//!
+//! Invariant: no clock, no file, no thread; memory is bounded. Times are the caller's, and only grow.
+
+use super::fit::Fit;
+use super::phase::{ByPhase, PHASES, Phase};
+use dunlin_hlm::time::{Duration, Instant};
+use heapless::Deque;
+
+/// Changes of phase that wait for readings: at a thousand a second, four seconds of them.
+const EDGES_MAX: usize = 4096;
+/// Ends of spans that wait for readings.
+const CUTS_MAX: usize = 64;
+/// A reading that comes later than so many periods after the one before leaves a gap.
+const GAP_PERIODS: u64 = 3;
+
+/// A reading on the ledger's clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Where its window begins.
+    pub from: Instant,
+    /// Where it ends.
+    pub until: Instant,
+    /// Mean power in it, W.
+    pub watts: f64,
+    /// The true value may be larger.
+    pub clipped: bool,
+}
+
+impl Sample {
+    /// The middle of its window.
+    pub fn middle(&self) -> Instant {
+        Instant(self.from.0 + self.until.since(self.from).0 / 2)
+    }
+}
+
+/// What was lost, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Stretches without a reading that were bridged by a straight line.
+    pub gaps: u64,
+    /// Their length.
+    pub gap_time: Duration,
+    /// Readings at the end of the sensor's range.
+    pub clipped: u64,
+    /// Results that overflowed.
+    pub overflowed: u64,
+    /// Times that the sensor had to be set up again.
+    pub reinitialised: u64,
+    /// Readings that failed: bus or file.
+    pub failed: u64,
+}
+
+/// What happened between two cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Span {
+    /// Where it begins.
+    pub from: Instant,
+    /// Where it ends.
+    pub until: Instant,
+    /// Energy of each phase, J.
+    pub joules: ByPhase<f64>,
+    /// Time of each phase, µs.
+    pub micros: ByPhase<u64>,
+    /// Readings in it.
+    pub samples: u64,
+    /// The largest of them, W.
+    pub peak_w: f64,
+    /// What was lost in it.
+    pub faults: Faults,
+    /// Time before its first or behind its last reading, to which that reading's power was given.
+    pub extrapolated: Duration,
+}
+
+impl Span {
+    /// Energy of all phases, J.
+    pub fn total_j(&self) -> f64 {
+        self.joules.0.iter().sum()
+    }
+
+    /// Its length.
+    pub fn time(&self) -> Duration {
+        self.until.since(self.from)
+    }
+}
+
+/// A moment with a reading: the line goes through it.
+#[derive(Clone, Copy, Debug)]
+struct Knot {
+    at: Instant,
+    watts: f64,
+    shares: ByPhase<f64>,
+}
+
+/// Sums since the last cut.
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    from: Instant,
+    /// ∫ p over each phase, J.
+    line: ByPhase<f64>,
+    /// ∫ sⱼ over phase i, s.
+    seen: [ByPhase<f64>; PHASES],
+    micros: ByPhase<u64>,
+    samples: u64,
+    peak_w: f64,
+    faults: Faults,
+    extrapolated: Duration,
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    period: Duration,
+    /// Where each phase begins, oldest first; the last one goes on. Never empty.
+    edges: Deque<(Instant, Phase), EDGES_MAX>,
+    cuts: Deque<Instant, CUTS_MAX>,
+    knot: Option<Knot>,
+    /// Up to where energy is charged.
+    charged: Instant,
+    sums: Sums,
+    fit: Fit,
+    done: Deque<Span, CUTS_MAX>,
+}
+
+impl Ledger {
+    /// A ledger that begins in `phase` and expects a reading each `period`.
+    pub fn new(phase: Phase, now: Instant, period: Duration) -> Self {
+        let mut edges = Deque::new();
+        edges.push_back((now, phase)).expect("an empty queue has room");
+        Self {
+            period,
+            edges,
+            cuts: Deque::new(),
+            knot: None,
+            charged: now,
+            sums: Sums { from: now, ..Sums::default() },
+            fit: Fit::default(),
+            done: Deque::new(),
+        }
+    }
+
+    /// The board does something else from now on.
+    pub fn handle_phase(&mut self, phase: Phase, now: Instant) {
+        let (last, current) = *self.edges.back().expect("never empty");
+        if current == phase {
+            return;
+        }
+        let now = now.max(last);
+        if self.edges.is_full() {
+            // Without a reading for so long, what is pending is charged to the last one known.
+            self.settle(now);
+        }
+        self.edges.push_back((now, phase)).expect("settling left one edge");
+    }
+
+    /// The span ends here; [`Self::poll_span`] gives it once a reading has come behind it.
+    pub fn handle_cut(&mut self, now: Instant) {
+        if self.cuts.is_full() {
+            self.settle(now);
+        }
+        self.cuts.push_back(now).expect("settling left no cut");
+    }
+
+    /// Something was lost.
+    pub fn handle_fault(&mut self, count: impl FnOnce(&mut Faults)) {
+        count(&mut self.sums.faults);
+    }
+
+    /// Takes a reading. One that lies before those taken already tells only of the phases' powers.
+    pub fn handle_sample(&mut self, sample: &Sample) {
+        self.sums.faults.clipped += u64::from(sample.clipped);
+        if !sample.watts.is_finite() {
+            self.sums.faults.failed += 1;
+            return;
+        }
+        let knot = Knot { at: sample.middle(), watts: sample.watts, shares: self.shares(sample) };
+        self.fit.observe(&knot.shares, knot.watts);
+        self.sums.samples += 1;
+        self.sums.peak_w = self.sums.peak_w.max(knot.watts);
+        if knot.at <= self.charged {
+            return;
+        }
+        match self.knot {
+            Some(before) => {
+                let apart = knot.at.since(before.at);
+                if apart.0 > GAP_PERIODS * self.period.0 {
+                    self.sums.faults.gaps += 1;
+                    self.sums.faults.gap_time.0 += apart.0;
+                }
+                self.charge(before, knot);
+            }
+            None => {
+                self.sums.extrapolated.0 += knot.at.since(self.charged).0;
+                self.charge(Knot { at: self.charged, ..knot }, knot);
+            }
+        }
+        self.knot = Some(knot);
+        self.forget(sample.from);
+    }
+
+    /// Charges everything up to `now` without waiting for a reading: the last one's power goes on.
+    pub fn settle(&mut self, now: Instant) {
+        let nothing = Knot { at: self.charged, watts: 0.0, shares: ByPhase::default() };
+        let last = Knot { at: self.charged, ..self.knot.unwrap_or(nothing) };
+        if now > self.charged {
+            self.sums.extrapolated.0 += now.since(self.charged).0;
+            self.charge(last, Knot { at: now, ..last });
+            self.knot = self.knot.map(|knot| Knot { at: now, ..knot });
+        }
+        self.take_cuts(now);
+        self.forget(now);
+    }
+
+    /// The next span that is complete.
+    pub fn poll_span(&mut self) -> Option<Span> {
+        self.done.pop_front()
+    }
+
+    /// Up to where energy is charged.
+    pub fn charged(&self) -> Instant {
+        self.charged
+    }
+
+    /// The power of each phase by all readings so far, W, where it was seen in at least `readings` of them.
+    pub fn power_w(&self, phase: Phase, readings: f64) -> Option<f64> {
+        (self.fit.weight(phase) >= readings).then(|| self.fit.watts()[phase])
+    }
+
+    /// The shares of the phases in a reading's window.
+    fn shares(&self, sample: &Sample) -> ByPhase<f64> {
+        let mut shares = ByPhase::default();
+        let whole = sample.until.since(sample.from).0;
+        if whole == 0 {
+            shares[self.phase_at(sample.from)] = 1.0;
+            return shares;
+        }
+        for (phase, from, until) in self.stretches(sample.from, sample.until) {
+            shares[phase] += until.since(from).0 as f64 / whole as f64;
+        }
+        shares
+    }
+
+    fn phase_at(&self, at: Instant) -> Phase {
+        let (_, first) = *self.edges.front().expect("never empty");
+        self.edges.iter().rev().find(|(begin, _)| *begin <= at).map_or(first, |(_, phase)| *phase)
+    }
+
+    /// The phases between two moments with where each begins and ends; before the first edge its phase is taken.
+    fn stretches(&self, from: Instant, until: Instant) -> impl Iterator<Item = (Phase, Instant, Instant)> + '_ {
+        let ends = self.edges.iter().skip(1).map(|(begin, _)| *begin).chain([Instant(u64::MAX)]);
+        let begins = self.edges.iter().enumerate().map(|(i, (begin, phase))| (if i == 0 { Instant(0) } else { *begin }, *phase));
+        begins
+            .zip(ends)
+            .map(move |((begin, phase), end)| (phase, begin.max(from), end.min(until)))
+            .filter(|(_, begin, end)| end > begin)
+    }
+
+    /// Charges the line between two knots from where energy is charged on, and ends the spans that end on it.
+    fn charge(&mut self, left: Knot, right: Knot) {
+        while let Some(cut) = self.cuts.front().copied().filter(|cut| *cut <= right.at) {
+            self.charge_until(cut, left, right);
+            self.cuts.pop_front();
+            self.end_span(cut);
+        }
+        self.charge_until(right.at, left, right);
+    }
+
+    fn charge_until(&mut self, until: Instant, left: Knot, right: Knot) {
+        let from = self.charged;
+        if until <= from {
+            return;
+        }
+        let length = right.at.since(left.at).0.max(1) as f64;
+        let mut sums = std::mem::take(&mut self.sums);
+        for (phase, begin, end) in self.stretches(from, until) {
+            let micros = end.since(begin).0;
+            let seconds = micros as f64 / 1e6;
+            // The mean of a straight line over a stretch is its value in the stretch's middle.
+            let along = (begin.since(left.at).0 + end.since(left.at).0) as f64 / 2.0 / length;
+            let mean = |l: f64, r: f64| l + (r - l) * along;
+            sums.line[phase] += seconds * mean(left.watts, right.watts);
+            for (seen, (l, r)) in sums.seen[phase as usize].0.iter_mut().zip(left.shares.0.iter().zip(&right.shares.0)) {
+                *seen += seconds * mean(*l, *r);
+            }
+            sums.micros[phase] += micros;
+        }
+        self.sums = sums;
+        self.charged = until;
+    }
+
+    fn take_cuts(&mut self, now: Instant) {
+        while let Some(cut) = self.cuts.front().copied().filter(|cut| *cut <= now) {
+            self.cuts.pop_front();
+            self.end_span(cut);
+        }
+    }
+
+    fn end_span(&mut self, until: Instant) {
+        let sums = std::mem::replace(&mut self.sums, Sums { from: until, ..Sums::default() });
+        let span = sums.span(until, &self.fit.watts());
+        if self.done.is_full() {
+            // Nobody asks for spans: the two oldest become one.
+            let older = self.done.pop_front();
+            if let (Some(older), Some(newer)) = (older, self.done.front_mut()) {
+                newer.join(&older);
+            }
+        }
+        self.done.push_back(span).expect("there is room by now");
+    }
+
+    /// Drops the edges that neither a window nor a charge reaches back to.
+    fn forget(&mut self, from: Instant) {
+        let needed = from.min(self.charged);
+        while self.edges.iter().nth(1).is_some_and(|(begin, _)| *begin <= needed) {
+            self.edges.pop_front();
+        }
+    }
+}
+
+impl Sums {
+    fn span(&self, until: Instant, watts: &ByPhase<f64>) -> Span {
+        let joules = std::array::from_fn(|i| {
+            let seen: f64 = self.seen[i].0.iter().zip(&watts.0).map(|(seen, watts)| seen * watts).sum();
+            self.line.0[i] + watts.0[i] * self.micros.0[i] as f64 / 1e6 - seen
+        });
+        Span {
+            from: self.from,
+            until,
+            joules: ByPhase(not_below_zero(joules, self.line.0.iter().sum())),
+            micros: self.micros,
+            samples: self.samples,
+            peak_w: self.peak_w,
+            faults: self.faults,
+            extrapolated: self.extrapolated,
+        }
+    }
+}
+
+/// What the correction took below zero is zero, and the others pay for it; where that can't be, all is as the line said.
+fn not_below_zero(joules: [f64; PHASES], line: f64) -> [f64; PHASES] {
+    let (total, kept) = (joules.iter().sum::<f64>(), joules.iter().map(|j| j.max(0.0)).sum::<f64>());
+    if line <= 0.0 || kept <= 0.0 || total <= 0.0 {
+        return joules;
+    }
+    joules.map(|j| j.max(0.0) * total / kept)
+}
+
+impl Span {
+    /// Takes in the span before it.
+    fn join(&mut self, before: &Self) {
+        self.from = before.from;
+        for i in 0..PHASES {
+            self.joules.0[i] += before.joules.0[i];
+            self.micros.0[i] += before.micros.0[i];
+        }
+        self.samples += before.samples;
+        self.peak_w = self.peak_w.max(before.peak_w);
+        self.faults.add(&before.faults);
+        self.extrapolated.0 += before.extrapolated.0;
+    }
+}
+
+impl Faults {
+    /// Adds others to these.
+    pub fn add(&mut self, other: &Self) {
+        self.gaps += other.gaps;
+        self.gap_time.0 += other.gap_time.0;
+        self.clipped += other.clipped;
+        self.overflowed += other.overflowed;
+        self.reinitialised += other.reinitialised;
+        self.failed += other.failed;
+    }
+}

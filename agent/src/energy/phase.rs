@@ -1,0 +1,65 @@
+//! What the board is doing, as far as time and energy are charged to it.
+
+use std::ops::{Index, IndexMut};
+
+/// How many there are.
+pub const PHASES: usize = 6;
+
+/// What a moment is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The model is loaded.
+    Load,
+    /// The drafter runs.
+    Draft,
+    /// Sampling, scores, policy and display.
+    Score,
+    /// Messages are handed to the link.
+    Send,
+    /// Nothing but an answer is missing.
+    Wait,
+    /// No reply is under way.
+    Idle,
+}
+
+impl Phase {
+    /// All, in the order of reports.
+    pub const ALL: [Self; PHASES] =
+        [Self::Load, Self::Draft, Self::Score, Self::Send, Self::Wait, Self::Idle];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Draft => "draft",
+            Self::Score => "score",
+            Self::Send => "send",
+            Self::Wait => "wait",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// A number for each phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ByPhase<T>(pub [T; PHASES]);
+
+impl<T> ByPhase<T> {
+    /// The phases with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (Phase, &T)> {
+        Phase::ALL.into_iter().zip(&self.0)
+    }
+}
+
+impl<T> Index<Phase> for ByPhase<T> {
+    type Output = T;
+    fn index(&self, phase: Phase) -> &T {
+        &self.0[phase as usize]
+    }
+}
+
+impl<T> IndexMut<Phase> for ByPhase<T> {
+    fn index_mut(&mut self, phase: Phase) -> &mut T {
+        &mut self.0[phase as usize]
+    }
+}

@@ -1,0 +1,191 @@
+//! What a configuration says of power: which source, where it is, and what is told to others.
+
+use super::calibration::{Calibration, Correction};
+use super::ina219::{ADDRESS_FIRST, ADDRESS_LAST, Averaging, Config, ShuntRange};
+use anyhow::{Context, Result, anyhow, bail};
+use dunlin_hlm::time::Duration;
+use dunlin_wire::PowerSource;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+const I2C: &str = "/dev/i2c-1";
+const SHUNT_MILLIOHMS: f64 = 100.0;
+const AVERAGING: u8 = 8;
+const TELEMETRY_SECONDS: u32 = 1;
+/// The range of shunts that make sense, mΩ.
+const SHUNT_MILLIOHMS_MIN: f64 = 0.1;
+const SHUNT_MILLIOHMS_MAX: f64 = 10_000.0;
+const SYSFS: &str = "/sys";
+const VCGENCMD: &str = "vcgencmd";
+
+/// `[power]` of the agent's or a board's file. Every key can be left out; paths are relative to the file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PowerTable {
+    source: Option<String>,
+    i2c: Option<PathBuf>,
+    address: Option<u8>,
+    shunt_milliohms: Option<f64>,
+    averaging: Option<u8>,
+    rails: Option<Vec<String>>,
+    trace: Option<PathBuf>,
+    calibration: Option<PathBuf>,
+    telemetry_seconds: Option<u32>,
+    sysfs: Option<PathBuf>,
+    vcgencmd: Option<PathBuf>,
+}
+
+/// Which source is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The first that answers.
+    #[default]
+    Auto,
+    /// None: nothing is measured.
+    None,
+    /// This one, or an error.
+    Only(PowerSource),
+}
+
+/// The settings, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PowerSettings {
+    /// Which source is used.
+    pub choice: Choice,
+    /// The I2C bus of an INA219.
+    pub i2c: PathBuf,
+    /// Its address there.
+    pub address: u8,
+    /// How it measures.
+    pub ina219: Config,
+    /// The rails to add up; the usual ones where none is named.
+    pub rails: Vec<String>,
+    /// The trace to replay.
+    pub trace: Option<PathBuf>,
+    /// What a known load taught.
+    pub calibration: Calibration,
+    /// Between two messages of telemetry; `None` sends none.
+    pub telemetry: Option<Duration>,
+    /// Where the kernel's tree is.
+    pub sysfs: PathBuf,
+    /// The firmware's command on a Raspberry Pi.
+    pub vcgencmd: PathBuf,
+}
+
+impl Choice {
+    /// The choice of a name.
+    ///
+    /// # Errors
+    /// Lists the names there are.
+    pub fn named(name: &str) -> Result<Self> {
+        let sources = PowerSource::ALL.map(PowerSource::name);
+        match name {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            _ => match PowerSource::ALL.into_iter().find(|source| source.name() == name) {
+                Some(source) => Ok(Self::Only(source)),
+                None => bail!("unknown power source {name:?}; known are auto, none, {}", sources.join(", ")),
+            },
+        }
+    }
+}
+
+impl PowerTable {
+    /// The same table with its paths taken from `dir`.
+    #[must_use]
+    pub fn within(self, dir: &Path) -> Self {
+        let from = |path: Option<PathBuf>| path.map(|path| dir.join(path));
+        Self { trace: from(self.trace), calibration: from(self.calibration), ..self }
+    }
+
+    /// This table with `under` for what it leaves out.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        Self {
+            source: self.source.or(under.source),
+            i2c: self.i2c.or(under.i2c),
+            address: self.address.or(under.address),
+            shunt_milliohms: self.shunt_milliohms.or(under.shunt_milliohms),
+            averaging: self.averaging.or(under.averaging),
+            rails: self.rails.or(under.rails),
+            trace: self.trace.or(under.trace),
+            calibration: self.calibration.or(under.calibration),
+            telemetry_seconds: self.telemetry_seconds.or(under.telemetry_seconds),
+            sysfs: self.sysfs.or(under.sysfs),
+            vcgencmd: self.vcgencmd.or(under.vcgencmd),
+        }
+    }
+
+    /// The settings; `source` is a flag's, over the table's.
+    ///
+    /// # Errors
+    /// Names the key that is wrong.
+    pub fn checked(self, source: Option<&str>) -> Result<PowerSettings> {
+        let choice = match source {
+            Some(name) => Choice::named(name).context("--power")?,
+            None => Choice::named(self.source.as_deref().unwrap_or("auto")).context("power.source")?,
+        };
+        if choice == Choice::Only(PowerSource::Replay) && self.trace.is_none() {
+            bail!("power.source \"replay\" needs power.trace");
+        }
+        let ina219 = self.ina219()?;
+        let calibration = self.calibration.as_deref().map(Calibration::load).transpose()?;
+        let seconds = self.telemetry_seconds.unwrap_or(TELEMETRY_SECONDS);
+        Ok(PowerSettings {
+            choice,
+            i2c: self.i2c.unwrap_or_else(|| I2C.into()),
+            address: self.address()?,
+            ina219,
+            rails: self.rails.unwrap_or_default(),
+            trace: self.trace,
+            calibration: calibration.unwrap_or_default(),
+            telemetry: (seconds > 0).then_some(Duration(u64::from(seconds) * 1_000_000)),
+            sysfs: self.sysfs.unwrap_or_else(|| SYSFS.into()),
+            vcgencmd: self.vcgencmd.unwrap_or_else(|| VCGENCMD.into()),
+        })
+    }
+
+    fn address(&self) -> Result<u8> {
+        let address = self.address.unwrap_or(ADDRESS_FIRST);
+        if !(ADDRESS_FIRST..=ADDRESS_LAST).contains(&address) {
+            bail!("power.address {address:#04x} is not within {ADDRESS_FIRST:#04x} and {ADDRESS_LAST:#04x}");
+        }
+        Ok(address)
+    }
+
+    fn ina219(&self) -> Result<Config> {
+        let milliohms = self.shunt_milliohms.unwrap_or(SHUNT_MILLIOHMS);
+        if !(SHUNT_MILLIOHMS_MIN..=SHUNT_MILLIOHMS_MAX).contains(&milliohms) {
+            bail!(
+                "power.shunt_milliohms {milliohms} is not within {SHUNT_MILLIOHMS_MIN} and {SHUNT_MILLIOHMS_MAX}"
+            );
+        }
+        let conversions = self.averaging.unwrap_or(AVERAGING);
+        let averaging = Averaging::of(conversions)
+            .ok_or_else(|| anyhow!("power.averaging {conversions} is none of 1, 2, 4, 8, 16, 32, 64, 128"))?;
+        Ok(Config {
+            shunt_micro_ohms: (milliohms * 1000.0).round() as u32,
+            range: ShuntRange::Mv320,
+            shunt: averaging,
+            bus: averaging,
+        })
+    }
+}
+
+impl PowerSettings {
+    /// The correction of an INA219's current.
+    pub fn correction(&self) -> Correction {
+        self.calibration.correction()
+    }
+
+    /// The power of the idle board by an earlier measurement, W.
+    pub fn idle_w(&self) -> Option<f64> {
+        self.calibration.idle.map(|idle| idle.watts)
+    }
+}
+
+impl Default for PowerSettings {
+    fn default() -> Self {
+        PowerTable::default().checked(None).expect("what is left out has a valid default")
+    }
+}

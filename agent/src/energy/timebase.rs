@@ -1,0 +1,39 @@
+//! The clock that a sensor and its thread live by: real, or one that a test moves on.
+
+use crate::clock::Clock;
+use dunlin_hlm::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What time it is, and how to let it pass.
+pub trait Timebase: Clone + Send {
+    /// Now.
+    fn now(&self) -> Instant;
+
+    /// Returns when so much time has passed.
+    fn wait(&self, span: Duration);
+}
+
+impl Timebase for Clock {
+    fn now(&self) -> Instant {
+        Clock::now(self)
+    }
+
+    fn wait(&self, span: Duration) {
+        std::thread::sleep(std::time::Duration::from_micros(span.0));
+    }
+}
+
+/// A clock that only waiting moves, shared by all its copies.
+#[derive(Clone, Debug, Default)]
+pub struct VirtualTime(Arc<AtomicU64>);
+
+impl Timebase for VirtualTime {
+    fn now(&self) -> Instant {
+        Instant(self.0.load(Ordering::Relaxed))
+    }
+
+    fn wait(&self, span: Duration) {
+        self.0.fetch_add(span.0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,4 @@
+//! Measured energy: the driver against the chip at the level of its registers, and the ledger against the truth.
+
+mod integration;
+mod stand;
