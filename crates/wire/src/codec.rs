@@ -1,7 +1,8 @@
-//! The first byte, and the postcard header after it.
+//! The first byte or two, and the postcard header after them.
 
 use crate::limits::{
-    ANNOTATED_BYTES_MAX, CODES_BYTES_MAX, CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, MESSAGE_BYTES_MAX,
+    ANNOTATED_BYTES_MAX, CODES_BYTES_MAX, CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, ENERGY_BYTES_MAX,
+    MESSAGE_BYTES_MAX, TELEMETRY_BYTES_MAX,
 };
 use crate::{DecodeError, EncodeError};
 use heapless::Vec;
@@ -11,9 +12,13 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u8 = 1;
 
 /// Largest header of any message: bounds the scratch buffer of the canonical check.
-const HEADER_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+const HEADER_BYTES_MAX: usize = ENERGY_BYTES_MAX;
+const _: () = assert!(HEADER_BYTES_MAX >= MESSAGE_BYTES_MAX && HEADER_BYTES_MAX >= TELEMETRY_BYTES_MAX);
 
-/// The low nibble of the first byte.
+/// The low nibble that says that the kind is the next byte: every kind from 16 on.
+const EXTENDED: u8 = 15;
+
+/// What a message is: the low nibble of the first byte, or from 16 on the byte after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -31,10 +36,12 @@ pub(crate) enum Kind {
     Annotated = 12,
     Codes = 13,
     Audited = 14,
+    Energy = 16,
+    Telemetry = 17,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Draft,
         Self::Context,
         Self::Close,
@@ -49,10 +56,14 @@ impl Kind {
         Self::Annotated,
         Self::Codes,
         Self::Audited,
+        Self::Energy,
+        Self::Telemetry,
     ];
 
-    fn byte(self) -> u8 {
-        VERSION << 4 | self as u8
+    /// The first byte, and the second of an extended kind.
+    fn bytes(self) -> (u8, Option<u8>) {
+        let kind = self as u8;
+        if kind < EXTENDED { (VERSION << 4 | kind, None) } else { (VERSION << 4 | EXTENDED, Some(kind)) }
     }
 
     fn bytes_max(self) -> usize {
@@ -61,12 +72,14 @@ impl Kind {
             Self::Context => CONTEXT_BYTES_MAX,
             Self::Annotated => ANNOTATED_BYTES_MAX,
             Self::Codes => CODES_BYTES_MAX,
+            Self::Energy => ENERGY_BYTES_MAX,
+            Self::Telemetry => TELEMETRY_BYTES_MAX,
             _ => MESSAGE_BYTES_MAX,
         }
     }
 }
 
-/// Splits the first byte off and checks the version, the kind and the size.
+/// Splits the first byte or two off and checks the version, the kind and the size.
 pub(crate) fn open(bytes: &[u8]) -> Result<(Kind, &[u8]), DecodeError> {
     let (&first, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
     let (found, ours) = (first >> 4, VERSION);
@@ -76,11 +89,20 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(Kind, &[u8]), DecodeError> {
     if found < ours {
         return Err(DecodeError::OlderVersion { found, ours });
     }
-    let nibble = first & 0x0f;
-    let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == nibble);
-    let kind = kind.ok_or(DecodeError::UnknownKind(nibble))?;
+    let (number, rest) = number(first & 0x0f, rest)?;
+    let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == number);
+    let kind = kind.ok_or(DecodeError::UnknownKind(number))?;
     let (found, limit) = (bytes.len(), kind.bytes_max());
     if found > limit { Err(DecodeError::Oversize { found, limit }) } else { Ok((kind, rest)) }
+}
+
+/// The number of the kind, from the nibble or the byte after it, and what follows it.
+fn number(nibble: u8, rest: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
+    if nibble != EXTENDED {
+        return Ok((nibble, rest));
+    }
+    let (&number, rest) = rest.split_first().ok_or(DecodeError::Truncated)?;
+    if number > EXTENDED { Ok((number, rest)) } else { Err(DecodeError::NotCanonical) }
 }
 
 /// Reads a postcard header and returns what follows it; refuses a header that is not in its shortest form.
@@ -108,10 +130,13 @@ where
     }
 }
 
-/// The first byte and the postcard header, into a vector with room for a tail.
+/// The first byte or two and the postcard header, into a vector with room for a tail.
 pub(crate) fn put<H: Serialize, const N: usize>(kind: Kind, header: &H) -> Result<Vec<u8, N>, EncodeError> {
     let mut bytes = Vec::new();
-    bytes.push(kind.byte()).map_err(|_| EncodeError::NoRoom)?;
+    let (first, second) = kind.bytes();
+    for byte in [first].into_iter().chain(second) {
+        bytes.push(byte).map_err(|_| EncodeError::NoRoom)?;
+    }
     let mut scratch = [0; HEADER_BYTES_MAX];
     let header = postcard::to_slice(header, &mut scratch).map_err(|_| EncodeError::NoRoom)?;
     bytes.extend_from_slice(header).map_err(|_| EncodeError::NoRoom)?;
@@ -123,6 +148,7 @@ fn from_postcard(error: postcard::Error) -> DecodeError {
         postcard::Error::DeserializeUnexpectedEnd => DecodeError::Truncated,
         postcard::Error::DeserializeBadVarint => DecodeError::Impossible("number"),
         postcard::Error::DeserializeBadBool => DecodeError::Impossible("flag"),
+        postcard::Error::DeserializeBadOption => DecodeError::Impossible("option"),
         // Ids, names and choices: postcard drops what serde says about them.
         _ => DecodeError::Impossible("text or choice"),
     }

@@ -24,7 +24,7 @@ pub enum DecodeError {
         /// The version of this build.
         ours: u8,
     },
-    /// The kind nibble names no message that may come on this topic.
+    /// The kind names no message that may come on this topic.
     #[error("message kind {0} does not belong on this topic")]
     UnknownKind(u8),
     /// More bytes than the largest message of the kind.
@@ -41,7 +41,7 @@ pub enum DecodeError {
     /// Bytes follow the message.
     #[error("trailing bytes after the message")]
     Trailing,
-    /// A number in more bytes than it needs, or padding bits that are not zero.
+    /// A number or a kind in more bytes than it needs, or padding bits that are not zero.
     #[error("message is not in its one canonical form")]
     NotCanonical,
     /// A value that no sender produces: the field is named, or what sort of field where postcard does not say which.

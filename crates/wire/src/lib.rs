@@ -1,4 +1,4 @@
-//! What goes over the radio: frames, verdicts, session messages, presence, topics, and every limit by name.
+//! What goes over the radio: frames, verdicts, session messages, presence, energy, topics, and every limit by name.
 //!
 //! Invariant: nothing else in the project knows a byte layout or a topic string, and nothing here reads a
 //! clock, a socket, a file or a random number, or allocates. Bytes are decoded once, at the edge: a decoded
@@ -30,7 +30,7 @@ mod wide;
 pub use codec::VERSION;
 pub use codes::Codes;
 pub use digest::{Digest, PREFIX_EMPTY, Prefix, PrefixDigest, frame_check};
-pub use energy::PowerSource;
+pub use energy::{EnergyReport, MeterFaults, PhaseTotal, PhaseTotals, PowerSource, Telemetry, Throttling};
 pub use error::{DecodeError, EncodeError};
 pub use frame::{Close, Context, Draft, DraftFrame, Score, Up, token_bits};
 pub use id::{DeviceId, IdError, VerifierId};

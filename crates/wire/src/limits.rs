@@ -26,9 +26,13 @@ pub const ANNOTATED_HEADER_BYTES_MAX: usize = 15;
 pub const ANNOTATED_BYTES_MAX: usize = 1400;
 /// Bytes of encoded [`Codes`](crate::Codes): 11 of header at most, then a byte a token.
 pub const CODES_BYTES_MAX: usize = 11 + CODES_MAX;
+/// Bytes of an encoded [`EnergyReport`](crate::EnergyReport): every number at its longest.
+pub const ENERGY_BYTES_MAX: usize = 219;
+/// Bytes of an encoded [`Telemetry`](crate::Telemetry): every number at its longest.
+pub const TELEMETRY_BYTES_MAX: usize = 79;
 /// Bytes of any message of this protocol; what both sides announce as their MQTT packet limit leaves room for it.
 pub const FRAME_BYTES_MAX: usize = ANNOTATED_BYTES_MAX;
-/// Bytes of any message that packs no tokens or weights: the longest is a verifier's presence, 22 and a name with its length.
+/// Bytes of any message without a limit of its own: the longest is a verifier's presence, 22 and a name with its length.
 pub const MESSAGE_BYTES_MAX: usize = 22 + 1 + MODEL_NAME_BYTES_MAX;
 /// Bytes of a device or verifier id.
 pub const ID_BYTES_MAX: usize = 32;

@@ -12,6 +12,10 @@ pub type TopicName = String<TOPIC_BYTES_MAX>;
 
 /// The filter verifiers share to receive requests for leases.
 pub const OPEN_FILTER: &str = "$share/open/dl1/d/+/u/op";
+/// The filter verifiers share to receive reports of energy.
+pub const ENERGY_FILTER: &str = "$share/energy/dl1/d/+/u/en";
+/// The filter verifiers share to receive telemetry.
+pub const TELEMETRY_FILTER: &str = "$share/energy/dl1/d/+/u/tm";
 /// The filter for every verifier's presence.
 pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
 
@@ -28,6 +32,10 @@ pub enum Topic {
     Frames(DeviceId, VerifierId),
     /// `dl1/d/<dev>/n/c`: verdicts.
     Verdicts(DeviceId),
+    /// `dl1/d/<dev>/u/en`: what the device spent.
+    Energy(DeviceId),
+    /// `dl1/d/<dev>/u/tm`: the state of its power.
+    Telemetry(DeviceId),
     /// `dl1/v/<ver>/st`: a verifier's presence, retained.
     VerifierPresence(VerifierId),
 }
@@ -42,6 +50,8 @@ impl Topic {
             Self::Reply(dev) => write!(name, "dl1/d/{dev}/n/op"),
             Self::Frames(dev, ver) => write!(name, "dl1/d/{dev}/u/f/{ver}"),
             Self::Verdicts(dev) => write!(name, "dl1/d/{dev}/n/c"),
+            Self::Energy(dev) => write!(name, "dl1/d/{dev}/u/en"),
+            Self::Telemetry(dev) => write!(name, "dl1/d/{dev}/u/tm"),
             Self::VerifierPresence(ver) => write!(name, "dl1/v/{ver}/st"),
         };
         written.expect("two ids of 32 bytes and their levels fit TOPIC_BYTES_MAX");
@@ -69,6 +79,8 @@ impl Topic {
             (Some("n"), Some("op"), None, _) => Some(Self::Reply(dev)),
             (Some("u"), Some("f"), Some(ver), None) => Some(Self::Frames(dev, ver.parse().ok()?)),
             (Some("n"), Some("c"), None, _) => Some(Self::Verdicts(dev)),
+            (Some("u"), Some("en"), None, _) => Some(Self::Energy(dev)),
+            (Some("u"), Some("tm"), None, _) => Some(Self::Telemetry(dev)),
             _ => None,
         }
     }

@@ -4,16 +4,19 @@ mod common;
 
 use common::{
     Message, On, V1, codes, context, eight_drafts, frame, largest_annotated, largest_audited, largest_codes,
-    largest_context, largest_draft, largest_presence, lease_resumed, open_resume, refusal, verifier_presence,
+    largest_context, largest_draft, largest_energy, largest_presence, largest_telemetry, lease_resumed,
+    open_resume, refusal, smallest_energy, smallest_telemetry, typical_telemetry, verifier_presence,
 };
 use dunlin_wire::limits::{
     ANNOTATED_BYTES_MAX, ANNOTATED_HEADER_BYTES_MAX, CODES_BYTES_MAX, CODES_MAX, CONTEXT_BYTES_MAX,
-    CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX,
-    MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
+    CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, ENERGY_BYTES_MAX, FRAME_BYTES_MAX,
+    MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, TELEMETRY_BYTES_MAX, TOKEN_BITS_MAX,
+    TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Codes, Context, DecodeError, DraftFrame, EncodeError, Lease, Liveness, ModelName, Open, RefusalReason,
-    Resync, Score, Up, Verdict, Vocabulary, token_bits,
+    Codes, Context, DecodeError, DraftFrame, EncodeError, EnergyReport, Lease, Liveness, ModelName, Open,
+    PhaseTotal, PhaseTotals, RefusalReason, Resync, Score, Telemetry, Throttling, Up, Verdict, Vocabulary,
+    token_bits,
 };
 
 const VERDICT: Verdict =
@@ -36,14 +39,16 @@ fn impossible(on: On, bytes: &[u8], field: &'static str) {
 
 #[test]
 fn the_largest_messages_have_the_named_sizes() {
-    let largest: [(Message, usize); 5] = [
+    let largest: [(Message, usize); 7] = [
         (largest_draft().into(), DRAFT_BYTES_MAX),
         (largest_context().into(), CONTEXT_BYTES_MAX),
         (largest_presence().into(), MESSAGE_BYTES_MAX),
         (largest_annotated().into(), ANNOTATED_BYTES_MAX),
         (largest_codes().into(), CODES_BYTES_MAX),
+        (largest_energy().into(), ENERGY_BYTES_MAX),
+        (largest_telemetry().into(), TELEMETRY_BYTES_MAX),
     ];
-    for (message, limit) in largest {
+    for (message, limit) in largest.clone() {
         let mut bytes = encoded(message.clone());
         assert_eq!(bytes.len(), limit, "{}", message.kind());
         assert_eq!(message.on().decode(&bytes), Ok(message.clone()));
@@ -51,9 +56,7 @@ fn the_largest_messages_have_the_named_sizes() {
         let found = limit + 1;
         assert_eq!(message.on().decode(&bytes), Err(DecodeError::Oversize { found, limit }));
     }
-    let limits =
-        [DRAFT_BYTES_MAX, CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, ANNOTATED_BYTES_MAX, CODES_BYTES_MAX];
-    assert_eq!(limits.into_iter().max(), Some(FRAME_BYTES_MAX));
+    assert_eq!(largest.iter().map(|(_, limit)| *limit).max(), Some(FRAME_BYTES_MAX));
     let tail = 11_073_usize.div_ceil(8); // see largest_annotated
     assert_eq!(encoded(largest_annotated()).len() - tail, ANNOTATED_HEADER_BYTES_MAX);
 }
@@ -315,9 +318,76 @@ fn a_second_form_of_a_value_is_refused() {
 fn no_bytes_and_unknown_kinds_are_named() {
     for on in On::ALL {
         assert_eq!(on.decode(&[]), Err(DecodeError::Empty));
-        for kind in [0, 15] {
-            assert_eq!(on.decode(&[0x10 | kind, 0, 0]), Err(DecodeError::UnknownKind(kind)));
+        assert_eq!(on.decode(&[0x10, 0, 0]), Err(DecodeError::UnknownKind(0)));
+        assert_eq!(on.decode(&[0x1f]), Err(DecodeError::Truncated));
+        for kind in 0..16 {
+            assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::NotCanonical), "{kind}");
+        }
+        for kind in 18..=255 {
+            assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::UnknownKind(kind)));
         }
     }
     assert_eq!(Up::decode(&encoded(eight_drafts())[..7]), Err(DecodeError::Truncated));
+}
+
+/// A short kind in the long form is not a second way to say it.
+#[test]
+fn a_short_kind_is_not_taken_in_the_long_form() {
+    let bytes = encoded(eight_drafts());
+    let long = [&[0x1f, 1], &bytes[1..]].concat();
+    assert_eq!(Up::decode(&long), Err(DecodeError::NotCanonical));
+}
+
+#[test]
+fn energy_outside_its_limits_is_refused() {
+    refused(EnergyReport { reports: 0, ..smallest_energy() }, "reports");
+    impossible(On::Energy, &patched(smallest_energy(), 3, &[0]), "reports");
+    impossible(On::Energy, &patched(smallest_energy(), 4, &[6]), "text or choice");
+    impossible(On::Energy, &patched(smallest_energy(), 18, &[2]), "option");
+    impossible(On::Energy, &patched(largest_energy(), 6, &[0x1f]), "number");
+    impossible(On::Energy, &patched(largest_energy(), 27, &[0x02]), "number"); // a phase's energy
+    impossible(On::Telemetry, &patched(smallest_telemetry(), 4, &[6]), "text or choice");
+    impossible(On::Telemetry, &patched(smallest_telemetry(), 8, &[2]), "option");
+    impossible(On::Telemetry, &patched(largest_telemetry(), 41, &[0x07]), "number"); // temperature
+    let second = |on: On, bytes: &[u8]| assert_eq!(on.decode(bytes), Err(DecodeError::NotCanonical));
+    let (report, telemetry) = (encoded(smallest_energy()), encoded(smallest_telemetry()));
+    second(On::Energy, &[&report[..2], &[0x80, 0x00], &report[3..]].concat());
+    second(On::Telemetry, &[&telemetry[..3], &[0x80, 0x00], &telemetry[4..]].concat());
+}
+
+#[test]
+fn every_temperature_and_flag_comes_back() {
+    for temperature in i16::MIN..=i16::MAX {
+        let telemetry = Telemetry { temperature_dc: Some(temperature), ..typical_telemetry() };
+        let bytes = telemetry.encode().expect("a valid message");
+        assert_eq!(Telemetry::decode(&bytes), Ok(telemetry));
+    }
+    let size = |dc| encoded(Telemetry { temperature_dc: Some(dc), ..smallest_telemetry() }).len();
+    assert_eq!([0, -64, 63, 64, -8192, 8191, 8192, i16::MIN].map(size), [17, 17, 17, 18, 18, 18, 19, 19]);
+    for flags in 0..=u8::MAX {
+        let throttling = Throttling::new(flags);
+        let named = |t: Throttling| {
+            let set = [t.under_voltage(), t.frequency_capped(), t.throttled(), t.soft_temperature_limit()];
+            set.iter().rev().fold(0, |flags, set| flags << 1 | u8::from(*set))
+        };
+        assert_eq!(throttling.flags(), flags);
+        assert_eq!(named(throttling.since_boot()) << 4 | named(throttling), flags);
+    }
+}
+
+#[test]
+fn phases_are_summed_up_to_the_largest_number() {
+    let phase = |energy_uj, time_us| PhaseTotal { energy_uj, time_us };
+    let phases = PhaseTotals {
+        load: phase(1, 2),
+        draft: phase(10, 20),
+        score: phase(100, 200),
+        send: phase(1000, 2000),
+        wait: phase(10_000, 20_000),
+        idle: phase(100_000, 200_000),
+    };
+    assert_eq!(phases.sum(), phase(111_111, 222_222));
+    assert_eq!(largest_energy().phases.sum(), phase(u64::MAX, u64::MAX));
+    let names = phases.named().map(|(name, _)| name);
+    assert_eq!(names, ["load", "draft", "score", "send", "wait", "idle"]);
 }

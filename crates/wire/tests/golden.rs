@@ -4,13 +4,17 @@ mod common;
 
 use common::{
     Message, NONCE, On, V1, V2, annotated, closed, codes, context, digest, eight_drafts, frame, held_drafts,
-    largest_audited, largest_draft, largest_presence, last_tokens, lattice, lease_resumed, open_resume,
-    refusal, top_k, top_k_sampled, verifier_id, verifier_presence,
+    largest_audited, largest_draft, largest_energy, largest_presence, largest_telemetry, last_tokens,
+    lattice, lease_resumed, open_resume, refusal, smallest_energy, smallest_telemetry, top_k, top_k_sampled,
+    typical_energy, typical_telemetry, verifier_id, verifier_presence,
 };
-use dunlin_wire::topic::{OPEN_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter};
+use dunlin_wire::topic::{
+    ENERGY_FILTER, OPEN_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter,
+};
 use dunlin_wire::{
-    Close, CloseReason, Codes, DevicePresence, DraftFrame, Lease, Liveness, Open, RefusalReason, Resync, Row,
-    Rows, SamplingParams, VERSION, Verdict, VerifierPresence, frame_check, limits, token_bits,
+    Close, CloseReason, Codes, DevicePresence, DraftFrame, EnergyReport, Lease, Liveness, Open, PowerSource,
+    RefusalReason, Resync, Row, Rows, SamplingParams, VERSION, Verdict, VerifierPresence, frame_check,
+    limits, token_bits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +24,13 @@ const LIMITS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/limi
 /// The value of every vector of the document, under its name.
 fn values() -> BTreeMap<&'static str, Message> {
     let mut values = BTreeMap::new();
-    for (name, value) in
-        frames().into_iter().chain(lossy()).chain(answers()).chain(session()).chain(presence())
+    for (name, value) in frames()
+        .into_iter()
+        .chain(lossy())
+        .chain(answers())
+        .chain(session())
+        .chain(presence())
+        .chain(energy())
     {
         assert!(values.insert(name, value).is_none(), "two values named {name}");
     }
@@ -119,6 +128,17 @@ fn presence() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn energy() -> Vec<(&'static str, Message)> {
+    vec![
+        ("energy-smallest", smallest_energy().into()),
+        ("energy-request", typical_energy().into()),
+        ("energy-largest", largest_energy().into()),
+        ("telemetry-smallest", smallest_telemetry().into()),
+        ("telemetry-second", typical_telemetry().into()),
+        ("telemetry-largest", largest_telemetry().into()),
+    ]
+}
+
 /// The bytes of every vector of the document, under its name.
 fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
     let mut vectors = BTreeMap::new();
@@ -138,6 +158,11 @@ fn table(header: &str) -> Vec<Vec<String>> {
     let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
     let cells = |row: &str| row.trim_matches('|').split('|').map(|c| c.trim().replace('`', "")).collect();
     rows.map(cells).collect()
+}
+
+/// The number of a message's kind.
+fn kind(bytes: &[u8]) -> u8 {
+    if bytes[0] & 0x0f == 15 { bytes[1] } else { bytes[0] & 0x0f }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -173,7 +198,7 @@ fn the_documents_bytes_belong_on_one_topic_only() {
     for (name, bytes) in vectors() {
         for on in On::ALL.into_iter().filter(|on| *on != values[name].on()) {
             let error = on.decode(&bytes).expect_err("another topic's message");
-            assert_eq!(error, dunlin_wire::DecodeError::UnknownKind(bytes[0] & 0x0f), "{name} on {on:?}");
+            assert_eq!(error, dunlin_wire::DecodeError::UnknownKind(kind(&bytes)), "{name} on {on:?}");
         }
     }
 }
@@ -184,7 +209,8 @@ fn kinds_are_the_documents() {
     let numbers: BTreeMap<_, _> = rows.iter().map(|r| (r[1].as_str(), r[0].parse::<u8>().unwrap())).collect();
     let mut seen = BTreeSet::new();
     for (name, value) in values() {
-        assert_eq!(vectors()[name][0], VERSION << 4 | numbers[value.kind()], "{name}");
+        assert_eq!(vectors()[name][0] >> 4, VERSION, "{name}");
+        assert_eq!(kind(&vectors()[name]), numbers[value.kind()], "{name}");
         assert!(name.starts_with(value.kind()), "{name} is a {}", value.kind());
         seen.insert(value.kind());
     }
@@ -210,6 +236,8 @@ fn limits_are_the_documents() {
         ANNOTATED_HEADER_BYTES_MAX,
         ANNOTATED_BYTES_MAX,
         CODES_BYTES_MAX,
+        ENERGY_BYTES_MAX,
+        TELEMETRY_BYTES_MAX,
         FRAME_BYTES_MAX,
         MESSAGE_BYTES_MAX,
         ID_BYTES_MAX,
@@ -233,13 +261,17 @@ fn topics_are_the_documents() {
         ("reply", Topic::Reply(device())),
         ("frames", Topic::Frames(device(), verifier())),
         ("verdicts", Topic::Verdicts(device())),
+        ("energy", Topic::Energy(device())),
+        ("telemetry", Topic::Telemetry(device())),
         ("verifier presence", Topic::VerifierPresence(verifier())),
     ];
     let filled = |pattern: &str| pattern.replace("<dev>", dev).replace("<ver>", ver);
     let doc: Vec<_> = table("messages | topic").iter().map(|r| (r[0].clone(), filled(&r[1]))).collect();
     assert_eq!(doc, code.map(|(what, topic)| (what.to_owned(), topic.name().to_string())));
     let filters: Vec<_> = table("filter | subscribed by").iter().map(|r| filled(&r[0])).collect();
-    assert_eq!(filters, [OPEN_FILTER, &frames_filter(&verifier()), VERIFIER_PRESENCE_FILTER]);
+    let code =
+        [OPEN_FILTER, &frames_filter(&verifier()), ENERGY_FILTER, TELEMETRY_FILTER, VERIFIER_PRESENCE_FILTER];
+    assert_eq!(filters, code);
     assert!(doc.iter().all(|(_, name)| name.starts_with(&format!("dl{VERSION}/"))), "topics of this version");
 }
 
@@ -266,7 +298,7 @@ fn digests_are_the_documents() {
 const NO_VERDICT: Verdict =
     Verdict { session: 0, epoch: 0, round: 1, check: 0, accepted: 0, token: 0, missed: 0 };
 
-/// The bytes of the message a row of the table of sizes names: the least and the most over the tokens.
+/// The bytes of the message a row of the table of sizes names: the least and the most over the tokens or numbers.
 fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
     let number = |cell: &str| cell.parse().unwrap_or(0);
     let (round, base, bits) = (number(&row[1]), number(&row[2]), token_bits(vocabulary));
@@ -291,6 +323,10 @@ fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
             }
             "codes" => codes(round, 0, &vec![0; count]).into(),
             "verdict" => Verdict { round, token, ..NO_VERDICT }.into(),
+            "energy" if token == 0 => smallest_energy().into(),
+            "energy" => largest_energy().into(),
+            "telemetry" if token == 0 => smallest_telemetry().into(),
+            "telemetry" => largest_telemetry().into(),
             "audited" if token == 0 => Verdict { round, accepted: 1, missed: 1, ..NO_VERDICT }.into(),
             "audited" => Verdict { round, token, accepted: 16, missed: u16::MAX, ..NO_VERDICT }.into(),
             other => panic!("a size of {other}"),
@@ -313,4 +349,14 @@ fn sizes_are_the_documents() {
             assert_eq!(*cell, text, "{row:?} at {vocabulary}");
         }
     }
+}
+
+#[test]
+fn sources_are_the_documents() {
+    use PowerSource::{Hwmon, Ina219, Pmic, Powercap, Replay, Simulated};
+    let numbered = [Ina219, Hwmon, Pmic, Powercap, Replay, Simulated].map(|source| {
+        let bytes = Message::from(EnergyReport { source, ..smallest_energy() }).encode();
+        format!("{} {}", bytes.expect("a valid message")[4], source.name())
+    });
+    assert!(DOC.contains(&format!("`PowerSource`: {}.", numbered.join(", "))), "{numbered:?}");
 }

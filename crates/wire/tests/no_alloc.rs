@@ -1,13 +1,14 @@
-//! A frame and its verdict are made and read without the allocator. Alone in its binary, which counts every allocation.
+//! Frames, verdicts and reports are made and read without the allocator. Alone in its binary, which counts every allocation.
 
 mod common;
 
 use allocation_counter::measure;
 use common::{
     eight_drafts, held_drafts, largest_annotated, largest_audited, largest_codes, largest_context,
-    largest_draft, lattice, top_k, top_k_sampled,
+    largest_draft, largest_energy, largest_telemetry, lattice, top_k, top_k_sampled, typical_energy,
+    typical_telemetry,
 };
-use dunlin_wire::{Down, Up, Verdict, frame_check};
+use dunlin_wire::{Down, EnergyReport, Telemetry, Up, Verdict, frame_check};
 use std::hint::black_box;
 
 #[test]
@@ -47,4 +48,21 @@ fn context_codes_and_refused_bytes_do_not_allocate() {
         assert!(Up::decode(black_box(&bytes)) == Ok(Up::Codes(codes.clone())));
     });
     assert_eq!(counted.count_total, 0, "{counted:?}");
+}
+
+#[test]
+fn energy_and_telemetry_do_not_allocate() {
+    for (report, telemetry) in
+        [(typical_energy(), typical_telemetry()), (largest_energy(), largest_telemetry())]
+    {
+        let counted = measure(|| {
+            let bytes = report.encode().expect("a valid report");
+            assert!(EnergyReport::decode(black_box(&bytes)) == Ok(report));
+            assert!(Telemetry::decode(black_box(&bytes)).is_err());
+            let bytes = telemetry.encode().expect("a valid telemetry");
+            assert!(Telemetry::decode(black_box(&bytes)) == Ok(telemetry));
+            assert!(EnergyReport::decode(black_box(&bytes[..9])).is_err());
+        });
+        assert_eq!(counted.count_total, 0, "{counted:?}");
+    }
 }

@@ -3,17 +3,18 @@
 mod common;
 
 use common::{
-    Message, On, draft, largest_audited, largest_codes, largest_context, largest_draft, largest_presence,
-    lattice, lease_resumed, open_resume, row,
+    Message, On, draft, largest_audited, largest_codes, largest_context, largest_draft, largest_energy,
+    largest_presence, largest_telemetry, lattice, lease_resumed, open_resume, row,
 };
 use dunlin_wire::limits::{
     CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX, SESSION_TOKENS_MAX,
     TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Draft, DraftFrame, Lease,
-    Liveness, ModelName, Open, Refusal, RefusalReason, Resync, Row, Rows, SamplingParams, Score, TokenId,
-    VERSION, Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
+    Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Draft, DraftFrame, EnergyReport,
+    Lease, Liveness, MeterFaults, ModelName, Open, PhaseTotal, PhaseTotals, PowerSource, Refusal,
+    RefusalReason, Resync, Row, Rows, SamplingParams, Score, Telemetry, Throttling, TokenId, VERSION,
+    Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -219,6 +220,69 @@ fn presence() -> impl Strategy<Value = Message> {
     prop_oneof![device, verifier]
 }
 
+fn large() -> impl Strategy<Value = u64> {
+    prop_oneof![0..=300u64, any::<u32>().prop_map(u64::from), any::<u64>(), Just(u64::MAX)]
+}
+
+fn source() -> impl Strategy<Value = PowerSource> {
+    use PowerSource::{Hwmon, Ina219, Pmic, Powercap, Replay, Simulated};
+    select(&[Ina219, Hwmon, Pmic, Powercap, Replay, Simulated][..])
+}
+
+fn faults() -> impl Strategy<Value = MeterFaults> {
+    (number(), large(), [number(), number(), number(), number()]).prop_map(
+        |(gaps, gap_us, [clipped, overflowed, reinitialised, failed])| MeterFaults {
+            gaps,
+            gap_us,
+            clipped,
+            overflowed,
+            reinitialised,
+            failed,
+        },
+    )
+}
+
+fn phases() -> impl Strategy<Value = PhaseTotals> {
+    let phase = || (large(), large()).prop_map(|(energy_uj, time_us)| PhaseTotal { energy_uj, time_us });
+    [phase(), phase(), phase(), phase(), phase(), phase()].prop_map(
+        |[load, draft, score, send, wait, idle]| PhaseTotals { load, draft, score, send, wait, idle },
+    )
+}
+
+fn energy() -> impl Strategy<Value = Message> {
+    let counters = (round(), number(), [large(), large(), large(), large()]);
+    (number(), source(), phases(), prop::option::of(number()), counters, faults()).prop_map(
+        |(run, source, phases, idle_mw, (reports, requests, numbers), faults)| {
+            let [uncertainty_uj, committed, drafted, frames] = numbers;
+            EnergyReport {
+                run,
+                reports,
+                source,
+                requests,
+                phases,
+                idle_mw,
+                uncertainty_uj,
+                committed,
+                drafted,
+                frames,
+                faults,
+            }
+            .into()
+        },
+    )
+}
+
+fn telemetry() -> impl Strategy<Value = Message> {
+    let throttling = prop::option::of(any::<u8>().prop_map(Throttling::new));
+    let state = (prop::option::of(any::<i16>()), throttling, faults());
+    (number(), source(), [large(), large()], [number(), number()], state).prop_map(
+        |(run, source, [at_us, energy_uj], [mean_mw, peak_mw], (temperature_dc, throttling, faults))| {
+            Telemetry { run, at_us, source, mean_mw, peak_mw, energy_uj, temperature_dc, throttling, faults }
+                .into()
+        },
+    )
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let close = any::<(u8, u8)>().prop_map(|(session, epoch)| Close { session, epoch }.into());
     let largest = select(vec![
@@ -230,8 +294,11 @@ fn message() -> impl Strategy<Value = Message> {
         lattice().into(),
         largest_codes().into(),
         largest_audited().into(),
+        largest_energy().into(),
+        largest_telemetry().into(),
     ]);
-    prop_oneof![4 => draft_frame(), 4 => annotated(4, 4), 1 => codes(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 1 => largest]
+    let measured = prop_oneof![energy(), telemetry()];
+    prop_oneof![4 => draft_frame(), 4 => annotated(4, 4), 1 => codes(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 2 => measured, 1 => largest]
 }
 
 /// Frames with few drafts and entries, and with as many as there may be.
@@ -253,13 +320,10 @@ fn tails() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
 
 /// Bytes that are likely to get past the first one.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    let likely = (0..16u8, prop::collection::vec(prop_oneof![0..20u8, any::<u8>()], 0..100)).prop_map(
-        |(kind, mut rest)| {
-            rest.insert(0, VERSION << 4 | kind);
-            rest
-        },
-    );
-    prop_oneof![4 => likely, 1 => prop::collection::vec(any::<u8>(), 0..700)]
+    let rest = || prop::collection::vec(prop_oneof![0..20u8, any::<u8>()], 0..100);
+    let likely = (0..16u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | kind], rest].concat());
+    let extended = (16..18u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | 15, kind], rest].concat());
+    prop_oneof![4 => likely, 1 => extended, 1 => prop::collection::vec(any::<u8>(), 0..700)]
 }
 
 fn encoded(message: &Message) -> Vec<u8> {

@@ -1,12 +1,14 @@
 //! Topics and ids: one name for each, and nothing else is one.
 
 use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
-use dunlin_wire::topic::{OPEN_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter};
+use dunlin_wire::topic::{
+    ENERGY_FILTER, OPEN_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter,
+};
 use dunlin_wire::{DeviceId, IdError, VerifierId};
 use proptest::prelude::*;
 
 fn topic() -> impl Strategy<Value = Topic> {
-    (0..6u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
+    (0..8u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
         let (dev, ver) = (dev.parse().expect("an id"), ver.parse().expect("an id"));
         match which {
             0 => Topic::DevicePresence(dev),
@@ -14,6 +16,8 @@ fn topic() -> impl Strategy<Value = Topic> {
             2 => Topic::Reply(dev),
             3 => Topic::Frames(dev, ver),
             4 => Topic::Verdicts(dev),
+            5 => Topic::Energy(dev),
+            6 => Topic::Telemetry(dev),
             _ => Topic::VerifierPresence(ver),
         }
     })
@@ -21,7 +25,8 @@ fn topic() -> impl Strategy<Value = Topic> {
 
 /// Whether an MQTT filter without `#` matches a topic name; a shared filter matches by what follows its group.
 fn matches(filter: &str, name: &str) -> bool {
-    let filter = filter.strip_prefix("$share/open/").unwrap_or(filter);
+    let shared = filter.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
+    let filter = shared.map_or(filter, |(_, filter)| filter);
     let (wanted, levels) = (filter.split('/'), name.split('/'));
     wanted.clone().count() == levels.clone().count() && wanted.zip(levels).all(|(w, l)| w == "+" || w == l)
 }
@@ -40,6 +45,8 @@ proptest! {
         let name = topic.name();
         prop_assert_eq!(matches(OPEN_FILTER, &name), matches!(topic, Topic::Open(_)));
         prop_assert_eq!(matches(VERIFIER_PRESENCE_FILTER, &name), matches!(topic, Topic::VerifierPresence(_)));
+        prop_assert_eq!(matches(ENERGY_FILTER, &name), matches!(topic, Topic::Energy(_)));
+        prop_assert_eq!(matches(TELEMETRY_FILTER, &name), matches!(topic, Topic::Telemetry(_)));
         let other: VerifierId = other.0.parse().expect("an id");
         prop_assert_eq!(matches(&frames_filter(&other), &name), matches!(&topic, Topic::Frames(_, ver) if *ver == other));
         if let Topic::Frames(_, ver) = &topic {
@@ -52,14 +59,14 @@ proptest! {
         let name = topic.name();
         let side = name.split('/').nth(3);
         match topic {
-            Topic::DevicePresence(_) | Topic::Open(_) | Topic::Frames(..) => prop_assert_eq!(side, Some("u")),
             Topic::Reply(_) | Topic::Verdicts(_) => prop_assert_eq!(side, Some("n")),
             Topic::VerifierPresence(_) => prop_assert!(name.starts_with("dl1/v/")),
+            _ => prop_assert_eq!(side, Some("u")),
         }
     }
 
     #[test]
-    fn what_parses_is_the_name_of_what_it_parses_to(name in "(dl1|dl2|x)?/?([dv]|)/[a-zA-Z0-9+#-]{0,3}(/(u|n|st|op|f|c|)){0,4}|.{0,40}") {
+    fn what_parses_is_the_name_of_what_it_parses_to(name in "(dl1|dl2|x)?/?([dv]|)/[a-zA-Z0-9+#-]{0,3}(/(u|n|st|op|f|c|en|tm|)){0,4}|.{0,40}") {
         if let Some(topic) = Topic::parse(&name) {
             prop_assert_eq!(topic.name(), name.as_str());
         }
@@ -125,7 +132,13 @@ fn foreign_topics_are_none() {
         "dl1/x/a/st",
         "/dl1/v/a/st",
         "dl2/v/a/st",
-        "dl1/d/a/u/tm",
+        "dl1/d/a/u/en/",
+        "dl1/d/a/u/tm/x",
+        "dl1/d/a/n/en",
+        "dl1/d/a/n/tm",
+        "dl1/v/a/u/tm",
+        ENERGY_FILTER,
+        TELEMETRY_FILTER,
         OPEN_FILTER,
         VERIFIER_PRESENCE_FILTER,
         "$SYS/broker/uptime",

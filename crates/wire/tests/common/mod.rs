@@ -4,9 +4,10 @@
 use dunlin_wire::limits::FRAME_BYTES_MAX;
 use dunlin_wire::{
     Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Down, Draft, DraftFrame,
-    EncodeError, Entry, Lease, Liveness, ModelName, Open, PREFIX_EMPTY, Prefix, PrefixDigest, Refusal,
-    RefusalReason, Reply, Resync, Row, Rows, SamplingParams, Score, TokenId, Up, Verdict, VerifierId,
-    VerifierPresence, Vocabulary,
+    EncodeError, EnergyReport, Entry, Lease, Liveness, MeterFaults, ModelName, Open, PREFIX_EMPTY,
+    PhaseTotal, PhaseTotals, PowerSource, Prefix, PrefixDigest, Refusal, RefusalReason, Reply, Resync, Row,
+    Rows, SamplingParams, Score, Telemetry, Throttling, TokenId, Up, Verdict, VerifierId, VerifierPresence,
+    Vocabulary,
 };
 use heapless::Vec;
 
@@ -21,11 +22,21 @@ pub(crate) enum On {
     Reply,
     DevicePresence,
     VerifierPresence,
+    Energy,
+    Telemetry,
 }
 
 impl On {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Frames, Self::Verdicts, Self::Open, Self::Reply, Self::DevicePresence, Self::VerifierPresence];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Frames,
+        Self::Verdicts,
+        Self::Open,
+        Self::Reply,
+        Self::DevicePresence,
+        Self::VerifierPresence,
+        Self::Energy,
+        Self::Telemetry,
+    ];
 
     pub(crate) fn decode(self, bytes: &[u8]) -> Result<Message, DecodeError> {
         match self {
@@ -35,6 +46,8 @@ impl On {
             Self::Reply => Reply::decode(bytes).map(Message::Reply),
             Self::DevicePresence => DevicePresence::decode(bytes).map(Message::DevicePresence),
             Self::VerifierPresence => VerifierPresence::decode(bytes).map(Message::VerifierPresence),
+            Self::Energy => EnergyReport::decode(bytes).map(Message::Energy),
+            Self::Telemetry => Telemetry::decode(bytes).map(Message::Telemetry),
         }
     }
 }
@@ -49,6 +62,8 @@ pub(crate) enum Message {
     Reply(Reply),
     DevicePresence(DevicePresence),
     VerifierPresence(VerifierPresence),
+    Energy(EnergyReport),
+    Telemetry(Telemetry),
 }
 
 impl Message {
@@ -60,6 +75,8 @@ impl Message {
             Self::Reply(_) => On::Reply,
             Self::DevicePresence(_) => On::DevicePresence,
             Self::VerifierPresence(_) => On::VerifierPresence,
+            Self::Energy(_) => On::Energy,
+            Self::Telemetry(_) => On::Telemetry,
         }
     }
 
@@ -80,6 +97,8 @@ impl Message {
             Self::Reply(Reply::Refusal(_)) => "refusal",
             Self::DevicePresence(_) => "device-presence",
             Self::VerifierPresence(_) => "verifier-presence",
+            Self::Energy(_) => "energy",
+            Self::Telemetry(_) => "telemetry",
         }
     }
 
@@ -94,6 +113,8 @@ impl Message {
             Self::Reply(reply) => reply.encode().map(widen),
             Self::DevicePresence(presence) => presence.encode().map(widen),
             Self::VerifierPresence(presence) => presence.encode().map(widen),
+            Self::Energy(report) => report.encode().map(widen),
+            Self::Telemetry(telemetry) => telemetry.encode().map(widen),
         }
     }
 }
@@ -125,6 +146,8 @@ into_message! {
     Refusal => |v| Self::Reply(Reply::Refusal(v));
     DevicePresence => Self::DevicePresence;
     VerifierPresence => Self::VerifierPresence;
+    EnergyReport => Self::Energy;
+    Telemetry => Self::Telemetry;
 }
 
 pub(crate) const NONCE: u64 = 0x0123_4567_89ab_cdef;
@@ -280,4 +303,116 @@ pub(crate) fn largest_presence() -> VerifierPresence {
     let vocabulary = Vocabulary { size: 262_144, fingerprint: [0xff; 8] };
     let presence = verifier_presence(Liveness::Lost, vocabulary, &"m".repeat(64), u16::MAX);
     VerifierPresence { generation: u32::MAX, draining: true, ..presence }
+}
+
+/// Nothing happened yet but the report itself.
+pub(crate) fn smallest_energy() -> EnergyReport {
+    EnergyReport {
+        run: 0,
+        reports: 1,
+        source: PowerSource::Ina219,
+        requests: 0,
+        phases: PhaseTotals::default(),
+        idle_mw: None,
+        uncertainty_uj: 0,
+        committed: 0,
+        drafted: 0,
+        frames: 0,
+        faults: MeterFaults::default(),
+    }
+}
+
+/// A run of 60 s on a board of about 4 W.
+pub(crate) fn typical_energy() -> EnergyReport {
+    let phase = |energy_uj, time_us| PhaseTotal { energy_uj, time_us };
+    EnergyReport {
+        run: 0x9e37_79b9,
+        reports: 3,
+        source: PowerSource::Ina219,
+        requests: 3,
+        phases: PhaseTotals {
+            load: phase(9_600_000, 3_000_000),
+            draft: phase(118_000_000, 20_000_000),
+            score: phase(5_200_000, 1_000_000),
+            send: phase(1_300_000, 250_000),
+            wait: phase(36_000_000, 12_000_000),
+            idle: phase(64_000_000, 23_750_000),
+        },
+        idle_mw: Some(2_695),
+        uncertainty_uj: 2_340_000,
+        committed: 600,
+        drafted: 720,
+        frames: 90,
+        faults: MeterFaults { gaps: 1, gap_us: 31_000, failed: 2, ..MeterFaults::default() },
+    }
+}
+
+pub(crate) fn largest_energy() -> EnergyReport {
+    let most = PhaseTotal { energy_uj: u64::MAX, time_us: u64::MAX };
+    let phases = PhaseTotals { load: most, draft: most, score: most, send: most, wait: most, idle: most };
+    EnergyReport {
+        run: u32::MAX,
+        reports: u32::MAX,
+        source: PowerSource::Simulated,
+        requests: u32::MAX,
+        phases,
+        idle_mw: Some(u32::MAX),
+        uncertainty_uj: u64::MAX,
+        committed: u64::MAX,
+        drafted: u64::MAX,
+        frames: u64::MAX,
+        faults: LARGEST_FAULTS,
+    }
+}
+
+const LARGEST_FAULTS: MeterFaults = MeterFaults {
+    gaps: u32::MAX,
+    gap_us: u64::MAX,
+    clipped: u32::MAX,
+    overflowed: u32::MAX,
+    reinitialised: u32::MAX,
+    failed: u32::MAX,
+};
+
+pub(crate) fn smallest_telemetry() -> Telemetry {
+    Telemetry {
+        run: 0,
+        at_us: 0,
+        source: PowerSource::Ina219,
+        mean_mw: 0,
+        peak_mw: 0,
+        energy_uj: 0,
+        temperature_dc: None,
+        throttling: None,
+        faults: MeterFaults::default(),
+    }
+}
+
+/// The end of the run of [`typical_energy`]: 61.5 °C, and the clock was capped once.
+pub(crate) fn typical_telemetry() -> Telemetry {
+    Telemetry {
+        run: 0x9e37_79b9,
+        at_us: 60_000_000,
+        source: PowerSource::Ina219,
+        mean_mw: 3_902,
+        peak_mw: 6_740,
+        energy_uj: 234_100_000,
+        temperature_dc: Some(615),
+        throttling: Some(Throttling::new(Throttling::FREQUENCY_CAPPED << 4)),
+        faults: MeterFaults { gaps: 1, gap_us: 31_000, failed: 2, ..MeterFaults::default() },
+    }
+}
+
+pub(crate) fn largest_telemetry() -> Telemetry {
+    Telemetry {
+        run: u32::MAX,
+        at_us: u64::MAX,
+        source: PowerSource::Simulated,
+        mean_mw: u32::MAX,
+        peak_mw: u32::MAX,
+        energy_uj: u64::MAX,
+        temperature_dc: Some(i16::MIN),
+        throttling: Some(Throttling::new(u8::MAX)),
+        faults: LARGEST_FAULTS,
+    }
 }
