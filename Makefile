@@ -81,7 +81,7 @@ bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.c
 	CARGO="$(CARGO)" VENV="$(VENV)" bench/run.sh
 
 fuzz: need-cargo ## Each decoder under libFuzzer for FUZZ_SECONDS (needs nightly and cargo-fuzz)
-	@for target in up down open reply presence topic; do \
+	@for target in up down open reply presence energy topic; do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),30); \
 	done
 
