@@ -1,15 +1,24 @@
-//! When to stop drafting, in seconds (*ours*): a drafted token must buy what its time buys elsewhere.
+//! When to stop drafting (*ours*): a drafted token must buy what its price buys elsewhere.
 //!
-//! Maximising committed tokens per second over rounds gives the rule (renewal reward): one more token adds its
-//! survival `S_{i+1}` to the tokens and `c_draft` to the seconds, so it pays while `S_{i+1} ≥ λ · c_draft` with λ
-//! the best reachable rate, which the running rate approaches. A dearer frame lowers λ and lengthens drafts.
+//! Maximising committed tokens per joule over rounds gives the rule (renewal reward): one more token adds its
+//! survival `S_{i+1}` to the tokens and `P_draft · c` to the joules, so it pays while `S_{i+1} ≥ λ · P_draft · c` with
+//! λ the best reachable rate, which the running rate approaches. A dearer frame lowers λ and lengthens drafts; a board
+//! that draws little while it waits raises it and shortens them. Where a second costs one whatever is done in it, the
+//! same rule maximises tokens per second.
+//!
+//! Invariant: what is summed is time and tokens, never a cost. The prices of the moment weigh the sums when they are
+//! asked for, so that a price or its unit may change at any time.
+
+mod prices;
+
+pub use prices::{Prices, PricesError};
 
 use core::num::NonZeroU16;
 
 use crate::time::Duration;
 
-/// The least survival at which drafting on during a verdict pays; see [`StopRule::draft_ahead`].
-pub const DRAFT_AHEAD_SURVIVAL: f64 = 0.5;
+/// The least that rounds cost, s: one tick of the clock, so that no rate is infinite.
+const ROUND_COST_MIN: f64 = 1e-6;
 
 /// Where the rule starts and how fast it follows; the start weighs as much as one round and one drafted token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,22 +27,25 @@ pub struct StopConfig {
     pub draft_cost_start: Duration,
     /// The time of one round before one is measured.
     pub round_cost_start: Duration,
-    /// The tokens one round commits before one is measured.
+    /// The tokens one round commits before one is measured, and those that are drafted in it.
     pub round_tokens_start: u8,
     /// After this many rounds (and as many drafted tokens) an observation has faded to 1/e.
     pub memory: NonZeroU16,
 }
 
-/// The running averages behind the stop rule.
+/// The running averages behind the stop rule, and the prices that weigh them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StopRule {
     keep: f64,
+    prices: Prices,
     rounds: Fading,
+    /// Seconds of the rounds in which the drafter ran.
+    drafting: f64,
     drafts: Fading,
 }
 
 impl Default for StopConfig {
-    /// 50 ms a drafted token and 2 tokens per 500 ms round: starts with short drafts, as `S ≥ 0.2`.
+    /// 50 ms a drafted token and 2 tokens per 500 ms round: starts with short drafts, as `S ≥ 0.2` in seconds.
     fn default() -> Self {
         Self {
             draft_cost_start: Duration::from_millis(50),
@@ -45,27 +57,39 @@ impl Default for StopConfig {
 }
 
 impl StopRule {
-    /// The rule before any observation.
+    /// The rule before any observation, in seconds.
     pub fn new(config: &StopConfig) -> Self {
+        let tokens = f64::from(config.round_tokens_start);
+        let (round, draft) = (seconds(config.round_cost_start), seconds(config.draft_cost_start));
         Self {
             keep: 1.0 - 1.0 / f64::from(config.memory.get()),
-            rounds: Fading {
-                tokens: f64::from(config.round_tokens_start),
-                seconds: seconds(config.round_cost_start),
-            },
-            drafts: Fading { tokens: 1.0, seconds: seconds(config.draft_cost_start) },
+            prices: Prices::SECONDS,
+            rounds: Fading { tokens, seconds: round },
+            drafting: (tokens * draft).min(round),
+            drafts: Fading { tokens: 1.0, seconds: draft },
         }
     }
 
-    /// Learns the time one drafted token took.
-    pub fn observe_draft(&mut self, cost: Duration) {
-        self.drafts.observe(self.keep, 1.0, seconds(cost));
+    /// Decides by these prices from now on; what was observed stands.
+    pub fn set_prices(&mut self, prices: Prices) {
+        self.prices = prices;
     }
 
-    /// Learns what one round committed (accepted tokens and the target's own) and the time it took, drafting
-    /// included.
-    pub fn observe_round(&mut self, committed: usize, cost: Duration) {
-        self.rounds.observe(self.keep, committed as f64, seconds(cost));
+    /// What is decided by.
+    pub fn prices(&self) -> Prices {
+        self.prices
+    }
+
+    /// Learns the time one drafted token took.
+    pub fn observe_draft(&mut self, took: Duration) {
+        self.drafts.observe(self.keep, 1.0, seconds(took));
+    }
+
+    /// Learns what one round committed (accepted tokens and the target's own) and the time it took, with the drafter
+    /// running and without.
+    pub fn observe_round(&mut self, committed: usize, drafting: Duration, waiting: Duration) {
+        self.rounds.observe(self.keep, committed as f64, seconds(drafting + waiting));
+        self.drafting = self.keep * self.drafting + drafting.as_secs_f64();
     }
 
     /// Whether one more token pays, given the probability that it and all before it in the draft are accepted.
@@ -76,20 +100,30 @@ impl StopRule {
     /// Whether one more token pays while a verdict on those before it is under way, given the probability that it
     /// and all before it are accepted (*ours*).
     ///
-    /// A token drafted ahead saves `c_draft` with probability S. It costs half of `c_draft`: the verdict comes at
-    /// any moment of a step and waits for the drafter to end it. So drafting ahead pays while `S ≥ ½`.
+    /// The verdict comes at any moment of a step, in its middle on average, and waits for the drafter to end it. The
+    /// first half of the step replaces waiting and costs `(P_draft − P_wait) · c/2`; the second delays what follows
+    /// and costs `P_draft · c/2`. With probability S the token need not be drafted later, which saves `P_draft · c`.
+    /// So drafting ahead pays while `S ≥ 1 − P_wait / (2 · P_draft)`: ½ in seconds, and where waiting is free only
+    /// for a token that is sure to stand. A step that ends before the verdict costs less than that, so the rule is
+    /// the cautious one.
     pub fn draft_ahead(&self, survival: f64) -> bool {
-        survival >= DRAFT_AHEAD_SURVIVAL
+        survival >= 1.0 - self.prices.ratio() / 2.0
     }
 
-    /// λ: committed tokens per second over the last rounds.
+    /// λ: committed tokens over the last rounds for the price of one second of drafting.
     pub fn rate(&self) -> f64 {
-        self.rounds.tokens / self.rounds.seconds
+        self.rounds.tokens / self.round_cost().max(ROUND_COST_MIN)
     }
 
-    /// `c_draft`: seconds per drafted token over the last ones.
+    /// `c`: seconds per drafted token over the last ones.
     pub fn draft_cost(&self) -> f64 {
         self.drafts.seconds / self.drafts.tokens
+    }
+
+    /// What the rounds cost, in seconds of drafting: each second what a wait costs, and one of drafting the rest too.
+    fn round_cost(&self) -> f64 {
+        let wait = self.prices.ratio();
+        wait * self.rounds.seconds + (1.0 - wait) * self.drafting
     }
 }
 
@@ -117,77 +151,141 @@ mod tests {
     use super::*;
     use crate::coupling::Noise;
 
-    /// Tokens accepted one by one with the same probability; times in microseconds.
+    /// Tokens accepted one by one with the same probability on a board of two powers; times in microseconds.
+    #[derive(Clone, Copy)]
     struct World {
         acceptance: f64,
         draft_us: u64,
         frame_us: u64,
+        prices: Prices,
+    }
+
+    const WORLD: World =
+        World { acceptance: 0.8, draft_us: 20_000, frame_us: 100_000, prices: Prices::SECONDS };
+
+    fn prices(draft: f64, wait: f64) -> Prices {
+        Prices::new(draft, wait).unwrap()
     }
 
     impl World {
+        /// Committed tokens for what a round of `length` drafts costs.
         fn rate_of(&self, length: i32) -> f64 {
             let tokens: f64 = (0..=length).map(|i| libm::pow(self.acceptance, f64::from(i))).sum();
-            tokens / (f64::from(length) * self.draft_us as f64 + self.frame_us as f64)
+            let (drafting, waiting) = (f64::from(length) * self.draft_us as f64, self.frame_us as f64);
+            tokens / (self.prices.draft() * drafting + self.prices.wait() * waiting)
         }
 
         fn best_length(&self) -> i32 {
-            (0..=64).max_by(|&a, &b| self.rate_of(a).total_cmp(&self.rate_of(b))).unwrap()
+            (1..=64).max_by(|&a, &b| self.rate_of(a).total_cmp(&self.rate_of(b))).unwrap()
         }
 
         /// Mean draft length over the second half of the rounds.
         fn length_reached(&self, rounds: u64) -> f64 {
             let mut rule = StopRule::new(&StopConfig::default());
+            rule.set_prices(self.prices);
             let mut total = 0.0;
             for round in 0..rounds {
-                let mut length = 0;
-                while length < 64 && rule.draft_on(libm::pow(self.acceptance, f64::from(length + 1))) {
-                    rule.observe_draft(Duration(self.draft_us));
-                    length += 1;
-                }
-                let noise = Noise::new(3, 3, round);
-                let accepted = (0..length).take_while(|&i| noise.unit(i as u64) < self.acceptance).count();
-                let cost = Duration(length as u64 * self.draft_us + self.frame_us);
-                rule.observe_round(accepted + 1, cost);
+                let length = self.round(&mut rule, round);
                 total += if round >= rounds / 2 { f64::from(length) } else { 0.0 };
             }
             total / (rounds - rounds / 2) as f64
+        }
+
+        /// The length that the rule drafts, one at least as nothing is never sent, and what it learns of the round.
+        fn round(&self, rule: &mut StopRule, round: u64) -> i32 {
+            let mut length = 0;
+            let pays =
+                |rule: &StopRule, length| rule.draft_on(libm::pow(self.acceptance, f64::from(length + 1)));
+            while length == 0 || length < 64 && pays(rule, length) {
+                rule.observe_draft(Duration(self.draft_us));
+                length += 1;
+            }
+            let noise = Noise::new(3, 3, round);
+            let accepted = (0..length).take_while(|&i| noise.unit(i as u64) < self.acceptance).count();
+            let drafting = Duration(length as u64 * self.draft_us);
+            rule.observe_round(accepted + 1, drafting, Duration(self.frame_us));
+            length
+        }
+
+        fn assert_reaches_the_best(&self) {
+            let (best, reached) = (self.best_length(), self.length_reached(4000));
+            let Self { acceptance, frame_us, prices, .. } = self;
+            let name = std::format!("{acceptance} {frame_us} {prices:?}: {reached} against {best}");
+            assert!((reached - f64::from(best)).abs() <= 1.0, "{name}");
+            let rounded = libm::round(reached) as i32;
+            assert!(self.rate_of(rounded) > 0.99 * self.rate_of(best), "{name}");
         }
     }
 
     #[test]
     fn converges_to_the_best_length() {
+        let boards =
+            [Prices::SECONDS, prices(5.4, 2.3), prices(11.5, 4.5), prices(6.0, 1.2), prices(2.0, 1.9)];
         for acceptance in [0.5, 0.7, 0.8, 0.9] {
             for frame_us in [20_000, 100_000, 400_000, 2_000_000] {
-                let world = World { acceptance, draft_us: 20_000, frame_us };
-                let (best, reached) = (world.best_length(), world.length_reached(4000));
-                let name = std::format!("acceptance {acceptance} frame {frame_us}: {reached} against {best}");
-                assert!((reached - f64::from(best)).abs() <= 1.0, "{name}");
-                let rounded = libm::round(reached) as i32;
-                assert!(world.rate_of(rounded) > 0.99 * world.rate_of(best), "{name}");
+                for prices in boards {
+                    World { acceptance, frame_us, prices, ..WORLD }.assert_reaches_the_best();
+                }
             }
         }
     }
 
     #[test]
+    fn the_best_length_per_joule_is_not_the_best_per_second() {
+        let seconds = World { acceptance: 0.9, frame_us: 400_000, ..WORLD };
+        let joules = World { prices: prices(6.0, 1.2), ..seconds };
+        assert_eq!((seconds.best_length(), joules.best_length()), (13, 6));
+        assert!((seconds.length_reached(4000) - 13.0).abs() <= 1.0);
+        assert!((joules.length_reached(4000) - 6.0).abs() <= 1.0);
+        assert!(joules.rate_of(13) < 0.94 * joules.rate_of(6), "what the length per second costs in joules");
+    }
+
+    #[test]
     fn dearer_frames_lengthen_drafts() {
-        let length = |frame_us| World { acceptance: 0.8, draft_us: 20_000, frame_us }.length_reached(2000);
-        assert!(length(10_000) < length(100_000) && length(100_000) < length(1_000_000));
+        for prices in [Prices::SECONDS, prices(5.4, 2.3)] {
+            let length = |frame_us| World { frame_us, prices, ..WORLD }.length_reached(2000);
+            assert!(length(10_000) < length(100_000) && length(100_000) < length(1_000_000));
+        }
     }
 
     #[test]
     fn starts_where_the_documentation_says() {
-        let rule = StopRule::new(&StopConfig::default());
+        let mut rule = StopRule::new(&StopConfig::default());
         assert!((rule.rate() - 4.0).abs() < 1e-12 && (rule.draft_cost() - 0.05).abs() < 1e-12);
         assert!(rule.draft_on(0.21) && !rule.draft_on(0.19));
+        // 100 ms of drafting and 400 ms of waiting at half its price: 300 ms of drafting for 2 tokens.
+        rule.set_prices(prices(2.0, 1.0));
+        assert!((rule.rate() - 2.0 / 0.3).abs() < 1e-12 && (rule.draft_cost() - 0.05).abs() < 1e-12);
     }
 
     #[test]
     fn a_changed_link_is_followed() {
         let mut rule = StopRule::new(&StopConfig::default());
-        (0..200).for_each(|_| rule.observe_round(4, Duration::from_millis(100)));
-        assert!((rule.rate() - 40.0).abs() < 0.5);
-        (0..200).for_each(|_| rule.observe_round(4, Duration::from_millis(2000)));
-        assert!((rule.rate() - 2.0).abs() < 0.2);
+        let mut rounds = |ms| {
+            (0..200).for_each(|_| rule.observe_round(4, Duration(0), Duration::from_millis(ms)));
+            rule.rate()
+        };
+        assert!((rounds(100) - 40.0).abs() < 0.5);
+        assert!((rounds(2000) - 2.0).abs() < 0.2);
+    }
+
+    #[test]
+    fn a_changed_price_counts_at_once_and_its_unit_not_at_all() {
+        let mut rule = StopRule::new(&StopConfig::default());
+        let round = |rule: &mut StopRule| {
+            rule.observe_round(3, Duration::from_millis(100), Duration::from_millis(300));
+        };
+        (0..400).for_each(|_| round(&mut rule));
+        let mut rate = |prices| {
+            rule.set_prices(prices);
+            rule.rate()
+        };
+        // 100 ms of drafting, and 300 ms of waiting at its price, at a quarter of it, for nothing.
+        assert!((rate(Prices::SECONDS) - 7.5).abs() < 0.01);
+        assert!((rate(prices(8.0, 2.0)) - 3.0 / 0.175).abs() < 0.01);
+        assert_eq!(rate(prices(8.0, 2.0)), rate(prices(8e-3, 2e-3)));
+        assert!((rate(prices(8.0, 0.0)) - 30.0).abs() < 0.01);
+        assert!((rate(Prices::SECONDS) - 7.5).abs() < 0.01);
     }
 
     #[test]
@@ -198,18 +296,61 @@ mod tests {
             round_tokens_start: 0,
             memory: NonZeroU16::MIN,
         };
+        let tiny = f64::from_bits(1);
+        let hostile = [(1.0, 1.0), (1.0, 0.0), (f64::MAX, tiny), (tiny, f64::MAX), (f64::MAX, f64::MAX)];
         let mut rule = StopRule::new(&config);
-        for (committed, cost) in [(0, 0), (usize::MAX, 0), (0, u64::MAX), (usize::MAX, u64::MAX), (1, 0)] {
-            rule.observe_round(committed, Duration(cost));
-            rule.observe_draft(Duration(cost));
-            assert!(rule.rate().is_finite() && rule.draft_cost().is_finite());
+        for (committed, time) in [(0, 0), (usize::MAX, 0), (0, u64::MAX), (usize::MAX, u64::MAX), (1, 0)] {
+            for (drafting, waiting) in [(0, time), (time, 0), (time, time)] {
+                rule.observe_round(committed, Duration(drafting), Duration(waiting));
+                rule.observe_draft(Duration(time));
+                for (draft, wait) in hostile {
+                    rule.set_prices(prices(draft, wait));
+                    assert!(rule.rate().is_finite() && rule.draft_cost().is_finite());
+                    assert!(!rule.draft_on(f64::NAN) && !rule.draft_ahead(f64::NAN));
+                    assert!(rule.draft_ahead(1.0) && !rule.draft_ahead(0.49));
+                }
+            }
         }
-        assert!(!rule.draft_on(f64::NAN) && !rule.draft_ahead(f64::NAN));
+    }
+
+    /// Joules that one token drafted ahead adds, over all moments of its step at which the verdict may come: those of
+    /// the step less those of the wait it replaces, and less the same token drafted later where the verdict confirms
+    /// it. Both ways are charged until the token is there or fell.
+    fn joules_added(survival: f64, draft_w: f64, wait_w: f64) -> f64 {
+        const MOMENTS: u32 = 1000;
+        let added = |moment: u32| {
+            let arrives = (f64::from(moment) + 0.5) / f64::from(MOMENTS);
+            let waited = arrives * wait_w;
+            let (confirmed, fell) = (waited + draft_w, waited);
+            draft_w - (survival * confirmed + (1.0 - survival) * fell)
+        };
+        (0..MOMENTS).map(added).sum::<f64>() / f64::from(MOMENTS)
     }
 
     #[test]
-    fn drafts_ahead_while_it_saves_more_than_it_delays() {
-        let rule = StopRule::new(&StopConfig::default());
-        assert!(rule.draft_ahead(0.5) && !rule.draft_ahead(0.49));
+    fn drafts_ahead_while_it_saves_more_than_it_costs() {
+        let mut rule = StopRule::new(&StopConfig::default());
+        for (draft, wait) in [(1.0, 1.0), (5.4, 2.3), (6.0, 1.2), (3.0, 0.0)] {
+            rule.set_prices(prices(draft, wait));
+            for percent in 0..=100 {
+                let survival = f64::from(percent) / 100.0;
+                let added = joules_added(survival, draft, wait);
+                if added.abs() > 1e-6 {
+                    assert_eq!(
+                        rule.draft_ahead(survival),
+                        added < 0.0,
+                        "{survival} at {draft} W and {wait} W"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn drafts_ahead_from_one_half_in_seconds_and_never_where_waiting_is_free() {
+        let mut rule = StopRule::new(&StopConfig::default());
+        assert!(rule.draft_ahead(0.5) && !rule.draft_ahead(0.5 - f64::EPSILON));
+        rule.set_prices(prices(3.0, 0.0));
+        assert!(!rule.draft_ahead(1.0 - f64::EPSILON));
     }
 }

@@ -34,6 +34,7 @@ impl Device {
     /// Takes the row of a run of the drafter.
     pub fn handle_draft(&mut self, id: JobId, row: DraftRow<'_>, now: Instant) {
         let Some((_, fed)) = self.job.take_if(|(job, _)| *job == id) else { return };
+        self.round.run_ends(now);
         if fed == 1 {
             self.learned.stop.observe_draft(row.took);
         }
@@ -48,6 +49,7 @@ impl Device {
     /// A run of the drafter failed: its cache holds nothing that could be relied on.
     pub fn handle_draft_failed(&mut self, id: JobId, now: Instant) {
         if self.job.take_if(|(job, _)| *job == id).is_some() {
+            self.round.run_ends(now);
             self.fed.clear();
             self.finish(Finish::DrafterFailed);
             self.go_on(now);
@@ -67,7 +69,7 @@ impl Device {
             self.launch(count, now);
         }
         if self.saying.is_some() && self.job.is_none() && self.wants_draft() {
-            self.run_drafter();
+            self.run_drafter(now);
         }
     }
 
@@ -134,7 +136,7 @@ impl Device {
         self.text.tokens().iter().chain(self.drafted.iter().map(|drafted| &drafted.scored.token))
     }
 
-    fn run_drafter(&mut self) {
+    fn run_drafter(&mut self, now: Instant) {
         let length = self.text.len() + self.drafted.len();
         // The row after the last token is wanted, so that token is always fed.
         let keep = shared_prefix(&self.fed, self.sequence()).min(length - 1);
@@ -144,6 +146,7 @@ impl Device {
         self.jobs += 1;
         let id = JobId(self.jobs);
         self.job = Some((id, tokens.len()));
+        self.round.run_begins(now);
         self.events.push_back(Event::Draft(DraftJob { id, keep, tokens }));
     }
 

@@ -53,8 +53,8 @@ impl Device {
         self.apply(&flight, verdict);
         let committed = self.text.len() - before;
         // An outage is no price of a frame.
-        if let Some(started) = self.round_started.replace(now).filter(|_| !interrupted) {
-            self.learned.stop.observe_round(committed, now.since(started));
+        if let Some(took) = self.round.verdict(now).filter(|_| !interrupted) {
+            self.learned.stop.observe_round(committed, took.drafting, took.waiting);
         }
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.synced = self.text.len();

@@ -9,6 +9,7 @@ mod drafting;
 mod inbound;
 mod lease;
 mod outbound;
+mod round;
 mod types;
 
 pub use types::{
@@ -22,6 +23,7 @@ use crate::importance::Weights;
 use crate::limits::LimitError;
 use crate::policy::HeldTokens;
 use crate::probabilities::Distribution;
+use crate::stop::Prices;
 use crate::text::Text;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
@@ -29,6 +31,7 @@ use alloc::vec::Vec;
 use drafting::{Drafted, judged_max};
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use lease::{Flight, Leased, Lessor, Opening};
+use round::Round;
 
 /// A reply under way.
 #[derive(Debug)]
@@ -77,8 +80,7 @@ pub struct Device {
     told: bool,
     /// Leases asked for since the last verdict.
     tries: u32,
-    /// When the last verdict of this reply came: a reply's first round pays for its prompt and says nothing of the rest.
-    round_started: Option<Instant>,
+    round: Round,
     closing: bool,
     events: VecDeque<Event>,
     counters: Counters,
@@ -115,7 +117,7 @@ impl Device {
             unanswered: None,
             told: false,
             tries: 0,
-            round_started: None,
+            round: Round::default(),
             closing: false,
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -147,7 +149,7 @@ impl Device {
         self.text.extend(tokens);
         self.prompt_end = self.text.len();
         self.saying = Some(Saying { left: reply.tokens_max, stop: reply.stop });
-        self.round_started = None;
+        self.round.forget();
         if matches!(self.lessor, Lessor::None) && !self.config.policy.is_local() {
             self.lessor = Lessor::Opening(Opening { due: now });
         }
@@ -165,6 +167,11 @@ impl Device {
     pub fn close(&mut self) {
         self.cancel();
         self.closing = true;
+    }
+
+    /// Decides by these prices from now on; a later session that starts from what this one learned does too.
+    pub fn set_prices(&mut self, prices: Prices) {
+        self.learned.stop.set_prices(prices);
     }
 
     /// What the machine learned of the pair and the link, for the next session.

@@ -73,7 +73,7 @@ pub struct Session {
 pub struct Learned {
     /// Rejection against uncertainty.
     pub calibration: Calibration,
-    /// Costs of drafting and of rounds.
+    /// Times of drafting and of rounds, and their prices.
     pub stop: StopRule,
     /// Which tokens stay whatever the verdict; `None` before the first session.
     pub conformal: Option<Conformal>,

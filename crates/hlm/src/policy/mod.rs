@@ -575,7 +575,7 @@ mod tests {
     #[test]
     fn nothing_held_is_never_sent() {
         let mut stop = StopRule::new(&StopConfig::default());
-        stop.observe_round(1000, Duration(1));
+        stop.observe_round(1000, Duration(0), Duration(1));
         let rules = Rules::new(&PolicyConfig::default()).unwrap();
         assert_eq!(rules.decide(&Held::new(), &stop), Decision::Hold);
         assert_eq!(rules.decide(&held(&[scored(0.0, 0.0)]), &stop), Decision::Flush(Reason::StopRule));
