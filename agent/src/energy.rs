@@ -4,6 +4,7 @@
 
 pub mod calibration;
 pub mod fit;
+pub mod hwmon;
 pub mod ina219;
 pub mod ina219_sensor;
 pub mod ledger;
@@ -12,5 +13,6 @@ pub mod phase;
 pub mod rhythm;
 pub mod sensor;
 pub mod simulated;
+mod sysfs;
 pub mod timebase;
 pub mod units;
