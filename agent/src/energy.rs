@@ -10,6 +10,7 @@ pub mod ina219_sensor;
 pub mod ledger;
 pub mod meter;
 pub mod phase;
+pub mod pmic;
 pub mod rhythm;
 pub mod sensor;
 pub mod simulated;

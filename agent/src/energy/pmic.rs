@@ -1,0 +1,446 @@
+//! The power that a Raspberry Pi 5's own power chip measures: `vcgencmd pmic_read_adc`.
+//!
+//! Each reading starts a process, so ten a second is the most that is sane: the command alone is some milliseconds of
+//! one core. The figure is the sum of volts times amperes over the rails for which the chip gives both. What stands
+//! behind the 5 V input without a rail of its own (USB devices, HATs, the fan) is not in it.
+//!
+//! Invariant: whatever the command does (hang, flood, fail), a reading ends within two bounds of time, and no two
+//! commands run at once.
+
+use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::sysfs::{failed, shown};
+use super::units::{Amperes, Volts, Watts};
+use dunlin_hlm::time::Duration;
+use dunlin_wire::PowerSource;
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration as Bound;
+
+/// What the command is asked.
+const REQUEST: &str = "pmic_read_adc";
+/// Between two readings.
+const PERIOD: Duration = Duration::from_millis(100);
+/// How long the command may take; it takes some milliseconds.
+const ANSWER_TIME_MAX: Bound = Bound::from_secs(1);
+/// How long a command that was ended may take to go.
+const END_TIME_MAX: Bound = Bound::from_secs(1);
+/// Bytes of an answer; real ones have about a thousand.
+const ANSWER_BYTES_MAX: u64 = 16 << 10;
+/// The largest voltage or current that is one.
+const VALUE_MAX: f64 = 1000.0;
+/// Share that a figure may be off. Ours: the manufacturer gives none.
+const RELATIVE: f64 = 0.05;
+
+/// The power chip of a Raspberry Pi 5, asked through a command.
+#[derive(Debug)]
+pub struct Pmic {
+    source: Source,
+    command: PathBuf,
+    answer_time_max: Bound,
+    /// The rails that are summed.
+    rails: Vec<String>,
+    /// A call that had to be ended and hasn't gone.
+    hung: Option<Call>,
+}
+
+impl Pmic {
+    /// Asks once, to learn which rails there are; `command` is `vcgencmd` or a path.
+    ///
+    /// # Errors
+    /// The command isn't there, doesn't answer, or knows no such chip.
+    pub fn find(command: &Path) -> Result<Self, SensorError> {
+        let source = Source {
+            kind: PowerSource::Pmic,
+            part: format!("{} {REQUEST}", command.display()),
+            boundary: String::new(),
+            uncertainty: Uncertainty { relative: RELATIVE, offset_w: 0.0 },
+            period: PERIOD,
+            poll: PERIOD,
+        };
+        let (command, answer_time_max) = (command.to_owned(), ANSWER_TIME_MAX);
+        let mut pmic = Self { source, command, answer_time_max, rails: Vec::new(), hung: None };
+        let table = pmic.ask()?;
+        pmic.source.boundary = boundary(&table);
+        pmic.rails =
+            table.into_iter().filter(|(_, rail)| rail.power().is_some()).map(|(name, _)| name).collect();
+        Ok(pmic)
+    }
+
+    /// One answer: a rail with both figures at least.
+    fn ask(&mut self) -> Result<BTreeMap<String, Rail>, SensorError> {
+        let text = self.call().map_err(|reason| self.lost(reason))?;
+        let table = table(&text).map_err(|reason| self.lost(reason))?;
+        if !table.values().any(|rail| rail.power().is_some()) {
+            let first = text.lines().next().unwrap_or_default();
+            return Err(self.lost(format!("no rail has volts and amperes; it answers {:?}", shown(first))));
+        }
+        Ok(table)
+    }
+
+    fn call(&mut self) -> Result<String, String> {
+        if let Some(hung) = &mut self.hung
+            && !hung.has_ended()
+        {
+            return Err("the last call still hangs".into());
+        }
+        self.hung = None;
+        let mut call = Call::start(&self.command)?;
+        match call.finish(self.answer_time_max) {
+            Some(answer) => answer,
+            None => {
+                call.end();
+                self.hung = Some(call);
+                Err(format!("no answer within {} ms; it was ended", self.answer_time_max.as_millis()))
+            }
+        }
+    }
+
+    fn lost(&self, reason: String) -> SensorError {
+        failed(Path::new(&self.source.part), reason)
+    }
+}
+
+impl PowerSensor for Pmic {
+    fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn read(&mut self) -> Result<Option<Reading>, SensorError> {
+        let table = self.ask()?;
+        let mut micro: i64 = 0;
+        for name in &self.rails {
+            let power = table.get(name).and_then(Rail::power);
+            let power = power.ok_or_else(|| self.lost(format!("the rail {name} is gone")))?;
+            micro = micro.saturating_add(power.micro());
+        }
+        let (power, moment) = (Watts::from_micro(micro), Duration::default());
+        Ok(Some(Reading::Power { power, rail: None, clipped: false, ended: moment, lasted: moment }))
+    }
+}
+
+/// What the chip says of one rail.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Rail {
+    voltage: Option<Volts>,
+    current: Option<Amperes>,
+}
+
+impl Rail {
+    fn power(&self) -> Option<Watts> {
+        Some(self.voltage? * self.current?)
+    }
+}
+
+/// The rails of an answer. Its lines are ` VDD_CORE_A current(7)=1.29690000A`, or with other firmware
+/// `VDD_CORE_A=1.2969A`; lines of any other sort say nothing of a rail.
+fn table(text: &str) -> Result<BTreeMap<String, Rail>, String> {
+    let mut table = BTreeMap::<String, Rail>::new();
+    for line in text.lines() {
+        let Some((place, value)) = line.split_once('=') else { continue };
+        let name = place.split_whitespace().next().unwrap_or_default();
+        let number =
+            |unit| number(value, unit).ok_or_else(|| format!("{:?} is no figure", shown(line.trim())));
+        if let Some(rail) = name.strip_suffix("_V") {
+            table.entry(rail.into()).or_default().voltage = Some(Volts::from_f64(number('V')?));
+        } else if let Some(rail) = name.strip_suffix("_A") {
+            table.entry(rail.into()).or_default().current = Some(Amperes::from_f64(number('A')?));
+        }
+    }
+    Ok(table)
+}
+
+fn number(value: &str, unit: char) -> Option<f64> {
+    let number = value.trim().strip_suffix(unit)?.parse().ok()?;
+    (0.0..=VALUE_MAX).contains(&number).then_some(number)
+}
+
+/// What the sum takes in: the rails with both figures; the others by name.
+fn boundary(table: &BTreeMap<String, Rail>) -> String {
+    let names = |paired: bool| {
+        let of_sort = table.iter().filter(|(_, rail)| rail.power().is_some() == paired);
+        of_sort.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let mut boundary = format!("the power chip's rails {}", names(true));
+    let unpaired = names(false);
+    if !unpaired.is_empty() {
+        boundary.push_str(&format!(" (without {unpaired}, of which it doesn't give both volts and amperes)"));
+    }
+    boundary + "; not USB devices, HATs and the fan, and not what the supply loses"
+}
+
+/// A command under way, and what it has said when it ended.
+#[derive(Debug)]
+struct Call {
+    child: Child,
+    said: Receiver<io::Result<Said>>,
+}
+
+/// Standard output and error.
+type Said = (Vec<u8>, Vec<u8>);
+
+impl Call {
+    /// Starts the command in a process group of its own, so that all of it can be ended.
+    fn start(command: &Path) -> Result<Self, String> {
+        let mut child = Command::new(command)
+            .arg(REQUEST)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let pipes = child.stdout.take().zip(child.stderr.take()).expect("both are piped");
+        let pid = Pid::from_child(&child);
+        let (say, said) = sync_channel(1);
+        // It leaves the process for `finish` to collect: until then its number can't become another's.
+        let listen = move || say.send(listen(pipes.0, pipes.1, pid));
+        let listener = thread::Builder::new().name("pmic".into()).spawn(listen);
+        let call = Self { child, said };
+        match listener {
+            Ok(_) => Ok(call),
+            Err(error) => {
+                call.kill();
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// What it said, or why that is no answer; `None` when it has not ended in time.
+    fn finish(&mut self, time: Bound) -> Option<Result<String, String>> {
+        let said = match self.said.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => Err("its listener is gone".to_string()),
+            Ok(said) => said.map_err(|error| error.to_string()),
+        };
+        let status = self.child.wait().map_err(|error| error.to_string());
+        Some(said.and_then(|said| answer(said, status?)))
+    }
+
+    /// Ends it, and waits a little for it to go.
+    fn end(&mut self) {
+        self.kill();
+        // Whatever it says now comes too late.
+        let _ = self.finish(END_TIME_MAX);
+    }
+
+    fn has_ended(&mut self) -> bool {
+        match self.said.try_recv() {
+            Err(TryRecvError::Empty) => false,
+            // Already collected, or collected here.
+            _ => self.child.wait().is_ok(),
+        }
+    }
+
+    fn kill(&self) {
+        // A process that is gone already needs no end.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+    }
+}
+
+/// Takes in what a process says until it has ended; more than an answer's worth is not taken.
+fn listen(out: impl Read, err: impl Read, pid: Pid) -> io::Result<Said> {
+    let mut said = Said::default();
+    let taken = out.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut said.0);
+    let taken = taken.and(err.take(ANSWER_BYTES_MAX).read_to_end(&mut said.1));
+    retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
+    taken.and(Ok(said))
+}
+
+fn answer((out, err): Said, status: ExitStatus) -> Result<String, String> {
+    if out.len() as u64 > ANSWER_BYTES_MAX {
+        return Err(format!("it answers with more than {ANSWER_BYTES_MAX} bytes"));
+    }
+    if !status.success() {
+        let said = if err.is_empty() { out } else { err };
+        return Err(format!("{status}, {}", complaint(&String::from_utf8_lossy(&said))));
+    }
+    String::from_utf8(out).map_err(|_| "it answers with bytes that are no text".into())
+}
+
+/// The first line of what it said, with what to do where that is known.
+fn complaint(said: &str) -> String {
+    let first = shown(said.lines().next().unwrap_or_default().trim());
+    let advice = if first.contains("/dev/vcio") { "; the user must be in the group \"video\"" } else { "" };
+    format!("saying {first:?}{advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sysfs::fake::Tree;
+    use super::*;
+    use std::fs::{OpenOptions, Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    /// What a Raspberry Pi 5 answers.
+    const ANSWER: &str = "     3V7_WL_SW_A current(0)=0.09760000A
+       3V3_SYS_A current(1)=0.06100000A
+      VDD_CORE_A current(7)=1.29690000A
+     3V7_WL_SW_V volt(8)=3.70000000V
+       3V3_SYS_V volt(9)=3.31000000V
+      VDD_CORE_V volt(15)=0.72000000V
+          HDMI_V volt(23)=5.14000000V
+         EXT5V_V volt(24)=5.13000000V
+          BATT_V volt(25)=0.00512820V
+";
+    /// The same from other firmware.
+    const SHORT_ANSWER: &str = "VDD_CORE_V=0.7200V\nVDD_CORE_A=1.2969A\n3V3_SYS_V=3.3100V\n3V3_SYS_A=0.0610A\n\
+        3V7_WL_SW_A=0.0976A\n3V7_WL_SW_V=3.7000V\nEXT5V_V=5.1300V\n";
+    /// 0.0976 · 3.7 + 0.061 · 3.31 + 1.2969 · 0.72.
+    const POWER: Watts = Watts::from_micro(1_496_798);
+
+    /// A command that does what the file `does` beside it says. It is written once: a program that is just being
+    /// written can't be run.
+    fn command() -> (Tree, PathBuf) {
+        let tree =
+            Tree::new(&[("vcgencmd", "#!/bin/sh\n[ \"$*\" = pmic_read_adc ] || exit 9\n. \"$0.does\"\n")]);
+        let path = tree.at("vcgencmd");
+        set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        (tree, path)
+    }
+
+    fn says(tree: &Tree, answer: &str) {
+        does(tree, &format!("cat <<'END'\n{answer}END\n"));
+    }
+
+    fn does(tree: &Tree, script: &str) {
+        tree.write("vcgencmd.does", script.as_bytes());
+    }
+
+    fn pmic(answer: &str) -> (Tree, Pmic) {
+        let (tree, path) = command();
+        says(&tree, answer);
+        let mut pmic = Pmic::find(&path).unwrap();
+        pmic.answer_time_max = Bound::from_secs(60);
+        (tree, pmic)
+    }
+
+    fn power(pmic: &mut Pmic) -> Watts {
+        let Ok(Some(Reading::Power { power, .. })) = pmic.read() else { panic!("no power") };
+        power
+    }
+
+    fn reason(read: Result<Option<Reading>, SensorError>) -> String {
+        let error = read.unwrap_err();
+        let SensorError::Failed { place, reason } = error else { panic!("{error}") };
+        assert!(place.ends_with("vcgencmd pmic_read_adc"), "{place}");
+        reason
+    }
+
+    #[test]
+    fn both_formats_give_the_sum_of_volts_times_amperes() {
+        for answer in [ANSWER, SHORT_ANSWER] {
+            assert_eq!(power(&mut pmic(answer).1), POWER);
+        }
+    }
+
+    #[test]
+    fn the_source_says_which_rails_are_in_it() {
+        let (_tree, pmic) = pmic(ANSWER);
+        let boundary = "the power chip's rails 3V3_SYS, 3V7_WL_SW, VDD_CORE (without BATT, EXT5V, HDMI, of which it \
+            doesn't give both volts and amperes); not USB devices, HATs and the fan, and not what the supply loses";
+        assert_eq!(pmic.source().boundary, boundary);
+        assert_eq!(
+            (pmic.source().kind, pmic.source().period),
+            (PowerSource::Pmic, Duration::from_millis(100))
+        );
+        assert_eq!(pmic.source().uncertainty.relative, 0.05);
+    }
+
+    #[test]
+    fn a_rail_that_disappears_is_an_error_until_it_is_back() {
+        let (tree, mut pmic) = pmic(ANSWER);
+        says(&tree, &ANSWER.replace("3V3_SYS_A", "3V3_SYS_B"));
+        assert_eq!(reason(pmic.read()), "the rail 3V3_SYS is gone");
+        says(&tree, ANSWER);
+        assert_eq!(power(&mut pmic), POWER);
+    }
+
+    #[test]
+    fn a_rail_that_appears_later_changes_nothing() {
+        let (tree, mut pmic) = pmic(ANSWER);
+        says(&tree, &format!("{ANSWER}HDMI_A current(22)=1.0A\n"));
+        assert_eq!(power(&mut pmic), POWER);
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_the_next_answer_counts() {
+        let (tree, mut pmic) = pmic(ANSWER);
+        for value in ["N/A", "A", "-0.1A", "1e30A", "infA", "nanA", "1.0V", "1.0", ""] {
+            says(&tree, &ANSWER.replace("1.29690000A", value));
+            let expected = format!("\"VDD_CORE_A current(7)={value}\" is no figure");
+            assert_eq!(reason(pmic.read()), expected);
+        }
+        for (nothing, first) in [("", ""), ("=\n", "="), ("EXT5V_V volt(24)=5.1V\n", "EXT5V_V volt(24)=5.1V")]
+        {
+            says(&tree, nothing);
+            let expected = format!("no rail has volts and amperes; it answers {first:?}");
+            assert_eq!(reason(pmic.read()), expected);
+        }
+        does(&tree, "printf '\\377\\376'");
+        assert_eq!(reason(pmic.read()), "it answers with bytes that are no text");
+        does(&tree, "yes '3V3_SYS_V volt(9)=3.31V'");
+        assert_eq!(reason(pmic.read()), "it answers with more than 16384 bytes");
+        says(&tree, ANSWER);
+        assert_eq!(power(&mut pmic), POWER);
+    }
+
+    #[test]
+    fn a_board_without_the_chip_has_no_such_source() {
+        let (tree, path) = command();
+        says(&tree, "error=1 error_msg=\"Command not registered\"\n");
+        let error = Pmic::find(&path).unwrap_err().to_string();
+        assert!(error.contains("volts and amperes; it answers \"error=1 error_msg="), "{error}");
+        let error = Pmic::find(&tree.at("absent")).unwrap_err().to_string();
+        assert!(error.ends_with("absent pmic_read_adc: No such file or directory (os error 2)"), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_fails_is_quoted() {
+        let (tree, mut pmic) = pmic(ANSWER);
+        does(&tree, "echo \"Can't open device file: /dev/vcio\" >&2; echo Try mknod >&2; exit 255");
+        let advice = "the user must be in the group \"video\"";
+        let expected = format!("exit status: 255, saying \"Can't open device file: /dev/vcio\"; {advice}");
+        assert_eq!(reason(pmic.read()), expected);
+        does(&tree, "echo VCHI; exit 1");
+        assert_eq!(reason(pmic.read()), "exit status: 1, saying \"VCHI\"");
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended_with_all_its_children() {
+        let (tree, mut pmic) = pmic(ANSWER);
+        for script in
+            ["tail -f /dev/null", "exec tail -f /dev/null", "exec >/dev/null 2>&1; tail -f /dev/null"]
+        {
+            does(&tree, script);
+            pmic.answer_time_max = Bound::from_millis(50);
+            assert_eq!(reason(pmic.read()), "no answer within 50 ms; it was ended");
+            pmic.answer_time_max = Bound::from_secs(60);
+            says(&tree, ANSWER);
+            assert_eq!(power(&mut pmic), POWER);
+        }
+    }
+
+    #[test]
+    fn no_second_command_runs_while_one_can_not_be_ended() {
+        let (tree, mut pmic) = pmic(ANSWER);
+        assert!(Command::new("mkfifo").arg(tree.at("vcgencmd.fifo")).status().unwrap().success());
+        // It leaves the group of processes that is ended, and keeps the pipe open.
+        does(&tree, "setsid cat \"$0.fifo\" &");
+        pmic.answer_time_max = Bound::from_secs(1);
+        assert_eq!(reason(pmic.read()), "no answer within 1000 ms; it was ended");
+        says(&tree, ANSWER);
+        assert_eq!(reason(pmic.read()), "the last call still hangs");
+        drop(OpenOptions::new().read(true).write(true).open(tree.at("vcgencmd.fifo")).unwrap());
+        let hung = pmic.hung.as_mut().unwrap();
+        assert!(hung.said.recv().unwrap().is_ok());
+        pmic.answer_time_max = Bound::from_secs(60);
+        assert_eq!(power(&mut pmic), POWER);
+    }
+}
