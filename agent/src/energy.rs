@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod meter;
 pub mod phase;
 pub mod pmic;
+pub mod powercap;
 pub mod rhythm;
 pub mod sensor;
 pub mod simulated;
