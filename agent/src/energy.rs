@@ -4,6 +4,7 @@
 
 pub mod calibration;
 pub mod fit;
+pub mod health;
 pub mod hwmon;
 pub mod ina219;
 pub mod ina219_sensor;
