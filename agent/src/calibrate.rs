@@ -13,6 +13,8 @@ mod table;
 
 use crate::cli::{Common, DONE, FAILED, INTERRUPTED, PolicyFlags, TextFlags, positive, seconds};
 use crate::config::Settings;
+use crate::energy::Energy;
+use crate::energy::phase::Phase;
 use crate::generate::exit_code;
 use crate::run::{Control, Say, User};
 use crate::screen::{Abilities, Colour};
@@ -96,7 +98,8 @@ pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> 
     let worker = setup::worker(&model).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
     let models = check::models(settings, &vocabulary).await?;
-    let agent = setup::agent(settings, &args.conduct(), sampling, worker)?.reseeding();
+    let agent = setup::agent(settings, &args.conduct(), sampling, worker, Energy::unmetered(Phase::Idle))?
+        .reseeding();
     let errors = abilities(args.common.color, &io::stderr());
     let heard = Arc::new(Notify::new());
     let progress = Progress::new(args.tokens, says.len(), errors)?;

@@ -75,6 +75,9 @@ pub struct Common {
     /// The board's file.
     #[arg(long, value_name = "FILE")]
     board: Option<PathBuf>,
+    /// Where figures of power come from: auto, none, ina219, hwmon, pmic, powercap, replay or simulated.
+    #[arg(long, value_name = "SOURCE")]
+    power: Option<String>,
     /// When to use colours.
     #[arg(long, value_enum, default_value_t)]
     pub color: ColourChoice,
@@ -146,6 +149,7 @@ impl Common {
             device: self.device.clone(),
             model: self.model.clone(),
             board: self.board.clone(),
+            power: self.power.clone(),
             policy: policy.policy.clone(),
             draft_tokens_max: policy.draft_tokens_max,
         };

@@ -1,5 +1,6 @@
 //! Configuration: a TOML file and a board's file, flags over both, checked into [`Settings`].
 
+use crate::energy::settings::{PowerSettings, PowerTable};
 use crate::link::{Broker, LinkConfig};
 use crate::modelled::Modelled;
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,6 +31,7 @@ pub struct File {
     board: Option<PathBuf>,
     mqtt: MqttTable,
     policy: PolicyTable,
+    power: PowerTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -100,6 +102,9 @@ pub struct Board {
     /// What its network wants.
     #[serde(default)]
     pub link: BoardLink,
+    /// How its power is measured.
+    #[serde(default)]
+    pub power: PowerTable,
     /// What an evaluation models it by.
     pub modelled: Option<Modelled>,
 }
@@ -110,7 +115,9 @@ impl Board {
     /// # Errors
     /// Names the file, line and key that is wrong.
     pub fn load(path: &Path) -> Result<Self> {
-        read(path)
+        let board: Self = read(path)?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        Ok(Self { power: board.power.within(dir), ..board })
     }
 }
 
@@ -141,6 +148,8 @@ pub struct Overrides {
     pub model: Option<PathBuf>,
     /// `--board`
     pub board: Option<PathBuf>,
+    /// `--power`
+    pub power: Option<String>,
     /// `--policy`
     pub policy: Option<String>,
     /// `--draft-tokens-max`
@@ -168,6 +177,8 @@ pub struct Settings {
     pub rules: Rules,
     /// Which importance is sent.
     pub importance: ImportanceForm,
+    /// How power is measured.
+    pub power: PowerSettings,
 }
 
 impl Settings {
@@ -182,6 +193,8 @@ impl Settings {
         };
         let board_path = flags.board.clone().or_else(|| parsed.board.take().map(|path| dir.join(path)));
         let board = board_path.map(|path| Board::load(&path)).transpose()?;
+        let of_board = board.as_ref().map(|board| board.power.clone()).unwrap_or_default();
+        let power = std::mem::take(&mut parsed.power).within(&dir).over(of_board);
         let (policy, rules) = parsed.policy.over(flags).checked()?;
         let importance = match parsed.policy.importance_form {
             None | Some(ImportanceName::Row) => ImportanceForm::Row,
@@ -199,6 +212,7 @@ impl Settings {
             policy,
             rules,
             importance,
+            power: power.checked(flags.power.as_deref())?,
         })
     }
 

@@ -2,6 +2,9 @@
 
 use crate::cli::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, ReplyFlags, TIMED_OUT, seconds};
 use crate::config::Settings;
+use crate::energy::Energy;
+use crate::energy::phase::Phase;
+use crate::energy::report::TurnEnergy;
 use crate::output::Notice;
 use crate::report::{self, Report};
 use crate::run::{Control, Say, User};
@@ -29,6 +32,9 @@ pub struct Args {
     /// Give up when the reply is not complete after so long.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+    /// Measure the idle board for so long before the model is loaded and after the reply.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    idle_seconds: Option<Duration>,
     /// Write a JSON report to standard output, and nothing else there.
     #[arg(long, conflicts_with = "report")]
     json: bool,
@@ -48,19 +54,24 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
     let prompt = prompt(&args.prompt)?;
     let model = ModelDir::open(settings.model()?)?;
     let tokens = model.first_turn(&prompt)?;
-    let worker = setup::worker(&model).await?;
+    let mut energy = Energy::start(&settings.power, Phase::Load)?;
+    if let Some(span) = args.idle_seconds {
+        energy.measure_idle(span).await;
+    }
+    let worker = energy.during(setup::worker(&model)).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
-    let agent = setup::agent(settings, &args.reply.conduct(true), sampling, worker)?;
+    let agent = setup::agent(settings, &args.reply.conduct(true), sampling, worker, energy)?;
     let streams = !(args.json || args.no_stream);
     let mut out = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), streams, true);
-    let farewell = agent.run(&mut user(args, &model, tokens)?, &mut out).await?;
+    let mut farewell = agent.run(&mut user(args, &model, tokens)?, &mut out).await?;
     let turn = match out.into_last() {
         (Some(turn), _) => turn,
         (None, Some(error)) => return Err(error).context("prompt"),
         (None, None) => bail!("the reply never began"),
     };
     // One process, one reply: its goodbye belongs to its cost.
-    let turn = Turn { counters: farewell.counters, traffic: farewell.traffic, ..turn };
+    let energy = idle_after(args, &mut farewell.energy, turn.energy).await;
+    let turn = Turn { counters: farewell.counters, traffic: farewell.traffic, energy, ..turn };
     let text = model.tokenizer.decode(&turn.tokens);
     let report = Report::new(&turn, &prompt, text, settings.policy.name(), &sampling);
     write(args, &report)?;
@@ -72,6 +83,15 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
         report::line(errors, Colour::Red, &format!("dunlin-agent: {problem}"));
     }
     Ok(exit_code(&turn.ending))
+}
+
+/// The energy of a reply, with what the idle board drew before and after it.
+async fn idle_after(args: &Args, meter: &mut Energy, energy: Option<TurnEnergy>) -> Option<TurnEnergy> {
+    if let Some(span) = args.idle_seconds {
+        meter.measure_idle(span).await;
+    }
+    let idle = meter.idle();
+    energy.map(|energy| TurnEnergy { idle, ..energy })
 }
 
 fn prompt(argument: &str) -> Result<String> {

@@ -162,6 +162,19 @@ impl Link {
         self.flush();
     }
 
+    /// Tells who listens something about this device, where there is a connection with room; a frame goes first.
+    pub fn tell(&mut self, topic: fn(DeviceId) -> Topic, bytes: &[u8]) {
+        let topic = topic(self.config.device.clone());
+        // A report is counted once; telemetry that is late is of no use.
+        let qos = if matches!(topic, Topic::Energy(_)) { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let publish = Publish::new(topic.name().as_str(), qos, bytes.to_vec(), None);
+        let has_room = self.has_room() && self.outbox.is_empty();
+        let Some(connection) = self.connection.as_mut().filter(|_| has_room) else { return };
+        if publish_bytes(&publish) > connection.packet_bytes_max || !connection.publish(publish) {
+            debug!("no room to tell {topic:?}");
+        }
+    }
+
     /// Bytes of MQTT so far.
     pub fn traffic(&self) -> Traffic {
         self.traffic

@@ -1,5 +1,6 @@
 //! What a reply cost: one JSON object for programs, a few lines on standard error for people.
 
+use crate::energy::report::{EnergyFields, MeasuredFields};
 use crate::screen::{Abilities, Colour};
 use crate::turn::{Phases, Turn};
 use dunlin_hlm::TokenId;
@@ -72,6 +73,8 @@ pub struct Report {
     pub seconds: f64,
     /// Where the time went.
     pub phases: PhaseSeconds,
+    /// What was measured.
+    pub energy: EnergyFields,
     /// Why the reply ended.
     pub finish: &'static str,
 }
@@ -137,6 +140,7 @@ impl Report {
             malformed: counted.malformed,
             seconds: turn.took.as_secs_f64(),
             phases: turn.phases.into(),
+            energy: EnergyFields::new(turn.energy.as_ref(), counted),
             finish: turn.ending.name(),
         }
     }
@@ -164,6 +168,47 @@ pub fn summary(turn: &Turn, abilities: Abilities) {
     for (name, colour, spent) in bars(&turn.phases) {
         line(abilities, colour, &bar(name, spent, turn.took));
     }
+    let energy = EnergyFields::new(turn.energy.as_ref(), &turn.counters);
+    if let Some(measured) = &energy.measured {
+        for (colour, text) in energy_lines(&energy.source, measured) {
+            line(abilities, colour, &text);
+        }
+    }
+}
+
+/// Joules behind their source, what they come to a token, where they went, and what is doubtful about them.
+fn energy_lines(source: &str, measured: &MeasuredFields) -> Vec<(Colour, String)> {
+    let mut lines = vec![(
+        Colour::Plain,
+        format!(
+            "energy {source}: {:.3} J ± {:.3} J, {} a token{}",
+            measured.joules,
+            measured.uncertainty_joules,
+            joules(measured.joules_per_committed_token),
+            match (measured.joules_above_idle, measured.idle_watts) {
+                (Some(above), Some(idle)) =>
+                    format!("; {above:.3} J above the {idle:.2} W of the idle board"),
+                _ => "; what the idle board draws is not known".into(),
+            }
+        ),
+    )];
+    let split: Vec<String> =
+        measured.phases.named().iter().map(|(name, joules)| format!("{name} {joules:.3} J")).collect();
+    lines.push((Colour::Plain, format!("energy {source} by phase: {}", split.join(", "))));
+    if let Some(truth) = &measured.truth {
+        let split: Vec<String> =
+            truth.named().iter().map(|(name, joules)| format!("{name} {joules:.3} J")).collect();
+        lines.push((Colour::Plain, format!("simulated truth by phase: {}", split.join(", "))));
+    }
+    let doubts = measured.doubts();
+    if !doubts.is_empty() {
+        lines.push((Colour::Yellow, format!("energy {source} in doubt: {}", doubts.join(", "))));
+    }
+    lines
+}
+
+fn joules(figure: Option<f64>) -> String {
+    figure.map_or("no J".into(), |joules| format!("{joules:.4} J"))
 }
 
 fn counts(turn: &Turn) -> Vec<String> {

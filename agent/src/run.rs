@@ -5,12 +5,15 @@
 
 use crate::clock::Clock;
 use crate::drafter::{Done, Worker};
+use crate::energy::Energy;
+use crate::energy::phase::{ByPhase, Phase as Charged};
+use crate::energy::report::TurnEnergy;
 use crate::link::{Link, LinkEvent};
 use crate::mqtt_bytes::Traffic;
 use crate::output::{Notice, Output};
 use crate::random;
 use crate::stall::Stall;
-use crate::turn::{Account, Charge, Ending, Turn, counted_since};
+use crate::turn::{Ending, Phases, Turn, counted_since};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
@@ -18,6 +21,7 @@ use dunlin_hlm::device::{
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
+use dunlin_wire::topic::Topic;
 use std::ops::ControlFlow;
 use tokio::sync::mpsc;
 use tracing::{debug, error};
@@ -66,12 +70,14 @@ pub struct Seat {
 }
 
 /// What is left when the agent has ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Farewell {
     /// What the last session's machine counted, its goodbye included.
     pub counters: Counters,
     /// What the link counted in all.
     pub traffic: Traffic,
+    /// Time and energy, which go on.
+    pub energy: Energy,
 }
 
 /// The device: machine, drafter and link.
@@ -86,9 +92,11 @@ pub struct Agent {
     session: u64,
     worker: Worker,
     link: Link,
-    account: Account,
+    energy: Energy,
     stall: Stall,
     turn: Option<Running>,
+    /// A reply that ended and waits for its energy.
+    ended: Option<Turn>,
     /// Whether what is shown behind the committed text may have changed.
     moved: bool,
 }
@@ -97,6 +105,7 @@ pub struct Agent {
 struct Running {
     started: Instant,
     tokens: Vec<TokenId>,
+    micros: ByPhase<u64>,
     counters: Counters,
     traffic: Traffic,
     ending: Option<Ending>,
@@ -108,13 +117,12 @@ impl Agent {
     /// # Errors
     /// The system gives no random numbers, or a limit of the drafter is outside the protocol's.
     pub fn new(seat: Seat, worker: Worker, link: Link) -> Result<Self> {
-        let clock = Clock::start();
+        let energy = Energy::unmetered(Charged::Idle);
         let session = new_session(&seat, 0)?;
         let seed = session.seed;
         let device = Device::new(seat.device.clone(), session, Learned::default())?;
-        let (account, stall) = (Account::open(clock.now()), Stall::default());
         Ok(Self {
-            clock,
+            clock: energy.clock(),
             seat,
             device,
             seed,
@@ -122,11 +130,18 @@ impl Agent {
             session: 0,
             worker,
             link,
-            account,
-            stall,
+            energy,
+            stall: Stall::default(),
             turn: None,
+            ended: None,
             moved: false,
         })
+    }
+
+    /// The same agent, which counts its time and energy with `energy`.
+    #[must_use]
+    pub fn metered(self, energy: Energy) -> Self {
+        Self { clock: energy.clock(), energy, ..self }
     }
 
     /// The same agent, whose sessions have seeds of their own even where one was given: each the next number.
@@ -143,20 +158,23 @@ impl Agent {
         while self.settle(out)?.is_continue() {
             let machine = self.clock.deadline(self.device.poll_timeout());
             let stall = self.clock.deadline(self.stall.deadline());
+            let meter = self.clock.deadline(self.energy.deadline(self.clock.now()));
             tokio::select! {
                 event = self.link.next() => self.on_link(event),
                 done = self.worker.next() => self.on_draft(&done?),
                 () = tokio::time::sleep_until(machine) => self.on_timeout(),
                 () = tokio::time::sleep_until(stall) => self.on_stall(out),
+                () = tokio::time::sleep_until(meter) => drop(self.wake()),
                 control = user.controls.recv() => {
                     if self.on_control(control.unwrap_or(Control::Quit), out)?.is_break() { break }
                 }
-                say = user.prompts.recv(), if self.turn.is_none() => {
+                say = user.prompts.recv(), if self.turn.is_none() && self.ended.is_none() => {
                     let Some(say) = say else { break };
                     if self.on_say(&say, out)?.is_break() { break }
                 }
             }
         }
+        self.close_books(out);
         Ok(self.leave().await)
     }
 
@@ -236,13 +254,15 @@ impl Agent {
         if say.new_session && !self.device.text().is_empty() {
             self.renew()?;
         }
-        let (counters, traffic) = (*self.device.counters(), self.link.traffic());
+        let (micros, counters) = (self.energy.micros(), *self.device.counters());
+        let traffic = self.link.traffic();
         if let Err(error) = self.device.say(self.unsaid(say), say.reply.clone(), now) {
             return Ok(out.rejected(&error));
         }
-        self.account = Account::open(now);
+        self.energy.begin_reply(now);
         self.stall.begin(now);
-        self.turn = Some(Running { started: now, tokens: Vec::new(), counters, traffic, ending: None });
+        self.turn =
+            Some(Running { started: now, tokens: Vec::new(), micros, counters, traffic, ending: None });
         Ok(ControlFlow::Continue(()))
     }
 
@@ -269,9 +289,9 @@ impl Agent {
             let provisional: Vec<TokenId> = self.device.provisional().collect();
             out.provisional(&provisional);
         }
-        self.account.charge(Charge::Score, self.clock.now());
         self.transmit();
-        Ok(ControlFlow::Continue(()))
+        self.charge_ahead();
+        Ok(self.tell_energy(out))
     }
 
     fn on_event(&mut self, event: Event, out: &mut dyn Output) -> Result<ControlFlow<()>> {
@@ -305,18 +325,25 @@ impl Agent {
     fn on_finish(&mut self, finish: Finish, out: &mut dyn Output) -> ControlFlow<()> {
         let Some(running) = self.turn.take() else { return ControlFlow::Continue(()) };
         let now = self.clock.now();
-        self.account.charge(Charge::Score, now);
+        self.energy.mark(Charged::Score, now);
         self.moved = false;
         self.stall.end();
+        let counters = counted_since(self.device.counters(), &running.counters);
+        self.energy.end_reply(&counters, now);
         let turn = Turn {
             seed: self.seed,
             tokens: running.tokens,
             ending: running.ending.unwrap_or(Ending::Machine(finish)),
             took: now.since(running.started),
-            phases: self.account.phases(),
-            counters: counted_since(self.device.counters(), &running.counters),
+            phases: Phases::between(&running.micros, &self.energy.micros()),
+            counters,
             traffic: self.link.traffic().since(&running.traffic),
+            energy: None,
         };
+        if self.energy.is_open() {
+            self.ended = Some(turn);
+            return ControlFlow::Continue(());
+        }
         out.finished(&turn)
     }
 
@@ -325,16 +352,66 @@ impl Agent {
         let now = self.clock.now();
         while self.link.has_room() {
             let Some(message) = self.device.poll_transmit(now) else { break };
+            self.energy.mark(Charged::Send, self.clock.now());
             self.link.send(message);
         }
-        self.account.charge(Charge::Send, self.clock.now());
     }
 
-    /// Charges the wait that just ended to what the machine was doing.
+    /// The loop goes to sleep: what comes is charged to what the machine does meanwhile.
+    fn charge_ahead(&mut self) {
+        let charged = match self.device.phase() {
+            Phase::Drafting | Phase::DraftingAhead | Phase::Offline => Charged::Draft,
+            Phase::Waiting => Charged::Wait,
+            Phase::Idle => Charged::Idle,
+        };
+        self.energy.mark(charged, self.clock.now());
+    }
+
+    /// The loop wakes up: what it does now is scoring.
     fn wake(&mut self) -> Instant {
         let now = self.clock.now();
-        self.account.charge(Charge::Machine(self.device.phase()), now);
+        self.energy.mark(Charged::Score, now);
         now
+    }
+
+    /// Takes in what was measured: prices for the machine, figures for the verifier, the energy of a reply that ended.
+    fn tell_energy(&mut self, out: &mut dyn Output) -> ControlFlow<()> {
+        let now = self.clock.now();
+        self.energy.take_in(now);
+        if let Some(prices) = self.energy.prices() {
+            self.device.set_prices(prices);
+        }
+        if let Some(telemetry) = self.energy.poll_telemetry()
+            && let Ok(bytes) = telemetry.encode()
+        {
+            self.link.tell(Topic::Telemetry, &bytes);
+        }
+        if self.ended.is_none() {
+            return ControlFlow::Continue(());
+        }
+        match self.energy.poll_reply(now) {
+            Some(energy) => self.finish_turn(Some(energy), out),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn finish_turn(&mut self, energy: Option<TurnEnergy>, out: &mut dyn Output) -> ControlFlow<()> {
+        let Some(turn) = self.ended.take() else { return ControlFlow::Continue(()) };
+        if let Some(report) = self.energy.poll_report()
+            && let Ok(bytes) = report.encode()
+        {
+            self.link.tell(Topic::Energy, &bytes);
+        }
+        out.finished(&Turn { energy, ..turn })
+    }
+
+    /// Shows a reply whose energy is still waited for when the agent ends.
+    fn close_books(&mut self, out: &mut dyn Output) {
+        if self.ended.is_some() {
+            let energy = self.energy.force_reply(self.clock.now());
+            // The agent ends, whatever the output says to it.
+            let _ = self.finish_turn(energy, out);
+        }
     }
 
     fn is_waiting(&self) -> bool {
@@ -369,7 +446,8 @@ impl Agent {
         self.device.close();
         self.transmit();
         let counters = *self.device.counters();
-        Farewell { counters, traffic: self.link.close().await }
+        let traffic = self.energy.during(self.link.close()).await;
+        Farewell { counters, traffic, energy: self.energy }
     }
 }
 

@@ -3,6 +3,8 @@
 use crate::cli::{DONE, ReplyFlags};
 use crate::client::{Attended, Client, ClientOutput, Front};
 use crate::config::Settings;
+use crate::energy::Energy;
+use crate::energy::phase::Phase;
 use crate::output::Output;
 use crate::run::{Control, Say, User};
 use crate::terminal::Terminal;
@@ -64,9 +66,10 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
     // Before the model is loaded: a path that is taken should be said at once.
     let listening = args.socket.as_ref().map(|path| socket::listen(path)).transpose()?;
-    let worker = setup::worker(&model).await?;
+    let mut energy = Energy::start(&settings.power, Phase::Load)?;
+    let worker = energy.during(setup::worker(&model)).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
-    let agent = setup::agent(settings, &args.reply.conduct(false), sampling, worker)?;
+    let agent = setup::agent(settings, &args.reply.conduct(false), sampling, worker, energy)?;
     let (desk, user, front) = desk(&model, args.reply.text.max_tokens, waiting)?;
     match &listening {
         Some(listening) => {

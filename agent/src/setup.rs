@@ -2,6 +2,7 @@
 
 use crate::config::Settings;
 use crate::drafter::Worker;
+use crate::energy::Energy;
 use crate::link::Link;
 use crate::run::{Agent, Seat};
 use anyhow::Result;
@@ -51,6 +52,7 @@ pub(crate) fn agent(
     conduct: &Conduct,
     sampling: Sampling,
     worker: Worker,
+    energy: Energy,
 ) -> Result<Agent> {
     let drafter = worker.described();
     let give_up_after = u64::try_from(conduct.give_up_after.as_micros()).unwrap_or(u64::MAX);
@@ -64,7 +66,7 @@ pub(crate) fn agent(
     };
     let Conduct { seed, ends_on_refusal, .. } = *conduct;
     let seat = Seat { device, sampling, seed, ends_on_refusal };
-    Agent::new(seat, worker, Link::start(settings.link()))
+    Ok(Agent::new(seat, worker, Link::start(settings.link()))?.metered(energy))
 }
 
 /// A model's vocabulary as the protocol names it.

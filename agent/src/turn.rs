@@ -1,10 +1,12 @@
 //! One turn: a prompt, its reply, and what it cost.
 
+use crate::energy::phase::{ByPhase, Phase};
+use crate::energy::report::TurnEnergy;
 use crate::mqtt_bytes::Traffic;
 use crate::output::Notice;
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{Counters, Finish, Phase};
-use dunlin_hlm::time::{Duration, Instant};
+use dunlin_hlm::device::{Counters, Finish};
+use dunlin_hlm::time::Duration;
 use dunlin_wire::{RefusalReason, Vocabulary};
 use std::fmt::Write;
 
@@ -105,43 +107,17 @@ pub struct Phases {
     pub idle: Duration,
 }
 
-/// What a stretch of time is charged to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Charge {
-    Machine(Phase),
-    Score,
-    Send,
-}
-
-/// Charges every moment to one phase.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Account {
-    phases: Phases,
-    until: Instant,
-}
-
-impl Account {
-    pub(crate) fn open(now: Instant) -> Self {
-        Self { phases: Phases::default(), until: now }
-    }
-
-    /// Charges the time since the last call.
-    pub(crate) fn charge(&mut self, to: Charge, now: Instant) {
-        let spent = now.since(self.until);
-        self.until = now;
-        let phases = &mut self.phases;
-        let slot = match to {
-            Charge::Score => &mut phases.score,
-            Charge::Send => &mut phases.send,
-            Charge::Machine(Phase::Drafting | Phase::DraftingAhead | Phase::Offline) => &mut phases.draft,
-            Charge::Machine(Phase::Waiting) => &mut phases.wait,
-            Charge::Machine(Phase::Idle) => &mut phases.idle,
-        };
-        slot.0 += spent.0;
-    }
-
-    pub(crate) fn phases(&self) -> Phases {
-        self.phases
+impl Phases {
+    /// What passed from one count of microseconds to another.
+    pub(crate) fn between(from: &ByPhase<u64>, until: &ByPhase<u64>) -> Self {
+        let of = |phase| Duration(until[phase] - from[phase]);
+        Self {
+            draft: of(Phase::Draft),
+            score: of(Phase::Score),
+            send: of(Phase::Send),
+            wait: of(Phase::Wait),
+            idle: of(Phase::Idle),
+        }
     }
 }
 
@@ -162,6 +138,8 @@ pub struct Turn {
     pub counters: Counters,
     /// What the link counted for it.
     pub traffic: Traffic,
+    /// What was measured, where there is a sensor.
+    pub energy: Option<TurnEnergy>,
 }
 
 /// What was counted after `before`.

@@ -168,6 +168,7 @@ mod tests {
             phases: Phases::default(),
             counters: Counters::default(),
             traffic: Traffic::default(),
+            energy: None,
         }
     }
 

@@ -90,10 +90,9 @@ impl Calibration {
 
     /// The correction of the current.
     pub fn correction(&self) -> Correction {
-        let uncertainty = self.current.map(|table| Uncertainty {
-            relative: table.meter_uncertainty.hypot(BUS_GAIN),
-            offset_w: 0.0,
-        });
+        let uncertainty = self
+            .current
+            .map(|table| Uncertainty { relative: table.meter_uncertainty.hypot(BUS_GAIN), offset_w: 0.0 });
         Correction { table: self.current, uncertainty }
     }
 }

@@ -39,7 +39,8 @@ impl Fit {
         }
         let shares = &shares.0;
         let keep: Vector = std::array::from_fn(|i| 1.0 - shares[i] / MEMORY);
-        let faded: Matrix = std::array::from_fn(|i| std::array::from_fn(|j| self.known[i][j] * keep[i] * keep[j]));
+        let faded: Matrix =
+            std::array::from_fn(|i| std::array::from_fn(|j| self.known[i][j] * keep[i] * keep[j]));
         // Fading widens what is known and moves no power.
         let right = std::array::from_fn(|i| dot(&faded[i], &self.watts) + shares[i] * watts);
         self.known = std::array::from_fn(|i| std::array::from_fn(|j| faded[i][j] + shares[i] * shares[j]));

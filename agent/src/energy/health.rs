@@ -3,6 +3,7 @@
 //! Invariant: nothing here fails: what can't be read is none, and the next reading tries again.
 
 use super::sysfs::{children, integer, text};
+use dunlin_wire::Throttling;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -20,46 +21,9 @@ const FIRMWARE_BITS: u32 = 0x000f_000f;
 pub struct Health {
     /// Temperature of the processor, °C, or of the hottest place where the board doesn't tell that one.
     pub temperature_c: Option<f64>,
-    /// What holds it back; `None` where nothing tells.
+    /// What holds it back; `None` where nothing tells. A Raspberry Pi tells all four causes, since its own start or
+    /// since the kernel last asked; others are told from counters that grow, since the first reading.
     pub throttling: Option<Throttling>,
-}
-
-/// What holds a board back: four causes now (bits 0 to 3), and the same since the start (bits 4 to 7).
-///
-/// A Raspberry Pi tells all four, since its own start or since the kernel last asked; others are told from counters
-/// that grow, since the first reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Throttling(u8);
-
-impl Throttling {
-    /// The supply's voltage is too low.
-    pub const UNDER_VOLTAGE: Self = Self(1);
-    /// The processor's clock is held below its highest.
-    pub const CAPPED: Self = Self(2);
-    /// The processor is slowed down.
-    pub const THROTTLED: Self = Self(4);
-    /// The temperature has reached the limit where slowing down begins.
-    pub const SOFT_LIMIT: Self = Self(8);
-
-    /// All eight bits.
-    pub const fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// What holds now.
-    pub const fn now(self) -> Self {
-        Self(self.0 & 0xf)
-    }
-
-    /// What has held since the start, as if it held now.
-    pub const fn since_start(self) -> Self {
-        Self(self.0 >> 4)
-    }
-
-    /// Whether one of `causes` is in it.
-    pub const fn has(self, causes: Self) -> bool {
-        self.0 & causes.0 != 0
-    }
 }
 
 /// Reads a board's health from its kernel's files.
@@ -90,7 +54,7 @@ impl HealthReader {
         let all = [firmware, grown, over_current].into_iter().flatten();
         let bits = all.reduce(|bits, more| bits | more)?;
         self.seen |= bits & 0xf | bits >> 4;
-        Some(Throttling(bits & 0xf | self.seen << 4))
+        Some(Throttling::new(bits & 0xf | self.seen << 4))
     }
 
     /// Whether any counter grew since it was last read, as the cause `THROTTLED`; `None` where there is no counter.
@@ -99,7 +63,7 @@ impl HealthReader {
         for counter in counters {
             let Ok(count) = integer(counter, 0..=i64::MAX) else { continue };
             let last = self.counts.insert(counter.clone(), count).unwrap_or(count);
-            let bits = if count > last { Throttling::THROTTLED.0 } else { 0 };
+            let bits = if count > last { Throttling::THROTTLED } else { 0 };
             grown = Some(grown.unwrap_or(0) | bits);
         }
         grown
@@ -146,7 +110,7 @@ fn firmware_bits(file: &Path) -> Option<u8> {
 fn voltage_alarm(sysfs: &Path) -> Option<u8> {
     let alarm =
         hwmon(sysfs, "rpi_volt").find_map(|chip| integer(&chip.join("in0_lcrit_alarm"), 0..=1).ok())?;
-    Some(if alarm == 1 { Throttling::UNDER_VOLTAGE.0 } else { 0 })
+    Some(if alarm == 1 { Throttling::UNDER_VOLTAGE } else { 0 })
 }
 
 /// How often each core of an x86 processor was slowed down by heat.
@@ -190,7 +154,7 @@ mod tests {
     }
 
     fn bits(reader: &mut HealthReader) -> Option<u8> {
-        reader.read().throttling.map(Throttling::bits)
+        reader.read().throttling.map(Throttling::flags)
     }
 
     #[test]
@@ -278,12 +242,9 @@ mod tests {
         assert_eq!(bits(&mut reader), Some(0x50));
         tree.write(FIRMWARE, b"8\n");
         let throttling = reader.read().throttling.unwrap();
-        assert_eq!(throttling.now(), Throttling::SOFT_LIMIT);
-        assert!(throttling.since_start().has(Throttling::UNDER_VOLTAGE));
-        assert!(throttling.since_start().has(Throttling::THROTTLED));
-        assert!(
-            !throttling.since_start().has(Throttling::CAPPED) && !throttling.now().has(Throttling::THROTTLED)
-        );
+        assert!(throttling.soft_temperature_limit() && !throttling.throttled());
+        let before = throttling.since_boot();
+        assert!(before.under_voltage() && before.throttled() && !before.frequency_capped());
     }
 
     #[test]

@@ -275,7 +275,9 @@ impl<I: I2c> Ina219<I> {
 
     fn write(&mut self, register: Register, value: u16) -> Result<(), Error<I::Error>> {
         let [high, low] = value.to_be_bytes();
-        self.i2c.write(self.address, &[register as u8, high, low]).map_err(|error| self.failed(register, error))
+        self.i2c
+            .write(self.address, &[register as u8, high, low])
+            .map_err(|error| self.failed(register, error))
     }
 
     /// Who does not answer may have been without power.

@@ -52,7 +52,15 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
         };
         let looked = time.now();
         let rhythm = Rhythm::new(period.0);
-        Self { chip: Ina219::new(i2c, address, config), time, source, correction, set_up: false, looked, rhythm }
+        Self {
+            chip: Ina219::new(i2c, address, config),
+            time,
+            source,
+            correction,
+            set_up: false,
+            looked,
+            rhythm,
+        }
     }
 
     /// The same sensor under another kind: a simulated one must not pass for measured.

@@ -90,6 +90,19 @@ impl Span {
     pub fn time(&self) -> Duration {
         self.until.since(self.from)
     }
+
+    /// Takes in the span behind it.
+    pub fn take_in(&mut self, next: &Self) {
+        self.until = next.until;
+        for i in 0..PHASES {
+            self.joules.0[i] += next.joules.0[i];
+            self.micros.0[i] += next.micros.0[i];
+        }
+        self.samples += next.samples;
+        self.peak_w = self.peak_w.max(next.peak_w);
+        self.faults.add(&next.faults);
+        self.extrapolated.0 += next.extrapolated.0;
+    }
 }
 
 /// A moment with a reading: the line goes through it.
@@ -154,6 +167,10 @@ impl Ledger {
             return;
         }
         let now = now.max(last);
+        if now == last && self.edges.len() > 1 {
+            // A phase of no length is none.
+            self.edges.pop_back();
+        }
         if self.edges.is_full() {
             // Without a reading for so long, what is pending is charged to the last one known.
             self.settle(now);
@@ -254,9 +271,17 @@ impl Ledger {
     }
 
     /// The phases between two moments with where each begins and ends; before the first edge its phase is taken.
-    fn stretches(&self, from: Instant, until: Instant) -> impl Iterator<Item = (Phase, Instant, Instant)> + '_ {
+    fn stretches(
+        &self,
+        from: Instant,
+        until: Instant,
+    ) -> impl Iterator<Item = (Phase, Instant, Instant)> + '_ {
         let ends = self.edges.iter().skip(1).map(|(begin, _)| *begin).chain([Instant(u64::MAX)]);
-        let begins = self.edges.iter().enumerate().map(|(i, (begin, phase))| (if i == 0 { Instant(0) } else { *begin }, *phase));
+        let begins = self
+            .edges
+            .iter()
+            .enumerate()
+            .map(|(i, (begin, phase))| (if i == 0 { Instant(0) } else { *begin }, *phase));
         begins
             .zip(ends)
             .map(move |((begin, phase), end)| (phase, begin.max(from), end.min(until)))
@@ -287,7 +312,9 @@ impl Ledger {
             let along = (begin.since(left.at).0 + end.since(left.at).0) as f64 / 2.0 / length;
             let mean = |l: f64, r: f64| l + (r - l) * along;
             sums.line[phase] += seconds * mean(left.watts, right.watts);
-            for (seen, (l, r)) in sums.seen[phase as usize].0.iter_mut().zip(left.shares.0.iter().zip(&right.shares.0)) {
+            for (seen, (l, r)) in
+                sums.seen[phase as usize].0.iter_mut().zip(left.shares.0.iter().zip(&right.shares.0))
+            {
                 *seen += seconds * mean(*l, *r);
             }
             sums.micros[phase] += micros;
@@ -306,14 +333,10 @@ impl Ledger {
     fn end_span(&mut self, until: Instant) {
         let sums = std::mem::replace(&mut self.sums, Sums { from: until, ..Sums::default() });
         let span = sums.span(until, &self.fit.watts());
-        if self.done.is_full() {
-            // Nobody asks for spans: the two oldest become one.
-            let older = self.done.pop_front();
-            if let (Some(older), Some(newer)) = (older, self.done.front_mut()) {
-                newer.join(&older);
-            }
+        // Nobody asks for spans: they become one.
+        if let Err(span) = self.done.push_back(span) {
+            self.done.back_mut().expect("a full queue has a last one").take_in(&span);
         }
-        self.done.push_back(span).expect("there is room by now");
     }
 
     /// Drops the edges that neither a window nor a charge reaches back to.
@@ -351,21 +374,6 @@ fn not_below_zero(joules: [f64; PHASES], line: f64) -> [f64; PHASES] {
         return joules;
     }
     joules.map(|j| j.max(0.0) * total / kept)
-}
-
-impl Span {
-    /// Takes in the span before it.
-    fn join(&mut self, before: &Self) {
-        self.from = before.from;
-        for i in 0..PHASES {
-            self.joules.0[i] += before.joules.0[i];
-            self.micros.0[i] += before.micros.0[i];
-        }
-        self.samples += before.samples;
-        self.peak_w = self.peak_w.max(before.peak_w);
-        self.faults.add(&before.faults);
-        self.extrapolated.0 += before.extrapolated.0;
-    }
 }
 
 impl Faults {

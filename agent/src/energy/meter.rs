@@ -3,24 +3,147 @@
 //! Invariant: nobody waits for the loop here. What it does not take in time is dropped and counted, and shows in the
 //! ledger as a gap.
 
+use super::health::{Health, HealthReader};
 use super::ledger::Sample;
 use super::sensor::{PowerSensor, Reading, SensorError, Source};
 use super::timebase::Timebase;
-use super::units::Joules;
+use super::units::{Amperes, Joules, Volts};
+use crate::clock::Clock;
+use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration, Instant};
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 /// Pause after a failure; doubled with each one that follows.
 const RETRY_FIRST: Duration = Duration::from_millis(2);
 /// Pause after many failures.
 const RETRY_MAX: Duration = Duration::from_millis(1000);
 
+/// What waits for the loop: more than eight seconds at 117 Hz. What comes then is dropped.
+const HEARD_MAX: usize = 1024;
+/// Between two looks at temperature and throttling.
+const HEALTH_PERIOD: Duration = Duration::from_millis(1000);
+
 /// What the meter hands on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
-    /// A reading.
-    Sample(Sample),
+    /// A reading, with voltage and current where the source has them.
+    Sample(Sample, Option<(Volts, Amperes)>),
     /// A reading that was lost.
     Lost(SensorError),
+    /// How the board is doing.
+    Health(Health),
+}
+
+/// A sensor in a thread of its own, until this value is dropped.
+#[derive(Debug)]
+pub struct Meter {
+    heard: Receiver<Heard>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    realtime: AtomicBool,
+    dropped: AtomicU64,
+    cpu_us: AtomicU64,
+}
+
+impl Meter {
+    /// Starts to read.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub fn start(metering: Metering<Clock>, health: HealthReader) -> Result<Self> {
+        let (say, heard) = sync_channel(HEARD_MAX);
+        let shared = Arc::new(Shared::default());
+        let work = {
+            let shared = Arc::clone(&shared);
+            move || work(metering, health, &say, &shared)
+        };
+        thread::Builder::new().name("meter".into()).spawn(work).context("no thread for the meter")?;
+        Ok(Self { heard, shared })
+    }
+
+    /// What came and was not taken yet.
+    pub fn next(&self) -> Option<Heard> {
+        self.heard.try_recv().ok()
+    }
+
+    /// Waits for what comes next; `None` where nothing does in time.
+    pub fn wait(&self, longest: std::time::Duration) -> Option<Heard> {
+        self.heard.recv_timeout(longest).ok()
+    }
+
+    /// Whether the thread runs before all that are not of real time.
+    pub fn is_realtime(&self) -> bool {
+        self.shared.realtime.load(Ordering::Relaxed)
+    }
+
+    /// Readings that nobody took in time.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Processor time that the thread has used, to the last second.
+    pub fn cpu_time(&self) -> Duration {
+        Duration(self.shared.cpu_us.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Meter {
+    /// The thread ends after its next look; a command of the firmware's may take its time, so nobody waits.
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn work(mut metering: Metering<Clock>, mut health: HealthReader, say: &SyncSender<Heard>, shared: &Shared) {
+    shared.realtime.store(go_first(), Ordering::Relaxed);
+    let time = metering.time;
+    let mut due = Timebase::now(&time);
+    while !shared.stop.load(Ordering::Relaxed) {
+        let (heard, pause) = metering.look();
+        if Timebase::now(&time) >= due {
+            due = Timebase::now(&time) + HEALTH_PERIOD;
+            hand_on(say, Heard::Health(health.read()), shared);
+            shared.cpu_us.store(cpu_us(), Ordering::Relaxed);
+        }
+        if let Some(heard) = heard {
+            hand_on(say, heard, shared);
+        }
+        time.wait(pause);
+    }
+}
+
+/// Never waits: a loop that is gone or busy costs a reading, not the meter's rhythm.
+fn hand_on(say: &SyncSender<Heard>, heard: Heard, shared: &Shared) {
+    if say.try_send(heard).is_err() {
+        shared.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Asks for the lowest real-time priority: a look takes microseconds, and a late one blurs the edges of phases.
+fn go_first() -> bool {
+    let Ok(lowest) = ThreadPriorityValue::try_from(1) else { return false };
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let allowed =
+        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(lowest), policy);
+    tracing::debug!("meter: real-time priority {}", if allowed.is_ok() { "given" } else { "not allowed" });
+    allowed.is_ok()
+}
+
+fn cpu_us() -> u64 {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(spent.tv_sec * 1_000_000 + spent.tv_nsec / 1000).unwrap_or(0)
 }
 
 /// Reads a sensor at its own pace.
@@ -51,10 +174,14 @@ impl<T: Timebase> Metering<T> {
             Ok(None) => (None, poll),
             Ok(Some(reading)) => {
                 self.failures = 0;
+                let rail = match reading {
+                    Reading::Power { rail, .. } => rail,
+                    Reading::Energy(_) => None,
+                };
                 let sample = self.sample(reading, before);
                 // Some looks before the next one is due, for clocks differ and threads wake late.
                 let pause = Duration(period.0.saturating_sub(3 * poll.0).max(poll.0));
-                (sample.map(Heard::Sample), pause)
+                (sample.map(|sample| Heard::Sample(sample, rail)), pause)
             }
             Err(error) => {
                 let pause = Duration(RETRY_FIRST.0 << self.failures.min(9)).min(RETRY_MAX);

@@ -12,7 +12,7 @@ const DRIFT_MAX: f64 = 0.12;
 
 /// The rhythm of a chip's conversions.
 #[derive(Clone, Copy, Debug)]
-pub struct Rhythm {
+pub(super) struct Rhythm {
     nominal: f64,
     period: f64,
     /// When the last one ended, µs.
@@ -21,18 +21,18 @@ pub struct Rhythm {
 
 impl Rhythm {
     /// Conversions of so many µs by the data sheet.
-    pub fn new(period_us: u64) -> Self {
+    pub(super) fn new(period_us: u64) -> Self {
         let nominal = period_us as f64;
         Self { nominal, period: nominal, end: None }
     }
 
     /// Conversions begin anew.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.end = None;
     }
 
     /// A conversion was not done at `before` and done at `after`: when it ended.
-    pub fn ended(&mut self, before: Instant, after: Instant) -> Instant {
+    pub(super) fn ended(&mut self, before: Instant, after: Instant) -> Instant {
         let (late, early) = (after.0 as f64, before.0 as f64);
         // Had it ended a period before the look, there would be a newer one.
         let early = early.max(late - self.period).min(late);

@@ -128,13 +128,13 @@ impl PowerTable {
         if choice == Choice::Only(PowerSource::Replay) && self.trace.is_none() {
             bail!("power.source \"replay\" needs power.trace");
         }
-        let ina219 = self.ina219()?;
+        let (ina219, address) = (self.ina219()?, self.address()?);
         let calibration = self.calibration.as_deref().map(Calibration::load).transpose()?;
         let seconds = self.telemetry_seconds.unwrap_or(TELEMETRY_SECONDS);
         Ok(PowerSettings {
             choice,
             i2c: self.i2c.unwrap_or_else(|| I2C.into()),
-            address: self.address()?,
+            address,
             ina219,
             rails: self.rails.unwrap_or_default(),
             trace: self.trace,

@@ -125,6 +125,10 @@ pub struct MeterFaults {
 pub struct Throttling(u8);
 
 impl PowerSource {
+    /// All there are.
+    pub const ALL: [Self; 6] =
+        [Self::Ina219, Self::Hwmon, Self::Pmic, Self::Powercap, Self::Replay, Self::Simulated];
+
     /// Its name in configurations and reports.
     pub const fn name(self) -> &'static str {
         match self {

@@ -215,7 +215,8 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
     /// Lets the transaction's time pass, and fails where it must.
     fn carry(&mut self, address: u8, bytes: usize) -> Result<Instant, Failure> {
         self.transactions += 1;
-        let stuck = self.troubles.stuck.iter().any(|(from, until)| (*from..*until).contains(&self.time.now()));
+        let stuck =
+            self.troubles.stuck.iter().any(|(from, until)| (*from..*until).contains(&self.time.now()));
         if stuck {
             self.time.wait(STUCK);
             return Err(Failure::Stuck);

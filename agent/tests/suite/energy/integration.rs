@@ -66,7 +66,9 @@ fn row(table: &mut String, name: &str, outcome: &Outcome) {
 pub fn table() {
     let mut table = String::new();
     for (shape, script) in [("drafting", drafting()), ("square", square()), ("fast", fast())] {
-        for (shunt, bus, slowed) in [(1, 1, 0), (8, 8, 0), (16, 1, 0), (32, 32, 0), (128, 128, 0), (128, 128, 1_000_000)] {
+        for (shunt, bus, slowed) in
+            [(1, 1, 0), (8, 8, 0), (16, 1, 0), (32, 32, 0), (128, 128, 0), (128, 128, 1_000_000)]
+        {
             let setup = Setup { slowed_to: slowed, ..Setup::averaged(shunt, bus) };
             row(&mut table, &format!("{shape} {shunt}/{bus} {slowed}"), &measure(&script, &setup));
         }

@@ -101,7 +101,9 @@ impl Outcome {
 
     /// Errors of the rounds without their signs, shares, ascending.
     fn rounds(&self) -> Vec<f64> {
-        let error = |(span, truth): (&Span, &ByPhase<f64>)| (span.total_j() / truth.0.iter().sum::<f64>() - 1.0).abs();
+        let error = |(span, truth): (&Span, &ByPhase<f64>)| {
+            (span.total_j() / truth.0.iter().sum::<f64>() - 1.0).abs()
+        };
         let mut errors: Vec<f64> = self.spans.iter().zip(&self.truths).map(error).collect();
         errors.sort_by(f64::total_cmp);
         errors

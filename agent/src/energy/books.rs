@@ -1,0 +1,246 @@
+//! The ledger's spans put together: replies, what lies between them, and everything so far.
+//!
+//! Invariant: no clock, no thread. Totals only grow: a span that is closed is never counted anew.
+
+use super::ledger::{Faults, Ledger, Sample, Span};
+use super::phase::Phase;
+use super::sensor::SensorError;
+use dunlin_hlm::stop::Prices;
+use dunlin_hlm::time::{Duration, Instant};
+use std::collections::VecDeque;
+
+/// Idle time that an idle power needs.
+const IDLE_MIN_S: f64 = 0.5;
+/// Idle time after which an idle power has faded to 1/e.
+const IDLE_MEMORY_S: f64 = 300.0;
+/// Readings of a phase that its price needs.
+const READINGS_MIN: f64 = 16.0;
+
+/// Why a span ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// Telemetry is due.
+    Tick,
+    /// A reply begins.
+    Begin,
+    /// A reply ends.
+    End,
+}
+
+/// Where an idle power comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleFrom {
+    /// Measured by this process while nothing was asked of it.
+    Measured,
+    /// From the calibration file.
+    Calibration,
+}
+
+/// What the board draws while it does nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Idle {
+    /// Mean power, W.
+    pub watts: f64,
+    /// Where that comes from.
+    pub from: IdleFrom,
+}
+
+/// The books.
+#[derive(Debug)]
+pub struct Books {
+    ledger: Ledger,
+    cuts: VecDeque<Cut>,
+    /// What was closed since the last reply began or ended.
+    open: Span,
+    /// The last reply.
+    reply: Option<Span>,
+    total: Span,
+    /// What was closed since telemetry was taken.
+    tick: Span,
+    /// Faded energy and time without work, J and s.
+    idle: (f64, f64),
+    calibrated_idle_w: Option<f64>,
+}
+
+impl Books {
+    /// Books that begin in `phase`, with readings each `period` and what is known of the idle board.
+    pub fn new(phase: Phase, now: Instant, period: Duration, calibrated_idle_w: Option<f64>) -> Self {
+        let begin = Span { from: now, until: now, ..Span::default() };
+        Self {
+            ledger: Ledger::new(phase, now, period),
+            cuts: VecDeque::new(),
+            open: begin,
+            reply: None,
+            total: begin,
+            tick: begin,
+            idle: (0.0, 0.0),
+            calibrated_idle_w,
+        }
+    }
+
+    /// The board does something else from now on.
+    pub fn handle_phase(&mut self, phase: Phase, now: Instant) {
+        self.ledger.handle_phase(phase, now);
+        self.collect();
+    }
+
+    /// Takes a reading.
+    pub fn handle_sample(&mut self, sample: &Sample) {
+        self.ledger.handle_sample(sample);
+        self.collect();
+    }
+
+    /// Takes note of a reading that was lost.
+    pub fn handle_loss(&mut self, error: &SensorError) {
+        self.ledger.handle_fault(|faults: &mut Faults| match error {
+            SensorError::Overflow(_) => faults.overflowed += 1,
+            SensorError::Reinitialised(_) => faults.reinitialised += 1,
+            SensorError::Failed { .. } => faults.failed += 1,
+            // A trace that is over shows as extrapolated time.
+            SensorError::Ended(_) => {}
+        });
+    }
+
+    /// A reply begins.
+    pub fn begin_reply(&mut self, now: Instant) {
+        self.reply = None;
+        self.cut(Cut::Begin, now);
+    }
+
+    /// A reply ends; [`Self::take_reply`] gives it once a reading came behind its end.
+    pub fn end_reply(&mut self, now: Instant) {
+        self.cut(Cut::End, now);
+    }
+
+    /// Closes what is open, for telemetry.
+    pub fn tick(&mut self, now: Instant) {
+        self.cut(Cut::Tick, now);
+    }
+
+    /// Closes everything up to `now` without waiting for a reading.
+    pub fn settle(&mut self, now: Instant) {
+        self.ledger.settle(now);
+        self.collect();
+    }
+
+    /// The reply that ended.
+    pub fn take_reply(&mut self) -> Option<Span> {
+        self.reply.take()
+    }
+
+    /// What was closed since it was asked last.
+    pub fn take_tick(&mut self) -> Span {
+        let next = Span { from: self.tick.until, until: self.tick.until, ..Span::default() };
+        std::mem::replace(&mut self.tick, next)
+    }
+
+    /// All that was closed.
+    pub fn total(&self) -> &Span {
+        &self.total
+    }
+
+    /// What the idle board draws: as measured, or else as a calibration says.
+    pub fn idle(&self) -> Option<Idle> {
+        let (joules, seconds) = self.idle;
+        if seconds >= IDLE_MIN_S {
+            return Some(Idle { watts: joules / seconds, from: IdleFrom::Measured });
+        }
+        self.calibrated_idle_w.map(|watts| Idle { watts, from: IdleFrom::Calibration })
+    }
+
+    /// What a second of drafting and one of waiting cost, J: waiting costs what the idle board draws where that is
+    /// known, else what it drew while it waited.
+    pub fn prices(&self) -> Option<Prices> {
+        let draft = self.ledger.power_w(Phase::Draft, READINGS_MIN)?;
+        let idle = self.idle().map(|idle| idle.watts);
+        let wait = idle.or_else(|| self.ledger.power_w(Phase::Wait, READINGS_MIN))?;
+        Prices::new(draft, wait).ok()
+    }
+
+    fn cut(&mut self, cut: Cut, now: Instant) {
+        self.cuts.push_back(cut);
+        self.ledger.handle_cut(now);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(span) = self.ledger.poll_span() {
+            self.total.take_in(&span);
+            self.tick.take_in(&span);
+            self.open.take_in(&span);
+            if let Some(Cut::Begin | Cut::End) = self.cuts.front() {
+                let next = Span { from: span.until, until: span.until, ..Span::default() };
+                let closed = std::mem::replace(&mut self.open, next);
+                if self.cuts.front() == Some(&Cut::End) {
+                    self.reply = Some(closed);
+                }
+            }
+            self.cuts.pop_front();
+            self.learn_idle(&span);
+        }
+    }
+
+    fn learn_idle(&mut self, span: &Span) {
+        let seconds = span.micros[Phase::Idle] as f64 / 1e6;
+        let keep = (-seconds / IDLE_MEMORY_S).exp();
+        self.idle.0 = self.idle.0 * keep + span.joules[Phase::Idle];
+        self.idle.1 = self.idle.1 * keep + seconds;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration(10_000);
+
+    /// Readings of `watts` over whole periods up to `until`.
+    fn read(books: &mut Books, at: &mut u64, until: u64, watts: f64) {
+        while *at < until {
+            let (from, end) = (Instant(*at), Instant(*at + PERIOD.0));
+            books.handle_sample(&Sample { from, until: end, watts, clipped: false });
+            *at += PERIOD.0;
+        }
+    }
+
+    #[test]
+    fn a_reply_is_what_lies_between_its_ends() {
+        let (mut books, mut at) = (Books::new(Phase::Idle, Instant(0), PERIOD, Some(9.0)), 0);
+        assert_eq!(books.idle(), Some(Idle { watts: 9.0, from: IdleFrom::Calibration }));
+        read(&mut books, &mut at, 1_000_000, 2.0);
+        books.begin_reply(Instant(1_000_000));
+        books.handle_phase(Phase::Draft, Instant(1_000_000));
+        read(&mut books, &mut at, 1_500_000, 6.0);
+        books.tick(Instant(1_500_000));
+        read(&mut books, &mut at, 3_000_000, 6.0);
+        books.end_reply(Instant(3_000_000));
+        books.handle_phase(Phase::Idle, Instant(3_000_000));
+        assert_eq!(books.take_reply(), None, "no reading came behind its end yet");
+        read(&mut books, &mut at, 4_000_000, 2.0);
+        let reply = books.take_reply().unwrap();
+        assert!((reply.total_j() - 12.0).abs() < 1e-6, "{reply:?}");
+        assert_eq!((reply.from, reply.until), (Instant(1_000_000), Instant(3_000_000)));
+        assert_eq!(reply.micros[Phase::Draft], 2_000_000);
+        let idle = books.idle().unwrap();
+        assert!((idle.watts - 2.0).abs() < 1e-6 && idle.from == IdleFrom::Measured);
+        let prices = books.prices().unwrap();
+        assert!((prices.draft() - 6.0).abs() < 1e-3 && (prices.wait() - 2.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn totals_are_the_sum_of_ticks() {
+        let (mut books, mut at, mut sum) = (Books::new(Phase::Load, Instant(0), PERIOD, None), 0, 0.0);
+        for second in 1..=5_u64 {
+            read(&mut books, &mut at, second * 1_000_000, second as f64);
+            books.tick(Instant(second * 1_000_000 - 7));
+            let tick = books.take_tick();
+            assert!(tick.total_j() > 0.0 || second == 1);
+            sum += tick.total_j();
+        }
+        books.settle(Instant(5_000_000));
+        sum += books.take_tick().total_j();
+        assert!((books.total().total_j() - sum).abs() < 1e-9);
+        assert!((sum - 15.0).abs() < 0.1, "{sum}");
+        assert_eq!(books.prices(), None, "nothing was drafted");
+    }
+}

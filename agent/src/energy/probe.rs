@@ -1,0 +1,132 @@
+//! Which sources of power there are here, and the one that is asked for.
+
+use super::health::HealthReader;
+use super::ina219::Ina219;
+use super::ina219_sensor::Ina219Sensor;
+use super::meter::Metering;
+use super::phase::Phase;
+use super::replay::Replay;
+use super::sensor::PowerSensor;
+use super::settings::{Choice, PowerSettings};
+use super::simulated::board::Board;
+use super::simulated::chip::{Chip, Troubles, Wiring};
+use super::{hwmon, pmic, powercap};
+use crate::clock::Clock;
+use anyhow::{Context, Result, anyhow, bail};
+use dunlin_wire::PowerSource;
+use linux_embedded_hal::I2cdev;
+use std::path::Path;
+
+/// The order in which sources are looked for: what measures most of the board first.
+pub const SEARCHED: [PowerSource; 4] =
+    [PowerSource::Ina219, PowerSource::Hwmon, PowerSource::Pmic, PowerSource::Powercap];
+/// What a simulated sensor measures.
+const SIMULATED: &str = "a board that is not there: its power is made up from the phases of this process";
+
+/// A source that answers.
+pub struct Found {
+    /// Its sensor.
+    pub sensor: Box<dyn PowerSensor>,
+    /// What to know of it beside its figures.
+    pub caution: Option<String>,
+    /// The board that a simulated one measures.
+    pub board: Option<Board>,
+}
+
+impl Found {
+    fn new(sensor: impl PowerSensor + 'static) -> Self {
+        Self { sensor: Box::new(sensor), caution: None, board: None }
+    }
+
+    /// The sensor, to be read with `clock`'s times.
+    pub fn metering(self, clock: Clock) -> Metering<Clock> {
+        Metering::new(self.sensor, clock)
+    }
+}
+
+/// The source that the settings ask for; `None` where they ask for none, or for any and there is none.
+///
+/// # Errors
+/// The one they name does not answer.
+pub fn open(settings: &PowerSettings, clock: Clock) -> Result<Option<Found>> {
+    match settings.choice {
+        Choice::None => Ok(None),
+        Choice::Only(kind) => {
+            let found = look(settings, kind, clock);
+            found.map(Some).with_context(|| format!("power source {}", kind.name()))
+        }
+        Choice::Auto => {
+            let mut found = SEARCHED.into_iter().map(|kind| (kind, look(settings, kind, clock)));
+            Ok(found.find_map(|(kind, found)| {
+                found.inspect_err(|error| tracing::debug!("power: no {}: {error:#}", kind.name())).ok()
+            }))
+        }
+    }
+}
+
+/// One source.
+///
+/// # Errors
+/// Says why it can't be used.
+pub fn look(settings: &PowerSettings, kind: PowerSource, clock: Clock) -> Result<Found> {
+    match kind {
+        PowerSource::Ina219 => ina219(settings, clock),
+        PowerSource::Hwmon => hwmon(settings),
+        PowerSource::Pmic => Ok(Found::new(pmic::Pmic::find(&settings.vcgencmd)?)),
+        PowerSource::Powercap => {
+            let found = powercap::Powercap::find(&settings.sysfs)?;
+            found.map(Found::new).context("the kernel shows no powercap zone")
+        }
+        PowerSource::Replay => {
+            let trace = settings.trace.as_deref().context("no power.trace is named")?;
+            Ok(Found::new(Replay::open(trace, clock)?))
+        }
+        PowerSource::Simulated => Ok(simulated(settings, clock)),
+    }
+}
+
+/// How the board is doing, read beside whatever source.
+pub fn health(settings: &PowerSettings) -> HealthReader {
+    HealthReader::new(&settings.sysfs)
+}
+
+fn ina219(settings: &PowerSettings, clock: Clock) -> Result<Found> {
+    let (bus, address) = (settings.i2c.as_path(), settings.address);
+    // Two drivers would clear each other's flags.
+    if let Some(owner) = bus_number(bus).and_then(|n| hwmon::owner_of(&settings.sysfs, n, address.into())) {
+        bail!("{address:#04x} on {} belongs to the kernel's driver {owner}: read it as hwmon", bus.display());
+    }
+    let open = || I2cdev::new(bus).map_err(|error| anyhow!("{}: {error}", bus.display()));
+    let mut chip = Ina219::new(open()?, address, settings.ina219);
+    match chip.is_there() {
+        Ok(true) => {}
+        Ok(false) => bail!("what answers at {address:#04x} on {} is no INA219", bus.display()),
+        Err(error) => bail!("{}: nothing answers at {address:#04x}: {error}", bus.display()),
+    }
+    let place = bus.display().to_string();
+    let (config, correction) = (settings.ina219, settings.correction());
+    Ok(Found::new(Ina219Sensor::new(chip.release(), &place, address, config, correction, clock)))
+}
+
+/// The N of `/dev/i2c-N`.
+fn bus_number(bus: &Path) -> Option<u32> {
+    bus.file_name()?.to_str()?.strip_prefix("i2c-")?.parse().ok()
+}
+
+fn hwmon(settings: &PowerSettings) -> Result<Found> {
+    let found = hwmon::find(&settings.sysfs, &settings.rails)?;
+    let hwmon = found.into_iter().next().context("the kernel shows no power monitor")?;
+    let caution = hwmon.caution();
+    Ok(Found { caution, ..Found::new(hwmon) })
+}
+
+fn simulated(settings: &PowerSettings, clock: Clock) -> Found {
+    let board = Board::new(Phase::Load, clock.now());
+    let shunt_ohms = f64::from(settings.ina219.shunt_micro_ohms) / 1e6;
+    let wiring = Wiring { address: settings.address, shunt_ohms, ..Wiring::default() };
+    let chip = Chip::new(board.clone(), clock, wiring, Troubles::default());
+    let (config, correction) = (settings.ina219, settings.correction());
+    let sensor = Ina219Sensor::new(chip, "a simulated bus", settings.address, config, correction, clock);
+    let sensor = sensor.called(PowerSource::Simulated, SIMULATED);
+    Found { board: Some(board), ..Found::new(sensor) }
+}

@@ -1,0 +1,187 @@
+//! Traces of power: written by `power record`, read by the source `replay` and by any program that reads CSV.
+//!
+//! The first line is a comment with what was recorded, as JSON; then a row a reading: window and power, voltage and
+//! current where the source has them. Rows are read one by one: a trace may be longer than memory.
+
+use super::ledger::Sample;
+use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::timebase::Timebase;
+use super::units::{Amperes, Volts, Watts};
+use anyhow::{Context, Result, bail, ensure};
+use csv::{ReaderBuilder, StringRecord, Writer};
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_wire::PowerSource;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+/// What the first line begins with.
+const MARK: &str = "# dunlin power trace 1 ";
+/// The longest first line, bytes.
+const HEAD_BYTES_MAX: u64 = 4096;
+/// No board draws more, W.
+const WATTS_MAX: f64 = 1e5;
+/// Time between two readings at most that a trace may tell, µs.
+const PERIOD_US_MAX: u64 = 3_600_000_000;
+
+/// What was recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    source: String,
+    part: String,
+    boundary: String,
+    period_us: u64,
+    relative: f64,
+    offset_w: f64,
+}
+
+/// A reading.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Row {
+    from_us: u64,
+    until_us: u64,
+    watts: f64,
+    volts: Option<f64>,
+    amperes: Option<f64>,
+    clipped: u8,
+}
+
+/// Writes a trace.
+pub struct TraceWriter<W: Write> {
+    rows: Writer<W>,
+}
+
+impl<W: Write> TraceWriter<W> {
+    /// Begins a trace of `source`.
+    ///
+    /// # Errors
+    /// Nothing can be written.
+    pub fn new(mut out: W, source: &Source) -> Result<Self> {
+        let head = Head {
+            source: source.to_string(),
+            part: source.part.clone(),
+            boundary: source.boundary.clone(),
+            period_us: source.period.0,
+            relative: source.uncertainty.relative,
+            offset_w: source.uncertainty.offset_w,
+        };
+        writeln!(out, "{MARK}{}", serde_json::to_string(&head)?)?;
+        Ok(Self { rows: Writer::from_writer(out) })
+    }
+
+    /// Adds a reading.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn push(&mut self, sample: &Sample, rail: Option<(Volts, Amperes)>) -> Result<()> {
+        let (volts, amperes) =
+            (rail.map(|(volts, _)| volts.as_f64()), rail.map(|(_, amperes)| amperes.as_f64()));
+        let (from_us, until_us) = (sample.from.0, sample.until.0);
+        let row =
+            Row { from_us, until_us, watts: sample.watts, volts, amperes, clipped: sample.clipped.into() };
+        Ok(self.rows.serialize(row)?)
+    }
+
+    /// Writes out what is still held.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn finish(mut self) -> Result<()> {
+        Ok(self.rows.flush()?)
+    }
+}
+
+/// A trace as a source: each reading comes when it came in the recording, counted from the first look.
+pub struct Replay<T> {
+    rows: csv::Reader<BufReader<File>>,
+    time: T,
+    source: Source,
+    path: PathBuf,
+    next: Option<Row>,
+    /// This process's time less the trace's, once it runs.
+    shift: Option<i128>,
+}
+
+impl<T: Timebase> Replay<T> {
+    /// Opens a trace.
+    ///
+    /// # Errors
+    /// Names the file, and what in it is no trace.
+    pub fn open(path: &Path, time: T) -> Result<Self> {
+        let place = || path.display().to_string();
+        let mut file = BufReader::new(File::open(path).with_context(place)?);
+        let head = head(&mut file).with_context(place)?;
+        let source = Source {
+            kind: PowerSource::Replay,
+            part: format!("{} of {}, recorded from {}", path.display(), head.source, head.part),
+            boundary: head.boundary,
+            uncertainty: Uncertainty { relative: head.relative, offset_w: head.offset_w },
+            period: Duration(head.period_us),
+            poll: Duration((head.period_us / 8).max(1)),
+        };
+        let mut rows = ReaderBuilder::new().from_reader(file);
+        let names = rows.headers().with_context(place)?;
+        let expected =
+            StringRecord::from(vec!["from_us", "until_us", "watts", "volts", "amperes", "clipped"]);
+        ensure!(*names == expected, "{}: the columns are not {expected:?}", path.display());
+        Ok(Self { rows, time, source, path: path.into(), next: None, shift: None })
+    }
+
+    /// The next row of the file.
+    fn row(&mut self) -> Result<Row, SensorError> {
+        let place = self.path.display().to_string();
+        let line = self.rows.position().line() + 1;
+        match self.rows.deserialize::<Row>().next() {
+            None => Err(SensorError::Ended(place)),
+            Some(Ok(row)) if row.until_us >= row.from_us && row.watts.abs() <= WATTS_MAX => Ok(row),
+            Some(Ok(_)) => {
+                let reason = "a window that ends before it begins, or a power that is none".into();
+                Err(SensorError::Failed { place: format!("{place}:{line}"), reason })
+            }
+            Some(Err(error)) => {
+                Err(SensorError::Failed { place: format!("{place}:{line}"), reason: error.to_string() })
+            }
+        }
+    }
+}
+
+impl<T: Timebase> PowerSensor for Replay<T> {
+    fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn read(&mut self) -> Result<Option<Reading>, SensorError> {
+        let row = self.next.map_or_else(|| self.row(), Ok)?;
+        self.next = Some(row);
+        let now = self.time.now();
+        let shift = *self.shift.get_or_insert(i128::from(now.0) - i128::from(row.from_us));
+        let until = i128::from(row.until_us) + shift;
+        if i128::from(now.0) < until {
+            return Ok(None);
+        }
+        self.next = None;
+        let until = Instant(u64::try_from(until).unwrap_or(0));
+        Ok(Some(Reading::Power {
+            power: Watts::from_f64(row.watts),
+            rail: row.volts.map(Volts::from_f64).zip(row.amperes.map(Amperes::from_f64)),
+            clipped: row.clipped != 0,
+            ended: now.since(until),
+            lasted: Duration(row.until_us - row.from_us),
+        }))
+    }
+}
+
+fn head(file: &mut impl BufRead) -> Result<Head> {
+    let mut line = String::new();
+    std::io::Read::take(&mut *file, HEAD_BYTES_MAX).read_line(&mut line)?;
+    let Some(json) = line.strip_prefix(MARK) else {
+        bail!("line 1 does not begin with {MARK:?}: no trace of `power record`");
+    };
+    let head: Head = serde_json::from_str(json).context("line 1")?;
+    let sane = |x: f64| x.is_finite() && x >= 0.0;
+    ensure!((1..=PERIOD_US_MAX).contains(&head.period_us), "line 1: period_us {}", head.period_us);
+    ensure!(sane(head.relative) && sane(head.offset_w), "line 1: an uncertainty below 0");
+    Ok(head)
+}

@@ -1,0 +1,278 @@
+//! What a reply took, for reports of the agent and for the wire.
+
+use super::books::{Idle, IdleFrom};
+use super::health::Health;
+use super::ledger::Span;
+use super::phase::{ByPhase, Phase};
+use super::sensor::{Source, Uncertainty};
+use dunlin_hlm::device::Counters;
+use dunlin_hlm::time::Duration;
+use serde::Serialize;
+
+/// The energy of one reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TurnEnergy {
+    /// Where the figures come from.
+    pub source: Source,
+    /// From the prompt to the end of the reply.
+    pub span: Span,
+    /// What the idle board draws.
+    pub idle: Option<Idle>,
+    /// Loading the model took so much, once for all replies of the process, J.
+    pub load_j: f64,
+    /// How the board was doing at the end.
+    pub health: Health,
+    /// What a simulated board's phases really took, J.
+    pub truth: Option<ByPhase<f64>>,
+    /// What the meter itself needed.
+    pub meter: MeterUse,
+}
+
+/// What the meter itself needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct MeterUse {
+    /// Whether its thread has real-time priority.
+    pub realtime: bool,
+    /// Readings that the loop did not take in time.
+    pub dropped: u64,
+    /// Processor time of its thread, as a share of the process's time.
+    pub cpu_share: f64,
+}
+
+impl Uncertainty {
+    /// How far an energy may be off, J: the shares add up over time, and so does the offset.
+    pub fn of(&self, joules: f64, time: Duration) -> f64 {
+        self.relative * joules.abs() + self.offset_w * time.as_secs_f64()
+    }
+}
+
+/// The `energy` object of a report. Its field names are an interface; without a sensor there is `source` alone.
+#[derive(Clone, Debug, Serialize)]
+pub struct EnergyFields {
+    /// `measured (…)`, `simulated (ina219)`, `replayed`, or `none`.
+    pub source: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub measured: Option<MeasuredFields>,
+}
+
+/// The fields that there are only with a sensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct MeasuredFields {
+    /// Which part and where.
+    pub part: String,
+    /// What is inside the figures.
+    pub boundary: String,
+    /// Energy of the reply, gross.
+    pub joules: f64,
+    /// How far it may be off.
+    pub uncertainty_joules: f64,
+    /// What the idle board draws.
+    pub idle_watts: Option<f64>,
+    /// `measured` or `calibration`.
+    pub idle_from: Option<&'static str>,
+    /// Energy above what the idle board would have taken in the time.
+    pub joules_above_idle: Option<f64>,
+    /// Gross energy over committed tokens.
+    pub joules_per_committed_token: Option<f64>,
+    /// Gross energy over tokens that the drafter gave.
+    pub joules_per_drafted_token: Option<f64>,
+    /// Gross energy over draft frames.
+    pub joules_per_frame: Option<f64>,
+    /// Gross energy by phase.
+    pub phases: PhaseNumbers,
+    /// Mean power by phase, where it took time.
+    pub watts: PhaseNumbers,
+    /// Loading the model, once a process.
+    pub load_joules: f64,
+    /// Readings.
+    pub samples: u64,
+    /// Readings a second.
+    pub samples_per_second: f64,
+    /// Stretches without a reading.
+    pub gaps: u64,
+    /// Their length.
+    pub gap_seconds: f64,
+    /// Readings at the end of the range.
+    pub clipped: u64,
+    /// Results that overflowed.
+    pub overflowed: u64,
+    /// Times the sensor was set up again.
+    pub reinitialised: u64,
+    /// Readings that failed.
+    pub failed: u64,
+    /// Time that was given a neighbouring reading's power.
+    pub extrapolated_seconds: f64,
+    /// Of the processor.
+    pub temperature_c: Option<f64>,
+    /// What holds the board back.
+    pub throttling: Option<ThrottlingFields>,
+    /// What the meter itself needed.
+    pub meter: MeterUse,
+    /// What a simulated board really took, by phase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truth: Option<PhaseNumbers>,
+}
+
+/// A number for each phase of a reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PhaseNumbers {
+    /// The drafter ran.
+    pub draft: f64,
+    /// Sampling, scores, policy and display.
+    pub score: f64,
+    /// Handing messages to the link.
+    pub send: f64,
+    /// Nothing but an answer was missing.
+    pub wait: f64,
+    /// No reply was under way.
+    pub idle: f64,
+}
+
+/// What holds a board back, now and at any time since it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ThrottlingFields {
+    /// Flags of now: 1 under-voltage, 2 frequency capped, 4 throttled, 8 soft temperature limit.
+    pub now: u8,
+    /// The same at any time since the start.
+    pub since_start: u8,
+}
+
+impl From<&ByPhase<f64>> for PhaseNumbers {
+    fn from(numbers: &ByPhase<f64>) -> Self {
+        Self {
+            draft: numbers[Phase::Draft],
+            score: numbers[Phase::Score],
+            send: numbers[Phase::Send],
+            wait: numbers[Phase::Wait],
+            idle: numbers[Phase::Idle],
+        }
+    }
+}
+
+impl PhaseNumbers {
+    /// The phases with their names.
+    pub fn named(&self) -> [(&'static str, f64); 5] {
+        let Self { draft, score, send, wait, idle } = *self;
+        [("draft", draft), ("score", score), ("send", send), ("wait", wait), ("idle", idle)]
+    }
+}
+
+impl EnergyFields {
+    /// The fields of a reply with these counts.
+    pub fn new(energy: Option<&TurnEnergy>, counted: &Counters) -> Self {
+        let source = energy.map_or("none".into(), |energy| energy.source.to_string());
+        Self { source, measured: energy.map(|energy| MeasuredFields::new(energy, counted)) }
+    }
+}
+
+impl MeasuredFields {
+    fn new(energy: &TurnEnergy, counted: &Counters) -> Self {
+        let TurnEnergy { source, span, idle, health, .. } = energy;
+        let (joules, seconds) = (span.total_j(), span.time().as_secs_f64());
+        let per = |count: u64| (count > 0).then(|| joules / count as f64);
+        let watts = ByPhase(std::array::from_fn(|i| {
+            let micros = span.micros.0[i];
+            if micros == 0 { 0.0 } else { span.joules.0[i] / (micros as f64 / 1e6) }
+        }));
+        let faults = span.faults;
+        Self {
+            part: source.part.clone(),
+            boundary: source.boundary.clone(),
+            joules,
+            uncertainty_joules: source.uncertainty.of(joules, span.time()),
+            idle_watts: idle.map(|idle| idle.watts),
+            idle_from: idle.map(|idle| match idle.from {
+                IdleFrom::Measured => "measured",
+                IdleFrom::Calibration => "calibration",
+            }),
+            joules_above_idle: idle.map(|idle| joules - idle.watts * seconds),
+            joules_per_committed_token: per(counted.committed),
+            joules_per_drafted_token: per(counted.drafted),
+            joules_per_frame: per(counted.frames_up),
+            phases: (&span.joules).into(),
+            watts: (&watts).into(),
+            load_joules: energy.load_j,
+            samples: span.samples,
+            samples_per_second: if seconds > 0.0 { span.samples as f64 / seconds } else { 0.0 },
+            gaps: faults.gaps,
+            gap_seconds: faults.gap_time.as_secs_f64(),
+            clipped: faults.clipped,
+            overflowed: faults.overflowed,
+            reinitialised: faults.reinitialised,
+            failed: faults.failed,
+            extrapolated_seconds: span.extrapolated.as_secs_f64(),
+            temperature_c: health.temperature_c,
+            throttling: health.throttling.map(|throttling| ThrottlingFields {
+                now: throttling.flags() & 0xf,
+                since_start: throttling.flags() >> 4,
+            }),
+            meter: energy.meter,
+            truth: energy.truth.as_ref().map(PhaseNumbers::from),
+        }
+    }
+
+    /// What may be wrong with the figures, in words; nothing where nothing is.
+    pub fn doubts(&self) -> Vec<String> {
+        let counted = [
+            (self.gaps, "gaps"),
+            (self.clipped, "clipped readings"),
+            (self.overflowed, "overflowed readings"),
+            (self.reinitialised, "times the sensor was set up again"),
+            (self.failed, "failed readings"),
+        ];
+        let mut doubts: Vec<String> = counted
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if self.gaps > 0 {
+            doubts.push(format!("{:.2} s bridged", self.gap_seconds));
+        }
+        if self.throttling.is_some_and(|throttling| throttling.now != 0) {
+            doubts.push("the board is held back".into());
+        }
+        doubts
+    }
+}
+
+/// Figures as the wire has them.
+pub(super) mod on_wire {
+    use super::super::ledger::{Faults, Span};
+    use super::super::phase::Phase;
+    use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
+
+    /// Thousandths, none below 0.
+    pub(in super::super) fn milli(value: f64) -> u32 {
+        (value * 1e3).round() as u32
+    }
+
+    /// Millionths, none below 0.
+    pub(in super::super) fn micro(value: f64) -> u64 {
+        (value * 1e6).round() as u64
+    }
+
+    pub(in super::super) fn phases(span: &Span) -> PhaseTotals {
+        let of = |phase| PhaseTotal { energy_uj: micro(span.joules[phase]), time_us: span.micros[phase] };
+        PhaseTotals {
+            load: of(Phase::Load),
+            draft: of(Phase::Draft),
+            score: of(Phase::Score),
+            send: of(Phase::Send),
+            wait: of(Phase::Wait),
+            idle: of(Phase::Idle),
+        }
+    }
+
+    pub(in super::super) fn faults(faults: &Faults) -> MeterFaults {
+        let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        MeterFaults {
+            gaps: count(faults.gaps),
+            gap_us: faults.gap_time.0,
+            clipped: count(faults.clipped),
+            overflowed: count(faults.overflowed),
+            reinitialised: count(faults.reinitialised),
+            failed: count(faults.failed),
+        }
+    }
+}
