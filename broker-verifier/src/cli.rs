@@ -92,6 +92,9 @@ struct ServeArgs {
     /// Write the broker's host:port here once devices can be answered.
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
+    /// Append what devices say of their energy to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    energy_log: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -262,6 +265,7 @@ impl ServeArgs {
         config.sessions = self.sessions.unwrap_or(config.sessions);
         config.kv_mib = self.kv_mib.unwrap_or(config.kv_mib);
         config.listen = self.listen.unwrap_or(config.listen);
+        config.energy_log = self.energy_log.clone().or(config.energy_log);
         config.check()?;
         Ok(config)
     }

@@ -55,6 +55,8 @@ pub struct Config {
     pub embedded_broker: bool,
     /// Where that broker listens; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// A file to which what devices say of their energy is appended, one JSON object a line.
+    pub energy_log: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -76,12 +78,13 @@ impl Default for Config {
             drain_s: 10,
             embedded_broker: false,
             listen: local,
+            energy_log: None,
         }
     }
 }
 
 impl Config {
-    /// Reads a file; its relative `model` counts from the file's directory.
+    /// Reads a file; its relative `model` and `energy_log` count from the file's directory.
     ///
     /// # Errors
     /// Names the file, and the line and key of a mistake.
@@ -91,6 +94,7 @@ impl Config {
             toml::from_str(&text).with_context(|| format!("configuration {}", path.display()))?;
         let directory = path.parent().unwrap_or(Path::new(""));
         config.model = config.model.map(|model| directory.join(model));
+        config.energy_log = config.energy_log.map(|file| directory.join(file));
         Ok(config)
     }
 

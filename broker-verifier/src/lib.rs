@@ -12,6 +12,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod embedded;
+pub mod energy;
 pub mod link;
 pub mod reference;
 pub mod report;

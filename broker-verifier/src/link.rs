@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use dunlin_wire::topic::{OPEN_FILTER, Topic, frames_filter};
+use dunlin_wire::topic::{ENERGY_FILTER, OPEN_FILTER, TELEMETRY_FILTER, Topic, frames_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
@@ -73,6 +73,20 @@ pub enum LinkEvent {
     },
     /// A device sent something on its frame topic.
     Frame {
+        /// The device.
+        device: DeviceId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A device reports its energy.
+    Energy {
+        /// The device.
+        device: DeviceId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A device says how its power is now.
+    Telemetry {
         /// The device.
         device: DeviceId,
         /// The message.
@@ -262,7 +276,13 @@ impl Task {
                 Ok(None)
             }
             Packet::SubAck(ack) => {
-                subscribed(&ack)?;
+                for (filter, code) in subscribed(&ack)? {
+                    tracing::warn!(
+                        filter,
+                        ?code,
+                        "the broker refuses a subscription; this energy is not logged"
+                    );
+                }
                 self.up(client, connack.as_ref());
                 Ok(Some(LinkEvent::Up))
             }
@@ -271,10 +291,15 @@ impl Task {
         }
     }
 
-    /// Frames at most once, requests shared with the other verifiers; nothing that was retained.
+    /// Frames at most once, requests and energy shared with the other verifiers; nothing that was retained.
     fn subscribe(&self, client: &AsyncClient) -> Result<()> {
         let frames = frames_filter(&self.options.id);
-        let filters = [(frames.as_str(), QoS::AtMostOnce), (OPEN_FILTER, QoS::AtLeastOnce)];
+        let filters = [
+            (frames.as_str(), QoS::AtMostOnce),
+            (OPEN_FILTER, QoS::AtLeastOnce),
+            (ENERGY_FILTER, QoS::AtLeastOnce),
+            (TELEMETRY_FILTER, QoS::AtMostOnce),
+        ];
         let filters = filters.map(|(filter, qos)| {
             let mut filter = Filter::new(filter, qos);
             filter.retain_forward_rule = RetainForwardRule::Never;
@@ -315,6 +340,8 @@ impl Task {
                 let correlation = self.correlation(&device, publish);
                 Some(LinkEvent::Open { device, bytes, correlation })
             }
+            Some(Topic::Energy(device)) => Some(LinkEvent::Energy { device, bytes }),
+            Some(Topic::Telemetry(device)) => Some(LinkEvent::Telemetry { device, bytes }),
             _ => {
                 lock(&self.shared).outbox.counters.foreign += 1;
                 None

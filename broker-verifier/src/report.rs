@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dunlin_hlm::verifier::Counters;
 
+use crate::energy::EnergyCounters;
 use crate::link::LinkCounters;
 
 /// How serving ended.
@@ -26,6 +27,8 @@ pub struct Report {
     pub link: LinkCounters,
     /// The target's.
     pub target: TargetCounters,
+    /// What devices said of their energy.
+    pub energy: EnergyCounters,
 }
 
 /// What the target did.
@@ -40,9 +43,9 @@ pub struct TargetCounters {
 }
 
 impl Report {
-    /// Writes three lines to the log.
+    /// Writes four lines to the log.
     pub fn log(&self) {
-        let Self { protocol, link, target, .. } = self;
+        let Self { protocol, link, target, energy, .. } = self;
         tracing::info!(
             frames = protocol.frames,
             verdicts = protocol.verdicts,
@@ -72,6 +75,18 @@ impl Report {
             foreign = link.foreign,
             redirected = link.redirected,
             "link"
+        );
+        tracing::info!(
+            reports = energy.reports,
+            telemetry = energy.telemetry,
+            malformed = energy.malformed,
+            unseen = energy.unseen,
+            late = energy.late,
+            repeated = energy.repeated,
+            contradictory = energy.contradictory,
+            evicted = energy.evicted,
+            unwritten = energy.unwritten,
+            "energy of devices"
         );
     }
 }

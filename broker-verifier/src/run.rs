@@ -4,7 +4,7 @@
 //! signal), tells the machine, and does what the machine asks; it waits nowhere else and decides nothing.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::Config;
+use crate::energy::Energy;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
 use crate::report::{End, Report, TargetCounters};
 use crate::worker::{Batch, Worker};
@@ -48,7 +49,7 @@ pub struct Hooks {
 /// Serves until a message on `hooks.stop`.
 ///
 /// # Errors
-/// When the configuration doesn't suit the target, the target's thread dies, or `hooks.ready` fails.
+/// When the configuration doesn't suit the target, the energy log can't be opened, the target's thread dies, or `hooks.ready` fails.
 pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Report> {
     let mut serve = Serve::start(config, served, hooks)?;
     let end = loop {
@@ -85,6 +86,7 @@ struct Serve {
     slots_announced: usize,
     announced: Instant,
     target: TargetCounters,
+    energy: Energy,
 }
 
 impl Serve {
@@ -101,6 +103,7 @@ impl Serve {
             lossy: config.lossy,
             idle_max: Span::from_millis(config.idle_s * 1000),
         });
+        let energy = Energy::start(config.energy_log.as_deref())?;
         let link = Link::start(LinkOptions {
             broker: config.broker.clone(),
             login: config.login(),
@@ -124,6 +127,7 @@ impl Serve {
             slots_announced: config.sessions,
             announced: now,
             target: TargetCounters::default(),
+            energy,
         })
     }
 
@@ -161,6 +165,10 @@ impl Serve {
                 self.asking = correlation.map(|data| (device, data));
             }
             LinkEvent::Frame { device, bytes } => self.machine.handle_frame(&device, &bytes, now),
+            LinkEvent::Energy { device, bytes } => self.energy.handle_report(&device, &bytes, unix_time()),
+            LinkEvent::Telemetry { device, bytes } => {
+                self.energy.handle_telemetry(&device, &bytes, unix_time());
+            }
             LinkEvent::Up => {
                 tracing::info!("connected and subscribed");
                 if let Some(ready) = self.ready.take() {
@@ -264,13 +272,18 @@ impl Serve {
     /// Says goodbye, and reports.
     async fn finish(self, end: End) -> Report {
         let (protocol, target) = (*self.machine.counters(), self.target);
-        let link = self.link.counters();
+        let (link, energy) = (self.link.counters(), self.energy.counters());
         let sent = self.link.close(GOODBYE_MAX).await;
         let end = if sent { end } else { End::CutShort };
-        let report = Report { end, protocol, link, target };
+        let report = Report { end, protocol, link, target, energy };
         report.log();
         report
     }
+}
+
+/// The calendar's time, since 1970; 0 where the clock is before.
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// What is announced of a verifier; the link fills in the generation.

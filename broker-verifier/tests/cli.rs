@@ -111,7 +111,7 @@ fn a_wrong_configuration_is_named_with_its_line() {
 }
 
 #[test]
-fn a_model_in_the_configuration_counts_from_its_file() {
+fn paths_in_the_configuration_count_from_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("verifier.toml");
     fs::write(&file, "model = \"target\"\n").unwrap();
@@ -120,6 +120,12 @@ fn a_model_in_the_configuration_counts_from_its_file() {
         1,
         &[directory.path().join("target").to_str().unwrap()],
     );
+    let (model, log) = (demo(), directory.path().join("none/energy.jsonl"));
+    let args = ["serve", "--config", file.to_str().unwrap(), "--model", model.to_str().unwrap()];
+    fs::write(&file, "energy_log = \"none/energy.jsonl\"\n").unwrap();
+    let said = format!("energy log {}: No such file", log.display());
+    fails(&args, 1, &[&said]);
+    fails(&[&args[..], &["--energy-log", "/nowhere/e.jsonl"]].concat(), 1, &["energy log /nowhere/e.jsonl"]);
 }
 
 /// A copy of the demo's target with one thing changed in its `model.toml`.
@@ -207,7 +213,14 @@ fn a_life_with_the_embedded_broker() {
     signal(&child, "-TERM");
     let (code, said) = ended(child);
     assert_eq!(code, Some(0), "{said}");
-    for word in ["target loaded", "embedded broker", "connected and subscribed", "draining", "target_ms="] {
+    for word in [
+        "target loaded",
+        "embedded broker",
+        "connected and subscribed",
+        "draining",
+        "target_ms=",
+        "energy of devices",
+    ] {
         assert!(said.contains(word), "{said}");
     }
     assert!(!directory.path().join("ready").exists(), "what isn't served any more isn't ready");

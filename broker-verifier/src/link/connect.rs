@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use dunlin_wire::VerifierId;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
+use dunlin_wire::topic::{ENERGY_FILTER, TELEMETRY_FILTER};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAckProperties, ConnectReturnCode, DisconnectReasonCode, Packet, SubAck, SubscribeReasonCode,
@@ -18,6 +19,10 @@ use crate::config::{Broker, Login};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Publishes at least once that wait for their acknowledgement.
 const INFLIGHT_MAX: u16 = 64;
+/// Subscriptions without which there is no serving: frames and requests, asked for first.
+const NEEDED: usize = 2;
+/// The ones after them.
+const OTHERS: [&str; 2] = [ENERGY_FILTER, TELEMETRY_FILTER];
 
 /// The options of a connection: a clean start, no delay, and packets no larger than the protocol's.
 pub(super) fn connect_options(broker: &Broker, login: Option<&Login>, id: &VerifierId) -> MqttOptions {
@@ -42,11 +47,15 @@ pub(super) fn packet_max(properties: Option<&ConnAckProperties>) -> usize {
     properties.and_then(|p| p.max_packet_size).map_or(usize::MAX, |max| max as usize)
 }
 
-/// Checks that every subscription was granted.
-pub(super) fn subscribed(ack: &SubAck) -> Result<()> {
-    let refused = ack.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
-    match refused {
-        None => Ok(()),
+/// Checks that every needed subscription was granted; the refused ones among the others.
+pub(super) fn subscribed(ack: &SubAck) -> Result<Vec<(&'static str, SubscribeReasonCode)>> {
+    let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+    let (needed, others) = ack.return_codes.split_at(NEEDED.min(ack.return_codes.len()));
+    match needed.iter().find(|code| !granted(code)) {
+        None => {
+            let others = OTHERS.into_iter().zip(others.iter().copied());
+            Ok(others.filter(|(_, code)| !granted(code)).collect())
+        }
         Some(code) => Err(anyhow!("the broker refused a subscription: {code:?}")),
     }
 }
@@ -111,5 +120,31 @@ pub async fn probe(broker: &Broker, login: Option<&Login>, id: &VerifierId) -> R
                 shares: properties.and_then(|p| p.shared_subscription_available) != Some(0),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SubscribeReasonCode::{NotAuthorized, Success};
+    use rumqttc::v5::mqttbytes::QoS::{AtLeastOnce, AtMostOnce};
+
+    fn answered(return_codes: &[SubscribeReasonCode]) -> Result<Vec<&'static str>> {
+        let ack = SubAck { pkid: 1, return_codes: return_codes.to_vec(), properties: None };
+        Ok(subscribed(&ack)?.into_iter().map(|(filter, _)| filter).collect())
+    }
+
+    #[test]
+    fn a_refusal_ends_a_connection_only_where_serving_needs_the_subscription() {
+        let granted = [Success(AtMostOnce), Success(AtLeastOnce), Success(AtLeastOnce), Success(AtMostOnce)];
+        assert!(answered(&granted).unwrap().is_empty());
+        for (at, refused) in
+            [Err(()), Err(()), Ok(ENERGY_FILTER), Ok(TELEMETRY_FILTER)].into_iter().enumerate()
+        {
+            let mut codes = granted;
+            codes[at] = NotAuthorized;
+            assert_eq!(answered(&codes).map_err(drop), refused.map(|filter| vec![filter]), "{at}");
+        }
+        assert!(answered(&[]).unwrap().is_empty());
     }
 }

@@ -1,0 +1,71 @@
+//! What was last heard of each device.
+//!
+//! Invariant: the table is bounded; the device not heard of for the longest time makes room.
+
+use std::collections::BTreeMap;
+
+use dunlin_wire::{DeviceId, EnergyReport, Telemetry, Throttling};
+
+use super::order::Last;
+
+/// Devices kept; figures of a device beyond it begin anew.
+pub const DEVICES_MAX: usize = 4096;
+
+/// What was last heard of a device.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) report: Last<EnergyReport>,
+    pub(super) telemetry: Last<Telemetry>,
+    /// The last flags that were known.
+    pub(super) throttling: Option<Throttling>,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    states: BTreeMap<DeviceId, (u64, State)>,
+    by_use: BTreeMap<u64, DeviceId>,
+    uses: u64,
+}
+
+impl Devices {
+    /// The state of a device that was just heard of, and whether another one made room for it.
+    pub(super) fn get(&mut self, device: &DeviceId) -> (&mut State, bool) {
+        let full = self.states.len() >= DEVICES_MAX && !self.states.contains_key(device);
+        if full && let Some((_, oldest)) = self.by_use.pop_first() {
+            self.states.remove(&oldest);
+        }
+        self.uses += 1;
+        let (used, state) = self.states.entry(device.clone()).or_default();
+        self.by_use.remove(used);
+        self.by_use.insert(self.uses, device.clone());
+        *used = self.uses;
+        (state, full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(devices: &mut Devices, name: &str) -> bool {
+        let (state, evicted) = devices.get(&name.parse().unwrap());
+        let known = state.throttling.is_some();
+        state.throttling = Some(Throttling::default());
+        assert!(!(known && evicted), "who is known takes nobody's place");
+        known
+    }
+
+    #[test]
+    fn the_device_not_heard_of_longest_makes_room() {
+        let mut devices = Devices::default();
+        for i in 0..DEVICES_MAX {
+            assert!(!heard(&mut devices, &format!("d{i}")));
+        }
+        assert!(heard(&mut devices, "d0"));
+        assert!(devices.get(&"new".parse().unwrap()).1);
+        assert_eq!((devices.states.len(), devices.by_use.len()), (DEVICES_MAX, DEVICES_MAX));
+        assert!(heard(&mut devices, "d0") && heard(&mut devices, "d2"));
+        assert!(!heard(&mut devices, "d1"), "it had made room");
+    }
+}
