@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 # What `make demo` writes about; an empty one means the default.
-export PROMPT POLICY SEED TEMPERATURE MAX_TOKENS
+export PROMPT POLICY SEED TEMPERATURE MAX_TOKENS POWER
 
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -24,7 +24,7 @@ build: need-cargo ## Build dunlin-agent, dunlin-verifier and the demo (the first
 	@[ -x $(BINS)/dunlin-demo ] || echo "First build: about 300 crates, tract and candle among them; 5 to 10 minutes on 2 cores."
 	$(CARGO) build --release --locked
 
-demo: build ## Broker, verifier and agent on one prompt, then the target alone: PROMPT= POLICY= SEED= TEMPERATURE= MAX_TOKENS=
+demo: build ## Broker, verifier and agent on one prompt, then the target alone: PROMPT= POLICY= SEED= TEMPERATURE= MAX_TOKENS= POWER=
 	@$(BINS)/dunlin-demo
 
 test: build need-mosquitto ## All tests

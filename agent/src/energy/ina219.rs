@@ -90,6 +90,10 @@ pub struct Measurement {
     pub clipped: bool,
 }
 
+/// A result that was not taken yet: the bus register that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready(u16);
+
 /// Why a reading is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error<E> {
@@ -224,18 +228,23 @@ impl<I: I2c> Ina219<I> {
         Ok(())
     }
 
-    /// The next reading, or `None` while a conversion is under way.
+    /// Whether there is a result that was not taken, from one transaction: who asks knows the moment.
     ///
     /// # Errors
-    /// The bus failed, the result overflowed, or the chip had to be set up again. The reading is lost.
-    pub fn measure(&mut self) -> Result<Option<Measurement>, Error<I::Error>> {
+    /// The bus failed, or the chip had to be set up again.
+    pub fn look(&mut self) -> Result<Option<Ready>, Error<I::Error>> {
         if self.suspect {
             self.restore()?;
         }
         let bus = self.read(Register::Bus)?;
-        if bus & CNVR == 0 {
-            return Ok(None);
-        }
+        Ok((bus & CNVR != 0).then_some(Ready(bus)))
+    }
+
+    /// Takes the result that a look found.
+    ///
+    /// # Errors
+    /// The bus failed, the result overflowed, or the chip had to be set up again. The reading is lost.
+    pub fn take(&mut self, Ready(bus): Ready) -> Result<Measurement, Error<I::Error>> {
         let shunt = self.read(Register::Shunt)?.cast_signed();
         // Reading the power clears the flag, so that the next result is a new one.
         let power = self.read(Register::Power)?;
@@ -245,7 +254,7 @@ impl<I: I2c> Ina219<I> {
         if power == 0 && self.config.shows_power(shunt, bus) {
             self.restore()?;
         }
-        Ok(Some(self.config.measurement(shunt, bus)))
+        Ok(self.config.measurement(shunt, bus))
     }
 
     /// Writes the settings where the chip doesn't have them.

@@ -20,8 +20,6 @@ const SUPPLY_V: f64 = 5.0;
 const LOOKS: u64 = 8;
 /// Time between two looks at most.
 const POLL_MAX: Duration = Duration::from_millis(1);
-/// Of a measurement's three transactions the first sees that the result is ready.
-const TRANSACTIONS: u64 = 3;
 
 /// The sensor.
 pub struct Ina219Sensor<I, T> {
@@ -79,23 +77,35 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
         Ok(())
     }
 
-    /// The reading of a measurement that was begun at `begun`.
-    fn reading(&mut self, measured: Measurement, begun: Instant) -> Reading {
+    /// The reading of a measurement whose result was seen at `seen`; `None` where it can't be told when it was.
+    fn reading(&mut self, measured: Measurement, seen: Instant) -> Option<Reading> {
         let now = self.time.now();
-        let seen = begun + Duration(now.since(begun).0 / TRANSACTIONS);
         let end = self.rhythm.ended(self.looked, seen);
         self.looked = seen;
+        let shunt_end = self.shunt_end(end, seen, now)?;
         let config = self.chip.config();
         let Measurement { bus, current, clipped, .. } = measured;
         let current = self.correction.corrected(current);
-        Reading::Power {
+        Some(Reading::Power {
             power: if self.correction.is_none() { measured.power } else { bus * current },
             rail: Some((bus, current)),
             clipped,
-            // The bus voltage is measured behind the shunt's, and is nearly constant: the shunt's window counts.
-            ended: Duration(now.since(end).0 + config.bus.micros()),
+            ended: now.since(shunt_end),
             lasted: Duration(config.shunt.micros()),
-        }
+        })
+    }
+}
+
+impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
+    /// Where the window of a shunt voltage ended that was read between two moments, when shunt and bus were done at
+    /// `end`.
+    ///
+    /// The bus voltage is measured behind the shunt's, and is nearly constant: the shunt's window counts. A late look
+    /// finds the next one's value already; one that comes at its very end finds either.
+    fn shunt_end(&self, end: Instant, from: Instant, until: Instant) -> Option<Instant> {
+        let config = self.chip.config();
+        let next = end + Duration(config.shunt.micros());
+        if until < next { Some(end - Duration(config.bus.micros())) } else { (from >= next).then_some(next) }
     }
 }
 
@@ -109,13 +119,18 @@ impl<I: I2c + Send, T: Timebase> PowerSensor for Ina219Sensor<I, T> {
             self.set_up()?;
             return Ok(None);
         }
-        let begun = self.time.now();
-        match self.chip.measure() {
-            Ok(Some(measured)) => Ok(Some(self.reading(measured, begun))),
+        let looked = self.chip.look();
+        let seen = self.time.now();
+        let measured = match looked {
             Ok(None) => {
-                self.looked = self.time.now();
-                Ok(None)
+                self.looked = seen;
+                return Ok(None);
             }
+            Ok(Some(ready)) => self.chip.take(ready),
+            Err(error) => Err(error),
+        };
+        match measured {
+            Ok(measured) => Ok(self.reading(measured, seen)),
             Err(error) => {
                 if matches!(error, Error::Reinitialised) {
                     self.rhythm.restart();

@@ -123,7 +123,7 @@ fn hwmon(settings: &PowerSettings) -> Result<Found> {
 fn simulated(settings: &PowerSettings, clock: Clock) -> Found {
     let board = Board::new(Phase::Load, clock.now());
     let shunt_ohms = f64::from(settings.ina219.shunt_micro_ohms) / 1e6;
-    let wiring = Wiring { address: settings.address, shunt_ohms, ..Wiring::default() };
+    let wiring = Wiring { address: settings.address, shunt_ohms, bus_hz: 400_000, ..Wiring::default() };
     let chip = Chip::new(board.clone(), clock, wiring, Troubles::default());
     let (config, correction) = (settings.ina219, settings.correction());
     let sensor = Ina219Sensor::new(chip, "a simulated bus", settings.address, config, correction, clock);
