@@ -149,8 +149,8 @@ impl ShuntRange {
     ///
     /// `trunc(0.04096 / (I_LSB · R))` with `I_LSB · R` the range over 2^15: the resistance cancels. Bit 0 is always 0.
     const fn calibration(self) -> u16 {
-        let step_nv = self.steps() as u64 * SHUNT_STEP_UV as u64 * 1000 / (1 << 15);
-        (40_960_000 / step_nv) as u16 & !1
+        let range_uv = self.steps() as u64 * SHUNT_STEP_UV as u64;
+        ((40_960 << 15) / range_uv) as u16 & !1
     }
 }
 

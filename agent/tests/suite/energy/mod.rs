@@ -1,4 +1,6 @@
 //! Measured energy: the driver against the chip at the level of its registers, and the ledger against the truth.
 
+mod driver;
 mod integration;
+mod shapes;
 mod stand;

@@ -8,9 +8,12 @@ use dunlin_agent::energy::meter::{Heard, Metering};
 use dunlin_agent::energy::phase::{ByPhase, PHASES, Phase};
 use dunlin_agent::energy::sensor::SensorError;
 use dunlin_agent::energy::simulated::chip::{Chip, Troubles, Wiring};
-use dunlin_agent::energy::simulated::waveform::{Steps, Waveform};
+use dunlin_agent::energy::simulated::waveform::Steps;
 use dunlin_agent::energy::timebase::{Timebase, VirtualTime};
 use dunlin_hlm::time::{Duration, Instant};
+
+/// The bus's clock: at 100 kHz three transactions take longer than two conversions.
+const BUS_HZ: u32 = 400_000;
 
 /// What the board does, step after step, and where its rounds end.
 #[derive(Clone, Debug, Default)]
@@ -65,20 +68,17 @@ impl Script {
 /// How it is measured.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
-    pub(super) shunt: u8,
-    pub(super) bus: u8,
-    pub(super) bus_hz: u32,
+    pub(super) averaging: u8,
     pub(super) troubles: Troubles,
     /// While the reader sleeps.
     pub(super) stalls: Vec<(u64, u64)>,
-    /// The reader takes one reading in this time at most, µs.
+    /// The reader takes one reading in this time at most, µs; 0 takes all.
     pub(super) slowed_to: u64,
 }
 
 impl Setup {
-    pub(super) fn averaged(shunt: u8, bus: u8) -> Self {
-        let (troubles, stalls) = (Troubles::default(), Vec::new());
-        Self { shunt, bus, bus_hz: 400_000, troubles, stalls, slowed_to: 0 }
+    pub(super) fn averaged(averaging: u8) -> Self {
+        Self { averaging, troubles: Troubles::default(), stalls: Vec::new(), slowed_to: 0 }
     }
 }
 
@@ -134,15 +134,11 @@ impl Outcome {
 /// Measures a script from its beginning to its end.
 pub(super) fn measure(script: &Script, setup: &Setup) -> Outcome {
     let time = VirtualTime::default();
-    let wiring = Wiring { bus_hz: setup.bus_hz, ..Wiring::default() };
+    let wiring = Wiring { bus_hz: BUS_HZ, ..Wiring::default() };
     let chip = Chip::new(script.waveform(), time.clone(), wiring, setup.troubles.clone());
-    let averaging = |conversions| Averaging::of(conversions).unwrap();
-    let config = Config {
-        shunt_micro_ohms: 100_000,
-        range: ShuntRange::Mv320,
-        shunt: averaging(setup.shunt),
-        bus: averaging(setup.bus),
-    };
+    let averaging = Averaging::of(setup.averaging).unwrap();
+    let config =
+        Config { shunt_micro_ohms: 100_000, range: ShuntRange::Mv320, shunt: averaging, bus: averaging };
     let sensor = Ina219Sensor::new(chip, "a test's bus", 0x40, config, Correction::default(), time.clone());
     let mut metering = Metering::new(Box::new(sensor), time.clone());
     let period = Duration(metering.source().period.0.max(setup.slowed_to));
@@ -159,11 +155,11 @@ pub(super) fn measure(script: &Script, setup: &Setup) -> Outcome {
         while let Some(at) = cuts.next_if(|at| *at <= now) {
             ledger.handle_cut(Instant(at));
         }
-        let taken = matches!(heard, Some(Heard::Sample(_)));
+        let taken = matches!(heard, Some(Heard::Sample(..)));
         match heard {
-            Some(Heard::Sample(sample)) => ledger.handle_sample(&sample),
+            Some(Heard::Sample(sample, _)) => ledger.handle_sample(&sample),
             Some(Heard::Lost(error)) => ledger.handle_fault(|faults| count(faults, &error)),
-            None => {}
+            Some(Heard::Health(_)) | None => {}
         }
         spans.extend(std::iter::from_fn(|| ledger.poll_span()));
         let stall = setup.stalls.iter().find(|(from, until)| (*from..*until).contains(&now));
