@@ -4,7 +4,7 @@
 //! it and never beyond.
 
 use super::channel::{Channel, Link};
-use super::clock::{Clock, Energy};
+use super::clock::{Clock, Energy, prices};
 use super::dice::mix;
 use super::law;
 use super::metrics::{rouge_l, slot_counts};
@@ -158,6 +158,8 @@ impl Shared<'_> {
         let session =
             Session { number: 1, epoch: 1, nonce: turn.seed, seed: turn.seed, sampling: turn.sampling };
         let mut device = Device::new(config, session, std::mem::take(learned))?;
+        let prices = prices(&board.modelled, channel);
+        device.set_prices(prices.with_context(|| format!("{} on {}", board.name, channel.name))?);
         let mut verifier = Verifier::new(VerifierConfig {
             id: VERIFIER.parse().context("the verifier's id")?,
             vocabulary,

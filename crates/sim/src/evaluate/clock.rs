@@ -5,6 +5,7 @@ use super::plan::{ModelledBoard, Server, Size};
 use crate::quiet::{Outcome, Passage, Timing};
 use dunlin_agent::modelled::Modelled;
 use dunlin_hlm::device::DraftJob;
+use dunlin_hlm::stop::{Prices, PricesError};
 use dunlin_hlm::verifier::Job;
 
 /// How long everything takes in one session.
@@ -77,6 +78,16 @@ impl Energy {
     }
 }
 
+/// What a second costs a device that knows its board's power by phase, W. A radio with a tail is awake while the drafter
+/// runs too, one without sleeps until there is something to wait for.
+///
+/// # Errors
+/// The constants come to no price: a board that draws nothing.
+pub fn prices(board: &Modelled, channel: &Channel) -> Result<Prices, PricesError> {
+    let beside_drafting_w = if channel.tail_ms > 0.0 { channel.wait_w } else { 0.0 };
+    Prices::new(board.idle_w + board.draft_w + beside_drafting_w, board.idle_w + channel.wait_w)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::channel::tests::radio;
@@ -123,6 +134,16 @@ mod tests {
         // 2 s at 3 W, half a second at 1 W, 0.5 s at 2 W and 0.25 s at 1 W, 4 s at 0.5 W, 10 s at 2 W.
         let expected = Energy { draft_j: 6.0, score_j: 0.5, send_j: 1.25, wait_j: 2.0, idle_j: 20.0 };
         assert_eq!(Energy::of(&outcome, &MODELLED, &radio()), expected);
+    }
+
+    #[test]
+    fn prices_by_hand() {
+        // 2 W idle, 3 W more for the drafter, and half a watt for a radio that listens.
+        let tail = Channel { tail_ms: 100.0, ..radio() };
+        assert_eq!(prices(&MODELLED, &tail), Prices::new(5.5, 2.5));
+        assert_eq!(prices(&MODELLED, &radio()), Prices::new(5.0, 2.5));
+        let nothing = Modelled { idle_w: 0.0, draft_w: 0.0, ..MODELLED };
+        assert_eq!(prices(&nothing, &radio()), Err(PricesError::Draft(0.0)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Counts the meanings a cell has had: raised whenever the same plan comes to other numbers.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A folder of finished cells.
 #[derive(Debug)]
