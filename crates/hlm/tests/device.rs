@@ -686,6 +686,24 @@ fn an_outage_is_no_price_of_a_round() {
 }
 
 #[test]
+fn an_outage_that_the_device_went_through_alone_is_no_price_of_a_round() {
+    let mut bench = Bench::under_way(DeviceConfig { offline: Offline::Trust, ..config(2) }, &[4, 5], &[6, 7]);
+    bench.verdict(2, 6);
+    let rate = bench.device.learned().stop.rate();
+    bench.device.handle_link(false, bench.now);
+    bench.ring();
+    assert_eq!(bench.device.phase(), Phase::Offline);
+    bench.device.handle_link(true, bench.now);
+    let epoch = bench.open_sent().epoch;
+    let text = bench.device.text().to_vec();
+    bench.lease(&lease(epoch, &text));
+    [8, 9, 10].into_iter().for_each(|token| bench.draft(token));
+    bench.frame_sent();
+    bench.verdict(0, 11);
+    assert_eq!(bench.device.learned().stop.rate(), rate);
+}
+
+#[test]
 fn a_device_that_trusts_itself_ends_its_reply_alone() {
     let mut bench = Bench::new(DeviceConfig { offline: Offline::Trust, ..config(2) });
     bench.device.handle_link(false, bench.now);

@@ -115,6 +115,7 @@ impl Device {
         if core::mem::take(&mut self.offline) {
             self.told = false;
             self.unanswered = None;
+            self.round.forget();
             self.events.push_back(Event::Returned);
         }
         if self.text.len() >= self.context_limit() {
