@@ -16,14 +16,14 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 const CACHE_BYTES_MAX: usize = 1 << 28;
-const PROMPT: &str = "I need to reserve a seat on the bus.";
-const SEED: u64 = 5;
+pub(crate) const PROMPT: &str = "I need to reserve a seat on the bus.";
+pub(crate) const SEED: u64 = 5;
 
-fn demo(role: &str) -> PathBuf {
+pub(crate) fn demo(role: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/demo").join(role)
 }
 
-fn target() -> Box<LlamaTarget> {
+pub(crate) fn target() -> Box<LlamaTarget> {
     Box::new(LlamaTarget::load(&ModelDir::open(demo("target")).unwrap(), CACHE_BYTES_MAX).unwrap())
 }
 
@@ -41,22 +41,22 @@ fn agent(command: &str, url: &str) -> Command {
     agent
 }
 
-fn generate(url: &str) -> Command {
+pub(crate) fn generate(url: &str) -> Command {
     let mut agent = agent("generate", url);
     agent.args(["--prompt", PROMPT, "--seed", &SEED.to_string(), "--temperature", "0.8", "--top-p", "0.9"]);
     agent
 }
 
 /// What the target alone writes under the same settings.
-fn alone() -> Alone {
+pub(crate) fn alone() -> Alone {
     Alone::new(target(), Sampling::new(0.8, 0.9, 0).unwrap(), SEED)
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn tokens(report: &Value) -> Vec<u32> {
+pub(crate) fn tokens(report: &Value) -> Vec<u32> {
     report["tokens"].as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect()
 }
 
@@ -237,7 +237,7 @@ fn three_turns() -> [Vec<u32>; 3] {
     [first, second, third]
 }
 
-fn serve(url: &str) -> Command {
+pub(crate) fn serve(url: &str) -> Command {
     let mut agent = agent("serve", url);
     agent.args(["--seed", &SEED.to_string(), "--temperature", "0.8", "--top-p", "0.9", "--max-tokens", "10"]);
     agent

@@ -2,5 +2,6 @@
 
 mod driver;
 mod integration;
+mod process;
 mod shapes;
 mod stand;

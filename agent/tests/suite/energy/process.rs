@@ -1,0 +1,176 @@
+//! The program itself with a sensor: what it measures of itself, and what it tells others.
+
+use crate::broker::Broker;
+use crate::process::{SEED, alone, generate, stderr, target, tokens};
+use crate::verifier::{self, Plan};
+use dunlin_agent::energy::phase::Phase;
+use dunlin_lm::ModelDir;
+use dunlin_wire::topic::Topic;
+use dunlin_wire::{DeviceId, EnergyReport, PhaseTotal, PowerSource, Telemetry};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{Client, Connection, Event, MqttOptions};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+use tempfile::TempDir;
+
+/// How far the split may be off as a share of the whole: phases here are tenths of a millisecond, and a machine that
+/// runs tests has other things to do. In virtual time it is held to one percent.
+const SPLIT: f64 = 0.05;
+
+/// Hears what the device tells of its power.
+struct Ear {
+    _client: Client,
+    connection: Connection,
+    held: VecDeque<(String, Vec<u8>)>,
+}
+
+impl Ear {
+    fn start(port: u16) -> Self {
+        let (client, mut connection) = Client::new(MqttOptions::new("ear", "127.0.0.1", port), 8);
+        for topic in [Topic::Energy(device()), Topic::Telemetry(device())] {
+            client.subscribe(topic.name().as_str(), QoS::AtLeastOnce).unwrap();
+        }
+        let granted = |event| matches!(event, Event::Incoming(Packet::SubAck(_)));
+        let grants = connection.iter().filter(|event| granted(event.as_ref().unwrap().clone())).take(2);
+        assert_eq!(grants.count(), 2);
+        Self { _client: client, connection, held: VecDeque::new() }
+    }
+
+    /// The next message on a topic.
+    fn next(&mut self, topic: &Topic) -> Vec<u8> {
+        let name = topic.name();
+        if let Some(at) = self.held.iter().position(|(held, _)| held == name.as_str()) {
+            return self.held.remove(at).unwrap().1;
+        }
+        loop {
+            if let Event::Incoming(Packet::Publish(publish)) = self.connection.recv().unwrap().unwrap() {
+                let (came, bytes) =
+                    (String::from_utf8(publish.topic.to_vec()).unwrap(), publish.payload.to_vec());
+                if came == name.as_str() {
+                    return bytes;
+                }
+                self.held.push_back((came, bytes));
+            }
+        }
+    }
+}
+
+fn device() -> DeviceId {
+    "pi-7".parse().unwrap()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn a_simulated_sensor_measures_the_agents_own_phases() {
+    let broker = Broker::start();
+    let _verifier = verifier::start(broker.port, target(), Plan::default());
+    let mut ear = Ear::start(broker.port);
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("agent.toml");
+    fs::write(&config, "[power]\nsource = \"simulated\"\naveraging = 1\n").unwrap();
+    let mut agent = generate(&broker.url());
+    agent.args(["--idle-seconds", "0.6", "--json", "--max-tokens", "80", "--config"]).arg(&config);
+    let output = agent.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Measuring changes when frames go, never the text.
+    let model = ModelDir::open(crate::process::demo("drafter")).unwrap();
+    let expected = alone().reply(&model.first_turn(crate::process::PROMPT).unwrap(), 80, &model.prompt.stop);
+    assert_eq!(tokens(&report), expected, "seed {SEED}");
+
+    let energy = &report["energy"];
+    assert_eq!(energy["source"], "simulated (ina219)");
+    let (joules, whole) = (number(&energy["joules"]), number(&report["seconds"]));
+    let sum = |split: &Value| split.as_object().unwrap().values().map(number).sum::<f64>();
+    assert!((sum(&energy["phases"]) / joules - 1.0).abs() < 1e-9);
+    let truth = sum(&energy["truth"]);
+    for (phase, joules) in energy["phases"].as_object().unwrap() {
+        let off = (number(joules) - number(&energy["truth"][phase])).abs();
+        assert!(off <= SPLIT * truth, "{phase} is off by {off} of {truth} J: {energy:#}");
+    }
+    let idle = number(&energy["idle_watts"]);
+    assert!((idle - 2.7).abs() < 0.05 && energy["idle_from"] == "measured", "{energy:#}");
+    assert!((number(&energy["joules_above_idle"]) - (joules - idle * whole)).abs() < 0.01 * joules);
+    let committed = number(&report["committed_tokens"]);
+    assert!((number(&energy["joules_per_committed_token"]) * committed / joules - 1.0).abs() < 1e-9);
+    assert!(number(&energy["load_joules"]) > 0.0 && number(&energy["samples"]) > 0.0);
+
+    let told = EnergyReport::decode(&ear.next(&Topic::Energy(device()))).unwrap();
+    assert_eq!((told.source, told.reports, told.requests), (PowerSource::Simulated, 1, 1));
+    assert_eq!(told.committed, expected.len() as u64);
+    assert_eq!(told.drafted, report["draft_steps"].as_u64().unwrap());
+    let micro = number(&energy["phases"]["draft"]) * 1e6;
+    assert!((told.phases.draft.energy_uj as f64 - micro).abs() < 2.0, "{told:?}");
+}
+
+#[test]
+fn counters_grow_from_reply_to_reply_and_telemetry_comes_between() {
+    let broker = Broker::start();
+    let _verifier = verifier::start(broker.port, target(), Plan::default());
+    let mut ear = Ear::start(broker.port);
+    let mut agent = crate::process::serve(&broker.url());
+    agent.args(["--power", "simulated", "--json"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = agent.spawn().unwrap();
+    let mut prompts = child.stdin.take().unwrap();
+    writeln!(prompts, "{}", crate::process::PROMPT).unwrap();
+    let first = EnergyReport::decode(&ear.next(&Topic::Energy(device()))).unwrap();
+    let telemetry: Vec<Telemetry> =
+        (0..2).map(|_| Telemetry::decode(&ear.next(&Topic::Telemetry(device()))).unwrap()).collect();
+    writeln!(prompts, "For two people.").unwrap();
+    let second = EnergyReport::decode(&ear.next(&Topic::Energy(device()))).unwrap();
+    drop(prompts);
+    assert!(child.wait().unwrap().success());
+    assert_eq!((first.run, first.reports, second.reports), (second.run, 1, 2));
+    for ((_, before), (name, after)) in first.phases.named().into_iter().zip(second.phases.named()) {
+        let PhaseTotal { energy_uj, time_us } = after;
+        assert!(energy_uj >= before.energy_uj && time_us >= before.time_us, "{name}");
+    }
+    assert!(second.phases.draft.energy_uj > first.phases.draft.energy_uj);
+    assert!(telemetry[1].energy_uj > telemetry[0].energy_uj && telemetry[1].at_us > telemetry[0].at_us);
+    assert!((2000..7000).contains(&telemetry[1].mean_mw), "{telemetry:?}");
+    assert!(second.idle_mw.is_some_and(|idle| (2600..2800).contains(&idle)), "{second:?}");
+    assert_eq!(Phase::ALL.map(Phase::name), second.phases.named().map(|(name, _)| name));
+}
+
+#[test]
+fn a_kernels_monitor_is_found_and_said() {
+    let (broker, dir) = (Broker::start(), TempDir::new().unwrap());
+    let _verifier = verifier::start(broker.port, target(), Plan::default());
+    let chip = dir.path().join("sys/class/hwmon/hwmon3");
+    fs::create_dir_all(&chip).unwrap();
+    for (file, text) in
+        [("name", "ina226"), ("power1_input", "3500000"), ("in1_input", "5000"), ("curr1_input", "700")]
+    {
+        fs::write(chip.join(file), text).unwrap();
+    }
+    let config = dir.path().join("agent.toml");
+    fs::write(&config, format!("[power]\nsysfs = {:?}\ni2c = \"none\"\n", dir.path().join("sys"))).unwrap();
+    let mut agent = generate(&broker.url());
+    let output = agent.args(["--max-tokens", "40", "--config"]).arg(&config).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("energy measured (hwmon): "), "{said}");
+    let watts = said.lines().find(|line| line.contains("by phase")).unwrap();
+    assert!(watts.starts_with("energy measured (hwmon) by phase: draft "), "{watts}");
+}
+
+#[test]
+fn a_source_that_is_named_and_not_there_ends_it() {
+    let mut agent = generate("mqtt://127.0.0.1:1");
+    let output = agent.args(["--power", "ina219"]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("power source ina219: ") && said.contains("/dev/i2c-1"), "{said}");
+    let output = generate("mqtt://127.0.0.1:1").args(["--power", "magic"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("--power: unknown power source \"magic\"; known are auto, none, ina219")
+    );
+}

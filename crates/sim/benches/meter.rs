@@ -1,0 +1,109 @@
+//! What the meter costs: processor time of its thread at its default rate, and the drafter's speed beside it against
+//! the drafter's speed alone.
+//!
+//! The sensor is simulated in the meter's own thread, chip and bus included: a real one sleeps in the kernel instead,
+//! so both figures are bounds from above.
+
+mod support;
+
+use anyhow::{Context, Result};
+use dunlin_agent::energy::Energy;
+use dunlin_agent::energy::phase::Phase;
+use dunlin_agent::energy::settings::PowerTable;
+use dunlin_hlm::device::Counters;
+use dunlin_lm::{Draft, Drafter, ModelDir};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::{model, report, token, tokens};
+
+/// Blocks with and without a meter alternate, so that a noisy moment meets both.
+const BLOCKS: usize = 12;
+/// Tokens of a block, each behind a context of `support::PAST`.
+const TOKENS: usize = 400;
+/// How long a reply's energy is waited for at most.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// One block with a meter.
+struct Metered {
+    seconds: f64,
+    cpu_share: f64,
+    samples_per_second: f64,
+    realtime: bool,
+}
+
+fn main() -> Result<()> {
+    let (mut drafter, _) = Drafter::load(&ModelDir::open(model("drafter"))?)?;
+    draft(&mut drafter, None)?;
+    let (mut alone, mut metered) = (Vec::new(), Vec::new());
+    for _ in 0..BLOCKS {
+        alone.push(draft(&mut drafter, None)?);
+        metered.push(beside_a_meter(&mut drafter)?);
+    }
+    let beside: Vec<f64> = metered.iter().map(|block| block.seconds).collect();
+    let shares: Vec<f64> = metered.iter().map(|block| block.cpu_share).collect();
+    let rates: Vec<f64> = metered.iter().map(|block| block.samples_per_second).collect();
+    let per_second = |seconds: f64| TOKENS as f64 / seconds;
+    report(&json!({
+        "what": "meter",
+        "tokens_per_second_alone": per_second(median(&alone)),
+        "tokens_per_second_beside": per_second(median(&beside)),
+        "ratio": median(&alone) / median(&beside),
+        "meter_cpu_share": median(&shares),
+        "samples_per_second": median(&rates),
+        "realtime": metered.iter().all(|block| block.realtime),
+    }))
+}
+
+fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
+    let settings = PowerTable::default().checked(Some("simulated"))?;
+    let mut energy = Energy::start(&settings, Phase::Idle)?;
+    let started = energy.clock().now();
+    energy.begin_reply(started);
+    // The thread tells its processor time once a second.
+    let mut seconds = 0.0;
+    let mut blocks = 0;
+    while energy.clock().now().since(started).as_secs_f64() < 1.2 {
+        seconds += draft(drafter, Some(&mut energy))?;
+        blocks += 1;
+    }
+    energy.end_reply(&Counters::default(), energy.clock().now());
+    let waiting = Instant::now();
+    let turn = loop {
+        let known = energy.poll_reply(energy.clock().now());
+        if known.is_some() || waiting.elapsed() > KNOWN_WITHIN {
+            break known.context("the meter gives no reading")?;
+        }
+        std::thread::yield_now();
+    };
+    Ok(Metered {
+        seconds: seconds / f64::from(blocks),
+        cpu_share: turn.meter.cpu_share,
+        samples_per_second: turn.span.samples as f64 / turn.span.time().as_secs_f64(),
+        realtime: turn.meter.realtime,
+    })
+}
+
+/// Seconds for a block of tokens, marked as the agent's loop marks them where there is a meter.
+fn draft(drafter: &mut Drafter, mut energy: Option<&mut Energy>) -> Result<f64> {
+    drafter.truncate(0);
+    drafter.extend(&tokens(0, 0, support::PAST))?;
+    let started = Instant::now();
+    for position in 0..TOKENS {
+        if let Some(energy) = energy.as_deref_mut() {
+            energy.mark(Phase::Draft, energy.clock().now());
+        }
+        drafter.truncate(support::PAST);
+        drafter.extend(&[token(0, position)])?;
+        if let Some(energy) = energy.as_deref_mut() {
+            energy.mark(Phase::Score, energy.clock().now());
+            energy.take_in(energy.clock().now());
+        }
+    }
+    Ok(started.elapsed().as_secs_f64())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
