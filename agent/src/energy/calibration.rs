@@ -10,6 +10,10 @@ use std::path::Path;
 /// The largest gain a calibration may find: a shunt of another value is a setting, not an error of a sensor.
 const GAIN_MAX: f64 = 1.5;
 
+/// Two loads tell a gain from an offset when they are so far apart, and no board has a load beyond.
+const LOADS_APART_MIN_A: f64 = 0.05;
+const LOADS_APART_MAX_A: f64 = 100.0;
+
 /// The file. Every key can be left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -45,9 +49,11 @@ pub struct IdleTable {
 }
 
 /// A correction of the current, ready for use.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Correction {
     table: Option<CurrentTable>,
+    /// What the board is fed with, V: an offset in current is so much in power.
+    pub supply_v: f64,
     /// What a corrected figure may be off by; without a correction as the data sheet says.
     pub uncertainty: Option<Uncertainty>,
 }
@@ -73,7 +79,7 @@ impl Calibration {
             if !(1.0 / GAIN_MAX..=GAIN_MAX).contains(&gain) {
                 bail!("gain {gain} is not within 1/{GAIN_MAX} and {GAIN_MAX}: is shunt_milliohms right?");
             }
-            if !(offset_a.abs() < 1.0) {
+            if !(-1.0..=1.0).contains(&offset_a) {
                 bail!("offset_a {offset_a} is not within -1 and 1");
             }
             if !(0.0..0.5).contains(&meter_uncertainty) {
@@ -81,19 +87,19 @@ impl Calibration {
             }
         }
         match self.idle {
-            Some(IdleTable { watts, seconds }) if !(watts >= 0.0 && watts < 1e4 && seconds > 0.0) => {
+            Some(IdleTable { watts, seconds }) if !((0.0..1e4).contains(&watts) && seconds > 0.0) => {
                 bail!("idle of {watts} W over {seconds} s")
             }
             _ => Ok(()),
         }
     }
 
-    /// The correction of the current.
-    pub fn correction(&self) -> Correction {
+    /// The correction of the current of a board that is fed with `supply_v` volts.
+    pub fn correction(&self, supply_v: f64) -> Correction {
         let uncertainty = self
             .current
             .map(|table| Uncertainty { relative: table.meter_uncertainty.hypot(BUS_GAIN), offset_w: 0.0 });
-        Correction { table: self.current, uncertainty }
+        Correction { table: self.current, supply_v, uncertainty }
     }
 }
 
@@ -104,13 +110,20 @@ impl CurrentTable {
     /// The loads are too near each other, or no sane line goes through them.
     pub fn through(low: (f64, f64), high: (f64, f64), meter_uncertainty: f64) -> Result<Self> {
         let apart = high.1 - low.1;
-        if !(apart >= 0.05) {
+        if !(LOADS_APART_MIN_A..LOADS_APART_MAX_A).contains(&apart) {
             bail!("the two loads are {apart:.3} A apart: take some 0.1 A and 1 A");
         }
         let gain = apart / (high.0 - low.0);
         let table = Self { gain, offset_a: low.1 - gain * low.0, meter_uncertainty };
         Calibration { current: Some(table), idle: None }.check()?;
         Ok(table)
+    }
+}
+
+impl Default for Correction {
+    /// None, on 5 V.
+    fn default() -> Self {
+        Calibration::default().correction(5.0)
     }
 }
 
@@ -144,7 +157,7 @@ mod tests {
     #[test]
     fn two_loads_make_a_line() {
         let table = CurrentTable::through((0.11, 0.1), (1.03, 1.0), 0.005).unwrap();
-        let correction = Calibration { current: Some(table), idle: None }.correction();
+        let correction = Calibration { current: Some(table), idle: None }.correction(5.0);
         let corrected = |a: f64| correction.corrected(Amperes::from_f64(a)).as_f64();
         assert!((corrected(0.11) - 0.1).abs() < 2e-6 && (corrected(1.03) - 1.0).abs() < 2e-6);
         assert!((corrected(0.57) - 0.55).abs() < 2e-6);

@@ -12,10 +12,8 @@ use embedded_hal::i2c::I2c;
 /// Gain of current and of bus voltage over temperature, each 1 % at most for an INA219A (SBOS448), and 1 % of a common
 /// shunt, in quadrature.
 const GAIN: f64 = 0.0173;
-/// Offset of the shunt voltage at most, V (SBOS448, INA219A).
-const OFFSET_V: f64 = 100e-6;
-/// The largest voltage an offset in power is computed for, V: what boards are fed with.
-const SUPPLY_V: f64 = 5.0;
+/// Offset of the shunt voltage at most, V (SBOS448, INA219A at ±320 mV).
+const OFFSET_V: f64 = 200e-6;
 /// Looks for a result in one period.
 const LOOKS: u64 = 8;
 /// Time between two looks at most.
@@ -44,7 +42,7 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
             boundary: "all that is fed through the shunt; the supply's own loss is not".into(),
             uncertainty: correction
                 .uncertainty
-                .unwrap_or(Uncertainty { relative: GAIN, offset_w: OFFSET_V / ohms * SUPPLY_V }),
+                .unwrap_or(Uncertainty { relative: GAIN, offset_w: OFFSET_V / ohms * correction.supply_v }),
             period,
             poll: Duration(POLL_MAX.0.min(period.0 / LOOKS)),
         };

@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 const I2C: &str = "/dev/i2c-1";
 const SHUNT_MILLIOHMS: f64 = 100.0;
 const AVERAGING: u8 = 8;
+const SUPPLY_VOLTS: f64 = 5.0;
+/// What an INA219 can be in: less feeds no board, and its inputs end at 26 V.
+const SUPPLY_VOLTS_MIN: f64 = 1.0;
+const SUPPLY_VOLTS_MAX: f64 = 26.0;
 const TELEMETRY_SECONDS: u32 = 1;
 /// The range of shunts that make sense, mΩ.
 const SHUNT_MILLIOHMS_MIN: f64 = 0.1;
@@ -27,6 +31,7 @@ pub struct PowerTable {
     address: Option<u8>,
     shunt_milliohms: Option<f64>,
     averaging: Option<u8>,
+    supply_volts: Option<f64>,
     rails: Option<Vec<String>>,
     trace: Option<PathBuf>,
     calibration: Option<PathBuf>,
@@ -58,6 +63,8 @@ pub struct PowerSettings {
     pub address: u8,
     /// How it measures.
     pub ina219: Config,
+    /// What the board is fed with, V.
+    pub supply_v: f64,
     /// The rails to add up; the usual ones where none is named.
     pub rails: Vec<String>,
     /// The trace to replay.
@@ -107,6 +114,7 @@ impl PowerTable {
             address: self.address.or(under.address),
             shunt_milliohms: self.shunt_milliohms.or(under.shunt_milliohms),
             averaging: self.averaging.or(under.averaging),
+            supply_volts: self.supply_volts.or(under.supply_volts),
             rails: self.rails.or(under.rails),
             trace: self.trace.or(under.trace),
             calibration: self.calibration.or(under.calibration),
@@ -128,7 +136,7 @@ impl PowerTable {
         if choice == Choice::Only(PowerSource::Replay) && self.trace.is_none() {
             bail!("power.source \"replay\" needs power.trace");
         }
-        let (ina219, address) = (self.ina219()?, self.address()?);
+        let (ina219, address, supply_v) = (self.ina219()?, self.address()?, self.supply_v()?);
         let calibration = self.calibration.as_deref().map(Calibration::load).transpose()?;
         let seconds = self.telemetry_seconds.unwrap_or(TELEMETRY_SECONDS);
         Ok(PowerSettings {
@@ -136,6 +144,7 @@ impl PowerTable {
             i2c: self.i2c.unwrap_or_else(|| I2C.into()),
             address,
             ina219,
+            supply_v,
             rails: self.rails.unwrap_or_default(),
             trace: self.trace,
             calibration: calibration.unwrap_or_default(),
@@ -151,6 +160,14 @@ impl PowerTable {
             bail!("power.address {address:#04x} is not within {ADDRESS_FIRST:#04x} and {ADDRESS_LAST:#04x}");
         }
         Ok(address)
+    }
+
+    fn supply_v(&self) -> Result<f64> {
+        let volts = self.supply_volts.unwrap_or(SUPPLY_VOLTS);
+        if !(SUPPLY_VOLTS_MIN..=SUPPLY_VOLTS_MAX).contains(&volts) {
+            bail!("power.supply_volts {volts} is not within {SUPPLY_VOLTS_MIN} and {SUPPLY_VOLTS_MAX}");
+        }
+        Ok(volts)
     }
 
     fn ina219(&self) -> Result<Config> {
@@ -175,7 +192,7 @@ impl PowerTable {
 impl PowerSettings {
     /// The correction of an INA219's current.
     pub fn correction(&self) -> Correction {
-        self.calibration.correction()
+        self.calibration.correction(self.supply_v)
     }
 
     /// The power of the idle board by an earlier measurement, W.

@@ -1,4 +1,4 @@
-//! Proof that `wire` and `hlm` need no operating system.
+//! Proof that `wire`, `hlm` and the driver of the power sensor need no operating system.
 //!
 //! This crate brings its own panic handler. Were the standard library anywhere among its dependencies there
 //! would be two, and it would not compile: so it checks on any host what a build for a bare-metal target checks
@@ -7,6 +7,11 @@
 
 pub use dunlin_hlm::{device::Device, verifier::Verifier};
 pub use dunlin_wire::DraftFrame;
+
+#[path = "../../../../agent/src/energy/ina219.rs"]
+pub mod ina219;
+#[path = "../../../../agent/src/energy/units.rs"]
+pub mod units;
 
 #[panic_handler]
 fn halt(_: &core::panic::PanicInfo<'_>) -> ! {
