@@ -14,7 +14,7 @@ BINS := $(TARGET_DIR)/release
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 VENV := $(TARGET_DIR)/venv
 
-.PHONY: help build demo test check format lint no-std licences sim identity kills radio evaluate bench meter fuzz clean \
+.PHONY: help build demo test check format lint no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
 	need-cargo need-mosquitto need-python
 
 help: ## List the targets
@@ -79,6 +79,9 @@ evaluate: build ## All policies side by side, with a report: PLAN=quick (a minut
 
 bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.cpp on the same weights, as ratios
 	CARGO="$(CARGO)" VENV="$(VENV)" bench/run.sh
+
+energy: need-cargo ## The energy ledger against the truth: errors over rate, shape and trouble, as tables
+	$(CARGO) test --release --locked -p dunlin-agent --test suite energy::integration -- --nocapture --test-threads 1
 
 meter: need-cargo ## What measuring costs: the meter's processor time, and the drafter's speed beside it
 	$(CARGO) bench --profile release --locked -p dunlin-sim --bench meter

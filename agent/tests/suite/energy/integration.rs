@@ -24,7 +24,7 @@ fn row(table: &mut String, name: &str, outcome: &Outcome) {
     let faults = outcome.faults;
     writeln!(
         table,
-        "{name:<22} {:>7.1} {:>8} {:>7} {:>8} {:>8} {:>5} {:>4} {:>5} {:>7}",
+        "{name:<38} {:>7.1} {:>8} {:>7} {:>8} {:>8} {:>5} {:>4} {:>5} {:>7}",
         outcome.samples_per_second,
         percent(outcome.total()),
         percent(outcome.median()),
@@ -66,6 +66,7 @@ fn errors_over_shape_and_rate() {
             }
         }
     }
+    print!("{table}");
     assert_snapshot!(table);
 }
 
@@ -100,11 +101,11 @@ fn what_goes_wrong_is_counted_and_bridged() {
     for (shape, script) in [("square", square()), ("bursts", bursts()), ("recorded x 20", recorded(20))] {
         for (trouble, setup) in troubles() {
             let outcome = measure(&script, &setup);
-            writeln!(table, "{shape}:").unwrap();
-            row(&mut table, trouble, &outcome);
+            row(&mut table, &format!("{shape}, {trouble}"), &outcome);
             assert_honest(&format!("{shape}, {trouble}"), &outcome);
         }
     }
+    print!("{table}");
     assert_snapshot!(table);
 }
 

@@ -107,8 +107,27 @@ fn demo(stop: &AtomicBool) -> Result<()> {
             report["trusted_tokens"]
         );
     }
+    if let Some(agreement) = agreement(&report["energy"]) {
+        println!("{agreement}");
+    }
     println!("Report: {}", path.display());
     Ok(())
+}
+
+/// How far the measured phases of a simulated board are from what they really took.
+fn agreement(energy: &Value) -> Option<String> {
+    let truth: Vec<(&String, f64)> = energy["truth"]
+        .as_object()?
+        .iter()
+        .filter_map(|(phase, joules)| Some((phase, joules.as_f64()?)))
+        .collect();
+    let whole: f64 = truth.iter().map(|(_, joules)| joules).sum();
+    let off = |(phase, truth): &(&String, f64)| {
+        Some((energy["phases"][phase.as_str()].as_f64()? - truth).abs() / whole * 100.0)
+    };
+    let worst = truth.iter().filter_map(off).fold(0.0, f64::max);
+    let (source, joules) = (energy["source"].as_str()?, energy["joules"].as_f64()?);
+    Some(format!("Energy {source}: {joules:.3} J; each phase is within {worst:.1} % of what it really took."))
 }
 
 /// Whether a policy's text is the target's own, token for token.
