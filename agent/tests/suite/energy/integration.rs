@@ -7,8 +7,7 @@ use dunlin_hlm::time::{Duration, Instant};
 use insta::assert_snapshot;
 use std::fmt::Write;
 
-const HEAD: &str =
-    "                            /s    total   round      p95    split  gaps  ovf  init  failed\n";
+const HEAD: &str = "                                            /s    total   round      p95    split  gaps  ovf  init  failed\n";
 
 fn shapes() -> [(&'static str, Script); 5] {
     [
@@ -66,7 +65,7 @@ fn errors_over_shape_and_rate() {
             }
         }
     }
-    print!("{table}");
+    print!("\n{table}");
     assert_snapshot!(table);
 }
 
@@ -105,7 +104,7 @@ fn what_goes_wrong_is_counted_and_bridged() {
             assert_honest(&format!("{shape}, {trouble}"), &outcome);
         }
     }
-    print!("{table}");
+    print!("\n{table}");
     assert_snapshot!(table);
 }
 
