@@ -183,7 +183,8 @@ impl Ledger {
         if self.cuts.is_full() {
             self.settle(now);
         }
-        self.cuts.push_back(now).expect("settling left no cut");
+        // What is charged already can't be parted any more.
+        self.cuts.push_back(now.max(self.charged)).expect("settling left no cut");
     }
 
     /// Something was lost.
@@ -202,10 +203,8 @@ impl Ledger {
         self.fit.observe(&knot.shares, knot.watts);
         self.sums.samples += 1;
         self.sums.peak_w = self.sums.peak_w.max(knot.watts);
-        if knot.at <= self.charged {
-            return;
-        }
         match self.knot {
+            Some(_) if knot.at <= self.charged => return,
             Some(before) => {
                 let apart = knot.at.since(before.at);
                 if apart.0 > GAP_PERIODS * self.period.0 {
@@ -214,12 +213,13 @@ impl Ledger {
                 }
                 self.charge(before, knot);
             }
+            None if knot.at <= self.charged => {}
             None => {
                 self.sums.extrapolated.0 += knot.at.since(self.charged).0;
                 self.charge(Knot { at: self.charged, ..knot }, knot);
             }
         }
-        self.knot = Some(knot);
+        self.knot = Some(Knot { at: knot.at.max(self.charged), ..knot });
         self.forget(sample.from);
     }
 

@@ -2,6 +2,7 @@
 
 mod driver;
 mod integration;
+mod ledger;
 mod process;
 mod shapes;
 mod stand;
