@@ -185,3 +185,147 @@ fn head(file: &mut impl BufRead) -> Result<Head> {
     ensure!(sane(head.relative) && sane(head.offset_w), "line 1: an uncertainty below 0");
     Ok(head)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::timebase::VirtualTime;
+    use super::*;
+    use std::fs;
+    use tempfile::TempDir;
+
+    const COLUMNS: &str = "from_us,until_us,watts,volts,amperes,clipped\n";
+
+    fn source() -> Source {
+        Source {
+            kind: PowerSource::Ina219,
+            part: "0x40 on \"bus\"".into(),
+            boundary: "all".into(),
+            uncertainty: Uncertainty { relative: 0.017, offset_w: 0.005 },
+            period: Duration(8000),
+            poll: Duration(1000),
+        }
+    }
+
+    fn sample(from: u64, until: u64, watts: f64, clipped: bool) -> Sample {
+        Sample { from: Instant(from), until: Instant(until), watts, clipped }
+    }
+
+    /// A trace of `source` with these rows behind its columns.
+    fn written(rows: &str) -> (TempDir, PathBuf) {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("trace.csv");
+        let mut head = Vec::new();
+        TraceWriter::new(&mut head, &source()).unwrap().finish().unwrap();
+        fs::write(&path, format!("{}{COLUMNS}{rows}", String::from_utf8(head).unwrap())).unwrap();
+        (dir, path)
+    }
+
+    /// Looks each millisecond until there is a reading; gives its window on the replay's clock, and its power.
+    fn next(replay: &mut Replay<VirtualTime>, time: &VirtualTime) -> Result<(u64, u64, f64), SensorError> {
+        loop {
+            if let Some(reading) = replay.read()? {
+                let Reading::Power { power, ended, lasted, .. } = reading else { panic!("{reading:?}") };
+                let until = (time.now() - ended).0;
+                return Ok((until - lasted.0, until, power.as_f64()));
+            }
+            time.wait(Duration(1000));
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_when_it_came() {
+        let (dir, time) = (TempDir::new().unwrap(), VirtualTime::default());
+        let path = dir.path().join("trace.csv");
+        let mut trace = TraceWriter::new(File::create(&path).unwrap(), &source()).unwrap();
+        let rail = Some((Volts::from_f64(5.1), Amperes::from_f64(-0.5)));
+        trace.push(&sample(700_500, 704_500, 2.75, false), rail).unwrap();
+        trace.push(&sample(708_500, 712_500, 3.25, true), None).unwrap();
+        trace.finish().unwrap();
+        time.wait(Duration(50_000));
+        let mut replay = Replay::open(&path, time.clone()).unwrap();
+        let found = replay.source().clone();
+        assert_eq!(
+            (found.kind, found.period, found.poll),
+            (PowerSource::Replay, Duration(8000), Duration(1000))
+        );
+        assert_eq!((found.boundary, found.uncertainty), (source().boundary, source().uncertainty));
+        assert!(found.part.ends_with("trace.csv of measured (ina219), recorded from 0x40 on \"bus\""));
+        assert_eq!(replay.read(), Ok(None), "its window has only begun");
+        time.wait(Duration(4500));
+        let (ended, lasted) = (Duration(500), Duration(4000));
+        let power = Watts::from_f64(2.75);
+        assert_eq!(replay.read(), Ok(Some(Reading::Power { power, rail, clipped: false, ended, lasted })));
+        assert_eq!(replay.read(), Ok(None));
+        time.wait(Duration(8000));
+        let power = Watts::from_f64(3.25);
+        assert_eq!(
+            replay.read(),
+            Ok(Some(Reading::Power { power, rail: None, clipped: true, ended, lasted }))
+        );
+        for _ in 0..2 {
+            assert_eq!(replay.read(), Err(SensorError::Ended(path.display().to_string())));
+        }
+    }
+
+    #[test]
+    fn late_looks_find_each_reading_where_it_was() {
+        let rows: String = (0..5).map(|n| format!("{},{},{n},,,0\n", n * 8000, n * 8000 + 4000)).collect();
+        let ((_dir, path), time) = (written(&rows), VirtualTime::default());
+        let mut replay = Replay::open(&path, time.clone()).unwrap();
+        assert_eq!(replay.read(), Ok(None));
+        time.wait(Duration(1_000_000));
+        for n in 0..5 {
+            assert_eq!(next(&mut replay, &time), Ok((n * 8000, n * 8000 + 4000, n as f64)));
+        }
+        assert_eq!(time.now(), Instant(1_000_000), "nothing was waited for");
+    }
+
+    #[test]
+    fn a_row_that_is_none_is_named_and_the_next_one_is_read() {
+        let rows = "0,4000,1.5,,,0\n5000,9000,x,,,0\n9000,8000,2.5,,,0\n9000,13000,1e6,,,0\n9000,13000,NaN,,,0\n\
+                    9000,13000\n-1,13000,2.5,,,0\n17000,21000,3.5,,,0\n22000,26";
+        let ((_dir, path), time) = (written(rows), VirtualTime::default());
+        let mut replay = Replay::open(&path, time.clone()).unwrap();
+        assert_eq!(next(&mut replay, &time), Ok((0, 4000, 1.5)));
+        for line in 4..=9 {
+            let Err(SensorError::Failed { place, .. }) = next(&mut replay, &time) else {
+                panic!("line {line}")
+            };
+            assert_eq!(place, format!("{}:{line}", path.display()));
+        }
+        assert_eq!(next(&mut replay, &time), Ok((17_000, 21_000, 3.5)));
+        assert!(matches!(next(&mut replay, &time), Err(SensorError::Failed { .. })), "it was cut off");
+        assert!(matches!(next(&mut replay, &time), Err(SensorError::Ended(_))));
+    }
+
+    #[test]
+    fn what_is_no_trace_is_named() {
+        let (dir, path) = written("");
+        let whole = fs::read_to_string(&path).unwrap();
+        let said = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let error = Replay::open(&path, VirtualTime::default()).err();
+            error.map(|error| format!("{error:#}"))
+        };
+        assert_eq!(said(&whole), None);
+        for (text, expected) in [
+            (String::new(), "no trace of `power record`"),
+            ("from_us,until_us,watts\n".into(), "no trace of `power record`"),
+            (MARK.into(), "line 1: EOF"),
+            (whole[..MARK.len() + 20].into(), "line 1: EOF"),
+            (whole.replace("part", "parts"), "line 1: unknown field `parts`"),
+            (whole.replace("8000", "0"), "line 1: period_us 0"),
+            (whole.replace("8000", "3600000001"), "line 1: period_us 3600000001"),
+            (whole.replace("0.017", "-0.017"), "line 1: an uncertainty below 0"),
+            (whole.replace("boundary\":\"", &format!("boundary\":\"{}", "x".repeat(5000))), "line 1: EOF"),
+            (whole.replace(",clipped", ""), "the columns are not"),
+            (whole.replace(COLUMNS, ""), "the columns are not"),
+        ] {
+            let said = said(&text).unwrap_or_else(|| panic!("{text} was taken"));
+            assert!(said.starts_with(path.to_str().unwrap()) && said.contains(expected), "{text}: {said}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(Replay::open(&path, VirtualTime::default()).is_err());
+        drop(dir);
+    }
+}

@@ -206,3 +206,101 @@ impl Default for PowerSettings {
         PowerTable::default().checked(None).expect("what is left out has a valid default")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::write;
+
+    fn table(text: &str) -> PowerTable {
+        toml::from_str(text).unwrap()
+    }
+
+    fn message(text: &str, source: Option<&str>) -> String {
+        format!("{:#}", table(text).checked(source).unwrap_err())
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let settings = PowerSettings::default();
+        assert_eq!((settings.choice, settings.address), (Choice::Auto, 0x40));
+        assert_eq!((settings.i2c.as_path(), settings.sysfs.as_path()), (Path::new(I2C), Path::new("/sys")));
+        assert_eq!((settings.ina219.shunt_micro_ohms, settings.ina219.period_micros()), (100_000, 8512));
+        assert_eq!(settings.telemetry, Some(Duration::from_millis(1000)));
+        assert!(settings.correction().is_none() && settings.idle_w().is_none() && settings.rails.is_empty());
+    }
+
+    #[test]
+    fn sources_by_name() {
+        assert_eq!(Choice::named("auto").unwrap(), Choice::Auto);
+        assert_eq!(Choice::named("none").unwrap(), Choice::None);
+        for source in PowerSource::ALL {
+            assert_eq!(Choice::named(source.name()).unwrap(), Choice::Only(source));
+        }
+        let said = Choice::named("Auto").unwrap_err().to_string();
+        assert_eq!(
+            said,
+            "unknown power source \"Auto\"; known are auto, none, ina219, hwmon, pmic, powercap, replay, simulated"
+        );
+    }
+
+    #[test]
+    fn a_flag_goes_over_the_agents_table_and_that_over_the_boards() {
+        let board = "source = 'hwmon'\naddress = 0x41\nrails = ['VDD_IN']\ni2c = '/dev/i2c-7'\n";
+        let agent = "source = 'ina219'\naddress = 0x45\nshunt_milliohms = 12.5\naveraging = 16\n\
+                     telemetry_seconds = 0\nsysfs = 's'\nvcgencmd = 'v'\ntrace = 't.csv'\n";
+        let both = table(agent).over(table(board));
+        let settings = both.clone().checked(None).unwrap();
+        assert_eq!((settings.choice, settings.address), (Choice::Only(PowerSource::Ina219), 0x45));
+        assert_eq!(
+            (settings.i2c.as_path(), settings.rails.as_slice()),
+            (Path::new("/dev/i2c-7"), &["VDD_IN".into()][..])
+        );
+        assert_eq!((settings.ina219.shunt_micro_ohms, settings.ina219.period_micros()), (12_500, 17_024));
+        assert_eq!((settings.telemetry, settings.trace.as_deref()), (None, Some(Path::new("t.csv"))));
+        assert_eq!((settings.sysfs.as_path(), settings.vcgencmd.as_path()), (Path::new("s"), Path::new("v")));
+        assert_eq!(both.checked(Some("none")).unwrap().choice, Choice::None);
+    }
+
+    #[test]
+    fn a_wrong_key_is_named() {
+        assert!(
+            message("source = 'ina218'", None).starts_with("power.source: unknown power source \"ina218\"")
+        );
+        assert!(message("source = 'none'", Some("x")).starts_with("--power: unknown power source \"x\""));
+        assert_eq!(message("", Some("replay")), "power.source \"replay\" needs power.trace");
+        for address in ["0x3f", "0x50"] {
+            let said = message(&format!("address = {address}"), None);
+            assert_eq!(said, format!("power.address {address} is not within 0x40 and 0x4f"));
+        }
+        for shunt in ["0.09", "10001", "nan", "-100"] {
+            let said = message(&format!("shunt_milliohms = {shunt}"), None);
+            assert!(
+                said.starts_with("power.shunt_milliohms ") && said.ends_with("within 0.1 and 10000"),
+                "{said}"
+            );
+        }
+        for averaging in [0, 3, 255] {
+            let said = message(&format!("averaging = {averaging}"), None);
+            assert_eq!(said, format!("power.averaging {averaging} is none of 1, 2, 4, 8, 16, 32, 64, 128"));
+        }
+        let unknown = toml::from_str::<PowerTable>("shunt_ohms = 0.1").unwrap_err();
+        assert!(unknown.message().contains("unknown field `shunt_ohms`"));
+    }
+
+    #[test]
+    fn a_calibration_is_read_from_beside_the_file_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = || table("calibration = 'power.toml'\ntrace = 't.csv'\nsysfs = 'sys'").within(dir.path());
+        assert!(format!("{:#}", named().checked(None).unwrap_err()).contains("power.toml: No such file"));
+        let path = dir.path().join("power.toml");
+        let current = "[current]\ngain = 1.1\noffset_a = 0.0\nmeter_uncertainty = 0.01\n";
+        write(&path, format!("{current}[idle]\nwatts = 2.5\nseconds = 30.0\n")).unwrap();
+        let settings = named().checked(None).unwrap();
+        assert!(!settings.correction().is_none());
+        assert_eq!((settings.idle_w(), settings.trace), (Some(2.5), Some(dir.path().join("t.csv"))));
+        assert_eq!(settings.sysfs, Path::new("sys"), "no file of the configuration's");
+        write(&path, current.replace("1.1", "1.6")).unwrap();
+        assert!(format!("{:#}", named().checked(None).unwrap_err()).contains("power.toml:1: gain 1.6"));
+    }
+}
