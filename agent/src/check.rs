@@ -1,9 +1,13 @@
 //! `check`: looks at everything a reply needs, and says in plain words what is missing and what to do.
 
 use crate::cli::{DONE, FAILED, USAGE};
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::drafter::Worker;
+use crate::energy::probe;
+use crate::energy::settings::{Choice, PowerSettings};
 use crate::link::{Link, LinkConfig, LinkEvent};
+use crate::power::advice;
 use crate::screen::{Abilities, Colour};
 use crate::terminal::{ColourChoice, abilities};
 use crate::turn::described;
@@ -25,17 +29,29 @@ const PRESENCE_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOCK_MIN: Duration = Duration::from_secs(1_735_689_600);
 
 /// Writes findings, and remembers whether one was bad.
-struct Findings {
+pub(crate) struct Findings {
     abilities: Abilities,
     bad: bool,
 }
 
 impl Findings {
-    fn good(&self, text: &str) -> Result<()> {
+    /// Nothing found yet.
+    pub(crate) fn new(choice: ColourChoice) -> Self {
+        Self { abilities: abilities(choice, &io::stdout()), bad: false }
+    }
+
+    /// All is well with something.
+    pub(crate) fn good(&self, text: &str) -> Result<()> {
         self.line("✓", Colour::Green, text)
     }
 
-    fn bad(&mut self, text: &str, advice: &str) -> Result<()> {
+    /// Something is there and may mislead.
+    pub(crate) fn doubtful(&self, text: &str) -> Result<()> {
+        self.line("!", Colour::Yellow, text)
+    }
+
+    /// Something is missing, and what to do.
+    pub(crate) fn bad(&mut self, text: &str, advice: &str) -> Result<()> {
         self.bad = true;
         self.line("✗", Colour::Red, text)?;
         writeln!(io::stdout(), "  → {advice}").context("standard output")
@@ -55,7 +71,7 @@ impl Findings {
 /// # Errors
 /// Standard output can't be written to.
 pub async fn check(settings: Result<Settings>, choice: ColourChoice) -> Result<u8> {
-    let mut findings = Findings { abilities: abilities(choice, &io::stdout()), bad: false };
+    let mut findings = Findings::new(choice);
     let settings = match settings {
         Ok(settings) => settings,
         Err(error) => {
@@ -68,6 +84,7 @@ pub async fn check(settings: Result<Settings>, choice: ColourChoice) -> Result<u
     let policy = settings.policy.name();
     findings.good(&format!("configuration: device {}, board {board}, policy {policy}", settings.device))?;
     clock(&mut findings)?;
+    power(&settings.power, &mut findings)?;
     let vocabulary = model(&settings, &mut findings).await?;
     broker(&settings, vocabulary.as_ref(), &mut findings).await?;
     Ok(if findings.bad { FAILED } else { DONE })
@@ -82,6 +99,25 @@ fn clock(findings: &mut Findings) -> Result<()> {
         );
     }
     findings.good("clock: set")
+}
+
+/// No sensor is no fault; one that is named and does not answer is.
+fn power(settings: &PowerSettings, findings: &mut Findings) -> Result<()> {
+    let none = "power: none found, only time is measured; `dunlin-agent power probe` says why";
+    match (probe::open(settings, Clock::start()), settings.choice) {
+        (Ok(Some(found)), _) => {
+            let source = found.sensor.source();
+            findings.good(&format!("power: {source}, {}", source.part))?;
+            found.caution.map_or(Ok(()), |caution| findings.doubtful(&caution))
+        }
+        (Ok(None), Choice::None) => findings.good("power: not measured, as configured"),
+        (Ok(None), _) => findings.good(none),
+        (Err(error), Choice::Only(kind)) => {
+            let said = format!("{error:#}");
+            findings.bad(&format!("power: {said}"), &advice::of(kind, &said, settings))
+        }
+        (Err(error), _) => Err(error),
+    }
 }
 
 async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vocabulary>> {

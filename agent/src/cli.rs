@@ -3,7 +3,7 @@
 use crate::config::{Overrides, Settings};
 use crate::setup::Conduct;
 use crate::terminal::ColourChoice;
-use crate::{calibrate, check, generate, serve};
+use crate::{calibrate, check, generate, power, serve};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_hlm::device::Offline;
@@ -47,6 +47,8 @@ enum Command {
     Check(CheckArgs),
     /// Measure rejection against uncertainty on held-out prompts, and propose thresholds.
     Calibrate(calibrate::Args),
+    /// See, record and calibrate what the board draws.
+    Power(power::Args),
 }
 
 #[derive(Debug, Args)]
@@ -228,6 +230,10 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
         Command::Calibrate(args) => {
             let (settings, sampling) = args.checked().map_err(usage)?;
             calibrate::calibrate(&args, &settings, sampling).await.map_err(failed)
+        }
+        Command::Power(args) => {
+            let settings = args.checked().map_err(usage)?;
+            power::power(&args, &settings).await.map_err(failed)
         }
     }
 }

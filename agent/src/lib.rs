@@ -20,6 +20,7 @@ pub mod link;
 pub mod modelled;
 pub mod mqtt_bytes;
 pub mod output;
+pub mod power;
 pub mod random;
 pub mod report;
 pub mod run;

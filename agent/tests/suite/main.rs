@@ -5,6 +5,7 @@
 mod broker;
 mod energy;
 mod in_process;
+mod power;
 mod presence;
 mod process;
 mod proxy;

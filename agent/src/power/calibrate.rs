@@ -1,0 +1,216 @@
+//! `power calibrate`: what the idle board draws and, with two known loads, the sensor's own error.
+//!
+//! Invariant: a file is written whole, and only one that the agent itself would read.
+
+use super::draft::Draft;
+use super::gather::Gather;
+use super::reader::{End, Interrupts, Reader};
+use super::say;
+use super::tally::Tally;
+use crate::cli::{Common, DONE, INTERRUPTED, seconds};
+use crate::energy::calibration::{Calibration, CurrentTable, IdleTable};
+use crate::energy::phase::Phase;
+use crate::energy::settings::PowerSettings;
+use crate::report;
+use crate::screen::{Abilities, Colour};
+use crate::terminal::{ColourChoice, abilities};
+use anyhow::{Context, Result, bail};
+use dunlin_wire::PowerSource;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
+
+/// The largest current of a load, A.
+const LOAD_MAX_A: f64 = 100.0;
+
+/// Flags of `power calibrate`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The calibration file; without --load the `[current]` of one that is there is kept.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// A known load as the meter beside the sensor shows it, A; two of them, or none.
+    #[arg(long = "load", value_name = "AMPERES", value_parser = amperes)]
+    loads: Vec<f64>,
+    /// What that meter may be off by, a share.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
+    meter_uncertainty: f64,
+    /// How long to read each load.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    seconds: Duration,
+    /// How long to read the idle board.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    idle_seconds: Duration,
+    /// Wait for nobody: the loads are set by another program.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+impl Args {
+    /// Says what is wrong with the flags.
+    pub(super) fn check(&self) -> Result<()> {
+        self.loads().map(|_| ())
+    }
+
+    /// The two loads in the order in which they are given.
+    fn loads(&self) -> Result<Option<[f64; 2]>> {
+        match self.loads[..] {
+            [] => Ok(None),
+            [first, second] => {
+                let (low, high) = (first.min(second), first.max(second));
+                // A sensor without an error of its own: only the loads and the meter can be wrong.
+                CurrentTable::through((low, low), (high, high), self.meter_uncertainty).context("--load")?;
+                Ok(Some([first, second]))
+            }
+            _ => bail!("--load is given {} times: two loads make a line", self.loads.len()),
+        }
+    }
+}
+
+/// A calibration under way.
+struct Bench<'a> {
+    args: &'a Args,
+    settings: &'a PowerSettings,
+    errors: Abilities,
+    interrupts: Interrupts,
+    input: BufReader<Stdin>,
+}
+
+/// Measures and writes the file; returns the exit code.
+pub(super) async fn calibrate(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
+    let loads = args.loads()?;
+    let kept = if args.out.exists() { Calibration::load(&args.out)?.current } else { None };
+    let draft = Draft::new(&args.out)?;
+    let (errors, interrupts) = (abilities(color, &io::stderr()), Interrupts::listen()?);
+    let mut bench = Bench { args, settings, errors, interrupts, input: BufReader::new(tokio::io::stdin()) };
+    let current = match loads {
+        None => kept,
+        Some(loads) => match bench.current(loads).await? {
+            Some(table) => Some(table),
+            None => return bench.interrupted("nothing is written"),
+        },
+    };
+    let idle = bench.idle(current, loads.is_some()).await?;
+    if idle.is_none() && loads.is_none() {
+        return bench.interrupted("nothing is written");
+    }
+    publish(draft, &Calibration { current, idle })?;
+    say(&format!("written: {}", args.out.display()))?;
+    say(&format!("in the configuration:\n\n[power]\ncalibration = {}", named(&args.out)?))?;
+    match idle {
+        Some(_) => Ok(DONE),
+        None => bench.interrupted("the idle board was not measured"),
+    }
+}
+
+impl Bench<'_> {
+    /// The line through two loads; `None` where it was interrupted.
+    async fn current(&mut self, loads: [f64; 2]) -> Result<Option<CurrentTable>> {
+        let [first, second] = loads;
+        // A simulated board's load: it idles for the smaller one and drafts for the larger one.
+        let phases = if first < second { [Phase::Idle, Phase::Draft] } else { [Phase::Draft, Phase::Idle] };
+        let mut points = Vec::new();
+        for (load, phase) in loads.into_iter().zip(phases) {
+            let Some(shown) = self.shown(load, phase).await? else { return Ok(None) };
+            points.push((shown, load));
+        }
+        points.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let table = CurrentTable::through(points[0], points[1], self.args.meter_uncertainty)?;
+        say(&format!("current: {:.6} times what is shown, and {:+.6} A", table.gain, table.offset_a))?;
+        Ok(Some(table))
+    }
+
+    /// The mean current that the sensor shows at a load, A.
+    async fn shown(&mut self, load: f64, phase: Phase) -> Result<Option<f64>> {
+        if !self.prompt(&format!("set the load to {load} A and press Enter")).await? {
+            return Ok(None);
+        }
+        let reader = self.open(None, phase)?;
+        let kind = reader.source().kind;
+        if !matches!(kind, PowerSource::Ina219 | PowerSource::Simulated) {
+            bail!(
+                "{}: only the current of an INA219 that the agent itself reads is corrected; without --load the idle \
+                 board alone is measured",
+                reader.source()
+            );
+        }
+        let what = format!("load of {load} A");
+        let Some(tally) = self.gather(&what, self.args.seconds, &reader).await? else { return Ok(None) };
+        let shown = tally.mean_a().context("the source gives no current")?;
+        say(&format!("{}: {shown:.4} A shown at {load} A", reader.source()))?;
+        Ok(Some(shown))
+    }
+
+    /// What the idle board draws, with the current corrected; `None` where it was interrupted.
+    async fn idle(&mut self, current: Option<CurrentTable>, loaded: bool) -> Result<Option<IdleTable>> {
+        if loaded && !self.prompt("take the loads off, leave the board idle and press Enter").await? {
+            return Ok(None);
+        }
+        let reader = self.open(current, Phase::Idle)?;
+        let gathered = self.gather("idle board", self.args.idle_seconds, &reader).await?;
+        let Some(tally) = gathered else { return Ok(None) };
+        let (watts, seconds) = (rounded(tally.mean_w()), rounded(tally.time().as_secs_f64()));
+        say(&format!("{}: the idle board draws {watts:.3} W over {seconds:.1} s", reader.source()))?;
+        Ok(Some(IdleTable { watts, seconds }))
+    }
+
+    fn open(&self, current: Option<CurrentTable>, phase: Phase) -> Result<Reader> {
+        let calibration = Calibration { current, idle: None };
+        Reader::open(&PowerSettings { calibration, ..self.settings.clone() }, phase, self.errors)
+    }
+
+    /// The sums of a measurement; `None` where it was interrupted.
+    async fn gather(&mut self, what: &str, span: Duration, reader: &Reader) -> Result<Option<Tally>> {
+        let gathered = Gather::run(what, span, reader, None, &mut self.interrupts, self.errors);
+        let (tally, end) = gathered.await?;
+        Ok((end != End::Interrupt).then_some(tally))
+    }
+
+    /// Asks for something and waits until it is done; `false` where it was interrupted.
+    async fn prompt(&mut self, text: &str) -> Result<bool> {
+        if self.args.yes {
+            return Ok(true);
+        }
+        report::line(self.errors, Colour::Cyan, text);
+        let mut line = String::new();
+        let read = self.interrupts.during(self.input.read_line(&mut line)).await;
+        let Some(read) = read else { return Ok(false) };
+        if read.context("standard input")? == 0 {
+            bail!("standard input ended before {text:?} was answered; --yes waits for nobody");
+        }
+        Ok(true)
+    }
+
+    fn interrupted(&self, text: &str) -> Result<u8> {
+        report::line(self.errors, Colour::Yellow, &format!("interrupted: {text}"));
+        Ok(INTERRUPTED)
+    }
+}
+
+/// Puts the file in its place if the agent itself would read it.
+fn publish(draft: Draft, calibration: &Calibration) -> Result<()> {
+    let text = toml::to_string(calibration).context("the calibration as TOML")?;
+    draft.file()?.write_all(text.as_bytes()).context("the calibration")?;
+    Calibration::load(draft.path()).context("what was measured makes no calibration")?;
+    draft.publish()
+}
+
+/// The file as a configuration anywhere would name it.
+fn named(out: &Path) -> Result<toml::Value> {
+    let path = std::path::absolute(out).with_context(|| out.display().to_string())?;
+    Ok(path.to_string_lossy().into_owned().into())
+}
+
+/// To a tenth of a milli-unit: the rest is noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+/// A current.
+fn amperes(text: &str) -> Result<f64, String> {
+    let amperes = text.parse::<f64>().ok().filter(|amperes| (0.0..=LOAD_MAX_A).contains(amperes));
+    amperes.ok_or_else(|| format!("expected amperes from 0 to {LOAD_MAX_A}"))
+}

@@ -1,0 +1,156 @@
+//! One source looked at: whether it answers, and one reading of it.
+
+use crate::clock::Clock;
+use crate::energy::ledger::Sample;
+use crate::energy::meter::{Heard, Metering};
+use crate::energy::phase::Phase;
+use crate::energy::probe;
+use crate::energy::sensor::{SensorError, Source};
+use crate::energy::settings::PowerSettings;
+use crate::energy::timebase::Timebase;
+use crate::energy::units::{Amperes, Volts};
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_wire::PowerSource;
+
+/// How long a reading is waited for at least, and in periods of its source.
+const WAIT_MIN: Duration = Duration::from_millis(3000);
+const WAIT_PERIODS: u64 = 4;
+/// A current below this is no offset of a sensor, A: that of an INA219 with 10 mΩ is 20 mA at most.
+const BACKWARDS_A: f64 = -0.02;
+
+/// What was found of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Examined {
+    /// Which.
+    pub(super) kind: PowerSource,
+    /// Whether a meter would take it.
+    pub(super) opens: bool,
+    /// What it shows, or why it shows nothing.
+    pub(super) shown: Result<Shown, String>,
+}
+
+/// What a source shows.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shown {
+    /// What it is.
+    pub(super) source: Source,
+    /// What makes its figures doubtful.
+    pub(super) cautions: Vec<String>,
+    /// One reading.
+    pub(super) sample: Sample,
+    /// Voltage and current of it.
+    pub(super) rail: Option<(Volts, Amperes)>,
+}
+
+/// Looks for a source and reads it once; takes as long as the source does, within bounds.
+pub(super) fn examine(settings: &PowerSettings, kind: PowerSource) -> Examined {
+    let clock = Clock::start();
+    let found = match probe::look(settings, kind, clock) {
+        Ok(found) => found,
+        Err(error) => return Examined { kind, opens: false, shown: Err(format!("{error:#}")) },
+    };
+    if let Some(board) = &found.board {
+        board.mark(Phase::Idle, clock.now());
+    }
+    let caution = found.caution.clone();
+    let mut metering = found.metering(clock);
+    let shown = reading(&mut metering, &clock).map(|(sample, rail)| Shown {
+        source: metering.source().clone(),
+        cautions: caution.into_iter().chain(cautions(&sample, rail)).collect(),
+        sample,
+        rail,
+    });
+    Examined { kind, opens: true, shown }
+}
+
+/// The first reading; without one in time the last thing that went wrong.
+fn reading<T: Timebase>(
+    metering: &mut Metering<T>,
+    time: &T,
+) -> Result<(Sample, Option<(Volts, Amperes)>), String> {
+    let wait = Duration(WAIT_MIN.0.max(WAIT_PERIODS * metering.source().period.0));
+    let until: Instant = time.now() + wait;
+    let mut trouble = format!("no reading within {} s", wait.as_secs_f64());
+    while time.now() < until {
+        let (heard, pause) = metering.look();
+        match heard {
+            Some(Heard::Sample(sample, rail)) => return Ok((sample, rail)),
+            Some(Heard::Lost(error @ SensorError::Ended(_))) => return Err(error.to_string()),
+            Some(Heard::Lost(error)) => trouble = error.to_string(),
+            Some(Heard::Health(_)) | None => {}
+        }
+        time.wait(pause);
+    }
+    Err(trouble)
+}
+
+fn cautions(sample: &Sample, rail: Option<(Volts, Amperes)>) -> Vec<String> {
+    let mut cautions = Vec::new();
+    if rail.is_some_and(|(_, current)| current.as_f64() < BACKWARDS_A) {
+        cautions.push("the current is negative: VIN+ and VIN- are swapped".into());
+    }
+    if sample.clipped {
+        cautions.push("the reading is at the end of the range: take a smaller shunt".into());
+    }
+    cautions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::sensor::{PowerSensor, Reading};
+    use crate::energy::timebase::VirtualTime;
+    use crate::energy::units::Watts;
+    use crate::power::tally::tests::source;
+
+    /// A sensor that gives nothing, fails, or gives one current for ever.
+    struct Scripted(Source, Result<Option<f64>, SensorError>);
+
+    impl PowerSensor for Scripted {
+        fn source(&self) -> &Source {
+            &self.0
+        }
+
+        fn read(&mut self) -> Result<Option<Reading>, SensorError> {
+            let (ended, lasted) = (Duration(0), Duration(0));
+            let reading = |amperes| Reading::Power {
+                power: Watts::from_f64(5.0 * amperes),
+                rail: Some((Volts::from_f64(5.0), Amperes::from_f64(amperes))),
+                clipped: amperes > 3.0,
+                ended,
+                lasted,
+            };
+            self.1.clone().map(|amperes| amperes.map(reading))
+        }
+    }
+
+    fn read(given: Result<Option<f64>, SensorError>, period: Duration) -> (Result<Vec<String>, String>, u64) {
+        let time = VirtualTime::default();
+        let sensor = Scripted(Source { period, ..source() }, given);
+        let mut metering = Metering::new(Box::new(sensor), time.clone());
+        let read = reading(&mut metering, &time).map(|(sample, rail)| cautions(&sample, rail));
+        (read, time.now().0)
+    }
+
+    #[test]
+    fn a_reading_is_waited_for_within_bounds() {
+        let short = Duration(10_000);
+        assert_eq!(read(Ok(Some(0.5)), short), (Ok(vec![]), 0));
+        assert_eq!(read(Ok(None), short), (Err("no reading within 3 s".into()), 3_000_000));
+        let (said, waited) = read(Ok(None), Duration(2_000_000));
+        assert_eq!((said, waited), (Err("no reading within 8 s".into()), 8_000_000));
+        let failed = SensorError::Failed { place: "bus".into(), reason: "stuck".into() };
+        let (said, waited) = read(Err(failed), short);
+        assert!(said == Err("bus: stuck".into()) && waited >= 3_000_000, "{waited}");
+        let ended = SensorError::Ended("a.csv".into());
+        assert_eq!(read(Err(ended), short), (Err("a.csv: the trace has ended".into()), 0));
+    }
+
+    #[test]
+    fn a_current_that_flows_backwards_is_said() {
+        let said = |amperes| read(Ok(Some(amperes)), Duration(10_000)).0.unwrap();
+        assert!(said(-0.5)[0].contains("VIN+ and VIN- are swapped"));
+        assert_eq!(said(-0.015), Vec::<String>::new(), "an offset");
+        assert!(said(3.2)[0].contains("smaller shunt"));
+    }
+}

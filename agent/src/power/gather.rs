@@ -1,0 +1,64 @@
+//! A measurement of known length: its sums, how far it is, and a trace of it where one is wanted.
+
+use super::progress::Progress;
+use super::reader::{End, Interrupts, Listener, Reader};
+use super::tally::Tally;
+use crate::energy::meter::Heard;
+use crate::energy::replay::TraceWriter;
+use crate::screen::{Abilities, Colour};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::time::Duration;
+
+/// The measurement.
+pub(super) struct Gather {
+    tally: Tally,
+    progress: Progress,
+    trace: Option<TraceWriter<File>>,
+}
+
+impl Gather {
+    /// Reads for `span`; gives the sums, and why it ended. What is read is written to `trace` too.
+    ///
+    /// # Errors
+    /// There was no reading, or the trace can't be written.
+    pub(super) async fn run(
+        what: &str,
+        span: Duration,
+        reader: &Reader,
+        trace: Option<TraceWriter<File>>,
+        interrupts: &mut Interrupts,
+        errors: Abilities,
+    ) -> Result<(Tally, End)> {
+        let tally = Tally::new(reader.source(), reader.now());
+        let mut gather = Self { tally, progress: Progress::new(what, span, errors)?, trace };
+        let end = reader.read(Some(span), interrupts, &mut gather).await;
+        gather.progress.end();
+        if let Some(trace) = gather.trace {
+            trace.finish().context("the trace")?;
+        }
+        gather.tally.finish();
+        let end = end?;
+        if gather.tally.readings() == 0 && end != End::Interrupt {
+            bail!("{}, {}: no reading came", reader.source(), reader.source().part);
+        }
+        Ok((gather.tally, end))
+    }
+}
+
+impl Listener for Gather {
+    fn heard(&mut self, heard: &Heard) -> Result<()> {
+        if let Some(trouble) = self.tally.hear(heard) {
+            self.progress.line(Colour::Yellow, &trouble);
+        }
+        match (heard, &mut self.trace) {
+            (Heard::Sample(sample, rail), Some(trace)) => trace.push(sample, *rail).context("the trace"),
+            _ => Ok(()),
+        }
+    }
+
+    fn passed(&mut self, time: Duration) -> Result<()> {
+        self.progress.at(time, self.tally.readings());
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! `power record`: what a source reads, as a trace that can be replayed.
+
+use super::draft::Draft;
+use super::gather::Gather;
+use super::reader::{End, Interrupts, Reader};
+use super::say;
+use super::tally::{Tally, in_words};
+use crate::cli::{Common, seconds};
+use crate::energy::phase::Phase;
+use crate::energy::replay::TraceWriter;
+use crate::energy::settings::PowerSettings;
+use crate::report;
+use crate::screen::Colour;
+use crate::terminal::{ColourChoice, abilities};
+use anyhow::{Context, Result};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Flags of `power record`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the trace goes, as CSV; one that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How long to record.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Duration,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Records; returns the exit code. What was read before an interrupt is kept.
+pub(super) async fn record(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
+    let errors = abilities(color, &io::stderr());
+    let mut interrupts = Interrupts::listen()?;
+    let draft = Draft::new(&args.out)?;
+    let reader = Reader::open(settings, Phase::Idle, errors)?;
+    let trace = TraceWriter::new(draft.file()?, reader.source()).context("the trace")?;
+    let gathered = Gather::run("recording", args.seconds, &reader, Some(trace), &mut interrupts, errors);
+    let (tally, end) = gathered.await?;
+    if tally.readings() == 0 {
+        report::line(errors, Colour::Yellow, "interrupted before the first reading: nothing is written");
+        return Ok(end.code());
+    }
+    draft.publish()?;
+    if let Some(early) = early(end) {
+        report::line(errors, Colour::Yellow, early);
+    }
+    if let Some(lost) = in_words(&tally.faults()) {
+        report::line(errors, Colour::Yellow, &format!("{}: {lost}", tally.source()));
+    }
+    say(&summary(&tally))?;
+    say(&format!("written: {}", args.out.display()))?;
+    Ok(end.code())
+}
+
+/// Why it ended before its time.
+fn early(end: End) -> Option<&'static str> {
+    match end {
+        End::Time => None,
+        End::Trace => Some("the trace has ended"),
+        End::Interrupt => Some("interrupted: what was read until then is kept"),
+    }
+}
+
+fn summary(tally: &Tally) -> String {
+    format!(
+        "{}: {} readings over {:.2} s, {:.3} J ± {:.3} J, {:.3} W in the mean",
+        tally.source(),
+        tally.readings(),
+        tally.time().as_secs_f64(),
+        tally.joules(),
+        tally.uncertainty_j(),
+        tally.mean_w()
+    )
+}

@@ -1,0 +1,122 @@
+//! `power watch`: the power while it is drawn, as one line that is painted over; a line a second where that can't be.
+
+use super::line::{Line, SPARK_MAX};
+use super::reader::{End, Interrupts, Listener, Reader};
+use super::tally::Tally;
+use crate::cli::{Common, seconds};
+use crate::energy::meter::Heard;
+use crate::energy::phase::Phase;
+use crate::energy::settings::PowerSettings;
+use crate::report;
+use crate::screen::{Abilities, Colour};
+use crate::terminal::{ColourChoice, abilities};
+use anyhow::{Context, Result, bail};
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// Between two lines that are painted over, and between two that stay.
+const PAINTED_EVERY: Duration = Duration::from_millis(100);
+const WRITTEN_EVERY: Duration = Duration::from_secs(1);
+/// Back to the beginning of the line, and nothing in it.
+const ERASE_LINE: &str = "\r\x1b[K";
+/// Columns assumed where a terminal does not say.
+const COLUMNS: usize = 80;
+
+/// Flags of `power watch`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How long to watch; without it until an interrupt.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<Duration>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Shows what is drawn; returns the exit code.
+pub(super) async fn watch(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
+    let (out, errors) = (abilities(color, &io::stdout()), abilities(color, &io::stderr()));
+    let mut interrupts = Interrupts::listen()?;
+    let reader = Reader::open(settings, Phase::Idle, errors)?;
+    let mut watch = Watch::new(Tally::new(reader.source(), reader.now()), out, errors);
+    let end = reader.read(args.seconds, &mut interrupts, &mut watch).await?;
+    watch.end()?;
+    if watch.tally.readings() == 0 && end != End::Interrupt {
+        bail!("{}, {}: no reading came", reader.source(), reader.source().part);
+    }
+    if end == End::Trace {
+        report::line(errors, Colour::Yellow, "the trace has ended");
+    }
+    Ok(end.code())
+}
+
+struct Watch {
+    tally: Tally,
+    out: Abilities,
+    errors: Abilities,
+    /// Mean power of the last stretches between two lines, W.
+    watts: Vec<f64>,
+    /// When the next line is due.
+    due: Duration,
+    /// Whether a line stands that is to be painted over.
+    painted: bool,
+}
+
+impl Watch {
+    fn new(tally: Tally, out: Abilities, errors: Abilities) -> Self {
+        let due = if out.cursor { PAINTED_EVERY } else { WRITTEN_EVERY };
+        Self { tally, out, errors, watts: Vec::new(), due, painted: false }
+    }
+
+    /// Shows what came since the last line, if anything did.
+    fn show(&mut self) -> Result<()> {
+        let Some(now_w) = self.tally.take_lately_w() else { return Ok(()) };
+        if self.watts.len() == SPARK_MAX {
+            self.watts.remove(0);
+        }
+        self.watts.push(now_w);
+        let line = Line::new(&self.tally, now_w);
+        let text = match self.out.cursor {
+            true => format!("{ERASE_LINE}{}", line.within(columns(), &self.watts, self.out)),
+            false => line.whole(self.out) + "\n",
+        };
+        self.painted = self.out.cursor;
+        write(&text)
+    }
+
+    /// What stays when all is over.
+    fn end(&mut self) -> Result<()> {
+        self.tally.finish();
+        self.show()?;
+        if std::mem::take(&mut self.painted) { write("\n") } else { Ok(()) }
+    }
+}
+
+impl Listener for Watch {
+    fn heard(&mut self, heard: &Heard) -> Result<()> {
+        let Some(trouble) = self.tally.hear(heard) else { return Ok(()) };
+        if std::mem::take(&mut self.painted) {
+            write(ERASE_LINE)?;
+        }
+        report::line(self.errors, Colour::Yellow, &trouble);
+        Ok(())
+    }
+
+    fn passed(&mut self, time: Duration) -> Result<()> {
+        if time < self.due {
+            return Ok(());
+        }
+        self.due = time + if self.out.cursor { PAINTED_EVERY } else { WRITTEN_EVERY };
+        self.tally.close();
+        self.show()
+    }
+}
+
+fn write(text: &str) -> Result<()> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("standard output")
+}
+
+fn columns() -> usize {
+    let size = console::Term::stdout().size_checked();
+    size.map(|(_, columns)| columns.into()).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+}
