@@ -222,9 +222,9 @@ mod tests {
         assert_eq!((reply.from, reply.until), (Instant(1_000_000), Instant(3_000_000)));
         assert_eq!(reply.micros[Phase::Draft], 2_000_000);
         let idle = books.idle().unwrap();
-        assert!((idle.watts - 2.0).abs() < 1e-6 && idle.from == IdleFrom::Measured);
+        assert!((idle.watts - 2.0).abs() < 0.01 && idle.from == IdleFrom::Measured, "{idle:?}");
         let prices = books.prices().unwrap();
-        assert!((prices.draft() - 6.0).abs() < 1e-3 && (prices.wait() - 2.0).abs() < 1e-3);
+        assert!((prices.draft() - 6.0).abs() < 0.01 && (prices.wait() - 2.0).abs() < 0.01, "{prices:?}");
     }
 
     #[test]

@@ -213,3 +213,95 @@ impl<T: Timebase> Metering<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sensor::Uncertainty;
+    use super::super::timebase::VirtualTime;
+    use super::super::units::Watts;
+    use super::*;
+    use dunlin_wire::PowerSource;
+
+    /// Gives what it was given, one answer a look.
+    struct Scripted {
+        source: Source,
+        answers: Vec<Result<Option<Reading>, SensorError>>,
+    }
+
+    impl PowerSensor for Scripted {
+        fn source(&self) -> &Source {
+            &self.source
+        }
+
+        fn read(&mut self) -> Result<Option<Reading>, SensorError> {
+            self.answers.remove(0)
+        }
+    }
+
+    fn metering(answers: Vec<Result<Option<Reading>, SensorError>>) -> (Metering<VirtualTime>, VirtualTime) {
+        let source = Source {
+            kind: PowerSource::Hwmon,
+            part: "a test".into(),
+            boundary: "nothing".into(),
+            uncertainty: Uncertainty::default(),
+            period: Duration(10_000),
+            poll: Duration(1_000),
+        };
+        let time = VirtualTime::default();
+        (Metering::new(Box::new(Scripted { source, answers }), time.clone()), time)
+    }
+
+    fn failed() -> Result<Option<Reading>, SensorError> {
+        Err(SensorError::Failed { place: "a file".into(), reason: "it is gone".into() })
+    }
+
+    fn energy(joules: f64) -> Result<Option<Reading>, SensorError> {
+        Ok(Some(Reading::Energy(Joules::from_f64(joules))))
+    }
+
+    #[test]
+    fn a_counter_of_energy_becomes_mean_power_between_two_looks() {
+        let (mut metering, time) = metering(vec![energy(5.0), Ok(None), energy(5.5), energy(5.5)]);
+        assert_eq!(metering.look(), (None, Duration(7_000)), "one value tells no power");
+        time.wait(Duration(150_000));
+        assert_eq!(metering.look(), (None, Duration(1_000)));
+        time.wait(Duration(100_000));
+        let sample = Sample { from: Instant(0), until: Instant(250_000), watts: 2.0, clipped: false };
+        assert_eq!(metering.look().0, Some(Heard::Sample(sample, None)));
+        assert_eq!(metering.look().0, None, "no time passed");
+    }
+
+    #[test]
+    fn a_reading_lies_where_its_window_was() {
+        let reading = |lasted| Reading::Power {
+            power: Watts::from_f64(3.0),
+            rail: None,
+            clipped: true,
+            ended: Duration(2_000),
+            lasted: Duration(lasted),
+        };
+        let (mut metering, time) = metering(vec![Ok(Some(reading(4_000))), Ok(Some(reading(0)))]);
+        time.wait(Duration(50_000));
+        let window =
+            |from, until| Sample { from: Instant(from), until: Instant(until), watts: 3.0, clipped: true };
+        assert_eq!(metering.look().0, Some(Heard::Sample(window(44_000, 48_000), None)));
+        assert_eq!(metering.look().0, Some(Heard::Sample(window(48_000, 48_000), None)));
+    }
+
+    #[test]
+    fn failures_are_told_and_tried_again_ever_more_slowly() {
+        let answers = (0..14).map(|_| failed()).chain([energy(1.0), failed()]).collect();
+        let (mut metering, _) = metering(answers);
+        let pauses: Vec<u64> = (0..14)
+            .map(|_| {
+                let (heard, Duration(pause)) = metering.look();
+                assert!(matches!(heard, Some(Heard::Lost(SensorError::Failed { .. }))));
+                pause
+            })
+            .collect();
+        assert_eq!(pauses[..4], [2_000, 4_000, 8_000, 16_000]);
+        assert_eq!(pauses[13], 1_000_000);
+        metering.look();
+        assert_eq!(metering.look().1, Duration(2_000), "a reading ends the doubling");
+    }
+}
