@@ -156,6 +156,16 @@ fn probe_says_that_a_current_flows_backwards() {
 }
 
 #[test]
+fn probe_tells_a_source_that_opens_and_gives_no_reading() {
+    let bench = Bench::new("").with_hwmon(500);
+    bench.write("sys/class/hwmon/hwmon0/power1_input", "N/A\n");
+    let (code, out, _) = bench.run(&["probe"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("power1_input: \"N/A\" is no whole number"), "{out}");
+    assert!(out.contains("→ see that its files") && out.contains("auto takes hwmon"), "{out}");
+}
+
+#[test]
 fn probe_looks_at_what_is_made_up_where_it_is_named() {
     let bench = Bench::new("");
     let (code, out, _) = bench.run(&["probe", "--power", "simulated"]);
@@ -256,6 +266,20 @@ fn an_interrupted_recording_is_kept() {
     let kept = rows(&bench.at("a.csv"));
     assert!(out.starts_with(&format!("simulated (ina219): {} readings", kept.len())), "{out}");
     assert_eq!(bench.files(), ["a.csv", "agent.toml"]);
+}
+
+#[test]
+fn a_recording_that_was_interrupted_before_its_first_reading_is_none() {
+    let bench = Bench::new("trace = \"trace.csv\"");
+    bench.write("trace.csv", &format!("{HEAD}{COLUMNS}0,600000000,2.5,,,0\n"));
+    let mut record = bench.power(&["record", "--power", "replay", "--out", "a.csv", "--seconds", "5"]);
+    let mut child = record.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "recording: 0.5 of 5.0 s, 0 readings\n");
+    let (code, out, _) = said(interrupted(child));
+    assert_eq!((code, out.as_str()), (130, ""));
+    assert_eq!(bench.files(), ["agent.toml", "trace.csv"]);
 }
 
 #[test]
@@ -414,6 +438,35 @@ fn a_calibration_that_can_not_be_writes_nothing() {
     let (code, out, errors) = bench.run(&QUICK);
     assert!(code == 0 && out.contains("measured (hwmon): the idle board draws 2.530 W"), "{out}{errors}");
     assert!(errors.contains("the kernel takes the shunt"), "{errors}");
+}
+
+#[test]
+fn a_power_below_zero_is_no_idle_power() {
+    let bench = Bench::new("source = \"replay\"\ntrace = \"trace.csv\"");
+    bench.write("trace.csv", &format!("{HEAD}{COLUMNS}0,4000,-2.5,,,0\n8000,12000,-2.5,,,0\n"));
+    let (code, _, errors) = bench.run(&QUICK);
+    assert!(code == 1 && errors.contains("what was measured makes no calibration"), "{errors}");
+    assert_eq!(bench.files(), ["agent.toml", "trace.csv"]);
+}
+
+#[test]
+fn an_interrupt_at_the_idle_board_keeps_the_line() {
+    let bench = Bench::new("source = \"simulated\"");
+    let flags = ["calibrate", "--out", "power.toml", "--seconds", "0.3", "--idle-seconds", "10", "--yes"];
+    let interrupt = |loads: &[&str]| {
+        let mut calibrate = bench.power(&[&flags[..], loads].concat());
+        let mut child = calibrate.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(errors.any(|line| line.starts_with("idle board: 1.0 of 10.0 s")));
+        let (code, _, _) = said(interrupted(child));
+        (code, errors.last().unwrap())
+    };
+    assert_eq!(interrupt(&[]), (130, "interrupted: nothing is written".into()));
+    assert_eq!(bench.files(), ["agent.toml"]);
+    let (code, last) = interrupt(&["--load", "0.5322", "--load", "1.3512"]);
+    assert_eq!((code, last.as_str()), (130, "interrupted: the idle board was not measured"));
+    let found = calibration(&bench);
+    assert!(found.contains_key("current") && !found.contains_key("idle"), "{found}");
 }
 
 #[test]
