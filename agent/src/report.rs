@@ -5,6 +5,7 @@ use crate::screen::{Abilities, Colour};
 use crate::turn::{Phases, Turn};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use serde::Serialize;
 use std::io::Write;
@@ -73,6 +74,8 @@ pub struct Report {
     pub seconds: f64,
     /// Where the time went.
     pub phases: PhaseSeconds,
+    /// What it was weighed by how long to draft.
+    pub prices: PriceFields,
     /// What was measured.
     pub energy: EnergyFields,
     /// Why the reply ended.
@@ -92,6 +95,24 @@ pub struct PhaseSeconds {
     pub wait: f64,
     /// No reply was under way.
     pub idle: f64,
+}
+
+/// What a second was taken to cost when it was decided how long to draft.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PriceFields {
+    /// While the drafter runs.
+    pub draft: f64,
+    /// While nothing but an answer is missing.
+    pub wait: f64,
+    /// `J/s` where a sensor knows, else `s/s`.
+    pub unit: &'static str,
+}
+
+impl From<Prices> for PriceFields {
+    fn from(prices: Prices) -> Self {
+        let unit = if prices == Prices::SECONDS { "s/s" } else { "J/s" };
+        Self { draft: prices.draft(), wait: prices.wait(), unit }
+    }
 }
 
 impl From<Phases> for PhaseSeconds {
@@ -140,6 +161,7 @@ impl Report {
             malformed: counted.malformed,
             seconds: turn.took.as_secs_f64(),
             phases: turn.phases.into(),
+            prices: turn.prices.into(),
             energy: EnergyFields::new(turn.energy.as_ref(), counted),
             finish: turn.ending.name(),
         }

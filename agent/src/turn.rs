@@ -6,6 +6,7 @@ use crate::mqtt_bytes::Traffic;
 use crate::output::Notice;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Counters, Finish};
+use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use dunlin_wire::{RefusalReason, Vocabulary};
 use std::fmt::Write;
@@ -138,6 +139,8 @@ pub struct Turn {
     pub counters: Counters,
     /// What the link counted for it.
     pub traffic: Traffic,
+    /// What a second of drafting and of waiting was taken to cost.
+    pub prices: Prices,
     /// What was measured, where there is a sensor.
     pub energy: Option<TurnEnergy>,
 }

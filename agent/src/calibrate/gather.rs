@@ -144,6 +144,7 @@ mod tests {
     use crate::turn::Phases;
     use dunlin_hlm::device::Counters;
     use dunlin_hlm::importance::Weights;
+    use dunlin_hlm::stop::Prices;
     use dunlin_hlm::time::Duration;
     use dunlin_hlm::uncertainty::Unit;
 
@@ -168,6 +169,7 @@ mod tests {
             phases: Phases::default(),
             counters: Counters::default(),
             traffic: Traffic::default(),
+            prices: Prices::SECONDS,
             energy: None,
         }
     }

@@ -14,7 +14,7 @@ const IDLE_MIN_S: f64 = 0.5;
 /// Idle time after which an idle power has faded to 1/e.
 const IDLE_MEMORY_S: f64 = 300.0;
 /// Readings of a phase that its price needs.
-const READINGS_MIN: f64 = 16.0;
+const READINGS_MIN: f64 = 4.0;
 
 /// Why a span ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -63,7 +63,7 @@ pub(crate) fn tokens(report: &Value) -> Vec<u32> {
 #[test]
 fn generate_writes_what_the_target_alone_would() {
     let (broker, _verifier) = verified();
-    let output = generate(&broker.url()).args(["--json", "--max-tokens", "80"]).output().unwrap();
+    let output = generate(&broker.url()).args(["--json", "--max-tokens", "80", "--power", "none"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let model = ModelDir::open(demo("drafter")).unwrap();
@@ -78,6 +78,8 @@ fn generate_writes_what_the_target_alone_would() {
     assert_eq!(phases.keys().collect::<Vec<_>>(), ["draft", "idle", "score", "send", "wait"]);
     let sum: f64 = phases.values().map(|seconds| seconds.as_f64().unwrap()).sum();
     assert!((sum - report["seconds"].as_f64().unwrap()).abs() < 0.01);
+    assert_eq!(report["prices"], serde_json::json!({"draft": 1.0, "wait": 1.0, "unit": "s/s"}));
+    assert_eq!(report["energy"], serde_json::json!({"source": "none"}));
     assert!(report["mqtt_bytes_up"].as_u64() > report["payload_bytes_up"].as_u64());
     assert!(stderr(&output).is_empty(), "{}", stderr(&output));
 }

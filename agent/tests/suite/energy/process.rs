@@ -102,6 +102,12 @@ fn a_simulated_sensor_measures_the_agents_own_phases() {
     assert!((number(&energy["joules_per_committed_token"]) * committed / joules - 1.0).abs() < 1e-9);
     assert!(number(&energy["load_joules"]) > 0.0 && number(&energy["samples"]) > 0.0);
 
+    // By its end the reply was decided on in joules.
+    let prices = &report["prices"];
+    assert_eq!(prices["unit"], "J/s");
+    assert!((number(&prices["draft"]) - 6.8).abs() < 1.5, "{prices}");
+    assert!((number(&prices["wait"]) - 2.7).abs() < 0.1, "{prices}");
+
     let told = EnergyReport::decode(&ear.next(&Topic::Energy(device()))).unwrap();
     assert_eq!((told.source, told.reports, told.requests), (PowerSource::Simulated, 1, 1));
     assert_eq!(told.committed, expected.len() as u64);
@@ -152,8 +158,16 @@ fn a_kernels_monitor_is_found_and_said() {
     }
     let config = dir.path().join("agent.toml");
     fs::write(&config, format!("[power]\nsysfs = {:?}\ni2c = \"none\"\n", dir.path().join("sys"))).unwrap();
+    let zone = dir.path().join("sys/class/thermal/thermal_zone0");
+    fs::create_dir_all(&zone).unwrap();
+    fs::write(zone.join("type"), "cpu-thermal\n").unwrap();
+    fs::write(zone.join("temp"), "61234\n").unwrap();
+    let file = dir.path().join("report.json");
     let mut agent = generate(&broker.url());
-    let output = agent.args(["--max-tokens", "40", "--config"]).arg(&config).output().unwrap();
+    agent.args(["--max-tokens", "40", "--config"]).arg(&config).arg("--report").arg(&file);
+    let output = agent.output().unwrap();
+    let report: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(report["energy"]["temperature_c"], 61.234);
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("energy measured (hwmon): "), "{said}");
