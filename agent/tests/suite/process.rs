@@ -63,7 +63,8 @@ pub(crate) fn tokens(report: &Value) -> Vec<u32> {
 #[test]
 fn generate_writes_what_the_target_alone_would() {
     let (broker, _verifier) = verified();
-    let output = generate(&broker.url()).args(["--json", "--max-tokens", "80", "--power", "none"]).output().unwrap();
+    let output =
+        generate(&broker.url()).args(["--json", "--max-tokens", "80", "--power", "none"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let model = ModelDir::open(demo("drafter")).unwrap();
