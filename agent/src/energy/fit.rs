@@ -5,7 +5,7 @@
 //! 2008): one meter for all and known times are enough to tell consumers apart. Here what is known fades, of each phase
 //! with the readings that had it: power may drift, and a phase that is rare keeps what is known of it.
 
-use super::phase::{ByPhase, PHASES};
+use super::phase::{ByPhase, PHASES, Phase};
 
 /// Readings of a phase after which what was known of it has faded to 1/e: 18 s of it at 117 Hz.
 const MEMORY: f64 = 2048.0;
@@ -52,8 +52,8 @@ impl Fit {
         ByPhase(self.watts)
     }
 
-    /// How many readings that were wholly its own a phase was seen in, so to speak.
-    pub fn weight(&self, phase: super::phase::Phase) -> f64 {
+    /// In how many readings a phase was seen, each counted by the square of its share: what the fit knows of it.
+    pub fn weight(&self, phase: Phase) -> f64 {
         self.known[phase as usize][phase as usize] - PRIOR
     }
 }
@@ -80,7 +80,6 @@ fn solve(mut a: Matrix, mut b: Vector) -> Vector {
 
 #[cfg(test)]
 mod tests {
-    use super::super::phase::Phase;
     use super::*;
 
     fn shares(draft: f64, wait: f64, score: f64) -> ByPhase<f64> {

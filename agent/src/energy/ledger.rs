@@ -180,11 +180,12 @@ impl Ledger {
 
     /// The span ends here; [`Self::poll_span`] gives it once a reading has come behind it.
     pub fn handle_cut(&mut self, now: Instant) {
+        // What is charged already can't be parted any more.
+        let now = now.max(self.charged);
         if self.cuts.is_full() {
             self.settle(now);
         }
-        // What is charged already can't be parted any more.
-        self.cuts.push_back(now.max(self.charged)).expect("settling left no cut");
+        self.cuts.push_back(now).expect("settling left no cut");
     }
 
     /// Something was lost.
@@ -239,11 +240,6 @@ impl Ledger {
     /// The next span that is complete.
     pub fn poll_span(&mut self) -> Option<Span> {
         self.done.pop_front()
-    }
-
-    /// Up to where energy is charged.
-    pub fn charged(&self) -> Instant {
-        self.charged
     }
 
     /// The power of each phase by all readings so far, W, where it was seen in at least `readings` of them.

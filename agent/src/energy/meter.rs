@@ -78,11 +78,6 @@ impl Meter {
         self.heard.try_recv().ok()
     }
 
-    /// Waits for what comes next; `None` where nothing does in time.
-    pub fn wait(&self, longest: std::time::Duration) -> Option<Heard> {
-        self.heard.recv_timeout(longest).ok()
-    }
-
     /// Whether the thread runs before all that are not of real time.
     pub fn is_realtime(&self) -> bool {
         self.shared.realtime.load(Ordering::Relaxed)

@@ -109,11 +109,6 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
         chip
     }
 
-    /// The waveform that it measures.
-    pub fn waveform(&self) -> &W {
-        &self.waveform
-    }
-
     fn reset(&mut self, at: Instant) {
         self.calibration = 0;
         self.configure(CONFIGURATION_RESET, at);
