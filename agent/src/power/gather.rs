@@ -30,7 +30,7 @@ impl Gather {
         interrupts: &mut Interrupts,
         errors: Abilities,
     ) -> Result<(Tally, End)> {
-        let tally = Tally::new(reader.source(), reader.now());
+        let tally = Tally::new(reader.source());
         let mut gather = Self { tally, progress: Progress::new(what, span, errors)?, trace };
         let end = reader.read(Some(span), interrupts, &mut gather).await;
         gather.progress.end();

@@ -74,13 +74,12 @@ mod tests {
     use super::*;
     use crate::energy::meter::Heard;
     use crate::energy::sensor::SensorError;
-    use dunlin_hlm::time::Instant;
 
     const PLAIN: Abilities = Abilities { colour: false, cursor: false };
     const ALL: Abilities = Abilities { colour: true, cursor: true };
 
     fn line(lost: bool) -> Line {
-        let mut tally = Tally::new(&source(), Instant(0));
+        let mut tally = Tally::new(&source());
         for ms in (0..1000).step_by(10) {
             tally.hear(&reading(ms, if ms < 500 { 2.0 } else { 4.0 }));
         }

@@ -12,7 +12,6 @@ use crate::run::Control;
 use crate::screen::{Abilities, Colour};
 use crate::signals;
 use anyhow::{Result, bail};
-use dunlin_hlm::time::Instant;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -81,7 +80,6 @@ impl Interrupts {
 
 /// A source that is read.
 pub(super) struct Reader {
-    clock: Clock,
     source: Source,
     meter: Meter,
 }
@@ -109,17 +107,12 @@ impl Reader {
         let metering = found.metering(clock);
         let source = metering.source().clone();
         let meter = Meter::start(metering, probe::health(settings))?;
-        Ok(Self { clock, source, meter })
+        Ok(Self { source, meter })
     }
 
     /// What is read.
     pub(super) fn source(&self) -> &Source {
         &self.source
-    }
-
-    /// The time of its readings, now.
-    pub(super) fn now(&self) -> Instant {
-        self.clock.now()
     }
 
     /// Hands on what is read, for `span` or without end.

@@ -30,13 +30,13 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Nothing heard yet of `source`.
-    pub(super) fn new(source: &Source, now: Instant) -> Self {
+    /// Nothing heard yet of `source`, whose clock began at 0: a meter may have read before anybody listens.
+    pub(super) fn new(source: &Source) -> Self {
         Self {
             source: source.clone(),
-            books: Books::new(Phase::Idle, now, source.period, None),
+            books: Books::new(Phase::Idle, Instant(0), source.period, None),
             window: None,
-            middle: now,
+            middle: Instant(0),
             readings: 0,
             range_w: (f64::INFINITY, f64::NEG_INFINITY),
             lately: (0.0, 0),
@@ -203,7 +203,7 @@ pub(super) mod tests {
 
     #[test]
     fn energy_is_that_of_the_windows() {
-        let mut tally = Tally::new(&source(), Instant(0));
+        let mut tally = Tally::new(&source());
         for ms in (500..1500).step_by(10) {
             assert_eq!(tally.hear(&reading(ms, if ms < 1000 { 2.0 } else { 4.0 })), None);
         }
@@ -223,7 +223,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_reading_of_one_moment_counts() {
-        let mut tally = Tally::new(&source(), Instant(0));
+        let mut tally = Tally::new(&source());
         for (ms, watts) in [(1000, 2.0), (1010, 4.0)] {
             let at = Instant(ms * 1000);
             tally.hear(&Heard::Sample(Sample { from: at, until: at, watts, clipped: false }, None));
@@ -235,7 +235,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_same_trouble_is_said_once_and_counted_each_time() {
-        let mut tally = Tally::new(&source(), Instant(0));
+        let mut tally = Tally::new(&source());
         let failed =
             |reason: &str| Heard::Lost(SensorError::Failed { place: "bus".into(), reason: reason.into() });
         assert_eq!(tally.hear(&failed("no answer")), Some("bus: no answer".into()));
@@ -254,7 +254,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_power_that_is_none_is_a_fault_and_no_reading() {
-        let mut tally = Tally::new(&source(), Instant(0));
+        let mut tally = Tally::new(&source());
         tally.hear(&reading(0, f64::NAN));
         tally.finish();
         assert_eq!((tally.readings(), tally.faults().failed, tally.joules()), (0, 1, 0.0));

@@ -37,7 +37,7 @@ pub(super) async fn watch(args: &Args, settings: &PowerSettings, color: ColourCh
     let (out, errors) = (abilities(color, &io::stdout()), abilities(color, &io::stderr()));
     let mut interrupts = Interrupts::listen()?;
     let reader = Reader::open(settings, Phase::Idle, errors)?;
-    let mut watch = Watch::new(Tally::new(reader.source(), reader.now()), out, errors);
+    let mut watch = Watch::new(Tally::new(reader.source()), out, errors);
     let end = reader.read(args.seconds, &mut interrupts, &mut watch).await?;
     watch.end()?;
     if watch.tally.readings() == 0 && end != End::Interrupt {
