@@ -180,6 +180,8 @@ fn boundary(table: &BTreeMap<String, Rail>) -> String {
 struct Call {
     child: Child,
     said: Receiver<io::Result<Said>>,
+    /// Whether what it said was received: its listener may take a moment longer to go.
+    heard: bool,
 }
 
 /// Standard output and error.
@@ -202,7 +204,7 @@ impl Call {
         // It leaves the process for `finish` to collect: until then its number can't become another's.
         let listen = move || say.send(listen(pipes.0, pipes.1, pid));
         let listener = thread::Builder::new().name("pmic".into()).spawn(listen);
-        let call = Self { child, said };
+        let call = Self { child, said, heard: false };
         match listener {
             Ok(_) => Ok(call),
             Err(error) => {
@@ -219,6 +221,7 @@ impl Call {
             Err(RecvTimeoutError::Disconnected) => Err("its listener is gone".to_string()),
             Ok(said) => said.map_err(|error| error.to_string()),
         };
+        self.heard = true;
         let status = self.child.wait().map_err(|error| error.to_string());
         Some(said.and_then(|said| answer(said, status?)))
     }
@@ -231,11 +234,8 @@ impl Call {
     }
 
     fn has_ended(&mut self) -> bool {
-        match self.said.try_recv() {
-            Err(TryRecvError::Empty) => false,
-            // Already collected, or collected here.
-            _ => self.child.wait().is_ok(),
-        }
+        self.heard |= !matches!(self.said.try_recv(), Err(TryRecvError::Empty));
+        self.heard && self.child.wait().is_ok()
     }
 
     fn kill(&self) {
@@ -275,8 +275,8 @@ fn complaint(said: &str) -> String {
 mod tests {
     use super::super::sysfs::fake::Tree;
     use super::*;
-    use std::fs::{OpenOptions, Permissions, set_permissions};
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::symlink;
 
     /// What a Raspberry Pi 5 answers.
     const ANSWER: &str = "     3V7_WL_SW_A current(0)=0.09760000A
@@ -295,13 +295,12 @@ mod tests {
     /// 0.0976 · 3.7 + 0.061 · 3.31 + 1.2969 · 0.72.
     const POWER: Watts = Watts::from_micro(1_496_798);
 
-    /// A command that does what the file `does` beside it says. It is written once: a program that is just being
-    /// written can't be run.
+    /// A command that does what the file `vcgencmd.does` beside it says. It is a link to a file that no test writes: a
+    /// program that is just being written can't be run, and another test's new process may hold it open.
     fn command() -> (Tree, PathBuf) {
-        let tree =
-            Tree::new(&[("vcgencmd", "#!/bin/sh\n[ \"$*\" = pmic_read_adc ] || exit 9\n. \"$0.does\"\n")]);
+        let tree = Tree::new(&[]);
         let path = tree.at("vcgencmd");
-        set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/vcgencmd"), &path).unwrap();
         (tree, path)
     }
 
@@ -322,8 +321,10 @@ mod tests {
     }
 
     fn power(pmic: &mut Pmic) -> Watts {
-        let Ok(Some(Reading::Power { power, .. })) = pmic.read() else { panic!("no power") };
-        power
+        match pmic.read() {
+            Ok(Some(Reading::Power { power, .. })) => power,
+            other => panic!("no power: {other:?}"),
+        }
     }
 
     fn reason(read: Result<Option<Reading>, SensorError>) -> String {
@@ -439,7 +440,7 @@ mod tests {
         assert_eq!(reason(pmic.read()), "the last call still hangs");
         drop(OpenOptions::new().read(true).write(true).open(tree.at("vcgencmd.fifo")).unwrap());
         let hung = pmic.hung.as_mut().unwrap();
-        assert!(hung.said.recv().unwrap().is_ok());
+        assert!(hung.finish(Bound::from_secs(60)).is_some());
         pmic.answer_time_max = Bound::from_secs(60);
         assert_eq!(power(&mut pmic), POWER);
     }
