@@ -7,12 +7,14 @@
 //! - Nothing here decides what is sent, when, or what a message means.
 //! - Every channel between threads and tasks is bounded, and the loop never waits to push into one.
 
+mod bar;
 pub mod calibrate;
 pub mod check;
 pub mod cli;
 mod client;
 pub mod clock;
 pub mod config;
+mod draft_file;
 pub mod drafter;
 pub mod energy;
 pub mod generate;

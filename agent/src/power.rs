@@ -4,7 +4,6 @@
 
 pub(crate) mod advice;
 mod calibrate;
-mod draft;
 mod examine;
 mod gather;
 mod line;

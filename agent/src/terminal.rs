@@ -39,7 +39,8 @@ pub fn abilities(choice: ColourChoice, stream: &impl IsTerminal) -> Abilities {
     Abilities { colour, cursor }
 }
 
-fn columns() -> usize {
+/// Columns of the terminal at standard output.
+pub(crate) fn columns() -> usize {
     let size = console::Term::stdout().size_checked();
     size.map(|(_, columns)| columns.into()).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
 }

@@ -1,9 +1,8 @@
 //! What is left behind: whole files, and a few lines on standard output.
 
+use crate::draft_file::DraftFile;
 use anyhow::{Context, Result};
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// Puts a file at `path`, whole or not at all; one that was there is replaced.
@@ -11,22 +10,9 @@ use std::path::Path;
 /// # Errors
 /// Names the file.
 pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
-    let draft = path.with_file_name(name);
-    let written = write(&draft, text).and_then(|()| fs::rename(&draft, path));
-    if written.is_err() {
-        // It may never have been made.
-        let _ = fs::remove_file(&draft);
-    }
-    written.with_context(|| path.display().to_string())
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let draft = DraftFile::new(path)?;
+    draft.file()?.write_all(text.as_bytes()).with_context(|| path.display().to_string())?;
+    draft.publish()
 }
 
 /// Writes lines.
@@ -43,6 +29,7 @@ pub(super) fn say(out: &mut impl Write, lines: &[String]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {

@@ -1,17 +1,15 @@
 //! How far it is: a bar on a terminal, a line at every tenth elsewhere. Standard error.
 
-use crate::report;
+use crate::bar::Bar;
 use crate::screen::{Abilities, Colour};
-use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::Result;
 
 /// Lines in all where there is no bar.
 const LINES: usize = 10;
 
 /// Says how many tokens there are.
 pub(super) struct Progress {
-    bar: Option<ProgressBar>,
-    abilities: Abilities,
+    bar: Bar,
     tokens_max: usize,
     prompts_max: usize,
     /// Lines written.
@@ -24,16 +22,15 @@ impl Progress {
     /// # Errors
     /// Never: the bar's form is fixed.
     pub(super) fn new(tokens_max: usize, prompts_max: usize, abilities: Abilities) -> Result<Self> {
-        let bar = abilities.cursor.then(|| bar(tokens_max, abilities.colour)).transpose()?;
-        Ok(Self { bar, abilities, tokens_max, prompts_max, said: 0 })
+        let bar = Bar::new(tokens_max as u64, "{pos} of {len} tokens, {msg}, {eta} left", abilities)?;
+        Ok(Self { bar, tokens_max, prompts_max, said: 0 })
     }
 
     /// There are `tokens` now, the last from the prompt of this number.
     pub(super) fn at(&mut self, tokens: usize, prompt: usize) {
         let of_prompts = format!("prompt {prompt} of {}", self.prompts_max);
-        if let Some(bar) = &self.bar {
-            bar.set_message(of_prompts);
-            return bar.set_position(tokens as u64);
+        if self.bar.is_shown() {
+            return self.bar.set(tokens as u64, of_prompts);
         }
         let tenths = tokens * LINES / self.tokens_max;
         if tenths > self.said {
@@ -44,24 +41,11 @@ impl Progress {
 
     /// Writes a line that stays.
     pub(super) fn line(&self, colour: Colour, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| report::line(self.abilities, colour, text)),
-            None => report::line(self.abilities, colour, text),
-        }
+        self.bar.line(colour, text);
     }
 
     /// Removes the bar.
     pub(super) fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.end();
     }
-}
-
-fn bar(tokens_max: usize, colour: bool) -> Result<ProgressBar> {
-    let form = if colour { "{bar:24.green}" } else { "{bar:24}" };
-    let style =
-        ProgressStyle::with_template(&format!("{form} {{pos}} of {{len}} tokens, {{msg}}, {{eta}} left"));
-    let style = style.context("the progress bar")?.progress_chars("██·");
-    Ok(ProgressBar::new(tokens_max as u64).with_style(style))
 }

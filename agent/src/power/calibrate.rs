@@ -2,12 +2,12 @@
 //!
 //! Invariant: a file is written whole, and only one that the agent itself would read.
 
-use super::draft::Draft;
 use super::gather::Gather;
 use super::reader::{End, Interrupts, Reader};
 use super::say;
 use super::tally::Tally;
 use crate::cli::{Common, DONE, INTERRUPTED, seconds};
+use crate::draft_file::DraftFile;
 use crate::energy::calibration::{Calibration, CurrentTable, IdleTable};
 use crate::energy::phase::Phase;
 use crate::energy::settings::PowerSettings;
@@ -83,7 +83,7 @@ struct Bench<'a> {
 pub(super) async fn calibrate(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let loads = args.loads()?;
     let kept = if args.out.exists() { Calibration::load(&args.out)?.current } else { None };
-    let draft = Draft::new(&args.out)?;
+    let draft = DraftFile::new(&args.out)?;
     let (errors, interrupts) = (abilities(color, &io::stderr()), Interrupts::listen()?);
     let mut bench = Bench { args, settings, errors, interrupts, input: BufReader::new(tokio::io::stdin()) };
     let current = match loads {
@@ -191,7 +191,7 @@ impl Bench<'_> {
 }
 
 /// Puts the file in its place if the agent itself would read it.
-fn publish(draft: Draft, calibration: &Calibration) -> Result<()> {
+fn publish(draft: DraftFile, calibration: &Calibration) -> Result<()> {
     let text = toml::to_string(calibration).context("the calibration as TOML")?;
     draft.file()?.write_all(text.as_bytes()).context("the calibration")?;
     Calibration::load(draft.path()).context("what was measured makes no calibration")?;

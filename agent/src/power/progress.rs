@@ -1,9 +1,8 @@
 //! How far a measurement is: a bar on a terminal, a line at every tenth elsewhere. Standard error.
 
-use crate::report;
+use crate::bar::Bar;
 use crate::screen::{Abilities, Colour};
-use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::Result;
 use std::time::Duration;
 
 /// Lines in all where there is no bar.
@@ -13,8 +12,7 @@ const LINES: f64 = 10.0;
 pub(super) struct Progress {
     what: String,
     span: Duration,
-    bar: Option<ProgressBar>,
-    abilities: Abilities,
+    bar: Bar,
     /// Tenths that were said.
     said: u32,
 }
@@ -25,8 +23,8 @@ impl Progress {
     /// # Errors
     /// Never: the bar's form is fixed.
     pub(super) fn new(what: &str, span: Duration, abilities: Abilities) -> Result<Self> {
-        let bar = abilities.cursor.then(|| bar(span, abilities.colour)).transpose()?;
-        Ok(Self { what: what.into(), span, bar, abilities, said: 0 })
+        let bar = Bar::new(millis(span), "{msg}", abilities)?;
+        Ok(Self { what: what.into(), span, bar, said: 0 })
     }
 
     /// So much time has passed, with so many readings.
@@ -37,9 +35,8 @@ impl Progress {
             time.as_secs_f64(),
             self.span.as_secs_f64()
         );
-        if let Some(bar) = &self.bar {
-            bar.set_message(text);
-            return bar.set_position(millis(time));
+        if self.bar.is_shown() {
+            return self.bar.set(millis(time), text);
         }
         let tenths = (time.as_secs_f64() / self.span.as_secs_f64() * LINES) as u32;
         if tenths > self.said {
@@ -50,25 +47,13 @@ impl Progress {
 
     /// Writes a line that stays.
     pub(super) fn line(&self, colour: Colour, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| report::line(self.abilities, colour, text)),
-            None => report::line(self.abilities, colour, text),
-        }
+        self.bar.line(colour, text);
     }
 
     /// Removes the bar.
     pub(super) fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.end();
     }
-}
-
-fn bar(span: Duration, colour: bool) -> Result<ProgressBar> {
-    let form = if colour { "{bar:24.green}" } else { "{bar:24}" };
-    let style = ProgressStyle::with_template(&format!("{form} {{msg}}"));
-    let style = style.context("the progress bar")?.progress_chars("██·");
-    Ok(ProgressBar::new(millis(span)).with_style(style))
 }
 
 fn millis(time: Duration) -> u64 {

@@ -1,11 +1,11 @@
 //! `power record`: what a source reads, as a trace that can be replayed.
 
-use super::draft::Draft;
 use super::gather::Gather;
 use super::reader::{End, Interrupts, Reader};
 use super::say;
 use super::tally::{Tally, in_words};
 use crate::cli::{Common, seconds};
+use crate::draft_file::DraftFile;
 use crate::energy::phase::Phase;
 use crate::energy::replay::TraceWriter;
 use crate::energy::settings::PowerSettings;
@@ -34,7 +34,7 @@ pub(super) struct Args {
 pub(super) async fn record(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let errors = abilities(color, &io::stderr());
     let mut interrupts = Interrupts::listen()?;
-    let draft = Draft::new(&args.out)?;
+    let draft = DraftFile::new(&args.out)?;
     let reader = Reader::open(settings, Phase::Idle, errors)?;
     let trace = TraceWriter::new(draft.file()?, reader.source()).context("the trace")?;
     let gathered = Gather::run("recording", args.seconds, &reader, Some(trace), &mut interrupts, errors);

@@ -9,7 +9,7 @@ use crate::energy::phase::Phase;
 use crate::energy::settings::PowerSettings;
 use crate::report;
 use crate::screen::{Abilities, Colour};
-use crate::terminal::{ColourChoice, abilities};
+use crate::terminal::{ColourChoice, abilities, columns};
 use anyhow::{Context, Result, bail};
 use std::io::{self, Write};
 use std::time::Duration;
@@ -19,8 +19,6 @@ const PAINTED_EVERY: Duration = Duration::from_millis(100);
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
 /// Back to the beginning of the line, and nothing in it.
 const ERASE_LINE: &str = "\r\x1b[K";
-/// Columns assumed where a terminal does not say.
-const COLUMNS: usize = 80;
 
 /// Flags of `power watch`.
 #[derive(Debug, clap::Args)]
@@ -114,9 +112,4 @@ impl Listener for Watch {
 fn write(text: &str) -> Result<()> {
     let mut out = io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("standard output")
-}
-
-fn columns() -> usize {
-    let size = console::Term::stdout().size_checked();
-    size.map(|(_, columns)| columns.into()).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
 }

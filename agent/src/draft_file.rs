@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 
 /// The file while it is written. One that is dropped before it was published leaves nothing behind.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(crate) struct DraftFile {
     place: PathBuf,
     path: PathBuf,
     file: File,
 }
 
-impl Draft {
+impl DraftFile {
     /// Begins a file that is to be at `place`.
     ///
     /// # Errors
     /// Names the place: it is a folder, or its own is missing or takes no file.
-    pub(super) fn new(place: &Path) -> Result<Self> {
+    pub(crate) fn new(place: &Path) -> Result<Self> {
         let shown = || place.display().to_string();
         let Some(name) = place.file_name().filter(|_| !place.is_dir()) else {
             bail!("{}: no name of a file", shown());
@@ -33,7 +33,7 @@ impl Draft {
     }
 
     /// Where it is written.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -41,7 +41,7 @@ impl Draft {
     ///
     /// # Errors
     /// The process has too many files open.
-    pub(super) fn file(&self) -> Result<File> {
+    pub(crate) fn file(&self) -> Result<File> {
         self.file.try_clone().with_context(|| self.place.display().to_string())
     }
 
@@ -49,7 +49,7 @@ impl Draft {
     ///
     /// # Errors
     /// Names the place.
-    pub(super) fn publish(self) -> Result<()> {
+    pub(crate) fn publish(self) -> Result<()> {
         self.moved().with_context(|| self.place.display().to_string())
     }
 
@@ -59,7 +59,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for DraftFile {
     fn drop(&mut self) {
         // One that was published is no longer there.
         let _ = fs::remove_file(&self.path);
@@ -76,12 +76,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("a.csv");
         for text in ["long, long ago", "now"] {
-            let draft = Draft::new(&place).unwrap();
+            let draft = DraftFile::new(&place).unwrap();
             draft.file().unwrap().write_all(text.as_bytes()).unwrap();
             draft.publish().unwrap();
             assert_eq!(fs::read_to_string(&place).unwrap(), text);
         }
-        let dropped = Draft::new(&place).unwrap();
+        let dropped = DraftFile::new(&place).unwrap();
         dropped.file().unwrap().write_all(b"never").unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         drop(dropped);
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_place_that_can_take_no_file_is_named_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let said = |place: &Path| format!("{:#}", Draft::new(place).unwrap_err());
+        let said = |place: &Path| format!("{:#}", DraftFile::new(place).unwrap_err());
         assert!(said(dir.path()).ends_with(": no name of a file"));
         assert!(said(Path::new("..")).contains(".."));
         let missing = said(&dir.path().join("none/a.csv"));
