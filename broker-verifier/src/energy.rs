@@ -157,6 +157,7 @@ fn log_report(device: &DeviceId, report: &EnergyReport, figures: &Figures) {
         joules = %figures.joules,
         committed = figures.committed,
         joules_per_token = %figures.per_token,
+        idle_and_load_joules = %figures.apart,
         run_joules = %figures.run,
         unseen = figures.unseen,
         faults = %figures.faults,

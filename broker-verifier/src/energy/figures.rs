@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dunlin_wire::{EnergyReport, MeterFaults, Throttling};
+use dunlin_wire::{EnergyReport, MeterFaults, PhaseTotals, Throttling};
 
 /// The names of the flags of throttling, from the least significant.
 const FLAGS: [&str; 4] = ["under-voltage", "frequency capped", "throttled", "soft temperature limit"];
@@ -10,8 +10,10 @@ const FLAGS: [&str; 4] = ["under-voltage", "frequency capped", "throttled", "sof
 /// What happened since the last report seen, or since the run began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Figures {
-    /// Energy.
+    /// Energy of replies: drafting, scoring, sending and waiting.
     pub(super) joules: String,
+    /// Energy of loading the model and of idling between replies.
+    pub(super) apart: String,
     /// Tokens committed.
     pub(super) committed: u64,
     /// Energy per committed token, where there was one.
@@ -27,30 +29,52 @@ pub(super) struct Figures {
 impl Figures {
     /// Since the last report of the same run, no counter of which is above the new one's.
     pub(super) fn since(last: &EnergyReport, report: &EnergyReport) -> Self {
-        let energy_uj = energy_uj(report).saturating_sub(energy_uj(last));
+        let replies = replies_uj(report).saturating_sub(replies_uj(last));
+        let apart = apart_uj(report).saturating_sub(apart_uj(last));
         let committed = report.committed.saturating_sub(last.committed);
         let unseen = report.reports.saturating_sub(last.reports).saturating_sub(1);
-        Self::new(report, energy_uj, committed, unseen, faults_since(&last.faults, &report.faults))
+        Self::new(report, (replies, apart), committed, unseen, faults_since(&last.faults, &report.faults))
     }
 
     /// Since the run began.
     pub(super) fn of_run(report: &EnergyReport) -> Self {
         let unseen = report.reports.saturating_sub(1);
-        Self::new(report, energy_uj(report), report.committed, unseen, report.faults)
+        let energy = (replies_uj(report), apart_uj(report));
+        Self::new(report, energy, report.committed, unseen, report.faults)
     }
 
-    fn new(report: &EnergyReport, uj: u64, committed: u64, unseen: u32, faults: MeterFaults) -> Self {
+    fn new(
+        report: &EnergyReport,
+        (uj, apart): (u64, u64),
+        committed: u64,
+        unseen: u32,
+        faults: MeterFaults,
+    ) -> Self {
         let per_token = match committed {
             0 => "none".into(),
             tokens => format!("{:.4}", uj as f64 / 1e6 / tokens as f64),
         };
-        let run = format!("{} ± {}", joules(energy_uj(report)), joules(report.uncertainty_uj));
-        Self { joules: joules(uj), committed, per_token, run, unseen, faults: Faults(faults) }
+        let run = format!("{} ± {}", joules(report.phases.sum().energy_uj), joules(report.uncertainty_uj));
+        Self {
+            joules: joules(uj),
+            apart: joules(apart),
+            committed,
+            per_token,
+            run,
+            unseen,
+            faults: Faults(faults),
+        }
     }
 }
 
-fn energy_uj(report: &EnergyReport) -> u64 {
-    report.phases.sum().energy_uj
+fn replies_uj(report: &EnergyReport) -> u64 {
+    let PhaseTotals { draft, score, send, wait, .. } = report.phases;
+    PhaseTotals { draft, score, send, wait, ..PhaseTotals::default() }.sum().energy_uj
+}
+
+fn apart_uj(report: &EnergyReport) -> u64 {
+    let PhaseTotals { load, idle, .. } = report.phases;
+    load.energy_uj.saturating_add(idle.energy_uj)
 }
 
 /// Microjoules as joules.

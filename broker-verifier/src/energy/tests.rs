@@ -40,13 +40,15 @@ pub(super) fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
 
 /// Report `reports` of a run, with 1 J and 10 tokens each.
 fn report(run: u32, reports: u32) -> EnergyReport {
-    let draft = PhaseTotal { energy_uj: u64::from(reports) * 1_000_000, time_us: 1 };
+    let total =
+        |millijoules: u64| PhaseTotal { energy_uj: u64::from(reports) * millijoules * 1000, time_us: 1 };
+    let (draft, wait, load, idle) = (total(700), total(300), total(30), total(20));
     EnergyReport {
         run,
         reports,
         source: PowerSource::Ina219,
         requests: reports,
-        phases: PhaseTotals { draft, ..PhaseTotals::default() },
+        phases: PhaseTotals { draft, wait, load, idle, ..PhaseTotals::default() },
         idle_mw: None,
         uncertainty_uj: 10_000,
         committed: u64::from(reports) * 10,
@@ -92,7 +94,7 @@ fn a_report_is_one_line_with_its_source() {
     assert_eq!(
         said(&mut energy, &report(7, 1)),
         " INFO energy device=d1 source=\"measured (ina219)\" run=7 report=1 joules=1.000 committed=10 \
-         joules_per_token=0.1000 run_joules=1.000 ± 0.010 unseen=0 faults=none\n"
+         joules_per_token=0.1000 idle_and_load_joules=0.050 run_joules=1.050 ± 0.010 unseen=0 faults=none\n"
     );
     let faults = MeterFaults { gaps: 2, gap_us: 1500, failed: 1, ..MeterFaults::default() };
     let after = said(&mut energy, &EnergyReport { faults, committed: 10, ..report(7, 3) });
@@ -103,7 +105,7 @@ fn a_report_is_one_line_with_its_source() {
     }
     let same = said(&mut energy, &EnergyReport { faults, ..report(7, 4) });
     assert!(same.contains("joules=1.000 ") && same.contains("faults=none"), "{same}");
-    assert!(same.contains("run_joules=4.000 ± 0.010"), "{same}");
+    assert!(same.contains("run_joules=4.200 ± 0.010"), "{same}");
 }
 
 #[test]
@@ -271,8 +273,10 @@ fn the_file_has_a_line_for_each_message_with_every_field() {
     let line = |n: u64| {
         let tail =
             format!(r#""idle_mw":null,"uncertainty_uj":10000,"committed":{n}0,"drafted":0,"frames":0"#);
+        let total = |millijoules: u64| format!(r#"{{"energy_uj":{},"time_us":1}}"#, n * millijoules * 1000);
+        let (draft, wait, load, idle) = (total(700), total(300), total(30), total(20));
         format!(
-            r#"{}"reports":{n},"source":"ina219","requests":{n},"phases":{{"load":{none},"draft":{{"energy_uj":{n}000000,"time_us":1}},"score":{none},"send":{none},"wait":{none},"idle":{none}}},{tail},"faults":{faults}}}"#,
+            r#"{}"reports":{n},"source":"ina219","requests":{n},"phases":{{"load":{load},"draft":{draft},"score":{none},"send":{none},"wait":{wait},"idle":{idle}}},{tail},"faults":{faults}}}"#,
             start("energy")
         )
     };
