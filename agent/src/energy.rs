@@ -82,15 +82,14 @@ impl Energy {
     pub fn mark(&mut self, phase: Phase, now: Instant) {
         self.micros[self.phase] += now.since(self.since).0;
         self.since = now;
-        if phase != self.phase {
-            tracing::trace!(phase = phase.name(), at_us = now.0);
-        }
-        if phase != self.phase
-            && let Some(metered) = &mut self.metered
-        {
-            metered.mark(phase, now);
+        if phase == self.phase {
+            return;
         }
         self.phase = phase;
+        tracing::trace!(phase = phase.name(), at_us = now.0);
+        if let Some(metered) = &mut self.metered {
+            metered.mark(phase, now);
+        }
     }
 
     /// Time of each phase up to the last mark, µs.
