@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# The board that a target is for: a file in boards/.
+BOARD ?= rpi4
 
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 # What `make demo` writes about; an empty one means the default.
@@ -13,6 +15,8 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINS := $(TARGET_DIR)/release
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 VENV := $(TARGET_DIR)/venv
+
+include $(wildcard boards/*.mk)
 
 .PHONY: help build demo test check format lint no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
 	need-cargo need-mosquitto need-python
