@@ -1,16 +1,15 @@
 //! Configuration: a TOML file and a board's file, flags over both, checked into [`Settings`].
 
-use crate::energy::settings::{PowerSettings, PowerTable};
+use crate::energy::settings::PowerSettings;
 use crate::link::{Broker, LinkConfig};
-use crate::modelled::Modelled;
 use anyhow::{Context, Result, anyhow, bail};
+use dunlin_board::{
+    Board, INSTALLED, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN, PowerTable, find, read,
+};
 use dunlin_hlm::device::ImportanceForm;
 use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
 use dunlin_wire::DeviceId;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use std::fmt::Display;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,8 +17,6 @@ use std::time::Duration;
 const BROKER: &str = "mqtt://localhost:1883";
 const PORT: u16 = 1883;
 const KEEP_ALIVE_SECONDS: u64 = 30;
-/// A shorter keep-alive is refused by the MQTT library.
-const KEEP_ALIVE_SECONDS_MIN: u64 = 5;
 
 /// The agent's file. Every key can be left out; paths are relative to the file.
 #[derive(Debug, Default, Deserialize)]
@@ -90,53 +87,6 @@ pub enum ImportanceName {
     Received,
 }
 
-/// A board's file: what the hardware, not the user, decides.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Board {
-    /// The board's name.
-    pub name: String,
-    /// What its memory allows the drafter.
-    #[serde(default)]
-    pub drafter: BoardDrafter,
-    /// What its network wants.
-    #[serde(default)]
-    pub link: BoardLink,
-    /// How its power is measured.
-    #[serde(default)]
-    pub power: PowerTable,
-    /// What an evaluation models it by.
-    pub modelled: Option<Modelled>,
-}
-
-impl Board {
-    /// Reads a board's file.
-    ///
-    /// # Errors
-    /// Names the file, line and key that is wrong.
-    pub fn load(path: &Path) -> Result<Self> {
-        let board: Self = read(path)?;
-        let dir = path.parent().unwrap_or(Path::new(""));
-        Ok(Self { power: board.power.within(dir), ..board })
-    }
-}
-
-/// A board's limits for the drafter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BoardDrafter {
-    /// Tokens of context, where that is less than the model's.
-    pub context_tokens_max: Option<usize>,
-}
-
-/// A board's defaults for the link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BoardLink {
-    /// Silence after which the link is tested.
-    pub keep_alive_seconds: Option<u64>,
-}
-
 /// What flags say over the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -191,8 +141,7 @@ impl Settings {
             Some(path) => (read::<File>(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
             None => (File::default(), PathBuf::new()),
         };
-        let board_path = flags.board.clone().or_else(|| parsed.board.take().map(|path| dir.join(path)));
-        let board = board_path.map(|path| Board::load(&path)).transpose()?;
+        let board = board(flags.board.as_deref(), parsed.board.as_deref(), &dir)?;
         let of_board = board.as_ref().map(|board| board.power.clone()).unwrap_or_default();
         let power = std::mem::take(&mut parsed.power).within(&dir).over(of_board);
         let (policy, rules) = parsed.policy.over(flags).checked()?;
@@ -212,7 +161,7 @@ impl Settings {
             policy,
             rules,
             importance,
-            power: power.checked(flags.power.as_deref())?,
+            power: PowerSettings::of(power, flags.power.as_deref())?,
         })
     }
 
@@ -318,25 +267,26 @@ impl MqttTable {
     fn keep_alive(&self, board: Option<&Board>) -> Result<Duration> {
         let of_board = board.and_then(|board| board.link.keep_alive_seconds);
         let seconds = self.keep_alive_seconds.or(of_board).unwrap_or(KEEP_ALIVE_SECONDS);
-        if !(KEEP_ALIVE_SECONDS_MIN..=u16::MAX.into()).contains(&seconds) {
-            bail!("keep_alive_seconds {seconds} is not within {KEEP_ALIVE_SECONDS_MIN} and {}", u16::MAX);
+        if !(KEEP_ALIVE_SECONDS_MIN..=KEEP_ALIVE_SECONDS_MAX).contains(&seconds) {
+            bail!(
+                "keep_alive_seconds {seconds} is not within {KEEP_ALIVE_SECONDS_MIN} and {KEEP_ALIVE_SECONDS_MAX}"
+            );
         }
         Ok(Duration::from_secs(seconds))
     }
 }
 
-/// Reads a TOML file; a mistake is named by file, line and key.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    toml::from_str(&text).map_err(|error| wrong(path, &text, error.span(), error.message()))
-}
-
-/// What is wrong in a file at a place in its `text`: file, line, and the line itself, whose key says the rest.
-pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Display) -> anyhow::Error {
-    let start = place.map_or(0, |place| place.start.min(text.len()));
-    let number = text[..start].matches('\n').count() + 1;
-    let line = text.lines().nth(number - 1).unwrap_or("").trim();
-    anyhow!("{}:{number}: {what} ({line})", path.display())
+/// The board that a flag names, or else the file in `dir`. A name is looked up beside the configuration and where the
+/// package puts boards.
+fn board(flag: Option<&Path>, file: Option<&Path>, dir: &Path) -> Result<Option<Board>> {
+    let (board, base) = match (flag, file) {
+        (Some(board), _) => (board, Path::new("")),
+        (None, Some(board)) => (board, dir),
+        (None, None) => return Ok(None),
+    };
+    let dirs = [dir.to_owned(), dir.join("boards"), INSTALLED.into()];
+    let path = find(board, base, &dirs).context(if flag.is_some() { "--board" } else { "board" })?;
+    Board::load(&path).map(Some)
 }
 
 fn device_id(name: &str) -> Result<DeviceId> {

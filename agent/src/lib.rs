@@ -19,7 +19,6 @@ pub mod drafter;
 pub mod energy;
 pub mod generate;
 pub mod link;
-pub mod modelled;
 pub mod mqtt_bytes;
 pub mod output;
 pub mod power;

@@ -2,8 +2,8 @@
 
 use super::sensor::Uncertainty;
 use super::units::Amperes;
-use crate::config::{read, wrong};
 use anyhow::{Result, bail};
+use dunlin_board::{read, wrong};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

@@ -10,10 +10,6 @@ use super::units::{Amperes, Volts, Watts};
 use core::fmt;
 use embedded_hal::i2c::I2c;
 
-/// The address of a module as it is sold, with both jumpers open.
-pub const ADDRESS_FIRST: u8 = 0x40;
-/// The address with both jumpers at SCL.
-pub const ADDRESS_LAST: u8 = 0x4f;
 /// One conversion of 12 bits, ns (SBOS448, table 5: 8 of them take 4.26 ms).
 const CONVERSION_NS: u64 = 532_000;
 /// What the shunt register counts in, µV.

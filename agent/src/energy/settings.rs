@@ -1,56 +1,21 @@
 //! What a configuration says of power: which source, where it is, and what is told to others.
 
 use super::calibration::{Calibration, Correction};
-use super::ina219::{ADDRESS_FIRST, ADDRESS_LAST, Averaging, Config, ShuntRange};
+use super::ina219::{Averaging, Config, ShuntRange};
 use anyhow::{Context, Result, anyhow, bail};
+pub use dunlin_board::Choice;
+use dunlin_board::{ADDRESS_FIRST, PowerTable};
 use dunlin_hlm::time::Duration;
 use dunlin_wire::PowerSource;
-use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const I2C: &str = "/dev/i2c-1";
 const SHUNT_MILLIOHMS: f64 = 100.0;
 const AVERAGING: u8 = 8;
 const SUPPLY_VOLTS: f64 = 5.0;
-/// What an INA219 can be in: less feeds no board, and its inputs end at 26 V.
-const SUPPLY_VOLTS_MIN: f64 = 1.0;
-const SUPPLY_VOLTS_MAX: f64 = 26.0;
 const TELEMETRY_SECONDS: u32 = 1;
-/// The range of shunts that make sense, mΩ.
-const SHUNT_MILLIOHMS_MIN: f64 = 0.1;
-const SHUNT_MILLIOHMS_MAX: f64 = 10_000.0;
 const SYSFS: &str = "/sys";
 const VCGENCMD: &str = "vcgencmd";
-
-/// `[power]` of the agent's or a board's file. Every key can be left out; paths are relative to the file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PowerTable {
-    source: Option<String>,
-    i2c: Option<PathBuf>,
-    address: Option<u8>,
-    shunt_milliohms: Option<f64>,
-    averaging: Option<u8>,
-    supply_volts: Option<f64>,
-    rails: Option<Vec<String>>,
-    trace: Option<PathBuf>,
-    calibration: Option<PathBuf>,
-    telemetry_seconds: Option<u32>,
-    sysfs: Option<PathBuf>,
-    vcgencmd: Option<PathBuf>,
-}
-
-/// Which source is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// The first that answers.
-    #[default]
-    Auto,
-    /// None: nothing is measured.
-    None,
-    /// This one, or an error.
-    Only(PowerSource),
-}
 
 /// The settings, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,117 +44,38 @@ pub struct PowerSettings {
     pub vcgencmd: PathBuf,
 }
 
-impl Choice {
-    /// The choice of a name.
-    ///
-    /// # Errors
-    /// Lists the names there are.
-    pub fn named(name: &str) -> Result<Self> {
-        let sources = PowerSource::ALL.map(PowerSource::name);
-        match name {
-            "auto" => Ok(Self::Auto),
-            "none" => Ok(Self::None),
-            _ => match PowerSource::ALL.into_iter().find(|source| source.name() == name) {
-                Some(source) => Ok(Self::Only(source)),
-                None => bail!("unknown power source {name:?}; known are auto, none, {}", sources.join(", ")),
-            },
-        }
-    }
-}
-
-impl PowerTable {
-    /// The same table with its paths taken from `dir`.
-    #[must_use]
-    pub fn within(self, dir: &Path) -> Self {
-        let from = |path: Option<PathBuf>| path.map(|path| dir.join(path));
-        Self { trace: from(self.trace), calibration: from(self.calibration), ..self }
-    }
-
-    /// This table with `under` for what it leaves out.
-    #[must_use]
-    pub fn over(self, under: Self) -> Self {
-        Self {
-            source: self.source.or(under.source),
-            i2c: self.i2c.or(under.i2c),
-            address: self.address.or(under.address),
-            shunt_milliohms: self.shunt_milliohms.or(under.shunt_milliohms),
-            averaging: self.averaging.or(under.averaging),
-            supply_volts: self.supply_volts.or(under.supply_volts),
-            rails: self.rails.or(under.rails),
-            trace: self.trace.or(under.trace),
-            calibration: self.calibration.or(under.calibration),
-            telemetry_seconds: self.telemetry_seconds.or(under.telemetry_seconds),
-            sysfs: self.sysfs.or(under.sysfs),
-            vcgencmd: self.vcgencmd.or(under.vcgencmd),
-        }
-    }
-
-    /// The settings; `source` is a flag's, over the table's.
+impl PowerSettings {
+    /// The settings of a table; `source` is a flag's, over the table's.
     ///
     /// # Errors
     /// Names the key that is wrong.
-    pub fn checked(self, source: Option<&str>) -> Result<PowerSettings> {
+    pub fn of(table: PowerTable, source: Option<&str>) -> Result<Self> {
+        table.check()?;
         let choice = match source {
-            Some(name) => Choice::named(name).context("--power")?,
-            None => Choice::named(self.source.as_deref().unwrap_or("auto")).context("power.source")?,
+            Some(name) => Choice::named(name).map_err(|what| anyhow!("--power: {what}"))?,
+            None => table.choice()?,
         };
-        if choice == Choice::Only(PowerSource::Replay) && self.trace.is_none() {
+        if choice == Choice::Only(PowerSource::Replay) && table.trace.is_none() {
             bail!("power.source \"replay\" needs power.trace");
         }
-        let (ina219, address, supply_v) = (self.ina219()?, self.address()?, self.supply_v()?);
-        let calibration = self.calibration.as_deref().map(Calibration::load).transpose()?;
-        let seconds = self.telemetry_seconds.unwrap_or(TELEMETRY_SECONDS);
-        Ok(PowerSettings {
+        let ina219 = ina219(&table)?;
+        let calibration = table.calibration.as_deref().map(Calibration::load).transpose()?;
+        let seconds = table.telemetry_seconds.unwrap_or(TELEMETRY_SECONDS);
+        Ok(Self {
             choice,
-            i2c: self.i2c.unwrap_or_else(|| I2C.into()),
-            address,
+            i2c: table.i2c.unwrap_or_else(|| I2C.into()),
+            address: table.address.unwrap_or(ADDRESS_FIRST),
             ina219,
-            supply_v,
-            rails: self.rails.unwrap_or_default(),
-            trace: self.trace,
+            supply_v: table.supply_volts.unwrap_or(SUPPLY_VOLTS),
+            rails: table.rails.unwrap_or_default(),
+            trace: table.trace,
             calibration: calibration.unwrap_or_default(),
             telemetry: (seconds > 0).then_some(Duration(u64::from(seconds) * 1_000_000)),
-            sysfs: self.sysfs.unwrap_or_else(|| SYSFS.into()),
-            vcgencmd: self.vcgencmd.unwrap_or_else(|| VCGENCMD.into()),
+            sysfs: table.sysfs.unwrap_or_else(|| SYSFS.into()),
+            vcgencmd: table.vcgencmd.unwrap_or_else(|| VCGENCMD.into()),
         })
     }
 
-    fn address(&self) -> Result<u8> {
-        let address = self.address.unwrap_or(ADDRESS_FIRST);
-        if !(ADDRESS_FIRST..=ADDRESS_LAST).contains(&address) {
-            bail!("power.address {address:#04x} is not within {ADDRESS_FIRST:#04x} and {ADDRESS_LAST:#04x}");
-        }
-        Ok(address)
-    }
-
-    fn supply_v(&self) -> Result<f64> {
-        let volts = self.supply_volts.unwrap_or(SUPPLY_VOLTS);
-        if !(SUPPLY_VOLTS_MIN..=SUPPLY_VOLTS_MAX).contains(&volts) {
-            bail!("power.supply_volts {volts} is not within {SUPPLY_VOLTS_MIN} and {SUPPLY_VOLTS_MAX}");
-        }
-        Ok(volts)
-    }
-
-    fn ina219(&self) -> Result<Config> {
-        let milliohms = self.shunt_milliohms.unwrap_or(SHUNT_MILLIOHMS);
-        if !(SHUNT_MILLIOHMS_MIN..=SHUNT_MILLIOHMS_MAX).contains(&milliohms) {
-            bail!(
-                "power.shunt_milliohms {milliohms} is not within {SHUNT_MILLIOHMS_MIN} and {SHUNT_MILLIOHMS_MAX}"
-            );
-        }
-        let conversions = self.averaging.unwrap_or(AVERAGING);
-        let averaging = Averaging::of(conversions)
-            .ok_or_else(|| anyhow!("power.averaging {conversions} is none of 1, 2, 4, 8, 16, 32, 64, 128"))?;
-        Ok(Config {
-            shunt_micro_ohms: (milliohms * 1000.0).round() as u32,
-            range: ShuntRange::Mv320,
-            shunt: averaging,
-            bus: averaging,
-        })
-    }
-}
-
-impl PowerSettings {
     /// The correction of an INA219's current.
     pub fn correction(&self) -> Correction {
         self.calibration.correction(self.supply_v)
@@ -201,9 +87,22 @@ impl PowerSettings {
     }
 }
 
+/// How the chip measures.
+fn ina219(table: &PowerTable) -> Result<Config> {
+    let milliohms = table.shunt_milliohms.unwrap_or(SHUNT_MILLIOHMS);
+    let conversions = table.averaging.unwrap_or(AVERAGING);
+    let averaging = Averaging::of(conversions).context("power.averaging is no power of two")?;
+    Ok(Config {
+        shunt_micro_ohms: (milliohms * 1000.0).round() as u32,
+        range: ShuntRange::Mv320,
+        shunt: averaging,
+        bus: averaging,
+    })
+}
+
 impl Default for PowerSettings {
     fn default() -> Self {
-        PowerTable::default().checked(None).expect("what is left out has a valid default")
+        Self::of(PowerTable::default(), None).expect("what is left out has a valid default")
     }
 }
 
@@ -211,13 +110,18 @@ impl Default for PowerSettings {
 mod tests {
     use super::*;
     use std::fs::write;
+    use std::path::Path;
+
+    fn checked(table: PowerTable, source: Option<&str>) -> Result<PowerSettings> {
+        PowerSettings::of(table, source)
+    }
 
     fn table(text: &str) -> PowerTable {
         toml::from_str(text).unwrap()
     }
 
     fn message(text: &str, source: Option<&str>) -> String {
-        format!("{:#}", table(text).checked(source).unwrap_err())
+        format!("{:#}", checked(table(text), source).unwrap_err())
     }
 
     #[test]
@@ -231,26 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn sources_by_name() {
-        assert_eq!(Choice::named("auto").unwrap(), Choice::Auto);
-        assert_eq!(Choice::named("none").unwrap(), Choice::None);
-        for source in PowerSource::ALL {
-            assert_eq!(Choice::named(source.name()).unwrap(), Choice::Only(source));
-        }
-        let said = Choice::named("Auto").unwrap_err().to_string();
-        assert_eq!(
-            said,
-            "unknown power source \"Auto\"; known are auto, none, ina219, hwmon, pmic, powercap, replay, simulated"
-        );
-    }
-
-    #[test]
     fn a_flag_goes_over_the_agents_table_and_that_over_the_boards() {
         let board = "source = 'hwmon'\naddress = 0x41\nrails = ['VDD_IN']\ni2c = '/dev/i2c-7'\n";
         let agent = "source = 'ina219'\naddress = 0x45\nshunt_milliohms = 12.5\naveraging = 16\n\
                      telemetry_seconds = 0\nsysfs = 's'\nvcgencmd = 'v'\ntrace = 't.csv'\n";
         let both = table(agent).over(table(board));
-        let settings = both.clone().checked(None).unwrap();
+        let settings = checked(both.clone(), None).unwrap();
         assert_eq!((settings.choice, settings.address), (Choice::Only(PowerSource::Ina219), 0x45));
         assert_eq!(
             (settings.i2c.as_path(), settings.rails.as_slice()),
@@ -259,7 +149,7 @@ mod tests {
         assert_eq!((settings.ina219.shunt_micro_ohms, settings.ina219.period_micros()), (12_500, 17_024));
         assert_eq!((settings.telemetry, settings.trace.as_deref()), (None, Some(Path::new("t.csv"))));
         assert_eq!((settings.sysfs.as_path(), settings.vcgencmd.as_path()), (Path::new("s"), Path::new("v")));
-        assert_eq!(both.checked(Some("none")).unwrap().choice, Choice::None);
+        assert_eq!(checked(both, Some("none")).unwrap().choice, Choice::None);
     }
 
     #[test]
@@ -269,21 +159,7 @@ mod tests {
         );
         assert!(message("source = 'none'", Some("x")).starts_with("--power: unknown power source \"x\""));
         assert_eq!(message("", Some("replay")), "power.source \"replay\" needs power.trace");
-        for address in ["0x3f", "0x50"] {
-            let said = message(&format!("address = {address}"), None);
-            assert_eq!(said, format!("power.address {address} is not within 0x40 and 0x4f"));
-        }
-        for shunt in ["0.09", "10001", "nan", "-100"] {
-            let said = message(&format!("shunt_milliohms = {shunt}"), None);
-            assert!(
-                said.starts_with("power.shunt_milliohms ") && said.ends_with("within 0.1 and 10000"),
-                "{said}"
-            );
-        }
-        for averaging in [0, 3, 255] {
-            let said = message(&format!("averaging = {averaging}"), None);
-            assert_eq!(said, format!("power.averaging {averaging} is none of 1, 2, 4, 8, 16, 32, 64, 128"));
-        }
+        assert!(message("address = 0x50", None).starts_with("power.address: 0x50 is not within"));
         let unknown = toml::from_str::<PowerTable>("shunt_ohms = 0.1").unwrap_err();
         assert!(unknown.message().contains("unknown field `shunt_ohms`"));
     }
@@ -292,15 +168,15 @@ mod tests {
     fn a_calibration_is_read_from_beside_the_file_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let named = || table("calibration = 'power.toml'\ntrace = 't.csv'\nsysfs = 'sys'").within(dir.path());
-        assert!(format!("{:#}", named().checked(None).unwrap_err()).contains("power.toml: No such file"));
+        assert!(format!("{:#}", checked(named(), None).unwrap_err()).contains("power.toml: No such file"));
         let path = dir.path().join("power.toml");
         let current = "[current]\ngain = 1.1\noffset_a = 0.0\nmeter_uncertainty = 0.01\n";
         write(&path, format!("{current}[idle]\nwatts = 2.5\nseconds = 30.0\n")).unwrap();
-        let settings = named().checked(None).unwrap();
+        let settings = checked(named(), None).unwrap();
         assert!(!settings.correction().is_none());
         assert_eq!((settings.idle_w(), settings.trace), (Some(2.5), Some(dir.path().join("t.csv"))));
         assert_eq!(settings.sysfs, Path::new("sys"), "no file of the configuration's");
         write(&path, current.replace("1.1", "1.6")).unwrap();
-        assert!(format!("{:#}", named().checked(None).unwrap_err()).contains("power.toml:1: gain 1.6"));
+        assert!(format!("{:#}", checked(named(), None).unwrap_err()).contains("power.toml:1: gain 1.6"));
     }
 }

@@ -9,7 +9,8 @@ mod support;
 use anyhow::{Context, Result};
 use dunlin_agent::energy::Energy;
 use dunlin_agent::energy::phase::Phase;
-use dunlin_agent::energy::settings::PowerTable;
+use dunlin_agent::energy::settings::PowerSettings;
+use dunlin_board::PowerTable;
 use dunlin_hlm::device::Counters;
 use dunlin_lm::{Draft, Drafter, ModelDir};
 use serde_json::json;
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
 }
 
 fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
-    let settings = PowerTable::default().checked(Some("simulated"))?;
+    let settings = PowerSettings::of(PowerTable::default(), Some("simulated"))?;
     let mut energy = Energy::start(&settings, Phase::Idle)?;
     let started = energy.clock().now();
     energy.begin_reply(started);

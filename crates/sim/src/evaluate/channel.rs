@@ -5,8 +5,7 @@
 use super::dice::{mix, unit};
 use crate::quiet::{Air, Passage};
 use anyhow::{Result, ensure};
-use dunlin_agent::config::read;
-use dunlin_agent::modelled::{amount, rate};
+use dunlin_board::{amount, rate, read};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use std::path::Path;

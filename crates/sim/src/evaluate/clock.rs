@@ -3,7 +3,7 @@
 use super::channel::{Channel, Link};
 use super::plan::{ModelledBoard, Server, Size};
 use crate::quiet::{Outcome, Passage, Timing};
-use dunlin_agent::modelled::Modelled;
+use dunlin_board::Modelled;
 use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::stop::{Prices, PricesError};
 use dunlin_hlm::verifier::Job;

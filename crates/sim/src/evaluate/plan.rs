@@ -3,8 +3,7 @@
 use super::channel::Channel;
 use super::setting::{PolicyRow, Setting};
 use anyhow::{Context, Result, bail, ensure};
-use dunlin_agent::config::{Board, wrong};
-use dunlin_agent::modelled::{Modelled, amount, rate};
+use dunlin_board::{Board, Modelled, amount, rate, wrong};
 use dunlin_hlm::probabilities::Sampling;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -239,11 +238,6 @@ impl Run {
             source.ensure(path.exists(), name.span(), format!("{} is missing", path.display()))?;
             let Board { name: own, drafter, modelled, .. } = Board::load(&path)?;
             let Some(modelled) = modelled else { bail!("{}: a board without [modelled]", path.display()) };
-            source.ensure(
-                own == *name.get_ref(),
-                name.span(),
-                format!("{} calls itself {own}", path.display()),
-            )?;
             let context_tokens_max = drafter.context_tokens_max;
             Ok(Arc::new(ModelledBoard { name: own, context_tokens_max, modelled }))
         };

@@ -2,8 +2,8 @@
 //!
 //! Invariant: no agent reads this to decide anything.
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use crate::number::{amount, rate};
+use serde::Deserialize;
 
 /// A board's modelled power and speed. Every power but the first is above idle.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -46,29 +46,9 @@ impl Modelled {
     }
 }
 
-/// A finite number, 0 or more.
-pub fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let x = f64::deserialize(from)?;
-    if x.is_finite() && x >= 0.0 {
-        Ok(x)
-    } else {
-        Err(D::Error::custom(format!("{x} is not a number of at least 0")))
-    }
-}
-
-/// A finite number above 0.
-pub fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let x = f64::deserialize(from)?;
-    if x.is_finite() && x > 0.0 {
-        Ok(x)
-    } else {
-        Err(D::Error::custom(format!("{x} is not a number above 0")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::config::Board;
+    use crate::Board;
 
     const BOARD: &str = "name = \"b\"\n[modelled]\nidle_w = 2\ndraft_w = 3.5\nscore_w = 1\nrun_us = 100\n\
         weight_bytes_per_s = 4e9\nflops = 16e9\nscore_ns_per_entry = 500\n";

@@ -1,0 +1,288 @@
+//! A board's file, its tables, and what contradicts itself in them.
+
+use crate::modelled::Modelled;
+use crate::power::PowerTable;
+use crate::problem::{Problem, ensure};
+use crate::read::read_checked;
+use anyhow::Result;
+use serde::Deserialize;
+use std::path::Path;
+
+/// The 64-bit Arm target, the only one that images are made for.
+pub const TARGET_ARM64: &str = "aarch64-unknown-linux-gnu";
+/// The targets that programs and packages are made for.
+pub const TARGETS: [&str; 3] = [TARGET_ARM64, "armv7-unknown-linux-gnueabihf", "x86_64-unknown-linux-gnu"];
+/// A shorter keep-alive is refused by the agent's MQTT library.
+pub const KEEP_ALIVE_SECONDS_MIN: u64 = 5;
+/// The longest that MQTT can say.
+pub const KEEP_ALIVE_SECONDS_MAX: u64 = u16::MAX as u64;
+/// What the agent itself takes beside its model, MiB: no budget may be smaller.
+const MEMORY_MIB_MIN: u64 = 25;
+/// More threads than any board has cores.
+const THREADS_MAX: usize = 256;
+
+/// A board's file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// The board's name, which is also its file's.
+    pub name: String,
+    /// What its programs are built for.
+    #[serde(default)]
+    pub build: BuildTable,
+    /// What its processor and memory allow the drafter.
+    #[serde(default)]
+    pub drafter: DrafterTable,
+    /// What its network wants.
+    #[serde(default)]
+    pub link: LinkTable,
+    /// How its power is measured.
+    #[serde(default)]
+    pub power: PowerTable,
+    /// What an evaluation models it by.
+    pub modelled: Option<Modelled>,
+    /// The recipe of its image; without one there are packages only.
+    pub image: Option<ImageTable>,
+}
+
+/// `[build]`: what a board's programs are built for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BuildTable {
+    /// One of [`TARGETS`]; without one, the machine that builds.
+    pub target: Option<String>,
+    /// Features of the processor beyond the target's own.
+    pub cpu_features: Vec<String>,
+    /// The oldest glibc that the programs must run on.
+    pub glibc: Option<String>,
+    /// QEMU's name of the processor that stands in for the board's.
+    pub emulated_cpu: Option<String>,
+}
+
+/// `[drafter]`: a board's limits for the drafter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrafterTable {
+    /// Tokens of context, where that is less than the model's.
+    pub context_tokens_max: Option<usize>,
+    /// Threads of one run of the model.
+    pub threads: Option<usize>,
+    /// What the agent may take of the board's memory in all, MiB.
+    pub memory_mib: Option<u64>,
+}
+
+/// `[link]`: a board's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkTable {
+    /// Silence after which the link is tested, s.
+    pub keep_alive_seconds: Option<u64>,
+    /// What it is connected by.
+    pub radio: Option<Radio>,
+}
+
+/// What a board is connected by: a channel of the evaluation, with its energy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Radio {
+    /// A wireless network of its own.
+    Wifi,
+    /// A cable.
+    Ethernet,
+    /// A cellular network for machines.
+    LteM,
+    /// Long range at a few hundred bytes a second.
+    Lora,
+}
+
+/// `[image]`: the recipe of a board's image.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageTable {
+    /// Who boots it.
+    pub boot: Boot,
+    /// Debian packages besides those of every image.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Device trees of the kernel's package that go beside the kernel.
+    #[serde(default)]
+    pub device_trees: Vec<String>,
+    /// Lines of `config.txt` besides those of every image.
+    #[serde(default)]
+    pub config: Vec<String>,
+    /// Arguments of the kernel besides those of every image.
+    #[serde(default)]
+    pub kernel_arguments: Vec<String>,
+}
+
+/// Who boots an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// A Raspberry Pi's firmware.
+    RaspberryPi,
+    /// QEMU, which is given kernel and device tree from outside.
+    Virt,
+}
+
+impl Radio {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Wifi, Self::Ethernet, Self::LteM, Self::Lora];
+
+    /// Its name, which is also its channel's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wifi => "wifi",
+            Self::Ethernet => "ethernet",
+            Self::LteM => "lte-m",
+            Self::Lora => "lora",
+        }
+    }
+}
+
+impl Board {
+    /// Reads a board's file.
+    ///
+    /// # Errors
+    /// Names the file, line and key that is wrong.
+    pub fn load(path: &Path) -> Result<Self> {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let board: Self = read_checked(path, |board: &Self| {
+            board.check()?;
+            ensure(board.name == stem, "name", || {
+                format!("the file of a board called {:?} is called {0}.toml, not {stem}.toml", board.name)
+            })
+        })?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        Ok(Self { power: board.power.within(dir), ..board })
+    }
+
+    /// Whether the file contradicts itself.
+    fn check(&self) -> Result<(), Problem> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        ensure(!self.name.is_empty() && self.name.chars().all(plain), "name", || {
+            format!("{:?} is none: expected a-z, 0-9 and '-'", self.name)
+        })?;
+        self.build.check()?;
+        self.drafter.check()?;
+        self.link.check()?;
+        self.power.check()?;
+        self.power.check_belongs()?;
+        let Some(image) = &self.image else { return Ok(()) };
+        ensure(self.build.target.as_deref() == Some(TARGET_ARM64), "image", || {
+            format!("an image needs build.target = {TARGET_ARM64:?}")
+        })?;
+        image.check()
+    }
+}
+
+impl BuildTable {
+    fn check(&self) -> Result<(), Problem> {
+        if let Some(target) = self.target.as_deref() {
+            ensure(TARGETS.contains(&target), "build.target", || {
+                format!("unknown target {target:?}; known are {}", TARGETS.join(", "))
+            })?;
+        }
+        let word = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        let is_word = |text: &str| !text.is_empty() && text.chars().all(word);
+        let wrong = self.cpu_features.iter().find(|feature| !is_word(feature));
+        ensure(wrong.is_none(), "build.cpu_features", || format!("{wrong:?} is no name of a feature"))?;
+        let version = |text: &str| {
+            text.split_once('.').is_some_and(|(major, minor)| is_number(major) && is_number(minor))
+        };
+        ensure(self.glibc.as_deref().is_none_or(version), "build.glibc", || {
+            format!("{:?} is no version; expected one as \"2.31\"", self.glibc.as_deref().unwrap_or(""))
+        })?;
+        ensure(self.emulated_cpu.as_deref().is_none_or(is_word), "build.emulated_cpu", || {
+            "no name of a processor; `qemu-aarch64-static -cpu help` lists them".into()
+        })
+    }
+}
+
+impl DrafterTable {
+    fn check(&self) -> Result<(), Problem> {
+        ensure(self.context_tokens_max != Some(0), "drafter.context_tokens_max", || {
+            "0 is not a number above 0".into()
+        })?;
+        ensure(
+            self.threads.is_none_or(|threads| (1..=THREADS_MAX).contains(&threads)),
+            "drafter.threads",
+            || format!("{} is not within 1 and {THREADS_MAX}", self.threads.unwrap_or(0)),
+        )?;
+        ensure(self.memory_mib.is_none_or(|mib| mib >= MEMORY_MIB_MIN), "drafter.memory_mib", || {
+            format!(
+                "{} leaves nothing for a model: the agent itself takes up to {}",
+                self.memory_mib.unwrap_or(0),
+                MEMORY_MIB_MIN - 1
+            )
+        })
+    }
+}
+
+impl LinkTable {
+    fn check(&self) -> Result<(), Problem> {
+        let seconds = self.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS_MIN);
+        let bounds = KEEP_ALIVE_SECONDS_MIN..=KEEP_ALIVE_SECONDS_MAX;
+        ensure(bounds.contains(&seconds), "link.keep_alive_seconds", || {
+            format!("{seconds} is not within {KEEP_ALIVE_SECONDS_MIN} and {KEEP_ALIVE_SECONDS_MAX}")
+        })
+    }
+}
+
+impl ImageTable {
+    fn check(&self) -> Result<(), Problem> {
+        let none = |key: &str, good: fn(&str) -> bool, list: &[String], what: &str| {
+            let wrong = list.iter().find(|entry| !good(entry));
+            ensure(wrong.is_none(), key, || format!("{:?} is {what}", wrong.map_or("", |entry| entry)))
+        };
+        none("image.packages", is_package, &self.packages, "no name of a Debian package")?;
+        none("image.device_trees", is_device_tree, &self.device_trees, "no path as \"maker/board.dtb\"")?;
+        none("image.config", is_line, &self.config, "not one line")?;
+        none("image.kernel_arguments", is_argument, &self.kernel_arguments, "not one argument")?;
+        let sets = |key: &str| self.config.iter().find(|line| line.trim_start().starts_with(key));
+        if let Some(line) = sets("os_prefix=") {
+            return Err(Problem::new(
+                "image.config",
+                format!("{line:?}: which system starts is not a board's to say"),
+            ));
+        }
+        match self.boot {
+            Boot::RaspberryPi => ensure(!self.device_trees.is_empty(), "image.device_trees", || {
+                "a Raspberry Pi's kernel needs one, and there is none".into()
+            }),
+            Boot::Virt => {
+                let nobody = || "has no meaning beside image.boot = \"virt\"; leave it out".into();
+                ensure(self.device_trees.is_empty(), "image.device_trees", nobody)?;
+                ensure(self.config.is_empty(), "image.config", nobody)
+            }
+        }
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_package(name: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() > 1
+        && name.bytes().next().is_some_and(letter)
+        && name.bytes().all(|byte| letter(byte) || b"+-.".contains(&byte))
+}
+
+fn is_device_tree(path: &str) -> bool {
+    let parts = || path.split('/');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    path.ends_with(".dtb") && parts().all(|part| !part.is_empty() && part != ".." && part.chars().all(plain))
+}
+
+fn is_line(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control)
+}
+
+fn is_argument(text: &str) -> bool {
+    is_line(text) && !text.contains(char::is_whitespace)
+}
+
+#[cfg(test)]
+mod tests;

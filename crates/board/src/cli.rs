@@ -1,0 +1,99 @@
+//! Commands and exit codes.
+
+use anyhow::{Context, Error, Result};
+use clap::{Parser, Subcommand};
+use dunlin_board::{Board, INSTALLED, UnknownBoard, UnknownKey, find, get, listed};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Something failed, or a board's file is wrong.
+const FAILED: u8 = 1;
+/// A flag, a board's name or a key is wrong.
+const USAGE: u8 = 2;
+
+/// Boards as data: one file for each, read here for people and for scripts.
+#[derive(Debug, Parser)]
+#[command(name = "dunlin-board", version)]
+pub(crate) struct Cli {
+    /// Where boards' files are, before boards/ here and those of the package.
+    #[arg(long, global = true, value_name = "DIR")]
+    boards: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print what a board's file says of a key, a list one entry a line, nothing where it says nothing.
+    Get {
+        /// A board's name, or the path of its file.
+        board: PathBuf,
+        /// The key with its table, as build.target.
+        key: String,
+    },
+    /// See whether boards' files are right; all of them where none is named.
+    Check {
+        /// Boards' names, or paths of their files.
+        boards: Vec<PathBuf>,
+    },
+    /// List the boards.
+    List,
+}
+
+/// Runs a command; its errors go to standard error.
+pub(crate) fn run(cli: &Cli) -> ExitCode {
+    let own = cli.boards.clone().into_iter();
+    let dirs: Vec<PathBuf> = own.chain(["boards".into(), INSTALLED.into()]).collect();
+    let done = match &cli.command {
+        Command::Get { board, key } => print(board, key, &dirs),
+        Command::Check { boards } => check(boards, &dirs),
+        Command::List => list(&dirs),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            let usage = error.is::<UnknownBoard>() || error.is::<UnknownKey>();
+            ExitCode::from(if usage { USAGE } else { FAILED })
+        }
+    }
+}
+
+fn print(board: &Path, key: &str, dirs: &[PathBuf]) -> Result<ExitCode> {
+    let path = find(board, Path::new(""), dirs)?;
+    get(&path, key)?.iter().try_for_each(|value| say(value))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(boards: &[PathBuf], dirs: &[PathBuf]) -> Result<ExitCode> {
+    let paths = match boards {
+        [] => listed(dirs)?.into_iter().map(|(_, path)| path).collect(),
+        some => some.iter().map(|board| find(board, Path::new(""), dirs)).collect::<Result<Vec<_>, _>>()?,
+    };
+    let mut code = ExitCode::SUCCESS;
+    for path in paths {
+        match Board::load(&path) {
+            Ok(board) => say(&format!("{}: {} is right", path.display(), board.name))?,
+            Err(error) => {
+                complain(&error);
+                code = ExitCode::from(FAILED);
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn list(dirs: &[PathBuf]) -> Result<ExitCode> {
+    listed(dirs)?.iter().try_for_each(|(name, _)| say(name))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(text: &str) -> Result<()> {
+    writeln!(io::stdout(), "{text}").context("standard output")
+}
+
+fn complain(error: &Error) {
+    // Standard error that is gone has no reader.
+    let _ = writeln!(io::stderr(), "dunlin-board: {error:#}");
+}

@@ -1,0 +1,97 @@
+//! Where boards' files are found.
+
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Where a package puts them.
+pub const INSTALLED: &str = "/usr/share/dunlin/boards";
+
+/// There is no board of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("no board is called {name:?}{}", places(.known, .dirs))]
+pub struct UnknownBoard {
+    /// The name.
+    pub name: String,
+    /// The boards there are.
+    pub known: Vec<String>,
+    /// Where they were looked for.
+    pub dirs: Vec<PathBuf>,
+}
+
+fn places(known: &[String], dirs: &[PathBuf]) -> String {
+    let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let dirs = dirs.join(", ");
+    match known {
+        [] => format!(", and {dirs} hold none; a path of a .toml file does as well"),
+        _ => format!("; there are {} ({dirs}); a path of a .toml file does as well", known.join(", ")),
+    }
+}
+
+/// The file of a board: `board` is a name, looked up in `dirs` in turn, or a path, taken from `base`.
+///
+/// # Errors
+/// There is none of that name.
+pub fn find(board: &Path, base: &Path, dirs: &[PathBuf]) -> Result<PathBuf, UnknownBoard> {
+    let text = board.to_string_lossy();
+    if text.contains('/') || board.extension().is_some_and(|ending| ending == "toml") {
+        return Ok(base.join(board));
+    }
+    let candidates = dirs.iter().map(|dir| dir.join(format!("{text}.toml")));
+    candidates.into_iter().find(|path| path.exists()).ok_or_else(|| UnknownBoard {
+        name: text.into_owned(),
+        known: listed(dirs).unwrap_or_default().into_iter().map(|(name, _)| name).collect(),
+        dirs: dirs.to_vec(),
+    })
+}
+
+/// The boards in `dirs`, by name: where two are called alike, the first folder's. A folder that isn't there holds none.
+///
+/// # Errors
+/// A folder can't be read.
+pub fn listed(dirs: &[PathBuf]) -> Result<Vec<(String, PathBuf)>> {
+    let mut boards: Vec<(String, PathBuf)> = Vec::new();
+    for dir in dirs.iter().filter(|dir| dir.exists()) {
+        for entry in dir.read_dir().with_context(|| dir.display().to_string())? {
+            let path = entry.with_context(|| dir.display().to_string())?.path();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let is_board = path.extension().is_some_and(|ending| ending == "toml");
+            if is_board && !boards.iter().any(|(known, _)| *known == name) {
+                boards.push((name, path));
+            }
+        }
+    }
+    boards.sort();
+    Ok(boards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir, write};
+
+    #[test]
+    fn a_name_is_looked_up_and_a_path_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = [dir.path().join("a"), dir.path().join("b"), dir.path().join("missing")];
+        for (dir, names) in dirs.iter().zip([&["one", "two"][..], &["two", "three"]]) {
+            create_dir(dir).unwrap();
+            for name in names {
+                write(dir.join(format!("{name}.toml")), "").unwrap();
+            }
+            write(dir.join("README.md"), "").unwrap();
+        }
+        let of = |board: &str| find(Path::new(board), Path::new("base"), &dirs);
+        assert_eq!(of("two"), Ok(dirs[0].join("two.toml")));
+        assert_eq!(of("three"), Ok(dirs[1].join("three.toml")));
+        assert_eq!(of("x.toml"), Ok("base/x.toml".into()));
+        assert_eq!(of("./x"), Ok("base/./x".into()));
+        assert_eq!(of("/x.toml"), Ok("/x.toml".into()));
+        let said = of("four").unwrap_err().to_string();
+        assert!(said.starts_with("no board is called \"four\"; there are one, three, two ("), "{said}");
+        let said = find(Path::new("four"), Path::new(""), &dirs[2..]).unwrap_err().to_string();
+        assert!(said.contains("hold none; a path"), "{said}");
+        let names: Vec<_> = listed(&dirs).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["one", "three", "two"]);
+    }
+}

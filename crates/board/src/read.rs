@@ -1,0 +1,80 @@
+//! The one place that reads TOML and says where a mistake is.
+
+use crate::problem::Problem;
+use anyhow::{Context, Result, anyhow};
+use serde::de::DeserializeOwned;
+use std::fmt::Display;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use toml::de::{DeTable, DeValue};
+
+/// Reads a TOML file; a mistake is named by file, line and key.
+///
+/// # Errors
+/// The file can't be read, or what is wrong in it.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    read_checked(path, |_| Ok(()))
+}
+
+/// Reads a TOML file, and checks what it says: a problem is named by file, line and key.
+///
+/// # Errors
+/// The file can't be read, or what is wrong in it.
+pub fn read_checked<T: DeserializeOwned>(
+    path: &Path,
+    check: impl FnOnce(&T) -> Result<(), Problem>,
+) -> Result<T> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let value: T =
+        toml::from_str(&text).map_err(|error| wrong(path, &text, error.span(), error.message()))?;
+    check(&value).map_err(|problem| wrong(path, &text, place(&text, &problem.key), &problem))?;
+    Ok(value)
+}
+
+/// What is wrong in a file at a place in its `text`: file, line, and the line itself, whose key says the rest.
+pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Display) -> anyhow::Error {
+    let start = place.map_or(0, |place| place.start.min(text.len()));
+    let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or("").trim();
+    anyhow!("{}:{number}: {what} ({line})", path.display())
+}
+
+/// Where a key stands, or else the innermost of its tables that is there.
+fn place(text: &str, key: &str) -> Option<Range<usize>> {
+    let document = DeTable::parse(text).ok()?;
+    let (mut table, mut place) = (document.get_ref(), None);
+    for part in key.split('.') {
+        let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref() == part) else { break };
+        place = Some(name.span());
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_key_is_found_where_it_stands() {
+        let text =
+            "name = 'b'\n[power]\nsource = 'auto'\n# a comment\nrails = [\n 'x' ]\n[image]\nboot = 'virt'\n";
+        let line = |key| place(text, key).map_or(0, |place| text[..place.start].matches('\n').count() + 1);
+        assert_eq!([line("name"), line("power.rails"), line("image.boot")], [1, 5, 8]);
+        assert_eq!([line("image.config"), line("image"), line("build.target")], [7, 7, 0]);
+        assert_eq!(line("name.first"), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_place_in_no_text_is_too_much(text in "\\PC{0,40}(\n\\PC{0,9}){0,3}", start in 0usize..99, key in "[a-z.]{0,9}") {
+            prop_assert!(wrong(Path::new("f"), &text, Some(start..start), "x").to_string().starts_with("f:"));
+            place(&text, &key);
+        }
+    }
+}
