@@ -6,6 +6,7 @@ mod bundle;
 mod drafter;
 mod encoder;
 mod files;
+mod golden;
 mod onnx;
 mod reference;
 mod target;
