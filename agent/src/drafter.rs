@@ -5,6 +5,8 @@ use anyhow::{Context, Result, anyhow};
 use dunlin_hlm::device::{DraftJob, DraftRow, JobId};
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, Rows, Vocabulary};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
@@ -29,6 +31,19 @@ pub struct Worker {
     jobs: SyncSender<Job>,
     done: mpsc::Receiver<Done>,
     described: Described,
+    /// Jobs whose rows have not come.
+    owed: usize,
+    steps: Steps,
+}
+
+/// Counts the runs of the model, so that one who waits can tell slow from stuck.
+#[derive(Clone, Debug, Default)]
+struct Steps(Arc<AtomicU64>);
+
+impl Steps {
+    fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 struct Job {
@@ -72,19 +87,21 @@ impl Worker {
         let (jobs, to_do) = sync_channel(JOBS_MAX);
         let (finished, done) = mpsc::channel(JOBS_MAX);
         let (loaded, described) = oneshot::channel();
+        let steps = Steps::default();
+        let counted = steps.clone();
         let work = move || match load() {
             Err(error) => drop(loaded.send(Err(error))),
             Ok(drafter) => {
                 let described =
                     Described { vocabulary: drafter.vocabulary(), context_max: drafter.context_max() };
                 if loaded.send(Ok(described)).is_ok() {
-                    work(drafter, &to_do, &finished);
+                    work(drafter, &to_do, &finished, &counted);
                 }
             }
         };
         thread::Builder::new().name("drafter".into()).spawn(work).context("no thread for the drafter")?;
         let described = described.await.context("the drafter's thread ended while it loaded the model")??;
-        Ok(Self { jobs, done, described })
+        Ok(Self { jobs, done, described, owed: 0, steps })
     }
 
     /// What is known of the drafter.
@@ -96,8 +113,11 @@ impl Worker {
     ///
     /// # Errors
     /// The thread ended, or more jobs wait than the machines ever ask for.
-    pub fn run(&self, session: u64, job: DraftJob) -> Result<()> {
-        self.jobs.try_send(Job { session, job }).map_err(|_| anyhow!("the drafter's thread takes no job"))
+    pub fn run(&mut self, session: u64, job: DraftJob) -> Result<()> {
+        let taken = self.jobs.try_send(Job { session, job });
+        taken.map_err(|_| anyhow!("the drafter's thread takes no job"))?;
+        self.owed += 1;
+        Ok(())
     }
 
     /// The next finished run. Safe to cancel.
@@ -105,14 +125,26 @@ impl Worker {
     /// # Errors
     /// The thread ended.
     pub async fn next(&mut self) -> Result<Done> {
-        self.done.recv().await.context("the drafter's thread ended")
+        let done = self.done.recv().await.context("the drafter's thread ended")?;
+        self.owed = self.owed.saturating_sub(1);
+        Ok(done)
+    }
+
+    /// How many runs of the model are behind it, where it owes rows.
+    pub fn owed(&self) -> Option<u64> {
+        (self.owed > 0).then(|| self.steps.0.load(Ordering::Relaxed))
     }
 }
 
-fn work(mut drafter: Box<dyn Draft>, to_do: &Receiver<Job>, finished: &mpsc::Sender<Done>) {
+fn work(
+    mut drafter: Box<dyn Draft>,
+    to_do: &Receiver<Job>,
+    finished: &mpsc::Sender<Done>,
+    steps: &Steps,
+) {
     while let Ok(Job { session, job }) = to_do.recv() {
         let started = Instant::now();
-        let rows = run(drafter.as_mut(), &job);
+        let rows = run(drafter.as_mut(), &job, steps);
         let took = Duration(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         if finished.blocking_send(Done { session, id: job.id, rows, took }).is_err() {
             return;
@@ -121,13 +153,16 @@ fn work(mut drafter: Box<dyn Draft>, to_do: &Receiver<Job>, finished: &mpsc::Sen
 }
 
 /// Cuts the context and appends the job's tokens in chunks; gives the rows of the last chunk.
-fn run(drafter: &mut dyn Draft, job: &DraftJob) -> Result<Rows, dunlin_lm::Error> {
+fn run(drafter: &mut dyn Draft, job: &DraftJob, steps: &Steps) -> Result<Rows, dunlin_lm::Error> {
     drafter.truncate(job.keep);
     let last = job.tokens.len().saturating_sub(1) / CHUNK_TOKENS_MAX * CHUNK_TOKENS_MAX;
     for chunk in job.tokens[..last].chunks(CHUNK_TOKENS_MAX) {
         drafter.extend(chunk)?;
+        steps.count();
     }
-    drafter.extend(&job.tokens[last..])
+    let rows = drafter.extend(&job.tokens[last..]);
+    steps.count();
+    rows
 }
 
 #[cfg(test)]
@@ -142,7 +177,9 @@ mod tests {
         for length in [1, CHUNK_TOKENS_MAX, CHUNK_TOKENS_MAX + 1, 150] {
             let mut drafter = toy.drafter();
             let job = DraftJob { id: JobId(1), keep: 0, tokens: tokens[..length].to_vec() };
-            let rows = run(&mut drafter, &job).unwrap();
+            let steps = Steps::default();
+            let rows = run(&mut drafter, &job, &steps).unwrap();
+            assert_eq!(steps.0.load(Ordering::Relaxed), length.div_ceil(CHUNK_TOKENS_MAX) as u64);
             assert_eq!(rows.logits(rows.len() - 1), toy.draft_logits(&tokens[..length]));
             assert_eq!(drafter.len(), length);
         }

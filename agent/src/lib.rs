@@ -31,5 +31,6 @@ mod setup;
 mod signals;
 mod socket;
 mod stall;
+pub mod supervised;
 pub mod terminal;
 pub mod turn;

@@ -13,6 +13,7 @@ use crate::mqtt_bytes::Traffic;
 use crate::output::{Notice, Output};
 use crate::random;
 use crate::stall::Stall;
+use crate::supervised::Supervised;
 use crate::turn::{Ending, Phases, Turn, counted_since};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
@@ -94,6 +95,7 @@ pub struct Agent {
     link: Link,
     energy: Energy,
     stall: Stall,
+    supervised: Supervised,
     turn: Option<Running>,
     /// A reply that ended and waits for its energy.
     ended: Option<Turn>,
@@ -132,6 +134,7 @@ impl Agent {
             link,
             energy,
             stall: Stall::default(),
+            supervised: Supervised::by_nobody(),
             turn: None,
             ended: None,
             moved: false,
@@ -150,21 +153,30 @@ impl Agent {
         Self { reseeds: true, ..self }
     }
 
+    /// The same agent, which tells a service manager that it works.
+    #[must_use]
+    pub fn supervised(self, supervised: Supervised) -> Self {
+        Self { supervised, ..self }
+    }
+
     /// Runs until the output or the user ends it, or nobody can prompt any more; then says goodbye.
     ///
     /// # Errors
     /// The drafter's thread ended.
     pub async fn run(mut self, user: &mut User, out: &mut dyn Output) -> Result<Farewell> {
         while self.settle(out)?.is_continue() {
+            self.supervised.pass(&self.worker, self.clock.now());
             let machine = self.clock.deadline(self.device.poll_timeout());
             let stall = self.clock.deadline(self.stall.deadline());
             let meter = self.clock.deadline(self.energy.deadline(self.clock.now()));
+            let manager = self.clock.deadline(self.supervised.deadline());
             tokio::select! {
                 event = self.link.next() => self.on_link(event),
                 done = self.worker.next() => self.on_draft(&done?),
                 () = tokio::time::sleep_until(machine) => self.on_timeout(),
                 () = tokio::time::sleep_until(stall) => self.on_stall(out),
                 () = tokio::time::sleep_until(meter) => drop(self.wake()),
+                () = tokio::time::sleep_until(manager) => drop(self.wake()),
                 control = user.controls.recv() => {
                     if self.on_control(control.unwrap_or(Control::Quit), out)?.is_break() { break }
                 }
@@ -183,12 +195,14 @@ impl Agent {
         match event {
             LinkEvent::Up => {
                 self.stall.connected(now);
+                self.supervised.connected();
                 self.device.handle_link(true, now);
             }
             LinkEvent::Down(loss) => {
                 if loss.refused && self.ends_on_refusal() {
                     self.end(Ending::BrokerRefused(loss.reason.clone()));
                 }
+                self.supervised.lost(&loss);
                 self.stall.disconnected(loss, now);
                 self.device.handle_link(false, now);
             }
@@ -302,6 +316,7 @@ impl Agent {
             Event::Judged(judged) => out.judged(&judged),
             Event::Leased(verifier) => {
                 out.leased(&verifier);
+                self.supervised.leased(&verifier);
                 self.stall.leased(verifier, self.clock.now());
             }
             Event::Resynced => debug!("the verifier asked for context"),
@@ -444,6 +459,7 @@ impl Agent {
     }
 
     async fn leave(mut self) -> Farewell {
+        self.supervised.stopping();
         self.device.close();
         self.transmit();
         let counters = *self.device.counters();

@@ -7,12 +7,14 @@ use crate::energy::Energy;
 use crate::energy::phase::Phase;
 use crate::output::Output;
 use crate::run::{Control, Say, User};
+use crate::supervised::Supervised;
 use crate::terminal::Terminal;
 use crate::{setup, signals, socket};
 use anyhow::{Context, Result};
 use dunlin_hlm::device::Reply;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
+use dunlin_service::Service;
 use serde::Deserialize;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
@@ -69,6 +71,7 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
     let mut energy = Energy::start(&settings.power, Phase::Load)?;
     let worker = energy.during(setup::worker(&model)).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
+    let supervised = Supervised::by(Service::from_environment(), &settings.broker, &model.name);
     let agent = setup::agent(settings, &args.reply.conduct(false), sampling, worker, energy)?;
     let (desk, user, front) = desk(&model, args.reply.text.max_tokens, waiting)?;
     match &listening {
@@ -85,7 +88,7 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
         Box::new(Attended::new(terminal, front))
     };
     tokio::spawn(desk.attend());
-    agent.run(&mut { user }, out.as_mut()).await?;
+    agent.supervised(supervised).run(&mut { user }, out.as_mut()).await?;
     Ok(DONE)
 }
 
