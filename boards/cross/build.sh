@@ -57,13 +57,14 @@ choose_way() {
 
 # Flags of rustc as a TOML list: no path of this machine may reach the binary, or two folders would give two binaries.
 rustc_flags() {
-	local flags=() folder feature
+	local flags=() folder feature features
 	flags+=("--remap-path-prefix=$root=/dunlin")
 	case $target_dir/ in "$root"/*) ;; *) flags+=("--remap-path-prefix=$target_dir=/dunlin/target") ;; esac
 	for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
 		[ -d "$folder" ] && flags+=("--remap-path-prefix=${folder%/}=/crates")
 	done
-	for feature in $(board_get build.cpu_features); do flags+=("-Ctarget-feature=+$feature"); done
+	features=$(board_get build.cpu_features)
+	for feature in $features; do flags+=("-Ctarget-feature=+$feature"); done
 	printf '"%s",' "${flags[@]}"
 }
 

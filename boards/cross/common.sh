@@ -25,7 +25,7 @@ need_rust() {
 
 # A value of the board's file; nothing where the key is absent.
 board_get() {
-	(cd "$root" && env -u CARGO_TARGET_DIR -u RUSTC -u RUSTFLAGS CARGO_TARGET_DIR="$target_dir" \
+	(cd "$root" && env -u RUSTC -u RUSTDOC -u RUSTFLAGS CARGO_TARGET_DIR="$target_dir" \
 		"$CARGO" run --quiet --release --locked -p dunlin-board -- get "$BOARD" "$1")
 }
 

@@ -2,6 +2,7 @@
 # Says what a board's build needs, what of it is there, and installs the rest. Safe to repeat and to interrupt: what is
 # unpacked or installed counts only once its `ready` file is written.
 #
+# usage: toolchain.sh [std] [linker] [zig] [emulator]   (all of them where none is named)
 # BOARD=NAME  RUST=rustup|debian (where the standard library may come from)
 # DEBIAN_MIRROR=URL DEBIAN_SECURITY_MIRROR=URL (where Debian's packages come from; as a rule what apt uses)
 set -euo pipefail
@@ -89,16 +90,28 @@ emulator() {
 	fi
 }
 
+native() {
+	say "This machine is of that kind: Rust and its C compiler are all that is needed."
+	have cc || apt_install gcc libc6-dev
+}
+
 read_target
 say "Board $BOARD: $triple"
 mkdir -p "$toolchain_dir"
 if is_native; then
-	say "This machine is of that kind: Rust and its C compiler are all that is needed."
-	have cc || apt_install gcc libc6-dev
-	exit 0
+	native
+else
+	for part in "${@:-all}"; do
+		case $part in
+		all)
+			std
+			linker
+			zig
+			emulator
+			;;
+		std | linker | zig | emulator) "$part" ;;
+		*) fail "usage: toolchain.sh [std] [linker] [zig] [emulator]" ;;
+		esac
+	done
 fi
-std
-linker
-zig
-emulator
-say "Ready: make agent BOARD=$BOARD"
+[ $# -gt 0 ] || say "Ready: make agent BOARD=$BOARD"

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The unit, golden and simulation tests of wire, hlm and lm as arm64, and of wire and hlm as 32-bit ARM, under user-mode
+# emulation; then the demo drafter's text and scores on three processors against those of the golden file.
+# On an ARM machine its own kind runs without the emulator.
+#
+# ARM_CASES=N          cases of each property test (an emulated one takes ten times as long)
+# ARM_GOLDEN_PROMPTS=N prompts drafted on each processor
+set -euo pipefail
+# shellcheck source=boards/cross/common.sh
+. "$(dirname "$0")/common.sh"
+
+cases=${ARM_CASES:-16}
+prompts=${ARM_GOLDEN_PROMPTS:-40}
+# The cores of a Pi 3 or Zero 2 W, a Pi 4, and a Pi 5: without and with dot products and 16-bit floats.
+cpus=(cortex-a53 cortex-a72 cortex-a76)
+
+seconds_since() { printf '%d s' $((SECONDS - $1)); }
+
+# Cargo with what it takes to build and run for the board $1.
+prepare() {
+	BOARD=$1
+	export BOARD
+	"$root/boards/cross/toolchain.sh" std linker emulator
+	read_target
+	need_std
+	variable=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")
+	if ! is_native; then export "${variable}_LINKER=$gnu-gcc" "${variable}_RUNNER=$qemu -L /usr/$gnu"; fi
+}
+
+run_tests() {
+	(cd "$root" && CARGO_TARGET_DIR=$target_dir/arm-test PROPTEST_CASES=$cases DUNLIN_GOLDEN_PROMPTS=$prompts \
+		"$CARGO" test --profile arm-test --locked --target "$triple" "$@")
+}
+
+tests_of() {
+	local from=$SECONDS packages=()
+	shift
+	for package in "$@"; do packages+=(-p "dunlin-$package"); done
+	run_tests "${packages[@]}" --no-run
+	say "$triple: built in $(seconds_since "$from")"
+	from=$SECONDS
+	run_tests "${packages[@]}" --no-fail-fast
+	say "$triple: tests of $* ran in $(seconds_since "$from"), $cases cases a property"
+}
+
+drafts_on_each_cpu() {
+	local cpu from
+	for cpu in "${cpus[@]}"; do
+		from=$SECONDS
+		QEMU_CPU=$cpu run_tests -p dunlin-wire -p dunlin-hlm -p dunlin-lm --test models the_drafter_drafts_the_same -- --nocapture
+		say "$cpu: $(seconds_since "$from")"
+	done
+}
+
+begin=$SECONDS
+prepare arm64
+tests_of arm64 wire hlm lm
+if is_native; then
+	say "No emulation here: other processors' kernels aren't tried."
+else
+	drafts_on_each_cpu
+fi
+prepare rpi2
+tests_of rpi2 wire hlm
+say "All of it: $(seconds_since "$begin")"
