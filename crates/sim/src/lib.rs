@@ -8,4 +8,5 @@ pub mod oracle;
 pub mod plan;
 pub mod quiet;
 pub mod toy;
+pub mod usb;
 pub mod world;

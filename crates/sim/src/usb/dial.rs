@@ -1,0 +1,68 @@
+//! Power that a test sets while it is measured, and the energy that it really was.
+
+use dunlin_agent::energy::simulated::waveform::{Steps, Waveform};
+use dunlin_hlm::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A power supply's dial. Its copies are the same dial.
+#[derive(Clone, Debug)]
+pub struct Dial(Arc<Mutex<Vec<Turn>>>);
+
+/// From when on it shows what.
+#[derive(Clone, Debug)]
+struct Turn {
+    begin: Instant,
+    /// Energy up to there, J.
+    joules: f64,
+    power: Steps,
+}
+
+impl Dial {
+    /// A dial that has shown `power` from time 0.
+    pub fn new(power: Steps) -> Self {
+        Self(Arc::new(Mutex::new(vec![Turn { begin: Instant(0), joules: 0.0, power }])))
+    }
+
+    /// Shows `power` from `at` on, whose steps begin there; a moment before the last turn counts as that one's.
+    pub fn turn(&self, power: Steps, at: Instant) {
+        let mut turns = self.turns();
+        let begin = turns.last().expect("never empty").begin.max(at);
+        let joules = joules(&turns, begin);
+        turns.push(Turn { begin, joules, power });
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Vec<Turn>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waveform for Dial {
+    fn joules(&self, at: Instant) -> f64 {
+        joules(&self.turns(), at)
+    }
+}
+
+fn joules(turns: &[Turn], at: Instant) -> f64 {
+    let turn = turns.partition_point(|turn| turn.begin <= at).saturating_sub(1);
+    let Turn { begin, joules, power } = &turns[turn];
+    joules + power.joules(Instant(at.since(*begin).0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_turn_counts_from_its_moment() {
+        let dial = Dial::new(Steps::constant(2.0));
+        let copy = dial.clone();
+        copy.turn(Steps::new([(1_000_000, 4.0), (1_000_000, 6.0)]).unwrap(), Instant(3_000_000));
+        let joules = |us| dial.joules(Instant(us));
+        assert_eq!((joules(0), joules(1_500_000), joules(3_000_000)), (0.0, 3.0, 6.0));
+        assert_eq!((joules(4_000_000), joules(4_500_000), joules(5_000_000)), (10.0, 13.0, 16.0));
+        assert_eq!(dial.mean_w(Instant(2_000_000), Instant(4_000_000)), 3.0);
+        // No turn comes before the last one.
+        dial.turn(Steps::constant(1.0), Instant(0));
+        assert_eq!((joules(3_000_000), joules(4_000_000)), (6.0, 7.0));
+    }
+}

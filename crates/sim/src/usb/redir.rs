@@ -1,0 +1,367 @@
+//! The packets of the usbredir protocol that a device without endpoints of its own has to do with.
+//!
+//! All numbers are little-endian. A packet is a header of kind, length and id, and a payload; the id has 64 bits once
+//! both sides have said so in their hello, which always has 32.
+//!
+//! Invariant: a packet that can't be is an error, and no length in it makes room for more than [`PAYLOAD_BYTES_MAX`].
+
+use super::adapter::Setup;
+use std::fmt;
+use std::io::{self, Read};
+
+/// Bytes of a payload at most: a control transfer with all the data its length can say.
+pub const PAYLOAD_BYTES_MAX: usize = CONTROL_BYTES + u16::MAX as usize;
+/// Bytes of a hello's text.
+const TEXT_BYTES: usize = 64;
+/// Bytes before a control transfer's data.
+const CONTROL_BYTES: usize = 10;
+/// Places in the tables of interfaces and endpoints.
+const PLACES: usize = 32;
+/// Where the control endpoint's other direction stands among the endpoints.
+const ENDPOINT_0_IN: usize = 16;
+/// An endpoint that there is not.
+const NO_ENDPOINT: u8 = 255;
+/// What we can do: versions of devices, sizes of packets, long ids, long bulk transfers.
+const OURS: Capabilities = Capabilities(1 << 1 | 1 << 4 | 1 << 5 | 1 << 6);
+
+/// Kinds of packets.
+mod kind {
+    pub(super) const HELLO: u32 = 0;
+    pub(super) const DEVICE_CONNECT: u32 = 1;
+    pub(super) const DEVICE_DISCONNECT: u32 = 2;
+    pub(super) const RESET: u32 = 3;
+    pub(super) const INTERFACE_INFO: u32 = 4;
+    pub(super) const ENDPOINT_INFO: u32 = 5;
+    pub(super) const SET_CONFIGURATION: u32 = 6;
+    pub(super) const GET_CONFIGURATION: u32 = 7;
+    pub(super) const CONFIGURATION_STATUS: u32 = 8;
+    pub(super) const SET_ALTERNATE: u32 = 9;
+    pub(super) const GET_ALTERNATE: u32 = 10;
+    pub(super) const ALTERNATE_STATUS: u32 = 11;
+    pub(super) const CONTROL: u32 = 100;
+}
+
+/// What a side can do, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(pub u32);
+
+/// What comes from the virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Who it is, and what it can do.
+    Hello(Capabilities),
+    /// The bus was reset.
+    Reset,
+    /// Take a configuration.
+    SetConfiguration(u8),
+    /// Which one is taken?
+    GetConfiguration,
+    /// Take an interface's alternate setting.
+    SetAlternate {
+        /// Which interface.
+        interface: u8,
+        /// Which setting.
+        alternate: u8,
+    },
+    /// Which one has the interface?
+    GetAlternate {
+        /// Which interface.
+        interface: u8,
+    },
+    /// A control transfer.
+    Control {
+        /// The endpoint, with its direction.
+        endpoint: u8,
+        /// What is asked.
+        setup: Setup,
+        /// What goes to the device.
+        data: Vec<u8>,
+    },
+    /// Something that a device without endpoints has no answer to.
+    Other(u32),
+}
+
+/// What goes to the virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Who we are.
+    Hello,
+    /// The endpoints: the control endpoint alone.
+    EndpointInfo {
+        /// Its largest packet, bytes.
+        packet_bytes: u8,
+    },
+    /// The interfaces: one.
+    InterfaceInfo {
+        /// Its class.
+        class: u8,
+    },
+    /// A device was plugged in.
+    Connect {
+        /// Its class.
+        class: u8,
+        /// Its vendor.
+        vendor: u16,
+        /// Its product.
+        product: u16,
+        /// Its version, in decimal places.
+        version: u16,
+    },
+    /// It was unplugged.
+    Disconnect,
+    /// The configuration that is taken.
+    Configuration {
+        /// How it went.
+        status: Status,
+        /// Which.
+        configuration: u8,
+    },
+    /// The alternate setting that is taken.
+    Alternate {
+        /// How it went.
+        status: Status,
+        /// Of which interface.
+        interface: u8,
+        /// Which.
+        alternate: u8,
+    },
+    /// How a control transfer ended.
+    Control {
+        /// The endpoint, as asked.
+        endpoint: u8,
+        /// As asked.
+        setup: Setup,
+        /// How it went.
+        status: Status,
+        /// What goes to the host.
+        data: Vec<u8>,
+    },
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// As asked.
+    Success = 0,
+    /// The request makes no sense.
+    Invalid = 2,
+    /// The device refuses.
+    Stall = 4,
+}
+
+/// How long ids are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ids {
+    /// 32 bits.
+    #[default]
+    Short,
+    /// 64 bits.
+    Long,
+}
+
+/// Why a packet is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Longer than any may be.
+    Large {
+        /// Its kind.
+        kind: u32,
+        /// Bytes it says to have.
+        bytes: u32,
+    },
+    /// Not as long as its kind must be.
+    Length {
+        /// Its kind.
+        kind: u32,
+        /// Bytes it has.
+        bytes: usize,
+    },
+}
+
+impl std::error::Error for Malformed {}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Large { kind, bytes } => {
+                write!(f, "packet of kind {kind} says to have {bytes} bytes, above {PAYLOAD_BYTES_MAX}")
+            }
+            Self::Length { kind, bytes } => {
+                write!(f, "packet of kind {kind} with {bytes} bytes is not as long as it must be")
+            }
+        }
+    }
+}
+
+impl Capabilities {
+    /// What both sides can do.
+    pub fn shared(self) -> Self {
+        Self(self.0 & OURS.0)
+    }
+
+    /// How long ids are from now on, where these are shared.
+    pub fn ids(self) -> Ids {
+        if self.0 & 1 << 5 != 0 { Ids::Long } else { Ids::Short }
+    }
+
+    fn has_versions(self) -> bool {
+        self.0 & 1 << 1 != 0
+    }
+
+    fn has_packet_sizes(self) -> bool {
+        self.0 & 1 << 4 != 0
+    }
+}
+
+/// Reads the next packet and its id; `None` at the end of the stream between two packets.
+///
+/// # Errors
+/// The stream failed or ended in a packet, or the packet is [`Malformed`] (as `InvalidData`).
+pub fn read(stream: &mut impl Read, ids: Ids) -> io::Result<Option<(u64, Request)>> {
+    let mut header = [0; 16];
+    let header = &mut header[..if ids == Ids::Long { 16 } else { 12 }];
+    if stream.read(&mut header[..1])? == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut header[1..])?;
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (kind, bytes) = (word(0), word(4));
+    let id = u64::from(word(8)) | if ids == Ids::Long { u64::from(word(12)) << 32 } else { 0 };
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if length > PAYLOAD_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, Malformed::Large { kind, bytes }));
+    }
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload)?;
+    let request =
+        Request::parse(kind, &payload).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Some((id, request)))
+}
+
+impl Request {
+    /// A packet's payload.
+    ///
+    /// # Errors
+    /// It is not as long as its kind must be.
+    pub fn parse(kind: u32, payload: &[u8]) -> Result<Self, Malformed> {
+        let wrong = Malformed::Length { kind, bytes: payload.len() };
+        match (kind, payload) {
+            (kind::HELLO, _) => hello(payload).ok_or(wrong),
+            (kind::RESET, []) => Ok(Self::Reset),
+            (kind::SET_CONFIGURATION, [configuration]) => Ok(Self::SetConfiguration(*configuration)),
+            (kind::GET_CONFIGURATION, []) => Ok(Self::GetConfiguration),
+            (kind::SET_ALTERNATE, [interface, alternate]) => {
+                Ok(Self::SetAlternate { interface: *interface, alternate: *alternate })
+            }
+            (kind::GET_ALTERNATE, [interface]) => Ok(Self::GetAlternate { interface: *interface }),
+            (kind::CONTROL, _) => control(payload).ok_or(wrong),
+            (
+                kind::RESET
+                | kind::SET_CONFIGURATION
+                | kind::GET_CONFIGURATION
+                | kind::SET_ALTERNATE
+                | kind::GET_ALTERNATE,
+                _,
+            ) => Err(wrong),
+            _ => Ok(Self::Other(kind)),
+        }
+    }
+}
+
+/// A text, and any number of words of capabilities: the ones we know are in the first.
+fn hello(payload: &[u8]) -> Option<Request> {
+    let words = payload.get(TEXT_BYTES..).filter(|words| words.len() % 4 == 0)?;
+    let first = words.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+    Some(Request::Hello(Capabilities(first)))
+}
+
+/// A control transfer, whose data goes one way only.
+fn control(payload: &[u8]) -> Option<Request> {
+    let (head, data) = payload.split_at_checked(CONTROL_BYTES)?;
+    let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let setup =
+        Setup { request: head[1], request_type: head[2], value: half(4), index: half(6), length: half(8) };
+    let expected = if setup.is_to_host() { 0 } else { usize::from(setup.length) };
+    (data.len() == expected).then(|| Request::Control { endpoint: head[0], setup, data: data.into() })
+}
+
+impl Answer {
+    /// The packet, as two sides that share `capabilities` understand it.
+    pub fn packet(&self, id: u64, capabilities: Capabilities) -> Vec<u8> {
+        let (kind, payload) = self.payload(capabilities);
+        let length = u32::try_from(payload.len()).expect("our payloads are short");
+        // A hello comes before anything was agreed on.
+        let ids = if *self == Self::Hello { Ids::Short } else { capabilities.ids() };
+        let id = id.to_le_bytes();
+        let id = if ids == Ids::Long { &id[..] } else { &id[..4] };
+        [&kind.to_le_bytes()[..], &length.to_le_bytes(), id, &payload].concat()
+    }
+
+    fn payload(&self, capabilities: Capabilities) -> (u32, Vec<u8>) {
+        match self {
+            Self::Hello => (kind::HELLO, hello_payload()),
+            Self::EndpointInfo { packet_bytes } => {
+                (kind::ENDPOINT_INFO, endpoints(*packet_bytes, capabilities))
+            }
+            Self::InterfaceInfo { class } => {
+                let mut tables = [0; 4 * PLACES];
+                tables[PLACES] = *class;
+                (kind::INTERFACE_INFO, [&1_u32.to_le_bytes()[..], &tables].concat())
+            }
+            Self::Connect { class, vendor, product, version } => {
+                // Full speed, and no class beyond the first.
+                let (vendor, product) = (vendor.to_le_bytes(), product.to_le_bytes());
+                let mut payload = [&[1, *class, 0, 0][..], &vendor, &product].concat();
+                if capabilities.has_versions() {
+                    payload.extend(version.to_le_bytes());
+                }
+                (kind::DEVICE_CONNECT, payload)
+            }
+            Self::Disconnect => (kind::DEVICE_DISCONNECT, Vec::new()),
+            Self::Configuration { status, configuration } => {
+                (kind::CONFIGURATION_STATUS, vec![*status as u8, *configuration])
+            }
+            Self::Alternate { status, interface, alternate } => {
+                (kind::ALTERNATE_STATUS, vec![*status as u8, *interface, *alternate])
+            }
+            Self::Control { endpoint, setup, status, data } => {
+                (kind::CONTROL, control_payload(*endpoint, setup, *status, data))
+            }
+        }
+    }
+}
+
+fn hello_payload() -> Vec<u8> {
+    let mut payload = vec![0; TEXT_BYTES];
+    let text = concat!("dunlin ", env!("CARGO_PKG_VERSION"));
+    payload[..text.len()].copy_from_slice(text.as_bytes());
+    payload.extend(OURS.0.to_le_bytes());
+    payload
+}
+
+/// Kinds, intervals and interfaces of all endpoints, and their packets' sizes where both sides know of them.
+fn endpoints(packet_bytes: u8, capabilities: Capabilities) -> Vec<u8> {
+    let both = [0, ENDPOINT_0_IN];
+    let mut payload = vec![0; 3 * PLACES];
+    payload[..PLACES].fill(NO_ENDPOINT);
+    both.into_iter().for_each(|place| payload[place] = 0);
+    if capabilities.has_packet_sizes() {
+        let mut sizes = [0; 2 * PLACES];
+        both.into_iter().for_each(|place| sizes[2 * place] = packet_bytes);
+        payload.extend(sizes);
+    }
+    payload
+}
+
+/// A transfer to the host says how much came, one to the device how much was asked.
+fn control_payload(endpoint: u8, setup: &Setup, status: Status, data: &[u8]) -> Vec<u8> {
+    let Setup { request_type, request, value, index, length } = *setup;
+    let came = u16::try_from(data.len()).expect("an answer is cut to what was asked");
+    let length = if setup.is_to_host() { came } else { length };
+    let halves: Vec<u8> = [value, index, length].into_iter().flat_map(u16::to_le_bytes).collect();
+    [&[endpoint, request, request_type, status as u8][..], &halves, data].concat()
+}
+
+#[cfg(test)]
+mod tests;

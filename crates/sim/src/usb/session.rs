@@ -1,0 +1,96 @@
+//! One connection of a virtual machine to a device: what each request is answered with.
+//!
+//! Invariant: no stream, no thread; the first answer after the hellos is all that the device is.
+
+use super::adapter::{Adapter, CLASS_VENDOR, PACKET_BYTES, PRODUCT, VENDOR, VERSION};
+use super::redir::{Answer, Capabilities, Ids, Request, Status};
+use embedded_hal::i2c::I2c;
+
+/// The device's one configuration.
+const CONFIGURATION: u8 = 1;
+
+/// A connection.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// What both sides can do, once the other has said.
+    shared: Option<Capabilities>,
+    is_plugged: bool,
+}
+
+impl Session {
+    /// The packet that opens a connection.
+    pub fn hello() -> Vec<u8> {
+        Answer::Hello.packet(0, Capabilities::default())
+    }
+
+    /// How long the ids of coming packets are.
+    pub fn ids(&self) -> Ids {
+        self.shared.unwrap_or_default().ids()
+    }
+
+    /// The packets that answer a request; none where there is nothing to say.
+    pub fn handle<I: I2c>(&mut self, id: u64, request: &Request, adapter: &mut Adapter<I>) -> Vec<u8> {
+        if let Request::Hello(theirs) = request {
+            return self.greet(*theirs);
+        }
+        let Some(shared) = self.shared.filter(|_| self.is_plugged) else { return Vec::new() };
+        answer(request, adapter).map(|answer| answer.packet(id, shared)).unwrap_or_default()
+    }
+
+    /// The packets that tell of the device's being plugged in or unplugged; none where nothing changes, or before the
+    /// other side has said hello.
+    pub fn plug(&mut self, plugged: bool) -> Vec<u8> {
+        let changed = std::mem::replace(&mut self.is_plugged, plugged) != plugged;
+        let Some(shared) = self.shared.filter(|_| changed) else { return Vec::new() };
+        if plugged { presented(shared) } else { Answer::Disconnect.packet(0, shared) }
+    }
+
+    /// A second hello changes nothing: what was agreed on stays.
+    fn greet(&mut self, theirs: Capabilities) -> Vec<u8> {
+        if self.shared.is_some() {
+            return Vec::new();
+        }
+        let shared = theirs.shared();
+        self.shared = Some(shared);
+        if self.is_plugged { presented(shared) } else { Vec::new() }
+    }
+}
+
+fn presented(shared: Capabilities) -> Vec<u8> {
+    let connect = Answer::Connect { class: CLASS_VENDOR, vendor: VENDOR, product: PRODUCT, version: VERSION };
+    let all = [
+        Answer::EndpointInfo { packet_bytes: PACKET_BYTES },
+        Answer::InterfaceInfo { class: CLASS_VENDOR },
+        connect,
+    ];
+    all.iter().flat_map(|answer| answer.packet(0, shared)).collect()
+}
+
+fn answer<I: I2c>(request: &Request, adapter: &mut Adapter<I>) -> Option<Answer> {
+    match request {
+        Request::Hello(_) | Request::Reset | Request::Other(_) => None,
+        Request::SetConfiguration(asked) => {
+            let status = if *asked == CONFIGURATION { Status::Success } else { Status::Invalid };
+            Some(Answer::Configuration { status, configuration: CONFIGURATION })
+        }
+        Request::GetConfiguration => {
+            Some(Answer::Configuration { status: Status::Success, configuration: CONFIGURATION })
+        }
+        Request::SetAlternate { interface, alternate } => {
+            let status = if (*interface, *alternate) == (0, 0) { Status::Success } else { Status::Invalid };
+            Some(Answer::Alternate { status, interface: *interface, alternate: 0 })
+        }
+        Request::GetAlternate { interface } => {
+            let status = if *interface == 0 { Status::Success } else { Status::Invalid };
+            Some(Answer::Alternate { status, interface: *interface, alternate: 0 })
+        }
+        Request::Control { endpoint, setup, data } => {
+            let done = adapter.control(setup, data);
+            let status = if done.is_ok() { Status::Success } else { Status::Stall };
+            // Data that went to the device does not come back.
+            let data = done.unwrap_or_default();
+            let data = if setup.is_to_host() { data } else { Vec::new() };
+            Some(Answer::Control { endpoint: *endpoint, setup: *setup, status, data })
+        }
+    }
+}
