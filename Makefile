@@ -91,7 +91,7 @@ meter: need-cargo ## What measuring costs: the meter's processor time, and the d
 	$(CARGO) bench --profile release --locked -p dunlin-sim --bench meter
 
 fuzz: need-cargo ## Each decoder under libFuzzer for FUZZ_SECONDS (needs nightly and cargo-fuzz)
-	@for target in up down open reply presence energy topic; do \
+	@for target in up down open reply presence energy setup topic; do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),30); \
 	done
 

@@ -2,7 +2,7 @@
 
 use crate::limits::{
     ANNOTATED_BYTES_MAX, CODES_BYTES_MAX, CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, ENERGY_BYTES_MAX,
-    MESSAGE_BYTES_MAX, TELEMETRY_BYTES_MAX,
+    MESSAGE_BYTES_MAX, SETUP_BYTES_MAX, TELEMETRY_BYTES_MAX,
 };
 use crate::{DecodeError, EncodeError};
 use heapless::Vec;
@@ -38,10 +38,11 @@ pub(crate) enum Kind {
     Audited = 14,
     Energy = 16,
     Telemetry = 17,
+    Setup = 18,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Draft,
         Self::Context,
         Self::Close,
@@ -58,6 +59,7 @@ impl Kind {
         Self::Audited,
         Self::Energy,
         Self::Telemetry,
+        Self::Setup,
     ];
 
     /// The first byte, and the second of an extended kind.
@@ -74,6 +76,7 @@ impl Kind {
             Self::Codes => CODES_BYTES_MAX,
             Self::Energy => ENERGY_BYTES_MAX,
             Self::Telemetry => TELEMETRY_BYTES_MAX,
+            Self::Setup => SETUP_BYTES_MAX,
             _ => MESSAGE_BYTES_MAX,
         }
     }

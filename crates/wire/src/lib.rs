@@ -1,4 +1,4 @@
-//! What goes over the radio: frames, verdicts, session messages, presence, energy, topics, and every limit by name.
+//! What goes over the radio: frames, verdicts, session messages, presence, energy, set-up, topics, and every limit by name.
 //!
 //! Invariant: nothing else in the project knows a byte layout or a topic string, and nothing here reads a
 //! clock, a socket, a file or a random number, or allocates. Bytes are decoded once, at the edge: a decoded
@@ -23,6 +23,7 @@ pub mod limits;
 mod presence;
 mod rows;
 mod session;
+mod setup;
 pub mod topic;
 mod verdict;
 mod wide;
@@ -37,6 +38,7 @@ pub use id::{DeviceId, IdError, VerifierId};
 pub use presence::{DevicePresence, Liveness, ModelName, VerifierPresence};
 pub use rows::{Entry, Row, Rows, judged_drafts_max, row_bits_max};
 pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};
+pub use setup::SetupReport;
 pub use verdict::{CloseReason, Closed, Down, Resync, Verdict};
 
 /// A token id of the vocabulary both sides share.

@@ -30,6 +30,10 @@ pub const CODES_BYTES_MAX: usize = 11 + CODES_MAX;
 pub const ENERGY_BYTES_MAX: usize = 219;
 /// Bytes of an encoded [`Telemetry`](crate::Telemetry): every number at its longest.
 pub const TELEMETRY_BYTES_MAX: usize = 79;
+/// Bytes of the text of a [`SetupReport`](crate::SetupReport).
+pub const SETUP_TEXT_BYTES_MAX: usize = 1000;
+/// Bytes of an encoded [`SetupReport`](crate::SetupReport): 7 of header at most, then its text.
+pub const SETUP_BYTES_MAX: usize = 7 + SETUP_TEXT_BYTES_MAX;
 /// Bytes of any message of this protocol; what both sides announce as their MQTT packet limit leaves room for it.
 pub const FRAME_BYTES_MAX: usize = ANNOTATED_BYTES_MAX;
 /// Bytes of any message without a limit of its own: the longest is a verifier's presence, 22 and a name with its length.

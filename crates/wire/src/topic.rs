@@ -16,6 +16,8 @@ pub const OPEN_FILTER: &str = "$share/open/dl1/d/+/u/op";
 pub const ENERGY_FILTER: &str = "$share/energy/dl1/d/+/u/en";
 /// The filter verifiers share to receive telemetry.
 pub const TELEMETRY_FILTER: &str = "$share/energy/dl1/d/+/u/tm";
+/// The filter for what devices say of their set-up. Not shared: a broker gives retained messages to no shared filter.
+pub const SETUP_FILTER: &str = "dl1/d/+/u/su";
 /// The filter for every verifier's presence.
 pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
 
@@ -36,6 +38,8 @@ pub enum Topic {
     Energy(DeviceId),
     /// `dl1/d/<dev>/u/tm`: the state of its power.
     Telemetry(DeviceId),
+    /// `dl1/d/<dev>/u/su`: why the device's set-up file was not taken, retained.
+    Setup(DeviceId),
     /// `dl1/v/<ver>/st`: a verifier's presence, retained.
     VerifierPresence(VerifierId),
 }
@@ -52,6 +56,7 @@ impl Topic {
             Self::Verdicts(dev) => write!(name, "dl1/d/{dev}/n/c"),
             Self::Energy(dev) => write!(name, "dl1/d/{dev}/u/en"),
             Self::Telemetry(dev) => write!(name, "dl1/d/{dev}/u/tm"),
+            Self::Setup(dev) => write!(name, "dl1/d/{dev}/u/su"),
             Self::VerifierPresence(ver) => write!(name, "dl1/v/{ver}/st"),
         };
         written.expect("two ids of 32 bytes and their levels fit TOPIC_BYTES_MAX");
@@ -81,6 +86,7 @@ impl Topic {
             (Some("n"), Some("c"), None, _) => Some(Self::Verdicts(dev)),
             (Some("u"), Some("en"), None, _) => Some(Self::Energy(dev)),
             (Some("u"), Some("tm"), None, _) => Some(Self::Telemetry(dev)),
+            (Some("u"), Some("su"), None, _) => Some(Self::Setup(dev)),
             _ => None,
         }
     }

@@ -4,19 +4,20 @@ mod common;
 
 use common::{
     Message, On, V1, codes, context, eight_drafts, frame, largest_annotated, largest_audited, largest_codes,
-    largest_context, largest_draft, largest_energy, largest_presence, largest_telemetry, lease_resumed,
-    open_resume, refusal, smallest_energy, smallest_telemetry, typical_telemetry, verifier_presence,
+    largest_context, largest_draft, largest_energy, largest_presence, largest_setup, largest_telemetry,
+    lease_resumed, open_resume, refusal, smallest_energy, smallest_telemetry, typical_setup,
+    typical_telemetry, verifier_presence,
 };
 use dunlin_wire::limits::{
     ANNOTATED_BYTES_MAX, ANNOTATED_HEADER_BYTES_MAX, CODES_BYTES_MAX, CODES_MAX, CONTEXT_BYTES_MAX,
     CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, ENERGY_BYTES_MAX, FRAME_BYTES_MAX,
-    MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, TELEMETRY_BYTES_MAX, TOKEN_BITS_MAX,
-    TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
+    MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, SETUP_BYTES_MAX, TELEMETRY_BYTES_MAX,
+    TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
     Codes, Context, DecodeError, DraftFrame, EncodeError, EnergyReport, Lease, Liveness, ModelName, Open,
-    PhaseTotal, PhaseTotals, RefusalReason, Resync, Score, Telemetry, Throttling, Up, Verdict, Vocabulary,
-    token_bits,
+    PhaseTotal, PhaseTotals, RefusalReason, Resync, Score, SetupReport, Telemetry, Throttling, Up, Verdict,
+    Vocabulary, token_bits,
 };
 
 const VERDICT: Verdict =
@@ -39,7 +40,7 @@ fn impossible(on: On, bytes: &[u8], field: &'static str) {
 
 #[test]
 fn the_largest_messages_have_the_named_sizes() {
-    let largest: [(Message, usize); 7] = [
+    let largest: [(Message, usize); 8] = [
         (largest_draft().into(), DRAFT_BYTES_MAX),
         (largest_context().into(), CONTEXT_BYTES_MAX),
         (largest_presence().into(), MESSAGE_BYTES_MAX),
@@ -47,6 +48,7 @@ fn the_largest_messages_have_the_named_sizes() {
         (largest_codes().into(), CODES_BYTES_MAX),
         (largest_energy().into(), ENERGY_BYTES_MAX),
         (largest_telemetry().into(), TELEMETRY_BYTES_MAX),
+        (largest_setup().into(), SETUP_BYTES_MAX),
     ];
     for (message, limit) in largest.clone() {
         let mut bytes = encoded(message.clone());
@@ -323,7 +325,7 @@ fn no_bytes_and_unknown_kinds_are_named() {
         for kind in 0..16 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::NotCanonical), "{kind}");
         }
-        for kind in 18..=255 {
+        for kind in 19..=255 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::UnknownKind(kind)));
         }
     }
@@ -353,6 +355,40 @@ fn energy_outside_its_limits_is_refused() {
     let (report, telemetry) = (encoded(smallest_energy()), encoded(smallest_telemetry()));
     second(On::Energy, &[&report[..2], &[0x80, 0x00], &report[3..]].concat());
     second(On::Telemetry, &[&telemetry[..3], &[0x80, 0x00], &telemetry[4..]].concat());
+}
+
+#[test]
+fn a_set_up_outside_its_limits_is_refused() {
+    refused(SetupReport { mistakes: 0, ..typical_setup() }, "mistakes");
+    for letter in ['\u{1b}', '\r', '\0', '\u{85}', '\u{7f}'] {
+        let text = [letter].into_iter().collect();
+        refused(SetupReport { mistakes: 1, text }, "text");
+    }
+    let header = |mistakes, length: &[u8], text: &[u8]| [&[0x1f, 18, mistakes], length, text].concat();
+    impossible(On::Setup, &header(0, &[1], b"a"), "mistakes");
+    impossible(On::Setup, &header(1, &[1], b"\x1b"), "text");
+    impossible(On::Setup, &header(1, &[2], b"a\xff"), "text");
+    impossible(On::Setup, &header(1, &[0xe9, 0x07], &[b'a'; 1000]), "length"); // 1001
+    let error = |bytes: &[u8]| SetupReport::decode(bytes).err();
+    assert_eq!(error(&header(1, &[3], b"ab")), Some(DecodeError::Truncated));
+    assert_eq!(error(&header(1, &[1], b"ab")), Some(DecodeError::Trailing));
+    assert_eq!(error(&header(1, &[0x81, 0], b"a")), Some(DecodeError::NotCanonical));
+}
+
+#[test]
+fn what_has_no_room_in_a_report_is_cut_between_letters() {
+    let said = |lines: &[&str]| SetupReport::new(lines.len(), lines.iter().copied());
+    assert_eq!(said(&["a\u{1b}[2J\nb", "c"]).text, "a [2J b\nc");
+    assert_eq!(said(&[]).mistakes, 1, "a report is of a mistake");
+    for length in 990..1010 {
+        let line = "x".repeat(length) + "é";
+        let report = said(&[&line, "next"]);
+        assert!(report.text.len() <= 1000 && report.encode().is_ok());
+        let whole = format!("{line}\nnext");
+        let cut = report.text.strip_suffix('…');
+        assert!(cut.map_or(*report.text == *whole, |kept| whole.starts_with(kept)), "{length}");
+        assert_eq!(cut.is_none(), whole.len() <= 997, "{length}");
+    }
 }
 
 #[test]

@@ -4,17 +4,18 @@ mod common;
 
 use common::{
     Message, NONCE, On, V1, V2, annotated, closed, codes, context, digest, eight_drafts, frame, held_drafts,
-    largest_audited, largest_draft, largest_energy, largest_presence, largest_telemetry, last_tokens,
-    lattice, lease_resumed, open_resume, refusal, smallest_energy, smallest_telemetry, top_k, top_k_sampled,
-    typical_energy, typical_telemetry, verifier_id, verifier_presence,
+    largest_audited, largest_draft, largest_energy, largest_presence, largest_setup, largest_telemetry,
+    last_tokens, lattice, lease_resumed, open_resume, refusal, smallest_energy, smallest_telemetry, top_k,
+    top_k_sampled, typical_energy, typical_setup, typical_telemetry, verifier_id, verifier_presence,
 };
 use dunlin_wire::topic::{
-    ENERGY_FILTER, OPEN_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter,
+    ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
+    frames_filter,
 };
 use dunlin_wire::{
     Close, CloseReason, Codes, DevicePresence, DraftFrame, EnergyReport, Lease, Liveness, Open, PowerSource,
-    RefusalReason, Resync, Row, Rows, SamplingParams, VERSION, Verdict, VerifierPresence, frame_check,
-    limits, token_bits,
+    RefusalReason, Resync, Row, Rows, SamplingParams, SetupReport, VERSION, Verdict, VerifierPresence,
+    frame_check, limits, token_bits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,7 @@ fn values() -> BTreeMap<&'static str, Message> {
         .chain(session())
         .chain(presence())
         .chain(energy())
+        .chain(setup())
     {
         assert!(values.insert(name, value).is_none(), "two values named {name}");
     }
@@ -139,6 +141,14 @@ fn energy() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn setup() -> Vec<(&'static str, Message)> {
+    vec![
+        ("setup-smallest", SetupReport::new(1, []).into()),
+        ("setup-two-mistakes", typical_setup().into()),
+        ("setup-largest", largest_setup().into()),
+    ]
+}
+
 /// The bytes of every vector of the document, under its name.
 fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
     let mut vectors = BTreeMap::new();
@@ -238,6 +248,8 @@ fn limits_are_the_documents() {
         CODES_BYTES_MAX,
         ENERGY_BYTES_MAX,
         TELEMETRY_BYTES_MAX,
+        SETUP_TEXT_BYTES_MAX,
+        SETUP_BYTES_MAX,
         FRAME_BYTES_MAX,
         MESSAGE_BYTES_MAX,
         ID_BYTES_MAX,
@@ -263,14 +275,21 @@ fn topics_are_the_documents() {
         ("verdicts", Topic::Verdicts(device())),
         ("energy", Topic::Energy(device())),
         ("telemetry", Topic::Telemetry(device())),
+        ("setup", Topic::Setup(device())),
         ("verifier presence", Topic::VerifierPresence(verifier())),
     ];
     let filled = |pattern: &str| pattern.replace("<dev>", dev).replace("<ver>", ver);
     let doc: Vec<_> = table("messages | topic").iter().map(|r| (r[0].clone(), filled(&r[1]))).collect();
     assert_eq!(doc, code.map(|(what, topic)| (what.to_owned(), topic.name().to_string())));
     let filters: Vec<_> = table("filter | subscribed by").iter().map(|r| filled(&r[0])).collect();
-    let code =
-        [OPEN_FILTER, &frames_filter(&verifier()), ENERGY_FILTER, TELEMETRY_FILTER, VERIFIER_PRESENCE_FILTER];
+    let code = [
+        OPEN_FILTER,
+        &frames_filter(&verifier()),
+        ENERGY_FILTER,
+        TELEMETRY_FILTER,
+        SETUP_FILTER,
+        VERIFIER_PRESENCE_FILTER,
+    ];
     assert_eq!(filters, code);
     assert!(doc.iter().all(|(_, name)| name.starts_with(&format!("dl{VERSION}/"))), "topics of this version");
 }
@@ -327,6 +346,8 @@ fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
             "energy" => largest_energy().into(),
             "telemetry" if token == 0 => smallest_telemetry().into(),
             "telemetry" => largest_telemetry().into(),
+            "setup" if token == 0 => SetupReport::new(1, []).into(),
+            "setup" => largest_setup().into(),
             "audited" if token == 0 => Verdict { round, accepted: 1, missed: 1, ..NO_VERDICT }.into(),
             "audited" => Verdict { round, token, accepted: 16, missed: u16::MAX, ..NO_VERDICT }.into(),
             other => panic!("a size of {other}"),

@@ -5,10 +5,10 @@ mod common;
 use allocation_counter::measure;
 use common::{
     eight_drafts, held_drafts, largest_annotated, largest_audited, largest_codes, largest_context,
-    largest_draft, largest_energy, largest_telemetry, lattice, top_k, top_k_sampled, typical_energy,
-    typical_telemetry,
+    largest_draft, largest_energy, largest_setup, largest_telemetry, lattice, top_k, top_k_sampled,
+    typical_energy, typical_telemetry,
 };
-use dunlin_wire::{Down, EnergyReport, Telemetry, Up, Verdict, frame_check};
+use dunlin_wire::{Down, EnergyReport, SetupReport, Telemetry, Up, Verdict, frame_check};
 use std::hint::black_box;
 
 #[test]
@@ -65,4 +65,17 @@ fn energy_and_telemetry_do_not_allocate() {
         });
         assert_eq!(counted.count_total, 0, "{counted:?}");
     }
+}
+
+#[test]
+fn a_set_up_does_not_allocate() {
+    let report = largest_setup();
+    let line = "é".repeat(600);
+    let counted = measure(|| {
+        assert!(SetupReport::new(1, [black_box(line.as_str())]).text.ends_with('…'));
+        let bytes = report.encode().expect("a valid report");
+        assert!(SetupReport::decode(black_box(&bytes)).as_ref() == Ok(&report));
+        assert!(SetupReport::decode(black_box(&bytes[..9])).is_err());
+    });
+    assert_eq!(counted.count_total, 0, "{counted:?}");
 }

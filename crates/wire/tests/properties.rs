@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     Message, On, draft, largest_audited, largest_codes, largest_context, largest_draft, largest_energy,
-    largest_presence, largest_telemetry, lattice, lease_resumed, open_resume, row,
+    largest_presence, largest_setup, largest_telemetry, lattice, lease_resumed, open_resume, row,
 };
 use dunlin_wire::limits::{
     CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX, SESSION_TOKENS_MAX,
@@ -13,8 +13,8 @@ use dunlin_wire::limits::{
 use dunlin_wire::{
     Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Draft, DraftFrame, EnergyReport,
     Lease, Liveness, MeterFaults, ModelName, Open, PhaseTotal, PhaseTotals, PowerSource, Refusal,
-    RefusalReason, Resync, Row, Rows, SamplingParams, Score, Telemetry, Throttling, TokenId, VERSION,
-    Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
+    RefusalReason, Resync, Row, Rows, SamplingParams, Score, SetupReport, Telemetry, Throttling, TokenId,
+    VERSION, Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -283,6 +283,12 @@ fn telemetry() -> impl Strategy<Value = Message> {
     )
 }
 
+fn setup() -> impl Strategy<Value = Message> {
+    let lines = prop::collection::vec("\\PC{0,20}", 0..60);
+    (1..=usize::from(u16::MAX), lines)
+        .prop_map(|(mistakes, lines)| SetupReport::new(mistakes, lines.iter().map(String::as_str)).into())
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let close = any::<(u8, u8)>().prop_map(|(session, epoch)| Close { session, epoch }.into());
     let largest = select(vec![
@@ -296,8 +302,9 @@ fn message() -> impl Strategy<Value = Message> {
         largest_audited().into(),
         largest_energy().into(),
         largest_telemetry().into(),
+        largest_setup().into(),
     ]);
-    let measured = prop_oneof![energy(), telemetry()];
+    let measured = prop_oneof![energy(), telemetry(), setup()];
     prop_oneof![4 => draft_frame(), 4 => annotated(4, 4), 1 => codes(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 2 => measured, 1 => largest]
 }
 
@@ -322,7 +329,7 @@ fn tails() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let rest = || prop::collection::vec(prop_oneof![0..20u8, any::<u8>()], 0..100);
     let likely = (0..16u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | kind], rest].concat());
-    let extended = (16..18u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | 15, kind], rest].concat());
+    let extended = (16..19u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | 15, kind], rest].concat());
     prop_oneof![4 => likely, 1 => extended, 1 => prop::collection::vec(any::<u8>(), 0..700)]
 }
 

@@ -2,13 +2,14 @@
 
 use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
 use dunlin_wire::topic::{
-    ENERGY_FILTER, OPEN_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter,
+    ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
+    frames_filter,
 };
 use dunlin_wire::{DeviceId, IdError, VerifierId};
 use proptest::prelude::*;
 
 fn topic() -> impl Strategy<Value = Topic> {
-    (0..8u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
+    (0..9u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
         let (dev, ver) = (dev.parse().expect("an id"), ver.parse().expect("an id"));
         match which {
             0 => Topic::DevicePresence(dev),
@@ -18,6 +19,7 @@ fn topic() -> impl Strategy<Value = Topic> {
             4 => Topic::Verdicts(dev),
             5 => Topic::Energy(dev),
             6 => Topic::Telemetry(dev),
+            7 => Topic::Setup(dev),
             _ => Topic::VerifierPresence(ver),
         }
     })
@@ -47,6 +49,7 @@ proptest! {
         prop_assert_eq!(matches(VERIFIER_PRESENCE_FILTER, &name), matches!(topic, Topic::VerifierPresence(_)));
         prop_assert_eq!(matches(ENERGY_FILTER, &name), matches!(topic, Topic::Energy(_)));
         prop_assert_eq!(matches(TELEMETRY_FILTER, &name), matches!(topic, Topic::Telemetry(_)));
+        prop_assert_eq!(matches(SETUP_FILTER, &name), matches!(topic, Topic::Setup(_)));
         let other: VerifierId = other.0.parse().expect("an id");
         prop_assert_eq!(matches(&frames_filter(&other), &name), matches!(&topic, Topic::Frames(_, ver) if *ver == other));
         if let Topic::Frames(_, ver) = &topic {
@@ -66,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn what_parses_is_the_name_of_what_it_parses_to(name in "(dl1|dl2|x)?/?([dv]|)/[a-zA-Z0-9+#-]{0,3}(/(u|n|st|op|f|c|en|tm|)){0,4}|.{0,40}") {
+    fn what_parses_is_the_name_of_what_it_parses_to(name in "(dl1|dl2|x)?/?([dv]|)/[a-zA-Z0-9+#-]{0,3}(/(u|n|st|op|f|c|en|tm|su|)){0,4}|.{0,40}") {
         if let Some(topic) = Topic::parse(&name) {
             prop_assert_eq!(topic.name(), name.as_str());
         }
@@ -134,6 +137,8 @@ fn foreign_topics_are_none() {
         "dl2/v/a/st",
         "dl1/d/a/u/en/",
         "dl1/d/a/u/tm/x",
+        "dl1/d/a/u/su/x",
+        "dl1/d/a/n/su",
         "dl1/d/a/n/en",
         "dl1/d/a/n/tm",
         "dl1/v/a/u/tm",

@@ -6,8 +6,8 @@ use dunlin_wire::{
     Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Down, Draft, DraftFrame,
     EncodeError, EnergyReport, Entry, Lease, Liveness, MeterFaults, ModelName, Open, PREFIX_EMPTY,
     PhaseTotal, PhaseTotals, PowerSource, Prefix, PrefixDigest, Refusal, RefusalReason, Reply, Resync, Row,
-    Rows, SamplingParams, Score, Telemetry, Throttling, TokenId, Up, Verdict, VerifierId, VerifierPresence,
-    Vocabulary,
+    Rows, SamplingParams, Score, SetupReport, Telemetry, Throttling, TokenId, Up, Verdict, VerifierId,
+    VerifierPresence, Vocabulary,
 };
 use heapless::Vec;
 
@@ -24,10 +24,11 @@ pub(crate) enum On {
     VerifierPresence,
     Energy,
     Telemetry,
+    Setup,
 }
 
 impl On {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Frames,
         Self::Verdicts,
         Self::Open,
@@ -36,6 +37,7 @@ impl On {
         Self::VerifierPresence,
         Self::Energy,
         Self::Telemetry,
+        Self::Setup,
     ];
 
     pub(crate) fn decode(self, bytes: &[u8]) -> Result<Message, DecodeError> {
@@ -48,6 +50,7 @@ impl On {
             Self::VerifierPresence => VerifierPresence::decode(bytes).map(Message::VerifierPresence),
             Self::Energy => EnergyReport::decode(bytes).map(Message::Energy),
             Self::Telemetry => Telemetry::decode(bytes).map(Message::Telemetry),
+            Self::Setup => SetupReport::decode(bytes).map(Message::Setup),
         }
     }
 }
@@ -64,6 +67,7 @@ pub(crate) enum Message {
     VerifierPresence(VerifierPresence),
     Energy(EnergyReport),
     Telemetry(Telemetry),
+    Setup(SetupReport),
 }
 
 impl Message {
@@ -77,6 +81,7 @@ impl Message {
             Self::VerifierPresence(_) => On::VerifierPresence,
             Self::Energy(_) => On::Energy,
             Self::Telemetry(_) => On::Telemetry,
+            Self::Setup(_) => On::Setup,
         }
     }
 
@@ -99,6 +104,7 @@ impl Message {
             Self::VerifierPresence(_) => "verifier-presence",
             Self::Energy(_) => "energy",
             Self::Telemetry(_) => "telemetry",
+            Self::Setup(_) => "setup",
         }
     }
 
@@ -115,6 +121,7 @@ impl Message {
             Self::VerifierPresence(presence) => presence.encode().map(widen),
             Self::Energy(report) => report.encode().map(widen),
             Self::Telemetry(telemetry) => telemetry.encode().map(widen),
+            Self::Setup(report) => report.encode().map(widen),
         }
     }
 }
@@ -148,6 +155,7 @@ into_message! {
     VerifierPresence => Self::VerifierPresence;
     EnergyReport => Self::Energy;
     Telemetry => Self::Telemetry;
+    SetupReport => Self::Setup;
 }
 
 pub(crate) const NONCE: u64 = 0x0123_4567_89ab_cdef;
@@ -415,4 +423,13 @@ pub(crate) fn largest_telemetry() -> Telemetry {
         throttling: Some(Throttling::new(u8::MAX)),
         faults: LARGEST_FAULTS,
     }
+}
+
+/// Two mistakes of a set-up file.
+pub(crate) fn typical_setup() -> SetupReport {
+    SetupReport::new(2, ["line 3: no =", "broker is missing"])
+}
+
+pub(crate) fn largest_setup() -> SetupReport {
+    SetupReport::new(usize::MAX, ["x".repeat(1001).as_str()])
 }
