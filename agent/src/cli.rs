@@ -3,7 +3,7 @@
 use crate::config::{Overrides, Settings};
 use crate::setup::Conduct;
 use crate::terminal::ColourChoice;
-use crate::{calibrate, check, generate, power, serve};
+use crate::{calibrate, check, first_boot, generate, power, serve};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_hlm::device::Offline;
@@ -49,6 +49,8 @@ enum Command {
     Calibrate(calibrate::Args),
     /// See, record and calibrate what the board draws.
     Power(power::Args),
+    /// Set a board up from a text file on its card, and remove the file.
+    FirstBoot(first_boot::Args),
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +237,7 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
             let settings = args.checked().map_err(usage)?;
             power::power(&args, &settings).await.map_err(failed)
         }
+        Command::FirstBoot(args) => first_boot::first_boot(&args).await.map_err(failed),
     }
 }
 

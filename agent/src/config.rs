@@ -302,7 +302,7 @@ fn own_name() -> Result<DeviceId> {
 }
 
 /// `mqtt://host[:port]`, an IPv6 address in brackets.
-fn broker_of(url: &str) -> Result<Broker> {
+pub(crate) fn broker_of(url: &str) -> Result<Broker> {
     let wrong = |what: &str| anyhow!("broker {url:?}: {what}; expected mqtt://host:port");
     let Some(rest) = url.strip_prefix("mqtt://") else {
         let tls = url.starts_with("mqtts://");

@@ -17,6 +17,7 @@ pub mod config;
 mod draft_file;
 pub mod drafter;
 pub mod energy;
+pub mod first_boot;
 pub mod generate;
 pub mod link;
 pub mod mqtt_bytes;

@@ -7,6 +7,7 @@
 
 mod connection;
 mod generation;
+mod retained;
 
 use crate::mqtt_bytes::{Traffic, control_bytes, publish_bytes};
 pub use connection::Loss;
@@ -14,6 +15,7 @@ use connection::Said;
 use dunlin_hlm::device::{Channel, Transmit};
 use dunlin_wire::topic::{self, Topic, TopicName};
 use dunlin_wire::{DeviceId, DevicePresence, Liveness, VerifierId, limits};
+pub use retained::retain;
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{

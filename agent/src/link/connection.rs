@@ -125,7 +125,8 @@ fn presence(generation: u32, liveness: Liveness) -> DevicePresence {
     DevicePresence { generation, liveness }
 }
 
-fn options(config: &LinkConfig, generation: u32) -> MqttOptions {
+/// The options of a connection, its last will among them.
+pub(super) fn options(config: &LinkConfig, generation: u32) -> MqttOptions {
     let host = &config.broker.host;
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let mut options = MqttOptions::new(&config.client_id, host, config.broker.port);
@@ -164,7 +165,8 @@ fn jittered(delay: Duration) -> Duration {
     delay.mul_f64(0.5 + share / 2.0)
 }
 
-fn loss(config: &LinkConfig, error: &ConnectionError) -> Loss {
+/// Why a connection ended, in plain words.
+pub(super) fn loss(config: &LinkConfig, error: &ConnectionError) -> Loss {
     let at = &config.broker;
     let lost = |reason: String| Loss { reason, refused: false };
     match error {

@@ -1,0 +1,147 @@
+//! Files that appear whole, and one that disappears for good.
+//!
+//! Invariant: each change of a folder or a file is a step of its own, in an order in which the power may be cut
+//! before any of them: a place holds its old content or its new one, and never a part.
+
+use super::text::HEAD_BYTES;
+use anyhow::{Context, Result};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file that shall be.
+pub(crate) struct Change {
+    /// Where.
+    pub(crate) place: PathBuf,
+    /// What is in it.
+    pub(crate) bytes: Vec<u8>,
+    /// Who may read it; `None` on a file system that knows no modes.
+    pub(crate) mode: Option<u32>,
+}
+
+/// What is done to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    MakeFolder,
+    Create,
+    Write,
+    Sync,
+    Rename,
+    SyncFolder,
+    OverwriteHead,
+    Overwrite,
+    Remove,
+}
+
+/// The disk; `before` is asked before each step, and an error of it is the step's.
+pub(crate) struct Disk<'a> {
+    before: Box<dyn FnMut(Step, &Path) -> io::Result<()> + 'a>,
+}
+
+impl<'a> Disk<'a> {
+    /// The disk as it is.
+    pub(crate) fn new() -> Self {
+        Self::with(|_, _| Ok(()))
+    }
+
+    /// A disk whose steps are watched, or fail.
+    pub(crate) fn with(before: impl FnMut(Step, &Path) -> io::Result<()> + 'a) -> Self {
+        Self { before: Box::new(before) }
+    }
+
+    /// Makes all changes: first everything is written beside its place, then each takes its place.
+    ///
+    /// # Errors
+    /// Names the file. Where it is one that could not be written, nothing has changed.
+    pub(crate) fn put(&mut self, changes: &[Change]) -> Result<()> {
+        let written = changes.iter().try_for_each(|change| self.stage(change));
+        if written.is_err() {
+            // What is there takes up room that may be wanted; what isn't there needs no removing.
+            changes.iter().for_each(|change| drop(fs::remove_file(beside(&change.place))));
+        }
+        written?;
+        changes.iter().try_for_each(|change| self.publish(change))
+    }
+
+    fn stage(&mut self, change: &Change) -> Result<()> {
+        let path = beside(&change.place);
+        let named = || path.display().to_string();
+        if let Some(folder) = change.place.parent().filter(|folder| !folder.is_dir()) {
+            self.step(Step::MakeFolder, folder)
+                .and_then(|()| fs::create_dir_all(folder))
+                .with_context(named)?;
+        }
+        self.written(&path, change).with_context(named)
+    }
+
+    fn written(&mut self, path: &Path, change: &Change) -> io::Result<()> {
+        self.step(Step::Create, path)?;
+        let mut file = File::create(path)?;
+        if let Some(mode) = change.mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
+        self.step(Step::Write, path)?;
+        file.write_all(&change.bytes)?;
+        self.step(Step::Sync, path)?;
+        file.sync_all()
+    }
+
+    fn publish(&mut self, change: &Change) -> Result<()> {
+        let place = &change.place;
+        let moved = self.step(Step::Rename, place).and_then(|()| fs::rename(beside(place), place));
+        moved.and_then(|()| self.sync_folder(place)).with_context(|| place.display().to_string())
+    }
+
+    fn sync_folder(&mut self, place: &Path) -> io::Result<()> {
+        self.step(Step::SyncFolder, place)?;
+        let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    /// Overwrites a file and removes it; one that isn't there is all right.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub(crate) fn erase(&mut self, place: &Path) -> Result<()> {
+        match self.erased(place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            erased => erased.with_context(|| place.display().to_string()),
+        }
+    }
+
+    /// The head goes first: a file that begins with zeros is known as one whose removal was cut off.
+    fn erased(&mut self, place: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(place)?;
+        let length = file.metadata()?.len();
+        let head = length.min(HEAD_BYTES as u64);
+        for (step, from, until) in [(Step::OverwriteHead, 0, head), (Step::Overwrite, head, length)] {
+            self.step(step, place)?;
+            file.seek(SeekFrom::Start(from))?;
+            io::copy(&mut io::Read::take(io::repeat(0), until - from), &mut file)?;
+            file.sync_all()?;
+        }
+        self.remove(place)
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// It isn't there, or can't be removed.
+    pub(crate) fn remove(&mut self, place: &Path) -> io::Result<()> {
+        self.step(Step::Remove, place)?;
+        fs::remove_file(place)?;
+        self.sync_folder(place)
+    }
+
+    fn step(&mut self, step: Step, path: &Path) -> io::Result<()> {
+        (self.before)(step, path)
+    }
+}
+
+/// Where a file is written before it takes its place: always the same, so that nothing is left of a cut.
+fn beside(place: &Path) -> PathBuf {
+    let mut name = place.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    place.with_file_name(name)
+}

@@ -1,0 +1,137 @@
+//! What a set-up file asks for: its values, checked against each other and against what stands already.
+
+use super::mistakes::Mistakes;
+use super::parse::{Entry, Key, Parsed};
+use super::standing::Standing;
+use super::{ssh_key, wifi};
+use crate::config;
+use dunlin_wire::DeviceId;
+use std::collections::BTreeMap;
+use wifi::Wifi;
+
+/// What is to be changed; what isn't named stays as it is.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// This device's name.
+    pub(crate) name: Option<DeviceId>,
+    /// The broker's address.
+    pub(crate) broker: Option<String>,
+    /// Who it is to the broker.
+    pub(crate) login: Option<Login>,
+    /// The wireless network.
+    pub(crate) wifi: Option<Wifi>,
+    /// A key that may log in.
+    pub(crate) ssh_key: Option<String>,
+}
+
+/// User and password at a broker.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+/// What `parsed` asks for, as far as it is right; what is wrong is added to its mistakes.
+pub(crate) fn checked(parsed: Parsed, standing: &Standing) -> (Setup, Mistakes) {
+    let mut reader = Reader { entries: parsed.entries, mistakes: parsed.mistakes };
+    reader.refuse_empty();
+    let setup = Setup {
+        name: reader.value(Key::Name, name),
+        broker: reader.value(Key::Broker, broker),
+        login: reader.login(),
+        wifi: reader.wifi(),
+        ssh_key: reader
+            .value(Key::SshKey, |key| ssh_key::check(key).map(|()| key.into()).map_err(Into::into)),
+    };
+    let known = [(Key::Name, standing.device().is_some()), (Key::Broker, standing.broker().is_some())];
+    for (key, _) in known.into_iter().filter(|(_, known)| !known) {
+        reader.require(key, "this board has none yet");
+    }
+    reader.rescue(&setup, standing);
+    (setup, reader.mistakes)
+}
+
+struct Reader {
+    entries: BTreeMap<Key, Entry>,
+    mistakes: Mistakes,
+}
+
+impl Reader {
+    fn refuse_empty(&mut self) {
+        for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.value.is_empty()) {
+            let said =
+                format!("{} has no value: write one behind the =, or # in front of the line", key.name());
+            self.mistakes.push(Some(entry.line), said);
+        }
+    }
+
+    /// A key's value through `check`; `None` where it is left out or wrong.
+    fn value<T>(&mut self, key: Key, check: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let entry = self.entries.get(&key).filter(|entry| !entry.value.is_empty())?;
+        let wrong = |why| self.mistakes.push(Some(entry.line), format!("{}: {why}", key.name()));
+        check(&entry.value).map_err(wrong).ok()
+    }
+
+    /// Says that a key is missing, and why it is needed.
+    fn require(&mut self, key: Key, why: &str) {
+        if !self.entries.contains_key(&key) {
+            self.mistakes.push(None, format!("{} is missing: {why}", key.name()));
+        }
+    }
+
+    /// The first of `keys` that is there.
+    fn first(&self, keys: &[Key]) -> Option<Key> {
+        keys.iter().copied().find(|key| self.entries.contains_key(key))
+    }
+
+    fn login(&mut self) -> Option<Login> {
+        let first = self.first(&[Key::BrokerUser, Key::BrokerPassword])?;
+        for key in [Key::BrokerUser, Key::BrokerPassword] {
+            self.require(key, &format!("{} needs it", first.name()));
+        }
+        let text = |text: &str| Ok(text.to_owned());
+        Some(Login {
+            user: self.value(Key::BrokerUser, text)?,
+            password: self.value(Key::BrokerPassword, text)?,
+        })
+    }
+
+    fn wifi(&mut self) -> Option<Wifi> {
+        let first = self.first(&[Key::WifiSsid, Key::WifiPassword, Key::WifiCountry])?;
+        self.require(Key::WifiSsid, &format!("{} needs it", first.name()));
+        self.require(Key::WifiPassword, "a network without one needs wifi_password = open");
+        let ssid = self.value(Key::WifiSsid, |ssid| wifi::check_ssid(ssid).map(|()| ssid.into()));
+        let password = self.value(Key::WifiPassword, wifi::password);
+        let country = self.value(Key::WifiCountry, wifi::country);
+        Some(Wifi::new(ssid?, password?, country))
+    }
+
+    /// A configuration that can't be read is replaced only by one that is complete.
+    fn rescue(&mut self, setup: &Setup, standing: &Standing) {
+        let Some((_, why)) = &standing.unreadable else { return };
+        if setup.name.is_none() || setup.broker.is_none() {
+            self.mistakes
+                .push(None, format!("{why}: name both name and broker here, and a new one takes its place"));
+        }
+    }
+}
+
+fn name(text: &str) -> Result<DeviceId, String> {
+    let rule = "a name has a-z, 0-9 and '-', at most 32 of them, and begins and ends with a letter or digit";
+    let shown: String = text.chars().take(40).collect();
+    let wrong = format!("{shown:?} is none: {rule}");
+    if text.starts_with('-') || text.ends_with('-') { Err(wrong) } else { text.parse().map_err(|_| wrong) }
+}
+
+fn broker(url: &str) -> Result<String, String> {
+    if url.contains('@') {
+        return Err("leave user and password out of it: they are broker_user and broker_password".into());
+    }
+    if url.contains([' ', '\t', '#']) {
+        return Err("text behind it: a comment has a line of its own".into());
+    }
+    match config::broker_of(url) {
+        Ok(_) => Ok(url.into()),
+        Err(error) => Err(format!("{error:#}").trim_start_matches("broker ").into()),
+    }
+}

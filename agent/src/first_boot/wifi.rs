@@ -1,0 +1,141 @@
+//! A wireless network: what may be its name and password, and the file of wpa_supplicant.
+
+use std::fmt::Write;
+
+/// Bytes of a network's name at most.
+const SSID_BYTES_MAX: usize = 32;
+/// What stands for the password of a network that has none.
+const OPEN: &str = "open";
+
+/// A network to join.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Wifi {
+    ssid: String,
+    password: Password,
+    country: Option<String>,
+}
+
+/// How a network lets one in.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Password {
+    /// It has no password.
+    Open,
+    /// 8 to 63 bytes.
+    Phrase(String),
+    /// The key itself, in 64 hexadecimal digits.
+    Key(String),
+}
+
+impl Wifi {
+    /// Of parts that were checked.
+    pub(crate) fn new(ssid: String, password: Password, country: Option<String>) -> Self {
+        Self { ssid, password, country }
+    }
+
+    /// The network's name.
+    pub(crate) fn ssid(&self) -> &str {
+        &self.ssid
+    }
+
+    /// The file for wpa_supplicant.
+    pub(crate) fn file(&self) -> String {
+        let mut text =
+            String::from("# From dunlin.txt; the next one that names a network replaces this file.\n");
+        text += "ctrl_interface=/run/wpa_supplicant\n";
+        if let Some(country) = &self.country {
+            let _ = writeln!(text, "country={country}");
+        }
+        // A quoted string ends with the last quote of its line, so nothing in it is escaped.
+        let _ = writeln!(text, "network={{\n\tssid=\"{}\"", self.ssid);
+        let _ = match &self.password {
+            Password::Open => writeln!(text, "\tkey_mgmt=NONE"),
+            Password::Phrase(phrase) => writeln!(text, "\tpsk=\"{phrase}\""),
+            Password::Key(key) => writeln!(text, "\tpsk={key}"),
+        };
+        text + "}\n"
+    }
+}
+
+/// Checks a network's name.
+///
+/// # Errors
+/// Says how long it is.
+pub(crate) fn check_ssid(ssid: &str) -> Result<(), String> {
+    match ssid.len() {
+        1..=SSID_BYTES_MAX => Ok(()),
+        bytes => Err(format!("{bytes} bytes long, and a network's name has {SSID_BYTES_MAX} at most")),
+    }
+}
+
+/// What a password is.
+///
+/// # Errors
+/// Says how long it is.
+pub(crate) fn password(text: &str) -> Result<Password, String> {
+    match text.len() {
+        _ if text == OPEN => Ok(Password::Open),
+        8..=63 => Ok(Password::Phrase(text.into())),
+        64 if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(Password::Key(text.into())),
+        bytes => Err(format!(
+            "{bytes} bytes long, and a network's password has 8 to 63, or is a key of 64 hexadecimal digits; for a \
+             network without one write wifi_password = {OPEN}"
+        )),
+    }
+}
+
+/// A country's code, in capitals.
+///
+/// # Errors
+/// Says what it would be.
+pub(crate) fn country(text: &str) -> Result<String, String> {
+    let code = text.to_ascii_uppercase();
+    if code == "UK" {
+        return Err("no country's code: the United Kingdom's is GB".into());
+    }
+    if code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Ok(code);
+    }
+    Err("no country's code, which is two letters, such as DE or US".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_a_file() {
+        let wifi = |password| Wifi::new("Müller \"5\" #1".into(), password, Some("DE".into())).file();
+        insta::assert_snapshot!(wifi(Password::Phrase("it's \"so\" \\ # so".into())));
+        assert!(wifi(Password::Open).contains("\"\n\tkey_mgmt=NONE\n}\n"));
+        assert!(wifi(Password::Key("0".repeat(64))).contains(&format!("\n\tpsk={}\n", "0".repeat(64))));
+        assert!(!Wifi::new("a".into(), Password::Open, None).file().contains("country"));
+    }
+
+    #[test]
+    fn names_and_passwords_have_their_lengths() {
+        assert!(check_ssid(&"é".repeat(16)).is_ok() && check_ssid(&"é".repeat(17)).is_err());
+        assert!(check_ssid("").is_err());
+        let kind = |text: &str| match password(text) {
+            Ok(Password::Open) => "open",
+            Ok(Password::Phrase(_)) => "phrase",
+            Ok(Password::Key(_)) => "key",
+            Err(_) => "none",
+        };
+        assert_eq!(
+            [7, 8, 63, 64, 65].map(|length| kind(&"x".repeat(length))),
+            ["none", "phrase", "phrase", "none", "none"]
+        );
+        assert_eq!([63, 64, 65].map(|length| kind(&"aF".repeat(33)[..length])), ["phrase", "key", "none"]);
+        assert_eq!((kind("open"), kind("Open"), kind("")), ("open", "none", "none"));
+        assert!(!password("secret").err().unwrap().contains("secret"));
+    }
+
+    #[test]
+    fn a_country_is_two_letters() {
+        assert_eq!(country("de").as_deref(), Ok("DE"));
+        assert!(country("uk").unwrap_err().contains("GB"));
+        for wrong in ["", "D", "DEU", "D1", "дe", "Germany"] {
+            assert!(country(wrong).unwrap_err().contains("two letters"), "{wrong}");
+        }
+    }
+}
