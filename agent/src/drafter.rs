@@ -136,12 +136,7 @@ impl Worker {
     }
 }
 
-fn work(
-    mut drafter: Box<dyn Draft>,
-    to_do: &Receiver<Job>,
-    finished: &mpsc::Sender<Done>,
-    steps: &Steps,
-) {
+fn work(mut drafter: Box<dyn Draft>, to_do: &Receiver<Job>, finished: &mpsc::Sender<Done>, steps: &Steps) {
     while let Ok(Job { session, job }) = to_do.recv() {
         let started = Instant::now();
         let rows = run(drafter.as_mut(), &job, steps);

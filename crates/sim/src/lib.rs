@@ -2,6 +2,7 @@
 //!
 //! Invariant: a run is a function of its seed alone. Nothing here is part of what users run.
 
+pub mod boot;
 pub mod evaluate;
 pub mod mqtt;
 pub mod oracle;

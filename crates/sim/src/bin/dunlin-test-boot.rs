@@ -1,0 +1,116 @@
+//! `make test-boot`: boots an image in an emulated machine and looks at what a board must do.
+//!
+//! It ends with 0 only if every step passed.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use dunlin_agent::energy::simulated::waveform::Steps as Power;
+use dunlin_sim::boot::scenes::{Figures, play};
+use dunlin_sim::boot::sensor::Sensor;
+use dunlin_sim::boot::stand::{Places, Stand};
+use dunlin_sim::boot::steps::Steps;
+use dunlin_sim::boot::wait::Stop;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The power that a sensor alone shows, W and µs of each.
+const SHOWN: [(u64, f64); 2] = [(2_000_000, 3.0), (2_000_000, 5.0)];
+
+/// Boots a board's image in QEMU, with a broker, a verifier and a simulated INA219 on USB around it.
+#[derive(Parser)]
+struct Arguments {
+    /// The image of the board `virt`.
+    #[arg(long, value_name = "FILE", default_value = "target/image/dunlin-virt.img")]
+    image: PathBuf,
+    /// Where logs, disks and the report go.
+    #[arg(long, value_name = "DIR", default_value = "target/boot")]
+    out: PathBuf,
+    /// What the random moments are drawn from.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Boot nothing: serve the sensor at a socket until interrupted, for a machine of your own.
+    #[arg(long, value_name = "SOCKET")]
+    sensor: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = Stop::on_signals().and_then(|stop| match &arguments.sensor {
+        Some(path) => serve(path, &stop).map(|()| true),
+        None => test(&arguments, &stop),
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("test-boot: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all steps passed.
+fn test(arguments: &Arguments, stop: &Stop) -> Result<bool> {
+    let Arguments { image, out, seed, .. } = arguments;
+    let started = Instant::now();
+    eprintln!("test-boot: {}, seed {seed}; logs in {}", image.display(), out.display());
+    let mut stand = Stand::new(places(image, out)?, *seed, stop)?;
+    let (mut steps, mut figures) = (Steps::default(), Figures { seed: *seed, ..Figures::default() });
+    let played = play(&mut stand, &mut steps, &mut figures).is_ok();
+    let report = out.join("report.json");
+    steps.write(&report, &figures)?;
+    summary(&steps, &figures, started.elapsed());
+    if !played {
+        eprintln!("Look into {} (consoles, broker, verifier, ssh).", out.display());
+        eprintln!("The same again: dunlin-test-boot --seed {seed} --image {}", image.display());
+    }
+    eprintln!("Report: {}", report.display());
+    Ok(played)
+}
+
+/// The other programs lie beside this one, the models in the checkout.
+fn places(image: &Path, out: &Path) -> Result<Places> {
+    let own = std::env::current_exe().context("can't tell where this program is")?;
+    let verifier = own.with_file_name("dunlin-verifier");
+    anyhow::ensure!(verifier.is_file(), "{} is missing: run `make build`", verifier.display());
+    anyhow::ensure!(image.is_file(), "{} is missing: run `make image BOARD=virt`", image.display());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root.canonicalize().context("the checkout was moved: build again")?;
+    let out = std::path::absolute(out).context("the folder for logs")?;
+    Ok(Places { image: image.into(), verifier, models: root.join("models/demo"), out })
+}
+
+fn summary(steps: &Steps, figures: &Figures, took: Duration) {
+    let (passed, all) = steps.passed();
+    let Figures { boot_to_connected_seconds: boots, samples_per_second: rates, .. } = figures;
+    eprintln!("\n{passed} of {all} steps passed in {:.0} s.", took.as_secs_f64());
+    eprintln!("Boot to connected: {} guest seconds.", range(boots));
+    eprintln!("Readings: {} a second (USB is slow where it is emulated).", range(rates));
+    eprintln!(
+        "{} replies identical to the target's; {} power cuts.",
+        figures.identical_replies, figures.cuts
+    );
+}
+
+fn range(numbers: &[f64]) -> String {
+    if numbers.is_empty() {
+        return "no".into();
+    }
+    let (least, most) =
+        (numbers.iter().copied().fold(f64::MAX, f64::min), numbers.iter().copied().fold(0.0, f64::max));
+    format!("{least:.1} to {most:.1}")
+}
+
+fn serve(path: &Path, stop: &Stop) -> Result<()> {
+    let sensor = Sensor::start(path, Power::new(SHOWN).context("no power")?)?;
+    eprintln!("test-boot: an INA219 at 0x40 behind a USB I2C adapter at {}; add to QEMU:", path.display());
+    eprintln!("  -device qemu-xhci -chardev socket,id=s,path={} -device usb-redir,chardev=s", path.display());
+    loop {
+        if stop.check().is_err() {
+            eprintln!("test-boot: {:?}", sensor.counted());
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,200 @@
+//! The disk of an emulated machine: a copy of an image, its FAT partition read and written without mounting it.
+//!
+//! Invariant: the image itself is never written.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Bytes of a sector.
+const SECTOR: u64 = 512;
+/// Where the first of the four entries of a partition table is, and how long each is.
+const TABLE: usize = 446;
+const ENTRY: usize = 16;
+/// What a disk is larger than its image, as a card is: 256 MiB.
+const ROOM: u64 = 256 << 20;
+
+/// A disk.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    partitions: Vec<Partition>,
+}
+
+/// Where a partition lies, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its first byte.
+    pub offset: u64,
+    /// Its length.
+    pub length: u64,
+}
+
+impl Disk {
+    /// A disk at `path` with what the image has, and room behind it.
+    ///
+    /// # Errors
+    /// The image can't be copied, or has no partitions.
+    pub fn from_image(image: &Path, path: &Path) -> Result<Self> {
+        // As cp does it, holes stay holes.
+        let mut copy = Command::new("cp");
+        copy.args(["--sparse=always", "--reflink=auto"]).args([image, path]);
+        run(&mut copy)?;
+        let file = File::options().write(true).open(path).with_context(|| path.display().to_string())?;
+        file.set_len(file.metadata()?.len() + ROOM).with_context(|| path.display().to_string())?;
+        let partitions = partitions(path)?;
+        Ok(Self { path: path.into(), partitions })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies a file of the FAT partition to `to`.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn take(&self, name: &str, to: &Path) -> Result<()> {
+        let mut command = self.mtool("mcopy");
+        run(command.args(["-n", "-o"]).arg(format!("::{name}")).arg(to))
+    }
+
+    /// The text of a file of the FAT partition; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// The partition can't be read.
+    pub fn text(&self, name: &str) -> Result<Option<String>> {
+        let output = self.mtool("mtype").arg(format!("::{name}")).output().context("mtype")?;
+        match output.status.success() {
+            true => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+            false if self.names()?.iter().any(|there| there == name) => {
+                bail!("{name}: {}", String::from_utf8_lossy(&output.stderr))
+            }
+            false => Ok(None),
+        }
+    }
+
+    /// The names of the files of the FAT partition, folders apart.
+    ///
+    /// # Errors
+    /// The partition can't be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let output = self.mtool("mdir").args(["-b", "::"]).output().context("mdir")?;
+        ensure!(output.status.success(), "mdir: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().filter_map(|line| line.strip_prefix("::/")).map(str::to_owned).collect())
+    }
+
+    /// Writes a file of the FAT partition, as a person does it on a computer of theirs.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn put(&self, name: &str, text: &str) -> Result<()> {
+        let own = self.path.with_extension("txt");
+        fs::write(&own, text).with_context(|| own.display().to_string())?;
+        let mut command = self.mtool("mcopy");
+        run(command.args(["-n", "-o"]).arg(&own).arg(format!("::{name}")))
+    }
+
+    /// Whether an ext4 partition is sound once its journal was replayed, as the next boot does it; the disk itself
+    /// stays as it is. Partitions count from 1.
+    ///
+    /// # Errors
+    /// It has mistakes that the journal does not mend.
+    pub fn check(&self, partition: usize) -> Result<()> {
+        let found = partition.checked_sub(1).and_then(|index| self.partitions.get(index));
+        let Partition { offset, length } =
+            *found.with_context(|| format!("the image has no partition {partition}"))?;
+        let copy = self.path.with_extension("part");
+        let mut dd = Command::new("dd");
+        dd.arg(format!("if={}", self.path.display())).arg(format!("of={}", copy.display()));
+        dd.args(["bs=1M", "conv=sparse", "iflag=skip_bytes,count_bytes", "status=none"]);
+        run(dd.args([format!("skip={offset}"), format!("count={length}")]))?;
+        let replayed = fsck(&copy, "-p")?;
+        let checked = fsck(&copy, "-fn");
+        let _ = fs::remove_file(&copy);
+        let (code, text) = checked?;
+        ensure!(code == 0, "partition {partition} is damaged: {} {text}", replayed.1);
+        Ok(())
+    }
+
+    fn mtool(&self, name: &str) -> Command {
+        let offset = self.partitions[0].offset;
+        let mut command = Command::new(name);
+        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!("{}@@{offset}", self.path.display()));
+        command
+    }
+}
+
+/// Checks a file system; gives the exit code and what was said.
+fn fsck(file: &Path, how: &str) -> Result<(i32, String)> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let output = Command::new("e2fsck").env("PATH", path).arg(how).arg(file).stdin(Stdio::null()).output();
+    let output = output.context("e2fsck can't be run: apt-get install e2fsprogs")?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().replace('\n', "; ");
+    Ok((output.status.code().unwrap_or(-1), text))
+}
+
+/// The partitions of an image.
+fn partitions(path: &Path) -> Result<Vec<Partition>> {
+    let mut sector = [0; SECTOR as usize];
+    let mut file = File::open(path).with_context(|| path.display().to_string())?;
+    file.seek(SeekFrom::Start(0))?;
+    file.read_exact(&mut sector).with_context(|| format!("{} is no disk", path.display()))?;
+    let found = of_table(&sector);
+    ensure!(!found.is_empty(), "{} has no partition table", path.display());
+    Ok(found)
+}
+
+/// The partitions of a table, up to the first that is none.
+fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<Partition> {
+    if sector[510..] != [0x55, 0xaa] {
+        return Vec::new();
+    }
+    let entries = sector[TABLE..510].chunks(ENTRY);
+    let word = |entry: &[u8], at: usize| {
+        u64::from(u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])) * SECTOR
+    };
+    let all = entries.map(|entry| Partition { offset: word(entry, 8), length: word(entry, 12) });
+    all.take_while(|partition| partition.length > 0).collect()
+}
+
+/// Runs a program to its end; what it says is in the error.
+pub(super) fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("{name} can't be run: is it installed?"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name}: {} ({})", said.trim(), output.status);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_table_is_read() {
+        let mut sector = [0; 512];
+        sector[446 + 8..446 + 16].copy_from_slice(&[0, 8, 0, 0, 0, 0, 2, 0]);
+        sector[462 + 8..462 + 16].copy_from_slice(&[0, 8, 2, 0, 1, 0, 0, 0]);
+        assert_eq!(of_table(&sector), []);
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        let expected =
+            [Partition { offset: 1 << 20, length: 64 << 20 }, Partition { offset: 65 << 20, length: 512 }];
+        assert_eq!(of_table(&sector), expected);
+    }
+
+    #[test]
+    fn what_is_no_image_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
+        assert!(Disk::from_image(&image, &disk).unwrap_err().to_string().contains("cp: "));
+        fs::write(&image, b"").unwrap();
+        let error = Disk::from_image(&image, &disk).unwrap_err().to_string();
+        assert!(error.ends_with("has no partition table"), "{error}");
+    }
+}

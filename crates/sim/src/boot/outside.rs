@@ -1,0 +1,269 @@
+//! What is around a board: the broker with its accounts, the verifier, and somebody who listens to both.
+
+use super::disk::run;
+use super::lines::Lines;
+use super::process::Process;
+use super::wait::Stop;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long broker and verifier may take to be ready: the target is loaded and checked meanwhile.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// A name at the broker and its password.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    /// The name.
+    pub user: &'static str,
+    /// The password.
+    pub password: &'static str,
+}
+
+/// The board's, with letters that have a meaning elsewhere.
+pub const BOARD: Account = Account { user: "kestrel", password: "wing & a = \"prayer\" #1" };
+/// The verifier's.
+const VERIFIER: Account = Account { user: "verifier", password: "target-only" };
+/// The listener's.
+const LISTENER: Account = Account { user: "listener", password: "all-ears" };
+
+/// mosquitto, which lets nobody in without an account, and a listener to what boards say.
+#[derive(Debug)]
+pub struct Broker {
+    config: PathBuf,
+    port: u16,
+    processes: Option<(Process, Process)>,
+    ear: Option<Lines>,
+    starts: usize,
+    logs: PathBuf,
+}
+
+/// What was said on a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The topic.
+    pub topic: String,
+    /// Whether it had been said before we listened.
+    pub retained: bool,
+    /// The message.
+    pub payload: Vec<u8>,
+}
+
+impl Broker {
+    /// A broker on a port of its own, which is not up yet.
+    ///
+    /// # Errors
+    /// Its files can't be written, or mosquitto is not installed.
+    pub fn new(dir: &Path, logs: &Path) -> Result<Self> {
+        let passwords = dir.join("passwords");
+        fs::write(&passwords, "").with_context(|| passwords.display().to_string())?;
+        fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600))?;
+        for Account { user, password } in [BOARD, VERIFIER, LISTENER] {
+            run(Command::new("mosquitto_passwd").arg("-b").arg(&passwords).args([user, password]))?;
+        }
+        let port = free_port()?;
+        let config = dir.join("mosquitto.conf");
+        // As root, mosquitto would become a user who may not read the file.
+        let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n{user}log_type all\n",
+            passwords.display()
+        );
+        fs::write(&config, text).with_context(|| config.display().to_string())?;
+        Ok(Self { config, port, processes: None, ear: None, starts: 0, logs: logs.into() })
+    }
+
+    /// Its port on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts it, and listens to it.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start(&mut self, stop: &Stop) -> Result<()> {
+        if self.processes.is_some() {
+            return Ok(());
+        }
+        self.starts += 1;
+        let log = self.logs.join(format!("mosquitto-{}.log", self.starts));
+        let out = File::create(&log).with_context(|| log.display().to_string())?;
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
+        let mut command = Command::new("mosquitto");
+        command.env("PATH", path).arg("-c").arg(&self.config).stdout(Stdio::null()).stderr(out);
+        let mut broker = Process::start(&mut command)?;
+        let port = self.port;
+        stop.until(&format!("mosquitto listens ({})", log.display()), READY_WITHIN, || {
+            if let Some(status) = broker.ended()? {
+                bail!("mosquitto ended with {status}: {}", log.display());
+            }
+            Ok(TcpStream::connect(("127.0.0.1", port)).ok())
+        })?;
+        let heard = self.logs.join(format!("heard-{}.log", self.starts));
+        let (listener, ear) = Process::heard(&mut self.listen(), &heard)?;
+        self.processes = Some((broker, listener));
+        self.ear = Some(ear);
+        Ok(())
+    }
+
+    /// Ends it the hard way; it forgets what was retained.
+    pub fn kill(&mut self) {
+        self.processes = None;
+        self.ear = None;
+    }
+
+    /// The number of messages heard so far.
+    pub fn heard(&self) -> usize {
+        self.ear.as_ref().map_or(0, Lines::count)
+    }
+
+    /// The messages from number `from` on.
+    pub fn said(&self, from: usize) -> Vec<Said> {
+        let lines = self.ear.as_ref().map(|ear| ear.since(from)).unwrap_or_default();
+        lines.iter().filter_map(|line| Said::parse(line)).collect()
+    }
+
+    /// What the broker keeps for whoever asks later.
+    ///
+    /// # Errors
+    /// It can't be asked.
+    pub fn kept(&self, topic: &str) -> Result<Option<Said>> {
+        let output = self.listener().args(["--retained-only", "-W", "3", "-C", "1", "-t", topic]).output();
+        let output = output.context("mosquitto_sub: apt-get install mosquitto-clients")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().next().and_then(Said::parse))
+    }
+
+    fn listen(&self) -> Command {
+        let mut command = self.listener();
+        command.args(["-t", "dl1/d/+/u/st", "-t", "dl1/d/+/u/su"]);
+        command
+    }
+
+    fn listener(&self) -> Command {
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1"]);
+        command.args(["-u", LISTENER.user, "-P", LISTENER.password, "-F", "%t %r %x"]);
+        command.stderr(Stdio::null());
+        command
+    }
+}
+
+impl Said {
+    /// A line of topic, mark of retention and payload in hexadecimal.
+    fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.split(' ');
+        let (topic, retained) = (parts.next()?.to_owned(), parts.next()? == "1");
+        let hex = parts.next().unwrap_or_default();
+        let payload: Option<Vec<u8>> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect();
+        Some(Self { topic, retained, payload: payload? })
+    }
+}
+
+/// The verifier with the demo target.
+#[derive(Debug)]
+pub struct Verifier {
+    _process: Process,
+    energy: PathBuf,
+}
+
+impl Verifier {
+    /// Starts it; it waits for its broker by itself.
+    ///
+    /// # Errors
+    /// It is not built, or not ready in time.
+    pub fn start(
+        program: &Path,
+        model: &Path,
+        broker: &Broker,
+        dir: &Path,
+        logs: &Path,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let [config, ready] = ["verifier.toml", "verifier.ready"].map(|name| dir.join(name));
+        let [energy, log] = ["energy.jsonl", "verifier.log"].map(|name| logs.join(name));
+        for old in [&ready, &energy] {
+            let _ = fs::remove_file(old);
+        }
+        let Account { user, password } = VERIFIER;
+        let text = format!(
+            "broker = 'mqtt://127.0.0.1:{}'\nusername = '{user}'\npassword = '{password}'\n",
+            broker.port
+        );
+        fs::write(&config, text).with_context(|| config.display().to_string())?;
+        let out = File::create(&log).with_context(|| log.display().to_string())?;
+        let mut command = Command::new(program);
+        command.args(["serve", "--threads", "1", "--config"]).arg(&config).arg("--model").arg(model);
+        command.arg("--energy-log").arg(&energy).arg("--ready-file").arg(&ready);
+        let mut process = Process::start(command.stdout(Stdio::null()).stderr(out))?;
+        stop.until(&format!("the verifier is ready ({})", log.display()), READY_WITHIN, || {
+            if let Some(status) = process.ended()? {
+                bail!("the verifier ended with {status}: {}", log.display());
+            }
+            Ok(ready.is_file().then_some(()))
+        })?;
+        Ok(Self { _process: process, energy })
+    }
+
+    /// What devices said of their energy, oldest first: the reports after each request.
+    ///
+    /// # Errors
+    /// A line is no JSON.
+    pub fn energy(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(&self.energy).unwrap_or_default();
+        // The last line may be under way.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let all: Result<Vec<Value>, _> = lines.map(serde_json::from_str).collect();
+        let all = all.with_context(|| self.energy.display().to_string())?;
+        Ok(all.into_iter().filter(|line: &Value| line["message"] == "energy").collect())
+    }
+}
+
+/// What the target alone writes, with the sampling that a report says to have used.
+///
+/// # Errors
+/// The report lacks it, or the target can't be run.
+pub fn reference(program: &Path, model: &Path, report: &Value, tokens_max: usize) -> Result<Value> {
+    let prompt = report["prompt"].as_str().context("the report has no prompt")?;
+    let mut command = Command::new(program);
+    command.args(["reference", "--json", "--threads", "1", "--prompt", prompt, "--model"]).arg(model);
+    for name in ["temperature", "top_p", "top_k", "seed"] {
+        command.arg(format!("--{}", name.replace('_', "-"))).arg(report[name].to_string());
+    }
+    let output = command.args(["--max-tokens", &tokens_max.to_string()]).stdin(Stdio::null()).output();
+    let output = output.context("the target alone")?;
+    ensure!(output.status.success(), "the target alone: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("the target alone wrote no JSON")
+}
+
+/// A port nobody listens on now.
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    Ok(listener.local_addr().context("no free port")?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_read() {
+        let said = Said::parse("dl1/d/kestrel/u/st 1 1a800101").unwrap();
+        assert_eq!((said.topic.as_str(), said.retained), ("dl1/d/kestrel/u/st", true));
+        assert_eq!(said.payload, [0x1a, 0x80, 1, 1]);
+        assert!(Said::parse("t 0 ").unwrap().payload.is_empty());
+        assert_eq!(Said::parse("t 0 1"), None);
+        assert_eq!(Said::parse("t 0 é1"), None);
+        assert_eq!(Said::parse("t"), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! Programs that do not outlive this one.
+
+use super::lines::Lines;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// A child that ends when this is dropped.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    /// Starts a program that reads nothing.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.stdin(Stdio::null()).spawn();
+        child.map(Self).with_context(|| format!("{name} can't be run: is it installed?"))
+    }
+
+    /// The same with what it says on standard output, which is kept in `log`.
+    ///
+    /// # Errors
+    /// There is no such program, or the log can't be written.
+    pub fn heard(command: &mut Command, log: &Path) -> Result<(Self, Lines)> {
+        let mut process = Self::start(command.stdout(Stdio::piped()))?;
+        let out = process.0.stdout.take().expect("standard output is a pipe");
+        Ok((process, Lines::read(out, log)?))
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.0.try_wait().context("a child's end")
+    }
+
+    /// Ends it the hard way.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,39 @@
+//! What a board goes through, in order; each scene leaves what the next one needs.
+
+mod answers;
+mod cuts;
+mod first_boot;
+mod trouble;
+
+use super::stand::Stand;
+use super::steps::{Failed, Steps};
+use serde::Serialize;
+
+/// What was measured. Its field names are an interface.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Figures {
+    /// What the dice began with.
+    pub seed: u64,
+    /// From the kernel's start to connected, in the machine's seconds, of each boot with a broker there.
+    pub boot_to_connected_seconds: Vec<f64>,
+    /// Readings of the sensor a second, of each reply whose energy was looked at.
+    pub samples_per_second: Vec<f64>,
+    /// Share of the drafts that the target agreed with, of the same.
+    pub acceptance: Vec<f64>,
+    /// Replies that equal the target's own text, token for token.
+    pub identical_replies: usize,
+    /// Times that power was cut and the board came back.
+    pub cuts: usize,
+}
+
+/// Plays all scenes.
+///
+/// # Errors
+/// A step failed, and was said.
+pub fn play(stand: &mut Stand, steps: &mut Steps, figures: &mut Figures) -> Result<(), Failed> {
+    let mut connected = first_boot::play(stand, steps)?;
+    answers::play(stand, steps, figures, &mut connected)?;
+    trouble::in_the_running_machine(stand, steps, figures, &mut connected)?;
+    cuts::play(stand, steps, figures, connected)?;
+    trouble::without_sensor(stand, steps, figures)
+}

@@ -1,0 +1,140 @@
+//! Power cuts at random moments: while it sets itself up, while it boots, while it writes.
+//!
+//! A cut ends the emulator with SIGKILL: what the machine had not handed to its disk is lost. What a card's own
+//! controller loses is not played.
+
+use super::super::disk::Disk;
+use super::super::machine::Running;
+use super::super::stand::{BOOT_WITHIN, Connected, SETUP, SOON, Stand, TOKENS_MAX};
+use super::super::steps::{Failed, Steps, heading};
+use super::Figures;
+use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+/// The unit that sets a board up, as the console tells of it.
+const SETTING_UP: &str = "dunlin-first-boot";
+/// The latest moment after that, ms.
+const SET_UP_MS: u64 = 3000;
+/// The latest token of a reply.
+const TOKENS: usize = 12;
+/// The root that runs, and the partition that is written.
+const WRITTEN: [usize; 2] = [2, 4];
+
+pub(super) fn play(
+    stand: &mut Stand,
+    steps: &mut Steps,
+    figures: &mut Figures,
+    connected: Connected,
+) -> Result<(), Failed> {
+    heading("Power cuts");
+    let lines = connected.running.console().count().max(2);
+    let mut connected = while_writing(stand, steps, figures, connected)?;
+    connected = while_writing(stand, steps, figures, connected)?;
+    connected.running.cut();
+    for _ in 0..2 {
+        let booted = while_booting(stand, steps, figures, lines)?;
+        booted.running.cut();
+    }
+    let booted = while_setting_up(stand, steps, figures)?;
+    booted.running.cut();
+    Ok(())
+}
+
+fn while_writing(
+    stand: &mut Stand,
+    steps: &mut Steps,
+    figures: &mut Figures,
+    mut connected: Connected,
+) -> Result<Connected, Failed> {
+    let token = 1 + stand.dice.usize(..TOKENS);
+    steps.see(&format!("a cut at token {token} of a reply"), || {
+        let prompt = stand.prompt();
+        let log = stand.places.out.join("cut-reply.jsonl");
+        let mut asked = stand.guest.ask(&prompt, TOKENS_MAX, &log)?;
+        connected.running.until(&stand.stop, &format!("token {token}"), SOON, |_| {
+            // A reply may be shorter.
+            Ok((asked.tokens() >= token || asked.end()?.is_some()).then_some(()))
+        })?;
+        connected.running.cut();
+        sound(&stand.disk)
+    })?;
+    back(stand, steps, figures, "writing", None)
+}
+
+fn while_booting(
+    stand: &mut Stand,
+    steps: &mut Steps,
+    figures: &mut Figures,
+    lines: usize,
+) -> Result<Connected, Failed> {
+    let line = 1 + stand.dice.usize(..lines - 1);
+    steps.see(&format!("a cut at line {line} of about {lines} of a boot"), || {
+        let mut running = stand.boot("cut-booting", None)?;
+        running.until(&stand.stop, &format!("line {line}"), BOOT_WITHIN, |console| {
+            let is_up = || console.find(0, |line| line.contains("login:")).is_some();
+            Ok((console.count() >= line || is_up()).then_some(()))
+        })?;
+        running.cut();
+        sound(&stand.disk)
+    })?;
+    back(stand, steps, figures, "booting", None)
+}
+
+fn while_setting_up(
+    stand: &mut Stand,
+    steps: &mut Steps,
+    figures: &mut Figures,
+) -> Result<Connected, Failed> {
+    let delay = stand.dice.u64(..SET_UP_MS);
+    let disk = steps.step(&format!("a cut {delay} ms into the set-up of a new board"), || {
+        let disk = Disk::from_image(&stand.places.image, &stand.places.out.join("new.img"))?;
+        disk.put(SETUP, &stand.setup_file()?)?;
+        let mut running = stand.boot("cut-set-up", Some(&disk))?;
+        running.line(&stand.stop, BOOT_WITHIN, &[SETTING_UP])?;
+        cut_after(running, Duration::from_millis(delay));
+        let was_left = disk.names()?.iter().any(|name| name == SETUP);
+        let seen = sound(&disk)?;
+        Ok((format!("{seen}; {SETUP} was {}", if was_left { "still there" } else { "gone" }), disk))
+    })?;
+    let connected = back(stand, steps, figures, "setting-up", Some(&disk))?;
+    steps.see("it is set up", || {
+        ensure!(!disk.names()?.iter().any(|name| name == SETUP), "{SETUP} is still there");
+        Ok(format!("{SETUP} is gone"))
+    })?;
+    Ok(connected)
+}
+
+/// A moment that no line on the console marks.
+fn cut_after(running: Running, delay: Duration) {
+    std::thread::sleep(delay);
+    running.cut();
+}
+
+/// The board comes back and answers.
+fn back(
+    stand: &mut Stand,
+    steps: &mut Steps,
+    figures: &mut Figures,
+    name: &str,
+    disk: Option<&Disk>,
+) -> Result<Connected, Failed> {
+    steps.step("it comes back and answers", || {
+        let mut connected = stand.boot_connected(&format!("after-{name}"), disk)?;
+        let seconds = stand.boot_seconds(&mut connected)?;
+        let prompt = stand.prompt();
+        let reply = stand.reply(&prompt).with_context(|| connected.running.log().display().to_string())?;
+        figures.note(&reply);
+        figures.boot_to_connected_seconds.push(seconds);
+        figures.cuts += 1;
+        let tokens = &reply["committed_tokens"];
+        Ok((format!("connected after {seconds:.1} guest seconds; {tokens} tokens, the target's"), connected))
+    })
+}
+
+/// The file systems that are in use are sound.
+fn sound(disk: &Disk) -> Result<String> {
+    for partition in WRITTEN {
+        disk.check(partition)?;
+    }
+    Ok("file systems sound".into())
+}

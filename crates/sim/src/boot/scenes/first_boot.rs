@@ -1,0 +1,93 @@
+//! The first boot: a file with mistakes, then the mended one while there is no broker.
+
+use super::super::stand::{BOOT_WITHIN, Connected, DEVICE, PROBLEMS, SETUP, SOON, Stand};
+use super::super::steps::{Failed, Steps, heading};
+use anyhow::{Context, Result, ensure};
+
+/// A key that there is not, behind the good file's six lines.
+const MISTAKE: &str = "wifi_pasword = hunter2hunter2\n";
+const MISTAKE_LINE: &str = "line 7";
+const MISTAKE_KEY: &str = "wifi_pasword";
+
+pub(super) fn play(stand: &mut Stand, steps: &mut Steps) -> Result<Connected, Failed> {
+    heading("A set-up file with a mistake");
+    malformed(stand, steps)?;
+    heading("The mended file, and no broker");
+    set_up(stand, steps)
+}
+
+fn malformed(stand: &mut Stand, steps: &mut Steps) -> Result<(), Failed> {
+    let mut running = steps.step("the machine boots", || {
+        stand.surround()?;
+        let text = stand.setup_file()? + MISTAKE;
+        stand.disk.put(SETUP, &text)?;
+        let mut running = stand.boot("malformed", None)?;
+        let line = running.line(&stand.stop, BOOT_WITHIN, &["login:"])?;
+        Ok((format!("{:.0} s on this machine to: {}", running.up().as_secs_f64(), line.trim()), running))
+    })?;
+    steps.see("the console says what is wrong", || {
+        Ok(running.line(&stand.stop, SOON, &[MISTAKE_LINE, MISTAKE_KEY])?.trim().into())
+    })?;
+    steps.see("a file beside it says it too, and it is still there", || {
+        let disk = &stand.disk;
+        let text = running.until(&stand.stop, PROBLEMS, SOON, |_| {
+            // A file that is being written is not readable yet.
+            let text = disk.text(PROBLEMS).ok().flatten();
+            Ok(text.filter(|text| text.contains(MISTAKE_LINE) && text.contains(MISTAKE_KEY)))
+        })?;
+        let kept = disk.text(SETUP)?.with_context(|| format!("{SETUP} is gone"))?;
+        ensure!(kept.ends_with(MISTAKE), "{SETUP} was changed");
+        Ok(format!("{PROBLEMS} has {} lines", text.lines().count()))
+    })?;
+    steps.see("so does a report that the broker keeps", || {
+        let is_report = |payload: &[u8]| String::from_utf8_lossy(payload).contains(MISTAKE_KEY);
+        running.until(&stand.stop, "a report of the set-up at the broker", SOON, |_| {
+            Ok(stand.said("su", 0).into_iter().find(|said| is_report(&said.payload)))
+        })?;
+        let kept = stand.broker.kept(&format!("dl1/d/{DEVICE}/u/su"))?.context("it is not kept")?;
+        ensure!(is_report(&kept.payload), "another one is kept");
+        Ok(format!("{} bytes on {}", kept.payload.len(), kept.topic))
+    })?;
+    running.cut();
+    Ok(())
+}
+
+fn set_up(stand: &mut Stand, steps: &mut Steps) -> Result<Connected, Failed> {
+    let mut running = steps.step("the file is taken, and removed", || {
+        stand.broker.kill();
+        let text = stand.setup_file()?;
+        stand.disk.put(SETUP, &text)?;
+        let mut running = stand.boot("set-up", None)?;
+        let disk = &stand.disk;
+        running.until(&stand.stop, &format!("{SETUP} is gone"), BOOT_WITHIN, |_| {
+            let names = disk.names().unwrap_or_else(|_| vec![SETUP.into()]);
+            Ok((!names.iter().any(|name| name == SETUP || name == PROBLEMS)).then_some(()))
+        })?;
+        Ok((format!("{SETUP} and {PROBLEMS} are gone"), running))
+    })?;
+    steps.see("the agent runs and looks for its broker", || {
+        stand.reachable(&mut running)?;
+        let status = "systemctl show -p ActiveState -p StatusText dunlin-agent";
+        let text = running.until(&stand.stop, "the agent looks for its broker", SOON, |_| {
+            let text = stand.guest.run(status)?;
+            let looks = text.contains("ActiveState=active") && text.contains("looking for the broker");
+            Ok(looks.then_some(text))
+        })?;
+        Ok(text.lines().find_map(|line| line.strip_prefix("StatusText=")).unwrap_or_default().into())
+    })?;
+    steps.see("nothing failed in it", || healthy(stand))?;
+    steps.step("the broker comes, and the board connects", || {
+        stand.broker.start(&stand.stop)?;
+        let connected = stand.connected(running, 0, SOON)?;
+        Ok((format!("{DEVICE} is there"), connected))
+    })
+}
+
+/// No unit failed, and what holds the state is mounted where it should be.
+fn healthy(stand: &Stand) -> Result<String> {
+    let failed = stand.guest.run("systemctl --failed --no-legend --plain")?;
+    ensure!(failed.trim().is_empty(), "failed units: {failed}");
+    let name = stand.guest.run("hostname")?;
+    ensure!(name.trim() == DEVICE, "the machine calls itself {name}");
+    Ok(format!("no failed unit, hostname {DEVICE}"))
+}

@@ -1,0 +1,50 @@
+//! The power sensor of an emulated machine: a simulated INA219 on USB, whose power is set and known.
+
+use crate::usb::dial::Dial;
+use crate::usb::peer::{Counted, Peer};
+use anyhow::Result;
+use dunlin_agent::clock::Clock;
+use dunlin_agent::energy::simulated::chip::{Chip, Troubles, Wiring};
+use dunlin_agent::energy::simulated::waveform::Steps;
+use std::path::Path;
+
+/// What a module is sold with, Ω.
+const SHUNT_OHMS: f64 = 0.1;
+
+/// A sensor in a process of ours.
+#[derive(Debug)]
+pub struct Sensor {
+    peer: Peer,
+    dial: Dial,
+    clock: Clock,
+}
+
+impl Sensor {
+    /// A sensor that measures `power`, plugged in, for virtual machines that connect to a socket at `path`.
+    ///
+    /// # Errors
+    /// The socket can't be made.
+    pub fn start(path: &Path, power: Steps) -> Result<Self> {
+        let (dial, clock) = (Dial::new(power), Clock::start());
+        let wiring = Wiring { shunt_ohms: SHUNT_OHMS, bus_hz: 400_000, ..Wiring::default() };
+        let chip = Chip::new(dial.clone(), clock, wiring, Troubles::default());
+        let peer = Peer::listen(path, chip)?;
+        peer.plug(true);
+        Ok(Self { peer, dial, clock })
+    }
+
+    /// Measures `power` from now on.
+    pub fn turn(&self, power: Steps) {
+        self.dial.turn(power, self.clock.now());
+    }
+
+    /// Plugs it in or unplugs it.
+    pub fn plug(&self, plugged: bool) {
+        self.peer.plug(plugged);
+    }
+
+    /// What went over the cable.
+    pub fn counted(&self) -> Counted {
+        self.peer.counted()
+    }
+}
