@@ -98,7 +98,7 @@ pub async fn first_boot(args: &Args) -> Result<u8> {
     };
     if args.only != Some(Half::Take) {
         let told = match (&taken.wrong, &found) {
-            (None, _) => tell::all_is_well(&places, &standing, args.report_within).await,
+            (None, _) => tell::all_is_well(&places, args.report_within).await,
             (Some(wrong), Found::Wrong(setup, _) | Found::Good(setup)) => {
                 let addressee = Addressee::of(setup, &standing);
                 tell::what_is_wrong(wrong, addressee, &places, args.report_within).await

@@ -9,6 +9,9 @@ use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 use wifi::Wifi;
 
+/// Bytes of a broker's address at most: a host's name has 253.
+const BROKER_BYTES_MAX: usize = 300;
+
 /// What is to be changed; what isn't named stays as it is.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Setup {
@@ -124,6 +127,9 @@ fn name(text: &str) -> Result<DeviceId, String> {
 }
 
 fn broker(url: &str) -> Result<String, String> {
+    if url.len() > BROKER_BYTES_MAX {
+        return Err(format!("longer than {BROKER_BYTES_MAX} bytes"));
+    }
     if url.contains('@') {
         return Err("leave user and password out of it: they are broker_user and broker_password".into());
     }

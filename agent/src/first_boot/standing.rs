@@ -1,7 +1,6 @@
 //! What a board was set up with before, and its configuration with what a new file names.
 
 use super::setup::{Login, Setup};
-use crate::config;
 use anyhow::{Context, Result, anyhow};
 use dunlin_wire::DeviceId;
 use std::fs;
@@ -89,7 +88,7 @@ impl Standing {
             match text.parse::<DocumentMut>() {
                 Ok(document) => standing.document = Some(document),
                 Err(error) => {
-                    let why = config::wrong(&path, &text, error.span(), error.message());
+                    let why = dunlin_board::wrong(&path, &text, error.span(), error.message());
                     standing.unreadable = Some((text, format!("{why:#}")));
                 }
             }
@@ -185,7 +184,10 @@ fn replace(item: &mut Item, text: &str) {
 }
 
 /// A file's text; `None` where there is no file.
-fn text_of(path: &Path) -> Result<Option<String>> {
+///
+/// # Errors
+/// Names the file that can't be read, or is no text.
+pub(crate) fn text_of(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => {
             let text = String::from_utf8(bytes).map_err(|_| anyhow!("{}: not UTF-8", path.display()))?;

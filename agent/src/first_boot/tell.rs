@@ -5,22 +5,21 @@
 use super::disk::{Change, Disk};
 use super::mistakes::Mistakes;
 use super::setup::{Login, Setup};
-use super::standing::{Places, Standing};
+use super::standing::{Places, Standing, text_of};
 use super::{PUBLIC, say};
 use crate::config;
 use crate::link::{LinkConfig, Loss, retain};
 use anyhow::{Context, Result, bail};
 use dunlin_wire::DeviceId;
 use dunlin_wire::topic::Topic;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Between two attempts: a network may take a while to come up.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Reports that may lie somewhere; of more the oldest are forgotten.
+const MARKS_MAX: usize = 8;
 
 /// Whose report it is, and who gets it.
 #[derive(Clone)]
@@ -65,45 +64,47 @@ pub(super) async fn what_is_wrong(
     let Some(addressee) = addressee else {
         bail!("no broker was told: name and broker could not both be read");
     };
-    let mark = format!("{}\n{}\n", addressee.device, addressee.broker).into_bytes();
-    let mark = Change { place: places.reported(), bytes: mark, mode: Some(PUBLIC) };
-    Disk::new().put(&[mark]).context("no broker was told")?;
+    mark(&addressee, places).context("no broker was told")?;
     let report = mistakes.report().encode().context("the report")?;
     reached(&addressee, &report, within).await.context("no broker was told")?;
     say(&format!("the broker at {} was told", addressee.broker));
     Ok(())
 }
 
-/// Takes the report of an earlier file back, where there is one.
+/// Takes the reports of earlier files back, where there are some.
 ///
 /// # Errors
-/// It may still be there, and why; the next boot tries again.
-pub(super) async fn all_is_well(places: &Places, standing: &Standing, within: Duration) -> Result<()> {
+/// One may still be there, and why; the next boot tries again.
+pub(super) async fn all_is_well(places: &Places, within: Duration) -> Result<()> {
     let place = places.reported();
-    let marked = match fs::read_to_string(&place) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| place.display().to_string()),
-    };
-    // What stood before this set-up is no use any more: the report is taken back with the credentials of now.
-    let login = Standing::read(places)?.login().or_else(|| standing.login());
-    let mut lines = marked.lines();
-    let device = lines.next().and_then(|device| device.parse().ok());
-    if let (Some(device), Some(broker)) = (device, lines.next()) {
-        let addressee = Addressee { device, broker: broker.into(), login };
-        let taken_back = reached(&addressee, &[], within).await;
+    let Some(marks) = text_of(&place)? else { return Ok(()) };
+    // What was sent with the credentials of then is taken back with those of now.
+    let login = Standing::read(places)?.login();
+    for (device, broker) in marks.lines().filter_map(|mark| mark.split_once(' ')) {
+        let Ok(device) = device.parse() else { continue };
+        let addressee = Addressee { device, broker: broker.into(), login: login.clone() };
         let context = "an earlier report of a wrong set-up may still be with the broker";
-        match taken_back {
-            Err(Missed { refused: false, .. }) => return taken_back.context(context),
-            Err(refused) => say(&format!("{context}: {refused}")),
+        match reached(&addressee, &[], within).await {
             Ok(()) => {}
+            Err(refused) if refused.for_good => say(&format!("{context}: {refused}")),
+            missed => missed.context(context)?,
         }
     }
-    forget(&place)
+    Disk::new().remove(&place).with_context(|| place.display().to_string())
 }
 
-fn forget(mark: &Path) -> Result<()> {
-    Disk::new().remove(mark).with_context(|| mark.display().to_string())
+/// Remembers whose report lies where: another file may name another device and another broker.
+fn mark(addressee: &Addressee, places: &Places) -> Result<()> {
+    let place = places.reported();
+    let mark = format!("{} {}", addressee.device, addressee.broker);
+    let mut marks: Vec<String> = text_of(&place)?.unwrap_or_default().lines().map(Into::into).collect();
+    if marks.contains(&mark) {
+        return Ok(());
+    }
+    marks.push(mark);
+    let kept = &marks[marks.len().saturating_sub(MARKS_MAX)..];
+    let bytes = (kept.join("\n") + "\n").into_bytes();
+    Disk::new().put(&[Change { place, bytes, mode: Some(PUBLIC) }])
 }
 
 /// Why a broker was not reached.
@@ -112,12 +113,12 @@ fn forget(mark: &Path) -> Result<()> {
 struct Missed {
     why: String,
     /// Whether trying again is of no use.
-    refused: bool,
+    for_good: bool,
 }
 
 /// Tries until the broker has taken the message or refused it, or the time is over.
 async fn reached(addressee: &Addressee, bytes: &[u8], within: Duration) -> Result<(), Missed> {
-    let missed = |why: String, refused| Missed { why, refused };
+    let missed = |why: String, for_good| Missed { why, for_good };
     let link = addressee.link().map_err(|error| missed(format!("{error:#}"), true))?;
     let topic = Topic::Setup(addressee.device.clone());
     let until = Instant::now() + within;
