@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
-use dunlin_board::{Board, INSTALLED, UnknownBoard, UnknownKey, find, get, listed};
-use std::io::{self, Write};
+use dunlin_board::{Board, INSTALLED, Places, Tell, UnknownBoard, UnknownKey, find, flash, get, listed};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -39,6 +39,16 @@ enum Command {
     },
     /// List the boards.
     List,
+    /// Write an image to a card and compare what was written.
+    Flash {
+        /// The image: .img, .img.zst or .img.xz, with its .sha256 beside it.
+        image: PathBuf,
+        /// The card's device, as /dev/sdX, or a file.
+        device: PathBuf,
+        /// Don't ask before overwriting.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Runs a command; its errors go to standard error.
@@ -49,6 +59,7 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
         Command::Get { board, key } => print(board, key, &dirs),
         Command::Check { boards } => check(boards, &dirs),
         Command::List => list(&dirs),
+        Command::Flash { image, device, yes } => write(image, device, *yes),
     };
     match done {
         Ok(code) => code,
@@ -86,6 +97,13 @@ fn check(boards: &[PathBuf], dirs: &[PathBuf]) -> Result<ExitCode> {
 
 fn list(dirs: &[PathBuf]) -> Result<ExitCode> {
     listed(dirs)?.iter().try_for_each(|(name, _)| say(name))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(image: &Path, device: &Path, yes: bool) -> Result<ExitCode> {
+    let mut input = io::stdin().lock();
+    let answer = (!yes).then_some(&mut input as &mut dyn BufRead);
+    flash(image, device, &Places::default(), answer, &Tell::default())?;
     Ok(ExitCode::SUCCESS)
 }
 

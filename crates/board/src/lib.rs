@@ -5,6 +5,7 @@
 
 mod board;
 mod find;
+mod flash;
 mod keys;
 mod modelled;
 mod number;
@@ -17,6 +18,7 @@ pub use board::{
     LinkTable, Radio, TARGET_ARM64, TARGETS,
 };
 pub use find::{INSTALLED, UnknownBoard, find, listed};
+pub use flash::{Places, Tell, flash};
 pub use keys::{KEYS, UnknownKey, get};
 pub use modelled::Modelled;
 pub use number::{amount, rate};

@@ -94,105 +94,83 @@ fn a_board_that_says_all() {
     assert_eq!(load_as("b.toml", "name = 'b'").unwrap(), Board { name: "b".into(), ..Board::default() });
 }
 
+/// What is replaced, by what, and what is said of it.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("name = \"b\"", "name = \"c\"", "b.toml:1: name: the file of a board called \"c\" is called c.toml"),
+    ("name = \"b\"", "name = \"B b\"", "b.toml:1: name: \"B b\" is none"),
+    ("name = \"b\"", "name = \"b\"\n[colour]", "b.toml:2: unknown field `colour`"),
+    ("glibc", "glibz", "b.toml:5: unknown field `glibz`"),
+    ("\"2.31\"", "2.31", "b.toml:5: invalid type: floating point `2.31`, expected a string (glibc = 2.31)"),
+    ("2.31", "2", "b.toml:5: build.glibc: \"2\" is no version"),
+    ("2.31", "2.x", "b.toml:5: build.glibc: \"2.x\" is no version"),
+    (
+        "aarch64-unknown",
+        "arm64-unknown",
+        "b.toml:3: build.target: unknown target \"arm64-unknown-linux-gnu\"; known are aarch64-",
+    ),
+    (
+        "aarch64-unknown-linux-gnu",
+        "armv7-unknown-linux-gnueabihf",
+        "b.toml:18: image: an image needs build.target",
+    ),
+    ("target = \"aarch64-unknown-linux-gnu\"\n", "", "b.toml:17: image: an image needs build.target"),
+    ("\"neon\"", "\"+neon\"", "b.toml:4: build.cpu_features: "),
+    ("cortex-a72", "cortex a72", "b.toml:6: build.emulated_cpu: no name of a processor"),
+    ("context_tokens_max = 2048", "context_tokens_max = 0", "b.toml:8: drafter.context_tokens_max: 0 is not"),
+    ("context_tokens_max = 2048", "context_tokens_max = -1", "b.toml:8: invalid value"),
+    ("threads = 4", "threads = 0", "b.toml:9: drafter.threads: 0 is not within 1 and 256 (threads = 0)"),
+    ("threads = 4", "threads = 257", "b.toml:9: drafter.threads: 257 is not within"),
+    ("memory_mib = 1024", "memory_mib = 0", "b.toml:10: drafter.memory_mib: 0 leaves nothing for a model"),
+    ("memory_mib = 1024", "memory_mib = 24", "b.toml:10: drafter.memory_mib: 24 leaves nothing"),
+    ("seconds = 20", "seconds = 4", "b.toml:12: link.keep_alive_seconds: 4 is not within 5 and 65535"),
+    ("seconds = 20", "seconds = 65536", "b.toml:12: link.keep_alive_seconds: 65536 is not"),
+    (
+        "\"wifi\"",
+        "\"wi-fi\"",
+        "b.toml:13: unknown variant `wi-fi`, expected one of `wifi`, `ethernet`, `lte-m`, `lora`",
+    ),
+    (
+        "source = \"ina219\"",
+        "source = \"hwmon\"",
+        "b.toml:16: power.i2c: has no meaning beside power.source = \"hwmon\"",
+    ),
+    (
+        "calibration = \"power.toml\"",
+        "address = 0x50",
+        "b.toml:17: power.address: 0x50 is not within 0x40 and 0x4f",
+    ),
+    ("calibration = \"power.toml\"", "rails = ['VDD_IN']", "b.toml:17: power.rails: has no meaning beside"),
+    ("\"raspberry-pi\"", "\"grub\"", "b.toml:19: unknown variant `grub`, expected `raspberry-pi` or `virt`"),
+    ("boot = \"raspberry-pi\"\n", "", "b.toml:18: missing field `boot`"),
+    ("\"raspberry-pi\"", "\"virt\"", "b.toml:21: image.device_trees: has no meaning beside image.boot"),
+    (
+        "broadcom/bcm2711-rpi-4-b.dtb",
+        "../etc/shadow.dtb",
+        "b.toml:21: image.device_trees: \"../etc/shadow.dtb\" is no path",
+    ),
+    ("broadcom/bcm2711-rpi-4-b.dtb", "/x.dtb", "b.toml:21: image.device_trees: \"/x.dtb\" is no path"),
+    (
+        "device_trees = [\"broadcom/bcm2711-rpi-4-b.dtb\"]\n",
+        "",
+        "b.toml:18: image.device_trees: a Raspberry Pi's kernel",
+    ),
+    (
+        "firmware-brcm80211",
+        "firmware-brcm80211; rm",
+        "b.toml:20: image.packages: \"firmware-brcm80211; rm\" is no name",
+    ),
+    ("dtparam=i2c_arm=on", "a\\nb", "b.toml:22: image.config: \"a\\nb\" is not one line"),
+    ("dtparam=i2c_arm=on", "os_prefix=c/", "b.toml:22: image.config: \"os_prefix=c/\": which system starts"),
+    (
+        "console=ttyS1,115200",
+        "quiet splash",
+        "b.toml:23: image.kernel_arguments: \"quiet splash\" is not one",
+    ),
+];
+
 #[test]
 fn what_is_wrong_is_named_with_file_line_and_key() {
-    let cases = [
-        ("name = \"b\"", "name = \"c\"", "b.toml:1: name: the file of a board called \"c\" is called c.toml"),
-        ("name = \"b\"", "name = \"B b\"", "b.toml:1: name: \"B b\" is none"),
-        ("name = \"b\"", "name = \"b\"\n[colour]", "b.toml:2: unknown field `colour`"),
-        ("glibc", "glibz", "b.toml:5: unknown field `glibz`"),
-        (
-            "\"2.31\"",
-            "2.31",
-            "b.toml:5: invalid type: floating point `2.31`, expected a string (glibc = 2.31)",
-        ),
-        ("2.31", "2", "b.toml:5: build.glibc: \"2\" is no version"),
-        ("2.31", "2.x", "b.toml:5: build.glibc: \"2.x\" is no version"),
-        (
-            "aarch64-unknown",
-            "arm64-unknown",
-            "b.toml:3: build.target: unknown target \"arm64-unknown-linux-gnu\"; known are aarch64-",
-        ),
-        (
-            "aarch64-unknown-linux-gnu",
-            "armv7-unknown-linux-gnueabihf",
-            "b.toml:18: image: an image needs build.target",
-        ),
-        ("target = \"aarch64-unknown-linux-gnu\"\n", "", "b.toml:17: image: an image needs build.target"),
-        ("\"neon\"", "\"+neon\"", "b.toml:4: build.cpu_features: "),
-        ("cortex-a72", "cortex a72", "b.toml:6: build.emulated_cpu: no name of a processor"),
-        (
-            "context_tokens_max = 2048",
-            "context_tokens_max = 0",
-            "b.toml:8: drafter.context_tokens_max: 0 is not",
-        ),
-        ("context_tokens_max = 2048", "context_tokens_max = -1", "b.toml:8: invalid value"),
-        ("threads = 4", "threads = 0", "b.toml:9: drafter.threads: 0 is not within 1 and 256 (threads = 0)"),
-        ("threads = 4", "threads = 257", "b.toml:9: drafter.threads: 257 is not within"),
-        (
-            "memory_mib = 1024",
-            "memory_mib = 0",
-            "b.toml:10: drafter.memory_mib: 0 leaves nothing for a model",
-        ),
-        ("memory_mib = 1024", "memory_mib = 24", "b.toml:10: drafter.memory_mib: 24 leaves nothing"),
-        ("seconds = 20", "seconds = 4", "b.toml:12: link.keep_alive_seconds: 4 is not within 5 and 65535"),
-        ("seconds = 20", "seconds = 65536", "b.toml:12: link.keep_alive_seconds: 65536 is not"),
-        (
-            "\"wifi\"",
-            "\"wi-fi\"",
-            "b.toml:13: unknown variant `wi-fi`, expected one of `wifi`, `ethernet`, `lte-m`, `lora`",
-        ),
-        (
-            "source = \"ina219\"",
-            "source = \"hwmon\"",
-            "b.toml:16: power.i2c: has no meaning beside power.source = \"hwmon\"",
-        ),
-        (
-            "calibration = \"power.toml\"",
-            "address = 0x50",
-            "b.toml:17: power.address: 0x50 is not within 0x40 and 0x4f",
-        ),
-        (
-            "calibration = \"power.toml\"",
-            "rails = ['VDD_IN']",
-            "b.toml:17: power.rails: has no meaning beside",
-        ),
-        (
-            "\"raspberry-pi\"",
-            "\"grub\"",
-            "b.toml:19: unknown variant `grub`, expected `raspberry-pi` or `virt`",
-        ),
-        ("boot = \"raspberry-pi\"\n", "", "b.toml:18: missing field `boot`"),
-        ("\"raspberry-pi\"", "\"virt\"", "b.toml:21: image.device_trees: has no meaning beside image.boot"),
-        (
-            "broadcom/bcm2711-rpi-4-b.dtb",
-            "../etc/shadow.dtb",
-            "b.toml:21: image.device_trees: \"../etc/shadow.dtb\" is no path",
-        ),
-        ("broadcom/bcm2711-rpi-4-b.dtb", "/x.dtb", "b.toml:21: image.device_trees: \"/x.dtb\" is no path"),
-        (
-            "device_trees = [\"broadcom/bcm2711-rpi-4-b.dtb\"]\n",
-            "",
-            "b.toml:18: image.device_trees: a Raspberry Pi's kernel",
-        ),
-        (
-            "firmware-brcm80211",
-            "firmware-brcm80211; rm",
-            "b.toml:20: image.packages: \"firmware-brcm80211; rm\" is no name",
-        ),
-        ("dtparam=i2c_arm=on", "a\\nb", "b.toml:22: image.config: \"a\\nb\" is not one line"),
-        (
-            "dtparam=i2c_arm=on",
-            "os_prefix=c/",
-            "b.toml:22: image.config: \"os_prefix=c/\": which system starts",
-        ),
-        (
-            "console=ttyS1,115200",
-            "quiet splash",
-            "b.toml:23: image.kernel_arguments: \"quiet splash\" is not one",
-        ),
-    ];
-    for (from, to, expected) in cases {
+    for (from, to, expected) in MISTAKES {
         assert!(BOARD.contains(from), "{from}");
         let error = load_as("b.toml", &BOARD.replacen(from, to, 1)).unwrap_err().to_string();
         assert!(error.contains(expected), "{to}: {error}");

@@ -1,0 +1,36 @@
+//! What a person sees while an image is written.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, Write};
+
+/// Says what is done; a bar shows how far, on a terminal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tell {
+    /// Say nothing.
+    pub quiet: bool,
+}
+
+impl Tell {
+    /// A line of its own.
+    pub(super) fn say(&self, text: &str) {
+        if !self.quiet {
+            // Standard error that is gone has no reader.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// Begins a step over so many bytes, or over an unknown number of them.
+    pub(super) fn step(&self, what: &str, bytes: Option<u64>) -> ProgressBar {
+        self.say(what);
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
+        let (bar, shape) = match bytes {
+            Some(bytes) => {
+                (ProgressBar::new(bytes), "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            }
+            None => (ProgressBar::no_length(), "{spinner} {bytes} {bytes_per_sec}"),
+        };
+        bar.with_style(ProgressStyle::with_template(shape).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
+}
