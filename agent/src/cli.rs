@@ -3,7 +3,7 @@
 use crate::config::{Overrides, Settings};
 use crate::setup::Conduct;
 use crate::terminal::ColourChoice;
-use crate::{calibrate, check, first_boot, generate, power, serve};
+use crate::{ask, calibrate, check, first_boot, generate, power, serve};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_hlm::device::Offline;
@@ -43,6 +43,8 @@ enum Command {
     Generate(generate::Args),
     /// Take prompts, one a line, and keep the session between them.
     Serve(serve::Args),
+    /// Ask the agent that serves on this device, and write its reply.
+    Ask(ask::Args),
     /// See whether configuration, model, broker, verifier and clock are all right.
     Check(CheckArgs),
     /// Measure rejection against uncertainty on held-out prompts, and propose thresholds.
@@ -219,12 +221,15 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
     match command {
         Command::Generate(args) => {
             let (settings, sampling) = args.reply.checked().map_err(usage)?;
+            settings.model().map_err(usage)?;
             generate::generate(&args, &settings, sampling).await.map_err(failed)
         }
         Command::Serve(args) => {
             let (settings, sampling) = args.reply.checked().map_err(usage)?;
+            settings.model().map_err(usage)?;
             serve::serve(&args, &settings, sampling).await.map_err(failed)
         }
+        Command::Ask(args) => ask::ask(&args).map_err(failed),
         Command::Check(args) => {
             let settings = args.common.settings(&args.policy);
             check::check(settings, args.common.color).await.map_err(failed)

@@ -8,6 +8,7 @@ use dunlin_board::{
 };
 use dunlin_hlm::device::ImportanceForm;
 use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
+use dunlin_service::{MQTT_PASSWORD, credential};
 use dunlin_wire::DeviceId;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -154,7 +155,7 @@ impl Settings {
         Ok(Self {
             device: device.map_or_else(own_name, |device| device_id(&device))?,
             broker: broker_of(broker)?,
-            credentials: parsed.mqtt.credentials(&dir)?,
+            credentials: parsed.mqtt.credentials(&dir, credential(MQTT_PASSWORD).as_deref())?,
             keep_alive: parsed.mqtt.keep_alive(board.as_ref())?,
             model: flags.model.clone().or_else(|| parsed.model.map(|path| dir.join(path))),
             board,
@@ -251,17 +252,19 @@ fn parsed<T: FromStr<Err = UnknownName>>(key: &str, name: Option<&str>, default:
 }
 
 impl MqttTable {
-    fn credentials(&self, dir: &Path) -> Result<Option<(String, String)>> {
+    /// User name and password; the password is in the file that is named, else in the service's credential.
+    fn credentials(&self, dir: &Path, credential: Option<&Path>) -> Result<Option<(String, String)>> {
         let Some(user) = &self.user else {
             return match self.password_file {
                 Some(_) => bail!("mqtt.password_file without mqtt.user"),
                 None => Ok(None),
             };
         };
-        let Some(file) = &self.password_file else { return Ok(Some((user.clone(), String::new()))) };
-        let path = dir.join(file);
-        let password = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        Ok(Some((user.clone(), password.trim_end_matches(['\r', '\n']).into())))
+        let password = match &self.password_file {
+            Some(file) => Some(secret(&dir.join(file))?),
+            None => credential.filter(|path| path.exists()).map(secret).transpose()?,
+        };
+        Ok(Some((user.clone(), password.unwrap_or_default())))
     }
 
     fn keep_alive(&self, board: Option<&Board>) -> Result<Duration> {
@@ -274,6 +277,12 @@ impl MqttTable {
         }
         Ok(Duration::from_secs(seconds))
     }
+}
+
+/// A password's file, without its line end.
+fn secret(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(text.trim_end_matches(['\r', '\n']).into())
 }
 
 /// The board that a flag names, or else the file in `dir`. A name is looked up beside the configuration and where the
@@ -405,6 +414,27 @@ mod tests {
                 .unwrap();
         assert_eq!(settings.credentials, Some(("u".into(), "s3cret".into())));
         assert!(message("[mqtt]\npassword_file = 'password'\n").contains("without mqtt.user"));
+    }
+
+    #[test]
+    fn a_services_credential_is_the_password_where_no_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, given) = (dir.path().join("own"), dir.path().join("given"));
+        write(&own, "own\n").unwrap();
+        write(&given, "given\n").unwrap();
+        let password = |text: &str, credential: Option<&Path>| {
+            let mqtt: MqttTable = toml::from_str(text).unwrap();
+            mqtt.credentials(dir.path(), credential).map(|login| login.map(|(_, password)| password))
+        };
+        let user = "user = 'u'";
+        assert_eq!(password(user, Some(&given)).unwrap().as_deref(), Some("given"));
+        assert_eq!(password(user, Some(&dir.path().join("none"))).unwrap().as_deref(), Some(""));
+        assert_eq!(password(user, None).unwrap().as_deref(), Some(""));
+        let named = "user = 'u'\npassword_file = 'own'";
+        assert_eq!(password(named, Some(&given)).unwrap().as_deref(), Some("own"));
+        assert_eq!(password("", Some(&given)).unwrap(), None, "nobody to log in as");
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        assert!(password(user, Some(&dir.path().join("dir"))).is_err(), "one that is there must be readable");
     }
 
     #[test]

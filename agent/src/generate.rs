@@ -94,7 +94,8 @@ async fn idle_after(args: &Args, meter: &mut Energy, energy: Option<TurnEnergy>)
     energy.map(|energy| TurnEnergy { idle, ..energy })
 }
 
-fn prompt(argument: &str) -> Result<String> {
+/// The prompt that an argument stands for.
+pub(crate) fn prompt(argument: &str) -> Result<String> {
     if argument != "-" {
         return Ok(argument.into());
     }

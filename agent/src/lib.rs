@@ -7,6 +7,7 @@
 //! - Nothing here decides what is sent, when, or what a message means.
 //! - Every channel between threads and tasks is bounded, and the loop never waits to push into one.
 
+pub mod ask;
 mod bar;
 pub mod calibrate;
 pub mod check;

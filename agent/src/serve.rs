@@ -15,7 +15,7 @@ use dunlin_hlm::device::Reply;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_service::Service;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
@@ -32,6 +32,9 @@ pub struct Args {
     /// Take prompts from a Unix socket at this path, not from standard input.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Let the group that the agent runs as ask at the socket too; without it, its user alone.
+    #[arg(long, requires = "socket")]
+    socket_for_group: bool,
     /// Write JSON lines to standard output too.
     #[arg(long, conflicts_with = "socket")]
     json: bool,
@@ -40,16 +43,21 @@ pub struct Args {
 }
 
 /// A prompt as a line of JSON says it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
     pub(crate) prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<usize>,
     #[serde(default)]
     new_session: bool,
 }
 
 impl Request {
+    pub(crate) fn new(prompt: String, max_tokens: Option<usize>, new_session: bool) -> Self {
+        Self { prompt, max_tokens, new_session }
+    }
+
     /// A line: an object, or the prompt itself.
     pub(crate) fn parse(line: &str) -> Result<Self> {
         if line.starts_with('{') {
@@ -67,7 +75,8 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
     let model = ModelDir::open(settings.model()?)?;
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
     // Before the model is loaded: a path that is taken should be said at once.
-    let listening = args.socket.as_ref().map(|path| socket::listen(path)).transpose()?;
+    let mode = if args.socket_for_group { socket::FOR_GROUP } else { socket::FOR_USER };
+    let listening = args.socket.as_ref().map(|path| socket::listen(path, mode)).transpose()?;
     let mut energy = Energy::start(&settings.power, Phase::Load)?;
     let worker = energy.during(setup::worker(&model)).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);

@@ -16,11 +16,16 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 /// Bytes of a line.
-const LINE_BYTES_MAX: u64 = 1 << 16;
+pub(crate) const LINE_BYTES_MAX: u64 = 1 << 16;
 /// Lines that wait for a client that reads slowly; one that has more is taken for gone.
 const LINES_MAX: usize = 4096;
 /// Clients connected at the same time.
 const CLIENTS_MAX: usize = 32;
+
+/// The mode of a socket at which its user alone may ask.
+pub(crate) const FOR_USER: u32 = 0o600;
+/// The mode of a socket at which its group may ask, too.
+pub(crate) const FOR_GROUP: u32 = 0o660;
 
 /// A socket's file; removed when dropped.
 pub(crate) struct Listening {
@@ -42,11 +47,11 @@ impl Drop for Listening {
     }
 }
 
-/// Listens at `path`, for this user alone; a file that a dead agent left there is replaced.
+/// Listens at `path`, for those whom `mode` allows; a file that a dead agent left there is replaced.
 ///
 /// # Errors
 /// Another agent listens there, or the file can't be made.
-pub(crate) fn listen(path: &Path) -> Result<Listening> {
+pub(crate) fn listen(path: &Path, mode: u32) -> Result<Listening> {
     let named = || path.display().to_string();
     if StdStream::connect(path).is_ok() {
         bail!("{}: another agent serves there", named());
@@ -56,7 +61,7 @@ pub(crate) fn listen(path: &Path) -> Result<Listening> {
     }
     let listener = StdListener::bind(path).with_context(named)?;
     let listening = Listening { listener, path: path.into() };
-    fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(named)?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).with_context(named)?;
     listening.listener.set_nonblocking(true).with_context(named)?;
     Ok(listening)
 }

@@ -70,3 +70,95 @@ impl Supervised {
         self.service.status(&format!("{text}; drafting with {}", self.model));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_hlm::device::{DraftJob, JobId};
+    use dunlin_hlm::time::Duration;
+    use dunlin_lm::{Draft, Rows, Toy, Vocabulary};
+    use dunlin_service::Tell;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::{Arc, Mutex};
+
+    const SECOND: u64 = 1_000_000;
+
+    /// A service with a watchdog of 10 s, and what it said.
+    fn supervised() -> (Supervised, Arc<Mutex<Vec<String>>>) {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let to = said.clone();
+        let tell: Tell = Box::new(move |news| {
+            to.lock().unwrap().extend(news.iter().map(ToString::to_string));
+            Ok(())
+        });
+        let broker = Broker { host: "b".into(), port: 1883 };
+        (Supervised::by(Service::managed(tell, Some(Duration(10 * SECOND))), &broker, "m"), said)
+    }
+
+    /// A drafter that gives a row only when it is let go on.
+    struct Held {
+        toy: Box<dyn Draft>,
+        go_on: Receiver<()>,
+    }
+
+    impl Draft for Held {
+        fn vocabulary(&self) -> Vocabulary {
+            self.toy.vocabulary()
+        }
+        fn context_max(&self) -> usize {
+            self.toy.context_max()
+        }
+        fn len(&self) -> usize {
+            self.toy.len()
+        }
+        fn truncate(&mut self, keep: usize) {
+            self.toy.truncate(keep);
+        }
+        fn extend(&mut self, tokens: &[u32]) -> dunlin_lm::Result<Rows> {
+            self.go_on.recv().unwrap();
+            self.toy.extend(tokens)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_drafter_that_is_stuck_starves_the_watchdog() {
+        let (mut supervised, said) = supervised();
+        let fed = || said.lock().unwrap().drain(..).filter(|news| news == "WATCHDOG=1").count();
+        let (release, go_on) = channel();
+        let load = move || {
+            let drafter: Box<dyn Draft> =
+                Box::new(Held { toy: Box::new(Toy::new(1, 64, 1.0).drafter()), go_on });
+            Ok(drafter)
+        };
+        let mut worker = Worker::start(load).await.unwrap();
+        let mut passes = |worker: &Worker, seconds: std::ops::Range<u64>| {
+            seconds.for_each(|second| supervised.pass(worker, Instant(second * SECOND)));
+            fed()
+        };
+        assert_eq!(passes(&worker, 0..60), 12, "idle: every 5 s");
+        worker.run(0, DraftJob { id: JobId(1), keep: 0, tokens: vec![1, 2, 3] }).unwrap();
+        assert_eq!(passes(&worker, 60..600), 13, "until it was stuck for a minute");
+        release.send(()).unwrap();
+        assert!(worker.next().await.unwrap().last_row().is_ok());
+        assert_eq!(passes(&worker, 600..660), 12, "it moves again");
+    }
+
+    #[test]
+    fn the_status_says_how_it_stands_with_the_broker() {
+        let (mut supervised, said) = supervised();
+        supervised.lost(&Loss { reason: "nothing listens".into(), refused: false });
+        supervised.connected();
+        supervised.leased(&"v1".parse().unwrap());
+        supervised.lost(&Loss { reason: "not authorised".into(), refused: true });
+        assert_eq!(
+            *said.lock().unwrap(),
+            [
+                "STATUS=looking for the broker at b:1883; drafting with m",
+                "STATUS=looking for the broker at b:1883: nothing listens; drafting with m",
+                "STATUS=connected to b:1883; drafting with m",
+                "STATUS=connected to b:1883, checked by v1; drafting with m",
+                "STATUS=refused by b:1883: not authorised; drafting with m",
+            ]
+        );
+    }
+}

@@ -5,9 +5,11 @@
 mod broker;
 mod energy;
 mod in_process;
+mod package;
 mod power;
 mod presence;
 mod process;
 mod proxy;
 mod recorder;
+mod service;
 mod verifier;

@@ -27,12 +27,14 @@ pub struct Service {
     watchdog: Option<Watchdog>,
     status: String,
     ready: bool,
+    /// Whether it was said that the manager can't be told.
+    complained: bool,
 }
 
 impl Service {
     /// A program that nobody manages.
     pub fn unmanaged() -> Self {
-        Self { tell: None, watchdog: None, status: String::new(), ready: false }
+        Self { tell: None, watchdog: None, status: String::new(), ready: false, complained: false }
     }
 
     /// What the environment says: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` where the manager wants signs of life.
@@ -93,8 +95,10 @@ impl Service {
     /// A manager that can't be reached restarts the program by itself, if it wants to.
     fn tell(&mut self, news: &[NotifyState<'_>]) {
         let Some(tell) = &mut self.tell else { return };
-        if let Err(error) = tell(news) {
-            warn!("the service manager could not be told: {error}");
+        if let Err(error) = tell(news)
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            warn!("the service manager can't be told: {error}");
         }
     }
 }

@@ -1,0 +1,161 @@
+//! `ask`: one prompt to the agent that serves on this device, over its socket.
+//!
+//! It knows the lines of [`serve`](crate::serve) and nothing else: no model, no broker, no configuration. Who ends it
+//! ends the reply, for the agent sees that nobody reads any more.
+
+use crate::cli::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT, positive};
+use crate::generate;
+use crate::serve::Request;
+use crate::socket::LINE_BYTES_MAX;
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Where the service listens, as its unit says.
+const SOCKET: &str = "/run/dunlin/agent.sock";
+
+/// Flags of `ask`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The prompt; - reads standard input.
+    #[arg(value_name = "PROMPT")]
+    prompt: String,
+    /// The service's socket.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+    /// Tokens of the reply at most; without it, as many as the service allows.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_tokens: Option<usize>,
+    /// Begin a new session with this prompt.
+    #[arg(long)]
+    new: bool,
+    /// Write the service's lines of JSON as they come.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A line of the answer, as far as it is shown.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Heard {
+    Token { text: String },
+    Notice { text: String },
+    Finished { finish: String, problem: Option<String>, unverified_tokens: u64 },
+    Error { text: String },
+}
+
+/// Asks, and writes the reply as it comes; returns the exit code.
+///
+/// # Errors
+/// No agent can be reached, it ends in the middle of the reply, or standard output takes nothing.
+pub fn ask(args: &Args) -> Result<u8> {
+    let request = Request::new(generate::prompt(&args.prompt)?, args.max_tokens, args.new);
+    let mut line = serde_json::to_string(&request).context("prompt")?;
+    line.push('\n');
+    if line.len() as u64 > LINE_BYTES_MAX {
+        bail!("the prompt has {} bytes; with all around it {LINE_BYTES_MAX} are taken", request.prompt.len());
+    }
+    let mut stream = connect(&args.socket)?;
+    stream.write_all(line.as_bytes()).with_context(|| args.socket.display().to_string())?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.with_context(|| args.socket.display().to_string())?;
+        if let Some(code) = show(&line, args.json)? {
+            return Ok(code);
+        }
+    }
+    bail!("the agent ended before the reply did; ask again when it is back")
+}
+
+fn connect(path: &Path) -> Result<UnixStream> {
+    UnixStream::connect(path).map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::PermissionDenied => "its group may ask: add this user with `adduser USER dunlin`",
+            _ => "no agent serves there; `systemctl status dunlin-agent` says why",
+        };
+        anyhow!("{}: {error}: {advice}", path.display())
+    })
+}
+
+/// Shows a line; gives the exit code where it is the last one.
+fn show(line: &str, json: bool) -> Result<Option<u8>> {
+    let heard = serde_json::from_str(line).with_context(|| format!("this is no line of an agent: {line}"))?;
+    let (mut out, mut errors) = (io::stdout(), io::stderr());
+    if json {
+        writeln!(out, "{line}").context("standard output")?;
+        return Ok(last(&heard));
+    }
+    let code = last(&heard);
+    match heard {
+        Heard::Token { text } => write!(out, "{text}").and_then(|()| out.flush()),
+        Heard::Notice { text } | Heard::Error { text } => writeln!(errors, "dunlin-agent: {text}"),
+        Heard::Finished { problem: Some(problem), .. } => {
+            writeln!(out).and_then(|()| writeln!(errors, "dunlin-agent: {problem}"))
+        }
+        Heard::Finished { unverified_tokens: 1.., .. } => writeln!(out).and_then(|()| {
+            writeln!(errors, "dunlin-agent: not all of it is verified: nobody answered for a while")
+        }),
+        Heard::Finished { .. } => writeln!(out),
+    }
+    .context("standard output")?;
+    Ok(code)
+}
+
+/// The exit code, where nothing follows.
+fn last(heard: &Heard) -> Option<u8> {
+    match heard {
+        Heard::Token { .. } | Heard::Notice { .. } => None,
+        Heard::Error { .. } => Some(FAILED),
+        Heard::Finished { finish, .. } => Some(exit_code(finish)),
+    }
+}
+
+/// The exit code for how a reply ended, by the report's word for it.
+fn exit_code(finish: &str) -> u8 {
+    match finish {
+        "stop" | "tokens_max" | "context_full" => DONE,
+        "cancelled" => INTERRUPTED,
+        "refused" | "rejected" | "lossy_refused" => REFUSED,
+        "broker_refused" => NO_BROKER,
+        "timed_out" => TIMED_OUT,
+        _ => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::Ending;
+    use dunlin_hlm::device::Finish;
+    use dunlin_wire::RefusalReason;
+
+    #[test]
+    fn a_reply_that_was_asked_for_ends_as_one_that_was_generated() {
+        for finish in [
+            Finish::Stop,
+            Finish::TokensMax,
+            Finish::ContextFull,
+            Finish::Cancelled,
+            Finish::Refused(RefusalReason::Full),
+            Finish::Rejected,
+            Finish::LossyRefused,
+            Finish::DrafterFailed,
+        ] {
+            let ending = Ending::Machine(finish);
+            assert_eq!(exit_code(ending.name()), generate::exit_code(&ending), "{ending:?}");
+        }
+        for ending in
+            [Ending::TimedOut(None), Ending::DrafterFailed("x".into()), Ending::BrokerRefused("x".into())]
+        {
+            assert_eq!(exit_code(ending.name()), generate::exit_code(&ending), "{ending:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_agent_would_say_is_shown_as_it_came() {
+        let error = format!("{:#}", show("HTTP/1.1 400 Bad Request", false).unwrap_err());
+        assert!(error.contains("no line of an agent: HTTP/1.1 400"), "{error}");
+        assert!(show(r#"{"event":"token"}"#, true).is_err());
+    }
+}
