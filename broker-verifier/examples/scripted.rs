@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use dunlin_lm::Toy;
+use dunlin_service::Service;
 use dunlin_verifier::{Config, Hooks, Served, serve};
 use std::env;
 use std::io::{Write, stdout};
@@ -21,6 +22,6 @@ fn main() -> Result<()> {
     let (_kept, stop) = mpsc::channel(1);
     let ready = Box::new(|| writeln!(stdout(), "ready").context("standard output"));
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&config, served, Hooks { stop, ready }))?;
+    runtime.block_on(serve(&config, served, Hooks { stop, ready, service: Service::unmanaged() }))?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::{env, fs, process, thread};
 use anyhow::{Context, Error, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dunlin_hlm::probabilities::Sampling;
+use dunlin_service::{MQTT_PASSWORD, Service, credential};
 use dunlin_wire::VerifierId;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -194,7 +195,7 @@ async fn serve_until_signal(config: &Config, served: Served, ready: Option<Ready
     let address = config.broker.to_string();
     tracing::info!(id = %config.id, broker = %address, "serving");
     let ready = Box::new(move || ready.map_or(Ok(()), |file| file.write(&address)));
-    Ok(serve(config, served, Hooks { stop, ready }).await?.end)
+    Ok(serve(config, served, Hooks { stop, ready, service: Service::from_environment() }).await?.end)
 }
 
 fn run_reference(args: &ReferenceArgs) -> Outcome {
@@ -267,7 +268,7 @@ impl ServeArgs {
         config.listen = self.listen.unwrap_or(config.listen);
         config.energy_log = self.energy_log.clone().or(config.energy_log);
         config.check()?;
-        Ok(config)
+        config.with_credential(credential(MQTT_PASSWORD).as_deref())
     }
 }
 
@@ -326,4 +327,66 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     // A name that is still being looked up must not hold the process.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn package() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/package/verifier")
+    }
+
+    /// A folder's files by name.
+    fn files(dir: &Path) -> BTreeMap<String, String> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .map(|path| {
+                (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap())
+            })
+            .collect()
+    }
+
+    /// The pages are committed, so that a package needs no build of this crate's tests.
+    #[test]
+    fn the_manual_pages_say_what_the_flags_are() {
+        let (fresh, kept) = (tempfile::tempdir().unwrap(), package().join("man"));
+        clap_mangen::generate_to(Cli::command(), fresh.path()).unwrap();
+        if env::var("INSTA_UPDATE").is_ok_and(|wish| wish == "always") {
+            let _ = fs::remove_dir_all(&kept);
+            fs::create_dir(&kept).unwrap();
+            for (name, page) in files(fresh.path()) {
+                fs::write(kept.join(name), page).unwrap();
+            }
+        }
+        assert!(
+            files(fresh.path()) == files(&kept),
+            "boards/package/verifier/man is behind the flags: run this test with INSTA_UPDATE=always"
+        );
+    }
+
+    /// The package's configuration names every key of the manual, and each example is a sound one.
+    #[test]
+    fn the_packages_configuration_is_the_one_of_the_manual() {
+        let text = fs::read_to_string(package().join("verifier.toml")).unwrap();
+        let lines = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => key,
+            _ => line,
+        });
+        let whole = lines.map(|line| format!("{line}\n")).collect::<String>();
+        toml::from_str::<Config>(&whole).unwrap().check().unwrap();
+        assert!(toml::from_str::<Config>(&text).unwrap().model.is_none(), "nothing is configured");
+        let table: toml::Table = whole.parse().unwrap();
+        let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verifier.md"));
+        let manual = manual.unwrap();
+        let (_, section) = manual.split_once("| key | default | meaning |").unwrap();
+        let (section, _) = section.split_once("\n\n").unwrap();
+        let named: BTreeSet<&str> = section
+            .lines()
+            .filter_map(|row| row.split('|').nth(1))
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect();
+        assert_eq!(table.keys().map(String::as_str).collect::<BTreeSet<_>>(), named);
+    }
 }

@@ -123,6 +123,21 @@ impl Config {
         Ok(())
     }
 
+    /// The same configuration; a name without a password takes that of the service's credential, where it is there.
+    ///
+    /// # Errors
+    /// The credential can't be read.
+    pub fn with_credential(mut self, credential: Option<&Path>) -> Result<Self> {
+        if let Some(path) = credential.filter(|path| path.exists())
+            && self.username.is_some()
+            && self.password.is_none()
+        {
+            let text = fs::read_to_string(path).with_context(|| format!("credential {}", path.display()))?;
+            self.password = Some(Secret(text.trim_end_matches(['\r', '\n']).into()));
+        }
+        Ok(self)
+    }
+
     /// The target's path.
     ///
     /// # Errors
@@ -300,6 +315,25 @@ mod tests {
             let error = config.check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_services_credential_is_the_password_where_none_is_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dunlin.mqtt-password");
+        let password = |text: &str| {
+            let config: Config = toml::from_str(text).unwrap();
+            config.with_credential(Some(&path)).map(|config| config.login().map(|login| login.password.0))
+        };
+        assert_eq!(password("username = 'a'").unwrap().as_deref(), Some(""), "it is not there");
+        fs::write(&path, "given\n").unwrap();
+        assert_eq!(password("username = 'a'").unwrap().as_deref(), Some("given"));
+        assert_eq!(password("username = 'a'\npassword = 'own'").unwrap().as_deref(), Some("own"));
+        assert_eq!(password("broker = 'mqtt://a:own@h'").unwrap().as_deref(), Some("own"));
+        assert_eq!(password("").unwrap(), None, "nobody to log in as");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(password("username = 'a'").is_err(), "one that is there must be readable");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{Answer, Event, Outgoing, Verifier, VerifierConfig};
 use dunlin_lm::Target;
+use dunlin_service::Service;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use dunlin_wire::{DeviceId, Liveness, ModelName, VerifierPresence, Vocabulary};
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ const WORK_MAX: usize = 256;
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last messages may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// How long one pass of the target may take: long contexts of many sessions, on a processor.
+const PASS_MAX: Span = Span::from_millis(600_000);
 /// How long to sleep when there is nothing to wait for.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -44,6 +47,8 @@ pub struct Hooks {
     pub stop: mpsc::Receiver<()>,
     /// Called once, when devices can be answered.
     pub ready: Box<dyn FnOnce() -> Result<()> + Send>,
+    /// Who is told that the loop works.
+    pub service: Service,
 }
 
 /// Serves until a message on `hooks.stop`.
@@ -87,6 +92,9 @@ struct Serve {
     announced: Instant,
     target: TargetCounters,
     energy: Energy,
+    service: Service,
+    /// What is served and where, for the service manager.
+    place: String,
 }
 
 impl Serve {
@@ -111,6 +119,9 @@ impl Serve {
             keep_alive: Duration::from_secs(config.keep_alive_s.into()),
             presence: presence(vocabulary, &served.name, config.sessions),
         });
+        let place = format!("the broker at {}, serving {}", config.broker, served.name);
+        let mut service = hooks.service.patience(PASS_MAX);
+        service.status(&format!("looking for {place}"));
         let now = Instant::now();
         Ok(Self {
             machine: machine.context("the target doesn't suit the protocol")?,
@@ -128,11 +139,14 @@ impl Serve {
             announced: now,
             target: TargetCounters::default(),
             energy,
+            service,
+            place,
         })
     }
 
     /// Takes one thing that happened, then does what the machine asks.
     async fn turn(&mut self) -> Result<Turn> {
+        self.service.pass(self.worker.owed(), self.now());
         let wake = self.wake();
         tokio::select! {
             event = self.link.next(), if self.backlog.is_empty() => {
@@ -171,11 +185,15 @@ impl Serve {
             }
             LinkEvent::Up => {
                 tracing::info!("connected and subscribed");
+                self.service.status(&format!("connected to {}", self.place));
                 if let Some(ready) = self.ready.take() {
                     ready()?;
                 }
             }
-            LinkEvent::Down(reason) => tracing::warn!(%reason, "no broker; trying again until there is one"),
+            LinkEvent::Down(reason) => {
+                tracing::warn!(%reason, "no broker; trying again until there is one");
+                self.service.status(&format!("looking for {}: {reason}", self.place));
+            }
         }
         Ok(())
     }
@@ -239,6 +257,7 @@ impl Serve {
     /// Tells devices that it goes, and ends every lease that isn't being verified.
     fn drain(&mut self) {
         tracing::info!(sessions = self.machine.sessions(), "draining; a second signal ends at once");
+        self.service.stopping();
         self.drain_until = Some(Instant::now() + self.drain_max);
         self.announce();
         self.machine.drain();
@@ -254,10 +273,12 @@ impl Serve {
 
     /// When the next timer is due.
     fn wake(&self) -> Instant {
-        let idle = self.machine.poll_timeout().map(|at| self.started + Duration::from_micros(at.0));
+        let on_clock = |at: Now| self.started + Duration::from_micros(at.0);
+        let idle = self.machine.poll_timeout().map(on_clock);
+        let manager = self.service.deadline().map(on_clock);
         let announce =
             (self.slots_free() != self.slots_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
-        let timers = [idle, announce, self.drain_until];
+        let timers = [idle, manager, announce, self.drain_until];
         timers.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER)
     }
 

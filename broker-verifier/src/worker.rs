@@ -32,6 +32,10 @@ pub struct Worker {
     work: SyncSender<Event>,
     batches: mpsc::Receiver<Batch>,
     thread: JoinHandle<()>,
+    /// Jobs whose rows have not come.
+    owed: usize,
+    /// Batches that have come.
+    finished: u64,
 }
 
 impl Worker {
@@ -47,21 +51,32 @@ impl Worker {
         };
         let thread =
             thread::Builder::new().name("target".into()).spawn(run).context("the target's thread")?;
-        Ok(Self { work, batches, thread })
+        Ok(Self { work, batches, thread, owed: 0, finished: 0 })
     }
 
     /// Hands work over, or gives it back while too much waits. Work for a dead thread is dropped: [`Self::next`]
     /// says so.
-    pub fn push(&self, work: Event) -> Result<(), Event> {
+    pub fn push(&mut self, work: Event) -> Result<(), Event> {
+        let owes = usize::from(matches!(work, Event::Verify(_)));
         match self.work.try_send(work) {
-            Err(TrySendError::Full(work)) => Err(work),
-            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(work)) => return Err(work),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
         }
+        self.owed += owes;
+        Ok(())
     }
 
     /// The next finished batch; `None` when the thread has died. May be dropped while it waits.
     pub async fn next(&mut self) -> Option<Batch> {
-        self.batches.recv().await
+        let batch = self.batches.recv().await?;
+        self.owed = self.owed.saturating_sub(batch.rows.len());
+        self.finished += 1;
+        Some(batch)
+    }
+
+    /// How many batches are behind it, where it owes rows.
+    pub fn owed(&self) -> Option<u64> {
+        (self.owed > 0).then_some(self.finished)
     }
 
     /// Why the thread died.
@@ -228,11 +243,23 @@ mod tests {
         assert_eq!(sizes, [BATCH_JOBS_MAX, 1]);
     }
 
+    #[tokio::test]
+    async fn it_is_known_what_is_owed() {
+        let mut worker = Worker::start(Box::new(toy().target()), 4).unwrap();
+        assert_eq!(worker.owed(), None);
+        assert!(worker.push(job(1, 1, 0, &[1], 1)).is_ok());
+        assert_eq!(worker.owed(), Some(0));
+        assert!(worker.next().await.is_some());
+        assert_eq!(worker.owed(), None);
+        assert!(worker.push(Event::Release(Slot(1))).is_ok() && worker.push(job(2, 2, 0, &[1], 1)).is_ok());
+        assert_eq!(worker.owed(), Some(1));
+    }
+
     #[test]
     fn work_beyond_the_bound_is_given_back() {
         let (work, _waiting) = sync_channel(1);
         let (_sender, batches) = mpsc::channel(1);
-        let worker = Worker { work, batches, thread: thread::spawn(|| {}) };
+        let mut worker = Worker { work, batches, thread: thread::spawn(|| {}), owed: 0, finished: 0 };
         assert_eq!(worker.push(Event::Release(Slot(1))), Ok(()));
         assert_eq!(worker.push(Event::Release(Slot(2))), Err(Event::Release(Slot(2))));
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use dunlin_lm::{Target, Toy};
+use dunlin_service::Service;
 use dunlin_verifier::embedded::Embedded;
 use dunlin_verifier::{Config, Hooks, Report, Served, serve};
 use dunlin_wire::topic::Topic;
@@ -186,7 +187,7 @@ impl Running {
             let _ = sender.send(());
             Ok(())
         });
-        let hooks = Hooks { stop: stopped, ready: announce };
+        let hooks = Hooks { stop: stopped, ready: announce, service: Service::unmanaged() };
         let task = tokio::spawn(async move { serve(&config, served, hooks).await });
         (Self { stop, task }, ready)
     }
