@@ -1,0 +1,26 @@
+# Debian packages for a board's architecture, and their test. The work is done by boards/package/*.sh.
+
+# Which packages: agent, model-demo, verifier; all that there are for the architecture where it is empty.
+PACKAGES ?=
+# As root of a chroot only; nothing here changes this machine.
+TEST_PACKAGE := $(if $(SUDO),$(SUDO) --preserve-env) env PATH="$(PATH):/usr/sbin:/sbin" TARGET_DIR="$(abspath $(TARGET_DIR))"
+
+.PHONY: package test-package need-packager need-package-tests
+
+package: need-cargo need-packager ## Debian packages for BOARD= into target/packages/: agent, demo model, verifier; PACKAGES= picks, PREBUILT=1 builds no program
+	@CARGO="$(CARGO)" BOARD="$(BOARD)" boards/package/build.sh $(PACKAGES)
+
+test-package: need-package-tests ## Install, upgrade, remove and purge the packages in a clean Debian; lintian; the units' sandboxes
+	@$(MAKE) --no-print-directory package BOARD=host PACKAGES="agent model-demo verifier"
+	@CARGO="$(CARGO)" BOARD=host boards/package/check.sh
+	@$(TEST_PACKAGE) boards/package/test.sh
+
+need-packager:
+	@command -v dh >/dev/null && command -v dpkg-buildpackage >/dev/null && command -v readelf >/dev/null || { \
+		echo "Installing debhelper, dpkg-dev and binutils, which make packages"; \
+		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends debhelper dpkg-dev binutils; }
+
+need-package-tests: need-packager
+	@command -v lintian >/dev/null && command -v mmdebstrap >/dev/null && command -v systemd-analyze >/dev/null || { \
+		echo "Installing lintian, mmdebstrap and systemd, which the packages' test needs"; \
+		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends lintian mmdebstrap systemd; }

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# Makes the Debian packages for a board's architecture, into target/packages/.
+#
+# usage: build.sh [agent] [model-demo] [verifier]   (left out: all that there are for the architecture)
+# BOARD=NAME
+# PREBUILT=1          takes the programs in target/board/<triple>/ as they are
+# PACKAGE_VERSION=V   in place of the version in Cargo.toml
+# PACKAGE_DIR=DIR     where they go
+# SOURCE_DATE_EPOCH   the date of all in them; left out, that of the last commit
+set -euo pipefail
+# shellcheck source=boards/cross/common.sh
+. "$(dirname "$0")/../cross/common.sh"
+
+here=$root/boards/package
+work=$target_dir/package-build
+out=${PACKAGE_DIR:-$target_dir/packages}
+version=${PACKAGE_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")}
+
+need_tools() {
+	local missing=()
+	have dpkg-buildpackage || missing+=(dpkg-dev)
+	have dh || missing+=(debhelper)
+	have readelf || missing+=(binutils)
+	[ ${#missing[@]} = 0 ] || fail "packages can't be made here" "apt-get install ${missing[*]}"
+}
+
+# The date of the last commit, or of the changelog where there is no git.
+source_date() {
+	git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md"
+}
+
+# The program $1 for the board, built where it isn't taken as it is.
+program() {
+	local path=$target_dir/board/$triple/dunlin-$1
+	if [ -z "${PREBUILT:-}" ]; then
+		"$root/boards/cross/build.sh" "$1" >&2
+	fi
+	[ -x "$path" ] || fail "$path is not there" "make $1 BOARD=$BOARD builds it."
+	readelf -h "$path" | grep -q "Machine: *$machine" || fail "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
+	printf '%s\n' "$path"
+}
+
+# The packages whose libraries a program is linked with, as Depends says it.
+libraries() {
+	local library glibc
+	glibc=$(readelf --wide --version-info "$1" | grep -o 'GLIBC_2\.[0-9.]*' | sort -Vu | tail -n 1)
+	printf 'libc6 (>= %s)' "${glibc#GLIBC_}"
+	for library in $(readelf --wide --dynamic "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+		case $library in
+		libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*) ;;
+		libgcc_s.so.1) printf ', libgcc-s1' ;;
+		*) fail "$1 is linked with $library, whose package is not known" "Name it in boards/package/build.sh." ;;
+		esac
+	done
+}
+
+# The newest section of CHANGELOG.md as Debian's changelog has it.
+changelog() {
+	printf '%s (%s) unstable; urgency=medium\n\n' "$1" "$version"
+	awk '/^## /{section++} section == 1' "$root/CHANGELOG.md" | awk '
+		/^- /{if (item) print item; item = substr($0, 3); next}
+		/^  /{item = item " " substr($0, 3); next}
+		{if (item) print item; item = ""}
+		END{if (item) print item}' | tr -d '`' | while read -r item; do
+		fold -s -w 74 <<<"$item" | sed -e '1s/^/  * /' -e '2,$s/^/    /' -e 's/ *$//'
+	done
+	printf '\n -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
+}
+
+# Makes a package out of a folder with its files under stage/, as debian/rules says.
+assemble() {
+	local name=$1 arch=$2 dir=$work/$1
+	cp -r "$here/${name#dunlin-}/debian" "$dir/debian"
+	maintainer=$(sed -n 's/^Maintainer: //p' "$dir/debian/control")
+	changelog "$name" >"$dir/debian/changelog"
+	if ! (cd "$dir" && dpkg-buildpackage --build=binary --no-check-builddeps --no-sign \
+		--host-arch "$arch" >../"$name.log" 2>&1); then
+		tail -n 20 "$work/$name.log" >&2
+		fail "dpkg-buildpackage could not make $name" "All it said is in $work/$name.log."
+	fi
+	mkdir -p "$out"
+	mv "$work/${name}_${version}"_*.deb "$out/"
+}
+
+begin() {
+	rm -rf "${work:?}/$1"
+	mkdir -p "$work/$1/stage"
+}
+
+# The I2C bus of a board's power sensor, where it has one.
+bus() { BOARD=$1 board_get power.i2c | sed -n 's|^/dev/i2c-\([0-9][0-9]*\)$|\1|p'; }
+
+# A unit's drop-in with the devices of a board.
+devices() {
+	printf '# What the service may use on %s: link it into /etc/systemd/system/dunlin-agent.service.d/.\n' "$1"
+	printf '[Service]\nDeviceAllow=\nDeviceAllow=/dev/char/89:%s rw\n' "$2"
+	case $1 in rpi*) printf 'DeviceAllow=/dev/vcio rw\n' ;; esac
+}
+
+agent() {
+	local path stage=$work/dunlin-agent/stage file board bus
+	path=$(program agent)
+	begin dunlin-agent
+	install -D -m 755 "$path" "$stage/usr/bin/dunlin-agent"
+	install -D -m 644 "$here/agent/agent.toml" "$stage/etc/dunlin/agent.toml"
+	install -D -m 644 "$here/agent/modules.conf" "$stage/usr/lib/modules-load.d/dunlin-agent.conf"
+	for file in "$root"/boards/*.toml; do
+		board=$(basename "$file" .toml)
+		install -D -m 644 "$file" "$stage/usr/share/dunlin/boards/$board.toml"
+		bus=$(bus "$board")
+		[ -n "$bus" ] || continue
+		mkdir -p "$stage/usr/share/dunlin/devices"
+		devices "$board" "$bus" >"$stage/usr/share/dunlin/devices/$board.conf"
+	done
+	cp -r "$here/agent/man" "$work/dunlin-agent/man"
+	printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
+	assemble dunlin-agent "$arch"
+}
+
+verifier() {
+	local path stage=$work/dunlin-verifier/stage
+	path=$(program verifier)
+	begin dunlin-verifier
+	install -D -m 755 "$path" "$stage/usr/bin/dunlin-verifier"
+	install -D -m 644 "$here/verifier/verifier.toml" "$stage/etc/dunlin/verifier.toml"
+	cp -r "$here/verifier/man" "$work/dunlin-verifier/man"
+	printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
+	assemble dunlin-verifier "$arch"
+}
+
+model_demo() {
+	local file models=$root/models/demo stage=$work/dunlin-model-demo/stage/usr/share/dunlin/models/demo
+	begin dunlin-model-demo
+	for file in tokenizer.json prompts.json drafter/model.toml drafter/drafter.onnx; do
+		install -D -m 644 "$models/$file" "$stage/$file"
+	done
+	# Of no architecture, so that every board's build gives the same bytes.
+	assemble dunlin-model-demo "$(dpkg --print-architecture)"
+}
+
+need_tools
+read_target
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(source_date)}
+if [ $# = 0 ]; then
+	# A processor of 32 bits has no room for a target.
+	case $arch in armhf) set -- agent model-demo ;; *) set -- agent model-demo verifier ;; esac
+fi
+for package in "$@"; do
+	case $package in
+	agent | verifier) "$package" ;;
+	model-demo) model_demo ;;
+	*) fail "there is no package dunlin-$package" "There are agent, model-demo and verifier." ;;
+	esac
+done
+ls -l "$out"

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# What can be said of the packages of BOARD= without installing them: lintian, the same bytes twice, and, for another
+# architecture, that its program starts under emulation.
+set -euo pipefail
+# shellcheck source=boards/cross/common.sh
+. "$(dirname "$0")/../cross/common.sh"
+
+here=$root/boards/package
+packages=$target_dir/packages
+
+# The packages of an architecture, the model's among them.
+debs() { find "$packages" -name "dunlin-*_$1.deb" -o -name 'dunlin-*_all.deb' | sort; }
+
+lint() {
+	local found
+	mapfile -t found < <(debs "$arch")
+	[ ${#found[@]} -ge 2 ] || fail "there are no packages for $arch in $packages" "make package BOARD=$BOARD makes them."
+	lintian --allow-root --fail-on error,warning --tag-display-limit 0 "${found[@]}"
+	say "lintian: no error and no warning but the stated overrides, in ${#found[@]} packages for $arch"
+}
+
+same_bytes_twice() {
+	local again=$target_dir/package-again deb
+	rm -rf "$again"
+	PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" >/dev/null
+	for deb in "$again"/*.deb; do
+		cmp "$deb" "$packages/$(basename "$deb")" || fail "$(basename "$deb") differs when it is made again"
+	done
+	rm -r "$again"
+	say "made again: the same bytes"
+}
+
+starts_under_emulation() {
+	local dir=$target_dir/package-unpacked
+	is_native && return
+	if ! have "$qemu" || [ ! -d "/usr/$gnu" ]; then
+		say "skipped: the program for $arch was not started ($qemu or libc6-dev-$arch-cross is missing)"
+		return
+	fi
+	rm -rf "$dir"
+	dpkg-deb -x "$packages"/dunlin-agent_*_"$arch".deb "$dir"
+	"$qemu" -L "/usr/$gnu" "$dir/usr/bin/dunlin-agent" --version
+	say "the agent for $arch starts under emulation"
+}
+
+read_target
+lint
+same_bytes_twice
+starts_under_emulation

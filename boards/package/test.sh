@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Installs the packages of this machine's architecture in a clean Debian without a network, and looks at what they leave
+# behind at every step. Run as root; the Debian is a folder under target/ that is removed afterwards.
+#
+# SUITE=bookworm   which Debian
+# MIRROR=URL       where it comes from; left out, where this machine's apt gets its own
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+target=${TARGET_DIR:-$(cd "$here/../.." && pwd)/target}
+suite=${SUITE:-bookworm}
+arch=$(dpkg --print-architecture)
+archive=$target/package-test/debian-$suite-$arch.tar
+debian=$target/package-test/debian
+
+say() { printf '%s\n' "$*"; }
+fail() {
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+mirror() {
+	local known
+	# shellcheck disable=SC2016 # apt's own variables
+	known=${MIRROR:-$(apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian|//p' | head -n 1)}
+	[ -n "$known" ] || fail "this machine's apt knows no Debian archive: say MIRROR="
+	printf '%s\n' "${known%/}"
+}
+
+# Made once: the packages under test need systemd and nothing else that is not in every Debian.
+make_debian() {
+	[ ! -e "$archive" ] || return 0
+	say "Making a clean Debian $suite; this takes a minute, once"
+	mkdir -p "$target/package-test"
+	mmdebstrap --quiet --variant=apt --include=systemd,udev --format=tar "$suite" "$archive.new" "deb $(mirror) $suite main"
+	mv "$archive.new" "$archive"
+}
+
+# The package $1 again with another version and, where $3 is given, another configuration.
+newer() {
+	local dir=$target/package-test/newer name=$1 version=$2 line=${3:-}
+	rm -rf "$dir"
+	dpkg-deb -R "$debian/root/packages/${name}.deb" "$dir"
+	sed -i "s/^Version: .*/Version: $version/" "$dir/DEBIAN/control"
+	if [ -n "$line" ]; then printf '%s\n' "$line" >>"$dir/etc/dunlin/agent.toml"; fi
+	dpkg-deb --root-owner-group -b "$dir" "$debian/root/packages/$name-$version.deb" >/dev/null
+	rm -r "$dir"
+}
+
+unpack() {
+	local name found
+	rm -rf "$debian"
+	mkdir -p "$debian"
+	tar -C "$debian" -xf "$archive"
+	mkdir "$debian/root/packages"
+	for name in dunlin-agent dunlin-verifier dunlin-model-demo; do
+		found=$(find "$target/packages" -name "${name}_*_$arch.deb" -o -name "${name}_*_all.deb" | sort -V | tail -n 1)
+		[ -n "$found" ] || fail "$name is not in $target/packages: make package BOARD=host makes it"
+		cp "$found" "$debian/root/packages/$name.deb"
+	done
+	newer dunlin-agent 99.1
+	newer dunlin-agent 99.2 '# A line of a newer version.'
+	cp "$here/in-debian.sh" "$debian/root/"
+}
+
+[ "$(id -u)" = 0 ] || fail "only root can enter another Debian: sudo"
+make_debian
+unpack
+trap 'rm -rf "$debian"' EXIT
+# Without a network: what is missing then isn't fetched, but seen.
+unshare --net --pid --fork --mount --kill-child --mount-proc="$debian/proc" chroot "$debian" /bin/bash /root/in-debian.sh
