@@ -1,0 +1,27 @@
+# Bootable images. The work is done by boards/image/*.sh, which say what they need.
+
+# DEVICE is a whole card's device, or a file; MODEL another drafter's directory; LOCK=latest leaves the lock aside.
+export MODEL LOCK MIRROR MIRROR_SECURITY
+IMAGE_DEBS = $(wildcard $(TARGET_DIR)/packages/dunlin-agent_*_arm64.deb $(TARGET_DIR)/packages/dunlin-model-demo_*_all.deb)
+IMAGE_ENV = WORK="$(TARGET_DIR)/image" DUNLIN_BOARD="$(BINS)/dunlin-board"
+
+.PHONY: image lock-image flash need-board need-image
+
+image: need-board need-image ## Bootable SD image of BOARD= into target/image/, without root: MODEL= LOCK=latest MIRROR= MIRROR_SECURITY=
+	@$(MAKE) --no-print-directory package BOARD="$(BOARD)" PACKAGES="agent model-demo"
+	@$(IMAGE_ENV) boards/image/build.sh "$(BOARD)" $$(ls -t $(TARGET_DIR)/packages/dunlin-agent_*_arm64.deb | head -n 1) \
+		$$(ls -t $(TARGET_DIR)/packages/dunlin-model-demo_*_all.deb | head -n 1)
+
+lock-image: need-board ## Write anew which Debian packages the images are made of
+	@$(IMAGE_ENV) boards/image/lock.sh boards/image/packages.lock
+
+flash: need-board ## Write the image of BOARD= onto a card, and read it back: DEVICE=/dev/sdX or a file
+	@[ -n "$(DEVICE)" ] || { echo "DEVICE= is missing: the card's device (lsblk lists them), or a file"; exit 2; }
+	@"$(BINS)/dunlin-board" flash "$(TARGET_DIR)/image/dunlin-$(basename $(notdir $(BOARD))).img" "$(DEVICE)"
+
+need-board: need-cargo
+	@$(CARGO) build --release --locked --quiet -p dunlin-board
+
+need-image:
+	@boards/image/need.sh || { echo "Installing what an image is made with"; \
+		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends $$(boards/image/need.sh); }

@@ -1,0 +1,51 @@
+# Shared by the scripts of the image: sourced, never run.
+# shellcheck shell=bash
+
+# The Debian release that the image is made from.
+SUITE=bookworm
+COMPONENTS="main non-free-firmware"
+WORK=${WORK:-target/image}
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+BOARDS=$(dirname "$HERE")
+DUNLIN_BOARD=${DUNLIN_BOARD:-target/release/dunlin-board}
+# What the image holds apart from the agent; a board's file adds to it ([image] packages).
+mapfile -t COMMON_PACKAGES < <(grep -vE '^(#|$)' "$HERE/packages.txt")
+
+say() { printf '%s\n' "$*"; }
+die() {
+    printf 'image: %s\n' "$*" >&2
+    exit 1
+}
+
+# need COMMAND PACKAGE: fails with what to install where the command is missing.
+need() {
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || die "$1 is missing: apt-get install $2"
+}
+
+# board_get BOARD KEY: the key's value, a list one item a line, nothing where it is absent.
+board_get() { "$DUNLIN_BOARD" get "$1" "$2"; }
+
+# boards_with_image: the names of the boards that an image is made for.
+boards_with_image() {
+    local board
+    for board in $("$DUNLIN_BOARD" list); do
+        [[ -z $(board_get "$board" image.boot) ]] || printf '%s\n' "$board"
+    done
+}
+
+# mirror debian|security: the address of the archive, MIRROR= and MIRROR_SECURITY= before what this machine's apt uses.
+mirror() {
+    local given label
+    case $1 in
+        debian) given=${MIRROR:-} label=Debian ;;
+        security) given=${MIRROR_SECURITY:-} label=Debian-Security ;;
+        *) die "no archive is called $1" ;;
+    esac
+    if [[ -z $given ]]; then
+        given=$(apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
+            sed -n "s/^$label|//p" | head -n 1)
+    fi
+    [[ -n $given ]] ||
+        die "this machine's apt knows no $label archive: say MIRROR= and MIRROR_SECURITY= (a Debian mirror, its security mirror)"
+    printf '%s\n' "${given%/}"
+}

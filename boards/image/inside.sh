@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs a command as root of a user namespace in which arm64 programs run, by a binfmt_misc of its own: nothing of the
+# machine is changed. Usage: inside.sh --can | inside.sh COMMAND…
+#
+# A normal user needs subordinate ids (package uidmap, /etc/subuid), and a kernel of 6.7 or later is needed for a private binfmt_misc.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+QEMU=$(command -v qemu-aarch64-static || true)
+# An arm64 program or library: the kernel's way to write a pattern, its mask, and the interpreter that it keeps open.
+ARM64=':dunlin-arm64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'
+
+main() {
+    case $1 in
+        --can) with_ids "$0" --prepared true ;;
+        --prepared)
+            shift
+            prepare
+            "$@"
+            ;;
+        *) with_ids "$0" --prepared "$@" ;;
+    esac
+}
+
+# Root of a namespace with 65536 ids: a normal user's subordinate ones, or for root its own.
+with_ids() {
+    if [[ $(id -u) != 0 ]]; then
+        unshare --user --map-root-user --map-auto --mount --pid --fork --kill-child "$@"
+        return
+    fi
+    local gate pid code=0
+    gate=$(mktemp -d)
+    mkfifo "$gate/go"
+    # shellcheck disable=SC2016  # expanded by the inner shell
+    unshare --user --mount --pid --fork --kill-child bash -c 'echo >"$1/in"; read -r <"$1/go"; shift; exec "$@"' bash "$gate" "$@" &
+    pid=$!
+    until [[ -s $gate/in ]]; do
+        kill -0 "$pid" 2>/dev/null || { rm -r "$gate"; return 1; }
+        read -rt 0.02 <> <(:) || true
+    done
+    echo "0 0 65536" >"/proc/$pid/uid_map"
+    echo "0 0 65536" >"/proc/$pid/gid_map"
+    echo >"$gate/go"
+    wait "$pid" || code=$?
+    rm -r "$gate"
+    return "$code"
+}
+
+prepare() {
+    mkdir -p "$WORK/binfmt"
+    mount -t binfmt_misc binfmt_misc "$WORK/binfmt"
+    echo "$ARM64$QEMU:FPC" >"$WORK/binfmt/register"
+}
+
+main "$@"

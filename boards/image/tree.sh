@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Makes the image's file systems, as (fake) root: unpacks, configures on arm64, and packs.
+# Usage: tree.sh chroot|machine BUILD DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+main() {
+    local way=$1 build=$2
+    shift 2
+    local root=$build/root
+    . "$build/settings"
+    say "Unpacking $# packages"
+    "$HERE/unpack.sh" "$root" "$@"
+    prepare "$build" "$root"
+    "by_$way" "$build" "$root"
+    rm -rf "$root/dunlin-build"
+    boot_files "$build" "$root"
+    filesystems "$build" "$root"
+    rm -rf "$root"
+}
+
+prepare() {
+    local build=$1 to=$2/dunlin-build
+    cp -r "$build/overlay" "$build/settings" "$HERE/configure.sh" "$HERE/settle.sh" "$to"
+    chown -R 0:0 "$to/overlay"
+    mkdir "$to/bin"
+    # A key is the board's own and an initrd is made once: neither by a package's script.
+    for name in ssh-keygen update-initramfs; do
+        printf '#!/bin/sh\nexit 0\n' >"$to/bin/$name"
+        chmod +x "$to/bin/$name"
+    done
+}
+
+by_chroot() {
+    local root=$2 device
+    mount -t proc proc "$root/proc"
+    mount -t tmpfs run "$root/run"
+    mount -t tmpfs -o mode=0755 dev "$root/dev"
+    for device in null zero full random urandom; do
+        : >"$root/dev/$device"
+        mount --bind "/dev/$device" "$root/dev/$device"
+    done
+    ln -s /proc/self/fd "$root/dev/fd"
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" /dunlin-build/configure.sh chroot || die "the packages could not be configured"
+    umount -R "$root/dev" "$root/run" "$root/proc"
+}
+
+# A whole machine under emulation: the tree is its initrd, what it wrote to its disk becomes the tree.
+by_machine() {
+    local build=$1 root=$2 kernel
+    kernel=$(echo "$root"/boot/vmlinuz-*)
+    cp "$kernel" "$build/machine.kernel"
+    (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc) >"$build/machine.cpio"
+    rm -f "$build/tree.tar"
+    truncate -s 1G "$build/tree.tar"
+    qemu-system-aarch64 -M virt -cpu cortex-a72 -smp 2 -m 3072 -net none -nographic -no-reboot \
+        -rtc "base=$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%T)" \
+        -kernel "$build/machine.kernel" -initrd "$build/machine.cpio" \
+        -append "console=ttyAMA0 quiet rdinit=/dunlin-build/configure.sh" \
+        -drive "file=$build/tree.tar,if=none,id=tree,format=raw,cache=unsafe" -device virtio-blk-device,drive=tree \
+        </dev/null | tee "$build/machine.log"
+    grep -q '^dunlin-build: done' "$build/machine.log" || die "the packages could not be configured: see $build/machine.log"
+    rm -rf "$root"
+    mkdir "$root"
+    tar -C "$root" --numeric-owner --xattrs --xattrs-include='*' -xpf "$build/tree.tar"
+    rm "$build/tree.tar" "$build/machine.cpio" "$build/machine.kernel"
+}
+
+# The kernel and its initrd, and a board's device trees, into both of a boot's folders' seed; the root needs neither.
+boot_files() {
+    local build=$1 root=$2 tree
+    install -d "$build/boot/a" "$build/boot/b"
+    install -m 0644 "$root"/boot/vmlinuz-* "$build/boot/a/kernel"
+    install -m 0644 "$root/boot/initrd" "$build/boot/a/initrd"
+    for tree in $DEVICE_TREES; do
+        install -m 0644 "$root"/usr/lib/linux-image-*/"$tree" "$build/boot/a/" ||
+            die "the kernel's package has no device tree $tree: see device_trees in the board's file"
+    done
+    cp "$root/usr/share/dunlin-image-packages" "$build/packages"
+    find "$root/boot" -mindepth 1 ! -name firmware -delete
+    rm -rf "$root"/usr/lib/linux-image-*
+}
+
+filesystems() {
+    local build=$1 root=$2 data=$1/data
+    say "Writing the file systems"
+    rm -rf "$data"
+    mkdir -p "$data"/{systemd,network,ssh,dunlin/{etc,credstore,lib}}
+    chmod 0700 "$data"/{ssh,network,dunlin/credstore}
+    chown "$(stat -c %u:%g "$root/var/lib/dunlin" 2>/dev/null || echo 0:0)" "$data/dunlin/lib"
+    ext4 "$build/root-a.ext4" "$ROOT_MIB" dunlin-a "$UUID_A" '^has_journal' "$root"
+    ext4 "$build/root-b.ext4" "$ROOT_MIB" dunlin-b "$UUID_B" '^has_journal'
+    ext4 "$build/data.ext4" "$DATA_MIB" dunlin-data "$UUID_DATA" has_journal "$data"
+    rm -rf "$data"
+}
+
+# ext4 FILE MIB LABEL UUID FEATURES [TREE]: every time in it is the image's, so that the same tree gives the same bytes.
+ext4() {
+    local file=$1 mib=$2 label=$3 uuid=$4 features=$5 tree=${6:-} when
+    when=$(date -u -d "@$SOURCE_DATE_EPOCH" '+%F %T')
+    rm -f "$file"
+    truncate -s "${mib}M" "$file"
+    TZ=UTC E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH faketime -f "$when" mke2fs -q -F -t ext4 -m 0 -L "$label" -U "$uuid" \
+        -E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0" -O "$features" \
+        ${tree:+-d "$tree"} "$file" || die "the tree does not fit into $mib MiB"
+}
+
+main "$@"
