@@ -16,6 +16,9 @@ mod tell;
 mod text;
 mod wifi;
 
+#[cfg(test)]
+mod tests;
+
 use crate::cli::{DONE, FAILED, USAGE, seconds};
 use anyhow::{Context, Result};
 use disk::{Change, Disk};

@@ -34,9 +34,12 @@ pub(crate) enum Step {
     Remove,
 }
 
+/// What is asked before a step.
+type Before<'a> = dyn FnMut(Step, &Path) -> io::Result<()> + 'a;
+
 /// The disk; `before` is asked before each step, and an error of it is the step's.
 pub(crate) struct Disk<'a> {
-    before: Box<dyn FnMut(Step, &Path) -> io::Result<()> + 'a>,
+    before: Box<Before<'a>>,
 }
 
 impl<'a> Disk<'a> {
@@ -58,7 +61,9 @@ impl<'a> Disk<'a> {
         let written = changes.iter().try_for_each(|change| self.stage(change));
         if written.is_err() {
             // What is there takes up room that may be wanted; what isn't there needs no removing.
-            changes.iter().for_each(|change| drop(fs::remove_file(beside(&change.place))));
+            for path in changes.iter().map(|change| beside(&change.place)) {
+                let _ = self.step(Step::Remove, &path).and_then(|()| fs::remove_file(&path));
+            }
         }
         written?;
         changes.iter().try_for_each(|change| self.publish(change))

@@ -19,7 +19,7 @@ pub(crate) enum Key {
     WifiSsid,
     WifiPassword,
     WifiCountry,
-    SshKey,
+    Ssh,
 }
 
 /// A value and its line.
@@ -45,7 +45,7 @@ impl Key {
         Self::WifiSsid,
         Self::WifiPassword,
         Self::WifiCountry,
-        Self::SshKey,
+        Self::Ssh,
     ];
 
     /// As it is written.
@@ -58,7 +58,7 @@ impl Key {
             Self::WifiSsid => "wifi_ssid",
             Self::WifiPassword => "wifi_password",
             Self::WifiCountry => "wifi_country",
-            Self::SshKey => "ssh_key",
+            Self::Ssh => "ssh_key",
         }
     }
 

@@ -43,8 +43,7 @@ pub(crate) fn checked(parsed: Parsed, standing: &Standing) -> (Setup, Mistakes) 
         broker: reader.value(Key::Broker, broker),
         login: reader.login(),
         wifi: reader.wifi(),
-        ssh_key: reader
-            .value(Key::SshKey, |key| ssh_key::check(key).map(|()| key.into()).map_err(Into::into)),
+        ssh_key: reader.value(Key::Ssh, |key| ssh_key::check(key).map(|()| key.into()).map_err(Into::into)),
     };
     let known = [(Key::Name, standing.device().is_some()), (Key::Broker, standing.broker().is_some())];
     for (key, _) in known.into_iter().filter(|(_, known)| !known) {
