@@ -87,31 +87,16 @@ begin() {
 	mkdir -p "$work/$1/stage"
 }
 
-# The I2C bus of a board's power sensor, where it has one.
-bus() { BOARD=$1 board_get power.i2c | sed -n 's|^/dev/i2c-\([0-9][0-9]*\)$|\1|p'; }
-
-# A unit's drop-in with the devices of a board.
-devices() {
-	printf '# What the service may use on %s: link it into /etc/systemd/system/dunlin-agent.service.d/.\n' "$1"
-	printf '[Service]\nDeviceAllow=\nDeviceAllow=/dev/char/89:%s rw\n' "$2"
-	case $1 in rpi*) printf 'DeviceAllow=/dev/vcio rw\n' ;; esac
-}
-
 agent() {
-	local path stage=$work/dunlin-agent/stage file board bus
+	local path stage=$work/dunlin-agent/stage
 	path=$(program agent)
 	begin dunlin-agent
 	install -D -m 755 "$path" "$stage/usr/bin/dunlin-agent"
 	install -D -m 644 "$here/agent/agent.toml" "$stage/etc/dunlin/agent.toml"
 	install -D -m 644 "$here/agent/modules.conf" "$stage/usr/lib/modules-load.d/dunlin-agent.conf"
-	for file in "$root"/boards/*.toml; do
-		board=$(basename "$file" .toml)
-		install -D -m 644 "$file" "$stage/usr/share/dunlin/boards/$board.toml"
-		bus=$(bus "$board")
-		[ -n "$bus" ] || continue
-		mkdir -p "$stage/usr/share/dunlin/devices"
-		devices "$board" "$bus" >"$stage/usr/share/dunlin/devices/$board.conf"
-	done
+	install -D -m 755 "$here/agent/generator" "$stage/lib/systemd/system-generators/dunlin-agent"
+	install -d -m 755 "$stage/usr/share/dunlin/boards"
+	install -m 644 "$root"/boards/*.toml "$stage/usr/share/dunlin/boards/"
 	cp -r "$here/agent/man" "$work/dunlin-agent/man"
 	printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
 	assemble dunlin-agent "$arch"

@@ -18,7 +18,7 @@ absent() { for path in "$@"; do if [ -e "$path" ] || [ -L "$path" ]; then fail "
 # All there is, but for what any package leaves in the system's own books.
 everything() {
 	find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /root -o -path /var/cache -o -path /var/log \
-		-o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/systemd/deb-systemd-helper-masked \) -prune -o -print |
+		-o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /run \) -prune -o -print |
 		grep -vE '^/etc/(passwd|group|shadow|gshadow)-?$|^/etc/\.pwd\.lock$|^/etc/ld\.so\.cache$|^/var/lib/systemd/deb-systemd' | sort
 }
 
@@ -48,7 +48,7 @@ files_belong_to_root() {
 	local path mode
 	while read -r path; do
 		if [ ! -f "$path" ] || [ -L "$path" ]; then continue; fi
-		case $path in /usr/bin/*) mode=755 ;; *) mode=644 ;; esac
+		case $path in /usr/bin/* | /lib/systemd/system-generators/*) mode=755 ;; *) mode=644 ;; esac
 		expect "$path" "$(stat -c '%a %U:%G' "$path")" "$mode root:root"
 	done < <(dpkg -L dunlin-agent dunlin-verifier dunlin-model-demo)
 	expect "conffiles" "$(dpkg-query -f '${Conffiles}\n' -W dunlin-agent dunlin-verifier | awk 'NF {print $1}' | tr '\n' ' ')" \
@@ -69,11 +69,35 @@ programs_run() {
 units_are_sound() {
 	local unit
 	for unit in dunlin-agent dunlin-verifier; do
-		quietly systemd-analyze verify "$unit.service"
+		quietly systemd-analyze verify --man=no "$unit.service"
 		expect "what systemd has to say of $unit" "$(cat /root/log)" ""
 		quietly systemd-analyze security --offline=true --threshold=20 "/lib/systemd/system/$unit.service"
 		sed -n 's/^→ \(Overall.*[0-9]\) .*/\1/p' /root/log
 	done
+}
+
+# The bus that the generator lets the service use, with the configuration in $1.
+bus_with() {
+	local dir=/root/generated config=/etc/dunlin/agent.toml
+	rm -rf "$dir"
+	cp "$config" /root/kept
+	printf '%b' "$1" >"$config"
+	/lib/systemd/system-generators/dunlin-agent "$dir" "$dir" "$dir"
+	cp /root/kept "$config"
+	if [ -d "$dir" ]; then sed -n 's|^DeviceAllow=/dev/char/89:\(.*\) rw|\1|p' "$dir/dunlin-agent.service.d/bus.conf"; fi
+}
+
+one_bus_is_allowed() {
+	local config='board = "jetson-orin-nano"\n'
+	expect "the bus without a board" "$(bus_with 'device = "a"\n')" ""
+	expect "the board's bus" "$(bus_with "$config")" 7
+	expect "a bus of one's own" "$(bus_with "${config}[power]\ni2c = '/dev/i2c-12'\n")" 12
+	expect "a bus that is none" "$(bus_with "[power]\ni2c = '/dev/sda'\n")" ""
+	expect "a board that is none" "$(bus_with 'board = "none"\n')" ""
+	echo virt >/etc/dunlin-board
+	expect "the image's bus" "$(bus_with '')" 0
+	expect "the bus of a board over the image's" "$(bus_with "$config")" 7
+	rm /etc/dunlin-board
 }
 
 upgrades_keep_edits() {
@@ -96,7 +120,7 @@ removal_keeps_configuration() {
 	absent /usr/bin/dunlin-agent /usr/bin/dunlin-verifier /usr/share/dunlin/boards
 	quietly cmp /etc/dunlin/agent.toml /root/edited
 	quietly test -e /var/lib/dunlin/power.toml
-	quietly apt-get install -y --no-install-recommends ./dunlin-agent.deb
+	quietly apt-get install -y --no-install-recommends ./dunlin-agent-99.2.deb
 	quietly cmp /etc/dunlin/agent.toml /root/edited
 }
 
@@ -107,7 +131,7 @@ purge_leaves_nothing() {
 	expect "what is missing" "$(comm -23 /root/before /root/after)" ""
 }
 
-for step in installs starts_nothing made_its_users files_belong_to_root programs_run units_are_sound upgrades_keep_edits \
+for step in installs starts_nothing made_its_users files_belong_to_root programs_run units_are_sound one_bus_is_allowed upgrades_keep_edits \
 	removal_keeps_configuration purge_leaves_nothing; do
 	"$step"
 	printf '%s: ok\n' "${step//_/ }"

@@ -43,7 +43,7 @@ newer() {
 	dpkg-deb -R "$debian/root/packages/${name}.deb" "$dir"
 	sed -i "s/^Version: .*/Version: $version/" "$dir/DEBIAN/control"
 	if [ -n "$line" ]; then printf '%s\n' "$line" >>"$dir/etc/dunlin/agent.toml"; fi
-	dpkg-deb --root-owner-group -b "$dir" "$debian/root/packages/$name-$version.deb" >/dev/null
+	dpkg-deb --root-owner-group -Znone -b "$dir" "$debian/root/packages/$name-$version.deb" >/dev/null
 	rm -r "$dir"
 }
 
