@@ -29,8 +29,8 @@ main() {
     empty "$way" "$build"
     settings "$board" "$lock" "$build"
     overlay "$board" "$build"
-    mapfile -t debs < <(debs_of "$lock" "$board" installed)
-    as_root "$way" "$HERE/tree.sh" "${way%%:*}" "$build" "${debs[@]}" "$@"
+    debs_of "$lock" "$board" installed >"$build/debian"
+    as_root "$way" "$HERE/tree.sh" "$way" "$build" "$build/debian" "$@"
     boot_partition "$board" "$lock" "$build"
     disk "$build"
     finish "$build" "$name"
@@ -229,7 +229,7 @@ EOF
 finish() {
     local build=$1 name=$2
     say "Compressing"
-    zstd -q -T0 -10 -f "$build/disk" -o "$build/disk.zst"
+    zstd -q -T0 -9 -f "$build/disk" -o "$build/disk.zst"
     mv "$build/packages" "$WORK/$name.packages"
     mv "$build/disk.zst" "$WORK/$name.img.zst"
     mv "$build/disk" "$WORK/$name.img"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Configures the unpacked packages as Debian's installer would, on their own architecture: in a chroot, or as the first
 # process of an emulated machine, which then writes the finished tree to its disk as a tar.
-# Usage: configure.sh [chroot]
+# Usage: configure.sh [debian|ours]; in a chroot Debian's packages come first and ours after them, in a machine all at once.
 set -eu
 export PATH=/dunlin-build/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true DPKG_MAINTSCRIPT_ARCH=arm64
@@ -9,16 +9,29 @@ export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true DPKG_MAIN
 export INITRD=No
 
 main() {
-    [ "${1:-}" = chroot ] || machine
+    stage=${1:-all}
+    [ "$stage" != all ] || machine
     . /dunlin-build/settings
     export SOURCE_DATE_EPOCH
     before_unpacking
     say "Configuring the packages"
     logged dpkg --configure -a --force-confold --force-unsafe-io
-    say "Settling the image"
-    cp -a /dunlin-build/overlay/. /
-    logged sh -eu /dunlin-build/settle.sh
-    [ "${1:-}" = chroot ] || write_tree
+    [ "$stage" = ours ] || make_initrd
+    if [ "$stage" != debian ]; then
+        say "Settling the image"
+        cp -a /dunlin-build/overlay/. /
+        logged sh -eu /dunlin-build/settle.sh
+    fi
+    [ "$stage" != all ] || write_tree
+}
+
+# The modules that are left after unpacking, and an initrd with those that reach the root.
+make_initrd() {
+    say "Making the initrd"
+    cp -a /dunlin-build/overlay/etc/initramfs-tools/. /etc/initramfs-tools
+    kernel=$(basename /lib/modules/*)
+    depmod "$kernel"
+    logged /usr/sbin/mkinitramfs -o /boot/initrd "$kernel"
 }
 
 say() { echo "  $*"; }
@@ -35,7 +48,7 @@ before_unpacking() {
 }
 
 machine() {
-    trap 'code=$?; [ $code != 0 ] || echo "dunlin-build: done"; sync; echo o >/proc/sysrq-trigger; sleep 60' EXIT
+    trap '[ $? != 0 ] || echo "dunlin-build: done"; sync; echo o >/proc/sysrq-trigger; sleep 60' EXIT
     mount -t proc proc /proc
     mount -t sysfs sys /sys
     mount -t devtmpfs dev /dev

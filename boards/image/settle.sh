@@ -1,12 +1,12 @@
 # What makes a configured Debian an image: sourced by configure.sh's shell on the board's architecture.
 # shellcheck shell=sh
 
-enable() { systemctl --quiet enable "$@"; }
+at_boot() { systemctl --quiet enable "$@"; }
 
 # Names, time, network and ssh; the wireless network is started by its device.
-enable systemd-networkd systemd-resolved systemd-timesyncd ssh
-enable dunlin-hostname dunlin-grow dunlin-first-boot dunlin-first-boot-report
-[ ! -e /lib/systemd/system/dunlin-agent.service ] || enable dunlin-agent
+at_boot systemd-networkd systemd-resolved systemd-timesyncd ssh
+at_boot dunlin-hostname dunlin-grow dunlin-first-boot dunlin-first-boot-report
+[ ! -e /lib/systemd/system/dunlin-agent.service ] || at_boot dunlin-agent
 systemctl --quiet disable systemd-networkd-wait-online wpa_supplicant 2>/dev/null || true
 # Nothing here is kept over a boot or written to the root, so these have nothing to do.
 systemctl --quiet mask systemd-journal-catalog-update systemd-update-done systemd-fsck-root systemd-firstboot \
@@ -19,11 +19,6 @@ rm -f /etc/resolv.conf
 ln -s /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 # Empty, so that the one of the data partition is bound over it.
 : >/etc/machine-id
-
-# The modules that are left, then the initrd with those that reach the root.
-kernel=$(basename /lib/modules/*)
-depmod "$kernel"
-/usr/sbin/mkinitramfs -o /boot/initrd "$kernel"
 
 dpkg-query -W -f '${Package} ${Version} ${Architecture}\n' >/usr/share/dunlin-image-packages
 # Made anew by a boot, or by nobody.

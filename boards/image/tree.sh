@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
 # Makes the image's file systems, as (fake) root: unpacks, configures on arm64, and packs.
-# Usage: tree.sh chroot|machine BUILD DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems.
+# Usage: tree.sh chroot|machine BUILD DEBIAN DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems;
+# DEBIAN is a file that lists Debian's packages, the DEBs are ours.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 main() {
-    local way=$1 build=$2
-    shift 2
+    local way=$1 build=$2 debian
+    mapfile -t debian <"$3"
+    shift 3
     local root=$build/root
     . "$build/settings"
-    say "Unpacking $# packages"
-    "$HERE/unpack.sh" "$root" "$@"
-    prepare "$build" "$root"
-    "by_$way" "$build" "$root"
+    "by_$way" "$build" "$root" "$@"
     rm -rf "$root/dunlin-build"
     boot_files "$build" "$root"
     filesystems "$build" "$root"
@@ -21,9 +20,9 @@ main() {
 
 prepare() {
     local build=$1 to=$2/dunlin-build
+    mkdir -p "$to/bin" "$to/preinst"
     cp -r "$build/overlay" "$build/settings" "$HERE/configure.sh" "$HERE/settle.sh" "$to"
     chown -R 0:0 "$to/overlay"
-    mkdir "$to/bin"
     # A key is the board's own and an initrd is made once: neither by a package's script.
     for name in ssh-keygen update-initramfs; do
         printf '#!/bin/sh\nexit 0\n' >"$to/bin/$name"
@@ -31,8 +30,42 @@ prepare() {
     done
 }
 
+# Debian alone is kept for the next build from the same packages, with its initrd; ours come on top.
 by_chroot() {
-    local root=$2 device
+    local build=$1 root=$2 base
+    shift 2
+    base=$WORK/base/$(base_key "$build").tar.zst
+    if [[ -f $base ]]; then
+        say "Taking Debian as it was configured before ($base)"
+        mkdir "$root"
+        tar -C "$root" --zstd --numeric-owner --xattrs --xattrs-include='*' -xpf "$base"
+    else
+        say "Unpacking ${#debian[@]} packages of Debian"
+        "$HERE/unpack.sh" "$root" "${debian[@]}"
+        prepare "$build" "$root"
+        in_chroot "$root" debian
+        rm -rf "$root/dunlin-build"
+        mkdir -p "$WORK/base"
+        tar -C "$root" --zstd --numeric-owner --sort=name --xattrs --xattrs-include='*' -cf "$base.new" .
+        mv "$base.new" "$base"
+    fi
+    say "Unpacking $# packages of ours"
+    [[ $# -eq 0 ]] || "$HERE/unpack.sh" "$root" "$@"
+    prepare "$build" "$root"
+    in_chroot "$root" ours
+}
+
+# What the configured Debian depends on: its packages, which are named by their hashes, and what configures them.
+base_key() {
+    {
+        printf '%s\n' "$SOURCE_DATE_EPOCH" "${debian[@]}"
+        cat "$HERE/configure.sh" "$HERE/unpack.sh"
+        find "$1/overlay/etc/initramfs-tools" -type f | LC_ALL=C sort | xargs cat
+    } | sha256sum | cut -c 1-16
+}
+
+in_chroot() {
+    local root=$1 device
     mount -t proc proc "$root/proc"
     mount -t tmpfs run "$root/run"
     mount -t tmpfs -o mode=0755 dev "$root/dev"
@@ -41,13 +74,18 @@ by_chroot() {
         mount --bind "/dev/$device" "$root/dev/$device"
     done
     ln -s /proc/self/fd "$root/dev/fd"
-    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" /dunlin-build/configure.sh chroot || die "the packages could not be configured"
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" /dunlin-build/configure.sh "$2" ||
+        die "the packages could not be configured"
     umount -R "$root/dev" "$root/run" "$root/proc"
 }
 
 # A whole machine under emulation: the tree is its initrd, what it wrote to its disk becomes the tree.
 by_machine() {
     local build=$1 root=$2 kernel
+    shift 2
+    say "Unpacking $((${#debian[@]} + $#)) packages"
+    "$HERE/unpack.sh" "$root" "${debian[@]}" "$@"
+    prepare "$build" "$root"
     kernel=$(echo "$root"/boot/vmlinuz-*)
     cp "$kernel" "$build/machine.kernel"
     (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc) >"$build/machine.cpio"

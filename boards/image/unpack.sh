@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Unpacks arm64 packages on any machine, as (fake) root. Runs no script of theirs. Usage: unpack.sh ROOT DEB…
+# Unpacks arm64 packages on any machine, as (fake) root, into a new tree or beside what is in it. Runs no script of
+# theirs. Usage: unpack.sh ROOT DEB…
 #
 # Host dpkg does the unpacking, so that its database is Debian's own. The scripts before unpacking (preinst) are taken
 # out and run later, by configure.sh: the first of them would find no shell.
@@ -24,9 +25,9 @@ main() {
     local root=$1 deb number=100
     shift
     strip=$root.strip
-    rm -rf "$root" "$strip"
+    rm -rf "$strip"
     mkdir -p "$root/dunlin-build/preinst" "$strip"
-    merged_usr "$root"
+    [[ -e $root/bin ]] || merged_usr "$root"
     local -a stripped=()
     for deb in "$@"; do
         number=$((number + 1))
@@ -34,7 +35,7 @@ main() {
         stripped+=("$strip/$number.deb")
     done
     unpack "$root" "${stripped[@]}"
-    cut_modules "$root"
+    [[ -e $root/etc/passwd ]] || cut_modules "$root"
     rm -rf "$strip"
 }
 
