@@ -1,16 +1,19 @@
 # Bootable images. The work is done by boards/image/*.sh, which say what they need.
 
-# DEVICE is a whole card's device, or a file; MODEL another drafter's directory; LOCK=latest leaves the lock aside.
+# DEVICE is a whole card's device, or a file; MODEL another drafter's directory. LOCK=latest leaves the lock of Debian's
+# packages aside, LOCK=or-latest does so where the mirror has them no longer.
 export MODEL LOCK MIRROR MIRROR_SECURITY
-IMAGE_DEBS = $(wildcard $(TARGET_DIR)/packages/dunlin-agent_*_arm64.deb $(TARGET_DIR)/packages/dunlin-model-demo_*_all.deb)
 IMAGE_ENV = WORK="$(TARGET_DIR)/image" DUNLIN_BOARD="$(BINS)/dunlin-board"
 
-.PHONY: image lock-image flash need-board need-image
+.PHONY: image test-image lock-image flash need-board need-image
 
 image: need-board need-image ## Bootable SD image of BOARD= into target/image/, without root: MODEL= LOCK=latest MIRROR= MIRROR_SECURITY=
 	@$(MAKE) --no-print-directory package BOARD="$(BOARD)" PACKAGES="agent model-demo"
 	@$(IMAGE_ENV) boards/image/build.sh "$(BOARD)" $$(ls -t $(TARGET_DIR)/packages/dunlin-agent_*_arm64.deb | head -n 1) \
 		$$(ls -t $(TARGET_DIR)/packages/dunlin-model-demo_*_all.deb | head -n 1)
+
+test-image: need-board need-image ## What an image is not made of: wrong boards, packages, models, locks, and no space
+	@$(IMAGE_ENV) boards/image/test.sh
 
 lock-image: need-board ## Write anew which Debian packages the images are made of
 	@$(IMAGE_ENV) boards/image/lock.sh boards/image/packages.lock

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Writes the bootable image of a board, without root or loop devices.
 # Usage: build.sh BOARD DEB…; the .deb files are ours: the agent, its model.
-# MODEL=DIR puts that model beside them; LOCK=latest takes today's Debian packages; MIRROR=, MIRROR_SECURITY= say from where.
+# MODEL=DIR puts that model beside them; LOCK=latest takes today's Debian packages,
+# LOCK=or-latest only where locked ones are gone; MIRROR=, MIRROR_SECURITY= say from where.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -17,13 +18,7 @@ main() {
     check_tools
     check_inputs "$board" "$@"
     local name=dunlin-$board lock=$HERE/packages.lock
-    if [[ ${LOCK:-} == latest ]]; then
-        name+=-latest lock=$WORK/latest.lock
-        say "NOT from the lock: with the Debian packages of today, so this image is called $name and can't be made again"
-        "$HERE/lock.sh" "$lock"
-    fi
-    check_lock "$lock"
-    "$HERE/fetch.sh" "$lock" "$board"
+    packages "$board"
     local build=$WORK/build/$board way
     way=$(way)
     empty "$way" "$build"
@@ -34,6 +29,33 @@ main() {
     boot_partition "$board" "$lock" "$build"
     disk "$build"
     finish "$build" "$name"
+}
+
+# Fetches what the image is made of; sets lock and name.
+packages() {
+    local board=$1 code=0
+    case ${LOCK:-} in
+        '') locked "$board" ;;
+        latest) latest "$board" ;;
+        or-latest)
+            (locked "$board") || code=$?
+            [[ $code == 0 || $code == 3 ]] || exit "$code"
+            [[ $code == 0 ]] || latest "$board"
+            ;;
+        *) die "LOCK=$LOCK means nothing: leave it out, or latest, or or-latest (latest where the mirror lacks locked packages)" ;;
+    esac
+}
+
+locked() {
+    check_lock "$lock"
+    "$HERE/fetch.sh" "$lock" "$1"
+}
+
+latest() {
+    name+=-latest lock=$WORK/latest.lock
+    say "NOT FROM THE LOCK: with the Debian packages of today; the image is called $name, and can't be made again"
+    "$HERE/lock.sh" "$lock"
+    "$HERE/fetch.sh" "$lock" "$1"
 }
 
 check_tools() {
@@ -93,7 +115,7 @@ way() {
         echo chroot
         return
     fi
-    command -v qemu-system-aarch64 >/dev/null && command -v cpio >/dev/null ||
+    { command -v qemu-system-aarch64 && command -v cpio; } >/dev/null ||
         die "a chroot can't run arm64 programs here (it needs user namespaces and a kernel of 6.7 or later): apt-get install qemu-system-arm cpio for the slower way"
     say "Packages are configured in an emulated machine, many minutes longer: a chroot needs user namespaces and a kernel of 6.7 or later" >&2
     echo machine
@@ -125,7 +147,7 @@ uuid() {
 settings() {
     local board=$1 lock=$2 build=$3 seed root_mib=512 model_mib=0 total
     [[ -z ${MODEL:-} ]] || model_mib=$(du -sm "$MODEL" | cut -f 1)
-    root_mib=$((root_mib + model_mib / 16 * 20))
+    root_mib=$((root_mib + model_mib * 5 / 4))
     total=2048
     while ((total < START_MIB + FAT_MIB + 2 * root_mib + 256)); do total=$((total * 2)); done
     seed="$board $(sha256sum <"$lock")"
@@ -163,6 +185,7 @@ overlay() {
 # The first partition: what the firmware reads, a folder a slot, and the set-up file.
 boot_partition() {
     local board=$1 lock=$2 build=$3 slot partition boot=$3/boot
+    # shellcheck source=/dev/null
     . "$build/settings"
     say "Writing the boot partition"
     for slot in a:02 b:03; do
@@ -206,9 +229,12 @@ raspberry_pi() {
 # The card: four partitions in the old table, which every Raspberry Pi's firmware reads.
 disk() {
     local build=$1 at=$START_MIB part mib
+    # shellcheck source=/dev/null
     . "$build/settings"
     say "Writing the disk"
+    rm -f "$build/disk"
     truncate -s "${TOTAL_MIB}M" "$build/disk"
+    # shellcheck disable=SC2153  # from settings
     PATH=$PATH:/usr/sbin:/sbin sfdisk --quiet "$build/disk" <<EOF
 label: dos
 label-id: 0x$DISK_ID

@@ -1,5 +1,5 @@
 # Shared by the scripts of the image: sourced, never run.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 # The Debian release that the image is made from.
 SUITE=bookworm
@@ -42,6 +42,7 @@ mirror() {
         *) die "no archive is called $1" ;;
     esac
     if [[ -z $given ]]; then
+        # shellcheck disable=SC2016  # apt's variables
         given=$(apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
             sed -n "s/^$label|//p" | head -n 1)
     fi

@@ -11,6 +11,7 @@ export INITRD=No
 main() {
     stage=${1:-all}
     [ "$stage" != all ] || machine
+    # shellcheck source=/dev/null
     . /dunlin-build/settings
     export SOURCE_DATE_EPOCH
     before_unpacking

@@ -5,11 +5,11 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 main() {
-    local lock=$1 board=$2 sha name version arch archive path boards debian security
+    local lock=$1 board=$2 sha name version archive path boards debian security
     local -a wanted=()
     debian=$(mirror debian) security=$(mirror security)
     mkdir -p "$WORK/cache"
-    while read -r sha name version arch archive path boards; do
+    while read -r sha name version _ archive path boards; do
         [[ $boards == all || ,$boards, == *,$board,* ]] || continue
         cached "$sha" || wanted+=("${!archive}/$path" "$WORK/cache/$sha.part" "SHA256:$sha")
     done < <(grep -v '^#' "$lock")
@@ -28,9 +28,9 @@ cached() {
 
 # Takes what came whole into the cache; says what did not come.
 keep() {
-    local lock=$1 board=$2 sha name version arch archive path boards
+    local lock=$1 board=$2 sha name version archive path boards
     local -a gone=()
-    while read -r sha name version arch archive path boards; do
+    while read -r sha name version _ archive path boards; do
         [[ $boards == all || ,$boards, == *,$board,* ]] || continue
         [[ ! -f $WORK/cache/$sha.deb ]] || continue
         if [[ -f $WORK/cache/$sha.part ]] && sha256sum --status -c <<<"$sha  $WORK/cache/$sha.part"; then

@@ -10,6 +10,7 @@ main() {
     mapfile -t debian <"$3"
     shift 3
     local root=$build/root
+    # shellcheck source=/dev/null
     . "$build/settings"
     "by_$way" "$build" "$root" "$@"
     rm -rf "$root/dunlin-build"

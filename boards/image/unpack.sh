@@ -104,7 +104,8 @@ cut_modules() {
 # Prints the modules that depend on one that isn't there.
 lame_modules() {
     find "$1" -name '*.ko' | LC_ALL=C sort >"$WORK/modules"
-    xargs modinfo -F depends <"$WORK/modules" | paste "$WORK/modules" - | awk -F'\t' '
+    xargs modinfo -F depends <"$WORK/modules" >"$WORK/depends"
+    paste "$WORK/modules" "$WORK/depends" | awk -F'\t' '
         { name = $1; sub(/.*\//, "", name); sub(/\.ko$/, "", name); gsub(/-/, "_", name); there[name] = 1
           file[NR] = $1; depends[NR] = $2 }
         END { for (i = 1; i <= NR; i++) {

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# What an image is not made of: each wrong input is refused with its reason, before anything is built. Needs no network.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+DUNLIN_BOARD=$(realpath "${DUNLIN_BOARD:-target/release/dunlin-board}")
+WORK=$(mktemp -d)
+export DUNLIN_BOARD WORK
+trap 'rm -rf "$WORK"' EXIT
+failed=0
+
+# package NAME ARCHITECTURE MACHINE: a package whose program says it is for that machine (the bytes of ELF's e_machine).
+package() {
+    local dir=$WORK/$1
+    mkdir -p "$dir/DEBIAN" "$dir/usr/bin"
+    printf '\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0%b' "$3" >"$dir/usr/bin/dunlin-agent"
+    printf 'Package: dunlin-agent\nVersion: 1\nArchitecture: %s\nMaintainer: T <t@t.invalid>\nDescription: test\n' "$2" >"$dir/DEBIAN/control"
+    dpkg-deb --root-owner-group -Znone -b "$dir" "$WORK/$1.deb" >/dev/null
+}
+
+# refused NAME CODE TEXT COMMAND…: the command must end with the code and say the text.
+refused() {
+    local name=$1 code=$2 text=$3 got=0 said
+    shift 3
+    said=$("$@" 2>&1) || got=$?
+    if [[ $got == "$code" && $said == *"$text"* && ! -e $WORK/build ]]; then
+        echo "ok    $name"
+        return
+    fi
+    printf 'WRONG %s: ended with %s, and said\n%s\n' "$name" "$got" "$said"
+    failed=1
+}
+
+without_space() {
+    # shellcheck disable=SC2016  # expanded by the inner shell
+    mkdir "$WORK/small"
+    WORK=$WORK/small "$here/inside.sh" bash -c 'mount -t tmpfs -o size=64m tmpfs "$WORK" && "$@"' bash "$@"
+}
+
+package right arm64 '\xb7\x00'
+package foreign amd64 '\x3e\x00'
+package swapped arm64 '\x3e\x00'
+mkdir -p "$WORK/model/drafter" "$WORK/broken"
+touch "$WORK/model/tokenizer.json"
+cp "$here"/*.sh "$here/packages.txt" "$WORK/broken"
+echo 'no lock' >"$WORK/broken/packages.lock"
+build=$here/build.sh
+
+refused "a board that isn't there" 2 'rpi9' "$build" rpi9 "$WORK/right.deb"
+refused "a board without an image" 1 'no image is made for host' "$build" host "$WORK/right.deb"
+refused "a package that isn't there" 1 'make package' "$build" virt "$WORK/none.deb"
+refused "a package of another architecture" 1 'is for amd64' "$build" virt "$WORK/foreign.deb"
+refused "a program of another architecture" 1 'is not an arm64 one' "$build" virt "$WORK/swapped.deb"
+refused "a model that is no drafter" 1 'it has no drafter/drafter.onnx' env MODEL="$WORK/model" "$build" virt "$WORK/right.deb"
+refused "a lock that is none" 1 "no line '# epoch SECONDS'" "$WORK/broken/build.sh" virt "$WORK/right.deb"
+refused "a word for the lock that means nothing" 1 'LOCK=newest means nothing' env LOCK=newest "$build" virt "$WORK/right.deb"
+refused "no space" 1 'MiB free, and an image needs' without_space "$build" virt "$WORK/right.deb"
+refused "a mirror without the packages" 3 'did not give' env MIRROR=http://127.0.0.1:9 MIRROR_SECURITY=http://127.0.0.1:9 \
+    "$build" virt "$WORK/right.deb"
+exit "$failed"
