@@ -30,8 +30,8 @@ refused() {
     failed=1
 }
 
+# shellcheck disable=SC2016,SC2317  # expanded by the inner shell; called by name
 without_space() {
-    # shellcheck disable=SC2016  # expanded by the inner shell
     mkdir "$WORK/small"
     WORK=$WORK/small "$here/inside.sh" bash -c 'mount -t tmpfs -o size=64m tmpfs "$WORK" && "$@"' bash "$@"
 }
