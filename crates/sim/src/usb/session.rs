@@ -94,3 +94,50 @@ fn answer<I: I2c>(request: &Request, adapter: &mut Adapter<I>) -> Option<Answer>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::adapter::{Adapter, Setup};
+    use super::*;
+    use embedded_hal::i2c::{ErrorKind, ErrorType, Operation};
+
+    struct NoBus;
+
+    impl ErrorType for NoBus {
+        type Error = ErrorKind;
+    }
+
+    impl I2c for NoBus {
+        fn transaction(&mut self, _: u8, _: &mut [Operation<'_>]) -> Result<(), Self::Error> {
+            Err(ErrorKind::Bus)
+        }
+    }
+
+    #[test]
+    fn what_was_agreed_on_stays() {
+        let (mut session, mut adapter) = (Session::default(), Adapter::new(NoBus));
+        session.plug(true);
+        let mut hello = |session: &mut Session, theirs| {
+            session.handle(0, &Request::Hello(Capabilities(theirs)), &mut adapter)
+        };
+        assert!(!hello(&mut session, 1 << 5).is_empty());
+        assert_eq!(session.ids(), Ids::Long);
+        assert!(hello(&mut session, 0).is_empty());
+        assert_eq!(session.ids(), Ids::Long);
+    }
+
+    #[test]
+    fn a_bus_that_fails_stalls_and_data_never_comes_back_from_a_write() {
+        let (mut session, mut adapter) = (Session::default(), Adapter::new(NoBus));
+        session.plug(true);
+        session.handle(0, &Request::Hello(Capabilities::default()), &mut adapter);
+        let setup = Setup { request_type: 0x41, request: 7, index: 0x40, length: 1, value: 0 };
+        let control = Request::Control { endpoint: 0, setup, data: vec![9] };
+        let packet = session.handle(3, &control, &mut adapter);
+        assert_eq!((packet.len(), packet[12 + 3]), (12 + 10, Status::Stall as u8));
+        // An echo to the device would give data.
+        let setup = Setup { request: 0, ..setup };
+        let packet = session.handle(4, &Request::Control { endpoint: 0, setup, data: vec![9] }, &mut adapter);
+        assert_eq!((packet.len(), packet[12 + 3]), (12 + 10, Status::Success as u8));
+    }
+}

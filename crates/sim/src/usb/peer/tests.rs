@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use std::io::Read;
 use std::net::Shutdown;
 
+/// Only a hang takes so long.
+const HANG: std::time::Duration = std::time::Duration::from_secs(60);
 /// Bytes of a hello.
 const HELLO_BYTES: usize = 12 + 68;
 /// Bytes of what presents a device to who knows of everything.
@@ -21,6 +23,7 @@ struct Guest {
 impl Guest {
     fn connect(peer: &Peer) -> Self {
         let mut guest = Self { stream: UnixStream::connect(peer.path()).unwrap(), id: 0 };
+        guest.stream.set_read_timeout(Some(HANG)).unwrap();
         guest.read(HELLO_BYTES);
         let mut hello = [[0; 4], [68, 0, 0, 0], [0; 4]].concat();
         hello.extend([0; 64]);
@@ -75,7 +78,8 @@ impl Guest {
 
     /// Whether the other side has hung up.
     fn is_over(&mut self) -> bool {
-        self.stream.read(&mut [0; 64]).map_or(true, |bytes| bytes == 0)
+        let read = self.stream.read(&mut [0; 64]);
+        read.map_or_else(|error| error.kind() == io::ErrorKind::ConnectionReset, |bytes| bytes == 0)
     }
 }
 
@@ -127,6 +131,9 @@ fn a_device_is_plugged_unplugged_and_plugged_again() {
     let mut guest = Guest::connect(&peer);
     // Requests to a device that is not there have no answer: the next packet is the device's coming.
     guest.send(7, &[]);
+    while peer.counted().requests < 2 {
+        thread::yield_now();
+    }
     peer.plug(true);
     guest.read(PRESENTED_BYTES);
     assert_eq!(guest.register(0), Some(0x399f));
