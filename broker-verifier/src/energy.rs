@@ -3,7 +3,6 @@
 //! Invariant: nothing here reaches the protocol machine or the target, and no joules are written without their
 //! source. Time is an argument.
 
-mod devices;
 mod figures;
 mod file;
 mod order;
@@ -14,12 +13,21 @@ use std::time::Duration;
 use anyhow::Result;
 use dunlin_wire::{DecodeError, DeviceId, EnergyReport, PowerSource, Telemetry, Throttling};
 
-use devices::Devices;
 use figures::{Faults, Figures, Flags, begun};
 use file::LogFile;
-use order::Place;
+use order::{Last, Place};
 
-pub use devices::DEVICES_MAX;
+pub use crate::devices::DEVICES_MAX;
+use crate::devices::Devices;
+
+/// What was last heard of a device.
+#[derive(Debug, Default)]
+struct State {
+    report: Last<EnergyReport>,
+    telemetry: Last<Telemetry>,
+    /// The last flags that were known.
+    throttling: Option<Throttling>,
+}
 
 /// What came of the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +54,7 @@ pub struct EnergyCounters {
 
 /// The devices, what was heard of them, and where it is written to.
 pub struct Energy {
-    devices: Devices,
+    devices: Devices<State>,
     file: Option<LogFile>,
     counters: EnergyCounters,
 }

@@ -11,12 +11,16 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+mod devices;
 pub mod embedded;
 pub mod energy;
 pub mod link;
+#[cfg(test)]
+mod logged;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod setup;
 pub mod worker;
 
 pub use config::Config;

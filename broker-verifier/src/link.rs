@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use dunlin_wire::topic::{ENERGY_FILTER, OPEN_FILTER, TELEMETRY_FILTER, Topic, frames_filter};
+use dunlin_wire::topic::{ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
@@ -80,6 +80,13 @@ pub enum LinkEvent {
     },
     /// A device reports its energy.
     Energy {
+        /// The device.
+        device: DeviceId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A device says that its set-up file was not taken, or with no bytes that it is all right now.
+    Setup {
         /// The device.
         device: DeviceId,
         /// The message.
@@ -280,7 +287,7 @@ impl Task {
                     tracing::warn!(
                         filter,
                         ?code,
-                        "the broker refuses a subscription; this energy is not logged"
+                        "the broker refuses a subscription; what devices say there is not logged"
                     );
                 }
                 self.up(client, connack.as_ref());
@@ -291,7 +298,8 @@ impl Task {
         }
     }
 
-    /// Frames at most once, requests and energy shared with the other verifiers; nothing that was retained.
+    /// Frames at most once, requests and energy shared with the other verifiers; of what was retained, reports of
+    /// set-ups alone.
     fn subscribe(&self, client: &AsyncClient) -> Result<()> {
         let frames = frames_filter(&self.options.id);
         let filters = [
@@ -299,10 +307,13 @@ impl Task {
             (OPEN_FILTER, QoS::AtLeastOnce),
             (ENERGY_FILTER, QoS::AtLeastOnce),
             (TELEMETRY_FILTER, QoS::AtMostOnce),
+            (SETUP_FILTER, QoS::AtLeastOnce),
         ];
-        let filters = filters.map(|(filter, qos)| {
-            let mut filter = Filter::new(filter, qos);
-            filter.retain_forward_rule = RetainForwardRule::Never;
+        let filters = filters.map(|(name, qos)| {
+            let mut filter = Filter::new(name, qos);
+            if name != SETUP_FILTER {
+                filter.retain_forward_rule = RetainForwardRule::Never;
+            }
             filter
         });
         client.try_subscribe_many(filters).context("the MQTT client refused the subscriptions")
@@ -342,6 +353,7 @@ impl Task {
             }
             Some(Topic::Energy(device)) => Some(LinkEvent::Energy { device, bytes }),
             Some(Topic::Telemetry(device)) => Some(LinkEvent::Telemetry { device, bytes }),
+            Some(Topic::Setup(device)) => Some(LinkEvent::Setup { device, bytes }),
             _ => {
                 lock(&self.shared).outbox.counters.foreign += 1;
                 None

@@ -6,6 +6,7 @@ use dunlin_hlm::verifier::Counters;
 
 use crate::energy::EnergyCounters;
 use crate::link::LinkCounters;
+use crate::setup::SetupCounters;
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Report {
     pub target: TargetCounters,
     /// What devices said of their energy.
     pub energy: EnergyCounters,
+    /// What they said of their set-up files.
+    pub setup: SetupCounters,
 }
 
 /// What the target did.
@@ -43,9 +46,9 @@ pub struct TargetCounters {
 }
 
 impl Report {
-    /// Writes four lines to the log.
+    /// Writes five lines to the log.
     pub fn log(&self) {
-        let Self { protocol, link, target, energy, .. } = self;
+        let Self { protocol, link, target, energy, setup, .. } = self;
         tracing::info!(
             frames = protocol.frames,
             verdicts = protocol.verdicts,
@@ -87,6 +90,15 @@ impl Report {
             evicted = energy.evicted,
             unwritten = energy.unwritten,
             "energy of devices"
+        );
+        tracing::info!(
+            reports = setup.reports,
+            repeated = setup.repeated,
+            settled = setup.settled,
+            unlogged = setup.unlogged,
+            malformed = setup.malformed,
+            evicted = setup.evicted,
+            "set-up of devices"
         );
     }
 }

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::energy::Energy;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
 use crate::report::{End, Report, TargetCounters};
+use crate::setup::Setups;
 use crate::worker::{Batch, Worker};
 
 /// Pieces of work that wait for the target; beyond it the link is not read.
@@ -95,6 +96,7 @@ struct Serve {
     service: Service,
     /// What is served and where, for the service manager.
     place: String,
+    setups: Setups,
 }
 
 impl Serve {
@@ -141,6 +143,7 @@ impl Serve {
             energy,
             service,
             place,
+            setups: Setups::default(),
         })
     }
 
@@ -182,6 +185,9 @@ impl Serve {
             LinkEvent::Energy { device, bytes } => self.energy.handle_report(&device, &bytes, unix_time()),
             LinkEvent::Telemetry { device, bytes } => {
                 self.energy.handle_telemetry(&device, &bytes, unix_time());
+            }
+            LinkEvent::Setup { device, bytes } => {
+                self.setups.handle(&device, &bytes, self.started.elapsed());
             }
             LinkEvent::Up => {
                 tracing::info!("connected and subscribed");
@@ -294,9 +300,10 @@ impl Serve {
     async fn finish(self, end: End) -> Report {
         let (protocol, target) = (*self.machine.counters(), self.target);
         let (link, energy) = (self.link.counters(), self.energy.counters());
+        let setup = self.setups.counters();
         let sent = self.link.close(GOODBYE_MAX).await;
         let end = if sent { end } else { End::CutShort };
-        let report = Report { end, protocol, link, target, energy };
+        let report = Report { end, protocol, link, target, energy, setup };
         report.log();
         report
     }

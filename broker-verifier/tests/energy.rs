@@ -216,7 +216,7 @@ fn answer(listener: &TcpListener, codes: &[u8]) {
 async fn a_broker_that_refuses_the_subscriptions_of_energy_is_served() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let broker = tokio::task::spawn_blocking(move || answer(&listener, &[0, 1, 0x87, 0x9e]));
+    let broker = tokio::task::spawn_blocking(move || answer(&listener, &[0, 1, 0x87, 0x9e, 0x87]));
     let running = Running::start(config(port), toy().target()).await;
     let done = running.drained().await;
     assert_eq!((done.end, done.link.connections), (End::Drained, 1));

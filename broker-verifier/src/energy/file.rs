@@ -70,7 +70,7 @@ impl LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::energy::tests::logged;
+    use crate::logged::logged;
     use std::io;
     use std::sync::{Arc, Mutex};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use dunlin_wire::VerifierId;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
-use dunlin_wire::topic::{ENERGY_FILTER, TELEMETRY_FILTER};
+use dunlin_wire::topic::{ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAckProperties, ConnectReturnCode, DisconnectReasonCode, Packet, SubAck, SubscribeReasonCode,
@@ -22,7 +22,7 @@ const INFLIGHT_MAX: u16 = 64;
 /// Subscriptions without which there is no serving: frames and requests, asked for first.
 const NEEDED: usize = 2;
 /// The ones after them.
-const OTHERS: [&str; 2] = [ENERGY_FILTER, TELEMETRY_FILTER];
+const OTHERS: [&str; 3] = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER];
 
 /// The options of a connection: a clean start, no delay, and packets no larger than the protocol's.
 pub(super) fn connect_options(broker: &Broker, login: Option<&Login>, id: &VerifierId) -> MqttOptions {
@@ -136,10 +136,12 @@ mod tests {
 
     #[test]
     fn a_refusal_ends_a_connection_only_where_serving_needs_the_subscription() {
-        let granted = [Success(AtMostOnce), Success(AtLeastOnce), Success(AtLeastOnce), Success(AtMostOnce)];
+        let (once, at_most) = (Success(AtLeastOnce), Success(AtMostOnce));
+        let granted = [at_most, once, once, at_most, once];
         assert!(answered(&granted).unwrap().is_empty());
-        for (at, refused) in
-            [Err(()), Err(()), Ok(ENERGY_FILTER), Ok(TELEMETRY_FILTER)].into_iter().enumerate()
+        for (at, refused) in [Err(()), Err(()), Ok(ENERGY_FILTER), Ok(TELEMETRY_FILTER), Ok(SETUP_FILTER)]
+            .into_iter()
+            .enumerate()
         {
             let mut codes = granted;
             codes[at] = NotAuthorized;

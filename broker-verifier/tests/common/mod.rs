@@ -251,6 +251,13 @@ impl Client {
         soon("a publish", self.client.publish(topic, QoS::AtLeastOnce, false, bytes.to_vec())).await.unwrap();
     }
 
+    /// Leaves a message on a topic; without bytes, takes it back.
+    pub async fn retain(&self, topic: &Topic, bytes: &[u8]) {
+        let topic = topic.name();
+        let published = self.client.publish(topic.as_str(), QoS::AtLeastOnce, true, bytes.to_vec());
+        soon("a publish", published).await.unwrap();
+    }
+
     pub async fn next(&mut self) -> Publish {
         soon("a message", self.received.recv()).await.expect("the client is connected")
     }

@@ -4,33 +4,22 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_wire::{DeviceId, EnergyReport, Telemetry, Throttling};
+use dunlin_wire::DeviceId;
 
-use super::order::Last;
-
-/// Devices kept; figures of a device beyond it begin anew.
+/// Devices kept; what is known of a device beyond it begins anew.
 pub const DEVICES_MAX: usize = 4096;
 
-/// What was last heard of a device.
+/// The table of what is known of each device.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) report: Last<EnergyReport>,
-    pub(super) telemetry: Last<Telemetry>,
-    /// The last flags that were known.
-    pub(super) throttling: Option<Throttling>,
-}
-
-/// The table.
-#[derive(Debug, Default)]
-pub(super) struct Devices {
-    states: BTreeMap<DeviceId, (u64, State)>,
+pub(crate) struct Devices<S> {
+    states: BTreeMap<DeviceId, (u64, S)>,
     by_use: BTreeMap<u64, DeviceId>,
     uses: u64,
 }
 
-impl Devices {
+impl<S: Default> Devices<S> {
     /// The state of a device that was just heard of, and whether another one made room for it.
-    pub(super) fn get(&mut self, device: &DeviceId) -> (&mut State, bool) {
+    pub(crate) fn get(&mut self, device: &DeviceId) -> (&mut S, bool) {
         let full = self.states.len() >= DEVICES_MAX && !self.states.contains_key(device);
         if full && let Some((_, oldest)) = self.by_use.pop_first() {
             self.states.remove(&oldest);
@@ -48,10 +37,9 @@ impl Devices {
 mod tests {
     use super::*;
 
-    fn heard(devices: &mut Devices, name: &str) -> bool {
+    fn heard(devices: &mut Devices<bool>, name: &str) -> bool {
         let (state, evicted) = devices.get(&name.parse().unwrap());
-        let known = state.throttling.is_some();
-        state.throttling = Some(Throttling::default());
+        let known = std::mem::replace(state, true);
         assert!(!(known && evicted), "who is known takes nobody's place");
         known
     }

@@ -1,0 +1,184 @@
+//! What devices say of their set-up files: a warning for each that was not taken.
+//!
+//! Invariant: nothing here reaches the protocol machine, and what is written to the log is bounded by time, whatever
+//! the devices send. Time is an argument.
+
+use std::time::Duration;
+
+use dunlin_wire::{DeviceId, PREFIX_EMPTY, PrefixDigest, SetupReport};
+
+use crate::devices::Devices;
+
+/// Warnings in one period at most.
+pub const WARNINGS_MAX: u32 = 20;
+/// What that is counted over.
+pub const PERIOD: Duration = Duration::from_secs(60);
+
+/// What came of the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetupCounters {
+    /// Reports that were one.
+    pub reports: u64,
+    /// Reports that say what the device's last one said: a broker gives what it retains to each connection.
+    pub repeated: u64,
+    /// Reports that were taken back: the device is set up.
+    pub settled: u64,
+    /// Reports that were not logged, because there were too many.
+    pub unlogged: u64,
+    /// Messages that were none, or of another version.
+    pub malformed: u64,
+    /// Devices that made room for others.
+    pub evicted: u64,
+}
+
+/// The devices whose set-up is wrong, and how much was said of them.
+#[derive(Default)]
+pub struct Setups {
+    /// What each device's last report said.
+    devices: Devices<Option<PrefixDigest>>,
+    counters: SetupCounters,
+    period: Option<Duration>,
+    warned: u32,
+}
+
+impl Setups {
+    /// What came so far.
+    pub fn counters(&self) -> SetupCounters {
+        self.counters
+    }
+
+    /// Takes what came on a device's set-up topic at `now`, counted from any fixed moment.
+    pub fn handle(&mut self, device: &DeviceId, bytes: &[u8], now: Duration) {
+        if bytes.is_empty() {
+            return self.settle(device);
+        }
+        let report = match SetupReport::decode(bytes) {
+            Ok(report) => report,
+            Err(error) => {
+                self.counters.malformed += 1;
+                return tracing::debug!(%device, %error, "no message of a set-up");
+            }
+        };
+        self.counters.reports += 1;
+        let digest = bytes.iter().fold(PREFIX_EMPTY, |digest, byte| digest.push((*byte).into()));
+        let (known, evicted) = self.devices.get(device);
+        self.counters.evicted += u64::from(evicted);
+        if *known == Some(digest) {
+            self.counters.repeated += 1;
+            return;
+        }
+        *known = None;
+        if self.may_warn(now) {
+            *self.devices.get(device).0 = Some(digest);
+            warn(device, &report);
+        }
+    }
+
+    fn settle(&mut self, device: &DeviceId) {
+        self.counters.settled += 1;
+        let (known, evicted) = self.devices.get(device);
+        self.counters.evicted += u64::from(evicted);
+        if known.take().is_some() {
+            tracing::info!(%device, "the set-up file of this device is all right now");
+        }
+    }
+
+    /// Counts a warning against the period's; says once that there are more.
+    fn may_warn(&mut self, now: Duration) -> bool {
+        if self.period.is_none_or(|began| now.saturating_sub(began) >= PERIOD) {
+            (self.period, self.warned) = (Some(now), 0);
+        }
+        self.warned = self.warned.saturating_add(1);
+        if self.warned == WARNINGS_MAX + 1 {
+            let seconds = PERIOD.as_secs();
+            tracing::warn!(
+                seconds,
+                "many set-up files were not taken; what others report in this time is only counted"
+            );
+        }
+        let may = self.warned <= WARNINGS_MAX;
+        self.counters.unlogged += u64::from(!may);
+        may
+    }
+}
+
+/// The text comes from outside: as Rust's debug text, nothing of it moves a cursor or hides another part.
+fn warn(device: &DeviceId, report: &SetupReport) {
+    let (mistakes, text) = (report.mistakes, report.text.as_str());
+    tracing::warn!(%device, mistakes, ?text, "the set-up file of this device was not taken");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::DEVICES_MAX;
+    use crate::logged::logged;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn device(number: usize) -> DeviceId {
+        format!("d{number}").parse().unwrap()
+    }
+
+    fn report(text: &str) -> Vec<u8> {
+        SetupReport::new(1, [text]).encode().unwrap().to_vec()
+    }
+
+    #[test]
+    fn a_report_is_a_warning_once() {
+        let mut setups = Setups::default();
+        let ((), said) = logged(|| {
+            setups.handle(&device(1), &report("line 3: no \"=\""), NOW);
+            setups.handle(&device(1), &report("line 3: no \"=\""), NOW);
+        });
+        let line = " WARN the set-up file of this device was not taken device=d1 mistakes=1 \
+            text=\"line 3: no \\\"=\\\"\"\n";
+        assert_eq!(said, line);
+        let ((), said) = logged(|| {
+            setups.handle(&device(1), &report("another"), NOW);
+            setups.handle(&device(1), &[], NOW);
+            setups.handle(&device(2), &[], NOW);
+            setups.handle(&device(1), &report("another"), NOW);
+        });
+        assert_eq!(said.matches("was not taken").count(), 2, "{said}");
+        assert_eq!(said.matches("is all right now device=d1").count(), 1, "{said}");
+        let expected = SetupCounters { reports: 4, repeated: 1, settled: 2, ..SetupCounters::default() };
+        assert_eq!(setups.counters(), expected);
+    }
+
+    #[test]
+    fn a_log_is_not_flooded() {
+        let mut setups = Setups::default();
+        let flood = |setups: &mut Setups, now| {
+            let ((), said) = logged(|| (0..1000).for_each(|n| setups.handle(&device(n), &report("x"), now)));
+            said.lines().count()
+        };
+        assert_eq!(flood(&mut setups, NOW), WARNINGS_MAX as usize + 1);
+        assert_eq!(flood(&mut setups, PERIOD - Duration::from_nanos(1)), 0);
+        assert_eq!(setups.counters().unlogged, 1000 - 20 + 980);
+        assert_eq!(flood(&mut setups, PERIOD), WARNINGS_MAX as usize + 1, "those that were left out");
+    }
+
+    #[test]
+    fn what_is_no_report_is_counted() {
+        let mut setups = Setups::default();
+        let other = SetupReport::new(1, ["x"]).encode().unwrap();
+        for bytes in [b"garbage".as_slice(), &other[..4], &[0x2f, 18, 1, 0], &[0x1f, 18, 1, 1, 0x1b]] {
+            setups.handle(&device(1), bytes, NOW);
+        }
+        assert_eq!(setups.counters(), SetupCounters { malformed: 4, ..SetupCounters::default() });
+    }
+
+    #[test]
+    fn nothing_in_a_text_reaches_a_terminal_as_it_is() {
+        let ((), said) = logged(|| Setups::default().handle(&device(1), &report("a\u{202e}b\u{200b}"), NOW));
+        assert!(said.contains("a\\u{202e}b\\u{200b}"), "{said}");
+    }
+
+    #[test]
+    fn of_too_many_devices_the_oldest_makes_room() {
+        let mut setups = Setups::default();
+        (0..=DEVICES_MAX).for_each(|number| setups.handle(&device(number), &[], NOW));
+        assert_eq!(setups.counters().evicted, 1);
+    }
+}
