@@ -3,6 +3,7 @@
 use super::super::stand::{BOOT_WITHIN, Connected, DEVICE, PROBLEMS, SETUP, SOON, Stand};
 use super::super::steps::{Failed, Steps, heading};
 use anyhow::{Context, Result, ensure};
+use dunlin_wire::SetupReport;
 
 /// A key that there is not, behind the good file's six lines.
 const MISTAKE: &str = "wifi_pasword = hunter2hunter2\n";
@@ -40,7 +41,10 @@ fn malformed(stand: &mut Stand, steps: &mut Steps) -> Result<(), Failed> {
         Ok(format!("{PROBLEMS} has {} lines", text.lines().count()))
     })?;
     steps.see("so does a report that the broker keeps", || {
-        let is_report = |payload: &[u8]| String::from_utf8_lossy(payload).contains(MISTAKE_KEY);
+        let is_report = |payload: &[u8]| {
+            let report = SetupReport::decode(payload);
+            report.is_ok_and(|report| report.mistakes == 1 && report.text.contains(MISTAKE_KEY))
+        };
         running.until(&stand.stop, "a report of the set-up at the broker", SOON, |_| {
             Ok(stand.said("su", 0).into_iter().find(|said| is_report(&said.payload)))
         })?;
