@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -59,6 +59,7 @@ impl Gguf {
     /// Reads the header of a file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let mut reader = BufReader::new(File::open(path).map_err(|e| Error::io(path, e))?);
+        check_order(path, &mut reader)?;
         let content = no_panic(|| Content::read(&mut reader).map_err(|e| e.to_string()))
             .map_err(|e| Error::format(path, "GGUF", e))?;
         Ok(Self { path: path.into(), reader, content, tried: BTreeMap::new() })
@@ -184,6 +185,20 @@ impl Gguf {
         no_panic(|| content.tensor(reader, name, &Device::Cpu).map_err(|e| e.to_string()))
             .map_err(|e| Error::format(&self.path, "GGUF", format!("tensor {name}: {e}")))
     }
+}
+
+/// Refuses a file whose numbers stand with their largest byte first, as machines of that kind write them.
+fn check_order(path: &Path, reader: &mut BufReader<File>) -> Result<()> {
+    let begin = reader.fill_buf().map_err(|e| Error::io(path, e))?;
+    let version = begin.strip_prefix(b"GGUF").and_then(|rest| rest.first_chunk::<4>());
+    if version.is_some_and(|version| u32::from_le_bytes(*version) > u32::from(u16::MAX)) {
+        return Err(Error::format(
+            path,
+            "GGUF",
+            "it is of a big-endian machine: convert it to little-endian",
+        ));
+    }
+    Ok(())
 }
 
 /// 16-bit weights as 32-bit ones: candle's product with 16-bit weights would round its input to 16 bits too.

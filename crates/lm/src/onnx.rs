@@ -12,6 +12,8 @@ mod encoder;
 mod signature;
 mod weights;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tract_onnx::Onnx;
@@ -169,10 +171,23 @@ impl Past {
     }
 }
 
+/// The first bytes of the format that a target's weights are in.
+const GGUF: &[u8] = b"GGUF";
+
 /// Reads a file without looking into its graph.
 fn read(path: &Path) -> Result<ModelProto> {
+    let mut first = Vec::new();
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    file.take(GGUF.len() as u64).read_to_end(&mut first).map_err(|error| Error::io(path, error))?;
+    if first == GGUF {
+        return Err(Error::format(path, "ONNX", "it is a GGUF file, as a target has; a drafter's is ONNX"));
+    }
+    if first.is_empty() {
+        return Err(Error::format(path, "ONNX", "it is empty"));
+    }
     let read = || tract_onnx::onnx().proto_model_for_path(path).map_err(|e| format!("{e:#}"));
-    no_panic(read).map_err(|message| Error::format(path, "ONNX", message))
+    let cut = |message| format!("it is cut off, damaged or of another format: {message}");
+    no_panic(read).map_err(|message| Error::format(path, "ONNX", cut(message)))
 }
 
 /// Turns a failure of `build`, or a panic in it, into an error that names the file.

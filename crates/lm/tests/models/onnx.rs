@@ -274,8 +274,10 @@ fn shapes_are_checked_when_it_runs() {
 fn spoilt_files_are_errors() {
     let whole = encode(n_bits(4, 32));
     let refused = load_bytes(b"garbage").err().unwrap();
-    assert!(refused.contains("not a usable ONNX file"), "{refused}");
-    assert!(load_bytes(b"").err().unwrap().contains("it holds no graph"));
+    assert!(refused.contains("not a usable ONNX file: it is cut off, damaged or of another"), "{refused}");
+    assert!(load_bytes(b"").err().unwrap().ends_with("not a usable ONNX file: it is empty"));
+    let refused = load_bytes(b"GGUF\x03\0\0\0").err().unwrap();
+    assert!(refused.ends_with("it is a GGUF file, as a target has; a drafter's is ONNX"), "{refused}");
     let random = &mut Random(8);
     for _ in 0..40 {
         let cut = random.below(whole.len());

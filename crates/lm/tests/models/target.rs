@@ -276,4 +276,9 @@ fn spoilt_files_are_errors() {
     std::fs::write(&path, b"garbage").unwrap();
     let refused = LlamaTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
     assert!(refused.contains("not a usable GGUF file"), "{refused}");
+    let mut swapped = whole;
+    swapped[4..8].reverse();
+    std::fs::write(&path, &swapped).unwrap();
+    let refused = LlamaTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
+    assert!(refused.contains("it is of a big-endian machine: convert it"), "{refused}");
 }
