@@ -95,7 +95,7 @@ pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> 
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let model = ModelDir::open(settings.model()?)?;
     let says = says(args, &model, &prompts)?;
-    let worker = setup::worker(&model).await?;
+    let worker = setup::worker(settings, &model).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
     let models = check::models(settings, &vocabulary).await?;
     let agent = setup::agent(settings, &args.conduct(), sampling, worker, Energy::unmetered(Phase::Idle))?

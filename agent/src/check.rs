@@ -126,25 +126,39 @@ async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vo
             findings.bad(&format!("model: {error:#}"), "name a drafter's directory with --model DIR")?;
             Ok(None)
         }
-        Ok((name, context, step, vocabulary)) => {
+        Ok(Tried { name, context, step, memory, vocabulary }) => {
             let step = step.as_secs_f64() * 1e3;
             let text = described(&vocabulary);
             findings
                 .good(&format!("model: {name}, context of {context} tokens, {step:.1} ms a token, {text}"))?;
+            if let Some(memory) = memory {
+                findings.good(&format!("memory: {memory}"))?;
+            }
             Ok(Some(vocabulary))
         }
     }
 }
 
+/// A drafter that took a step.
+struct Tried {
+    name: String,
+    context: usize,
+    step: Duration,
+    /// What it takes of the board's memory, in words.
+    memory: Option<String>,
+    vocabulary: Vocabulary,
+}
+
 /// Loads the drafter and lets it take a step behind its prompt form.
-async fn run_model(settings: &Settings) -> Result<(String, usize, Duration, Vocabulary)> {
+async fn run_model(settings: &Settings) -> Result<Tried> {
     let model = ModelDir::open(settings.model()?)?;
-    let mut worker = setup::worker(&model).await?;
+    let mut worker = setup::worker(settings, &model).await?;
     let tokens = model.first_turn("Hello")?;
     step(&mut worker, 0, tokens.clone()).await?;
-    let took = step(&mut worker, tokens.len(), tokens[..1].to_vec()).await?;
+    let step = step(&mut worker, tokens.len(), tokens[..1].to_vec()).await?;
     let context = settings.context_tokens_max(worker.described().context_max);
-    Ok((model.name, context, took, setup::on_wire(&model.vocabulary)))
+    let memory = settings.memory(&model.weights)?;
+    Ok(Tried { name: model.name, context, step, memory, vocabulary: setup::on_wire(&model.vocabulary) })
 }
 
 async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Duration> {

@@ -78,8 +78,8 @@ pub struct Common {
     /// The drafter's directory.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// The board's file.
-    #[arg(long, value_name = "FILE")]
+    /// The board: a name, as rpi4, or the path of its file.
+    #[arg(long, value_name = "BOARD")]
     board: Option<PathBuf>,
     /// Where figures of power come from: auto, none, ina219, hwmon, pmic, powercap, replay or simulated.
     #[arg(long, value_name = "SOURCE")]

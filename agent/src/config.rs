@@ -4,7 +4,7 @@ use crate::energy::settings::PowerSettings;
 use crate::link::{Broker, LinkConfig};
 use anyhow::{Context, Result, anyhow, bail};
 use dunlin_board::{
-    Board, INSTALLED, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN, PowerTable, find, read,
+    AGENT_MIB, Board, INSTALLED, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN, PowerTable, find, read,
 };
 use dunlin_hlm::device::ImportanceForm;
 use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
@@ -122,6 +122,8 @@ pub struct Settings {
     pub model: Option<PathBuf>,
     /// The board, where one is named.
     pub board: Option<Board>,
+    /// Its file.
+    pub board_file: Option<PathBuf>,
     /// Which policy.
     pub policy: Policy,
     /// Its settings.
@@ -142,7 +144,8 @@ impl Settings {
             Some(path) => (read::<File>(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
             None => (File::default(), PathBuf::new()),
         };
-        let board = board(flags.board.as_deref(), parsed.board.as_deref(), &dir)?;
+        let board_file = board_file(flags.board.as_deref(), parsed.board.as_deref(), &dir)?;
+        let board = board_file.as_deref().map(Board::load).transpose()?;
         let of_board = board.as_ref().map(|board| board.power.clone()).unwrap_or_default();
         let power = std::mem::take(&mut parsed.power).within(&dir).over(of_board);
         let (policy, rules) = parsed.policy.over(flags).checked()?;
@@ -159,6 +162,7 @@ impl Settings {
             keep_alive: parsed.mqtt.keep_alive(board.as_ref())?,
             model: flags.model.clone().or_else(|| parsed.model.map(|path| dir.join(path))),
             board,
+            board_file,
             policy,
             rules,
             importance,
@@ -178,6 +182,27 @@ impl Settings {
     pub fn context_tokens_max(&self, own: usize) -> usize {
         let limit = self.board.as_ref().and_then(|board| board.drafter.context_tokens_max);
         limit.map_or(own, |limit| limit.min(own))
+    }
+
+    /// What a drafter's weights take of the memory that the board allows, in words; nothing where it allows any.
+    ///
+    /// # Errors
+    /// They don't fit, or can't be looked at.
+    pub fn memory(&self, weights: &Path) -> Result<Option<String>> {
+        let Some(board) = &self.board else { return Ok(None) };
+        let Some(allowed) = board.drafter.memory_mib else { return Ok(None) };
+        let file = self.board_file.as_deref().unwrap_or(Path::new(&board.name)).display();
+        let (bytes, weights) = (bytes_of(weights)?, weights.display());
+        match board.drafter.fits(bytes) {
+            Ok(()) => Ok(Some(format!(
+                "{weights} and the agent take up to {} MiB of the {allowed} that {file} allows",
+                bytes.div_ceil(1 << 20) + AGENT_MIB
+            ))),
+            Err(needed) => bail!(
+                "{weights} and the agent take up to {needed} MiB, and {file} allows {allowed} (drafter.memory_mib): \
+                 take a smaller model, or allow more where the board has it"
+            ),
+        }
     }
 
     /// How to connect as this device.
@@ -285,17 +310,33 @@ fn secret(path: &Path) -> Result<String> {
     Ok(text.trim_end_matches(['\r', '\n']).into())
 }
 
-/// The board that a flag names, or else the file in `dir`. A name is looked up beside the configuration and where the
-/// package puts boards.
-fn board(flag: Option<&Path>, file: Option<&Path>, dir: &Path) -> Result<Option<Board>> {
+/// The bytes of a weights' file, with the parts that ONNX keeps beside a large one under longer names.
+fn bytes_of(weights: &Path) -> Result<u64> {
+    let of = |path: &Path| {
+        let metadata = path.metadata().with_context(|| path.display().to_string())?;
+        Ok::<u64, anyhow::Error>(metadata.len())
+    };
+    let mut bytes = of(weights)?;
+    for ending in ["_data", ".data"] {
+        let mut name = weights.as_os_str().to_owned();
+        name.push(ending);
+        if Path::new(&name).exists() {
+            bytes += of(Path::new(&name))?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// The file of the board that a flag names, or else the configuration in `dir`. A name is looked up beside the
+/// configuration and where the package puts boards.
+fn board_file(flag: Option<&Path>, file: Option<&Path>, dir: &Path) -> Result<Option<PathBuf>> {
     let (board, base) = match (flag, file) {
         (Some(board), _) => (board, Path::new("")),
         (None, Some(board)) => (board, dir),
         (None, None) => return Ok(None),
     };
     let dirs = [dir.to_owned(), dir.join("boards"), INSTALLED.into()];
-    let path = find(board, base, &dirs).context(if flag.is_some() { "--board" } else { "board" })?;
-    Board::load(&path).map(Some)
+    find(board, base, &dirs).map(Some).context(if flag.is_some() { "--board" } else { "board" })
 }
 
 fn device_id(name: &str) -> Result<DeviceId> {
@@ -435,6 +476,61 @@ mod tests {
         assert_eq!(password("", Some(&given)).unwrap(), None, "nobody to log in as");
         std::fs::create_dir(dir.path().join("dir")).unwrap();
         assert!(password(user, Some(&dir.path().join("dir"))).is_err(), "one that is there must be readable");
+    }
+
+    #[test]
+    fn a_board_is_a_name_or_a_path() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("boards")).unwrap();
+        write(dir.path().join("boards/near.toml"), "name = 'near'").unwrap();
+        write(dir.path().join("own.toml"), "name = 'own'").unwrap();
+        let load = |board: &str, flag: Option<&str>| {
+            let file = dir.path().join("agent.toml");
+            write(&file, format!("device = 'a'\nboard = '{board}'")).unwrap();
+            let flags = Overrides { board: flag.map(PathBuf::from), ..Overrides::default() };
+            Settings::load(Some(&file), &flags).map(|settings| settings.board.unwrap().name)
+        };
+        assert_eq!(load("near", None).unwrap(), "near");
+        assert_eq!(load("own", None).unwrap(), "own");
+        assert_eq!(load("boards/near.toml", None).unwrap(), "near");
+        assert_eq!(load("own", Some("near")).unwrap(), "near");
+        let path = dir.path().join("own.toml").display().to_string();
+        assert_eq!(load("near", Some(&path)).unwrap(), "own");
+        let said = format!("{:#}", load("far", None).unwrap_err());
+        assert!(
+            said.starts_with("board: no board is called \"far\"; there are ") && said.contains("near"),
+            "{said}"
+        );
+        let said = format!("{:#}", load("near", Some("far")).unwrap_err());
+        assert!(said.starts_with("--board: no board is called \"far\""), "{said}");
+        assert!(format!("{:#}", load("far.toml", None).unwrap_err()).contains("far.toml: No such file"));
+    }
+
+    #[test]
+    fn weights_must_fit_into_the_boards_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        write(path("b.toml"), "name = 'b'\n[drafter]\nmemory_mib = 26").unwrap();
+        write(path("free.toml"), "name = 'free'").unwrap();
+        let with = |board: &str| {
+            let flags =
+                Overrides { board: Some(path(board)), device: Some("a".into()), ..Overrides::default() };
+            Settings::load(None, &flags).unwrap()
+        };
+        write(path("m.onnx"), vec![0; 1 << 20]).unwrap();
+        let said = with("b.toml").memory(&path("m.onnx")).unwrap().unwrap();
+        assert!(
+            said.contains("m.onnx and the agent take up to 25 MiB of the 26 that ")
+                && said.contains("b.toml")
+        );
+        write(path("m.onnx_data"), vec![0; (1 << 20) + 1]).unwrap();
+        let said = format!("{:#}", with("b.toml").memory(&path("m.onnx")).unwrap_err());
+        assert!(
+            said.contains("m.onnx and the agent take up to 27 MiB, and ")
+                && said.contains("b.toml allows 26")
+        );
+        assert!(with("free.toml").memory(&path("m.onnx")).unwrap().is_none());
+        assert!(format!("{:#}", with("b.toml").memory(&path("n")).unwrap_err()).contains("n: No such file"));
     }
 
     #[test]

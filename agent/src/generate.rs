@@ -58,7 +58,7 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
     if let Some(span) = args.idle_seconds {
         energy.measure_idle(span).await;
     }
-    let worker = energy.during(setup::worker(&model)).await?;
+    let worker = energy.during(setup::worker(settings, &model)).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
     let agent = setup::agent(settings, &args.reply.conduct(true), sampling, worker, energy)?;
     let streams = !(args.json || args.no_stream);

@@ -78,7 +78,7 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
     let mode = if args.socket_for_group { socket::FOR_GROUP } else { socket::FOR_USER };
     let listening = args.socket.as_ref().map(|path| socket::listen(path, mode)).transpose()?;
     let mut energy = Energy::start(&settings.power, Phase::Load)?;
-    let worker = energy.during(setup::worker(&model)).await?;
+    let worker = energy.during(setup::worker(settings, &model)).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
     let supervised = Supervised::by(Service::from_environment(), &settings.broker, &model.name);
     let agent = setup::agent(settings, &args.reply.conduct(false), sampling, worker, energy)?;

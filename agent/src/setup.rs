@@ -26,11 +26,12 @@ pub(crate) struct Conduct {
     pub(crate) ends_on_refusal: bool,
 }
 
-/// Loads the drafter of `model` in a thread of its own.
+/// Loads the drafter of `model` in a thread of its own, where the board has room for it.
 ///
 /// # Errors
-/// Names the file that is wrong.
-pub(crate) async fn worker(model: &ModelDir) -> Result<Worker> {
+/// Names the file that is wrong, or the two that don't go together.
+pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Worker> {
+    settings.memory(&model.weights)?;
     let model = model.clone();
     Worker::start(move || {
         let (drafter, warnings) = Drafter::load(&model)?;

@@ -16,8 +16,8 @@ pub const TARGETS: [&str; 3] = [TARGET_ARM64, "armv7-unknown-linux-gnueabihf", "
 pub const KEEP_ALIVE_SECONDS_MIN: u64 = 5;
 /// The longest that MQTT can say.
 pub const KEEP_ALIVE_SECONDS_MAX: u64 = u16::MAX as u64;
-/// What the agent itself takes beside its model, MiB: no budget may be smaller.
-const MEMORY_MIB_MIN: u64 = 25;
+/// What the agent itself takes beside its model's weights, MiB: the aim that it is held to.
+pub const AGENT_MIB: u64 = 24;
 /// More threads than any board has cores.
 const THREADS_MAX: usize = 256;
 
@@ -200,6 +200,15 @@ impl BuildTable {
 }
 
 impl DrafterTable {
+    /// Whether weights of so many bytes fit into what the agent may take.
+    ///
+    /// # Errors
+    /// They don't; what they would need, in MiB.
+    pub fn fits(&self, weights_bytes: u64) -> Result<(), u64> {
+        let needed = weights_bytes.div_ceil(1 << 20) + AGENT_MIB;
+        if self.memory_mib.is_none_or(|mib| needed <= mib) { Ok(()) } else { Err(needed) }
+    }
+
     fn check(&self) -> Result<(), Problem> {
         ensure(self.context_tokens_max != Some(0), "drafter.context_tokens_max", || {
             "0 is not a number above 0".into()
@@ -209,11 +218,10 @@ impl DrafterTable {
             "drafter.threads",
             || format!("{} is not within 1 and {THREADS_MAX}", self.threads.unwrap_or(0)),
         )?;
-        ensure(self.memory_mib.is_none_or(|mib| mib >= MEMORY_MIB_MIN), "drafter.memory_mib", || {
+        ensure(self.memory_mib.is_none_or(|mib| mib > AGENT_MIB), "drafter.memory_mib", || {
             format!(
-                "{} leaves nothing for a model: the agent itself takes up to {}",
-                self.memory_mib.unwrap_or(0),
-                MEMORY_MIB_MIN - 1
+                "{} leaves nothing for a model: the agent itself takes up to {AGENT_MIB}",
+                self.memory_mib.unwrap_or(0)
             )
         })
     }

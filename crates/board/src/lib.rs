@@ -14,8 +14,8 @@ mod problem;
 mod read;
 
 pub use board::{
-    Board, Boot, BuildTable, DrafterTable, ImageTable, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN,
-    LinkTable, Radio, TARGET_ARM64, TARGETS,
+    AGENT_MIB, Board, Boot, BuildTable, DrafterTable, ImageTable, KEEP_ALIVE_SECONDS_MAX,
+    KEEP_ALIVE_SECONDS_MIN, LinkTable, Radio, TARGET_ARM64, TARGETS,
 };
 pub use find::{INSTALLED, UnknownBoard, find, listed};
 pub use flash::{Places, Tell, flash};

@@ -185,6 +185,14 @@ fn what_is_wrong_is_named_with_file_line_and_key() {
 }
 
 #[test]
+fn weights_fit_with_the_agent_beside_them() {
+    let of = |memory_mib| DrafterTable { memory_mib, ..DrafterTable::default() };
+    assert_eq!(of(Some(32)).fits(8 << 20), Ok(()));
+    assert_eq!(of(Some(32)).fits((8 << 20) + 1), Err(33));
+    assert_eq!(of(None).fits(1 << 40), Ok(()));
+}
+
+#[test]
 fn a_radio_has_one_name() {
     for radio in Radio::ALL {
         let text = format!("name = 'b'\n[link]\nradio = '{}'\n", radio.name());
