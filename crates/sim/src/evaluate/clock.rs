@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn times_by_hand() {
-        let board = ModelledBoard { name: "b".into(), context_tokens_max: None, modelled: MODELLED };
+        let board =
+            ModelledBoard { name: "b".into(), context_tokens_max: None, radio: None, modelled: MODELLED };
         let channel = Channel { tail_ms: 1.5, ..radio() };
         let clock = Clock {
             board: &board,

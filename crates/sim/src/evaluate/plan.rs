@@ -3,7 +3,7 @@
 use super::channel::Channel;
 use super::setting::{PolicyRow, Setting};
 use anyhow::{Context, Result, bail, ensure};
-use dunlin_board::{Board, Modelled, amount, rate, wrong};
+use dunlin_board::{Board, Modelled, Radio, amount, rate, wrong};
 use dunlin_hlm::probabilities::Sampling;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -76,6 +76,8 @@ pub struct ModelledBoard {
     pub name: String,
     /// Tokens of context, where that is less than the drafter's.
     pub context_tokens_max: Option<usize>,
+    /// The channel that its radio makes.
+    pub radio: Option<Radio>,
     /// Its constants.
     pub modelled: Modelled,
 }
@@ -126,7 +128,8 @@ struct File {
 struct Run {
     name: Spanned<String>,
     boards: Spanned<Vec<Spanned<String>>>,
-    channels: Spanned<Vec<Spanned<String>>>,
+    /// Without them, each board's own radio.
+    channels: Option<Spanned<Vec<Spanned<String>>>>,
     temperatures: Spanned<Vec<Spanned<f64>>>,
     #[serde(default = "one")]
     seeds: Spanned<u32>,
@@ -189,13 +192,11 @@ impl Run {
     /// Cells by temperature, then policy, then board and channel.
     fn expand(&self, source: &Source<'_>, file: &File, cells: &mut Vec<Cell>) -> Result<()> {
         source.filled(&self.boards)?;
-        source.filled(&self.channels)?;
         source.filled(&self.temperatures)?;
         source.filled(&self.policy)?;
         source.ensure(*self.seeds.get_ref() > 0, self.seeds.span(), "0 is not a number above 0")?;
         let (run, seeds) = (self.name.get_ref().clone(), *self.seeds.get_ref());
-        let boards = self.boards(source, file)?;
-        let channels = self.channels(source, file)?;
+        let places = self.places(source, file)?;
         let settings = self.settings(source)?;
         for temperature in self.temperatures.get_ref() {
             let (span, temperature) = (temperature.span(), *temperature.get_ref());
@@ -203,9 +204,7 @@ impl Run {
             let size = self.modelled;
             let cell = |writer, tokens| Cell { run: run.clone(), writer, temperature, seeds, tokens, size };
             for setting in &settings {
-                let places =
-                    boards.iter().flat_map(|board| channels.iter().map(move |channel| (board, channel)));
-                for (i, (board, channel)) in places.enumerate() {
+                for (i, (board, channel)) in places.iter().enumerate() {
                     let writer =
                         Writer::Policy(Box::new(setting.clone()), Arc::clone(board), Arc::clone(channel));
                     cells.push(cell(writer, run == MAIN && i == 0 && setting.is_default()));
@@ -233,32 +232,44 @@ impl Run {
     }
 
     fn boards(&self, source: &Source<'_>, file: &File) -> Result<Vec<Arc<ModelledBoard>>> {
-        let load = |name: &Spanned<String>| {
-            let path = file.boards_dir.join(format!("{}.toml", name.get_ref()));
-            source.ensure(path.exists(), name.span(), format!("{} is missing", path.display()))?;
-            let Board { name: own, drafter, modelled, .. } = Board::load(&path)?;
+        let load = |called: &Spanned<String>| {
+            let path = file.boards_dir.join(format!("{}.toml", called.get_ref()));
+            source.ensure(path.exists(), called.span(), format!("{} is missing", path.display()))?;
+            let Board { name, drafter, link, modelled, .. } = Board::load(&path)?;
             let Some(modelled) = modelled else { bail!("{}: a board without [modelled]", path.display()) };
             let context_tokens_max = drafter.context_tokens_max;
-            Ok(Arc::new(ModelledBoard { name: own, context_tokens_max, modelled }))
+            Ok(Arc::new(ModelledBoard { name, context_tokens_max, radio: link.radio, modelled }))
         };
         self.boards.get_ref().iter().map(load).collect()
     }
 
-    /// Every channel with every value that this run sets in its place.
-    fn channels(&self, source: &Source<'_>, file: &File) -> Result<Vec<Arc<Channel>>> {
-        let mut channels = Vec::new();
-        for name in self.channels.get_ref() {
-            let path = file.channels_dir.join(format!("{}.toml", name.get_ref()));
-            source.ensure(path.exists(), name.span(), format!("{} is missing", path.display()))?;
-            let channel = Channel::load(&path)?;
-            let own = &channel.name;
-            source.ensure(
-                own == name.get_ref(),
-                name.span(),
-                format!("{} calls itself {own}", path.display()),
-            )?;
-            channels.push(channel);
+    /// Every board on every channel, or on that of its own radio.
+    fn places(&self, source: &Source<'_>, file: &File) -> Result<Vec<(Arc<ModelledBoard>, Arc<Channel>)>> {
+        let boards = self.boards(source, file)?;
+        let mut places = Vec::new();
+        let Some(names) = &self.channels else {
+            for board in boards {
+                let span = self.boards.span();
+                let nothing = || format!("{} has no link.radio, and this run names no channels", board.name);
+                let radio = board.radio.ok_or_else(|| source.wrong(span.clone(), nothing()))?;
+                let own = channel(source, file, radio.name(), span)?;
+                let channels = self.swept(source, vec![own])?;
+                places.extend(channels.into_iter().map(|channel| (Arc::clone(&board), channel)));
+            }
+            return Ok(places);
+        };
+        source.filled(names)?;
+        let load = |name: &Spanned<String>| channel(source, file, name.get_ref(), name.span());
+        let channels = names.get_ref().iter().map(load).collect::<Result<Vec<_>>>()?;
+        let channels = self.swept(source, channels)?;
+        for board in boards {
+            places.extend(channels.iter().map(|channel| (Arc::clone(&board), Arc::clone(channel))));
         }
+        Ok(places)
+    }
+
+    /// Every channel with every value that this run sets in its place.
+    fn swept(&self, source: &Source<'_>, mut channels: Vec<Channel>) -> Result<Vec<Arc<Channel>>> {
         if let Some(snr) = &self.snr_db {
             let radio = channels.iter().all(|channel| channel.snr_db.is_some());
             source.ensure(radio, snr.span(), "a channel of this run is no radio")?;
@@ -274,6 +285,16 @@ impl Run {
         }
         Ok(channels.into_iter().map(Arc::new).collect())
     }
+}
+
+/// A channel by its name.
+fn channel(source: &Source<'_>, file: &File, name: &str, place: Range<usize>) -> Result<Channel> {
+    let path = file.channels_dir.join(format!("{name}.toml"));
+    source.ensure(path.exists(), place.clone(), format!("{} is missing", path.display()))?;
+    let channel = Channel::load(&path)?;
+    let own = &channel.name;
+    source.ensure(own == name, place, format!("{} calls itself {own}", path.display()))?;
+    Ok(channel)
 }
 
 fn swept(channels: &[Channel], values: &[f64], set: impl Fn(&mut Channel, f64)) -> Vec<Channel> {
@@ -408,6 +429,60 @@ policy = [{ name = "lossless" }]
         assert_eq!(places[0], ("wifi".into(), 0.0, 5.0));
         assert_eq!(places[11], ("lte-m".into(), 10.0, 500.0));
         assert!(swept.iter().all(|cell| cell.seeds == 2 && !cell.tokens));
+    }
+
+    #[test]
+    fn a_run_without_channels_takes_each_boards_radio() {
+        let none = "boards = [\"rpi4\", \"jetson-orin-nano\"]\ntemperatures = [0.5]\nseeds = 2\n\
+            rtt_ms = [5, 50]\npolicy = [{ name = \"lossless\" }]\n";
+        let (head, _) = PLAN.split_once("[[run]]\nname = \"snr\"\n").unwrap();
+        let plan = load(&format!("{head}[[run]]\nname = \"own\"\n{none}")).unwrap();
+        let places: Vec<(String, String, f64)> = plan
+            .cells
+            .iter()
+            .filter(|cell| cell.run == "own")
+            .filter_map(|cell| match &cell.writer {
+                Writer::Policy(_, board, channel) => {
+                    Some((board.name.clone(), channel.name.clone(), channel.rtt_ms))
+                }
+                Writer::TargetAgain => None,
+            })
+            .collect();
+        let place = |board: &str, channel: &str, rtt| (board.to_owned(), channel.to_owned(), rtt);
+        assert_eq!(
+            places,
+            [
+                place("rpi4", "wifi", 5.0),
+                place("rpi4", "wifi", 50.0),
+                place("jetson-orin-nano", "ethernet", 5.0),
+                place("jetson-orin-nano", "ethernet", 50.0)
+            ]
+        );
+    }
+
+    #[test]
+    fn every_radio_is_a_channel() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("evaluation/channels");
+        for radio in Radio::ALL {
+            let channel = Channel::load(&dir.join(format!("{}.toml", radio.name()))).unwrap();
+            assert_eq!(channel.name, radio.name());
+        }
+    }
+
+    #[test]
+    fn a_board_without_a_radio_needs_channels() {
+        let dir = tempfile::tempdir().unwrap();
+        let board = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../boards/rpi4.toml"));
+        std::fs::write(dir.path().join("rpi4.toml"), board.unwrap().replace("radio = \"wifi\"\n", ""))
+            .unwrap();
+        let (head, _) = PLAN.split_once("[[run]]").unwrap();
+        let head = head.replace("ROOT/boards", &dir.path().display().to_string());
+        let run = "[[run]]\nname = \"own\"\nboards = [\"rpi4\"]\ntemperatures = [0.5]\npolicy = [{ name = \"lossless\" }]\n";
+        let error = load(&format!("{head}{run}")).unwrap_err().to_string();
+        assert!(
+            error.contains("p.toml:11: rpi4 has no link.radio, and this run names no channels (boards"),
+            "{error}"
+        );
     }
 
     #[test]
