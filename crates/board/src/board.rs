@@ -18,8 +18,8 @@ pub const KEEP_ALIVE_SECONDS_MIN: u64 = 5;
 pub const KEEP_ALIVE_SECONDS_MAX: u64 = u16::MAX as u64;
 /// What the agent itself takes beside its model's weights, MiB: the aim that it is held to.
 pub const AGENT_MIB: u64 = 24;
-/// More threads than any board has cores.
-const THREADS_MAX: usize = 256;
+/// What the drafter uses; nothing would read a larger number.
+const THREADS: usize = 1;
 
 /// A board's file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -213,11 +213,9 @@ impl DrafterTable {
         ensure(self.context_tokens_max != Some(0), "drafter.context_tokens_max", || {
             "0 is not a number above 0".into()
         })?;
-        ensure(
-            self.threads.is_none_or(|threads| (1..=THREADS_MAX).contains(&threads)),
-            "drafter.threads",
-            || format!("{} is not within 1 and {THREADS_MAX}", self.threads.unwrap_or(0)),
-        )?;
+        ensure(self.threads.is_none_or(|threads| threads == THREADS), "drafter.threads", || {
+            format!("{} is not {THREADS}: a run of the drafter uses one thread", self.threads.unwrap_or(0))
+        })?;
         ensure(self.memory_mib.is_none_or(|mib| mib > AGENT_MIB), "drafter.memory_mib", || {
             format!(
                 "{} leaves nothing for a model: the agent itself takes up to {AGENT_MIB}",

@@ -84,7 +84,7 @@ mod tests {
     use std::fs::write;
 
     const BOARD: &str = "name = 'b'\n[build]\ntarget = 'aarch64-unknown-linux-gnu'\nglibc = '2.31'\n\
-        [drafter]\nthreads = 4\n[power]\naddress = 0x41\nshunt_milliohms = 12.5\n[image]\nboot = 'virt'\n\
+        [drafter]\nthreads = 1\n[power]\naddress = 0x41\nshunt_milliohms = 12.5\n[image]\nboot = 'virt'\n\
         packages = ['one', 'two']\nkernel_arguments = []\n";
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
         let of = |key: &str| get(&path, key).unwrap();
         assert_eq!(of("name"), ["b"]);
         assert_eq!(of("build.target"), ["aarch64-unknown-linux-gnu"]);
-        assert_eq!([of("drafter.threads"), of("power.address")], [["4"], ["65"]]);
+        assert_eq!([of("drafter.threads"), of("power.address")], [["1"], ["65"]]);
         assert_eq!(of("power.shunt_milliohms"), ["12.5"]);
         assert_eq!(of("image.packages"), ["one", "two"]);
         for absent in ["image.kernel_arguments", "image.config", "modelled.flops", "power.rails"] {
@@ -105,12 +105,9 @@ mod tests {
             let said = get(&path, unknown).unwrap_err().to_string();
             assert!(said.starts_with("no key is called ") && said.contains("build.target"), "{said}");
         }
-        write(&path, BOARD.replace("threads = 4", "threads = 0")).unwrap();
+        write(&path, BOARD.replace("threads = 1", "threads = 0")).unwrap();
         let said = get(&path, "name").unwrap_err().to_string();
-        assert!(
-            said.contains("b.toml:6: drafter.threads: 0 is not within 1 and 256 (threads = 0)"),
-            "{said}"
-        );
+        assert!(said.contains("b.toml:6: drafter.threads: 0 is not 1: "), "{said}");
     }
 
     /// What serde expects in place of a key that nobody knows is every key that there is.
