@@ -10,7 +10,7 @@ TEST_PACKAGE := $(if $(SUDO),$(SUDO) --preserve-env) env PATH="$(PATH):/usr/sbin
 package: need-cargo need-packager ## Debian packages for BOARD= into target/packages/: agent, demo model, verifier; PACKAGES= picks, PREBUILT=1 builds no program
 	@CARGO="$(CARGO)" BOARD="$(BOARD)" boards/package/build.sh $(PACKAGES)
 
-test-package: need-package-tests ## Install, upgrade, remove and purge the packages in a clean Debian; lintian; the units' sandboxes
+test-package: need-package-tests ## Install, upgrade, remove and purge the packages in a clean Debian, boot it and ask; lintian; sandboxes
 	@$(MAKE) --no-print-directory package BOARD=host PACKAGES="agent model-demo verifier"
 	@CARGO="$(CARGO)" BOARD=host boards/package/check.sh
 	@$(TEST_PACKAGE) boards/package/test.sh
@@ -21,6 +21,6 @@ need-packager:
 		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends debhelper dpkg-dev binutils; }
 
 need-package-tests: need-packager
-	@command -v lintian >/dev/null && command -v mmdebstrap >/dev/null && command -v systemd-analyze >/dev/null || { \
-		echo "Installing lintian, mmdebstrap and systemd, which the packages' test needs"; \
-		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends lintian mmdebstrap systemd; }
+	@command -v lintian >/dev/null && command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \
+		echo "Installing lintian, mmdebstrap and systemd-container, which the packages' test needs"; \
+		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends lintian mmdebstrap systemd-container; }

@@ -63,9 +63,32 @@ unpack() {
 	cp "$here/in-debian.sh" "$debian/root/"
 }
 
+# The services themselves, under a systemd of their own: the same Debian, booted as a container.
+boots() {
+	if ! command -v systemd-nspawn >/dev/null || [ ! -d /sys/fs/cgroup ]; then
+		say "skipped: the services were not started (systemd-container is missing, or this machine has no control groups)"
+		return
+	fi
+	say "Booting the clean Debian with both services"
+	chroot "$debian" /bin/bash -c 'cd /root/packages && apt-get install -y --no-install-recommends \
+		./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb' >"$target/package-test/boot.log" 2>&1 || fail "see $target/package-test/boot.log"
+	cp -r "$here/../../models/demo/target" "$debian/usr/share/dunlin/models/demo/target"
+	printf '127.0.0.1 localhost\n' >"$debian/etc/hosts"
+	cp "$here/in-services.sh" "$debian/root/"
+	printf '[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nExecStart=/bin/bash /root/in-services.sh\n' \
+		>"$debian/etc/systemd/system/test.service"
+	ln -s ../test.service "$debian/etc/systemd/system/multi-user.target.wants/test.service"
+	rm -rf "$debian/run" && mkdir "$debian/run"
+	timeout 180 systemd-nspawn --quiet --directory="$debian" --register=no --keep-unit --private-network --boot \
+		</dev/null >>"$target/package-test/boot.log" 2>&1 || true
+	cat "$debian/root/services.log"
+	[ -e "$debian/root/services.ok" ] || fail "the services don't work; the boot is in $target/package-test/boot.log"
+}
+
 [ "$(id -u)" = 0 ] || fail "only root can enter another Debian: sudo"
 make_debian
 unpack
 trap 'rm -rf "$debian"' EXIT
 # Without a network: what is missing then isn't fetched, but seen.
 unshare --net --pid --fork --mount --kill-child --mount-proc="$debian/proc" chroot "$debian" /bin/bash /root/in-debian.sh
+boots
