@@ -17,8 +17,8 @@ main() {
     before_unpacking
     say "Configuring the packages"
     logged dpkg --configure -a --force-confold --force-unsafe-io
-    [ "$stage" = ours ] || make_initrd
     if [ "$stage" != debian ]; then
+        make_initrd
         say "Settling the image"
         cp -a /dunlin-build/overlay/. /
         logged sh -eu /dunlin-build/settle.sh

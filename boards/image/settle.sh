@@ -5,7 +5,7 @@ at_boot() { systemctl --quiet enable "$@"; }
 
 # Names, time, network and ssh; the wireless network is started by its device.
 at_boot systemd-networkd systemd-resolved systemd-timesyncd ssh
-at_boot dunlin-hostname dunlin-grow dunlin-first-boot dunlin-first-boot-report
+at_boot dunlin-hostname dunlin-first-boot dunlin-first-boot-report
 [ ! -e /lib/systemd/system/dunlin-agent.service ] || at_boot dunlin-agent
 # The agent may use the board's own bus.
 devices=/usr/share/dunlin/devices/$(cat /etc/dunlin-board).conf

@@ -27,15 +27,17 @@ prepare() {
     # A key is the board's own and an initrd is made once: neither by a package's script.
     for name in ssh-keygen update-initramfs; do
         printf '#!/bin/sh\nexit 0\n' >"$to/bin/$name"
-        chmod +x "$to/bin/$name"
     done
+    # The bundle is what programs read; the script's links to each certificate take a thousand emulated processes.
+    printf '#!/bin/sh\ncat /usr/share/ca-certificates/mozilla/*.crt >/etc/ssl/certs/ca-certificates.crt\n' >"$to/bin/update-ca-certificates"
+    chmod +x "$to"/bin/*
 }
 
-# Debian alone is kept for the next build from the same packages, with its initrd; ours come on top.
+# Debian alone is kept for the next build from the same packages; ours come on top.
 by_chroot() {
     local build=$1 root=$2 base
     shift 2
-    base=$WORK/base/$(base_key "$build").tar.zst
+    base=$WORK/base/$(base_key).tar.zst
     if [[ -f $base ]]; then
         say "Taking Debian as it was configured before ($base)"
         mkdir "$root"
@@ -60,8 +62,7 @@ by_chroot() {
 base_key() {
     {
         printf '%s\n' "$SOURCE_DATE_EPOCH" "${debian[@]}"
-        cat "$HERE/configure.sh" "$HERE/unpack.sh"
-        find "$1/overlay/etc/initramfs-tools" -type f | LC_ALL=C sort | xargs cat
+        cat "$HERE/configure.sh" "$HERE/unpack.sh" "$HERE/tree.sh"
     } | sha256sum | cut -c 1-16
 }
 
