@@ -7,9 +7,6 @@ at_boot() { systemctl --quiet enable "$@"; }
 at_boot systemd-networkd systemd-resolved systemd-timesyncd ssh
 at_boot dunlin-hostname dunlin-first-boot dunlin-first-boot-report
 [ ! -e /lib/systemd/system/dunlin-agent.service ] || at_boot dunlin-agent
-# The agent may use the board's own bus.
-devices=/usr/share/dunlin/devices/$(cat /etc/dunlin-board).conf
-[ ! -e "$devices" ] || cp "$devices" /etc/systemd/system/dunlin-agent.service.d/devices.conf
 systemctl --quiet disable systemd-networkd-wait-online wpa_supplicant 2>/dev/null || true
 # Nothing here is kept over a boot or written to the root, so these have nothing to do.
 systemctl --quiet mask systemd-journal-catalog-update systemd-update-done systemd-fsck-root systemd-firstboot \
