@@ -4,6 +4,7 @@
 
 mod broker;
 mod energy;
+mod first_boot;
 mod in_process;
 mod package;
 mod power;

@@ -1,0 +1,192 @@
+//! `first-boot` as a process: what a board says on its console, and what a broker keeps.
+
+use crate::broker::{Broker, free_port, url};
+use crate::process::stderr;
+use dunlin_wire::SetupReport;
+use dunlin_wire::topic::SETUP_FILTER;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::{Client, Connection, Event, MqttOptions};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const PASSWORD: &str = "correct horse";
+
+struct Board(TempDir);
+
+impl Board {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("dunlin.txt")
+    }
+
+    fn command(&self, text: &str, within: &str, flags: &[&str]) -> Command {
+        fs::write(self.file(), text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
+        command.args(["first-boot", "--report-within", within]).args(flags);
+        command.arg("--file").arg(self.file()).arg("--data").arg(self.0.path().join("data"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn boots(&self, text: &str, flags: &[&str]) -> Output {
+        self.command(text, "20", flags).output().unwrap()
+    }
+
+    fn is_marked(&self) -> bool {
+        self.0.path().join("data/dunlin/setup-reported").exists()
+    }
+}
+
+fn good(port: u16) -> String {
+    format!("name = pi-7\nbroker = {}\nbroker_user = pi-7\nbroker_password = {PASSWORD}\n", url(port))
+}
+
+fn wrong(port: u16) -> String {
+    good(port) + "wifi_pasword = hunter2hunter2\n"
+}
+
+/// Hears what devices say of their set-ups, and first what was retained.
+struct Heard {
+    _client: Client,
+    connection: Connection,
+}
+
+impl Heard {
+    fn at(port: u16) -> Self {
+        let mut options = MqttOptions::new("heard", "127.0.0.1", port);
+        options.set_credentials("watch", PASSWORD);
+        let (client, mut connection) = Client::new(options, 8);
+        client.subscribe(SETUP_FILTER, QoS::AtLeastOnce).unwrap();
+        let granted = |event| matches!(event, Event::Incoming(Packet::SubAck(_)));
+        assert!(connection.iter().any(|event| granted(event.unwrap())));
+        Self { _client: client, connection }
+    }
+
+    fn next(&mut self) -> Publish {
+        let publish = |event| match event {
+            Event::Incoming(Packet::Publish(publish)) => Some(publish),
+            _ => None,
+        };
+        self.connection.iter().find_map(|event| publish(event.unwrap())).unwrap()
+    }
+}
+
+/// A broker that asks for names and lets each device write under its own topics alone.
+fn strict() -> (Broker, TempDir) {
+    let dir = TempDir::new().unwrap();
+    // The broker reads both as its own user.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (passwords, list) = (dir.path().join("passwords"), dir.path().join("acl"));
+    fs::write(&passwords, "").unwrap();
+    for user in ["pi-7", "watch"] {
+        let made = Command::new("mosquitto_passwd").arg("-b").arg(&passwords).args([user, PASSWORD]).status();
+        assert!(made.expect("mosquitto_passwd runs: apt-get install mosquitto").success());
+    }
+    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&list, "pattern write dl1/d/%u/u/#\nuser watch\ntopic read dl1/d/+/u/#\n").unwrap();
+    let lines = format!(
+        "allow_anonymous false\npassword_file {}\nacl_file {}\n",
+        passwords.display(),
+        list.display()
+    );
+    (Broker::with(&lines), dir)
+}
+
+#[test]
+fn a_broker_is_told_what_is_wrong_until_it_no_longer_is() {
+    let (broker, _dir) = strict();
+    let board = Board::new();
+    let output = board.boots(&wrong(broker.port), &[]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("\nline 5: unknown key \"wifi_pasword\": did you mean wifi_password?\n"), "{said}");
+    let mut heard = Heard::at(broker.port);
+    let kept = heard.next();
+    let report = SetupReport::decode(&kept.payload).unwrap();
+    assert!(kept.retain && kept.topic == "dl1/d/pi-7/u/su" && board.is_marked());
+    assert_eq!(report.mistakes, 1);
+    assert_eq!(report.text, "line 5: unknown key \"wifi_pasword\": did you mean wifi_password?");
+    let problems = fs::read_to_string(board.0.path().join("dunlin-problems.txt")).unwrap();
+    for text in [&said, &problems, report.text.as_str()] {
+        assert!(!text.contains("hunter2") && !text.contains(PASSWORD), "a password is shown: {text}");
+    }
+    let output = board.boots(&good(broker.port), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(heard.next().payload.is_empty(), "it was taken back");
+    assert!(!board.is_marked() && !board.file().exists());
+}
+
+#[test]
+fn a_broker_that_refuses_ends_it_at_once() {
+    let (broker, _dir) = strict();
+    let text = wrong(broker.port);
+    for (text, what) in [
+        (text.replace(PASSWORD, "another"), "not authorised (user: pi-7)"),
+        (text.replace("name = pi-7", "name = pi-8"), "takes nothing on dl1/d/pi-8/u/su: NotAuthorized"),
+    ] {
+        // An hour is more than any test may take.
+        let output = Board::new().command(&text, "3600", &[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(what), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_two_halves_may_be_apart() {
+    let broker = Broker::start();
+    let board = Board::new();
+    let output = board.boots(&wrong(broker.port), &["--only", "take"]);
+    assert!(output.status.code() == Some(2) && !board.is_marked());
+    let output = board.boots(&wrong(broker.port), &["--only", "report"]);
+    assert!(output.status.code() == Some(0) && board.is_marked(), "{}", stderr(&output));
+    assert!(!Heard::at(broker.port).next().payload.is_empty());
+    let output = board.boots(&good(broker.port), &["--only", "report"]);
+    assert!(board.file().exists(), "it takes nothing");
+    let kept = SetupReport::decode(&Heard::at(broker.port).next().payload).unwrap();
+    assert!(kept.text.contains("was not taken"), "{} {}", kept.text, stderr(&output));
+    let output = board.boots(&good(broker.port), &["--only", "take"]);
+    assert!(output.status.code() == Some(0) && !board.file().exists() && board.is_marked());
+    let output = board.boots("", &["--only", "report"]);
+    assert!(output.status.code() == Some(0) && !board.is_marked(), "{}", stderr(&output));
+}
+
+#[test]
+fn an_absent_broker_is_waited_for_and_not_for_ever() {
+    let board = Board::new();
+    let port = free_port();
+    let output = board.command(&wrong(port), "0.2", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("no broker was told: nothing listens at 127.0.0.1:"),
+        "{}",
+        stderr(&output)
+    );
+    let output = board.command("name = pi-7\n", "0.2", &[]).output().unwrap();
+    assert!(stderr(&output).contains("no broker was told: name and broker"), "{}", stderr(&output));
+    let mut broker = Broker::start();
+    broker.kill();
+    let waiting = board.command(&wrong(broker.port), "600", &[]).spawn().unwrap();
+    broker.restart();
+    let output = waiting.wait_with_output().unwrap();
+    assert!(stderr(&output).contains("was told"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_report_is_taken_back_from_where_it_lies() {
+    let (first, second) = (Broker::start(), Broker::start());
+    let board = Board::new();
+    board.boots(&wrong(first.port), &[]);
+    board.boots(&wrong(second.port).replace("pi-7", "pi-8"), &[]);
+    let mut heard = [first.port, second.port].map(Heard::at);
+    assert!(heard.iter_mut().all(|heard| !heard.next().payload.is_empty()));
+    assert_eq!(board.boots(&good(second.port), &[]).status.code(), Some(0));
+    assert!(heard.iter_mut().all(|heard| heard.next().payload.is_empty()));
+    assert!(!board.is_marked());
+}
