@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test check format lint no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
+.PHONY: help build demo test nightly check format lint no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
 	need-cargo need-mosquitto need-python
 
 help: ## List the targets
@@ -37,6 +37,12 @@ test: build need-mosquitto ## All tests
 	else \
 		$(CARGO) test --release --locked --no-fail-fast; \
 	fi
+
+nightly: ## What takes too long for every change: packages, wrong images, a whole board in QEMU, two builds compared
+	$(MAKE) --no-print-directory test-package
+	$(MAKE) --no-print-directory test-image
+	$(MAKE) --no-print-directory test-boot
+	$(MAKE) --no-print-directory reproducible BOARD=virt
 
 check: format lint no-std ## Formatting, lints, and the proof that the core needs no operating system
 
