@@ -8,9 +8,10 @@ IMAGE_ENV = WORK="$(TARGET_DIR)/image" DUNLIN_BOARD="$(BINS)/dunlin-board"
 .PHONY: image test-image lock-image flash need-board need-image
 
 image: need-board need-image ## Bootable SD image of BOARD= into target/image/, without root: MODEL= LOCK=latest MIRROR= MIRROR_SECURITY=
-	@$(MAKE) --no-print-directory package BOARD="$(BOARD)" PACKAGES="agent model-demo"
+	@$(IMAGE_ENV) boards/image/build.sh --check "$(BOARD)"
+	@$(MAKE) --no-print-directory package BOARD="$(BOARD)" PACKAGES="agent $(if $(MODEL),,model-demo)"
 	@$(IMAGE_ENV) boards/image/build.sh "$(BOARD)" $$(ls -t $(TARGET_DIR)/packages/dunlin-agent_*_arm64.deb | head -n 1) \
-		$$(ls -t $(TARGET_DIR)/packages/dunlin-model-demo_*_all.deb | head -n 1)
+		$(if $(MODEL),,$$(ls -t $(TARGET_DIR)/packages/dunlin-model-demo_*_all.deb | head -n 1))
 
 test-image: need-board need-image ## What an image is not made of: wrong boards, packages, models, locks, and no space
 	@$(IMAGE_ENV) boards/image/test.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Writes the bootable image of a board, without root or loop devices.
-# Usage: build.sh BOARD DEB…; the .deb files are ours: the agent, its model.
+# Usage: build.sh BOARD DEB…; the .deb files are ours: the agent, its model. build.sh --check BOARD only looks whether it
+# could be made.
 # MODEL=DIR puts that model beside them; LOCK=latest takes today's Debian packages,
 # LOCK=or-latest only where locked ones are gone; MIRROR=, MIRROR_SECURITY= say from where.
 set -euo pipefail
@@ -13,19 +14,23 @@ FAT_MIB=256
 START_MIB=4
 
 main() {
-    local board=$1
+    local check=
+    [[ $1 != --check ]] || { check=yes; shift; }
+    local board=$1 path=$1
     shift
     check_tools
     check_inputs "$board" "$@"
+    [[ -z $check ]] || return 0
+    board=$(board_get "$path" name)
     local name=dunlin-$board lock=$HERE/packages.lock
     packages "$board"
-    local build=$WORK/build/$board way
-    way=$(way)
-    empty "$way" "$build"
+    local build=$WORK/build/$board
+    "$HERE/inside.sh" --can || die "see above: packages can't be configured here"
+    empty "$build"
     settings "$board" "$lock" "$build"
     overlay "$board" "$build"
     debs_of "$lock" "$board" installed >"$build/debian"
-    as_root "$way" "$HERE/tree.sh" "$way" "$build" "$build/debian" "$@"
+    "$HERE/inside.sh" "$HERE/tree.sh" "$build" "$build/debian" "$@"
     boot_partition "$board" "$lock" "$build"
     disk "$build"
     finish "$build" "$name"
@@ -47,7 +52,7 @@ packages() {
 }
 
 locked() {
-    check_lock "$lock"
+    check_lock "$lock" "$1"
     "$HERE/fetch.sh" "$lock" "$1"
 }
 
@@ -97,7 +102,12 @@ check_model() {
 
 check_lock() {
     grep -qE '^# epoch [0-9]+$' "$1" || die "$1 has no line '# epoch SECONDS': make lock-image writes it anew"
+    local name
     ! grep -vE '^#' "$1" | grep -nvE '^[0-9a-f]{64}( [^ ]+){6}$' || die "the lines above of $1 are no packages: make lock-image"
+    for name in "${COMMON_PACKAGES[@]}" $(board_get "$2" image.packages); do
+        awk -v board="$2" -v name="$name" '$2 == name && ($7 == "all" || index("," $7 ",", "," board ",")) { found = 1 }
+            END { exit !found }' "$1" || die "$1 has no $name for $2: make lock-image writes it anew"
+    done
 }
 
 # debs_of LOCK BOARD installed|firmware: their files in the cache.
@@ -108,32 +118,10 @@ debs_of() {
         ($2 == "raspi-firmware") == (which == "firmware") { print cache $1 ".deb" }' "$1"
 }
 
-# A chroot where arm64 programs can run for this user, else a whole emulated machine: slower, and works anywhere.
-way() {
-    if [[ ${IMAGE_WAY:-chroot} == chroot ]] && command -v qemu-aarch64-static >/dev/null && "$HERE/inside.sh" --can 2>"$WORK/way.log"; then
-        say "Packages are configured in a chroot under qemu-aarch64-static, registered for it alone" >&2
-        echo chroot
-        return
-    fi
-    { command -v qemu-system-aarch64 && command -v cpio; } >/dev/null ||
-        die "a chroot can't run arm64 programs here (it needs user namespaces and a kernel of 6.7 or later): apt-get install qemu-system-arm cpio for the slower way"
-    say "Packages are configured in an emulated machine, many minutes longer: a chroot needs user namespaces and a kernel of 6.7 or later" >&2
-    echo machine
-}
-
-as_root() {
-    local way=$1
-    shift
-    case $way in
-        chroot) "$HERE/inside.sh" "$@" ;;
-        machine) fakeroot "$@" ;;
-    esac
-}
-
 # What a build that was cut short left may be the other user's of a namespace.
 empty() {
-    [[ ! -e $2 ]] || as_root "$1" rm -rf "$2"
-    mkdir -p "$2"
+    [[ ! -e $1 ]] || "$HERE/inside.sh" rm -rf "$1"
+    mkdir -p "$1"
 }
 
 # uuid TEXT: one that stays the same for the same text.
@@ -170,7 +158,7 @@ overlay() {
     mkdir -p "$build/overlay"
     cp -r "$HERE/root/." "$build/overlay"
     find "$build/overlay" -type f -perm /u+x -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} + -o -type d -exec chmod 0755 {} +
-    echo "${board##*/}" >"$build/overlay/etc/dunlin-board"
+    echo "$board" >"$build/overlay/etc/dunlin-board"
     for firmware in $(debs_of "$lock" "$board" firmware); do
         dpkg-deb -x "$firmware" "$build/firmware"
         mkdir -p "$build/overlay/usr/lib/firmware"
@@ -178,7 +166,10 @@ overlay() {
     done
     [[ -z ${MODEL:-} ]] || {
         mkdir -p "$build/overlay/usr/share/dunlin/models"
-        cp -r "$MODEL" "$build/overlay/usr/share/dunlin/models/$(basename "$MODEL")"
+        cp -rL "$MODEL" "$build/overlay/usr/share/dunlin/models/own"
+        mkdir -p "$build/overlay/etc/systemd/system/dunlin-first-boot.service.d"
+        printf '[Service]\nEnvironment="MODEL=--model /usr/share/dunlin/models/own/drafter"\n' \
+            >"$build/overlay/etc/systemd/system/dunlin-first-boot.service.d/model.conf"
     }
 }
 

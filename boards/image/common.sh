@@ -6,7 +6,6 @@ SUITE=bookworm
 COMPONENTS="main non-free-firmware"
 WORK=${WORK:-target/image}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-BOARDS=$(dirname "$HERE")
 DUNLIN_BOARD=${DUNLIN_BOARD:-target/release/dunlin-board}
 # What the image holds apart from the agent; a board's file adds to it ([image] packages).
 mapfile -t COMMON_PACKAGES < <(grep -vE '^(#|$)' "$HERE/packages.txt")

@@ -2,7 +2,8 @@
 # Runs a command as root of a user namespace in which arm64 programs run, by a binfmt_misc of its own: nothing of the
 # machine is changed. Usage: inside.sh --can | inside.sh COMMAND…
 #
-# A normal user needs subordinate ids (package uidmap, /etc/subuid), and a kernel of 6.7 or later is needed for a private binfmt_misc.
+# A normal user needs subordinate ids (package uidmap, /etc/subuid). A binfmt_misc of its own needs a kernel of 6.7 or later;
+# on an older one the machine's must know arm64, as Debian's qemu-user-static registers it.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -12,7 +13,7 @@ ARM64=':dunlin-arm64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\
 
 main() {
     case $1 in
-        --can) with_ids "$0" --prepared true ;;
+        --can) with_ids "$0" --prepared true || die "no namespace for arm64 programs here: it needs user namespaces, /etc/subuid for $(id -un), and a kernel of 6.7 or later or arm64 in the machine's binfmt_misc (apt-get install qemu-user-static uidmap)" ;;
         --prepared)
             shift
             prepare
@@ -48,8 +49,11 @@ with_ids() {
 
 prepare() {
     mkdir -p "$WORK/binfmt"
-    mount -t binfmt_misc binfmt_misc "$WORK/binfmt"
-    echo "$ARM64$QEMU:FPC" >"$WORK/binfmt/register"
+    if mount -t binfmt_misc binfmt_misc "$WORK/binfmt" 2>"$WORK/binfmt.log"; then
+        echo "$ARM64$QEMU:FPC" >"$WORK/binfmt/register"
+    else
+        grep -q '^enabled' /proc/sys/fs/binfmt_misc/qemu-aarch64
+    fi
 }
 
 main "$@"

@@ -53,6 +53,8 @@ refused "a program of another architecture" 1 'is not an arm64 one' "$build" vir
 refused "a model that is no drafter" 1 'it has no drafter/drafter.onnx' env MODEL="$WORK/model" "$build" virt "$WORK/right.deb"
 refused "a lock that is none" 1 "no line '# epoch SECONDS'" "$WORK/broken/build.sh" virt "$WORK/right.deb"
 refused "a word for the lock that means nothing" 1 'LOCK=newest means nothing' env LOCK=newest "$build" virt "$WORK/right.deb"
+sed '/ wpasupplicant /d' "$here/packages.lock" >"$WORK/broken/packages.lock"
+refused "a lock that lacks a package" 1 'has no wpasupplicant for virt' "$WORK/broken/build.sh" virt "$WORK/right.deb"
 refused "no space" 1 'MiB free, and an image needs' without_space "$build" virt "$WORK/right.deb"
 refused "a mirror without the packages" 3 'did not give' env MIRROR=http://127.0.0.1:9 MIRROR_SECURITY=http://127.0.0.1:9 \
     "$build" virt "$WORK/right.deb"

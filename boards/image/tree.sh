@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Makes the image's file systems, as (fake) root: unpacks, configures on arm64, and packs.
-# Usage: tree.sh chroot|machine BUILD DEBIAN DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems;
+# Makes the image's file systems, as root of inside.sh: unpacks, configures in a chroot, packs.
+# Usage: tree.sh BUILD DEBIAN DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems;
 # DEBIAN is a file that lists Debian's packages, the DEBs are ours.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 main() {
-    local way=$1 build=$2 debian
-    mapfile -t debian <"$3"
-    shift 3
+    local build=$1 debian
+    mapfile -t debian <"$2"
+    shift 2
     local root=$build/root
     # shellcheck source=/dev/null
     . "$build/settings"
-    "by_$way" "$build" "$root" "$@"
+    configured "$build" "$root" "$@"
     rm -rf "$root/dunlin-build"
     boot_files "$build" "$root"
     filesystems "$build" "$root"
@@ -34,7 +34,7 @@ prepare() {
 }
 
 # Debian alone is kept for the next build from the same packages; ours come on top.
-by_chroot() {
+configured() {
     local build=$1 root=$2 base
     shift 2
     base=$WORK/base/$(base_key).tar.zst
@@ -79,31 +79,6 @@ in_chroot() {
     env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" /dunlin-build/configure.sh "$2" ||
         die "the packages could not be configured"
     umount -R "$root/dev" "$root/run" "$root/proc"
-}
-
-# A whole machine under emulation: the tree is its initrd, what it wrote to its disk becomes the tree.
-by_machine() {
-    local build=$1 root=$2 kernel
-    shift 2
-    say "Unpacking $((${#debian[@]} + $#)) packages"
-    "$HERE/unpack.sh" "$root" "${debian[@]}" "$@"
-    prepare "$build" "$root"
-    kernel=$(echo "$root"/boot/vmlinuz-*)
-    cp "$kernel" "$build/machine.kernel"
-    (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc) >"$build/machine.cpio"
-    rm -f "$build/tree.tar"
-    truncate -s 1G "$build/tree.tar"
-    qemu-system-aarch64 -M virt -cpu cortex-a72 -smp 2 -m 3072 -net none -nographic -no-reboot \
-        -rtc "base=$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%T)" \
-        -kernel "$build/machine.kernel" -initrd "$build/machine.cpio" \
-        -append "console=ttyAMA0 quiet rdinit=/dunlin-build/configure.sh" \
-        -drive "file=$build/tree.tar,if=none,id=tree,format=raw,cache=unsafe" -device virtio-blk-device,drive=tree \
-        </dev/null | tee "$build/machine.log"
-    grep -q '^dunlin-build: done' "$build/machine.log" || die "the packages could not be configured: see $build/machine.log"
-    rm -rf "$root"
-    mkdir "$root"
-    tar -C "$root" --numeric-owner --xattrs --xattrs-include='*' -xpf "$build/tree.tar"
-    rm "$build/tree.tar" "$build/machine.cpio" "$build/machine.kernel"
 }
 
 # The kernel and its initrd, and a board's device trees, into both of a boot's folders' seed; the root needs neither.

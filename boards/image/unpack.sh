@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Unpacks arm64 packages on any machine, as (fake) root, into a new tree or beside what is in it. Runs no script of
+# Unpacks arm64 packages on any machine, as root of inside.sh, into a new tree or beside what is in it. Runs no script of
 # theirs. Usage: unpack.sh ROOT DEB…
 #
 # Host dpkg does the unpacking, so that its database is Debian's own. The scripts before unpacking (preinst) are taken
