@@ -20,7 +20,8 @@ const ROOM: u64 = 256 << 20;
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
-    partitions: Vec<Partition>,
+    /// Where the FAT partition begins, which stays; the last partition grows while the machine runs.
+    fat_offset: u64,
 }
 
 /// Where a partition lies, in bytes.
@@ -44,8 +45,8 @@ impl Disk {
         run(&mut copy)?;
         let file = File::options().write(true).open(path).with_context(|| path.display().to_string())?;
         file.set_len(file.metadata()?.len() + ROOM).with_context(|| path.display().to_string())?;
-        let partitions = partitions(path)?;
-        Ok(Self { path: path.into(), partitions })
+        let fat_offset = partitions(path)?[0].offset;
+        Ok(Self { path: path.into(), fat_offset })
     }
 
     /// The file.
@@ -105,9 +106,10 @@ impl Disk {
     /// # Errors
     /// It has mistakes that the journal does not mend.
     pub fn check(&self, partition: usize) -> Result<()> {
-        let found = partition.checked_sub(1).and_then(|index| self.partitions.get(index));
+        let partitions = partitions(&self.path)?;
+        let found = partition.checked_sub(1).and_then(|index| partitions.get(index));
         let Partition { offset, length } =
-            *found.with_context(|| format!("the image has no partition {partition}"))?;
+            *found.with_context(|| format!("the disk has no partition {partition}"))?;
         let copy = self.path.with_extension("part");
         let mut dd = Command::new("dd");
         dd.arg(format!("if={}", self.path.display())).arg(format!("of={}", copy.display()));
@@ -122,9 +124,9 @@ impl Disk {
     }
 
     fn mtool(&self, name: &str) -> Command {
-        let offset = self.partitions[0].offset;
         let mut command = Command::new(name);
-        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!("{}@@{offset}", self.path.display()));
+        let image = format!("{}@@{}", self.path.display(), self.fat_offset);
+        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(image);
         command
     }
 }
