@@ -5,10 +5,13 @@ PACKAGES ?=
 # As root of a chroot only; nothing here changes this machine.
 TEST_PACKAGE := $(if $(SUDO),$(SUDO) --preserve-env) env PATH="$(PATH):/usr/sbin:/sbin" TARGET_DIR="$(abspath $(TARGET_DIR))"
 
-.PHONY: package test-package need-packager need-package-tests
+.PHONY: package check-package test-package need-packager need-package-tests
 
 package: need-cargo need-packager ## Debian packages for BOARD= into target/packages/: agent, demo model, verifier; PACKAGES= picks, PREBUILT=1 builds no program
 	@CARGO="$(CARGO)" BOARD="$(BOARD)" boards/package/build.sh $(PACKAGES)
+
+check-package: need-cargo need-package-tests ## Of the packages for BOARD= that are there: lintian, the same bytes twice, the agent starts under emulation
+	@CARGO="$(CARGO)" BOARD="$(BOARD)" boards/package/check.sh
 
 test-package: need-package-tests ## Install, upgrade, remove and purge the packages in a clean Debian, boot it and ask; lintian; sandboxes
 	@$(MAKE) --no-print-directory package BOARD=host PACKAGES="agent model-demo verifier"

@@ -20,9 +20,14 @@ lint() {
 }
 
 same_bytes_twice() {
-	local again=$target_dir/package-again deb
+	local again=$target_dir/package-again deb name names=()
+	for deb in $(debs "$arch"); do
+		name=$(basename "$deb")
+		name=${name%%_*}
+		names+=("${name#dunlin-}")
+	done
 	rm -rf "$again"
-	PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" >/dev/null
+	PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" "${names[@]}" >/dev/null
 	for deb in "$again"/*.deb; do
 		cmp "$deb" "$packages/$(basename "$deb")" || fail "$(basename "$deb") differs when it is made again"
 	done
