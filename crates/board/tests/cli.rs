@@ -1,5 +1,7 @@
 //! What scripts rely on: values on standard output alone, and the exit codes.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
+
 use std::fs::{create_dir, write};
 use std::path::Path;
 use std::process::{Command, Stdio};
