@@ -29,7 +29,8 @@ same_bytes_twice() {
 	rm -rf "$again"
 	PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" "${names[@]}" >/dev/null
 	for deb in "$again"/*.deb; do
-		cmp "$deb" "$packages/$(basename "$deb")" || fail "$(basename "$deb") differs when it is made again"
+		cmp "$deb" "$packages/$(basename "$deb")" || fail "$(basename "$deb") differs when it is made again" \
+			"Was it made of this commit? make package BOARD=$BOARD, then look again."
 	done
 	rm -r "$again"
 	say "made again: the same bytes"
