@@ -177,7 +177,7 @@ fn take(args: &Args, places: &Places, standing: &Standing, found: &Found, disk: 
         }
         Found::Overwritten => gone(args, disk),
         Found::Wrong(_, mistakes) => {
-            refuse(&args.file, mistakes, disk);
+            refuse(&args.file, &Refusal::wrong(&args.file, mistakes), disk);
             Taken { code: USAGE, wrong: Some(mistakes.clone()) }
         }
         Found::Good(setup) => match apply(args, places, standing, setup, disk) {
@@ -187,7 +187,7 @@ fn take(args: &Args, places: &Places, standing: &Standing, found: &Found, disk: 
             }
             Err(error) => {
                 let mistakes = Mistakes::of(format!("it is right, but could not be taken: {error:#}"));
-                refuse(&args.file, &mistakes, disk);
+                refuse(&args.file, &Refusal::untaken(&args.file, &mistakes), disk);
                 Taken { code: FAILED, wrong: Some(mistakes) }
             }
         },
@@ -253,12 +253,38 @@ fn gone(args: &Args, disk: &mut Disk<'_>) -> Taken {
     }
 }
 
+/// What is said of a file that was not taken.
+struct Refusal {
+    head: String,
+    lines: String,
+    foot: String,
+}
+
+impl Refusal {
+    /// Of a file with mistakes.
+    fn wrong(file: &Path, mistakes: &Mistakes) -> Self {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Self {
+            head: format!("{name}: {}, and nothing was changed:", mistakes.counted()),
+            lines: mistakes.lines().join("\n"),
+            foot: format!("Correct {name} on the card's first partition and start the board again."),
+        }
+    }
+
+    /// Of one that is right.
+    fn untaken(file: &Path, mistakes: &Mistakes) -> Self {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Self {
+            head: format!("{name}: this board is not set up:"),
+            lines: mistakes.lines().join("\n"),
+            foot: format!("{name} stays where it is, and the next start tries again."),
+        }
+    }
+}
+
 /// Says what is wrong on standard error, and beside the file for who next opens the card.
-fn refuse(file: &Path, mistakes: &Mistakes, disk: &mut Disk<'_>) {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let head = format!("{name}: {}, and nothing was changed:", mistakes.counted());
-    let foot = format!("Correct {name} on the card's first partition and start the board again.");
-    let lines = mistakes.lines().join("\n");
+fn refuse(file: &Path, refusal: &Refusal, disk: &mut Disk<'_>) {
+    let Refusal { head, lines, foot } = refusal;
     say(&format!("{head}\n{lines}\n{foot}"));
     let bytes = format!("{head}\n\n{lines}\n\n{foot}\n").into_bytes();
     let place = problems(file);

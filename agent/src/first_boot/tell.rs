@@ -20,6 +20,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Reports that may lie somewhere; of more the oldest are forgotten.
 const MARKS_MAX: usize = 8;
+const TOLD: &str = "told";
+const TRIED: &str = "tried";
 
 /// Whose report it is, and who gets it.
 #[derive(Clone)]
@@ -51,6 +53,27 @@ impl Addressee {
     }
 }
 
+/// Where a report may lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mark {
+    device: DeviceId,
+    broker: String,
+    /// Whether it lies there for certain: the broker said so.
+    told: bool,
+}
+
+impl Mark {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let told = words.next()? == TOLD;
+        Some(Self { told, device: words.next()?.parse().ok()?, broker: words.next()?.into() })
+    }
+
+    fn line(&self) -> String {
+        format!("{} {} {}\n", if self.told { TOLD } else { TRIED }, self.device, self.broker)
+    }
+}
+
 /// Leaves a report with the broker.
 ///
 /// # Errors
@@ -64,46 +87,60 @@ pub(super) async fn what_is_wrong(
     let Some(addressee) = addressee else {
         bail!("no broker was told: name and broker could not both be read");
     };
-    mark(&addressee, places).context("no broker was told")?;
+    let mark = |told| Mark { device: addressee.device.clone(), broker: addressee.broker.clone(), told };
+    remember(mark(false), places).context("no broker was told")?;
     let report = mistakes.report().encode().context("the report")?;
     reached(&addressee, &report, within).await.context("no broker was told")?;
     say(&format!("the broker at {} was told", addressee.broker));
-    Ok(())
+    remember(mark(true), places)
 }
 
 /// Takes the reports of earlier files back, where there are some.
 ///
 /// # Errors
-/// One may still be there, and why; the next boot tries again.
+/// One may still be there, and why; where it is there for certain, the next boot tries again.
 pub(super) async fn all_is_well(places: &Places, within: Duration) -> Result<()> {
-    let place = places.reported();
-    let Some(marks) = text_of(&place)? else { return Ok(()) };
-    // What was sent with the credentials of then is taken back with those of now.
-    let login = Standing::read(places)?.login();
-    for (device, broker) in marks.lines().filter_map(|mark| mark.split_once(' ')) {
-        let Ok(device) = device.parse() else { continue };
-        let addressee = Addressee { device, broker: broker.into(), login: login.clone() };
-        let context = "an earlier report of a wrong set-up may still be with the broker";
-        match reached(&addressee, &[], within).await {
-            Ok(()) => {}
-            Err(refused) if refused.for_good => say(&format!("{context}: {refused}")),
-            missed => missed.context(context)?,
-        }
-    }
-    Disk::new().remove(&place).with_context(|| place.display().to_string())
-}
-
-/// Remembers whose report lies where: another file may name another device and another broker.
-fn mark(addressee: &Addressee, places: &Places) -> Result<()> {
-    let place = places.reported();
-    let mark = format!("{} {}", addressee.device, addressee.broker);
-    let mut marks: Vec<String> = text_of(&place)?.unwrap_or_default().lines().map(Into::into).collect();
-    if marks.contains(&mark) {
+    let marks = marks(places)?;
+    if marks.is_empty() {
         return Ok(());
     }
-    marks.push(mark);
+    // What was sent with the credentials of then is taken back with those of now.
+    let login = Standing::read(places)?.login();
+    let mut left = Vec::new();
+    for mark in marks.into_iter().rev() {
+        let addressee =
+            Addressee { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
+        if let Err(missed) = reached(&addressee, &[], within).await {
+            say(&format!("an earlier report of a wrong set-up may still be with the broker: {missed}"));
+            left.extend((mark.told && !missed.for_good).then_some(mark));
+        }
+    }
+    left.reverse();
+    keep(&left, places)
+}
+
+fn marks(places: &Places) -> Result<Vec<Mark>> {
+    let text = text_of(&places.reported())?.unwrap_or_default();
+    Ok(text.lines().filter_map(Mark::parse).collect())
+}
+
+/// Adds a mark, or certainty to one: another file may name another device and another broker.
+fn remember(mark: Mark, places: &Places) -> Result<()> {
+    let before = marks(places)?;
+    let is_same = |other: &Mark| (&other.device, &other.broker) == (&mark.device, &mark.broker);
+    let (same, mut marks): (Vec<_>, Vec<_>) = before.iter().cloned().partition(is_same);
+    let told = mark.told || same.iter().any(|same| same.told);
+    marks.push(Mark { told, ..mark });
     let kept = &marks[marks.len().saturating_sub(MARKS_MAX)..];
-    let bytes = (kept.join("\n") + "\n").into_bytes();
+    if kept == before { Ok(()) } else { keep(kept, places) }
+}
+
+fn keep(marks: &[Mark], places: &Places) -> Result<()> {
+    let place = places.reported();
+    if marks.is_empty() {
+        return Disk::new().remove(&place).with_context(|| place.display().to_string());
+    }
+    let bytes = marks.iter().map(Mark::line).collect::<String>().into_bytes();
     Disk::new().put(&[Change { place, bytes, mode: Some(PUBLIC) }])
 }
 
@@ -133,5 +170,37 @@ async fn reached(addressee: &Addressee, bytes: &[u8], within: Duration) -> Resul
         if timeout_at(until, sleep(PAUSE)).await.is_err() {
             return Err(missed(last, false));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn mark(number: usize, told: bool) -> Mark {
+        Mark { device: format!("d{number}").parse().unwrap(), broker: "mqtt://h:1".into(), told }
+    }
+
+    #[test]
+    fn marks_are_kept_once_each_and_not_without_end() {
+        let data = TempDir::new().unwrap();
+        let places = Places::of(data.path());
+        for told in [false, true, false] {
+            remember(mark(1, told), &places).unwrap();
+        }
+        assert_eq!(marks(&places).unwrap(), [mark(1, true)], "what is certain stays so");
+        (2..=20).for_each(|number| remember(mark(number, false), &places).unwrap());
+        assert_eq!(marks(&places).unwrap(), (13..=20).map(|number| mark(number, false)).collect::<Vec<_>>());
+        keep(&[], &places).unwrap();
+        assert!(!places.reported().exists() && marks(&places).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_no_mark_is_none() {
+        for line in ["", "told", "told d", "told D mqtt://h", "d mqtt://h"] {
+            assert_eq!(Mark::parse(line), None, "{line}");
+        }
+        assert_eq!(Mark::parse(mark(1, true).line().trim_end()), Some(mark(1, true)));
     }
 }

@@ -347,6 +347,8 @@ fn without_space_nothing_changes_and_nothing_is_lost() {
     let files = board.files();
     assert_eq!(files.keys().collect::<Vec<_>>(), ["fat/dunlin-problems.txt", "fat/dunlin.txt"]);
     assert_eq!(files["fat/dunlin.txt"], FULL);
+    let problems_said = &files["fat/dunlin-problems.txt"];
+    assert!(problems_said.contains("the next start tries again") && !problems_said.contains("mistake"));
     assert_eq!(board.boots().code, DONE, "with space again");
     assert!(!board.file().exists() && !problems(&board.file()).exists());
 }

@@ -183,10 +183,25 @@ fn a_report_is_taken_back_from_where_it_lies() {
     let (first, second) = (Broker::start(), Broker::start());
     let board = Board::new();
     board.boots(&wrong(first.port), &[]);
+    board.command(&wrong(free_port()), "0.2", &[]).output().unwrap();
     board.boots(&wrong(second.port).replace("pi-7", "pi-8"), &[]);
     let mut heard = [first.port, second.port].map(Heard::at);
     assert!(heard.iter_mut().all(|heard| !heard.next().payload.is_empty()));
-    assert_eq!(board.boots(&good(second.port), &[]).status.code(), Some(0));
+    let output = board.command(&good(second.port), "3", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(heard.iter_mut().all(|heard| heard.next().payload.is_empty()));
+    assert!(!board.is_marked(), "what never reached a broker is not tried for ever");
+}
+
+#[test]
+fn a_report_that_lies_with_an_absent_broker_is_taken_back_later() {
+    let mut broker = Broker::start();
+    let board = Board::new();
+    board.boots(&wrong(broker.port), &[]);
+    broker.kill();
+    let output = board.command(&good(broker.port), "0.2", &[]).output().unwrap();
+    assert!(output.status.code() == Some(0) && board.is_marked(), "{}", stderr(&output));
+    broker.restart();
+    board.boots("", &["--only", "report"]);
     assert!(!board.is_marked());
 }
