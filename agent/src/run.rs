@@ -85,7 +85,8 @@ pub struct Farewell {
 pub struct Agent {
     clock: Clock,
     seat: Seat,
-    device: Device,
+    /// On the heap: all its buffers are in it, and the agent is moved while it is put together.
+    device: Box<Device>,
     seed: u64,
     /// Whether a given seed is the first session's alone, and each later one's is the next number.
     reseeds: bool,
@@ -122,7 +123,7 @@ impl Agent {
         let energy = Energy::unmetered(Charged::Idle);
         let session = new_session(&seat, 0)?;
         let seed = session.seed;
-        let device = Device::new(seat.device.clone(), session, Learned::default())?;
+        let device = Box::new(Device::new(seat.device.clone(), session, Learned::default())?);
         Ok(Self {
             clock: energy.clock(),
             seat,
@@ -453,7 +454,7 @@ impl Agent {
         self.session += 1;
         let session = new_session(&self.seat, if self.reseeds { self.session } else { 0 })?;
         self.seed = session.seed;
-        self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
+        *self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
         self.device.handle_link(self.link.is_up(), self.clock.now());
         Ok(())
     }
