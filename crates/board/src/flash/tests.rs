@@ -10,7 +10,7 @@ const QUIET: Tell = Tell { quiet: true };
 /// A folder with an image of two pieces and some bytes, a hole in the middle, and its checksum beside it.
 fn image() -> (TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
-    let mut bytes: Vec<u8> = (0..9_000_000u32).map(|i| (i * 31 >> 7) as u8).collect();
+    let mut bytes: Vec<u8> = (0..9_000_000u32).map(|i| ((i * 31) >> 7) as u8).collect();
     bytes[4_194_304..8_388_608].fill(0);
     let path = dir.path().join("dunlin.img");
     write(&path, &bytes).unwrap();
