@@ -3,7 +3,7 @@
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
-for entry in ar:binutils chroot:coreutils dpkg-deb:dpkg faketime:faketime fdtget:device-tree-compiler mcopy:mtools \
+for entry in ar:binutils chroot:coreutils dpkg-deb:dpkg fdtget:device-tree-compiler mcopy:mtools \
     mke2fs:e2fsprogs mkfs.fat:dosfstools modinfo:kmod newuidmap:uidmap sfdisk:fdisk unshare:util-linux zstd:zstd \
     qemu-aarch64-static:qemu-user-static; do
     command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")

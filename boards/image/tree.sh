@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the image's file systems, as root of inside.sh: unpacks, configures in a chroot, packs.
+# Makes the image's tree and its file systems, as root of inside.sh: unpacks, configures in a chroot, packs.
 # Usage: tree.sh BUILD DEBIAN DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems;
 # DEBIAN is a file that lists Debian's packages, the DEBs are ours.
 set -euo pipefail
@@ -14,8 +14,7 @@ main() {
     . "$build/settings"
     configured "$build" "$root" "$@"
     rm -rf "$root/dunlin-build"
-    boot_files "$build" "$root"
-    filesystems "$build" "$root"
+    "$HERE/pack.sh" "$build" "$root"
     rm -rf "$root"
 }
 
@@ -79,45 +78,6 @@ in_chroot() {
     env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" /dunlin-build/configure.sh "$2" ||
         die "the packages could not be configured"
     umount -R "$root/dev" "$root/run" "$root/proc"
-}
-
-# The kernel and its initrd, and a board's device trees, into both of a boot's folders' seed; the root needs neither.
-boot_files() {
-    local build=$1 root=$2 tree
-    install -d "$build/boot/a" "$build/boot/b"
-    install -m 0644 "$root"/boot/vmlinuz-* "$build/boot/a/kernel"
-    install -m 0644 "$root/boot/initrd" "$build/boot/a/initrd"
-    for tree in $DEVICE_TREES; do
-        install -m 0644 "$root"/usr/lib/linux-image-*/"$tree" "$build/boot/a/" ||
-            die "the kernel's package has no device tree $tree: see device_trees in the board's file"
-    done
-    cp "$root/usr/share/dunlin-image-packages" "$build/packages"
-    find "$root/boot" -mindepth 1 ! -name firmware -delete
-    rm -rf "$root"/usr/lib/linux-image-*
-}
-
-filesystems() {
-    local build=$1 root=$2 data=$1/data
-    say "Writing the file systems"
-    rm -rf "$data"
-    mkdir -p "$data"/{systemd,network,ssh,dunlin/{etc,credstore,lib}}
-    chmod 0700 "$data"/{ssh,network,dunlin/credstore}
-    chown "$(stat -c %u:%g "$root/var/lib/dunlin" 2>/dev/null || echo 0:0)" "$data/dunlin/lib"
-    ext4 "$build/root-a.ext4" "$ROOT_MIB" dunlin-a "$UUID_A" '^has_journal' "$root"
-    ext4 "$build/root-b.ext4" "$ROOT_MIB" dunlin-b "$UUID_B" '^has_journal'
-    ext4 "$build/data.ext4" "$DATA_MIB" dunlin-data "$UUID_DATA" has_journal "$data"
-    rm -rf "$data"
-}
-
-# ext4 FILE MIB LABEL UUID FEATURES [TREE]: every time in it is the image's, so that the same tree gives the same bytes.
-ext4() {
-    local file=$1 mib=$2 label=$3 uuid=$4 features=$5 tree=${6:-} when
-    when=$(date -u -d "@$SOURCE_DATE_EPOCH" '+%F %T')
-    rm -f "$file"
-    truncate -s "${mib}M" "$file"
-    TZ=UTC E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH faketime -f "$when" mke2fs -q -F -t ext4 -m 0 -L "$label" -U "$uuid" \
-        -E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0" -O "$features" \
-        ${tree:+-d "$tree"} "$file" || die "the tree does not fit into $mib MiB"
 }
 
 main "$@"

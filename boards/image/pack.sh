@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Packs a tree into the image's file systems, as root of inside.sh. Usage: pack.sh BUILD ROOT; BUILD holds settings and boot/.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+main() {
+    # shellcheck source=/dev/null
+    . "$1/settings"
+    boot_files "$1" "$2"
+    filesystems "$1" "$2"
+}
+
+# The kernel and its initrd, and a board's device trees, into both of a boot's folders' seed; the root needs neither.
+boot_files() {
+    local build=$1 root=$2 tree
+    install -d "$build/boot/a" "$build/boot/b"
+    install -m 0644 "$root"/boot/vmlinuz-* "$build/boot/a/kernel"
+    install -m 0644 "$root/boot/initrd" "$build/boot/a/initrd"
+    for tree in $DEVICE_TREES; do
+        install -m 0644 "$root"/usr/lib/linux-image-*/"$tree" "$build/boot/a/" ||
+            die "the kernel's package has no device tree $tree: see device_trees in the board's file"
+    done
+    cp "$root/usr/share/dunlin-image-packages" "$build/packages"
+    find "$root/boot" -mindepth 1 ! -name firmware -delete
+    rm -rf "$root"/usr/lib/linux-image-*
+}
+
+filesystems() {
+    local build=$1 root=$2 data=$1/data
+    say "Writing the file systems"
+    rm -rf "$data"
+    mkdir -p "$data"/{systemd,network,ssh,dunlin/{etc,credstore,lib}}
+    chmod 0700 "$data"/{ssh,network,dunlin/credstore}
+    chown "$(stat -c %u:%g "$root/var/lib/dunlin" 2>/dev/null || echo 0:0)" "$data/dunlin/lib"
+    ext4 "$build/root-a.ext4" "$ROOT_MIB" dunlin-a "$UUID_A" '^has_journal' "$root"
+    ext4 "$build/root-b.ext4" "$ROOT_MIB" dunlin-b "$UUID_B" '^has_journal'
+    ext4 "$build/data.ext4" "$DATA_MIB" dunlin-data "$UUID_DATA" has_journal "$data"
+    rm -rf "$data"
+}
+
+# ext4 FILE MIB LABEL UUID FEATURES [TREE]: a file system, with what is in the tree.
+ext4() {
+    local file=$1 mib=$2 label=$3 uuid=$4 features=$5 tree=${6:-}
+    rm -f "$file"
+    truncate -s "${mib}M" "$file"
+    E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -F -t ext4 -m 0 -L "$label" -U "$uuid" \
+        -E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0" -O "$features" \
+        ${tree:+-d "$tree"} "$file" || die "the tree does not fit into $mib MiB"
+    one_time "$file" 2>"$file.log" >&2 || die "$file: $(tail -n 1 "$file.log")"
+    rm "$file.log"
+}
+
+# Every time in the file system becomes the image's, so that the same tree gives the same bytes. What mke2fs has filled lies in
+# the first inodes, without gaps.
+one_time() {
+    local inodes inode field
+    inodes=$(dumpe2fs -h "$1" | awk -F: '/^Inode count/ { all = $2 } /^Free inodes/ { free = $2 } END { print all - free }')
+    for inode in 2 $(seq 11 "$inodes"); do
+        for field in atime ctime mtime; do
+            echo "set_inode_field <$inode> $field @$SOURCE_DATE_EPOCH"
+        done
+    done | E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH debugfs -w -f - "$1"
+}
+
+main "$@"
