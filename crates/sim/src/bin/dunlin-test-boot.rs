@@ -85,21 +85,23 @@ fn summary(steps: &Steps, figures: &Figures, took: Duration) {
     let (passed, all) = steps.passed();
     let Figures { boot_to_connected_seconds: boots, samples_per_second: rates, .. } = figures;
     eprintln!("\n{passed} of {all} steps passed in {:.0} s.", took.as_secs_f64());
-    eprintln!("Boot to connected: {} guest seconds.", range(boots));
-    eprintln!("Readings: {} a second (USB is slow where it is emulated).", range(rates));
+    if let Some(range) = range(boots) {
+        eprintln!("Boot to connected: {range} guest seconds.");
+    }
+    if let Some(range) = range(rates) {
+        eprintln!("Readings: {range} a second (USB is slow where it is emulated).");
+    }
     eprintln!(
         "{} replies identical to the target's; {} power cuts.",
         figures.identical_replies, figures.cuts
     );
 }
 
-fn range(numbers: &[f64]) -> String {
-    if numbers.is_empty() {
-        return "no".into();
-    }
-    let (least, most) =
-        (numbers.iter().copied().fold(f64::MAX, f64::min), numbers.iter().copied().fold(0.0, f64::max));
-    format!("{least:.1} to {most:.1}")
+/// The least and the most of some numbers.
+fn range(numbers: &[f64]) -> Option<String> {
+    let least = numbers.iter().copied().reduce(f64::min)?;
+    let most = numbers.iter().copied().reduce(f64::max)?;
+    Some(format!("{least:.1} to {most:.1}"))
 }
 
 fn serve(path: &Path, stop: &Stop) -> Result<()> {

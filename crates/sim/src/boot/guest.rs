@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long a command inside may take: an emulated processor is some twenty times slower than the real one.
-const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+const COMMAND_WITHIN: Duration = Duration::from_secs(240);
 /// How long a reply may take.
-const REPLY_WITHIN: Duration = Duration::from_secs(180);
+const REPLY_WITHIN: Duration = Duration::from_secs(300);
 
 /// Who logs in.
 #[derive(Debug)]
@@ -85,6 +85,14 @@ impl Guest {
         let (done, text) = self.attempt(script)?;
         ensure!(done, "`{script}` in the machine failed: {text} (ssh: {})", self.log.display());
         Ok(text)
+    }
+
+    /// The last lines that the agent said.
+    ///
+    /// # Errors
+    /// The machine can't be asked.
+    pub fn said(&self) -> Result<String> {
+        self.run("journalctl -u dunlin-agent -b -o cat --no-pager -n 6")
     }
 
     /// Since when the machine's kernel runs, s.

@@ -140,7 +140,7 @@ impl Running {
     /// # Errors
     /// As [`Self::until`].
     pub fn line(&mut self, stop: &Stop, limit: Duration, parts: &[&str]) -> Result<String> {
-        let what = format!("a line on the console with {}", parts.join(" and "));
+        let what = format!("a line on the console with {parts:?}");
         self.until(stop, &what, limit, |console| {
             Ok(console.find(0, |line| parts.iter().all(|part| line.contains(part))))
         })

@@ -23,10 +23,10 @@ pub const SETUP: &str = "dunlin.txt";
 pub const PROBLEMS: &str = "dunlin-problems.txt";
 /// Tokens of a reply at most.
 pub const TOKENS_MAX: usize = 48;
-/// How long a boot may take: some ten times what it takes on two idle cores.
-pub const BOOT_WITHIN: Duration = Duration::from_secs(300);
+/// How long a boot may take: some twenty times what it takes on two idle cores.
+pub const BOOT_WITHIN: Duration = Duration::from_secs(600);
 /// How long anything that is to happen in a booted machine may take.
-pub const SOON: Duration = Duration::from_secs(120);
+pub const SOON: Duration = Duration::from_secs(240);
 
 /// Where things are.
 #[derive(Clone, Debug)]

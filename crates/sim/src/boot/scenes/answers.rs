@@ -40,7 +40,12 @@ pub(super) fn play(
             stand.sensor.turn(power.clone());
             let prompt = stand.prompt();
             let reply = stand.reply(&prompt)?;
-            let seen = looked_at(&reply, &power)?;
+            let seen = looked_at(&reply, &power).with_context(|| {
+                let probe = "systemctl show -p DeviceAllow dunlin-agent; ls -l /dev/i2c-*";
+                [probe, "dunlin-agent power probe --config /etc/dunlin/agent.toml"]
+                    .map(|script| stand.guest.attempt(script).unwrap_or_default().1)
+                    .join("\n")
+            })?;
             Ok((seen, reply))
         })?;
         committed += reply["committed_tokens"].as_u64().unwrap_or(0);

@@ -74,6 +74,7 @@ fn set_up(stand: &mut Stand, steps: &mut Steps) -> Result<Connected, Failed> {
         let status = "systemctl show -p ActiveState -p StatusText dunlin-agent";
         let text = running.until(&stand.stop, "the agent looks for its broker", SOON, |_| {
             let text = stand.guest.run(status)?;
+            ensure!(!text.contains("ActiveState=failed"), "the agent failed: {}", stand.guest.said()?);
             let looks = text.contains("ActiveState=active") && text.contains("looking for the broker");
             Ok(looks.then_some(text))
         })?;
