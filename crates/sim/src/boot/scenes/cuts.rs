@@ -15,8 +15,8 @@ use std::time::Duration;
 const SETTING_UP: &str = "dunlin-first-boot";
 /// The latest moment after that, ms.
 const SET_UP_MS: u64 = 3000;
-/// The latest token of a reply.
-const TOKENS: usize = 12;
+/// The latest token of a reply: the demo's are short.
+const TOKENS: usize = 4;
 /// The root that runs, and the partition that is written.
 const WRITTEN: [usize; 2] = [2, 4];
 
@@ -51,12 +51,14 @@ fn while_writing(
         let prompt = stand.prompt();
         let log = stand.places.out.join("cut-reply.jsonl");
         let mut asked = stand.guest.ask(&prompt, TOKENS_MAX, &log)?;
-        connected.running.until(&stand.stop, &format!("token {token}"), SOON, |_| {
+        let is_over = connected.running.until(&stand.stop, &format!("token {token}"), SOON, |_| {
             // A reply may be shorter.
-            Ok((asked.tokens() >= token || asked.end()?.is_some()).then_some(()))
+            let is_over = asked.end()?.is_some();
+            Ok((asked.tokens() >= token || is_over).then_some(is_over))
         })?;
         connected.running.cut();
-        sound(&stand.disk)
+        let sound = sound(&stand.disk)?;
+        Ok(format!("{sound}; the reply {}", if is_over { "was over" } else { "went on" }))
     })?;
     back(stand, steps, figures, "writing", None)
 }
