@@ -6,7 +6,7 @@
 use super::text::HEAD_BYTES;
 use anyhow::{Context, Result};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -104,15 +104,12 @@ impl<'a> Disk<'a> {
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    /// Overwrites a file and removes it; one that isn't there is all right.
+    /// Overwrites a file and removes it.
     ///
     /// # Errors
     /// Names the file.
     pub(crate) fn erase(&mut self, place: &Path) -> Result<()> {
-        match self.erased(place) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            erased => erased.with_context(|| place.display().to_string()),
-        }
+        self.erased(place).with_context(|| place.display().to_string())
     }
 
     /// The head goes first: a file that begins with zeros is known as one whose removal was cut off.

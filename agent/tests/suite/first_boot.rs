@@ -158,6 +158,13 @@ fn the_two_halves_may_be_apart() {
 }
 
 #[test]
+fn a_good_file_is_said_in_one_line() {
+    let output = Board::new().boots(&good(1), &["--only", "take"]);
+    let said = "this board is set up: name pi-7, broker mqtt://127.0.0.1:1, user \"pi-7\" at the broker\n";
+    assert_eq!(stderr(&output), said);
+}
+
+#[test]
 fn an_absent_broker_is_waited_for_and_not_for_ever() {
     let board = Board::new();
     let port = free_port();
