@@ -78,15 +78,14 @@ pub struct Farewell {
     /// What the link counted in all.
     pub traffic: Traffic,
     /// Time and energy, which go on.
-    pub energy: Energy,
+    pub energy: Box<Energy>,
 }
 
 /// The device: machine, drafter and link.
 pub struct Agent {
     clock: Clock,
     seat: Seat,
-    /// On the heap: all its buffers are in it, and the agent is moved while it is put together.
-    device: Box<Device>,
+    device: Device,
     seed: u64,
     /// Whether a given seed is the first session's alone, and each later one's is the next number.
     reseeds: bool,
@@ -94,7 +93,8 @@ pub struct Agent {
     session: u64,
     worker: Worker,
     link: Link,
-    energy: Energy,
+    /// On the heap: its tables are large, and the agent is moved while it is put together.
+    energy: Box<Energy>,
     stall: Stall,
     supervised: Supervised,
     turn: Option<Running>,
@@ -120,10 +120,10 @@ impl Agent {
     /// # Errors
     /// The system gives no random numbers, or a limit of the drafter is outside the protocol's.
     pub fn new(seat: Seat, worker: Worker, link: Link) -> Result<Self> {
-        let energy = Energy::unmetered(Charged::Idle);
+        let energy = Box::new(Energy::unmetered(Charged::Idle));
         let session = new_session(&seat, 0)?;
         let seed = session.seed;
-        let device = Box::new(Device::new(seat.device.clone(), session, Learned::default())?);
+        let device = Device::new(seat.device.clone(), session, Learned::default())?;
         Ok(Self {
             clock: energy.clock(),
             seat,
@@ -145,7 +145,7 @@ impl Agent {
     /// The same agent, which counts its time and energy with `energy`.
     #[must_use]
     pub fn metered(self, energy: Energy) -> Self {
-        Self { clock: energy.clock(), energy, ..self }
+        Self { clock: energy.clock(), energy: Box::new(energy), ..self }
     }
 
     /// The same agent, whose sessions have seeds of their own even where one was given: each the next number.
@@ -454,7 +454,7 @@ impl Agent {
         self.session += 1;
         let session = new_session(&self.seat, if self.reseeds { self.session } else { 0 })?;
         self.seed = session.seed;
-        *self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
+        self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
         self.device.handle_link(self.link.is_up(), self.clock.now());
         Ok(())
     }
