@@ -30,17 +30,17 @@ pub(super) fn play(
     let [low, high] = POWERS;
     let square = Power::new([(HALF, low), (HALF, high)]).expect("it has two steps");
     let all = [
-        (format!("a reply at {low} W"), Power::constant(low)),
-        (format!("a reply at {high} W"), Power::constant(high)),
-        (format!("a reply at {low} and {high} W by turns"), square),
+        (format!("a reply at {low} W"), Power::constant(low), 0.0),
+        (format!("a reply at {high} W"), Power::constant(high), 0.0),
+        (format!("a reply at {low} and {high} W by turns"), square, high - low),
     ];
     let mut committed = 0;
-    for (name, power) in all {
+    for (name, power, swing) in all {
         let reply = steps.step(&name, || {
             stand.sensor.turn(power.clone());
             let prompt = stand.prompt();
             let reply = stand.reply(&prompt)?;
-            let seen = looked_at(&reply, &power).with_context(|| {
+            let seen = looked_at(&reply, &power, swing).with_context(|| {
                 let probe = "systemctl show -p DeviceAllow dunlin-agent; ls -l /dev/i2c-*";
                 [probe, "dunlin-agent power probe --config /etc/dunlin/agent.toml"]
                     .map(|script| stand.guest.attempt(script).unwrap_or_default().1)
@@ -71,8 +71,9 @@ impl Figures {
     }
 }
 
-/// Whether a reply was drafted and corrected, and whether its energy is what it must be.
-fn looked_at(reply: &Value, power: &Power) -> Result<String> {
+/// Whether a reply was drafted and corrected, and whether its energy is what it must be. `swing` is by how much the power
+/// changes every half second, W.
+fn looked_at(reply: &Value, power: &Power, swing: f64) -> Result<String> {
     let number = |value: &Value, name: &str| {
         value[name].as_f64().with_context(|| format!("the report has no {name}: {value}"))
     };
@@ -83,8 +84,10 @@ fn looked_at(reply: &Value, power: &Power) -> Result<String> {
     ensure!(source == "measured (ina219)", "source of the energy: {source}");
     let part = energy["part"].as_str().unwrap_or_default();
     ensure!(part.contains("/dev/i2c-"), "part: {part}");
-    let (joules, off, seconds) =
-        (number(energy, "joules")?, number(energy, "uncertainty_joules")?, number(reply, "seconds")?);
+    let (joules, seconds, rate) =
+        (number(energy, "joules")?, number(reply, "seconds")?, number(energy, "samples_per_second")?);
+    ensure!(rate > 0.0, "the sensor gave no reading");
+    let off = number(energy, "uncertainty_joules")? + unseen(swing, seconds, rate);
     let (least, most) = bounds(power, seconds);
     ensure!(
         (least - off..=most + off).contains(&joules),
@@ -95,8 +98,15 @@ fn looked_at(reply: &Value, power: &Power) -> Result<String> {
          {most:.2} J were drawn, {:.0} readings a second of {part}",
         reply["committed_tokens"],
         acceptance * 100.0,
-        number(energy, "samples_per_second")?,
+        rate,
     ))
+}
+
+/// What changes of power between two readings may hide, J: each may lie anywhere between them, and is taken to lie in
+/// their middle.
+fn unseen(swing: f64, seconds: f64, rate: f64) -> f64 {
+    let changes = seconds * 1e6 / HALF as f64;
+    swing * changes / rate / 2.0
 }
 
 /// The least and the most energy that any window of so many seconds takes.
@@ -126,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn a_change_hides_half_of_what_lies_between_two_readings() {
+        // Four changes by 2 W in 2 s, 0.1 s between two readings.
+        assert!((unseen(2.0, 2.0, 10.0) - 0.4).abs() < 1e-9);
+        assert!(unseen(0.0, 2.0, 10.0) == 0.0);
+    }
+
+    #[test]
     fn a_reply_with_another_energy_is_seen() {
         let reply = |joules: f64, acceptance: f64, source: &str| {
             json!({
@@ -134,8 +151,11 @@ mod tests {
                     "uncertainty_joules": 0.1, "samples_per_second": 12.0},
             })
         };
-        let look = |reply: &Value| looked_at(reply, &Power::constant(3.0));
+        let mut silent = reply(6.0, 0.5, "measured (ina219)");
+        silent["energy"]["samples_per_second"] = json!(0.0);
+        let look = |reply: &Value| looked_at(reply, &Power::constant(3.0), 0.0);
         assert!(look(&reply(6.2, 0.5, "measured (ina219)")).is_ok());
+        assert!(look(&silent).is_err());
         assert!(look(&reply(6.3, 0.5, "measured (ina219)")).is_err());
         assert!(look(&reply(5.7, 0.5, "measured (ina219)")).is_err());
         assert!(look(&reply(6.0, 0.0, "measured (ina219)")).is_err());
