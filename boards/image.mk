@@ -21,7 +21,8 @@ lock-image: need-board ## Write anew which Debian packages the images are made o
 
 flash: need-board ## Write the image of BOARD= onto a card, and read it back: DEVICE=/dev/sdX or a file
 	@[ -n "$(DEVICE)" ] || { echo "DEVICE= is missing: the card's device (lsblk lists them), or a file"; exit 2; }
-	@"$(BINS)/dunlin-board" flash "$(TARGET_DIR)/image/dunlin-$(basename $(notdir $(BOARD))).img" "$(DEVICE)"
+	@as=; if [ -b "$(DEVICE)" ] && [ ! -w "$(DEVICE)" ]; then as="$(SUDO)"; fi; \
+	$$as "$(BINS)/dunlin-board" flash "$(TARGET_DIR)/image/dunlin-$(basename $(notdir $(BOARD))).img" "$(DEVICE)"
 
 need-board: need-cargo
 	@$(CARGO) build --release --locked --quiet -p dunlin-board

@@ -250,9 +250,15 @@ finish() {
     mv "$build/packages" "$WORK/$name.packages"
     mv "$build/disk.zst" "$WORK/$name.img.zst"
     mv "$build/disk" "$WORK/$name.img"
-    (cd "$WORK" && sha256sum "$name.img" "$name.img.zst" >"$name.sha256.new" && mv "$name.sha256.new" "$name.sha256")
+    checksum "$name.img"
+    checksum "$name.img.zst"
     say "Wrote $WORK/$name.img: $(du -m --apparent-size "$WORK/$name.img" | cut -f 1) MiB, compressed $(du -m --apparent-size "$WORK/$name.img.zst" | cut -f 1) MiB"
-    cat "$WORK/$name.sha256"
+    cat "$WORK/$name.img.sha256" "$WORK/$name.img.zst.sha256"
+}
+
+# Beside the file, where dunlin-board flash looks for it.
+checksum() {
+    (cd "$WORK" && sha256sum "$1" >"$1.sha256.new" && mv "$1.sha256.new" "$1.sha256")
 }
 
 main "$@"
