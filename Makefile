@@ -38,7 +38,8 @@ test: build need-mosquitto ## All tests
 		$(CARGO) test --release --locked --no-fail-fast; \
 	fi
 
-nightly: ## What takes too long for every change: packages, wrong images, a whole board in QEMU, two builds compared
+nightly: ## What takes too long for every change: Arm under emulation, packages, wrong images, a board in QEMU, two builds compared
+	$(MAKE) --no-print-directory test-arm
 	$(MAKE) --no-print-directory test-package
 	$(MAKE) --no-print-directory test-image
 	$(MAKE) --no-print-directory test-boot
