@@ -22,7 +22,7 @@ include $(wildcard boards/*.mk)
 	need-cargo need-mosquitto need-python
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: need-cargo ## Build dunlin-agent, dunlin-verifier and the demo (the first build takes some minutes)
 	@[ -x $(BINS)/dunlin-demo ] || echo "First build: about 300 crates, tract and candle among them; 5 to 10 minutes on 2 cores."
