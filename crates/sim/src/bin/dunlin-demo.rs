@@ -2,24 +2,21 @@
 //!
 //! It ends with 0 only if the two texts are identical and everything it started has stopped.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use dunlin_hlm::policy::{Coupling, Policy, Rules};
+use dunlin_sim::process::Process;
+use dunlin_sim::wait::Stop;
 use serde_json::{Map, Value, json};
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 /// How long broker and verifier may take to be ready: the target is loaded and checked meanwhile.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long the verifier may take to say goodbye.
 const GONE_WITHIN: Duration = Duration::from_secs(15);
-/// How often a condition is looked at.
-const TICK: Duration = Duration::from_millis(20);
 /// Fields of the agent's report that the demo's has too.
 const FIELDS: [&str; 15] = [
     "text",
@@ -56,25 +53,8 @@ struct Places {
     out: PathBuf,
 }
 
-/// A process that does not outlive the demo.
-struct Guarded(Child);
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn main() -> ExitCode {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
-            eprintln!("demo: no handler for signal {signal}: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    match demo(&stop) {
+    match Stop::on_signals().and_then(|stop| demo(&stop)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error:#}");
@@ -84,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "the verdict is what the program is for")]
-fn demo(stop: &AtomicBool) -> Result<()> {
+fn demo(stop: &Stop) -> Result<()> {
     let (ask, places) = (Ask::from_environment(), Places::find()?);
     fs::create_dir_all(&places.out).with_context(|| format!("can't make {}", places.out.display()))?;
     eprintln!("demo: broker and verifier are starting (log: {})", places.out.join("verifier.log").display());
@@ -170,29 +150,25 @@ impl Places {
     }
 }
 
-fn start_verifier(places: &Places, stop: &AtomicBool) -> Result<(Guarded, String)> {
+fn start_verifier(places: &Places, stop: &Stop) -> Result<(Process, String)> {
     let (log, ready) = (places.out.join("verifier.log"), places.out.join("broker"));
     let _ = fs::remove_file(&ready);
     let file = File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
     let mut command = places.command("dunlin-verifier")?;
     command.args(["serve", "--embedded-broker", "--listen", "127.0.0.1:0", "--model"]);
     command.arg(places.models.join("target")).arg("--ready-file").arg(&ready);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-    let mut child = Guarded(command.spawn().context("can't start dunlin-verifier")?);
-    let started = Instant::now();
-    loop {
-        if let Ok(broker) = fs::read_to_string(&ready) {
-            return Ok((child, broker.trim().to_owned()));
+    let mut verifier = Process::start(command.stdout(Stdio::null()).stderr(file))?;
+    let broker = stop.until("dunlin-verifier is ready", READY_WITHIN, || {
+        if let Some(status) = verifier.ended()? {
+            bail!("dunlin-verifier ended with {status}");
         }
-        if let Some(status) = child.0.try_wait()? {
-            bail!("dunlin-verifier ended with {status}:\n{}", tail(&log));
-        }
-        ensure!(started.elapsed() < READY_WITHIN, "dunlin-verifier was not ready in time:\n{}", tail(&log));
-        pause(stop)?;
-    }
+        Ok(fs::read_to_string(&ready).ok())
+    });
+    let broker = broker.map_err(|error| anyhow!("{error:#}:\n{}", tail(&log)))?;
+    Ok((verifier, broker.trim().to_owned()))
 }
 
-fn run_agent(ask: &Ask, places: &Places, broker: &str, stop: &AtomicBool) -> Result<Value> {
+fn run_agent(ask: &Ask, places: &Places, broker: &str, stop: &Stop) -> Result<Value> {
     let path = places.out.join("agent.json");
     let _ = fs::remove_file(&path);
     let mut command = places.command("dunlin-agent")?;
@@ -207,28 +183,20 @@ fn run_agent(ask: &Ask, places: &Places, broker: &str, stop: &AtomicBool) -> Res
             .with_context(|| format!("can't write {}", config.display()))?;
         command.args(["--idle-seconds", "0.6", "--config"]).arg(config);
     }
-    let mut agent = Guarded(command.stdin(Stdio::null()).spawn().context("can't start dunlin-agent")?);
+    let mut agent = Process::start(&mut command)?;
     finish(&mut agent, "dunlin-agent", stop)?;
     read_json(&fs::read_to_string(&path).with_context(|| format!("dunlin-agent left no {}", path.display()))?)
 }
 
-fn stop_verifier(verifier: &mut Guarded, stop: &AtomicBool) -> Result<()> {
-    let pid = rustix::process::Pid::from_child(&verifier.0);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-        .context("can't stop dunlin-verifier")?;
-    let started = Instant::now();
-    loop {
-        match verifier.0.try_wait()? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => bail!("dunlin-verifier ended with {status} when asked to stop"),
-            None => ensure!(started.elapsed() < GONE_WITHIN, "dunlin-verifier does not stop"),
-        }
-        pause(stop)?;
-    }
+fn stop_verifier(verifier: &mut Process, stop: &Stop) -> Result<()> {
+    verifier.terminate().context("can't stop dunlin-verifier")?;
+    let status = stop.until("dunlin-verifier stops", GONE_WITHIN, || verifier.ended())?;
+    ensure!(status.success(), "dunlin-verifier ended with {status} when asked to stop");
+    Ok(())
 }
 
 /// The target alone with the sampling that the agent reports to have used.
-fn run_reference(ask: &Ask, report: &Value, places: &Places, stop: &AtomicBool) -> Result<Value> {
+fn run_reference(ask: &Ask, report: &Value, places: &Places, stop: &Stop) -> Result<Value> {
     let path = places.out.join("reference.json");
     let out = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
     let prompt = report["prompt"].as_str().context("the agent's report has no prompt")?;
@@ -244,25 +212,15 @@ fn run_reference(ask: &Ask, report: &Value, places: &Places, stop: &AtomicBool) 
         command.arg(flag).arg(report[name].to_string());
     }
     command.arg("--max-tokens").arg(&ask.max_tokens);
-    command.stdin(Stdio::null()).stdout(out);
-    let mut child = Guarded(command.spawn().context("can't start the reference")?);
+    let mut child = Process::start(command.stdout(out))?;
     finish(&mut child, "the reference", stop)?;
     read_json(&fs::read_to_string(&path)?)
 }
 
-fn finish(child: &mut Guarded, name: &str, stop: &AtomicBool) -> Result<()> {
-    loop {
-        match child.0.try_wait()? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => bail!("{name} ended with {status}"),
-            None => pause(stop)?,
-        }
-    }
-}
-
-fn pause(stop: &AtomicBool) -> Result<()> {
-    ensure!(!stop.load(Ordering::Relaxed), "interrupted; everything it started was stopped");
-    sleep(TICK);
+/// Waits for a process that takes as long as it takes.
+fn finish(child: &mut Process, name: &str, stop: &Stop) -> Result<()> {
+    let status = stop.until(name, Duration::MAX, || child.ended())?;
+    ensure!(status.success(), "{name} ended with {status}");
     Ok(())
 }
 

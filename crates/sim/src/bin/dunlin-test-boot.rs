@@ -9,7 +9,7 @@ use dunlin_sim::boot::scenes::{Figures, play};
 use dunlin_sim::boot::sensor::Sensor;
 use dunlin_sim::boot::stand::{Places, Stand};
 use dunlin_sim::boot::steps::Steps;
-use dunlin_sim::boot::wait::Stop;
+use dunlin_sim::wait::Stop;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

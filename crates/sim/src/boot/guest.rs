@@ -2,8 +2,8 @@
 
 use super::disk::run;
 use super::lines::Lines;
-use super::process::Process;
-use super::wait::Stop;
+use crate::process::Process;
+use crate::wait::Stop;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fs::{self, File};

@@ -95,7 +95,7 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::wait::Stop;
+    use crate::wait::Stop;
     use std::time::Duration;
 
     #[test]

@@ -5,8 +5,8 @@
 
 use super::disk::Disk;
 use super::lines::Lines;
-use super::process::Process;
-use super::wait::Stop;
+use crate::process::Process;
+use crate::wait::Stop;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};

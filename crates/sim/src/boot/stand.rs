@@ -5,7 +5,7 @@ use super::guest::Guest;
 use super::machine::{HOST_INSIDE, Machine, Running};
 use super::outside::{BOARD, Broker, Said, Verifier, free_port, reference};
 use super::sensor::Sensor;
-use super::wait::Stop;
+use crate::wait::Stop;
 use anyhow::{Context, Result, ensure};
 use dunlin_agent::energy::simulated::waveform::Steps;
 use dunlin_wire::{DevicePresence, Liveness};

@@ -1,33 +1,18 @@
 //! Real processes on one machine: mosquitto, verifier, agents, and a wire between that can be cut.
 
+use dunlin_sim::boot::outside::free_port;
+use dunlin_sim::process::Process;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything on this stand may take to become true.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A child that does not outlive the test.
-pub(crate) struct Process(Child);
-
-impl Process {
-    /// Ends it the hard way.
-    pub(crate) fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 /// The demo pair of the checkout.
 pub(crate) fn model(role: &str) -> PathBuf {
@@ -49,11 +34,6 @@ fn program(name: &str) -> Command {
     Command::new(path)
 }
 
-/// A port nobody listens on now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Looks again until it is true.
 fn until(what: &str, mut is: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -72,7 +52,7 @@ pub(crate) struct Mosquitto {
 
 impl Mosquitto {
     pub(crate) fn start(dir: &TempDir) -> Self {
-        let port = free_port();
+        let port = free_port().unwrap();
         let config = dir.path().join("mosquitto.conf");
         let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
         std::fs::write(&config, text).unwrap();
@@ -85,7 +65,7 @@ impl Mosquitto {
         command.env("PATH", path).arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("mosquitto runs: apt-get install mosquitto");
         until("mosquitto listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Process(child)
+        child.into()
     }
 
     pub(crate) fn kill_and_restart(&mut self) {
@@ -121,7 +101,7 @@ impl VerifierProcess {
         command.arg(model("target")).arg("--ready-file").arg(ready);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         until("the verifier is ready", || ready.is_file());
-        Process(child)
+        child.into()
     }
 
     pub(crate) fn kill_and_restart(&mut self) {
@@ -157,7 +137,7 @@ impl AgentProcess {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Self { _process: Process(child), input, output: BufReader::new(output) }
+        Self { _process: child.into(), input, output: BufReader::new(output) }
     }
 
     /// Sends a prompt that begins a new session.

@@ -1,6 +1,6 @@
 //! Programs that do not outlive this one.
 
-use super::lines::Lines;
+use crate::boot::lines::Lines;
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,10 +38,25 @@ impl Process {
         self.0.try_wait().context("a child's end")
     }
 
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// The system does not let it be asked.
+    pub fn terminate(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("a child can't be stopped")
+    }
+
     /// Ends it the hard way.
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl From<Child> for Process {
+    fn from(child: Child) -> Self {
+        Self(child)
     }
 }
 
