@@ -16,17 +16,14 @@ need_readelf() { have readelf || fail "readelf is missing" "apt-get install binu
 
 machine_is_right() {
 	local found
-	found=$(readelf -h "$program" 2>/dev/null | sed -n 's/^ *Machine: *//p')
+	found=$(machine_of "$program")
 	[ "$found" = "$machine" ] || fail "$program is for '${found:-no machine}', but board $BOARD needs $machine ($triple)" \
 		"Remove it and build again: make ${name#dunlin-} BOARD=$BOARD"
 }
 
-# The newest version of glibc's symbols that the program asks for.
-glibc_needed() { readelf -W --dyn-syms "$program" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1 | sed 's/GLIBC_//'; }
-
 glibc_is_old_enough() {
 	local needed allowed
-	needed=$(glibc_needed)
+	needed=$(glibc_needed "$program")
 	allowed=${GLIBC:-$(board_get build.glibc)}
 	if [ -z "$allowed" ] || [ "$(printf '%s\n' "$needed" "$allowed" | sort -V | tail -n 1)" = "$allowed" ]; then
 		say "  glibc: needs ${needed:-none}${allowed:+, board $BOARD has $allowed or newer}"

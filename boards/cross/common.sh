@@ -54,6 +54,12 @@ target_facts() {
 	esac
 }
 
+# The machine that the program $1 is for, as readelf names it; nothing where it is no program.
+machine_of() { readelf -h "$1" 2>/dev/null | sed -n 's/^ *Machine: *//p'; }
+
+# The newest version of glibc's symbols that the program $1 asks for.
+glibc_needed() { readelf -W --dyn-syms "$1" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1 | sed 's/GLIBC_//'; }
+
 is_native() { [ "$triple" = "$(host_triple)" ]; }
 
 # Whether the compiler $1 has the standard library of the target.

@@ -36,15 +36,14 @@ program() {
 		"$root/boards/cross/build.sh" "$1" >&2
 	fi
 	[ -x "$path" ] || fail "$path is not there" "make $1 BOARD=$BOARD builds it."
-	readelf -h "$path" | grep -q "Machine: *$machine" || fail "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
+	[ "$(machine_of "$path")" = "$machine" ] || fail "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
 	printf '%s\n' "$path"
 }
 
 # The packages whose libraries a program is linked with, as Depends says it.
 libraries() {
-	local library glibc
-	glibc=$(readelf --wide --version-info "$1" | grep -o 'GLIBC_2\.[0-9.]*' | sort -Vu | tail -n 1)
-	printf 'libc6 (>= %s)' "${glibc#GLIBC_}"
+	local library
+	printf 'libc6 (>= %s)' "$(glibc_needed "$1")"
 	for library in $(readelf --wide --dynamic "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
 		case $library in
 		libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*) ;;
