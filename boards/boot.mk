@@ -2,14 +2,16 @@
 
 # What the random moments of the power cuts are drawn from.
 BOOT_SEED ?= 1
-BOOT_IMAGE ?= $(TARGET_DIR)/image/dunlin-virt.img
+# Another image than the one of these sources.
+BOOT_IMAGE ?=
 BOOT_OUT ?= $(TARGET_DIR)/boot
 
 .PHONY: test-boot need-boot
 
 test-boot: build need-boot ## Boot the virt image in QEMU: set-up, replies, energy, power cuts: BOOT_SEED= BOOT_IMAGE=
-	@[ -f "$(BOOT_IMAGE)" ] || $(MAKE) --no-print-directory image BOARD=virt
-	@PATH="$$PATH:/usr/sbin:/sbin" $(BINS)/dunlin-test-boot --seed $(BOOT_SEED) --image "$(BOOT_IMAGE)" --out "$(BOOT_OUT)"
+	$(if $(BOOT_IMAGE),,@$(MAKE) --no-print-directory image BOARD=virt)
+	@PATH="$$PATH:/usr/sbin:/sbin" $(BINS)/dunlin-test-boot --seed $(BOOT_SEED) --out "$(BOOT_OUT)" \
+		--image "$(or $(BOOT_IMAGE),$(TARGET_DIR)/image/dunlin-virt.img)"
 
 need-boot:
-	@SUDO="$(SUDO)" boards/boot/need.sh
+	@SUDO="$(SUDO)" boards/need.sh boot

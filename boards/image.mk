@@ -28,5 +28,4 @@ need-board: need-cargo
 	@$(CARGO) build --release --locked --quiet -p dunlin-board
 
 need-image:
-	@boards/image/need.sh || { echo "Installing what an image is made with"; \
-		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends $$(boards/image/need.sh); }
+	@SUDO="$(SUDO)" boards/need.sh image

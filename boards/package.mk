@@ -19,11 +19,7 @@ test-package: need-package-tests ## Install, upgrade, remove and purge the packa
 	@$(TEST_PACKAGE) boards/package/test.sh
 
 need-packager:
-	@command -v dh >/dev/null && command -v dpkg-buildpackage >/dev/null && command -v readelf >/dev/null || { \
-		echo "Installing debhelper, dpkg-dev and binutils, which make packages"; \
-		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends debhelper dpkg-dev binutils; }
+	@SUDO="$(SUDO)" boards/need.sh package
 
-need-package-tests: need-packager
-	@command -v lintian >/dev/null && command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \
-		echo "Installing lintian, mmdebstrap and systemd-container, which the packages' test needs"; \
-		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends lintian mmdebstrap systemd-container; }
+need-package-tests:
+	@SUDO="$(SUDO)" boards/need.sh package_tests

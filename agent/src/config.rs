@@ -8,7 +8,7 @@ use dunlin_board::{
 };
 use dunlin_hlm::device::ImportanceForm;
 use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
-use dunlin_service::{MQTT_PASSWORD, credential};
+use dunlin_service::{MQTT_PASSWORD, credential, secret};
 use dunlin_wire::DeviceId;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -285,10 +285,10 @@ impl MqttTable {
                 None => Ok(None),
             };
         };
-        let password = match &self.password_file {
-            Some(file) => Some(secret(&dir.join(file))?),
-            None => credential.filter(|path| path.exists()).map(secret).transpose()?,
-        };
+        let file = self.password_file.as_ref().map(|file| dir.join(file));
+        let path = file.as_deref().or(credential.filter(|path| path.exists()));
+        let read = |path: &Path| secret(path).with_context(|| path.display().to_string());
+        let password = path.map(read).transpose()?;
         Ok(Some((user.clone(), password.unwrap_or_default())))
     }
 
@@ -302,12 +302,6 @@ impl MqttTable {
         }
         Ok(Duration::from_secs(seconds))
     }
-}
-
-/// A password's file, without its line end.
-fn secret(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(text.trim_end_matches(['\r', '\n']).into())
 }
 
 /// The bytes of a weights' file, with the parts that ONNX keeps beside a large one under longer names.

@@ -22,9 +22,13 @@ main() {
     check_inputs "$board" "$@"
     [[ -z $check ]] || return 0
     board=$(board_get "$path" name)
-    local name=dunlin-$board lock=$HERE/packages.lock
+    local name=dunlin-$board lock=$HERE/packages.lock build=$WORK/build/$board inputs
     packages "$board"
-    local build=$WORK/build/$board
+    inputs=$(inputs_of "$board" "$lock" "$@")
+    if made_of "$name" "$inputs"; then
+        say "$WORK/$name.img is there, made of the same"
+        return
+    fi
     "$HERE/inside.sh" --can || die "see above: packages can't be configured here"
     empty "$build"
     settings "$board" "$lock" "$build"
@@ -33,10 +37,34 @@ main() {
     "$HERE/inside.sh" "$HERE/tree.sh" "$build" "$build/debian" "$@"
     boot_partition "$board" "$lock" "$build"
     disk "$build"
-    finish "$build" "$name"
+    finish "$build" "$name" "$inputs"
 }
 
-# Fetches what the image is made of; sets lock and name.
+# inputs_of BOARD LOCK DEB…: a hash of all that an image is made of. The same inputs give the same image.
+inputs_of() {
+    local board=$1 lock=$2 key
+    shift 2
+    {
+        for key in boot packages device_trees config kernel_arguments; do
+            printf '%s: %s\n' "$key" "$(board_get "$board" "image.$key" | xargs)"
+        done
+        cat "$lock" "$@"
+        # Their names and modes count as well.
+        tar -C "$HERE" --sort=name --owner=0 --group=0 --mtime=@0 --exclude=./packages.lock -cf - .
+        [[ -z ${MODEL:-} ]] || tar -C "$MODEL" --sort=name --owner=0 --group=0 --mtime=@0 -hcf - .
+    } | sha256sum | cut -d ' ' -f 1
+}
+
+# made_of NAME INPUTS: whether that image is there, whole, and made of these.
+made_of() {
+    local file
+    [[ -f $WORK/$1.inputs && $(<"$WORK/$1.inputs") == "$2" ]] || return 1
+    for file in "$1.img" "$1.img.zst"; do
+        (cd "$WORK" && sha256sum --status -c "$file.sha256") 2>/dev/null || return 1
+    done
+}
+
+# Fetches what the image is made of; sets lock.
 packages() {
     local board=$1 code=0
     case ${LOCK:-} in
@@ -57,15 +85,15 @@ locked() {
 }
 
 latest() {
-    name+=-latest lock=$WORK/latest.lock
-    say "NOT FROM THE LOCK: with the Debian packages of today; the image is called $name, and can't be made again"
+    lock=$WORK/latest.lock
+    say "NOT FROM THE LOCK: with the Debian packages of today; nobody can make the same image again"
     "$HERE/lock.sh" "$lock"
     "$HERE/fetch.sh" "$lock" "$1"
 }
 
 check_tools() {
     local missing
-    missing=$("$HERE/need.sh") || die "missing here: apt-get install $missing"
+    missing=$("$HERE/../need.sh" --missing image) || die "missing here: apt-get install $missing"
 }
 
 # Everything that can be refused is refused before anything is fetched or built.
@@ -244,14 +272,16 @@ EOF
 
 # The names are given at the end, so that they never name half an image.
 finish() {
-    local build=$1 name=$2
+    local build=$1 name=$2 inputs=$3
     say "Compressing"
+    rm -f "$WORK/$name.inputs"
     zstd -q -T0 -9 -f "$build/disk" -o "$build/disk.zst"
     mv "$build/packages" "$WORK/$name.packages"
     mv "$build/disk.zst" "$WORK/$name.img.zst"
     mv "$build/disk" "$WORK/$name.img"
     checksum "$name.img"
     checksum "$name.img.zst"
+    echo "$inputs" >"$WORK/$name.inputs"
     say "Wrote $WORK/$name.img: $(du -m --apparent-size "$WORK/$name.img" | cut -f 1) MiB, compressed $(du -m --apparent-size "$WORK/$name.img.zst" | cut -f 1) MiB"
     cat "$WORK/$name.img.sha256" "$WORK/$name.img.zst.sha256"
 }

@@ -7,6 +7,8 @@ COMPONENTS="main non-free-firmware"
 WORK=${WORK:-target/image}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DUNLIN_BOARD=${DUNLIN_BOARD:-target/release/dunlin-board}
+# shellcheck source=boards/mirror.sh
+. "$HERE/../mirror.sh"
 # What the image holds apart from the agent; a board's file adds to it ([image] packages).
 mapfile -t COMMON_PACKAGES < <(grep -vE '^(#|$)' "$HERE/packages.txt")
 
@@ -40,11 +42,7 @@ mirror() {
         security) given=${MIRROR_SECURITY:-} label=Debian-Security ;;
         *) die "no archive is called $1" ;;
     esac
-    if [[ -z $given ]]; then
-        # shellcheck disable=SC2016  # apt's variables
-        given=$(apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
-            sed -n "s/^$label|//p" | head -n 1)
-    fi
+    given=${given:-$(archive_of "$label")}
     [[ -n $given ]] ||
         die "this machine's apt knows no $label archive: say MIRROR= and MIRROR_SECURITY= (a Debian mirror, its security mirror)"
     printf '%s\n' "${given%/}"

@@ -42,6 +42,7 @@ package swapped arm64 '\x3e\x00'
 mkdir -p "$WORK/model/drafter" "$WORK/broken"
 touch "$WORK/model/tokenizer.json"
 cp "$here"/*.sh "$here/packages.txt" "$WORK/broken"
+cp "$here"/../{need,mirror}.sh "$WORK"
 echo 'no lock' >"$WORK/broken/packages.lock"
 build=$here/build.sh
 

@@ -17,11 +17,8 @@ out=${PACKAGE_DIR:-$target_dir/packages}
 version=${PACKAGE_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")}
 
 need_tools() {
-	local missing=()
-	have dpkg-buildpackage || missing+=(dpkg-dev)
-	have dh || missing+=(debhelper)
-	have readelf || missing+=(binutils)
-	[ ${#missing[@]} = 0 ] || fail "packages can't be made here" "apt-get install ${missing[*]}"
+	local missing
+	missing=$("$root/boards/need.sh" --missing package) || fail "packages can't be made here" "apt-get install $missing"
 }
 
 # The date of the last commit, or of the changelog where there is no git.

@@ -7,6 +7,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=boards/mirror.sh
+. "$here/../mirror.sh"
 target=${TARGET_DIR:-$(cd "$here/../.." && pwd)/target}
 suite=${SUITE:-bookworm}
 arch=$(dpkg --print-architecture)
@@ -21,8 +23,7 @@ fail() {
 
 mirror() {
 	local known
-	# shellcheck disable=SC2016 # apt's own variables
-	known=${MIRROR:-$(apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian|//p' | head -n 1)}
+	known=${MIRROR:-$(archive_of Debian)}
 	[ -n "$known" ] || fail "this machine's apt knows no Debian archive: say MIRROR="
 	printf '%s\n' "${known%/}"
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use dunlin_service::secret;
 use dunlin_wire::VerifierId;
 use dunlin_wire::limits::DRAFT_TOKENS_MAX;
 use serde::Deserialize;
@@ -132,8 +133,8 @@ impl Config {
             && self.username.is_some()
             && self.password.is_none()
         {
-            let text = fs::read_to_string(path).with_context(|| format!("credential {}", path.display()))?;
-            self.password = Some(Secret(text.trim_end_matches(['\r', '\n']).into()));
+            let password = secret(path).with_context(|| format!("credential {}", path.display()))?;
+            self.password = Some(Secret(password));
         }
         Ok(self)
     }

@@ -1,8 +1,10 @@
 //! Where boards' files are found.
 
+use crate::read::read;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use toml::Table;
 
 /// Where a package puts them.
 pub const INSTALLED: &str = "/usr/share/dunlin/boards";
@@ -40,9 +42,16 @@ pub fn find(board: &Path, base: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Unkn
     let candidates = dirs.iter().map(|dir| dir.join(format!("{text}.toml")));
     candidates.into_iter().find(|path| path.exists()).ok_or_else(|| UnknownBoard {
         name: text.into_owned(),
-        known: listed(dirs).unwrap_or_default().into_iter().map(|(name, _)| name).collect(),
+        known: boards_in(dirs),
         dirs: dirs.to_vec(),
     })
+}
+
+/// The names of the boards in `dirs`, for people: other configuration, which has no `name`, may lie beside them.
+fn boards_in(dirs: &[PathBuf]) -> Vec<String> {
+    let files = listed(dirs).unwrap_or_default().into_iter();
+    let is_board = |path: &Path| read::<Table>(path).map_or(true, |file| file.contains_key("name"));
+    files.filter(|(_, path)| is_board(path)).map(|(name, _)| name).collect()
 }
 
 /// The boards in `dirs`, by name: where two are called alike, the first folder's. A folder that isn't there holds none.
@@ -77,7 +86,7 @@ mod tests {
         for (dir, names) in dirs.iter().zip([&["one", "two"][..], &["two", "three"]]) {
             create_dir(dir).unwrap();
             for name in names {
-                write(dir.join(format!("{name}.toml")), "").unwrap();
+                write(dir.join(format!("{name}.toml")), format!("name = '{name}'")).unwrap();
             }
             write(dir.join("README.md"), "").unwrap();
         }
@@ -87,11 +96,13 @@ mod tests {
         assert_eq!(of("x.toml"), Ok("base/x.toml".into()));
         assert_eq!(of("./x"), Ok("base/./x".into()));
         assert_eq!(of("/x.toml"), Ok("/x.toml".into()));
+        write(dirs[1].join("agent.toml"), "device = 'a'").unwrap();
+        write(dirs[1].join("torn.toml"), "name = 'tor").unwrap();
         let said = of("four").unwrap_err().to_string();
-        assert!(said.starts_with("no board is called \"four\"; there are one, three, two ("), "{said}");
+        assert!(said.starts_with("no board is called \"four\"; there are one, three, torn, two ("), "{said}");
         let said = find(Path::new("four"), Path::new(""), &dirs[2..]).unwrap_err().to_string();
         assert!(said.contains("hold none; a path"), "{said}");
         let names: Vec<_> = listed(&dirs).unwrap().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["one", "three", "two"]);
+        assert_eq!(names, ["agent", "one", "three", "torn", "two"]);
     }
 }

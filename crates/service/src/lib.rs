@@ -11,7 +11,7 @@ mod watchdog;
 use dunlin_hlm::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tracing::{error, warn};
 use watchdog::{Fed, Watchdog};
 
@@ -106,6 +106,14 @@ impl Service {
 /// Where a credential of this service is, as the manager keeps them; it need not be there.
 pub fn credential(name: &str) -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| PathBuf::from(dir).join(name))
+}
+
+/// What a password's file says, without its line end.
+///
+/// # Errors
+/// The file can't be read.
+pub fn secret(path: &Path) -> io::Result<String> {
+    Ok(std::fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).into())
 }
 
 #[cfg(test)]
