@@ -1,13 +1,13 @@
 # Bootable images. The work is done by boards/image/*.sh, which say what they need.
 
-# DEVICE is a whole card's device, or a file; MODEL another drafter's directory. LOCK=latest leaves the lock of Debian's
-# packages aside, LOCK=or-latest does so where the mirror has them no longer.
-export MODEL LOCK MIRROR MIRROR_SECURITY
+# DEVICE is a whole card's device, or a file; MODEL another drafter's directory; FIRMWARE a folder of firmware that Debian
+# lacks. LOCK=latest leaves the lock of Debian's packages aside, LOCK=or-latest does so where the mirror has them no longer.
+export MODEL FIRMWARE LOCK MIRROR MIRROR_SECURITY
 IMAGE_ENV = WORK="$(TARGET_DIR)/image" DUNLIN_BOARD="$(BINS)/dunlin-board"
 
 .PHONY: image test-image lock-image flash need-board need-image
 
-image: need-board need-image ## Bootable SD image of BOARD= into target/image/, without root: MODEL= LOCK=latest MIRROR= MIRROR_SECURITY=
+image: need-board need-image ## Bootable SD image of BOARD= into target/image/, without root: MODEL= FIRMWARE= LOCK=latest MIRROR= MIRROR_SECURITY=
 	@$(IMAGE_ENV) boards/image/build.sh --check "$(BOARD)"
 	@$(MAKE) --no-print-directory package BOARD="$(BOARD)" PACKAGES="agent $(if $(MODEL),,model-demo)"
 	@$(IMAGE_ENV) boards/image/build.sh "$(BOARD)" $$(ls -t $(TARGET_DIR)/packages/dunlin-agent_*_arm64.deb | head -n 1) \

@@ -48,7 +48,7 @@ install() {
 	printf 'Installing %s\n' "$*" >&2
 	# No SUDO is no word.
 	# shellcheck disable=SC2086
-	{ ${SUDO:-} apt-get update -qq && ${SUDO:-} apt-get install -y -qq --no-install-recommends "$@" >&2; } ||
+	{ ${SUDO:-} apt-get update -qq && ${SUDO:-} apt-get install -y -qq --no-install-recommends "$@" >/dev/null; } ||
 		fail "apt-get could not install $*" "Install them by hand, then run this again."
 }
 

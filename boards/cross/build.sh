@@ -2,6 +2,7 @@
 # Builds a program for a board into target/board/<triple>/ and checks what came out.
 #
 # usage: build.sh agent|verifier
+#        build.sh --can          (builds nothing: whether there is a way)
 # BOARD=NAME
 # BUILD_WITH=native|cross|zig|gnu  (which way; left out, the first that is there)
 # RUST=rustup|debian               (whose Rust; left out, the machine's own where it has the target's library)
@@ -11,7 +12,12 @@ set -euo pipefail
 
 case ${1:-} in
 agent | verifier) program=dunlin-$1 ;;
-*) fail "usage: build.sh agent|verifier" ;;
+--can) program= ;;
+*) fail "usage: build.sh agent|verifier|--can" ;;
+esac
+case ${BUILD_WITH:-native} in
+native | cross | zig | gnu) ;;
+*) fail "BUILD_WITH=$BUILD_WITH is none of native, cross, zig, gnu" ;;
 esac
 
 container_engine_answers() {
@@ -35,24 +41,28 @@ obstacle() {
 	gnu)
 		has_gnu_linker || { printf '%s-gcc or its C library is not installed' "$gnu" && return; }
 		use_rust || printf 'no Rust here has the standard library of %s' "$triple" ;;
-	*) fail "BUILD_WITH=$1 is none of native, cross, zig, gnu" ;;
 	esac
 }
 
-choose_way() {
-	local candidate why passed=()
+# Sets way to the first that can be taken, and passed to why those before it can't.
+find_way() {
+	local candidate why
+	passed=()
 	for candidate in ${BUILD_WITH:-native cross zig gnu}; do
 		why=$(obstacle "$candidate")
-		if [ -z "$why" ]; then
-			way=$candidate
-			say "Board $BOARD is $triple. Building $program by $way: ${BUILD_WITH:+it was asked for}${BUILD_WITH:-the first that is here}."
-			for why in "${passed[@]}"; do say "  not by $why"; done
-			return
-		fi
+		[ -n "$why" ] || { way=$candidate && return; }
 		passed+=("$candidate: $why")
 	done
-	fail "$program can't be built for board $BOARD ($triple) here" "${passed[@]}" \
+	return 1
+}
+
+choose_way() {
+	local why chosen="the first that is here"
+	[ -z "${BUILD_WITH:-}" ] || chosen="as BUILD_WITH says"
+	find_way || fail "$program can't be built for board $BOARD ($triple) here" "${passed[@]}" \
 		"make toolchain BOARD=$BOARD installs what is missing."
+	say "Board $BOARD is $triple. Building $program by $way: $chosen."
+	for why in "${passed[@]}"; do say "  not by $why"; done
 }
 
 # Flags of rustc as a TOML list: no path of this machine may reach the binary, or two folders would give two binaries.
@@ -97,6 +107,9 @@ compile() {
 }
 
 read_target
+if [ -z "$program" ]; then
+	find_way && exit || exit 1
+fi
 choose_way
 compile
 mkdir -p "$target_dir/board/$triple"

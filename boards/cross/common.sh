@@ -17,6 +17,7 @@ fail() {
 	exit 1
 }
 have() { command -v "$1" >/dev/null 2>&1; }
+case ${RUST:-any} in any | rustup | debian) ;; *) fail "RUST=$RUST is neither rustup nor debian" ;; esac
 
 need_rust() {
 	if have "$CARGO" && have rustc; then return; fi
@@ -74,7 +75,6 @@ debian_rust_has_std() { [ -e "$debian_rust/ready-$triple" ]; }
 # Picks the Rust for the target: the machine's own, or Debian's that `make toolchain` unpacked. RUST=rustup|debian forces one.
 # Sets rust_said, for people.
 use_rust() {
-	case ${RUST:-any} in any | rustup | debian) ;; *) fail "RUST=$RUST is neither rustup nor debian" ;; esac
 	if [ "${RUST:-}" != debian ] && rustc_has_std rustc; then
 		rust_said="$(rustc -V)"
 	elif [ "${RUST:-}" != rustup ] && debian_rust_has_std; then

@@ -2,7 +2,8 @@
 # Writes the bootable image of a board, without root or loop devices.
 # Usage: build.sh BOARD DEB…; the .deb files are ours: the agent, its model. build.sh --check BOARD only looks whether it
 # could be made.
-# MODEL=DIR puts that model beside them; LOCK=latest takes today's Debian packages,
+# MODEL=DIR puts that model beside them; FIRMWARE=DIR adds firmware that Debian lacks, its files as below
+# /usr/lib/firmware; LOCK=latest takes today's Debian packages,
 # LOCK=or-latest only where locked ones are gone; MIRROR=, MIRROR_SECURITY= say from where.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
@@ -42,18 +43,23 @@ main() {
 
 # inputs_of BOARD LOCK DEB…: a hash of all that an image is made of. The same inputs give the same image.
 inputs_of() {
-    local board=$1 lock=$2 key
+    local board=$1 lock=$2 key dir
     shift 2
     {
         for key in boot packages device_trees config kernel_arguments; do
             printf '%s: %s\n' "$key" "$(board_get "$board" "image.$key" | xargs)"
         done
         cat "$lock" "$@"
-        # Their names and modes count as well.
-        tar -C "$HERE" --sort=name --owner=0 --group=0 --mtime=@0 --exclude=./packages.lock -cf - .
-        [[ -z ${MODEL:-} ]] || tar -C "$MODEL" --sort=name --owner=0 --group=0 --mtime=@0 -hcf - .
+        tar_of "$HERE" --exclude=./packages.lock
+        for dir in "${MODEL:-}" "${FIRMWARE:-}"; do
+            echo "${dir:+there is one}"
+            [[ -z $dir ]] || tar_of "$dir" -h
+        done
     } | sha256sum | cut -d ' ' -f 1
 }
+
+# tar_of DIR OPTION…: what is in a folder, with names and modes.
+tar_of() { tar -C "$1" --sort=name --owner=0 --group=0 --mtime=@0 "${@:2}" -cf - .; }
 
 # made_of NAME INPUTS: whether that image is there, whole, and made of these.
 made_of() {
@@ -105,6 +111,7 @@ check_inputs() {
     shift
     for deb in "$@"; do check_package "$deb"; done
     [[ -z ${MODEL:-} ]] || check_model "$MODEL"
+    [[ -z ${FIRMWARE:-} || -d $FIRMWARE ]] || die "FIRMWARE=$FIRMWARE is no folder: it holds files as /usr/lib/firmware does, such as brcm/NAME.bin"
     mkdir -p "$WORK"
     free=$(df --output=avail -m "$WORK" | tail -n 1)
     ((free >= SPACE_MIB)) || die "$WORK has $((free)) MiB free, and an image needs $SPACE_MIB: free some, or say WORK= for another place"
@@ -182,16 +189,16 @@ EOF
 
 # The files that make a Debian this image, and what is the board's own.
 overlay() {
-    local board=$1 build=$2 firmware
+    local board=$1 build=$2 firmware to=$2/overlay/usr/lib/firmware
     mkdir -p "$build/overlay"
     cp -r "$HERE/root/." "$build/overlay"
-    find "$build/overlay" -type f -perm /u+x -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} + -o -type d -exec chmod 0755 {} +
     echo "$board" >"$build/overlay/etc/dunlin-board"
     for firmware in $(debs_of "$lock" "$board" firmware); do
         dpkg-deb -x "$firmware" "$build/firmware"
-        mkdir -p "$build/overlay/usr/lib/firmware"
-        cp -r "$build/firmware/lib/firmware/." "$build/overlay/usr/lib/firmware"
+        mkdir -p "$to"
+        cp -r "$build/firmware/lib/firmware/." "$to"
     done
+    [[ -z ${FIRMWARE:-} ]] || { mkdir -p "$to" && cp -rL "$FIRMWARE/." "$to"; }
     [[ -z ${MODEL:-} ]] || {
         mkdir -p "$build/overlay/usr/share/dunlin/models"
         cp -rL "$MODEL" "$build/overlay/usr/share/dunlin/models/own"
@@ -199,6 +206,8 @@ overlay() {
         printf '[Service]\nEnvironment="MODEL=--model /usr/share/dunlin/models/own/drafter"\n' \
             >"$build/overlay/etc/systemd/system/dunlin-first-boot.service.d/model.conf"
     }
+    # Whatever the mask of who builds, services must read it.
+    find "$build/overlay" -type f -perm /u+x -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} + -o -type d -exec chmod 0755 {} +
 }
 
 # The first partition: what the firmware reads, a folder a slot, and the set-up file.
@@ -219,7 +228,7 @@ boot_partition() {
     rm -f "$build/boot.fat"
     truncate -s "${FAT_MIB}M" "$build/boot.fat"
     export SOURCE_DATE_EPOCH MTOOLS_SKIP_CHECK=1 TZ=UTC
-    PATH=$PATH:/usr/sbin:/sbin mkfs.fat -F 32 -n DUNLIN -i "$DISK_ID" --invariant "$build/boot.fat" >/dev/null
+    PATH=$PATH:/usr/sbin:/sbin mkfs.fat -F 32 -n DUNLIN --invariant -i "$DISK_ID" "$build/boot.fat" >/dev/null
     (cd "$boot" && LC_ALL=C && mcopy -s -m -i ../boot.fat ./* ::)
 }
 

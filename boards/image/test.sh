@@ -52,6 +52,7 @@ refused "a package that isn't there" 1 'make package' "$build" virt "$WORK/none.
 refused "a package of another architecture" 1 'is for amd64' "$build" virt "$WORK/foreign.deb"
 refused "a program of another architecture" 1 'is not an arm64 one' "$build" virt "$WORK/swapped.deb"
 refused "a model that is no drafter" 1 'it has no drafter/drafter.onnx' env MODEL="$WORK/model" "$build" virt "$WORK/right.deb"
+refused "firmware that is no folder" 1 'is no folder' env FIRMWARE="$WORK/none" "$build" virt "$WORK/right.deb"
 refused "a lock that is none" 1 "no line '# epoch SECONDS'" "$WORK/broken/build.sh" virt "$WORK/right.deb"
 refused "a word for the lock that means nothing" 1 'LOCK=newest means nothing' env LOCK=newest "$build" virt "$WORK/right.deb"
 sed '/ wpasupplicant /d' "$here/packages.lock" >"$WORK/broken/packages.lock"

@@ -30,6 +30,7 @@ source_date() {
 program() {
 	local path=$target_dir/board/$triple/dunlin-$1
 	if [ -z "${PREBUILT:-}" ]; then
+		"$root/boards/cross/build.sh" --can || "$root/boards/cross/toolchain.sh" >&2
 		"$root/boards/cross/build.sh" "$1" >&2
 	fi
 	[ -x "$path" ] || fail "$path is not there" "make $1 BOARD=$BOARD builds it."

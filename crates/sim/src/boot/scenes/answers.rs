@@ -84,6 +84,7 @@ fn looked_at(reply: &Value, power: &Power, swing: f64) -> Result<String> {
     ensure!(source == "measured (ina219)", "source of the energy: {source}");
     let part = energy["part"].as_str().unwrap_or_default();
     ensure!(part.contains("/dev/i2c-"), "part: {part}");
+    ensure!(energy["meter"]["realtime"] == true, "the service may not give the meter real-time priority");
     let (joules, seconds, rate) =
         (number(energy, "joules")?, number(reply, "seconds")?, number(energy, "samples_per_second")?);
     ensure!(rate > 0.0, "the sensor gave no reading");
@@ -148,14 +149,17 @@ mod tests {
             json!({
                 "rounds": 3, "acceptance": acceptance, "seconds": 2.0, "committed_tokens": 9,
                 "energy": {"source": source, "part": "0x40 on /dev/i2c-0", "joules": joules,
-                    "uncertainty_joules": 0.1, "samples_per_second": 12.0},
+                    "uncertainty_joules": 0.1, "samples_per_second": 12.0, "meter": {"realtime": true}},
             })
         };
         let mut silent = reply(6.0, 0.5, "measured (ina219)");
         silent["energy"]["samples_per_second"] = json!(0.0);
+        let mut late = reply(6.0, 0.5, "measured (ina219)");
+        late["energy"]["meter"]["realtime"] = json!(false);
         let look = |reply: &Value| looked_at(reply, &Power::constant(3.0), 0.0);
         assert!(look(&reply(6.2, 0.5, "measured (ina219)")).is_ok());
         assert!(look(&silent).is_err());
+        assert!(look(&late).is_err());
         assert!(look(&reply(6.3, 0.5, "measured (ina219)")).is_err());
         assert!(look(&reply(5.7, 0.5, "measured (ina219)")).is_err());
         assert!(look(&reply(6.0, 0.0, "measured (ina219)")).is_err());
