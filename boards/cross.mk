@@ -2,7 +2,7 @@
 
 CROSS := CARGO="$(CARGO)" BOARD="$(BOARD)" boards/cross
 
-.PHONY: toolchain agent verifier reproducible figures test-arm
+.PHONY: toolchain agent verifier reproducible figures test-arm need-figures
 
 toolchain: need-cargo ## Install what builds for BOARD= need: standard library, linker, zig, emulator
 	@$(CROSS)/toolchain.sh
@@ -16,8 +16,11 @@ verifier: need-cargo ## dunlin-verifier for BOARD=
 reproducible: need-cargo ## Build the agent for BOARD= in two folders and compare the bytes
 	@$(CROSS)/reproducible.sh
 
-figures: agent ## Size, memory and start of the agent for BOARD=, against the aims
+figures: need-figures agent ## Size, memory and start of the agent for BOARD=, against the aims
 	@$(CROSS)/figures.sh
 
 test-arm: need-cargo ## The core's and the models' tests as arm64 (and the core's as armv7) under emulation
 	@CARGO="$(CARGO)" boards/cross/test-arm.sh
+
+need-figures:
+	@SUDO="$(SUDO)" boards/need.sh figures

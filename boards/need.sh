@@ -13,6 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 		newuidmap:uidmap qemu-aarch64-static:qemu-user-static sfdisk:fdisk unshare:util-linux zstd:zstd)
 	boot=(qemu-system-aarch64:qemu-system-arm mcopy:mtools e2fsck:e2fsprogs ssh:openssh-client mosquitto:mosquitto
 		mosquitto_passwd:mosquitto mosquitto_sub:mosquitto-clients)
+	figures=(qemu-aarch64:qemu-user qemu-system-aarch64:qemu-system-arm cc:gcc cpio:cpio mcopy:mtools sfdisk:fdisk)
 	package=(dh:debhelper dpkg-buildpackage:dpkg-dev readelf:binutils)
 	package_tests=("${package[@]}" lintian:lintian mmdebstrap:mmdebstrap systemd-nspawn:systemd-container)
 }
@@ -55,8 +56,8 @@ install() {
 only_names=
 [ "${1:-}" != --missing ] || { only_names=yes && shift; }
 case ${1:-} in
-image | boot | package | package_tests) declare -n job=$1 ;;
-*) fail "usage: need.sh [--missing] image|boot|package|package_tests" ;;
+image | boot | figures | package | package_tests) declare -n job=$1 ;;
+*) fail "usage: need.sh [--missing] image|boot|figures|package|package_tests" ;;
 esac
 mapfile -t packages < <(missing "${job[@]}")
 if [ -n "$only_names" ]; then

@@ -102,7 +102,8 @@ compile() {
 	# One folder for each way: cargo doesn't link again for another linker.
 	built=$target_dir/board/build-$way
 	[ -d "$built/$triple/board" ] || say "First build for $triple: 200 crates, tract among them; 10 minutes and more on 2 cores."
-	(cd "$root" && SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-315532800} CARGO_TARGET_DIR=$built "${command[@]}" \
+	# A date of its own: crates with C in them are built anew for another one, and a package's is the last commit's.
+	(cd "$root" && SOURCE_DATE_EPOCH=315532800 CARGO_TARGET_DIR=$built "${command[@]}" \
 		--config "target.$triple.rustflags=[$flags]" --profile board --locked -p "$program" --bin "$program")
 }
 

@@ -7,6 +7,8 @@ COMPONENTS="main non-free-firmware"
 WORK=${WORK:-target/image}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DUNLIN_BOARD=${DUNLIN_BOARD:-target/release/dunlin-board}
+# In an image's tree while it is made: what no driver is left for.
+LOST=usr/share/dunlin-drivers-lost
 # shellcheck source=boards/mirror.sh
 . "$HERE/../mirror.sh"
 # What the image holds apart from the agent; a board's file adds to it ([image] packages).

@@ -17,12 +17,11 @@ boot_files() {
     install -m 0644 "$root"/boot/vmlinuz-* "$build/boot/a/kernel"
     install -m 0644 "$root/boot/initrd" "$build/boot/a/initrd"
     for tree in $DEVICE_TREES; do
-        install -m 0644 "$root"/usr/lib/linux-image-*/"$tree" "$build/boot/a/" ||
-            die "the kernel's package has no device tree $tree: see device_trees in the board's file"
+        install -m 0644 "$root"/usr/lib/linux-image-*/"$tree" "$build/boot/a/"
     done
     cp "$root/usr/share/dunlin-image-packages" "$build/packages"
     find "$root/boot" -mindepth 1 ! -name firmware -delete
-    rm -rf "$root"/usr/lib/linux-image-*
+    rm -rf "$root"/usr/lib/linux-image-* "${root:?}/$LOST"
 }
 
 filesystems() {

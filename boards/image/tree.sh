@@ -23,6 +23,9 @@ prepare() {
     mkdir -p "$to/bin" "$to/preinst"
     cp -r "$build/overlay" "$build/settings" "$HERE/configure.sh" "$HERE/settle.sh" "$to"
     chown -R 0:0 "$to/overlay"
+    compatible "$2" >"$to/compatible"
+    ! grep -Fxf "$to/compatible" "$2/$LOST" ||
+        die "the board has the devices above, whose drivers were cut with a part of theirs: see MODULES_EXCLUDED in unpack.sh"
     # A key is the board's own and an initrd is made once: neither by a package's script.
     for name in ssh-keygen update-initramfs; do
         printf '#!/bin/sh\nexit 0\n' >"$to/bin/$name"
@@ -30,6 +33,15 @@ prepare() {
     # The bundle is what programs read; the script's links to each certificate take a thousand emulated processes.
     printf '#!/bin/sh\ncat /usr/share/ca-certificates/mozilla/*.crt >/etc/ssl/certs/ca-certificates.crt\n' >"$to/bin/update-ca-certificates"
     chmod +x "$to"/bin/*
+}
+
+# compatible ROOT: what the board's device trees say is in it; the kernel finds drivers by these names.
+compatible() {
+    local tree
+    for tree in $DEVICE_TREES; do
+        dtc -q -I dtb -O dts "$1"/usr/lib/linux-image-*/"$tree" ||
+            die "the kernel's package has no device tree $tree: see device_trees in the board's file"
+    done | sed -n 's/^\s*compatible = "\(.*\)";$/\1/p' | sed 's/\\0/\n/g; s/", "/\n/g' | sort -u
 }
 
 # Debian alone is kept for the next build from the same packages; ours come on top.

@@ -14,11 +14,11 @@ EXCLUDED=(/usr/share/{bash-completion,bug,doc,info,lintian,locale,man,zsh})
 # Directories of kernel modules for what none of the boards has.
 MODULES_EXCLUDED=(sound drivers/{accel,ata,bluetooth,edac,firewire,gpu,infiniband,isdn,md,media,message,mtd,nvme,parport}
     drivers/{pcmcia,platform,soundwire,staging,target,thunderbolt,ufs,vfio,vhost,video,xen} drivers/crypto/{hisilicon,qat,cavium}
-    drivers/net/{can,dsa,fddi,hamradio,hippi,ieee802154,wan,wwan} drivers/usb/{gadget,image,musb,typec}
+    drivers/net/{can,dsa,fddi,hamradio,hippi,ieee802154,wan,wwan} drivers/usb/{image,musb,typec}
     fs/{9p,afs,btrfs,ceph,f2fs,gfs2,hfs,hfsplus,jffs2,jfs,nfs,nfsd,nilfs2,ntfs3,ocfs2,orangefs,reiserfs,smb,ubifs,udf,xfs}
     net/{9p,atm,batman-adv,bluetooth,can,ceph,dsa,ieee802154,mac802154,nfc,openvswitch,rds,rxrpc,sctp,sunrpc,tipc})
 # Of these directories only what matches stays.
-MODULES_KEPT=(drivers/net/ethernet:broadcom drivers/net/wireless:broadcom 'drivers/scsi:s[cdg]*')
+MODULES_KEPT=(drivers/net/ethernet:broadcom drivers/net/wireless:broadcom 'drivers/scsi:s[cdg]*' drivers/usb/gadget:udc)
 set +f
 
 main() {
@@ -86,7 +86,8 @@ unpack() {
         >"$WORK/unpack.log" 2>&1 || { tail -n 20 "$WORK/unpack.log" >&2; die "unpacking failed: see $WORK/unpack.log"; }
 }
 
-# Takes out the other drivers of a few large directories; every module left must have what it depends on.
+# Takes out the other drivers of a few large directories, and what depends on something that isn't there then; what that
+# would have driven, as device trees name it, is noted in $LOST.
 cut_modules() {
     local kernel entry keep
     kernel=$(echo "$1"/lib/modules/*/kernel)
@@ -96,6 +97,7 @@ cut_modules() {
     done
     lame_modules "$kernel" >"$WORK/lame"
     while [[ -s $WORK/lame ]]; do
+        xargs modinfo -F alias <"$WORK/lame" | sed -n 's/^of:N\*T\*C\(.*\)C\*$/\1/p' >>"$1/$LOST"
         xargs rm -f <"$WORK/lame"
         lame_modules "$kernel" >"$WORK/lame"
     done
