@@ -43,6 +43,7 @@ nightly: ## What takes too long for every change: Arm under emulation, packages,
 	$(MAKE) --no-print-directory test-package
 	$(MAKE) --no-print-directory test-image
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s)
+	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s) BOOT_BOARD=rpi3
 	$(MAKE) --no-print-directory reproducible BOARD=virt
 
 check: format lint no-std ## Formatting, lints, and the proof that the core needs no operating system

@@ -113,6 +113,8 @@ pub struct ImageTable {
     /// Arguments of the kernel besides those of every image.
     #[serde(default)]
     pub kernel_arguments: Vec<String>,
+    /// What stands in for the board in tests of its image.
+    pub emulated_machine: Option<Emulated>,
 }
 
 /// Who boots an image.
@@ -123,6 +125,16 @@ pub enum Boot {
     RaspberryPi,
     /// QEMU, which is given kernel and device tree from outside.
     Virt,
+}
+
+/// A machine of QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Emulated {
+    /// A board of QEMU's own, with whatever is plugged in.
+    Virt,
+    /// A Raspberry Pi 3 Model B: its card, USB and serial console; not its I2C, watchdog or wireless network.
+    Raspi3b,
 }
 
 impl Radio {
@@ -261,7 +273,11 @@ impl ImageTable {
                 ensure(self.device_trees.is_empty(), "image.device_trees", nobody)?;
                 ensure(self.config.is_empty(), "image.config", nobody)
             }
-        }
+        }?;
+        let is_virt = |machine| (machine == Emulated::Virt) == (self.boot == Boot::Virt);
+        ensure(self.emulated_machine.is_none_or(is_virt), "image.emulated_machine", || {
+            "\"virt\" is the machine of images with boot = \"virt\", and of no others".into()
+        })
     }
 }
 

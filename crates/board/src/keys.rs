@@ -8,7 +8,7 @@ use thiserror::Error;
 use toml::{Table, Value};
 
 /// Every key of a board's file.
-pub const KEYS: [&str; 34] = [
+pub const KEYS: [&str; 35] = [
     "name",
     "build.target",
     "build.cpu_features",
@@ -43,6 +43,7 @@ pub const KEYS: [&str; 34] = [
     "image.device_trees",
     "image.config",
     "image.kernel_arguments",
+    "image.emulated_machine",
 ];
 
 /// No board has such a key.

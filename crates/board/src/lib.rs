@@ -14,7 +14,7 @@ mod problem;
 mod read;
 
 pub use board::{
-    AGENT_MIB, Board, Boot, BuildTable, DrafterTable, ImageTable, KEEP_ALIVE_SECONDS_MAX,
+    AGENT_MIB, Board, Boot, BuildTable, DrafterTable, Emulated, ImageTable, KEEP_ALIVE_SECONDS_MAX,
     KEEP_ALIVE_SECONDS_MIN, LinkTable, Radio, TARGET_ARM64, TARGETS,
 };
 pub use find::{INSTALLED, UnknownBoard, find, listed};

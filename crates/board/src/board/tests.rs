@@ -27,6 +27,7 @@ packages = ["firmware-brcm80211"]
 device_trees = ["broadcom/bcm2711-rpi-4-b.dtb"]
 config = ["dtparam=i2c_arm=on"]
 kernel_arguments = ["console=ttyS1,115200"]
+emulated_machine = "raspi3b"
 "#;
 
 fn load_as(file: &str, text: &str) -> Result<Board> {
@@ -165,6 +166,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("dtparam=i2c_arm=on", "a\\nb", "b.toml:22: image.config: \"a\\nb\" is not one line"),
     ("dtparam=i2c_arm=on", "os_prefix=c/", "b.toml:22: image.config: \"os_prefix=c/\": which system starts"),
+    ("\"raspi3b\"", "\"raspi9\"", "b.toml:24: unknown variant `raspi9`, expected `virt` or `raspi3b`"),
+    ("\"raspi3b\"", "\"virt\"", "b.toml:24: image.emulated_machine: \"virt\" is the machine of images with"),
+    ("firmware-brcm80211", "f", "b.toml:20: image.packages: \"f\" is no name"),
     (
         "console=ttyS1,115200",
         "quiet splash",
@@ -184,6 +188,10 @@ fn what_is_wrong_is_named_with_file_line_and_key() {
         .replace("device_trees = [\"broadcom/bcm2711-rpi-4-b.dtb\"]\n", "");
     let error = load_as("b.toml", &virt).unwrap_err().to_string();
     assert!(error.contains("image.config: has no meaning beside"), "{error}");
+    let virt = virt.replace("config = [\"dtparam=i2c_arm=on\"]\n", "");
+    let error = load_as("b.toml", &virt).unwrap_err().to_string();
+    assert!(error.contains("image.emulated_machine: \"virt\" is the machine"), "{error}");
+    load_as("b.toml", &virt.replace("raspi3b", "virt")).unwrap();
     let error = Board::load(Path::new("/nowhere/b.toml")).unwrap_err();
     assert!(format!("{error:#}").starts_with("/nowhere/b.toml: No such file"), "{error:#}");
 }

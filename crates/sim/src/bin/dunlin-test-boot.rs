@@ -5,6 +5,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use dunlin_agent::energy::simulated::waveform::Steps as Power;
+use dunlin_board::{Board, find};
 use dunlin_sim::boot::scenes::{Figures, play};
 use dunlin_sim::boot::sensor::Sensor;
 use dunlin_sim::boot::stand::{Places, Stand};
@@ -20,9 +21,12 @@ const SHOWN: [(u64, f64); 2] = [(2_000_000, 3.0), (2_000_000, 5.0)];
 /// Boots a board's image in QEMU, with a broker, a verifier and a simulated INA219 on USB around it.
 #[derive(Parser)]
 struct Arguments {
-    /// The image of the board `virt`.
-    #[arg(long, value_name = "FILE", default_value = "target/image/dunlin-virt.img")]
-    image: PathBuf,
+    /// The board whose image it is: its file says which machine boots it.
+    #[arg(long, value_name = "BOARD", default_value = "virt")]
+    board: PathBuf,
+    /// The board's image [default: target/image/dunlin-BOARD.img]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
     /// Where logs, disks and the report go.
     #[arg(long, value_name = "DIR", default_value = "target/boot")]
     out: PathBuf,
@@ -52,10 +56,14 @@ fn main() -> ExitCode {
 
 /// Whether all steps passed.
 fn test(arguments: &Arguments, stop: &Stop) -> Result<bool> {
-    let Arguments { image, out, seed, .. } = arguments;
+    let Arguments { out, seed, .. } = arguments;
     let started = Instant::now();
+    let board = Board::load(&find(&arguments.board, Path::new(""), &[root()?.join("boards")])?)?;
+    let image =
+        arguments.image.clone().unwrap_or_else(|| format!("target/image/dunlin-{}.img", board.name).into());
+    let image = image.as_path();
     eprintln!("test-boot: {}, seed {seed}; logs in {}", image.display(), out.display());
-    let mut stand = Stand::new(places(image, out)?, *seed, stop)?;
+    let mut stand = Stand::new(places(&board, image, out)?, *seed, stop)?;
     let (mut steps, mut figures) = (Steps::default(), Figures { seed: *seed, ..Figures::default() });
     let played = play(&mut stand, &mut steps, &mut figures).is_ok();
     let report = out.join("report.json");
@@ -63,22 +71,32 @@ fn test(arguments: &Arguments, stop: &Stop) -> Result<bool> {
     summary(&steps, &figures, started.elapsed());
     if !played {
         eprintln!("Look into {} (consoles, broker, verifier, ssh).", out.display());
-        eprintln!("The same again: dunlin-test-boot --seed {seed} --image {}", image.display());
+        let board = arguments.board.display();
+        eprintln!(
+            "The same again: dunlin-test-boot --board {board} --seed {seed} --image {}",
+            image.display()
+        );
     }
     eprintln!("Report: {}", report.display());
     Ok(played)
 }
 
-/// The other programs lie beside this one, the models in the checkout.
-fn places(image: &Path, out: &Path) -> Result<Places> {
+/// The checkout, which has boards and models.
+fn root() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().context("the checkout was moved: build again")
+}
+
+/// The other programs lie beside this one.
+fn places(board: &Board, image: &Path, out: &Path) -> Result<Places> {
     let own = std::env::current_exe().context("can't tell where this program is")?;
     let verifier = own.with_file_name("dunlin-verifier");
     anyhow::ensure!(verifier.is_file(), "{} is missing: run `make build`", verifier.display());
-    anyhow::ensure!(image.is_file(), "{} is missing: run `make image BOARD=virt`", image.display());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let root = root.canonicalize().context("the checkout was moved: build again")?;
+    let name = &board.name;
+    anyhow::ensure!(image.is_file(), "{} is missing: run `make image BOARD={name}`", image.display());
+    let recipe = board.image.clone().with_context(|| format!("no image is made for {name}"))?;
     let out = std::path::absolute(out).context("the folder for logs")?;
-    Ok(Places { image: image.into(), verifier, models: root.join("models/demo"), out })
+    Ok(Places { image: image.into(), recipe, verifier, models: root()?.join("models/demo"), out })
 }
 
 fn summary(steps: &Steps, figures: &Figures, took: Duration) {

@@ -13,8 +13,6 @@ const SECTOR: u64 = 512;
 /// Where the first of the four entries of a partition table is, and how long each is.
 const TABLE: usize = 446;
 const ENTRY: usize = 16;
-/// What a disk is larger than its image, as a card is: 256 MiB.
-const ROOM: u64 = 256 << 20;
 
 /// A disk.
 #[derive(Debug)]
@@ -34,17 +32,17 @@ pub struct Partition {
 }
 
 impl Disk {
-    /// A disk at `path` with what the image has, and room behind it.
+    /// A disk at `path` with what the image has, and `room` bytes behind it.
     ///
     /// # Errors
     /// The image can't be copied, or has no partitions.
-    pub fn from_image(image: &Path, path: &Path) -> Result<Self> {
+    pub fn from_image(image: &Path, path: &Path, room: u64) -> Result<Self> {
         // As cp does it, holes stay holes.
         let mut copy = Command::new("cp");
         copy.args(["--sparse=always", "--reflink=auto"]).args([image, path]);
         run(&mut copy)?;
         let file = File::options().write(true).open(path).with_context(|| path.display().to_string())?;
-        file.set_len(file.metadata()?.len() + ROOM).with_context(|| path.display().to_string())?;
+        file.set_len(file.metadata()?.len() + room).with_context(|| path.display().to_string())?;
         let fat_offset = partitions(path)?[0].offset;
         Ok(Self { path: path.into(), fat_offset })
     }
@@ -194,9 +192,9 @@ mod tests {
     fn what_is_no_image_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
-        assert!(Disk::from_image(&image, &disk).unwrap_err().to_string().contains("cp: "));
+        assert!(Disk::from_image(&image, &disk, 0).unwrap_err().to_string().contains("cp: "));
         fs::write(&image, b"").unwrap();
-        let error = Disk::from_image(&image, &disk).unwrap_err().to_string();
+        let error = Disk::from_image(&image, &disk, 0).unwrap_err().to_string();
         assert!(error.ends_with("has no partition table"), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! The emulated machine: QEMU with a disk, a network behind which the broker is, and the sensor on USB.
+//! The emulated machine: QEMU with a disk, a network behind which the broker is, and, where it has I2C of any kind, the
+//! sensor on USB.
 //!
 //! QEMU does not run a Raspberry Pi's firmware: kernel, initial file system and arguments are taken out of the image's
 //! FAT partition as the firmware would, and given to it.
@@ -8,6 +9,7 @@ use super::lines::Lines;
 use crate::process::Process;
 use crate::wait::Stop;
 use anyhow::{Context, Result, bail};
+use dunlin_board::{Emulated, ImageTable};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,8 +29,10 @@ pub struct Machine {
     pub sensor: PathBuf,
     /// The port that leads to the ssh server inside.
     pub ssh_port: u16,
+    kind: Emulated,
     kernel: PathBuf,
     initrd: PathBuf,
+    device_tree: Option<PathBuf>,
     arguments: String,
 }
 
@@ -42,25 +46,41 @@ pub struct Running {
 }
 
 impl Machine {
-    /// The machine that boots what is in `disk`; its parts are kept under `parts`.
+    /// The machine that boots what is in `disk`, as the board's recipe says; its parts are kept under `parts`.
     ///
     /// # Errors
-    /// The image lacks them.
-    pub fn new(disk: &Disk, parts: &Path, logs: &Path, sensor: &Path, ssh_port: u16) -> Result<Self> {
-        let [kernel, initrd, arguments] =
-            ["kernel", "initrd", "cmdline.txt"].map(|name| (format!("a/{name}"), parts.join(name)));
-        for (name, to) in [&kernel, &initrd, &arguments] {
-            disk.take(name, to).with_context(|| format!("{name} of the image"))?;
-        }
-        let text = fs::read_to_string(&arguments.1).context("cmdline.txt of the image")?;
+    /// The image lacks them, or QEMU has no such machine.
+    pub fn new(
+        disk: &Disk,
+        recipe: &ImageTable,
+        parts: &Path,
+        logs: &Path,
+        sensor: &Path,
+        ssh_port: u16,
+    ) -> Result<Self> {
+        let kind = recipe.emulated_machine.context("the board's file names no image.emulated_machine")?;
+        let take = |name: &str| {
+            let to = parts.join(name);
+            disk.take(&format!("a/{name}"), &to).with_context(|| format!("{name} of the image"))?;
+            Ok::<_, anyhow::Error>(to)
+        };
+        let file = recipe.device_trees.first().and_then(|path| path.rsplit('/').next());
+        let text = fs::read_to_string(take("cmdline.txt")?).context("cmdline.txt of the image")?;
         Ok(Self {
             logs: logs.into(),
             sensor: sensor.into(),
             ssh_port,
-            kernel: kernel.1,
-            initrd: initrd.1,
+            kind,
+            kernel: take("kernel")?,
+            initrd: take("initrd")?,
+            device_tree: file.map(take).transpose()?,
             arguments: text.trim().into(),
         })
+    }
+
+    /// Which machine it is.
+    pub fn kind(&self) -> Emulated {
+        self.kind
     }
 
     /// Powers it up with a disk; its console goes to `name.log`.
@@ -75,18 +95,38 @@ impl Machine {
 
     fn command(&self, disk: &Disk) -> Command {
         let mut command = Command::new(QEMU);
-        command.args(["-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512", "-no-reboot"]);
-        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        command.args(["-no-reboot", "-display", "none", "-monitor", "none"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
+        let forward = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh_port);
+        command.args(["-netdev", &forward]);
+        if let Some(tree) = &self.device_tree {
+            command.arg("-dtb").arg(tree);
+        }
+        match self.kind {
+            Emulated::Virt => self.virt(&mut command, disk),
+            Emulated::Raspi3b => self.raspi3b(&mut command, disk),
+        }
+        command.stderr(Stdio::inherit());
+        command
+    }
+
+    fn virt(&self, command: &mut Command, disk: &Disk) {
+        command.args(["-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512", "-serial", "stdio"]);
         command.args(["-append", &self.arguments]);
         command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.path().display())]);
         command.args(["-device", "virtio-blk-device,drive=disk", "-device", "virtio-rng-device"]);
-        let forward = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh_port);
-        command.args(["-netdev", &forward, "-device", "virtio-net-device,netdev=net"]);
+        command.args(["-device", "virtio-net-device,netdev=net"]);
         command.args(["-chardev", &format!("socket,id=sensor,path={}", self.sensor.display())]);
         command.args(["-device", "qemu-xhci", "-device", "usb-redir,chardev=sensor"]);
-        command.stderr(Stdio::inherit());
-        command
+    }
+
+    /// The console is the second serial port. The machine takes the start of its watchdog for a restart, so nobody may
+    /// start it.
+    fn raspi3b(&self, command: &mut Command, disk: &Disk) {
+        command.args(["-M", "raspi3b", "-serial", "null", "-serial", "stdio"]);
+        command.args(["-append", &format!("{} systemd.watchdog_sec=0", self.arguments)]);
+        command.args(["-drive", &format!("if=sd,format=raw,file={}", disk.path().display())]);
+        command.args(["-device", "usb-net,netdev=net"]);
     }
 }
 

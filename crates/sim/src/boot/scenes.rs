@@ -1,6 +1,7 @@
 //! What a board goes through, in order; each scene leaves what the next one needs.
 
 mod answers;
+mod card;
 mod cuts;
 mod first_boot;
 mod trouble;
@@ -8,6 +9,7 @@ mod trouble;
 use super::stand::Stand;
 use super::steps::{Failed, Steps};
 use anyhow::ensure;
+use dunlin_board::Emulated;
 use serde::Serialize;
 
 /// What was measured. Its field names are an interface.
@@ -27,11 +29,18 @@ pub struct Figures {
     pub cuts: usize,
 }
 
-/// Plays all scenes.
+/// Plays all scenes of the machine.
 ///
 /// # Errors
 /// A step failed, and was said.
 pub fn play(stand: &mut Stand, steps: &mut Steps, figures: &mut Figures) -> Result<(), Failed> {
+    match stand.machine.kind() {
+        Emulated::Virt => with_everything(stand, steps, figures),
+        Emulated::Raspi3b => card::play(stand, steps, figures),
+    }
+}
+
+fn with_everything(stand: &mut Stand, steps: &mut Steps, figures: &mut Figures) -> Result<(), Failed> {
     let mut connected = first_boot::play(stand, steps)?;
     answers::play(stand, steps, figures, &mut connected)?;
     trouble::in_the_running_machine(stand, steps, figures, &mut connected)?;

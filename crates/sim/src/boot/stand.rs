@@ -8,6 +8,7 @@ use super::sensor::Sensor;
 use crate::wait::Stop;
 use anyhow::{Context, Result, ensure};
 use dunlin_agent::energy::simulated::waveform::Steps;
+use dunlin_board::{Emulated, ImageTable};
 use dunlin_wire::{DevicePresence, Liveness};
 use serde_json::Value;
 use std::fs;
@@ -21,6 +22,8 @@ pub const DEVICE: &str = "kestrel-1";
 pub const SETUP: &str = "dunlin.txt";
 /// What is written beside it where it has mistakes.
 pub const PROBLEMS: &str = "dunlin-problems.txt";
+/// What a disk is larger than its image, as a card is: 256 MiB.
+const ROOM: u64 = 256 << 20;
 /// Tokens of a reply at most.
 pub const TOKENS_MAX: usize = 48;
 /// How long a boot may take: some twenty times what it takes on two idle cores.
@@ -33,6 +36,8 @@ pub const SOON: Duration = Duration::from_secs(240);
 pub struct Places {
     /// The image.
     pub image: PathBuf,
+    /// What it was made by.
+    pub recipe: ImageTable,
     /// The verifier's program.
     pub verifier: PathBuf,
     /// The demo pair.
@@ -87,8 +92,9 @@ impl Stand {
         let dir = tempfile::Builder::new().prefix("dunlin").tempdir().context("a folder for sockets")?;
         let (out, socket, port) = (&places.out, dir.path().join("usb"), free_port()?);
         let sensor = Sensor::start(&socket, Steps::constant(4.0))?;
-        let disk = Disk::from_image(&places.image, &out.join("disk.img"))?;
-        let machine = Machine::new(&disk, dir.path(), out, &socket, port)?;
+        let room = room(&places.recipe);
+        let disk = Disk::from_image(&places.image, &out.join("disk.img"), room)?;
+        let machine = Machine::new(&disk, &places.recipe, dir.path(), out, &socket, port)?;
         Ok(Self {
             stop: stop.clone(),
             sensor,
@@ -103,6 +109,14 @@ impl Stand {
             dir,
             places,
         })
+    }
+
+    /// A new disk with what the image has.
+    ///
+    /// # Errors
+    /// The image can't be copied.
+    pub fn new_disk(&self, name: &str) -> Result<Disk> {
+        Disk::from_image(&self.places.image, &self.places.out.join(name), room(&self.places.recipe))
     }
 
     /// Starts broker and verifier, where they don't run yet.
@@ -219,6 +233,11 @@ impl Stand {
         let last = self.said("st", from).pop().and_then(|said| DevicePresence::decode(&said.payload).ok());
         last.is_some_and(|presence| presence.liveness == Liveness::Here)
     }
+}
+
+/// QEMU takes only cards whose size is a power of two, as the image's own is.
+fn room(recipe: &ImageTable) -> u64 {
+    if recipe.emulated_machine == Some(Emulated::Virt) { ROOM } else { 0 }
 }
 
 fn prompts(models: &Path) -> Result<Vec<String>> {

@@ -40,7 +40,7 @@ pub(super) fn play(
     Ok(())
 }
 
-fn while_writing(
+pub(super) fn while_writing(
     stand: &mut Stand,
     steps: &mut Steps,
     figures: &mut Figures,
@@ -89,7 +89,7 @@ fn while_setting_up(
 ) -> Result<Connected, Failed> {
     let delay = stand.dice.u64(..SET_UP_MS);
     let disk = steps.step(&format!("a cut {delay} ms into the set-up of a new board"), || {
-        let disk = Disk::from_image(&stand.places.image, &stand.places.out.join("new.img"))?;
+        let disk = stand.new_disk("new.img")?;
         disk.put(SETUP, &stand.setup_file()?)?;
         let mut running = stand.boot("cut-set-up", Some(&disk))?;
         running.line(&stand.stop, BOOT_WITHIN, &[SETTING_UP])?;

@@ -89,7 +89,7 @@ fn set_up(stand: &mut Stand, steps: &mut Steps) -> Result<Connected, Failed> {
 }
 
 /// No unit failed, and what holds the state is mounted where it should be.
-fn healthy(stand: &Stand) -> Result<String> {
+pub(super) fn healthy(stand: &Stand) -> Result<String> {
     let failed = stand.guest.run("systemctl --failed --no-legend --plain")?;
     ensure!(failed.trim().is_empty(), "failed units: {failed}");
     let name = stand.guest.run("hostname")?;

@@ -1,0 +1,49 @@
+//! A board of its own kind: its own device tree, card, USB and serial console, and whatever drives them in its image.
+//!
+//! There is no sensor: QEMU's Raspberry Pi has no I2C that answers.
+
+use super::super::stand::{BOOT_WITHIN, SETUP, Stand};
+use super::super::steps::{Failed, Steps, heading};
+use super::Figures;
+use super::cuts::while_writing;
+use super::first_boot::healthy;
+use anyhow::ensure;
+
+/// The model that the device tree names, and what has a driver: the pin header's bus, and the card.
+const DRIVEN: &str = "tr -d '\\0' < /proc/device-tree/model; echo; ls /dev/i2c-1 /dev/mmcblk0p2";
+
+pub(super) fn play(stand: &mut Stand, steps: &mut Steps, figures: &mut Figures) -> Result<(), Failed> {
+    heading("A card in a board");
+    let mut connected = steps.step("it sets itself up and connects, over its USB", || {
+        stand.surround()?;
+        let text = stand.setup_file()?;
+        stand.disk.put(SETUP, &text)?;
+        let mut connected = stand.boot_connected("card", None)?;
+        let seconds = stand.boot_seconds(&mut connected)?;
+        figures.boot_to_connected_seconds.push(seconds);
+        Ok((format!("connected after {seconds:.1} guest seconds"), connected))
+    })?;
+    steps.see("its file is gone", || {
+        let disk = &stand.disk;
+        connected.running.until(&stand.stop, &format!("{SETUP} is gone"), BOOT_WITHIN, |_| {
+            let names = disk.names().unwrap_or_else(|_| vec![SETUP.into()]);
+            Ok((!names.iter().any(|name| name == SETUP)).then_some(()))
+        })?;
+        Ok("its passwords with it".into())
+    })?;
+    steps.see("its devices are driven, and nothing failed in it", || {
+        let devices = stand.guest.run(DRIVEN)?;
+        Ok(format!("{}; {}", devices.trim().replace('\n', ", "), healthy(stand)?))
+    })?;
+    steps.see("it answers", || {
+        let prompt = stand.prompt();
+        let reply = stand.reply(&prompt)?;
+        let source = reply["energy"]["source"].as_str().unwrap_or_default().to_owned();
+        ensure!(source == "none", "source of the energy: {source}");
+        figures.note(&reply);
+        Ok(format!("{} tokens, the target's; energy: {source}", reply["committed_tokens"]))
+    })?;
+    heading("A power cut");
+    while_writing(stand, steps, figures, connected)?.running.cut();
+    Ok(())
+}
