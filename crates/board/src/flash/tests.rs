@@ -138,3 +138,21 @@ fn a_file_that_can_not_be_written_whole_is_not_there() {
     assert!(said.contains("card.part: Is a directory"), "{said}");
     assert!(!card.exists());
 }
+
+#[test]
+fn a_device_is_written_in_place_and_one_half_written_is_named() {
+    let (dir, image, bytes) = image();
+    let image = Image::checked(&image, &QUIET).unwrap();
+    let card = dir.path().join("card");
+    write(&card, vec![7; 10_000_000]).unwrap();
+    write_device(&image, &card, &QUIET).unwrap();
+    let written = read(&card).unwrap();
+    assert!(written[..bytes.len()] == bytes, "holes are written too");
+    assert!(written.len() == 10_000_000 && written[bytes.len()..].iter().all(|byte| *byte == 7));
+    let said = said(write_device(&image, Path::new("/dev/full"), &QUIET));
+    assert!(
+        said.starts_with("/dev/full is not to be used as it is: write it again: writing failed at byte 0: "),
+        "{said}"
+    );
+    assert!(said.ends_with("there is no space left"), "{said}");
+}
