@@ -192,9 +192,9 @@ mod tests {
     fn what_is_no_image_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
-        assert!(Disk::from_image(&image, &disk, 0).unwrap_err().to_string().contains("cp: "));
+        assert!(Disk::from_image(&image, &disk, SECTOR).unwrap_err().to_string().contains("cp: "));
         fs::write(&image, b"").unwrap();
-        let error = Disk::from_image(&image, &disk, 0).unwrap_err().to_string();
+        let error = Disk::from_image(&image, &disk, SECTOR).unwrap_err().to_string();
         assert!(error.ends_with("has no partition table"), "{error}");
     }
 }
