@@ -2,7 +2,7 @@
 # Builds a program for a board into target/board/<triple>/ and checks what came out.
 #
 # usage: build.sh agent|verifier
-#        build.sh --can          (builds nothing: whether there is a way)
+#        build.sh --can          (builds nothing: whether there is a way to programs for each of the board's systems)
 # BOARD=NAME
 # BUILD_WITH=native|cross|zig|gnu  (which way; left out, the first that is there)
 # RUST=rustup|debian               (whose Rust; left out, the machine's own where it has the target's library)
@@ -109,7 +109,10 @@ compile() {
 
 read_target
 if [ -z "$program" ]; then
-	find_way && exit || exit 1
+	find_way || exit 1
+	# GNU's linker takes this machine's glibc, whatever the board has.
+	[ "$way" != gnu ] || [ -n "${GLIBC:-}" ] || [ -z "$(board_get build.glibc)" ] || exit 1
+	exit 0
 fi
 choose_way
 compile
