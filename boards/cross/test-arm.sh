@@ -3,6 +3,7 @@
 # emulation; then the demo drafter's text and scores on three processors against those of the golden file.
 # On an ARM machine its own kind runs without the emulator.
 #
+# ARM_ONLY=arm64|armv7 one of the two
 # ARM_CASES=N          cases of each property test (an emulated one takes ten times as long)
 # ARM_GOLDEN_PROMPTS=N prompts drafted on each processor
 # ARM_ALL=1            the tests that are left out for their length as well (see skipped)
@@ -57,14 +58,20 @@ drafts_on_each_cpu() {
 	done
 }
 
+only=${ARM_ONLY:-both}
+case $only in arm64 | armv7 | both) ;; *) fail "ARM_ONLY=$only is neither arm64 nor armv7" ;; esac
 begin=$SECONDS
-prepare arm64
-tests_of wire hlm lm
-if is_native; then
-	say "No emulation here: other processors' kernels aren't tried."
-else
-	drafts_on_each_cpu
+if [ "$only" != armv7 ]; then
+	prepare arm64
+	tests_of wire hlm lm
+	if is_native; then
+		say "No emulation here: other processors' kernels aren't tried."
+	else
+		drafts_on_each_cpu
+	fi
 fi
-prepare rpi2
-tests_of wire hlm
+if [ "$only" != arm64 ]; then
+	prepare rpi2
+	tests_of wire hlm
+fi
 say "All of it: $(seconds_since "$begin")"
