@@ -1,4 +1,4 @@
-//! The emulated machine: QEMU with a disk, a network behind which the broker is, and, where it has I2C of any kind, the
+//! The emulated machine: QEMU with a disk, a network behind which the broker is, and, on `virt`, the
 //! sensor on USB.
 //!
 //! QEMU does not run a Raspberry Pi's firmware: kernel, initial file system and arguments are taken out of the image's
