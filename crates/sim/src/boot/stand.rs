@@ -82,6 +82,18 @@ pub struct Connected {
     at: Instant,
 }
 
+impl Places {
+    /// A new disk with what the image has.
+    ///
+    /// # Errors
+    /// The image can't be copied.
+    pub fn new_disk(&self, name: &str) -> Result<Disk> {
+        // QEMU takes only cards whose size is a power of two, as the image's own is.
+        let room = if self.recipe.emulated_machine == Some(Emulated::Virt) { ROOM } else { 0 };
+        Disk::from_image(&self.image, &self.out.join(name), room)
+    }
+}
+
 impl Stand {
     /// A stand with everything but broker, verifier and machine running.
     ///
@@ -92,8 +104,7 @@ impl Stand {
         let dir = tempfile::Builder::new().prefix("dunlin").tempdir().context("a folder for sockets")?;
         let (out, socket, port) = (&places.out, dir.path().join("usb"), free_port()?);
         let sensor = Sensor::start(&socket, Steps::constant(4.0))?;
-        let room = room(&places.recipe);
-        let disk = Disk::from_image(&places.image, &out.join("disk.img"), room)?;
+        let disk = places.new_disk("disk.img")?;
         let machine = Machine::new(&disk, &places.recipe, dir.path(), out, &socket, port)?;
         Ok(Self {
             stop: stop.clone(),
@@ -109,14 +120,6 @@ impl Stand {
             dir,
             places,
         })
-    }
-
-    /// A new disk with what the image has.
-    ///
-    /// # Errors
-    /// The image can't be copied.
-    pub fn new_disk(&self, name: &str) -> Result<Disk> {
-        Disk::from_image(&self.places.image, &self.places.out.join(name), room(&self.places.recipe))
     }
 
     /// Starts broker and verifier, where they don't run yet.
@@ -233,11 +236,6 @@ impl Stand {
         let last = self.said("st", from).pop().and_then(|said| DevicePresence::decode(&said.payload).ok());
         last.is_some_and(|presence| presence.liveness == Liveness::Here)
     }
-}
-
-/// QEMU takes only cards whose size is a power of two, as the image's own is.
-fn room(recipe: &ImageTable) -> u64 {
-    if recipe.emulated_machine == Some(Emulated::Virt) { ROOM } else { 0 }
 }
 
 fn prompts(models: &Path) -> Result<Vec<String>> {

@@ -89,7 +89,7 @@ fn while_setting_up(
 ) -> Result<Connected, Failed> {
     let delay = stand.dice.u64(..SET_UP_MS);
     let disk = steps.step(&format!("a cut {delay} ms into the set-up of a new board"), || {
-        let disk = stand.new_disk("new.img")?;
+        let disk = stand.places.new_disk("new.img")?;
         disk.put(SETUP, &stand.setup_file()?)?;
         let mut running = stand.boot("cut-set-up", Some(&disk))?;
         running.line(&stand.stop, BOOT_WITHIN, &[SETTING_UP])?;
