@@ -15,41 +15,41 @@ size_aim=$((10 * 1024 * 1024))
 need_readelf() { have readelf || fail "readelf is missing" "apt-get install binutils"; }
 
 machine_is_right() {
-	local found
-	found=$(machine_of "$program")
-	[ "$found" = "$machine" ] || fail "$program is for '${found:-no machine}', but board $BOARD needs $machine ($triple)" \
-		"Remove it and build again: make ${name#dunlin-} BOARD=$BOARD"
+    local found
+    found=$(machine_of "$program")
+    [ "$found" = "$machine" ] || fail "$program is for '${found:-no machine}', but board $BOARD needs $machine ($triple)" \
+        "Remove it and build again: make ${name#dunlin-} BOARD=$BOARD"
 }
 
 glibc_is_old_enough() {
-	local needed allowed
-	needed=$(glibc_needed "$program")
-	allowed=${GLIBC:-$(board_get build.glibc)}
-	if [ -z "$allowed" ] || [ "$(printf '%s\n' "$needed" "$allowed" | sort -V | tail -n 1)" = "$allowed" ]; then
-		say "  glibc: needs ${needed:-none}${allowed:+, board $BOARD has $allowed or newer}"
-		return
-	fi
-	if [ "$way" = native ]; then
-		say "  glibc: needs $needed: runs on this system and on newer ones, not on each system of board $BOARD ($allowed)"
-		return
-	fi
-	fail "$name needs glibc $needed, but board $BOARD may have only $allowed" \
-		"cargo-zigbuild builds for older systems: make toolchain BOARD=$BOARD, then build again." \
-		"For boards with newer systems only: GLIBC=$needed make ${name#dunlin-} BOARD=$BOARD"
+    local needed allowed
+    needed=$(glibc_needed "$program")
+    allowed=${GLIBC:-$(board_get build.glibc)}
+    if [ -z "$allowed" ] || [ "$(printf '%s\n' "$needed" "$allowed" | sort -V | tail -n 1)" = "$allowed" ]; then
+        say "  glibc: needs ${needed:-none}${allowed:+, board $BOARD has $allowed or newer}"
+        return
+    fi
+    if [ "$way" = native ]; then
+        say "  glibc: needs $needed: runs on this system and on newer ones, not on each system of board $BOARD ($allowed)"
+        return
+    fi
+    fail "$name needs glibc $needed, but board $BOARD may have only $allowed" \
+        "cargo-zigbuild builds for older systems: make toolchain BOARD=$BOARD, then build again." \
+        "For boards with newer systems only: GLIBC=$needed make ${name#dunlin-} BOARD=$BOARD"
 }
 
 is_stripped() {
-	if readelf -SW "$program" | grep -qE ' \.(symtab|debug_info) '; then
-		fail "$name still has its symbols" "The profile 'board' in Cargo.toml must have: strip = \"symbols\""
-	fi
+    if readelf -SW "$program" | grep -qE ' \.(symtab|debug_info) '; then
+        fail "$name still has its symbols" "The profile 'board' in Cargo.toml must have: strip = \"symbols\""
+    fi
 }
 
 say_size() {
-	local size
-	size=$(stat -c %s "$program")
-	awk -v size="$size" -v aim="$size_aim" -v name="$name" 'BEGIN {
-		verdict = name != "dunlin-agent" ? "" : size <= aim ? ", within the aim of 10 MiB" : ", over the aim of 10 MiB"
-		printf "  size: %.1f MiB (%d bytes)%s\n", size / 1048576, size, verdict }'
+    local size
+    size=$(stat -c %s "$program")
+    awk -v size="$size" -v aim="$size_aim" -v name="$name" 'BEGIN {
+        verdict = name != "dunlin-agent" ? "" : size <= aim ? ", within the aim of 10 MiB" : ", over the aim of 10 MiB"
+        printf "  size: %.1f MiB (%d bytes)%s\n", size / 1048576, size, verdict }'
 }
 
 need_readelf

@@ -11,48 +11,52 @@ BOARD=${BOARD:-rpi4}
 
 say() { printf '%s\n' "$*"; }
 fail() {
-	printf 'error: %s\n' "$1" >&2
-	shift
-	for line in "$@"; do printf '  %s\n' "$line" >&2; done
-	exit 1
+    printf 'error: %s\n' "$1" >&2
+    shift
+    for line in "$@"; do printf '  %s\n' "$line" >&2; done
+    exit 1
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 case ${RUST:-any} in any | rustup | debian) ;; *) fail "RUST=$RUST is neither rustup nor debian" ;; esac
 
 need_rust() {
-	if have "$CARGO" && have rustc; then return; fi
-	fail "Rust is missing" "See https://rustup.rs, or: apt-get install rustup"
+    if have "$CARGO" && have rustc; then return; fi
+    fail "Rust is missing" "See https://rustup.rs, or: apt-get install rustup"
 }
 
 # A value of the board's file; nothing where the key is absent.
 board_get() {
-	(cd "$root" && env -u RUSTC -u RUSTDOC -u RUSTFLAGS CARGO_TARGET_DIR="$target_dir" \
-		"$CARGO" run --quiet --release --locked -p dunlin-board -- get "$BOARD" "$1")
+    (cd "$root" && env -u RUSTC -u RUSTDOC -u RUSTFLAGS CARGO_TARGET_DIR="$target_dir" \
+        "$CARGO" run --quiet --release --locked -p dunlin-board -- get "$BOARD" "$1")
 }
 
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
 # Sets triple, gnu (the prefix of GNU's tools), arch (Debian's name), machine (readelf's name) and qemu.
 read_target() {
-	need_rust
-	triple=$(board_get build.target)
-	triple=${triple:-$(host_triple)}
-	target_facts
+    need_rust
+    triple=$(board_get build.target)
+    triple=${triple:-$(host_triple)}
+    target_facts
 }
 
 target_facts() {
-	case $triple in
-	aarch64-unknown-linux-gnu)
-		gnu=aarch64-linux-gnu arch=arm64 machine=AArch64 qemu=qemu-aarch64-static ;;
-	armv7-unknown-linux-gnueabihf)
-		gnu=arm-linux-gnueabihf arch=armhf machine=ARM qemu=qemu-arm-static ;;
-	x86_64-unknown-linux-gnu)
-		gnu=x86_64-linux-gnu arch=amd64 machine='Advanced Micro Devices X86-64' qemu=qemu-x86_64-static ;;
-	*)
-		fail "board $BOARD is for $triple, which these scripts don't know" \
-			"They know aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf and x86_64-unknown-linux-gnu." \
-			"Correct build.target in the board's file, or add the target in boards/cross/common.sh." ;;
-	esac
+    case $triple in
+        aarch64-unknown-linux-gnu)
+            gnu=aarch64-linux-gnu arch=arm64 machine=AArch64 qemu=qemu-aarch64-static
+            ;;
+        armv7-unknown-linux-gnueabihf)
+            gnu=arm-linux-gnueabihf arch=armhf machine=ARM qemu=qemu-arm-static
+            ;;
+        x86_64-unknown-linux-gnu)
+            gnu=x86_64-linux-gnu arch=amd64 machine='Advanced Micro Devices X86-64' qemu=qemu-x86_64-static
+            ;;
+        *)
+            fail "board $BOARD is for $triple, which these scripts don't know" \
+                "They know aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf and x86_64-unknown-linux-gnu." \
+                "Correct build.target in the board's file, or add the target in boards/cross/common.sh."
+            ;;
+    esac
 }
 
 # The machine that the program $1 is for, as readelf names it; nothing where it is no program.
@@ -65,8 +69,8 @@ is_native() { [ "$triple" = "$(host_triple)" ]; }
 
 # Whether the compiler $1 has the standard library of the target.
 rustc_has_std() {
-	local lib
-	lib=$("$1" --print target-libdir --target "$triple" 2>/dev/null) && compgen -G "$lib/libstd-*.rlib" >/dev/null
+    local lib
+    lib=$("$1" --print target-libdir --target "$triple" 2>/dev/null) && compgen -G "$lib/libstd-*.rlib" >/dev/null
 }
 
 debian_rust=$toolchain_dir/debian-rust
@@ -75,19 +79,19 @@ debian_rust_has_std() { [ -e "$debian_rust/ready-$triple" ]; }
 # Picks the Rust for the target: the machine's own, or Debian's that `make toolchain` unpacked. RUST=rustup|debian forces one.
 # Sets rust_said, for people.
 use_rust() {
-	if [ "${RUST:-}" != debian ] && rustc_has_std rustc; then
-		rust_said="$(rustc -V)"
-	elif [ "${RUST:-}" != rustup ] && debian_rust_has_std; then
-		export RUSTC=$debian_rust/bin/rustc RUSTDOC=$debian_rust/bin/rustdoc
-		rust_said="$("$RUSTC" -V), Debian's"
-	else
-		return 1
-	fi
+    if [ "${RUST:-}" != debian ] && rustc_has_std rustc; then
+        rust_said="$(rustc -V)"
+    elif [ "${RUST:-}" != rustup ] && debian_rust_has_std; then
+        export RUSTC=$debian_rust/bin/rustc RUSTDOC=$debian_rust/bin/rustdoc
+        rust_said="$("$RUSTC" -V), Debian's"
+    else
+        return 1
+    fi
 }
 
 need_std() {
-	use_rust || fail "no Rust here has the standard library of $triple" \
-		"make toolchain BOARD=$BOARD installs it."
+    use_rust || fail "no Rust here has the standard library of $triple" \
+        "make toolchain BOARD=$BOARD installs it."
 }
 
 zig_dir=$toolchain_dir/zig

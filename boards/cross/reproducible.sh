@@ -13,17 +13,17 @@ rm -rf "$copy"
 mkdir -p "$copy/source" "$copy/cargo"
 
 copy_sources() {
-	(cd "$root" && tar --exclude=./target --exclude=./.git -cf - .) | tar -C "$copy/source" -xf -
+    (cd "$root" && tar --exclude=./target --exclude=./.git -cf - .) | tar -C "$copy/source" -xf -
 }
 
 # The crates as they were fetched; they are unpacked anew.
 copy_registry() {
-	local home=${CARGO_HOME:-$HOME/.cargo}
-	mkdir -p "$copy/cargo/registry"
-	for part in cache index; do
-		[ ! -d "$home/registry/$part" ] || cp -a "$home/registry/$part" "$copy/cargo/registry/"
-	done
-	[ ! -e "$home/config.toml" ] || cp "$home/config.toml" "$copy/cargo/"
+    local home=${CARGO_HOME:-$HOME/.cargo}
+    mkdir -p "$copy/cargo/registry"
+    for part in cache index; do
+        [ ! -d "$home/registry/$part" ] || cp -a "$home/registry/$part" "$copy/cargo/registry/"
+    done
+    [ ! -e "$home/config.toml" ] || cp "$home/config.toml" "$copy/cargo/"
 }
 
 "$root/boards/cross/build.sh" agent
@@ -39,8 +39,8 @@ one=$target_dir/board/$triple/dunlin-agent
 two=$copy/elsewhere/board/$triple/dunlin-agent
 sha256sum "$one" "$two"
 if cmp "$one" "$two"; then
-	say "The same bytes."
-	rm -rf "$copy"
+    say "The same bytes."
+    rm -rf "$copy"
 else
-	fail "two builds of the same sources differ" "Both are kept: compare what 'strings' and 'readelf -SW' say of them."
+    fail "two builds of the same sources differ" "Both are kept: compare what 'strings' and 'readelf -SW' say of them."
 fi

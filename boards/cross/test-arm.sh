@@ -25,53 +25,53 @@ seconds_since() { printf '%d s' $((SECONDS - $1)); }
 
 # Cargo with what it takes to build and run for the board $1.
 prepare() {
-	BOARD=$1
-	export BOARD
-	"$root/boards/cross/toolchain.sh" std linker emulator
-	read_target
-	need_std
-	variable=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")
-	if ! is_native; then export "${variable}_LINKER=$gnu-gcc" "${variable}_RUNNER=$qemu -L /usr/$gnu"; fi
+    BOARD=$1
+    export BOARD
+    "$root/boards/cross/toolchain.sh" std linker emulator
+    read_target
+    need_std
+    variable=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")
+    if ! is_native; then export "${variable}_LINKER=$gnu-gcc" "${variable}_RUNNER=$qemu -L /usr/$gnu"; fi
 }
 
 run_tests() {
-	(cd "$root" && CARGO_TARGET_DIR=$target_dir/arm-test PROPTEST_CASES=$cases DUNLIN_GOLDEN_PROMPTS=$prompts \
-		"$CARGO" test --profile arm-test --locked --target "$triple" "$@")
+    (cd "$root" && CARGO_TARGET_DIR=$target_dir/arm-test PROPTEST_CASES=$cases DUNLIN_GOLDEN_PROMPTS=$prompts \
+        "$CARGO" test --profile arm-test --locked --target "$triple" "$@")
 }
 
 tests_of() {
-	local from=$SECONDS packages=()
-	for package in "$@"; do packages+=(-p "dunlin-$package"); done
-	run_tests "${packages[@]}" --no-run
-	say "$triple: built in $(seconds_since "$from")"
-	from=$SECONDS
-	run_tests "${packages[@]}" --no-fail-fast -- "${skipped[@]/#/--skip=}"
-	say "$triple: tests of $* ran in $(seconds_since "$from"), $cases cases a property${skipped:+, without ${skipped[*]}}"
+    local from=$SECONDS packages=()
+    for package in "$@"; do packages+=(-p "dunlin-$package"); done
+    run_tests "${packages[@]}" --no-run
+    say "$triple: built in $(seconds_since "$from")"
+    from=$SECONDS
+    run_tests "${packages[@]}" --no-fail-fast -- "${skipped[@]/#/--skip=}"
+    say "$triple: tests of $* ran in $(seconds_since "$from"), $cases cases a property${skipped:+, without ${skipped[*]}}"
 }
 
 drafts_on_each_cpu() {
-	local cpu from
-	for cpu in "${cpus[@]}"; do
-		from=$SECONDS
-		QEMU_CPU=$cpu run_tests -p dunlin-wire -p dunlin-hlm -p dunlin-lm --test models the_drafter_drafts_the_same -- --nocapture
-		say "$cpu: $(seconds_since "$from")"
-	done
+    local cpu from
+    for cpu in "${cpus[@]}"; do
+        from=$SECONDS
+        QEMU_CPU=$cpu run_tests -p dunlin-wire -p dunlin-hlm -p dunlin-lm --test models the_drafter_drafts_the_same -- --nocapture
+        say "$cpu: $(seconds_since "$from")"
+    done
 }
 
 only=${ARM_ONLY:-both}
 case $only in arm64 | armv7 | both) ;; *) fail "ARM_ONLY=$only is neither arm64 nor armv7" ;; esac
 begin=$SECONDS
 if [ "$only" != armv7 ]; then
-	prepare arm64
-	tests_of wire hlm lm
-	if is_native; then
-		say "No emulation here: other processors' kernels aren't tried."
-	else
-		drafts_on_each_cpu
-	fi
+    prepare arm64
+    tests_of wire hlm lm
+    if is_native; then
+        say "No emulation here: other processors' kernels aren't tried."
+    else
+        drafts_on_each_cpu
+    fi
 fi
 if [ "$only" != arm64 ]; then
-	prepare rpi2
-	tests_of wire hlm
+    prepare rpi2
+    tests_of wire hlm
 fi
 say "All of it: $(seconds_since "$begin")"

@@ -17,101 +17,104 @@ sudo=()
 [ "$(id -u)" = 0 ] || sudo=(sudo)
 
 apt_install() {
-	have apt-get || fail "$1 is missing, and there is no apt-get here to install it" \
-		"Install what your system has in place of these packages of Debian: $*"
-	say "  installing $*"
-	"${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
-		{ "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null; } ||
-		fail "apt-get couldn't install $*" "Is there a network, and do 'apt-get update' and 'apt-cache policy $1' work?"
+    have apt-get || fail "$1 is missing, and there is no apt-get here to install it" \
+        "Install what your system has in place of these packages of Debian: $*"
+    say "  installing $*"
+    "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
+        { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null; } ||
+        fail "apt-get couldn't install $*" "Is there a network, and do 'apt-get update' and 'apt-cache policy $1' work?"
 }
 
 std() {
-	if use_rust; then
-		say "standard library of $triple: there ($rust_said)"
-		return
-	fi
-	say "standard library of $triple: missing"
-	if [ "${RUST:-}" != debian ] && std_from_rustup; then
-		say "  installed by rustup"
-		return
-	fi
-	[ "${RUST:-}" = rustup ] && fail "rustup has no $triple, and RUST=rustup rules Debian's out"
-	"$root/boards/cross/debian-rust.sh" "$triple" || exit 1
-	use_rust || fail "Debian's Rust was unpacked, but doesn't have $triple" "Remove $debian_rust and try again."
-	say "  installed: $rust_said"
+    if use_rust; then
+        say "standard library of $triple: there ($rust_said)"
+        return
+    fi
+    say "standard library of $triple: missing"
+    if [ "${RUST:-}" != debian ] && std_from_rustup; then
+        say "  installed by rustup"
+        return
+    fi
+    [ "${RUST:-}" = rustup ] && fail "rustup has no $triple, and RUST=rustup rules Debian's out"
+    "$root/boards/cross/debian-rust.sh" "$triple" || exit 1
+    use_rust || fail "Debian's Rust was unpacked, but doesn't have $triple" "Remove $debian_rust and try again."
+    say "  installed: $rust_said"
 }
 
 std_from_rustup() {
-	have rustup || { say "  there is no rustup here"; return 1; }
-	say "  asking rustup"
-	timeout 300 rustup target add "$triple" >/dev/null 2>&1 && rustc_has_std rustc && return
-	say "  rustup can't get it here; Debian has one"
-	return 1
+    have rustup || {
+        say "  there is no rustup here"
+        return 1
+    }
+    say "  asking rustup"
+    timeout 300 rustup target add "$triple" >/dev/null 2>&1 && rustc_has_std rustc && return
+    say "  rustup can't get it here; Debian has one"
+    return 1
 }
 
 linker() {
-	if has_gnu_linker; then
-		say "linker $gnu-gcc: there"
-	else
-		say "linker $gnu-gcc: missing"
-		apt_install "gcc-$gnu" "libc6-dev-$arch-cross"
-	fi
+    if has_gnu_linker; then
+        say "linker $gnu-gcc: there"
+    else
+        say "linker $gnu-gcc: missing"
+        apt_install "gcc-$gnu" "libc6-dev-$arch-cross"
+    fi
 }
 
 zig() {
-	if has_zig; then
-		say "cargo-zigbuild, for binaries that run on older systems: there"
-		return
-	fi
-	say "cargo-zigbuild, for binaries that run on older systems: missing"
-	if zig_from_pip; then
-		say "  installed cargo-zigbuild $zigbuild_version with zig $zig_version"
-	else
-		rm -rf "$zig_dir"
-		say "  pip couldn't get it (above). Builds go through $gnu-gcc and need this system's glibc or a newer one."
-	fi
+    if has_zig; then
+        say "cargo-zigbuild, for binaries that run on older systems: there"
+        return
+    fi
+    say "cargo-zigbuild, for binaries that run on older systems: missing"
+    if zig_from_pip; then
+        say "  installed cargo-zigbuild $zigbuild_version with zig $zig_version"
+    else
+        rm -rf "$zig_dir"
+        say "  pip couldn't get it (above). Builds go through $gnu-gcc and need this system's glibc or a newer one."
+    fi
 }
 
 zig_from_pip() {
-	python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
-	rm -rf "$zig_dir"
-	python3 -m venv "$zig_dir" &&
-		"$zig_dir/bin/pip" install --quiet "cargo-zigbuild==$zigbuild_version" "ziglang==$zig_version" &&
-		PATH=$zig_dir/bin:$PATH cargo-zigbuild --version >/dev/null &&
-		touch "$zig_dir/ready"
+    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    rm -rf "$zig_dir"
+    python3 -m venv "$zig_dir" &&
+        "$zig_dir/bin/pip" install --quiet "cargo-zigbuild==$zigbuild_version" "ziglang==$zig_version" &&
+        PATH=$zig_dir/bin:$PATH cargo-zigbuild --version >/dev/null &&
+        touch "$zig_dir/ready"
 }
 
 emulator() {
-	if have "$qemu"; then
-		say "emulator $qemu, for the tests: there"
-	else
-		say "emulator $qemu, for the tests: missing"
-		apt_install qemu-user-static
-	fi
+    if have "$qemu"; then
+        say "emulator $qemu, for the tests: there"
+    else
+        say "emulator $qemu, for the tests: missing"
+        apt_install qemu-user-static
+    fi
 }
 
 native() {
-	say "This machine is of that kind: Rust and its C compiler are all that is needed."
-	have cc || apt_install gcc libc6-dev
+    say "This machine is of that kind: Rust and its C compiler are all that is needed."
+    have cc || apt_install gcc libc6-dev
 }
 
 read_target
 say "Board $BOARD: $triple"
 mkdir -p "$toolchain_dir"
 if is_native; then
-	native
+    native
 else
-	for part in "${@:-all}"; do
-		case $part in
-		all)
-			std
-			linker
-			zig
-			emulator
-			;;
-		std | linker | zig | emulator) "$part" ;;
-		*) fail "usage: toolchain.sh [std] [linker] [zig] [emulator]" ;;
-		esac
-	done
+    for part in "${@:-all}"; do
+        case $part in
+            all)
+                std
+                linker
+                zig
+                emulator
+                ;;
+            std | linker | zig | emulator) "$part" ;;
+            *) fail "usage: toolchain.sh [std] [linker] [zig] [emulator]" ;;
+        esac
+    done
 fi
 [ $# -gt 0 ] || say "Ready: make agent BOARD=$BOARD"

@@ -16,7 +16,10 @@ START_MIB=4
 
 main() {
     local check=
-    [[ $1 != --check ]] || { check=yes; shift; }
+    [[ $1 != --check ]] || {
+        check=yes
+        shift
+    }
     local board=$1 path=$1
     shift
     check_tools

@@ -33,7 +33,12 @@ make_initrd() {
 
 say() { echo "  $*"; }
 
-logged() { "$@" >/dunlin-build/log 2>&1 </dev/null || { tail -n 30 /dunlin-build/log; echo "image: $* failed"; exit 1; }; }
+logged() {
+    "$@" >/dunlin-build/log 2>&1 </dev/null && return
+    tail -n 30 /dunlin-build/log
+    echo "image: $* failed"
+    exit 1
+}
 
 # The preinst scripts that the unpacking could not run, in its order; base-passwd's makes the users first.
 before_unpacking() {

@@ -23,7 +23,10 @@ main() {
 cached() {
     local file=$WORK/cache/$1.deb
     [[ -f $file ]] || return 1
-    sha256sum --status -c <<<"$1  $file" || { rm -f "$file"; return 1; }
+    sha256sum --status -c <<<"$1  $file" || {
+        rm -f "$file"
+        return 1
+    }
 }
 
 # Takes what came whole into the cache; says what did not come.

@@ -36,7 +36,10 @@ with_ids() {
     unshare --user --mount --pid --fork --kill-child bash -c 'echo >"$1/in"; read -r <"$1/go"; shift; exec "$@"' bash "$gate" "$@" &
     pid=$!
     until [[ -s $gate/in ]]; do
-        kill -0 "$pid" 2>/dev/null || { rm -r "$gate"; return 1; }
+        kill -0 "$pid" 2>/dev/null || {
+            rm -r "$gate"
+            return 1
+        }
         read -rt 0.02 <> <(:) || true
     done
     echo "0 0 65536" >"/proc/$pid/uid_map"

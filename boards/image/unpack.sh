@@ -83,7 +83,10 @@ unpack() {
     set +f
     dpkg --root="$root" --force-architecture --force-unsafe-io --force-depends --force-not-root --no-triggers --log=/dev/null \
         "${options[@]}" --path-include='/usr/share/doc/*/copyright' --unpack "$@" \
-        >"$WORK/unpack.log" 2>&1 || { tail -n 20 "$WORK/unpack.log" >&2; die "unpacking failed: see $WORK/unpack.log"; }
+        >"$WORK/unpack.log" 2>&1 || {
+        tail -n 20 "$WORK/unpack.log" >&2
+        die "unpacking failed: see $WORK/unpack.log"
+    }
 }
 
 # Takes out the other drivers of a few large directories, and what depends on something that isn't there then; what that

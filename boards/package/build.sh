@@ -17,121 +17,121 @@ out=${PACKAGE_DIR:-$target_dir/packages}
 version=${PACKAGE_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")}
 
 need_tools() {
-	local missing
-	missing=$("$root/boards/need.sh" --missing package) || fail "packages can't be made here" "apt-get install $missing"
+    local missing
+    missing=$("$root/boards/need.sh" --missing package) || fail "packages can't be made here" "apt-get install $missing"
 }
 
 # The date of the last commit, or of the changelog where there is no git.
 source_date() {
-	git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md"
+    git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md"
 }
 
 # The program $1 for the board, built where it isn't taken as it is.
 program() {
-	local path=$target_dir/board/$triple/dunlin-$1
-	if [ -z "${PREBUILT:-}" ]; then
-		"$root/boards/cross/build.sh" --can || "$root/boards/cross/toolchain.sh" >&2
-		"$root/boards/cross/build.sh" "$1" >&2
-	fi
-	[ -x "$path" ] || fail "$path is not there" "make $1 BOARD=$BOARD builds it."
-	[ "$(machine_of "$path")" = "$machine" ] || fail "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
-	printf '%s\n' "$path"
+    local path=$target_dir/board/$triple/dunlin-$1
+    if [ -z "${PREBUILT:-}" ]; then
+        "$root/boards/cross/build.sh" --can || "$root/boards/cross/toolchain.sh" >&2
+        "$root/boards/cross/build.sh" "$1" >&2
+    fi
+    [ -x "$path" ] || fail "$path is not there" "make $1 BOARD=$BOARD builds it."
+    [ "$(machine_of "$path")" = "$machine" ] || fail "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
+    printf '%s\n' "$path"
 }
 
 # The packages whose libraries a program is linked with, as Depends says it.
 libraries() {
-	local library
-	printf 'libc6 (>= %s)' "$(glibc_needed "$1")"
-	for library in $(readelf --wide --dynamic "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
-		case $library in
-		libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*) ;;
-		libgcc_s.so.1) printf ', libgcc-s1' ;;
-		*) fail "$1 is linked with $library, whose package is not known" "Name it in boards/package/build.sh." ;;
-		esac
-	done
+    local library
+    printf 'libc6 (>= %s)' "$(glibc_needed "$1")"
+    for library in $(readelf --wide --dynamic "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+        case $library in
+            libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*) ;;
+            libgcc_s.so.1) printf ', libgcc-s1' ;;
+            *) fail "$1 is linked with $library, whose package is not known" "Name it in boards/package/build.sh." ;;
+        esac
+    done
 }
 
 # The newest section of CHANGELOG.md as Debian's changelog has it.
 changelog() {
-	printf '%s (%s) unstable; urgency=medium\n\n' "$1" "$version"
-	awk '/^## /{section++} section == 1' "$root/CHANGELOG.md" | awk '
-		/^- /{if (item) print item; item = substr($0, 3); next}
-		/^  /{item = item " " substr($0, 3); next}
-		{if (item) print item; item = ""}
-		END{if (item) print item}' | tr -d '`' | while read -r item; do
-		fold -s -w 74 <<<"$item" | sed -e '1s/^/  * /' -e '2,$s/^/    /' -e 's/ *$//'
-	done
-	printf '\n -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
+    printf '%s (%s) unstable; urgency=medium\n\n' "$1" "$version"
+    awk '/^## /{section++} section == 1' "$root/CHANGELOG.md" | awk '
+        /^- /{if (item) print item; item = substr($0, 3); next}
+        /^  /{item = item " " substr($0, 3); next}
+        {if (item) print item; item = ""}
+        END{if (item) print item}' | tr -d '`' | while read -r item; do
+        fold -s -w 74 <<<"$item" | sed -e '1s/^/  * /' -e '2,$s/^/    /' -e 's/ *$//'
+    done
+    printf '\n -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
 }
 
 # Makes a package out of a folder with its files under stage/, as debian/rules says.
 assemble() {
-	local name=$1 arch=$2 dir=$work/$1
-	cp -r "$here/${name#dunlin-}/debian" "$dir/debian"
-	maintainer=$(sed -n 's/^Maintainer: //p' "$dir/debian/control")
-	changelog "$name" >"$dir/debian/changelog"
-	if ! (cd "$dir" && dpkg-buildpackage --build=binary --no-check-builddeps --no-sign \
-		--host-arch "$arch" >../"$name.log" 2>&1); then
-		tail -n 20 "$work/$name.log" >&2
-		fail "dpkg-buildpackage could not make $name" "All it said is in $work/$name.log."
-	fi
-	mkdir -p "$out"
-	mv "$work/${name}_${version}"_*.deb "$out/"
+    local name=$1 arch=$2 dir=$work/$1
+    cp -r "$here/${name#dunlin-}/debian" "$dir/debian"
+    maintainer=$(sed -n 's/^Maintainer: //p' "$dir/debian/control")
+    changelog "$name" >"$dir/debian/changelog"
+    if ! (cd "$dir" && dpkg-buildpackage --build=binary --no-check-builddeps --no-sign \
+        --host-arch "$arch" >../"$name.log" 2>&1); then
+        tail -n 20 "$work/$name.log" >&2
+        fail "dpkg-buildpackage could not make $name" "All it said is in $work/$name.log."
+    fi
+    mkdir -p "$out"
+    mv "$work/${name}_${version}"_*.deb "$out/"
 }
 
 begin() {
-	rm -rf "${work:?}/$1"
-	mkdir -p "$work/$1/stage"
+    rm -rf "${work:?}/$1"
+    mkdir -p "$work/$1/stage"
 }
 
 agent() {
-	local path stage=$work/dunlin-agent/stage
-	path=$(program agent)
-	begin dunlin-agent
-	install -D -m 755 "$path" "$stage/usr/bin/dunlin-agent"
-	install -D -m 644 "$here/agent/agent.toml" "$stage/etc/dunlin/agent.toml"
-	install -D -m 644 "$here/agent/modules.conf" "$stage/usr/lib/modules-load.d/dunlin-agent.conf"
-	install -D -m 755 "$here/agent/generator" "$stage/lib/systemd/system-generators/dunlin-agent"
-	install -d -m 755 "$stage/usr/share/dunlin/boards"
-	install -m 644 "$root"/boards/*.toml "$stage/usr/share/dunlin/boards/"
-	cp -r "$here/agent/man" "$work/dunlin-agent/man"
-	printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
-	assemble dunlin-agent "$arch"
+    local path stage=$work/dunlin-agent/stage
+    path=$(program agent)
+    begin dunlin-agent
+    install -D -m 755 "$path" "$stage/usr/bin/dunlin-agent"
+    install -D -m 644 "$here/agent/agent.toml" "$stage/etc/dunlin/agent.toml"
+    install -D -m 644 "$here/agent/modules.conf" "$stage/usr/lib/modules-load.d/dunlin-agent.conf"
+    install -D -m 755 "$here/agent/generator" "$stage/lib/systemd/system-generators/dunlin-agent"
+    install -d -m 755 "$stage/usr/share/dunlin/boards"
+    install -m 644 "$root"/boards/*.toml "$stage/usr/share/dunlin/boards/"
+    cp -r "$here/agent/man" "$work/dunlin-agent/man"
+    printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
+    assemble dunlin-agent "$arch"
 }
 
 verifier() {
-	local path stage=$work/dunlin-verifier/stage
-	path=$(program verifier)
-	begin dunlin-verifier
-	install -D -m 755 "$path" "$stage/usr/bin/dunlin-verifier"
-	install -D -m 644 "$here/verifier/verifier.toml" "$stage/etc/dunlin/verifier.toml"
-	cp -r "$here/verifier/man" "$work/dunlin-verifier/man"
-	printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
-	assemble dunlin-verifier "$arch"
+    local path stage=$work/dunlin-verifier/stage
+    path=$(program verifier)
+    begin dunlin-verifier
+    install -D -m 755 "$path" "$stage/usr/bin/dunlin-verifier"
+    install -D -m 644 "$here/verifier/verifier.toml" "$stage/etc/dunlin/verifier.toml"
+    cp -r "$here/verifier/man" "$work/dunlin-verifier/man"
+    printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
+    assemble dunlin-verifier "$arch"
 }
 
 model_demo() {
-	local file models=$root/models/demo stage=$work/dunlin-model-demo/stage/usr/share/dunlin/models/demo
-	begin dunlin-model-demo
-	for file in tokenizer.json prompts.json drafter/model.toml drafter/drafter.onnx; do
-		install -D -m 644 "$models/$file" "$stage/$file"
-	done
-	# Of no architecture, so that every board's build gives the same bytes.
-	assemble dunlin-model-demo "$(dpkg --print-architecture)"
+    local file models=$root/models/demo stage=$work/dunlin-model-demo/stage/usr/share/dunlin/models/demo
+    begin dunlin-model-demo
+    for file in tokenizer.json prompts.json drafter/model.toml drafter/drafter.onnx; do
+        install -D -m 644 "$models/$file" "$stage/$file"
+    done
+    # Of no architecture, so that every board's build gives the same bytes.
+    assemble dunlin-model-demo "$(dpkg --print-architecture)"
 }
 
 need_tools
 read_target
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(source_date)}
 if [ $# = 0 ]; then
-	# A processor of 32 bits has no room for a target.
-	case $arch in armhf) set -- agent model-demo ;; *) set -- agent model-demo verifier ;; esac
+    # A processor of 32 bits has no room for a target.
+    case $arch in armhf) set -- agent model-demo ;; *) set -- agent model-demo verifier ;; esac
 fi
 for package in "$@"; do
-	case $package in
-	agent | verifier) "$package" ;;
-	model-demo) model_demo ;;
-	*) fail "there is no package dunlin-$package" "There are agent, model-demo and verifier." ;;
-	esac
+    case $package in
+        agent | verifier) "$package" ;;
+        model-demo) model_demo ;;
+        *) fail "there is no package dunlin-$package" "There are agent, model-demo and verifier." ;;
+    esac
 done
 ls -l "$out"

@@ -12,41 +12,41 @@ packages=$target_dir/packages
 debs() { find "$packages" -name "dunlin-*_$1.deb" -o -name 'dunlin-*_all.deb' | sort; }
 
 lint() {
-	local found
-	mapfile -t found < <(debs "$arch")
-	[ ${#found[@]} -ge 2 ] || fail "there are no packages for $arch in $packages" "make package BOARD=$BOARD makes them."
-	lintian --allow-root --fail-on error,warning --tag-display-limit 0 "${found[@]}"
-	say "lintian: no error and no warning but the stated overrides, in ${#found[@]} packages for $arch"
+    local found
+    mapfile -t found < <(debs "$arch")
+    [ ${#found[@]} -ge 2 ] || fail "there are no packages for $arch in $packages" "make package BOARD=$BOARD makes them."
+    lintian --allow-root --fail-on error,warning --tag-display-limit 0 "${found[@]}"
+    say "lintian: no error and no warning but the stated overrides, in ${#found[@]} packages for $arch"
 }
 
 same_bytes_twice() {
-	local again=$target_dir/package-again deb name names=()
-	for deb in $(debs "$arch"); do
-		name=$(basename "$deb")
-		name=${name%%_*}
-		names+=("${name#dunlin-}")
-	done
-	rm -rf "$again"
-	PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" "${names[@]}" >/dev/null
-	for deb in "$again"/*.deb; do
-		cmp "$deb" "$packages/$(basename "$deb")" || fail "$(basename "$deb") differs when it is made again" \
-			"Was it made of this commit? make package BOARD=$BOARD, then look again."
-	done
-	rm -r "$again"
-	say "made again: the same bytes"
+    local again=$target_dir/package-again deb name names=()
+    for deb in $(debs "$arch"); do
+        name=$(basename "$deb")
+        name=${name%%_*}
+        names+=("${name#dunlin-}")
+    done
+    rm -rf "$again"
+    PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" "${names[@]}" >/dev/null
+    for deb in "$again"/*.deb; do
+        cmp "$deb" "$packages/$(basename "$deb")" || fail "$(basename "$deb") differs when it is made again" \
+            "Was it made of this commit? make package BOARD=$BOARD, then look again."
+    done
+    rm -r "$again"
+    say "made again: the same bytes"
 }
 
 starts_under_emulation() {
-	local dir=$target_dir/package-unpacked
-	is_native && return
-	if ! have "$qemu" || [ ! -d "/usr/$gnu" ]; then
-		say "skipped: the program for $arch was not started ($qemu or libc6-dev-$arch-cross is missing)"
-		return
-	fi
-	rm -rf "$dir"
-	dpkg-deb -x "$packages"/dunlin-agent_*_"$arch".deb "$dir"
-	"$qemu" -L "/usr/$gnu" "$dir/usr/bin/dunlin-agent" --version
-	say "the agent for $arch starts under emulation"
+    local dir=$target_dir/package-unpacked
+    is_native && return
+    if ! have "$qemu" || [ ! -d "/usr/$gnu" ]; then
+        say "skipped: the program for $arch was not started ($qemu or libc6-dev-$arch-cross is missing)"
+        return
+    fi
+    rm -rf "$dir"
+    dpkg-deb -x "$packages"/dunlin-agent_*_"$arch".deb "$dir"
+    "$qemu" -L "/usr/$gnu" "$dir/usr/bin/dunlin-agent" --version
+    say "the agent for $arch starts under emulation"
 }
 
 read_target

@@ -7,8 +7,8 @@ cd /root/packages
 checks=0
 ok() { checks=$((checks + 1)); }
 fail() {
-	printf 'error: %s\n' "$*" >&2
-	exit 1
+    printf 'error: %s\n' "$*" >&2
+    exit 1
 }
 # expect WHAT IT-IS IT-SHOULD-BE
 expect() { if [ "$2" = "$3" ]; then ok; else fail "$1: it is '$2', not '$3'"; fi; }
@@ -17,123 +17,123 @@ absent() { for path in "$@"; do if [ -e "$path" ] || [ -L "$path" ]; then fail "
 
 # All there is, but for what any package leaves in the system's own books.
 everything() {
-	find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /root -o -path /var/cache -o -path /var/log \
-		-o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /run \) -prune -o -print |
-		grep -vE '^/etc/(passwd|group|shadow|gshadow)-?$|^/etc/\.pwd\.lock$|^/etc/ld\.so\.cache$|^/var/lib/systemd/deb-systemd' | sort
+    find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /root -o -path /var/cache -o -path /var/log \
+        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /run \) -prune -o -print |
+        grep -vE '^/etc/(passwd|group|shadow|gshadow)-?$|^/etc/\.pwd\.lock$|^/etc/ld\.so\.cache$|^/var/lib/systemd/deb-systemd' | sort
 }
 
 installs() {
-	everything >/root/before
-	quietly apt-get install -y --no-install-recommends ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb
+    everything >/root/before
+    quietly apt-get install -y --no-install-recommends ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb
 }
 
 starts_nothing() {
-	local unit
-	for unit in dunlin-agent dunlin-verifier; do
-		expect "$unit is enabled" "$(systemctl is-enabled "$unit" || true)" disabled
-	done
-	expect "links to the units" "$(find /etc/systemd -name '*dunlin*' | wc -l)" 0
-	expect "what runs of Dunlin's" "$(grep -l -a '^/usr/bin/dunlin' /proc/[0-9]*/cmdline || true)" ""
+    local unit
+    for unit in dunlin-agent dunlin-verifier; do
+        expect "$unit is enabled" "$(systemctl is-enabled "$unit" || true)" disabled
+    done
+    expect "links to the units" "$(find /etc/systemd -name '*dunlin*' | wc -l)" 0
+    expect "what runs of Dunlin's" "$(grep -l -a '^/usr/bin/dunlin' /proc/[0-9]*/cmdline || true)" ""
 }
 
 made_its_users() {
-	expect "the agent's user" "$(getent passwd dunlin | cut -d: -f6,7)" /var/lib/dunlin:/usr/sbin/nologin
-	expect "its groups" "$(id -nG dunlin | tr ' ' '\n' | sort | tr '\n' ' ')" "dunlin i2c video "
-	expect "the verifier's user" "$(getent passwd dunlin-verifier | cut -d: -f6,7)" /var/lib/dunlin-verifier:/usr/sbin/nologin
-	expect "the verifier's groups" "$(id -nG dunlin-verifier)" dunlin-verifier
-	expect "the credentials' folder" "$(stat -c '%a %U:%G' /etc/credstore)" "700 root:root"
+    expect "the agent's user" "$(getent passwd dunlin | cut -d: -f6,7)" /var/lib/dunlin:/usr/sbin/nologin
+    expect "its groups" "$(id -nG dunlin | tr ' ' '\n' | sort | tr '\n' ' ')" "dunlin i2c video "
+    expect "the verifier's user" "$(getent passwd dunlin-verifier | cut -d: -f6,7)" /var/lib/dunlin-verifier:/usr/sbin/nologin
+    expect "the verifier's groups" "$(id -nG dunlin-verifier)" dunlin-verifier
+    expect "the credentials' folder" "$(stat -c '%a %U:%G' /etc/credstore)" "700 root:root"
 }
 
 files_belong_to_root() {
-	local path mode
-	while read -r path; do
-		if [ ! -f "$path" ] || [ -L "$path" ]; then continue; fi
-		case $path in /usr/bin/* | /lib/systemd/system-generators/*) mode=755 ;; *) mode=644 ;; esac
-		expect "$path" "$(stat -c '%a %U:%G' "$path")" "$mode root:root"
-	done < <(dpkg -L dunlin-agent dunlin-verifier dunlin-model-demo)
-	expect "conffiles" "$(dpkg-query -f '${Conffiles}\n' -W dunlin-agent dunlin-verifier | awk 'NF {print $1}' | tr '\n' ' ')" \
-		"/etc/dunlin/agent.toml /etc/dunlin/verifier.toml "
+    local path mode
+    while read -r path; do
+        if [ ! -f "$path" ] || [ -L "$path" ]; then continue; fi
+        case $path in /usr/bin/* | /lib/systemd/system-generators/*) mode=755 ;; *) mode=644 ;; esac
+        expect "$path" "$(stat -c '%a %U:%G' "$path")" "$mode root:root"
+    done < <(dpkg -L dunlin-agent dunlin-verifier dunlin-model-demo)
+    expect "conffiles" "$(dpkg-query -f '${Conffiles}\n' -W dunlin-agent dunlin-verifier | awk 'NF {print $1}' | tr '\n' ' ')" \
+        "/etc/dunlin/agent.toml /etc/dunlin/verifier.toml "
 }
 
 programs_run() {
-	local said
-	expect "version" "$(runuser -u dunlin -- dunlin-agent --version)" "dunlin-agent $(dpkg-query -f '${Version}' -W dunlin-agent)"
-	said=$(runuser -u dunlin -- dunlin-agent check --config /etc/dunlin/agent.toml --device test --broker mqtt://127.0.0.1:9) && fail "check finds no fault"
-	grep -q '^✓ model: dunlin-demo-drafter' <<<"$said" || fail "check does not find the model: $said"
-	grep -q '^✗ broker: ' <<<"$said" || fail "check does not miss the broker: $said"
-	runuser -u dunlin-verifier -- dunlin-verifier serve --config /etc/dunlin/verifier.toml 2>/root/log && fail "a verifier without a model serves"
-	grep -q 'no target' /root/log || fail "the verifier does not miss its model: $(cat /root/log)"
-	ok
+    local said
+    expect "version" "$(runuser -u dunlin -- dunlin-agent --version)" "dunlin-agent $(dpkg-query -f '${Version}' -W dunlin-agent)"
+    said=$(runuser -u dunlin -- dunlin-agent check --config /etc/dunlin/agent.toml --device test --broker mqtt://127.0.0.1:9) && fail "check finds no fault"
+    grep -q '^✓ model: dunlin-demo-drafter' <<<"$said" || fail "check does not find the model: $said"
+    grep -q '^✗ broker: ' <<<"$said" || fail "check does not miss the broker: $said"
+    runuser -u dunlin-verifier -- dunlin-verifier serve --config /etc/dunlin/verifier.toml 2>/root/log && fail "a verifier without a model serves"
+    grep -q 'no target' /root/log || fail "the verifier does not miss its model: $(cat /root/log)"
+    ok
 }
 
 units_are_sound() {
-	local unit
-	for unit in dunlin-agent dunlin-verifier; do
-		quietly systemd-analyze verify --man=no "$unit.service"
-		expect "what systemd has to say of $unit" "$(cat /root/log)" ""
-		quietly systemd-analyze security --offline=true --threshold=20 "/lib/systemd/system/$unit.service"
-		sed -n 's/^→ \(Overall.*[0-9]\) .*/\1/p' /root/log
-	done
+    local unit
+    for unit in dunlin-agent dunlin-verifier; do
+        quietly systemd-analyze verify --man=no "$unit.service"
+        expect "what systemd has to say of $unit" "$(cat /root/log)" ""
+        quietly systemd-analyze security --offline=true --threshold=20 "/lib/systemd/system/$unit.service"
+        sed -n 's/^→ \(Overall.*[0-9]\) .*/\1/p' /root/log
+    done
 }
 
 # The bus that the generator lets the service use, with the configuration in $1.
 bus_with() {
-	local dir=/root/generated config=/etc/dunlin/agent.toml
-	rm -rf "$dir"
-	cp "$config" /root/kept
-	printf '%b' "$1" >"$config"
-	/lib/systemd/system-generators/dunlin-agent "$dir" "$dir" "$dir"
-	cp /root/kept "$config"
-	if [ -d "$dir" ]; then sed -n 's|^DeviceAllow=/dev/char/89:\(.*\) rw|\1|p' "$dir/dunlin-agent.service.d/bus.conf"; fi
+    local dir=/root/generated config=/etc/dunlin/agent.toml
+    rm -rf "$dir"
+    cp "$config" /root/kept
+    printf '%b' "$1" >"$config"
+    /lib/systemd/system-generators/dunlin-agent "$dir" "$dir" "$dir"
+    cp /root/kept "$config"
+    if [ -d "$dir" ]; then sed -n 's|^DeviceAllow=/dev/char/89:\(.*\) rw|\1|p' "$dir/dunlin-agent.service.d/bus.conf"; fi
 }
 
 one_bus_is_allowed() {
-	local config='board = "jetson-orin-nano"\n'
-	expect "the bus without a board" "$(bus_with 'device = "a"\n')" ""
-	expect "the board's bus" "$(bus_with "$config")" 7
-	expect "a bus of one's own" "$(bus_with "${config}[power]\ni2c = '/dev/i2c-12'\n")" 12
-	expect "a bus that is none" "$(bus_with "[power]\ni2c = '/dev/sda'\n")" ""
-	expect "a board that is none" "$(bus_with 'board = "none"\n')" ""
-	echo virt >/etc/dunlin-board
-	expect "the image's bus" "$(bus_with '')" 0
-	expect "the bus of a board over the image's" "$(bus_with "$config")" 7
-	rm /etc/dunlin-board
+    local config='board = "jetson-orin-nano"\n'
+    expect "the bus without a board" "$(bus_with 'device = "a"\n')" ""
+    expect "the board's bus" "$(bus_with "$config")" 7
+    expect "a bus of one's own" "$(bus_with "${config}[power]\ni2c = '/dev/i2c-12'\n")" 12
+    expect "a bus that is none" "$(bus_with "[power]\ni2c = '/dev/sda'\n")" ""
+    expect "a board that is none" "$(bus_with 'board = "none"\n')" ""
+    echo virt >/etc/dunlin-board
+    expect "the image's bus" "$(bus_with '')" 0
+    expect "the bus of a board over the image's" "$(bus_with "$config")" 7
+    rm /etc/dunlin-board
 }
 
 upgrades_keep_edits() {
-	local config=/etc/dunlin/agent.toml
-	sed -i 's/^#device = .*/device = "mine"/' "$config"
-	install -d -o dunlin -g dunlin /var/lib/dunlin
-	touch /var/lib/dunlin/power.toml
-	cp "$config" /root/edited
-	quietly apt-get install -y ./dunlin-agent-99.1.deb
-	quietly cmp "$config" /root/edited
-	quietly apt-get install -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold ./dunlin-agent-99.2.deb
-	expect "version" "$(dpkg-query -f '${Version}' -W dunlin-agent)" 99.2
-	quietly cmp "$config" /root/edited
-	quietly grep -q 'newer version' "$config.dpkg-dist"
-	starts_nothing
+    local config=/etc/dunlin/agent.toml
+    sed -i 's/^#device = .*/device = "mine"/' "$config"
+    install -d -o dunlin -g dunlin /var/lib/dunlin
+    touch /var/lib/dunlin/power.toml
+    cp "$config" /root/edited
+    quietly apt-get install -y ./dunlin-agent-99.1.deb
+    quietly cmp "$config" /root/edited
+    quietly apt-get install -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold ./dunlin-agent-99.2.deb
+    expect "version" "$(dpkg-query -f '${Version}' -W dunlin-agent)" 99.2
+    quietly cmp "$config" /root/edited
+    quietly grep -q 'newer version' "$config.dpkg-dist"
+    starts_nothing
 }
 
 removal_keeps_configuration() {
-	quietly apt-get remove -y dunlin-agent dunlin-verifier
-	absent /usr/bin/dunlin-agent /usr/bin/dunlin-verifier /usr/share/dunlin/boards
-	quietly cmp /etc/dunlin/agent.toml /root/edited
-	quietly test -e /var/lib/dunlin/power.toml
-	quietly apt-get install -y --no-install-recommends ./dunlin-agent-99.2.deb
-	quietly cmp /etc/dunlin/agent.toml /root/edited
+    quietly apt-get remove -y dunlin-agent dunlin-verifier
+    absent /usr/bin/dunlin-agent /usr/bin/dunlin-verifier /usr/share/dunlin/boards
+    quietly cmp /etc/dunlin/agent.toml /root/edited
+    quietly test -e /var/lib/dunlin/power.toml
+    quietly apt-get install -y --no-install-recommends ./dunlin-agent-99.2.deb
+    quietly cmp /etc/dunlin/agent.toml /root/edited
 }
 
 purge_leaves_nothing() {
-	quietly apt-get purge -y dunlin-agent dunlin-verifier dunlin-model-demo
-	everything >/root/after
-	expect "what is left" "$(comm -13 /root/before /root/after)" ""
-	expect "what is missing" "$(comm -23 /root/before /root/after)" ""
+    quietly apt-get purge -y dunlin-agent dunlin-verifier dunlin-model-demo
+    everything >/root/after
+    expect "what is left" "$(comm -13 /root/before /root/after)" ""
+    expect "what is missing" "$(comm -23 /root/before /root/after)" ""
 }
 
 for step in installs starts_nothing made_its_users files_belong_to_root programs_run units_are_sound one_bus_is_allowed upgrades_keep_edits \
-	removal_keeps_configuration purge_leaves_nothing; do
-	"$step"
-	printf '%s: ok\n' "${step//_/ }"
+    removal_keeps_configuration purge_leaves_nothing; do
+    "$step"
+    printf '%s: ok\n' "${step//_/ }"
 done
 printf '%s checks\n' "$checks"

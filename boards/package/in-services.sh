@@ -6,84 +6,84 @@ exec >/root/services.log 2>&1
 trap 'systemctl poweroff --force --force' EXIT
 
 fail() {
-	printf 'error: %s\n' "$*"
-	systemctl status --no-pager dunlin-agent dunlin-verifier || true
-	exit 1
+    printf 'error: %s\n' "$*"
+    systemctl status --no-pager dunlin-agent dunlin-verifier || true
+    exit 1
 }
 # Of a unit: a property's value.
 of() { systemctl show "$1" -p "$2" --value; }
 # until_is WHAT COMMAND…: waits until the command succeeds; for a minute at most.
 until_is() {
-	local what=$1 try
-	shift
-	for try in $(seq 600); do
-		if "$@"; then return; fi
-		sleep 0.1
-	done
-	fail "$what did not happen in $((try / 10)) s"
+    local what=$1 try
+    shift
+    for try in $(seq 600); do
+        if "$@"; then return; fi
+        sleep 0.1
+    done
+    fail "$what did not happen in $((try / 10)) s"
 }
 status_says() { grep -q "$2" <<<"$(of "$1" StatusText)"; }
 restarted() { [ "$(of dunlin-agent NRestarts)" -gt 0 ] && [ "$(of dunlin-agent ActiveState)" = active ]; }
 
 configured() {
-	printf 'device = "test"\nbroker = "mqtt://127.0.0.1"\nmodel = "/usr/share/dunlin/models/demo/drafter"\n' >/etc/dunlin/agent.toml
-	printf '[power]\ni2c = "/dev/i2c-7"\n[mqtt]\nuser = "test"\n' >>/etc/dunlin/agent.toml
-	printf 'model = "/usr/share/dunlin/models/demo/target"\nembedded_broker = true\n' >/etc/dunlin/verifier.toml
-	mkdir -p /etc/systemd/system/dunlin-agent.service.d
-	# So that a test need not wait for half a minute.
-	printf '[Service]\nWatchdogSec=2\nRestartSec=1\n' >/etc/systemd/system/dunlin-agent.service.d/test.conf
-	systemctl daemon-reload
+    printf 'device = "test"\nbroker = "mqtt://127.0.0.1"\nmodel = "/usr/share/dunlin/models/demo/drafter"\n' >/etc/dunlin/agent.toml
+    printf '[power]\ni2c = "/dev/i2c-7"\n[mqtt]\nuser = "test"\n' >>/etc/dunlin/agent.toml
+    printf 'model = "/usr/share/dunlin/models/demo/target"\nembedded_broker = true\n' >/etc/dunlin/verifier.toml
+    mkdir -p /etc/systemd/system/dunlin-agent.service.d
+    # So that a test need not wait for half a minute.
+    printf '[Service]\nWatchdogSec=2\nRestartSec=1\n' >/etc/systemd/system/dunlin-agent.service.d/test.conf
+    systemctl daemon-reload
 }
 
 ready_without_a_broker() {
-	systemctl start dunlin-agent
-	until_is "a search for the broker" status_says dunlin-agent '^looking for the broker at 127.0.0.1:1883: '
-	[ "$(of dunlin-agent DeviceAllow | tr '\n' ' ')" = "/dev/vcio rw /dev/char/89:7 rw " ] || fail "it may use $(of dunlin-agent DeviceAllow)"
-	[ "$(stat -c '%a %U:%G' /run/dunlin /run/dunlin/agent.sock | tr '\n' ' ')" = "750 dunlin:dunlin 660 dunlin:dunlin " ] || fail "the socket's modes"
+    systemctl start dunlin-agent
+    until_is "a search for the broker" status_says dunlin-agent '^looking for the broker at 127.0.0.1:1883: '
+    [ "$(of dunlin-agent DeviceAllow | tr '\n' ' ')" = "/dev/vcio rw /dev/char/89:7 rw " ] || fail "it may use $(of dunlin-agent DeviceAllow)"
+    [ "$(stat -c '%a %U:%G' /run/dunlin /run/dunlin/agent.sock | tr '\n' ' ')" = "750 dunlin:dunlin 660 dunlin:dunlin " ] || fail "the socket's modes"
 }
 
 answers_its_group() {
-	systemctl start dunlin-verifier
-	until_is "a connection" status_says dunlin-agent '^connected to'
-	useradd --groups dunlin friend
-	useradd stranger
-	runuser -u friend -- dunlin-agent ask --max-tokens 20 "I need a seat on the bus." | grep -q . || fail "no reply"
-	status_says dunlin-agent 'checked by verifier-1' || fail "nobody checked it"
-	! runuser -u stranger -- dunlin-agent ask hello 2>/root/refused || fail "a stranger may ask"
-	grep -q 'Permission denied.*adduser USER dunlin' /root/refused || fail "a stranger is told $(cat /root/refused)"
+    systemctl start dunlin-verifier
+    until_is "a connection" status_says dunlin-agent '^connected to'
+    useradd --groups dunlin friend
+    useradd stranger
+    runuser -u friend -- dunlin-agent ask --max-tokens 20 "I need a seat on the bus." | grep -q . || fail "no reply"
+    status_says dunlin-agent 'checked by verifier-1' || fail "nobody checked it"
+    ! runuser -u stranger -- dunlin-agent ask hello 2>/root/refused || fail "a stranger may ask"
+    grep -q 'Permission denied.*adduser USER dunlin' /root/refused || fail "a stranger is told $(cat /root/refused)"
 }
 
 hung_is_restarted() {
-	kill -STOP "$(of dunlin-agent MainPID)"
-	until_is "the watchdog's restart" restarted
-	[ "$(journalctl -u dunlin-agent | grep -c 'Watchdog timeout')" = 1 ] || fail "it was not the watchdog"
-	until_is "a connection after it" status_says dunlin-agent '^connected to'
+    kill -STOP "$(of dunlin-agent MainPID)"
+    until_is "the watchdog's restart" restarted
+    [ "$(journalctl -u dunlin-agent | grep -c 'Watchdog timeout')" = 1 ] || fail "it was not the watchdog"
+    until_is "a connection after it" status_says dunlin-agent '^connected to'
 }
 
 credential_is_its_own() {
-	local secret=/run/credentials/dunlin-agent.service/dunlin.mqtt-password
-	[ ! -e "$secret" ] || fail "there is a credential"
-	install -d -m 700 /etc/credstore
-	echo hush | install -m 600 /dev/stdin /etc/credstore/dunlin.mqtt-password
-	systemctl restart dunlin-agent
-	[ "$(cat "$secret")" = hush ] || fail "the credential is not there"
-	[ "$(stat -c '%a %U' "$secret")" = "400 dunlin" ] || fail "others may read the credential"
+    local secret=/run/credentials/dunlin-agent.service/dunlin.mqtt-password
+    [ ! -e "$secret" ] || fail "there is a credential"
+    install -d -m 700 /etc/credstore
+    echo hush | install -m 600 /dev/stdin /etc/credstore/dunlin.mqtt-password
+    systemctl restart dunlin-agent
+    [ "$(cat "$secret")" = hush ] || fail "the credential is not there"
+    [ "$(stat -c '%a %U' "$secret")" = "400 dunlin" ] || fail "others may read the credential"
 }
 
 mistakes_are_final() {
-	sed -i '1i devise = "x"' /etc/dunlin/agent.toml
-	! systemctl restart dunlin-agent 2>/dev/null || fail "it starts with a mistake"
-	[ "$(of dunlin-agent Result) $(of dunlin-agent ExecMainStatus) $(of dunlin-agent ActiveState)" = "exit-code 2 failed" ] || fail "it is started again"
-	journalctl -u dunlin-agent | grep -q 'agent.toml:1: unknown field' || fail "the mistake is not said"
+    sed -i '1i devise = "x"' /etc/dunlin/agent.toml
+    ! systemctl restart dunlin-agent 2>/dev/null || fail "it starts with a mistake"
+    [ "$(of dunlin-agent Result) $(of dunlin-agent ExecMainStatus) $(of dunlin-agent ActiveState)" = "exit-code 2 failed" ] || fail "it is started again"
+    journalctl -u dunlin-agent | grep -q 'agent.toml:1: unknown field' || fail "the mistake is not said"
 }
 
 stop_cleanly() {
-	systemctl stop dunlin-verifier
-	[ "$(of dunlin-verifier Result) $(of dunlin-verifier NRestarts)" = "success 0" ] || fail "the verifier ends badly"
+    systemctl stop dunlin-verifier
+    [ "$(of dunlin-verifier Result) $(of dunlin-verifier NRestarts)" = "success 0" ] || fail "the verifier ends badly"
 }
 
 for step in configured ready_without_a_broker answers_its_group hung_is_restarted credential_is_its_own mistakes_are_final stop_cleanly; do
-	"$step"
-	printf '%s: ok\n' "${step//_/ }"
+    "$step"
+    printf '%s: ok\n' "${step//_/ }"
 done
 touch /root/services.ok
