@@ -18,8 +18,8 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test nightly check format lint no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
-	need-cargo need-mosquitto need-python
+.PHONY: help build demo test nightly check format lint shell no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
+	need-cargo need-mosquitto need-lint need-python
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,13 +46,16 @@ nightly: ## What takes too long for every change: Arm under emulation, packages,
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s) BOOT_BOARD=rpi3
 	$(MAKE) --no-print-directory reproducible BOARD=virt
 
-check: format lint no-std ## Formatting, lints, and the proof that the core needs no operating system
+check: format lint shell no-std ## Formatting, lints of Rust and shell, and the proof that the core needs no operating system
 
 format: need-cargo
 	$(CARGO) fmt --all --check
 
 lint: need-cargo
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+
+shell: need-lint
+	@boards/check-shell.sh
 
 # The build for a bare-metal target is the real proof; where that target can't be had, a crate with its own
 # panic handler shows the same on any host.
@@ -110,9 +113,10 @@ need-cargo:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: see https://rustup.rs, or apt-get install rustup"; exit 1; }
 
 need-mosquitto:
-	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v mosquitto >/dev/null || { \
-		echo "Installing mosquitto, the broker of the tests"; \
-		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends mosquitto; }
+	@SUDO="$(SUDO)" boards/need.sh test
+
+need-lint:
+	@SUDO="$(SUDO)" boards/need.sh lint
 
 need-python:
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \

@@ -12,7 +12,7 @@ mkdir -p "$target/bench"
 "${CARGO:-cargo}" build --release --locked -p dunlin-sim --benches \
     -p dunlin-verifier --example scripted --message-format json-render-diagnostics >"$programs"
 
-[ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+[[ -x "$venv/bin/pip" ]] || python3 -m venv "$venv"
 
 # llama.cpp is built for this very machine, as its users build it; the vision part is left out.
 export CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"

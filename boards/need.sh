@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs the programs that a job of boards/ runs, where they are missing.
+# Installs the programs that a job runs, where they are missing.
 #
 # usage: need.sh JOB            (SUDO= is put before apt-get)
 #        need.sh --missing JOB  (installs nothing: prints the Debian packages, and fails where there are any)
 set -euo pipefail
-PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=boards/common.sh
+. "$(dirname "$0")/common.sh"
 
 # Each program with the Debian package that has it; a job is named by its list.
 # shellcheck disable=SC2034
@@ -13,19 +14,12 @@ PATH=$PATH:/usr/sbin:/sbin
         newuidmap:uidmap qemu-aarch64-static:qemu-user-static sfdisk:fdisk unshare:util-linux zstd:zstd)
     boot=(qemu-system-aarch64:qemu-system-arm mcopy:mtools e2fsck:e2fsprogs ssh:openssh-client mosquitto:mosquitto
         mosquitto_passwd:mosquitto mosquitto_sub:mosquitto-clients)
+    test=(mosquitto:mosquitto)
+    lint=(shellcheck:shellcheck shfmt:shfmt)
     figures=(qemu-aarch64:qemu-user qemu-system-aarch64:qemu-system-arm cc:gcc cpio:cpio mcopy:mtools sfdisk:fdisk)
     package=(dh:debhelper dpkg-buildpackage:dpkg-dev readelf:binutils)
     package_tests=("${package[@]}" lintian:lintian mmdebstrap:mmdebstrap systemd-nspawn:systemd-container)
 }
-
-fail() {
-    printf 'error: %s\n' "$1" >&2
-    shift
-    for line in "$@"; do printf '  %s\n' "$line" >&2; done
-    exit 1
-}
-
-have() { command -v "$1" >/dev/null; }
 
 # The packages of all programs that are not here, each once.
 missing() {
@@ -38,31 +32,22 @@ missing() {
 # The sensor of the booted image hangs on a USB cable that some builds of QEMU leave out.
 emulator_has_cable() {
     local devices
-    devices=$(qemu-system-aarch64 -device help 2>/dev/null) || fail "qemu-system-aarch64 does not run"
+    devices=$(qemu-system-aarch64 -device help 2>/dev/null) || die "qemu-system-aarch64 does not run"
     [[ $devices == *'"usb-redir"'* ]] ||
-        fail "this QEMU has no device usb-redir, which the power sensor is connected by" \
+        die "this QEMU has no device usb-redir, which the power sensor is connected by" \
             "Debian's has: apt-get install qemu-system-arm"
 }
 
-install() {
-    have apt-get || fail "these are missing: $*" "Install them with your system's package manager; the names are Debian's."
-    printf 'Installing %s\n' "$*" >&2
-    # No SUDO is no word.
-    # shellcheck disable=SC2086
-    { ${SUDO:-} apt-get update -qq && ${SUDO:-} apt-get install -y -qq --no-install-recommends "$@" >/dev/null; } ||
-        fail "apt-get could not install $*" "Install them by hand, then run this again."
-}
-
 only_names=
-[ "${1:-}" != --missing ] || { only_names=yes && shift; }
+[[ ${1:-} != --missing ]] || { only_names=yes && shift; }
 case ${1:-} in
-    image | boot | figures | package | package_tests) declare -n job=$1 ;;
-    *) fail "usage: need.sh [--missing] image|boot|figures|package|package_tests" ;;
+    test | lint | image | boot | figures | package | package_tests) declare -n job=$1 ;;
+    *) die "usage: need.sh [--missing] test|lint|image|boot|figures|package|package_tests" ;;
 esac
 mapfile -t packages < <(missing "${job[@]}")
-if [ -n "$only_names" ]; then
-    [ ${#packages[@]} = 0 ] || { echo "${packages[*]}" && exit 1; }
+if [[ -n $only_names ]]; then
+    [[ ${#packages[@]} == 0 ]] || { echo "${packages[*]}" && exit 1; }
     exit 0
 fi
-[ ${#packages[@]} = 0 ] || install "${packages[@]}"
-[ "$1" != boot ] || emulator_has_cable
+[[ ${#packages[@]} == 0 ]] || install_packages "${packages[@]}"
+[[ $1 != boot ]] || emulator_has_cable

@@ -3,7 +3,7 @@
 # Which packages: agent, model-demo, verifier; all that there are for the architecture where it is empty.
 PACKAGES ?=
 # As root of a chroot only; nothing here changes this machine.
-TEST_PACKAGE := $(if $(SUDO),$(SUDO) --preserve-env) env PATH="$(PATH):/usr/sbin:/sbin" TARGET_DIR="$(abspath $(TARGET_DIR))"
+TEST_PACKAGE := $(if $(SUDO),$(SUDO) --preserve-env) env PATH="$(PATH):/usr/sbin:/sbin" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))"
 
 .PHONY: package check-package test-package need-packager need-package-tests
 

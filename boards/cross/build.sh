@@ -7,17 +7,17 @@
 # BUILD_WITH=native|cross|zig|gnu  (which way; left out, the first that is there)
 # RUST=rustup|debian               (whose Rust; left out, the machine's own where it has the target's library)
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/target.sh"
 
 case ${1:-} in
     agent | verifier) program=dunlin-$1 ;;
     --can) program= ;;
-    *) fail "usage: build.sh agent|verifier|--can" ;;
+    *) die "usage: build.sh agent|verifier|--can" ;;
 esac
 case ${BUILD_WITH:-native} in
     native | cross | zig | gnu) ;;
-    *) fail "BUILD_WITH=$BUILD_WITH is none of native, cross, zig, gnu" ;;
+    *) die "BUILD_WITH=$BUILD_WITH is none of native, cross, zig, gnu" ;;
 esac
 
 container_engine_answers() {
@@ -53,7 +53,7 @@ find_way() {
     passed=()
     for candidate in ${BUILD_WITH:-native cross zig gnu}; do
         why=$(obstacle "$candidate")
-        [ -n "$why" ] || { way=$candidate && return; }
+        [[ -n $why ]] || { way=$candidate && return; }
         passed+=("$candidate: $why")
     done
     return 1
@@ -61,8 +61,8 @@ find_way() {
 
 choose_way() {
     local why chosen="the first that is here"
-    [ -z "${BUILD_WITH:-}" ] || chosen="as BUILD_WITH says"
-    find_way || fail "$program can't be built for board $BOARD ($triple) here" "${passed[@]}" \
+    [[ -z ${BUILD_WITH:-} ]] || chosen="as BUILD_WITH says"
+    find_way || die "$program can't be built for board $BOARD ($triple) here" "${passed[@]}" \
         "make toolchain BOARD=$BOARD installs what is missing."
     say "Board $BOARD is $triple. Building $program by $way: $chosen."
     for why in "${passed[@]}"; do say "  not by $why"; done
@@ -74,9 +74,9 @@ rustc_flags() {
     flags+=("--remap-path-prefix=$root=/dunlin")
     case $target_dir/ in "$root"/*) ;; *) flags+=("--remap-path-prefix=$target_dir=/dunlin/target") ;; esac
     for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
-        [ -d "$folder" ] && flags+=("--remap-path-prefix=${folder%/}=/crates")
+        [[ -d $folder ]] && flags+=("--remap-path-prefix=${folder%/}=/crates")
     done
-    features=$(board_get build.cpu_features)
+    features=$(board_get "$BOARD" build.cpu_features)
     for feature in $features; do flags+=("-Ctarget-feature=+$feature"); done
     printf '"%s",' "${flags[@]}"
 }
@@ -86,7 +86,7 @@ fetch_sources() { (cd "$root" && "$CARGO" fetch --quiet --locked --target "$trip
 
 compile() {
     local glibc command=() flags
-    glibc=$(board_get build.glibc)
+    glibc=$(board_get "$BOARD" build.glibc)
     use_rust || true
     case $way in
         native) command=("$CARGO" build --target "$triple") ;;
@@ -106,17 +106,17 @@ compile() {
     unset "CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")_LINKER" "CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")_RUSTFLAGS"
     # One folder for each way: cargo doesn't link again for another linker.
     built=$target_dir/board/build-$way
-    [ -d "$built/$triple/board" ] || say "First build for $triple: 200 crates, tract among them; 10 minutes and more on 2 cores."
+    [[ -d "$built/$triple/board" ]] || say "First build for $triple: 200 crates, tract among them; 10 minutes and more on 2 cores."
     # A date of its own: crates with C in them are built anew for another one, and a package's is the last commit's.
     (cd "$root" && SOURCE_DATE_EPOCH=315532800 CARGO_TARGET_DIR=$built "${command[@]}" \
         --config "target.$triple.rustflags=[$flags]" --profile board --locked -p "$program" --bin "$program")
 }
 
 read_target
-if [ -z "$program" ]; then
+if [[ -z $program ]]; then
     find_way || exit 1
     # GNU's linker takes this machine's glibc, whatever the board has.
-    [ "$way" != gnu ] || [ -n "${GLIBC:-}" ] || [ -z "$(board_get build.glibc)" ] || exit 1
+    [[ $way != gnu ]] || [[ -n ${GLIBC:-} ]] || [[ -z "$(board_get "$BOARD" build.glibc)" ]] || exit 1
     exit 0
 fi
 choose_way

@@ -4,43 +4,41 @@
 # usage: check.sh PROGRAM [WAY]   (BOARD names the board; WAY is how it was built)
 # GLIBC=2.34 takes a program that needs that glibc, whatever the board's file says
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/target.sh"
 
 program=$1
 way=${2:-}
 name=$(basename "$program")
 size_aim=$((10 * 1024 * 1024))
 
-need_readelf() { have readelf || fail "readelf is missing" "apt-get install binutils"; }
-
 machine_is_right() {
     local found
     found=$(machine_of "$program")
-    [ "$found" = "$machine" ] || fail "$program is for '${found:-no machine}', but board $BOARD needs $machine ($triple)" \
+    [[ $found == "$machine" ]] || die "$program is for '${found:-no machine}', but board $BOARD needs $machine ($triple)" \
         "Remove it and build again: make ${name#dunlin-} BOARD=$BOARD"
 }
 
 glibc_is_old_enough() {
     local needed allowed
     needed=$(glibc_needed "$program")
-    allowed=${GLIBC:-$(board_get build.glibc)}
-    if [ -z "$allowed" ] || [ "$(printf '%s\n' "$needed" "$allowed" | sort -V | tail -n 1)" = "$allowed" ]; then
+    allowed=${GLIBC:-$(board_get "$BOARD" build.glibc)}
+    if [[ -z $allowed ]] || [[ "$(printf '%s\n' "$needed" "$allowed" | sort -V | tail -n 1)" == "$allowed" ]]; then
         say "  glibc: needs ${needed:-none}${allowed:+, board $BOARD has $allowed or newer}"
         return
     fi
-    if [ "$way" = native ]; then
+    if [[ $way == native ]]; then
         say "  glibc: needs $needed: runs on this system and on newer ones, not on each system of board $BOARD ($allowed)"
         return
     fi
-    fail "$name needs glibc $needed, but board $BOARD may have only $allowed" \
+    die "$name needs glibc $needed, but board $BOARD may have only $allowed" \
         "cargo-zigbuild builds for older systems: make toolchain BOARD=$BOARD, then build again." \
         "For boards with newer systems only: GLIBC=$needed make ${name#dunlin-} BOARD=$BOARD"
 }
 
 is_stripped() {
     if readelf -SW "$program" | grep -qE ' \.(symtab|debug_info) '; then
-        fail "$name still has its symbols" "The profile 'board' in Cargo.toml must have: strip = \"symbols\""
+        die "$name still has its symbols" "The profile 'board' in Cargo.toml must have: strip = \"symbols\""
     fi
 }
 
@@ -52,7 +50,7 @@ say_size() {
         printf "  size: %.1f MiB (%d bytes)%s\n", size / 1048576, size, verdict }'
 }
 
-need_readelf
+need readelf binutils
 read_target
 machine_is_right
 say "$name for $triple:"

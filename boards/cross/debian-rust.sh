@@ -5,8 +5,8 @@
 #
 # usage: debian-rust.sh TARGET
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/target.sh"
 
 triple=$1
 target_facts
@@ -16,20 +16,13 @@ host_arch=$(dpkg --print-architecture 2>/dev/null || true)
 compiler=rustc-web
 library=libstd-rust-web-dev
 
-# Where apt gets the suite $1 from on this machine.
-mirror_of() {
-    # shellcheck disable=SC2016
-    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-        awk -v suite="$1" '$1 == suite { print $2; exit }'
-}
-
 private_apt() {
     local name mirror security
     # shellcheck disable=SC1091
     name=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
-    mirror=${DEBIAN_MIRROR:-$(mirror_of "$name")}
-    security=${DEBIAN_SECURITY_MIRROR:-$(mirror_of "$name-security")}
-    [ -n "$mirror" ] || fail "apt on this machine has no source for $name" "DEBIAN_MIRROR=URL names a mirror of Debian."
+    mirror=${DEBIAN_MIRROR:-$(archive_of Debian)}
+    security=${DEBIAN_SECURITY_MIRROR:-$(archive_of Debian-Security)}
+    [[ -n $mirror ]] || die "apt on this machine has no source for $name" "DEBIAN_MIRROR=URL names a mirror of Debian."
     mkdir -p "$apt_root"/{lists,archives}/partial
     : >"$apt_root/status"
     write_sources "$name" "$mirror" "$security" >"$apt_root/sources.list"
@@ -47,7 +40,7 @@ APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 EOF
     export APT_CONFIG=$apt_root/apt.conf
-    apt-get -qq update || fail "Debian's package lists can't be fetched (above)" \
+    apt-get -qq update || die "Debian's package lists can't be fetched (above)" \
         "This needs a network once. DEBIAN_MIRROR=URL and DEBIAN_SECURITY_MIRROR=URL name other mirrors."
 }
 
@@ -55,11 +48,11 @@ EOF
 # release has the library. Only the library: the next release's compiler wants its glibc.
 write_sources() {
     local key=/usr/share/keyrings/debian-archive-keyring.gpg secure=$host_arch
-    [ -e "$key" ] || fail "$key is missing" "apt-get install debian-archive-keyring"
+    [[ -e $key ]] || die "$key is missing" "apt-get install debian-archive-keyring"
     printf 'deb [signed-by=%s] %s %s main\n' "$key" "$2" "$1"
-    [ "$arch" = armhf ] || secure+=,$arch
-    if [ -n "$3" ]; then printf 'deb [arch=%s signed-by=%s] %s %s-security main\n' "$secure" "$key" "$3" "$1"; fi
-    if [ "$1" = bookworm ]; then printf 'deb [arch=%s signed-by=%s] %s trixie main\n' "$arch" "$key" "$2"; fi
+    [[ $arch == armhf ]] || secure+=,$arch
+    if [[ -n $3 ]]; then printf 'deb [arch=%s signed-by=%s] %s %s-security main\n' "$secure" "$key" "$3" "$1"; fi
+    if [[ $1 == bookworm ]]; then printf 'deb [arch=%s signed-by=%s] %s trixie main\n' "$arch" "$key" "$2"; fi
 }
 
 versions_of() { apt-cache madison "$1" | awk -F'|' '{ gsub(/ /, "", $2); print $2 }' | sort -uVr; }
@@ -72,9 +65,9 @@ choose_versions() {
         upstream=${of_host%%+*}
         library_version=$({ grep -Fx "$of_host" <<<"$of_target" || grep -F "$upstream+" <<<"$of_target"; } | head -n 1 || true)
         compiler_version=$of_host
-        [ -z "$library_version" ] || return 0
+        [[ -z $library_version ]] || return 0
     done
-    fail "Debian has no Rust here whose library for $arch is of the compiler's version" \
+    die "Debian has no Rust here whose library for $arch is of the compiler's version" \
         "compiler: $(versions_of "$compiler:$host_arch" | xargs)" "library: $(xargs <<<"$of_target")"
 }
 
@@ -91,9 +84,9 @@ fetch_and_unpack() {
     say "  fetching $*"
     mkdir -p "$folder"
     (cd "$folder" && apt-get -qq download "$@") ||
-        fail "Debian's packages can't be fetched (above)" "What has come is kept: the same command goes on from here."
+        die "Debian's packages can't be fetched (above)" "What has come is kept: the same command goes on from here."
     for package in "$folder"/*.deb; do
-        dpkg -x "$package" "$debian_rust" || fail "$package can't be unpacked" "Is the disk full? Remove the file and try again."
+        dpkg -x "$package" "$debian_rust" || die "$package can't be unpacked" "Is the disk full? Remove the file and try again."
     done
     rm -rf "$folder"
 }
@@ -109,24 +102,24 @@ wrappers() {
 
 install_compiler() {
     local needs
-    if [ -e "$debian_rust/ready" ] && [ "$(cat "$debian_rust/ready")" = "$compiler_version" ]; then return; fi
+    if [[ -e "$debian_rust/ready" ]] && [[ "$(cat "$debian_rust/ready")" == "$compiler_version" ]]; then return; fi
     rm -rf "$debian_rust"
     mapfile -t needs < <(libraries_of_compiler)
     fetch_and_unpack "compiler-$compiler_version" "$compiler=$compiler_version" "$library=$compiler_version" "${needs[@]}"
     wrappers "$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch)"
-    "$debian_rust/bin/rustc" -V >/dev/null || fail "Debian's rustc doesn't run here (above)"
+    "$debian_rust/bin/rustc" -V >/dev/null || die "Debian's rustc doesn't run here (above)"
     printf '%s\n' "$compiler_version" >"$debian_rust/ready"
 }
 
 install_library() {
     fetch_and_unpack "$arch-$library_version" "$library:$arch=$library_version"
     printf 'fn main() {}\n' | "$debian_rust/bin/rustc" --target "$triple" --emit=obj -o "$apt_root/probe.o" - ||
-        fail "Debian's library $library_version for $arch doesn't fit its compiler $compiler_version (above)"
+        die "Debian's library $library_version for $arch doesn't fit its compiler $compiler_version (above)"
     touch "$debian_rust/ready-$triple"
 }
 
-if [ -z "$host_arch" ] || ! have apt-get; then
-    fail "this isn't a Debian: its Rust can't be used here" "Install rustup (https://rustup.rs), which can add $triple."
+if [[ -z $host_arch ]] || ! have apt-get; then
+    die "this isn't a Debian: its Rust can't be used here" "Install rustup (https://rustup.rs), which can add $triple."
 fi
 private_apt
 choose_versions

@@ -5,8 +5,8 @@
 #
 # BOARD=NAME  MODEL=DIR (the drafter's)  KERNEL=FILE (of the emulated machine; left out, that of the virt image)
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/target.sh"
 
 model=${MODEL:-$root/models/demo/drafter}
 # A Cortex-A72 at 1.5 GHz that finishes one instruction a cycle: ours, for code that mostly parses and copies. It decodes
@@ -18,23 +18,23 @@ memory_aim_mib=24
 
 read_target
 program=$target_dir/board/$triple/dunlin-agent
-[ -x "$program" ] || fail "$program is missing" "make agent BOARD=$BOARD"
+[[ -x $program ]] || die "$program is missing" "make agent BOARD=$BOARD"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # Configuration, model and tokenizer are loaded and a token is drafted; then a port where nobody listens ends it.
 start=(check --model "$model" --broker mqtt://127.0.0.1:1 --device figures --power none)
 
-loaded() { grep -q '✓.* model: ' "$1" || fail "the agent loaded no model" "It said:" "$(cat "$1")"; }
+loaded() { grep -q '✓.* model: ' "$1" || die "the agent loaded no model" "It said:" "$(cat "$1")"; }
 
 plugin() {
-    have "$emulator" || fail "$emulator is missing: the static emulator takes no plugin" "apt-get install qemu-user"
+    have "$emulator" || die "$emulator is missing: the static emulator takes no plugin" "apt-get install qemu-user"
     cc -O2 -Wall -shared -fPIC -o "$work/instructions.so" "$root/boards/cross/instructions.c"
 }
 
 count_instructions() {
     local cpu
-    cpu=$(board_get build.emulated_cpu)
+    cpu=$(board_get "$BOARD" build.emulated_cpu)
     "$emulator" -L "/usr/$gnu" ${cpu:+-cpu "$cpu"} -plugin "$work/instructions.so,out=$work/$1" "$program" "${@:2}" \
         >"$work/$1.log" 2>&1 || true
     cat "$work/$1"
@@ -55,9 +55,9 @@ say_start() {
 # The kernel of the virt image, out of its first partition.
 kernel() {
     local image=$target_dir/image/dunlin-virt.img start
-    if [ -n "${KERNEL:-}" ]; then
+    if [[ -n ${KERNEL:-} ]]; then
         cp "$KERNEL" "$work/kernel"
-    elif [ -e "$image" ] && have mcopy && have sfdisk; then
+    elif [[ -e $image ]] && have mcopy && have sfdisk; then
         start=$(sfdisk --dump "$image" | sed -n 's/.*start= *\([0-9]*\).*/\1/p' | head -n 1)
         mcopy -i "$image@@$((start * 512))" ::/a/kernel "$work/kernel"
     else
@@ -82,13 +82,13 @@ not_measured() { say "  memory: not measured: $1"; }
 
 say_memory() {
     local tool peak model_bytes
-    [ "$arch" = arm64 ] || { not_measured "the emulated machine is arm64" && return; }
+    [[ $arch == arm64 ]] || { not_measured "the emulated machine is arm64" && return; }
     for tool in qemu-system-aarch64 cpio "$gnu-gcc"; do
         have "$tool" || { not_measured "$tool is missing (apt-get install qemu-system-arm cpio gcc-$gnu libc6-dev-arm64-cross)" && return; }
     done
     kernel || { not_measured "make image BOARD=virt brings a kernel (or KERNEL=FILE; and apt-get install mtools fdisk)" && return; }
     guest_files
-    timeout 300 qemu-system-aarch64 -M virt -cpu "$(board_get build.emulated_cpu)" -m 512 -smp 2 -nic none -no-reboot -nographic \
+    timeout 300 qemu-system-aarch64 -M virt -cpu "$(board_get "$BOARD" build.emulated_cpu)" -m 512 -smp 2 -nic none -no-reboot -nographic \
         -kernel "$work/kernel" -initrd "$work/initramfs" -append "console=ttyAMA0 quiet rdinit=/init" \
         </dev/null >"$work/memory.log" 2>&1 || true
     loaded "$work/memory.log"

@@ -4,8 +4,8 @@
 #
 # BOARD=NAME, and what build.sh takes
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/target.sh"
 
 read_target
 copy=$target_dir/reproducible
@@ -21,9 +21,9 @@ copy_registry() {
     local home=${CARGO_HOME:-$HOME/.cargo}
     mkdir -p "$copy/cargo/registry"
     for part in cache index; do
-        [ ! -d "$home/registry/$part" ] || cp -a "$home/registry/$part" "$copy/cargo/registry/"
+        [[ ! -d "$home/registry/$part" ]] || cp -a "$home/registry/$part" "$copy/cargo/registry/"
     done
-    [ ! -e "$home/config.toml" ] || cp "$home/config.toml" "$copy/cargo/"
+    [[ ! -e "$home/config.toml" ]] || cp "$home/config.toml" "$copy/cargo/"
 }
 
 "$root/boards/cross/build.sh" agent
@@ -31,7 +31,7 @@ copy_sources
 copy_registry
 # What `make toolchain` made is used from where it is: it isn't built from these sources.
 mkdir -p "$copy/elsewhere"
-[ ! -d "$toolchain_dir" ] || ln -s "$toolchain_dir" "$copy/elsewhere/toolchain"
+[[ ! -d $toolchain_dir ]] || ln -s "$toolchain_dir" "$copy/elsewhere/toolchain"
 say "Once more, in $copy"
 env CARGO_HOME="$copy/cargo" CARGO_TARGET_DIR="$copy/elsewhere" "$copy/source/boards/cross/build.sh" agent
 
@@ -42,5 +42,5 @@ if cmp "$one" "$two"; then
     say "The same bytes."
     rm -rf "$copy"
 else
-    fail "two builds of the same sources differ" "Both are kept: compare what 'strings' and 'readelf -SW' say of them."
+    die "two builds of the same sources differ" "Both are kept: compare what 'strings' and 'readelf -SW' say of them."
 fi

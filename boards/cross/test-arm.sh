@@ -8,8 +8,8 @@
 # ARM_GOLDEN_PROMPTS=N prompts drafted on each processor
 # ARM_ALL=1            the tests that are left out for their length as well (see skipped)
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/target.sh"
 
 cases=${ARM_CASES:-16}
 prompts=${ARM_GOLDEN_PROMPTS:-8}
@@ -17,7 +17,7 @@ prompts=${ARM_GOLDEN_PROMPTS:-8}
 # the bit; that the tests catch wrong rules, which is the same on every processor; whole models of the target and of the
 # encoder, which no board runs; three hundred single steps of the drafter.
 skipped=(distributed_as share_of_misses is_caught target:: encoder:: drafter::a_long_prompt drafter::chunks_equal)
-[ -z "${ARM_ALL:-}" ] || skipped=()
+[[ -z ${ARM_ALL:-} ]] || skipped=()
 # The cores of a Pi 3 or Zero 2 W, a Pi 4, and a Pi 5: without and with dot products and 16-bit floats.
 cpus=(cortex-a53 cortex-a72 cortex-a76)
 
@@ -59,9 +59,9 @@ drafts_on_each_cpu() {
 }
 
 only=${ARM_ONLY:-both}
-case $only in arm64 | armv7 | both) ;; *) fail "ARM_ONLY=$only is neither arm64 nor armv7" ;; esac
+case $only in arm64 | armv7 | both) ;; *) die "ARM_ONLY=$only is neither arm64 nor armv7" ;; esac
 begin=$SECONDS
-if [ "$only" != armv7 ]; then
+if [[ $only != armv7 ]]; then
     prepare arm64
     tests_of wire hlm lm
     if is_native; then
@@ -70,7 +70,7 @@ if [ "$only" != armv7 ]; then
         drafts_on_each_cpu
     fi
 fi
-if [ "$only" != arm64 ]; then
+if [[ $only != arm64 ]]; then
     prepare rpi2
     tests_of wire hlm
 fi

@@ -6,24 +6,12 @@
 # BOARD=NAME  RUST=rustup|debian (where the standard library may come from)
 # DEBIAN_MIRROR=URL DEBIAN_SECURITY_MIRROR=URL (where Debian's packages come from; as a rule what apt uses)
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/target.sh"
 
 # Both fix the bytes of what is built.
 zigbuild_version=0.24.1
 zig_version=0.17.1
-
-sudo=()
-[ "$(id -u)" = 0 ] || sudo=(sudo)
-
-apt_install() {
-    have apt-get || fail "$1 is missing, and there is no apt-get here to install it" \
-        "Install what your system has in place of these packages of Debian: $*"
-    say "  installing $*"
-    "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
-        { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null; } ||
-        fail "apt-get couldn't install $*" "Is there a network, and do 'apt-get update' and 'apt-cache policy $1' work?"
-}
 
 std() {
     if use_rust; then
@@ -31,13 +19,13 @@ std() {
         return
     fi
     say "standard library of $triple: missing"
-    if [ "${RUST:-}" != debian ] && std_from_rustup; then
+    if [[ ${RUST:-} != debian ]] && std_from_rustup; then
         say "  installed by rustup"
         return
     fi
-    [ "${RUST:-}" = rustup ] && fail "rustup has no $triple, and RUST=rustup rules Debian's out"
+    [[ ${RUST:-} == rustup ]] && die "rustup has no $triple, and RUST=rustup rules Debian's out"
     "$root/boards/cross/debian-rust.sh" "$triple" || exit 1
-    use_rust || fail "Debian's Rust was unpacked, but doesn't have $triple" "Remove $debian_rust and try again."
+    use_rust || die "Debian's Rust was unpacked, but doesn't have $triple" "Remove $debian_rust and try again."
     say "  installed: $rust_said"
 }
 
@@ -57,7 +45,7 @@ linker() {
         say "linker $gnu-gcc: there"
     else
         say "linker $gnu-gcc: missing"
-        apt_install "gcc-$gnu" "libc6-dev-$arch-cross"
+        install_packages "gcc-$gnu" "libc6-dev-$arch-cross"
     fi
 }
 
@@ -76,7 +64,7 @@ zig() {
 }
 
 zig_from_pip() {
-    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    python3 -c 'import venv, ensurepip' 2>/dev/null || install_packages python3 python3-venv
     rm -rf "$zig_dir"
     python3 -m venv "$zig_dir" &&
         "$zig_dir/bin/pip" install --quiet "cargo-zigbuild==$zigbuild_version" "ziglang==$zig_version" &&
@@ -89,13 +77,13 @@ emulator() {
         say "emulator $qemu, for the tests: there"
     else
         say "emulator $qemu, for the tests: missing"
-        apt_install qemu-user-static
+        install_packages qemu-user-static
     fi
 }
 
 native() {
     say "This machine is of that kind: Rust and its C compiler are all that is needed."
-    have cc || apt_install gcc libc6-dev
+    have cc || install_packages gcc libc6-dev
 }
 
 read_target
@@ -113,8 +101,8 @@ else
                 emulator
                 ;;
             std | linker | zig | emulator) "$part" ;;
-            *) fail "usage: toolchain.sh [std] [linker] [zig] [emulator]" ;;
+            *) die "usage: toolchain.sh [std] [linker] [zig] [emulator]" ;;
         esac
     done
 fi
-[ $# -gt 0 ] || say "Ready: make agent BOARD=$BOARD"
+(($# > 0)) || say "Ready: make agent BOARD=$BOARD"

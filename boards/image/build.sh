@@ -6,7 +6,8 @@
 # /usr/lib/firmware; LOCK=latest takes today's Debian packages,
 # LOCK=or-latest only where locked ones are gone; MIRROR=, MIRROR_SECURITY= say from where.
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/image/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 # What the build needs at its worst: cache, tree, file systems, and the image with its compressed copy.
 SPACE_MIB=5120
@@ -231,7 +232,7 @@ boot_partition() {
     rm -f "$build/boot.fat"
     truncate -s "${FAT_MIB}M" "$build/boot.fat"
     export SOURCE_DATE_EPOCH MTOOLS_SKIP_CHECK=1 TZ=UTC
-    PATH=$PATH:/usr/sbin:/sbin mkfs.fat -F 32 -n DUNLIN --invariant -i "$DISK_ID" "$build/boot.fat" >/dev/null
+    mkfs.fat -F 32 -n DUNLIN --invariant -i "$DISK_ID" "$build/boot.fat" >/dev/null
     (cd "$boot" && LC_ALL=C && mcopy -s -m -i ../boot.fat ./* ::)
 }
 
@@ -266,7 +267,7 @@ disk() {
     rm -f "$build/disk"
     truncate -s "${TOTAL_MIB}M" "$build/disk"
     # shellcheck disable=SC2153  # from settings
-    PATH=$PATH:/usr/sbin:/sbin sfdisk --quiet "$build/disk" <<EOF
+    sfdisk --quiet "$build/disk" <<EOF
 label: dos
 label-id: 0x$DISK_ID
 start=${START_MIB}MiB, size=${FAT_MIB}MiB, type=c, bootable

@@ -2,7 +2,8 @@
 # Fetches a board's packages of the lock into the cache and checks each against its hash.
 # Usage: fetch.sh LOCK BOARD; prints nothing but progress. The files are $WORK/cache/SHA256.deb.
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/image/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 main() {
     local lock=$1 board=$2 sha name version archive path boards debian security

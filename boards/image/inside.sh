@@ -5,7 +5,8 @@
 # A normal user needs subordinate ids (package uidmap, /etc/subuid). A binfmt_misc of its own needs a kernel of 6.7 or later;
 # on an older one the machine's must know arm64, as Debian's qemu-user-static registers it.
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/image/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 QEMU=$(command -v qemu-aarch64-static || true)
 # An arm64 program or library: the kernel's way to write a pattern, its mask, and the interpreter that it keeps open.

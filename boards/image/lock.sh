@@ -2,7 +2,8 @@
 # Writes the lock of an image: each Debian package of the closure, with its version, hash and place in the archive.
 # Usage: lock.sh FILE
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/image/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 main() {
     local file=$1

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Packs a tree into the image's file systems, as root of inside.sh. Usage: pack.sh BUILD ROOT; BUILD holds settings and boot/.
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/image/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 main() {
     # shellcheck source=/dev/null

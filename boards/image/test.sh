@@ -2,6 +2,8 @@
 # What an image is not made of: each wrong input is refused with its reason, before anything is built. Needs no network.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=boards/common.sh
+. "$here/../common.sh"
 DUNLIN_BOARD=$(realpath "${DUNLIN_BOARD:-target/release/dunlin-board}")
 WORK=$(mktemp -d)
 export DUNLIN_BOARD WORK
@@ -23,7 +25,7 @@ refused() {
     shift 3
     said=$("$@" 2>&1) || got=$?
     if [[ $got == "$code" && $said == *"$text"* && ! -e $WORK/build ]]; then
-        echo "ok    $name"
+        say "ok    $name"
         return
     fi
     printf 'WRONG %s: ended with %s, and said\n%s\n' "$name" "$got" "$said"
@@ -42,7 +44,7 @@ package swapped arm64 '\x3e\x00'
 mkdir -p "$WORK/model/drafter" "$WORK/broken"
 touch "$WORK/model/tokenizer.json"
 cp "$here"/*.sh "$here/packages.txt" "$WORK/broken"
-cp "$here"/../{need,mirror}.sh "$WORK"
+cp "$here"/../{common,need}.sh "$WORK"
 echo 'no lock' >"$WORK/broken/packages.lock"
 build=$here/build.sh
 

@@ -3,7 +3,8 @@
 # Usage: tree.sh BUILD DEBIAN DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems;
 # DEBIAN is a file that lists Debian's packages, the DEBs are ours.
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/image/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 main() {
     local build=$1 debian

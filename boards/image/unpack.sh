@@ -5,7 +5,8 @@
 # Host dpkg does the unpacking, so that its database is Debian's own. The scripts before unpacking (preinst) are taken
 # out and run later, by configure.sh: the first of them would find no shell.
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+# shellcheck source=boards/image/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 # Patterns stay patterns: they are dpkg's, not names of files here.
 set -f

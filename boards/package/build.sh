@@ -8,8 +8,8 @@
 # PACKAGE_DIR=DIR     where they go
 # SOURCE_DATE_EPOCH   the date of all in them; left out, that of the last commit
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/../cross/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/../cross/target.sh"
 
 here=$root/boards/package
 work=$target_dir/package-build
@@ -18,7 +18,7 @@ version=${PACKAGE_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = 
 
 need_tools() {
     local missing
-    missing=$("$root/boards/need.sh" --missing package) || fail "packages can't be made here" "apt-get install $missing"
+    missing=$("$root/boards/need.sh" --missing package) || die "packages can't be made here" "apt-get install $missing"
 }
 
 # The date of the last commit, or of the changelog where there is no git.
@@ -29,12 +29,12 @@ source_date() {
 # The program $1 for the board, built where it isn't taken as it is.
 program() {
     local path=$target_dir/board/$triple/dunlin-$1
-    if [ -z "${PREBUILT:-}" ]; then
+    if [[ -z ${PREBUILT:-} ]]; then
         "$root/boards/cross/build.sh" --can || "$root/boards/cross/toolchain.sh" >&2
         "$root/boards/cross/build.sh" "$1" >&2
     fi
-    [ -x "$path" ] || fail "$path is not there" "make $1 BOARD=$BOARD builds it."
-    [ "$(machine_of "$path")" = "$machine" ] || fail "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
+    [[ -x $path ]] || die "$path is not there" "make $1 BOARD=$BOARD builds it."
+    [[ "$(machine_of "$path")" == "$machine" ]] || die "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
     printf '%s\n' "$path"
 }
 
@@ -46,7 +46,7 @@ libraries() {
         case $library in
             libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*) ;;
             libgcc_s.so.1) printf ', libgcc-s1' ;;
-            *) fail "$1 is linked with $library, whose package is not known" "Name it in boards/package/build.sh." ;;
+            *) die "$1 is linked with $library, whose package is not known" "Name it in boards/package/build.sh." ;;
         esac
     done
 }
@@ -73,7 +73,7 @@ assemble() {
     if ! (cd "$dir" && dpkg-buildpackage --build=binary --no-check-builddeps --no-sign \
         --host-arch "$arch" >../"$name.log" 2>&1); then
         tail -n 20 "$work/$name.log" >&2
-        fail "dpkg-buildpackage could not make $name" "All it said is in $work/$name.log."
+        die "dpkg-buildpackage could not make $name" "All it said is in $work/$name.log."
     fi
     mkdir -p "$out"
     mv "$work/${name}_${version}"_*.deb "$out/"
@@ -123,7 +123,7 @@ model_demo() {
 need_tools
 read_target
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(source_date)}
-if [ $# = 0 ]; then
+if (($# == 0)); then
     # A processor of 32 bits has no room for a target.
     case $arch in armhf) set -- agent model-demo ;; *) set -- agent model-demo verifier ;; esac
 fi
@@ -131,7 +131,7 @@ for package in "$@"; do
     case $package in
         agent | verifier) "$package" ;;
         model-demo) model_demo ;;
-        *) fail "there is no package dunlin-$package" "There are agent, model-demo and verifier." ;;
+        *) die "there is no package dunlin-$package" "There are agent, model-demo and verifier." ;;
     esac
 done
 ls -l "$out"

@@ -2,8 +2,8 @@
 # What can be said of the packages of BOARD= without installing them: lintian, the same bytes twice, and, for another
 # architecture, that its program starts under emulation.
 set -euo pipefail
-# shellcheck source=boards/cross/common.sh
-. "$(dirname "$0")/../cross/common.sh"
+# shellcheck source=boards/cross/target.sh
+. "$(dirname "$0")/../cross/target.sh"
 
 here=$root/boards/package
 packages=$target_dir/packages
@@ -14,7 +14,7 @@ debs() { find "$packages" -name "dunlin-*_$1.deb" -o -name 'dunlin-*_all.deb' | 
 lint() {
     local found
     mapfile -t found < <(debs "$arch")
-    [ ${#found[@]} -ge 2 ] || fail "there are no packages for $arch in $packages" "make package BOARD=$BOARD makes them."
+    [[ ${#found[@]} -ge 2 ]] || die "there are no packages for $arch in $packages" "make package BOARD=$BOARD makes them."
     lintian --allow-root --fail-on error,warning --tag-display-limit 0 "${found[@]}"
     say "lintian: no error and no warning but the stated overrides, in ${#found[@]} packages for $arch"
 }
@@ -29,7 +29,7 @@ same_bytes_twice() {
     rm -rf "$again"
     PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" "${names[@]}" >/dev/null
     for deb in "$again"/*.deb; do
-        cmp "$deb" "$packages/$(basename "$deb")" || fail "$(basename "$deb") differs when it is made again" \
+        cmp "$deb" "$packages/$(basename "$deb")" || die "$(basename "$deb") differs when it is made again" \
             "Was it made of this commit? make package BOARD=$BOARD, then look again."
     done
     rm -r "$again"
@@ -39,7 +39,7 @@ same_bytes_twice() {
 starts_under_emulation() {
     local dir=$target_dir/package-unpacked
     is_native && return
-    if ! have "$qemu" || [ ! -d "/usr/$gnu" ]; then
+    if ! have "$qemu" || [[ ! -d "/usr/$gnu" ]]; then
         say "skipped: the program for $arch was not started ($qemu or libc6-dev-$arch-cross is missing)"
         return
     fi

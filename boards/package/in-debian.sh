@@ -1,19 +1,17 @@
 #!/usr/bin/env bash
 # Run by test.sh as root of a clean Debian: installs, looks, upgrades, removes, purges.
 set -euo pipefail
+# shellcheck source=boards/common.sh
+. /root/common.sh
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 cd /root/packages
 
 checks=0
 ok() { checks=$((checks + 1)); }
-fail() {
-    printf 'error: %s\n' "$*" >&2
-    exit 1
-}
 # expect WHAT IT-IS IT-SHOULD-BE
-expect() { if [ "$2" = "$3" ]; then ok; else fail "$1: it is '$2', not '$3'"; fi; }
-quietly() { "$@" >/root/log 2>&1 || { cat /root/log >&2 && fail "$*"; }; }
-absent() { for path in "$@"; do if [ -e "$path" ] || [ -L "$path" ]; then fail "$path is there"; else ok; fi; done; }
+expect() { if [[ $2 == "$3" ]]; then ok; else die "$1: it is '$2', not '$3'"; fi; }
+quietly() { "$@" >/root/log 2>&1 || { cat /root/log >&2 && die "$*"; }; }
+absent() { for path in "$@"; do if [[ -e $path ]] || [[ -L "$path" ]]; then die "$path is there"; else ok; fi; done; }
 
 # All there is, but for what any package leaves in the system's own books.
 everything() {
@@ -47,7 +45,7 @@ made_its_users() {
 files_belong_to_root() {
     local path mode
     while read -r path; do
-        if [ ! -f "$path" ] || [ -L "$path" ]; then continue; fi
+        if [[ ! -f $path ]] || [[ -L "$path" ]]; then continue; fi
         case $path in /usr/bin/* | /lib/systemd/system-generators/*) mode=755 ;; *) mode=644 ;; esac
         expect "$path" "$(stat -c '%a %U:%G' "$path")" "$mode root:root"
     done < <(dpkg -L dunlin-agent dunlin-verifier dunlin-model-demo)
@@ -58,11 +56,11 @@ files_belong_to_root() {
 programs_run() {
     local said
     expect "version" "$(runuser -u dunlin -- dunlin-agent --version)" "dunlin-agent $(dpkg-query -f '${Version}' -W dunlin-agent)"
-    said=$(runuser -u dunlin -- dunlin-agent check --config /etc/dunlin/agent.toml --device test --broker mqtt://127.0.0.1:9) && fail "check finds no fault"
-    grep -q '^✓ model: dunlin-demo-drafter' <<<"$said" || fail "check does not find the model: $said"
-    grep -q '^✗ broker: ' <<<"$said" || fail "check does not miss the broker: $said"
-    runuser -u dunlin-verifier -- dunlin-verifier serve --config /etc/dunlin/verifier.toml 2>/root/log && fail "a verifier without a model serves"
-    grep -q 'no target' /root/log || fail "the verifier does not miss its model: $(cat /root/log)"
+    said=$(runuser -u dunlin -- dunlin-agent check --config /etc/dunlin/agent.toml --device test --broker mqtt://127.0.0.1:9) && die "check finds no fault"
+    grep -q '^✓ model: dunlin-demo-drafter' <<<"$said" || die "check does not find the model: $said"
+    grep -q '^✗ broker: ' <<<"$said" || die "check does not miss the broker: $said"
+    runuser -u dunlin-verifier -- dunlin-verifier serve --config /etc/dunlin/verifier.toml 2>/root/log && die "a verifier without a model serves"
+    grep -q 'no target' /root/log || die "the verifier does not miss its model: $(cat /root/log)"
     ok
 }
 
@@ -84,7 +82,7 @@ bus_with() {
     printf '%b' "$1" >"$config"
     /lib/systemd/system-generators/dunlin-agent "$dir" "$dir" "$dir"
     cp /root/kept "$config"
-    if [ -d "$dir" ]; then sed -n 's|^DeviceAllow=/dev/char/89:\(.*\) rw|\1|p' "$dir/dunlin-agent.service.d/bus.conf"; fi
+    if [[ -d $dir ]]; then sed -n 's|^DeviceAllow=/dev/char/89:\(.*\) rw|\1|p' "$dir/dunlin-agent.service.d/bus.conf"; fi
 }
 
 one_bus_is_allowed() {

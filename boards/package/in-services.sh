@@ -2,14 +2,16 @@
 # Run by test.sh once a clean Debian with the packages has booted: starts both services and does to them what happens to
 # services. What it finds goes to /root/services.log, and /root/services.ok is made where all is well.
 set -euo pipefail
+# shellcheck source=boards/common.sh
+. /root/common.sh
 exec >/root/services.log 2>&1
-trap 'systemctl poweroff --force --force' EXIT
 
-fail() {
-    printf 'error: %s\n' "$*"
-    systemctl status --no-pager dunlin-agent dunlin-verifier || true
-    exit 1
+finish() {
+    [[ -e /root/services.ok ]] || systemctl status --no-pager dunlin-agent dunlin-verifier || true
+    systemctl poweroff --force --force
 }
+trap finish EXIT
+
 # Of a unit: a property's value.
 of() { systemctl show "$1" -p "$2" --value; }
 # until_is WHAT COMMAND…: waits until the command succeeds; for a minute at most.
@@ -20,10 +22,10 @@ until_is() {
         if "$@"; then return; fi
         sleep 0.1
     done
-    fail "$what did not happen in $((try / 10)) s"
+    die "$what did not happen in $((try / 10)) s"
 }
 status_says() { grep -q "$2" <<<"$(of "$1" StatusText)"; }
-restarted() { [ "$(of dunlin-agent NRestarts)" -gt 0 ] && [ "$(of dunlin-agent ActiveState)" = active ]; }
+restarted() { [[ $(of dunlin-agent NRestarts) -gt 0 ]] && [[ $(of dunlin-agent ActiveState) == active ]]; }
 
 configured() {
     printf 'device = "test"\nbroker = "mqtt://127.0.0.1"\nmodel = "/usr/share/dunlin/models/demo/drafter"\n' >/etc/dunlin/agent.toml
@@ -38,8 +40,8 @@ configured() {
 ready_without_a_broker() {
     systemctl start dunlin-agent
     until_is "a search for the broker" status_says dunlin-agent '^looking for the broker at 127.0.0.1:1883: '
-    [ "$(of dunlin-agent DeviceAllow | tr '\n' ' ')" = "/dev/vcio rw /dev/char/89:7 rw " ] || fail "it may use $(of dunlin-agent DeviceAllow)"
-    [ "$(stat -c '%a %U:%G' /run/dunlin /run/dunlin/agent.sock | tr '\n' ' ')" = "750 dunlin:dunlin 660 dunlin:dunlin " ] || fail "the socket's modes"
+    [[ $(of dunlin-agent DeviceAllow | tr '\n' ' ') == "/dev/vcio rw /dev/char/89:7 rw " ]] || die "it may use $(of dunlin-agent DeviceAllow)"
+    [[ $(stat -c '%a %U:%G' /run/dunlin /run/dunlin/agent.sock | tr '\n' ' ') == "750 dunlin:dunlin 660 dunlin:dunlin " ]] || die "the socket's modes"
 }
 
 answers_its_group() {
@@ -47,39 +49,39 @@ answers_its_group() {
     until_is "a connection" status_says dunlin-agent '^connected to'
     useradd --groups dunlin friend
     useradd stranger
-    runuser -u friend -- dunlin-agent ask --max-tokens 20 "I need a seat on the bus." | grep -q . || fail "no reply"
-    status_says dunlin-agent 'checked by verifier-1' || fail "nobody checked it"
-    ! runuser -u stranger -- dunlin-agent ask hello 2>/root/refused || fail "a stranger may ask"
-    grep -q 'Permission denied.*adduser USER dunlin' /root/refused || fail "a stranger is told $(cat /root/refused)"
+    runuser -u friend -- dunlin-agent ask --max-tokens 20 "I need a seat on the bus." | grep -q . || die "no reply"
+    status_says dunlin-agent 'checked by verifier-1' || die "nobody checked it"
+    ! runuser -u stranger -- dunlin-agent ask hello 2>/root/refused || die "a stranger may ask"
+    grep -q 'Permission denied.*adduser USER dunlin' /root/refused || die "a stranger is told $(cat /root/refused)"
 }
 
 hung_is_restarted() {
     kill -STOP "$(of dunlin-agent MainPID)"
     until_is "the watchdog's restart" restarted
-    [ "$(journalctl -u dunlin-agent | grep -c 'Watchdog timeout')" = 1 ] || fail "it was not the watchdog"
+    [[ $(journalctl -u dunlin-agent | grep -c 'Watchdog timeout') == 1 ]] || die "it was not the watchdog"
     until_is "a connection after it" status_says dunlin-agent '^connected to'
 }
 
 credential_is_its_own() {
     local secret=/run/credentials/dunlin-agent.service/dunlin.mqtt-password
-    [ ! -e "$secret" ] || fail "there is a credential"
+    [[ ! -e $secret ]] || die "there is a credential"
     install -d -m 700 /etc/credstore
     echo hush | install -m 600 /dev/stdin /etc/credstore/dunlin.mqtt-password
     systemctl restart dunlin-agent
-    [ "$(cat "$secret")" = hush ] || fail "the credential is not there"
-    [ "$(stat -c '%a %U' "$secret")" = "400 dunlin" ] || fail "others may read the credential"
+    [[ "$(cat "$secret")" == hush ]] || die "the credential is not there"
+    [[ "$(stat -c '%a %U' "$secret")" == "400 dunlin" ]] || die "others may read the credential"
 }
 
 mistakes_are_final() {
     sed -i '1i devise = "x"' /etc/dunlin/agent.toml
-    ! systemctl restart dunlin-agent 2>/dev/null || fail "it starts with a mistake"
-    [ "$(of dunlin-agent Result) $(of dunlin-agent ExecMainStatus) $(of dunlin-agent ActiveState)" = "exit-code 2 failed" ] || fail "it is started again"
-    journalctl -u dunlin-agent | grep -q 'agent.toml:1: unknown field' || fail "the mistake is not said"
+    ! systemctl restart dunlin-agent 2>/dev/null || die "it starts with a mistake"
+    [[ "$(of dunlin-agent Result) $(of dunlin-agent ExecMainStatus) $(of dunlin-agent ActiveState)" == "exit-code 2 failed" ]] || die "it is started again"
+    journalctl -u dunlin-agent | grep -q 'agent.toml:1: unknown field' || die "the mistake is not said"
 }
 
 stop_cleanly() {
     systemctl stop dunlin-verifier
-    [ "$(of dunlin-verifier Result) $(of dunlin-verifier NRestarts)" = "success 0" ] || fail "the verifier ends badly"
+    [[ "$(of dunlin-verifier Result) $(of dunlin-verifier NRestarts)" == "success 0" ]] || die "the verifier ends badly"
 }
 
 for step in configured ready_without_a_broker answers_its_group hung_is_restarted credential_is_its_own mistakes_are_final stop_cleanly; do

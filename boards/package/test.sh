@@ -7,43 +7,29 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=boards/mirror.sh
-. "$here/../mirror.sh"
-target=${TARGET_DIR:-$(cd "$here/../.." && pwd)/target}
+# shellcheck source=boards/common.sh
+. "$here/../common.sh"
 suite=${SUITE:-bookworm}
 arch=$(dpkg --print-architecture)
-archive=$target/package-test/debian-$suite-$arch.tar
-debian=$target/package-test/debian
-
-say() { printf '%s\n' "$*"; }
-fail() {
-    printf 'error: %s\n' "$*" >&2
-    exit 1
-}
-
-mirror() {
-    local known
-    known=${MIRROR:-$(archive_of Debian)}
-    [ -n "$known" ] || fail "this machine's apt knows no Debian archive: say MIRROR="
-    printf '%s\n' "${known%/}"
-}
+archive=$target_dir/package-test/debian-$suite-$arch.tar
+debian=$target_dir/package-test/debian
 
 # Made once: the packages under test need systemd and nothing else that is not in every Debian.
 make_debian() {
-    [ ! -e "$archive" ] || return 0
+    [[ ! -e $archive ]] || return 0
     say "Making a clean Debian $suite; this takes a minute, once"
-    mkdir -p "$target/package-test"
-    mmdebstrap --quiet --variant=apt --include=systemd,udev --format=tar "$suite" "$archive.new" "deb $(mirror) $suite main"
+    mkdir -p "$target_dir/package-test"
+    mmdebstrap --quiet --variant=apt --include=systemd,udev --format=tar "$suite" "$archive.new" "deb $(mirror debian) $suite main"
     mv "$archive.new" "$archive"
 }
 
 # The package $1 again with another version and, where $3 is given, another configuration.
 newer() {
-    local dir=$target/package-test/newer name=$1 version=$2 line=${3:-}
+    local dir=$target_dir/package-test/newer name=$1 version=$2 line=${3:-}
     rm -rf "$dir"
     dpkg-deb -R "$debian/root/packages/${name}.deb" "$dir"
     sed -i "s/^Version: .*/Version: $version/" "$dir/DEBIAN/control"
-    if [ -n "$line" ]; then printf '%s\n' "$line" >>"$dir/etc/dunlin/agent.toml"; fi
+    if [[ -n $line ]]; then printf '%s\n' "$line" >>"$dir/etc/dunlin/agent.toml"; fi
     dpkg-deb --root-owner-group -Znone -b "$dir" "$debian/root/packages/$name-$version.deb" >/dev/null
     rm -r "$dir"
 }
@@ -55,25 +41,25 @@ unpack() {
     tar -C "$debian" -xf "$archive"
     mkdir "$debian/root/packages"
     for name in dunlin-agent dunlin-verifier dunlin-model-demo; do
-        found=$(find "$target/packages" -name "${name}_*_$arch.deb" -o -name "${name}_*_all.deb" | sort -V | tail -n 1)
-        [ -n "$found" ] || fail "$name is not in $target/packages: make package BOARD=host makes it"
+        found=$(find "$target_dir/packages" -name "${name}_*_$arch.deb" -o -name "${name}_*_all.deb" | sort -V | tail -n 1)
+        [[ -n $found ]] || die "$name is not in $target_dir/packages: make package BOARD=host makes it"
         cp "$found" "$debian/root/packages/$name.deb"
     done
     newer dunlin-agent 99.1
     newer dunlin-agent 99.2 '# A line of a newer version.'
-    cp "$here/in-debian.sh" "$debian/root/"
+    cp "$here/in-debian.sh" "$here/../common.sh" "$debian/root/"
 }
 
 # The services themselves, under a systemd of their own: the same Debian, booted as a container.
 boots() {
-    if ! command -v systemd-nspawn >/dev/null || [ ! -d /sys/fs/cgroup ]; then
+    if ! command -v systemd-nspawn >/dev/null || [[ ! -d /sys/fs/cgroup ]]; then
         say "skipped: the services were not started (systemd-container is missing, or this machine has no control groups)"
         return
     fi
     say "Booting the clean Debian with both services"
     chroot "$debian" /bin/bash -c 'cd /root/packages && apt-get install -y --no-install-recommends \
-        ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb' >"$target/package-test/boot.log" 2>&1 || fail "see $target/package-test/boot.log"
-    cp -r "$here/../../models/demo/target" "$debian/usr/share/dunlin/models/demo/target"
+        ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb' >"$target_dir/package-test/boot.log" 2>&1 || die "see $target_dir/package-test/boot.log"
+    cp -r "$root/models/demo/target" "$debian/usr/share/dunlin/models/demo/target"
     printf '127.0.0.1 localhost\n' >"$debian/etc/hosts"
     cp "$here/in-services.sh" "$debian/root/"
     printf '[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nExecStart=/bin/bash /root/in-services.sh\n' \
@@ -81,12 +67,12 @@ boots() {
     ln -s ../test.service "$debian/etc/systemd/system/multi-user.target.wants/test.service"
     rm -rf "$debian/run" && mkdir "$debian/run"
     timeout 180 systemd-nspawn --quiet --directory="$debian" --register=no --keep-unit --private-network --boot \
-        </dev/null >>"$target/package-test/boot.log" 2>&1 || true
+        </dev/null >>"$target_dir/package-test/boot.log" 2>&1 || true
     cat "$debian/root/services.log"
-    [ -e "$debian/root/services.ok" ] || fail "the services don't work; the boot is in $target/package-test/boot.log"
+    [[ -e "$debian/root/services.ok" ]] || die "the services don't work; the boot is in $target_dir/package-test/boot.log"
 }
 
-[ "$(id -u)" = 0 ] || fail "only root can enter another Debian: sudo"
+[[ $(id -u) == 0 ]] || die "only root can enter another Debian: sudo"
 make_debian
 unpack
 trap 'rm -rf "$debian"' EXIT

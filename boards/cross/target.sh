@@ -1,33 +1,18 @@
 # shellcheck shell=bash
-# What the scripts of the cross builds share: the board's facts, what is known of a target, and which Rust compiles for it.
-# Sourced, not run. BOARD names the board.
-# shellcheck disable=SC2034
+# What the scripts of the cross builds share: what is known of a target, and which Rust compiles for it. Sourced, not run.
+# BOARD names the board.
+# shellcheck disable=SC2034  # Used by the scripts that source this.
+# shellcheck source=boards/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-target_dir=${CARGO_TARGET_DIR:-$root/target}
 toolchain_dir=$target_dir/toolchain
-CARGO=${CARGO:-cargo}
 BOARD=${BOARD:-rpi4}
 
-say() { printf '%s\n' "$*"; }
-fail() {
-    printf 'error: %s\n' "$1" >&2
-    shift
-    for line in "$@"; do printf '  %s\n' "$line" >&2; done
-    exit 1
-}
-have() { command -v "$1" >/dev/null 2>&1; }
-case ${RUST:-any} in any | rustup | debian) ;; *) fail "RUST=$RUST is neither rustup nor debian" ;; esac
+case ${RUST:-any} in any | rustup | debian) ;; *) die "RUST=$RUST is neither rustup nor debian" ;; esac
 
 need_rust() {
     if have "$CARGO" && have rustc; then return; fi
-    fail "Rust is missing" "See https://rustup.rs, or: apt-get install rustup"
-}
-
-# A value of the board's file; nothing where the key is absent.
-board_get() {
-    (cd "$root" && env -u RUSTC -u RUSTDOC -u RUSTFLAGS CARGO_TARGET_DIR="$target_dir" \
-        "$CARGO" run --quiet --release --locked -p dunlin-board -- get "$BOARD" "$1")
+    die "Rust is missing" "See https://rustup.rs, or: apt-get install rustup"
 }
 
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
@@ -35,7 +20,7 @@ host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 # Sets triple, gnu (the prefix of GNU's tools), arch (Debian's name), machine (readelf's name) and qemu.
 read_target() {
     need_rust
-    triple=$(board_get build.target)
+    triple=$(board_get "$BOARD" build.target)
     triple=${triple:-$(host_triple)}
     target_facts
 }
@@ -52,9 +37,9 @@ target_facts() {
             gnu=x86_64-linux-gnu arch=amd64 machine='Advanced Micro Devices X86-64' qemu=qemu-x86_64-static
             ;;
         *)
-            fail "board $BOARD is for $triple, which these scripts don't know" \
+            die "board $BOARD is for $triple, which these scripts don't know" \
                 "They know aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf and x86_64-unknown-linux-gnu." \
-                "Correct build.target in the board's file, or add the target in boards/cross/common.sh."
+                "Correct build.target in the board's file, or add the target in boards/cross/target.sh."
             ;;
     esac
 }
@@ -65,7 +50,7 @@ machine_of() { readelf -h "$1" 2>/dev/null | sed -n 's/^ *Machine: *//p'; }
 # The newest version of glibc's symbols that the program $1 asks for.
 glibc_needed() { readelf -W --dyn-syms "$1" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1 | sed 's/GLIBC_//'; }
 
-is_native() { [ "$triple" = "$(host_triple)" ]; }
+is_native() { [[ $triple == "$(host_triple)" ]]; }
 
 # Whether the compiler $1 has the standard library of the target.
 rustc_has_std() {
@@ -74,14 +59,14 @@ rustc_has_std() {
 }
 
 debian_rust=$toolchain_dir/debian-rust
-debian_rust_has_std() { [ -e "$debian_rust/ready-$triple" ]; }
+debian_rust_has_std() { [[ -e "$debian_rust/ready-$triple" ]]; }
 
 # Picks the Rust for the target: the machine's own, or Debian's that `make toolchain` unpacked. RUST=rustup|debian forces one.
 # Sets rust_said, for people.
 use_rust() {
-    if [ "${RUST:-}" != debian ] && rustc_has_std rustc; then
+    if [[ ${RUST:-} != debian ]] && rustc_has_std rustc; then
         rust_said="$(rustc -V)"
-    elif [ "${RUST:-}" != rustup ] && debian_rust_has_std; then
+    elif [[ ${RUST:-} != rustup ]] && debian_rust_has_std; then
         export RUSTC=$debian_rust/bin/rustc RUSTDOC=$debian_rust/bin/rustdoc
         rust_said="$("$RUSTC" -V), Debian's"
     else
@@ -90,13 +75,13 @@ use_rust() {
 }
 
 need_std() {
-    use_rust || fail "no Rust here has the standard library of $triple" \
+    use_rust || die "no Rust here has the standard library of $triple" \
         "make toolchain BOARD=$BOARD installs it."
 }
 
 zig_dir=$toolchain_dir/zig
-zig_ready() { [ -e "$zig_dir/ready" ]; }
+zig_ready() { [[ -e "$zig_dir/ready" ]]; }
 has_zig() { zig_ready || { have cargo-zigbuild && { have zig || python3 -c 'import ziglang' 2>/dev/null; }; }; }
 use_zig() { if zig_ready; then export PATH=$zig_dir/bin:$PATH; fi; }
 
-has_gnu_linker() { have "$gnu-gcc" && [ -e "/usr/$gnu/lib/libc.so.6" ]; }
+has_gnu_linker() { have "$gnu-gcc" && [[ -e "/usr/$gnu/lib/libc.so.6" ]]; }
