@@ -76,20 +76,20 @@ sim: need-cargo ## The protocol under fire with ten times the seeds of `make tes
 		$(CARGO) test --release --locked -p dunlin-sim --test under_fire -- --nocapture
 
 identity: build need-mosquitto ## 100 prompts x 3 seeds x 3 temperatures through mosquitto: text equal to the target's, token for token
-	$(CARGO) test --release --locked -p dunlin-sim --test stand identity -- --nocapture
+	$(CARGO) test --release --locked -p dunlin-stand --test stand identity -- --nocapture
 
 kills: build need-mosquitto ## kill -9 of broker, link and verifier in the middle of generations
-	$(CARGO) test --release --locked -p dunlin-sim --test stand kills -- --nocapture
+	$(CARGO) test --release --locked -p dunlin-stand --test stand kills -- --nocapture
 
 radio: build ## The table of frames and bytes per committed token
-	$(CARGO) test --release --locked -p dunlin-sim --test radio -- --nocapture
+	$(CARGO) test --release --locked -p dunlin-evaluate --test radio -- --nocapture
 
-# A plan is a name in crates/sim/evaluation/plans or a file. One thread for each target: the cells fill the cores.
+# A plan is a name in crates/evaluate/plans or a file. One thread for each target: the cells fill the cores.
 PLAN ?= quick
 OUT ?= $(TARGET_DIR)/evaluation/$(basename $(notdir $(PLAN)))
 evaluate: build ## All policies side by side, with a report: PLAN=quick (a minute), full, risk or a file; OUT= BERTSCORE=
 	@CANDLE_NUM_THREADS=1 $(BINS)/dunlin-evaluate --out "$(OUT)" \
-		--plan "$(if $(wildcard $(PLAN)),$(PLAN),crates/sim/evaluation/plans/$(PLAN).toml)" \
+		--plan "$(if $(wildcard $(PLAN)),$(PLAN),crates/evaluate/plans/$(PLAN).toml)" \
 		$(if $(BERTSCORE),--bertscore "$(BERTSCORE)")
 
 bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.cpp on the same weights, as ratios
@@ -99,7 +99,7 @@ energy: need-cargo ## The energy ledger against the truth: errors over rate, sha
 	$(CARGO) test --release --locked -p dunlin-agent --test suite energy::integration -- --nocapture --test-threads 1
 
 meter: need-cargo ## What measuring costs: the meter's processor time, and the drafter's speed beside it
-	$(CARGO) bench --profile release --locked -p dunlin-sim --bench meter
+	$(CARGO) bench --profile release --locked -p dunlin-stand --bench meter
 
 fuzz: need-cargo ## Each decoder under libFuzzer for FUZZ_SECONDS (needs nightly and cargo-fuzz)
 	@for target in up down open reply presence energy setup topic; do \

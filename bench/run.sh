@@ -9,7 +9,7 @@ programs=$target/bench/programs.json
 mkdir -p "$target/bench"
 
 # One line of JSON for each program built; the messages for people go to the terminal.
-"${CARGO:-cargo}" build --release --locked -p dunlin-sim --benches \
+"${CARGO:-cargo}" build --release --locked -p dunlin-stand --benches \
     -p dunlin-verifier --example scripted --message-format json-render-diagnostics >"$programs"
 
 [[ -x "$venv/bin/pip" ]] || python3 -m venv "$venv"

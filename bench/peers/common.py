@@ -1,4 +1,4 @@
-"""What `crates/sim/benches/support` is to our programs: the same clock, repeats and tokens, the same line of JSON."""
+"""What `crates/stand/benches/support` is to our programs: the same clock, repeats and tokens, the same line of JSON."""
 
 import json
 import time

@@ -2,14 +2,9 @@
 //!
 //! Invariant: a run is a function of its seed alone. Nothing here is part of what users run.
 
-pub mod boot;
-pub mod evaluate;
 pub mod mqtt;
 pub mod oracle;
 pub mod plan;
-pub mod process;
 pub mod quiet;
 pub mod toy;
-pub mod usb;
-pub mod wait;
 pub mod world;

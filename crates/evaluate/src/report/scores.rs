@@ -4,9 +4,9 @@ use anyhow::Result;
 use dunlin_hlm::fit::{Fit, PUBLISHED_INTERCEPT, PUBLISHED_SLOPE};
 
 use super::Builder;
-use crate::evaluate::plots::{Chart, Mark, Series};
-use crate::evaluate::record::TokenRecord;
-use crate::evaluate::tables::{Table, fixed, percent, setting};
+use crate::plots::{Chart, Mark, Series};
+use crate::record::TokenRecord;
+use crate::tables::{Table, fixed, percent, setting};
 
 /// Rows of a table over positions.
 const ROWS: u64 = 12;

@@ -350,7 +350,7 @@ fn boards_dir() -> PathBuf {
 }
 
 fn channels_dir() -> PathBuf {
-    "crates/sim/evaluation/channels".into()
+    "crates/evaluate/channels".into()
 }
 
 fn weight_bits() -> f64 {
@@ -370,7 +370,7 @@ mod tests {
 seed = 1
 pair = "PAIR"
 boards_dir = "ROOT/boards"
-channels_dir = "ROOT/crates/sim/evaluation/channels"
+channels_dir = "ROOT/crates/evaluate/channels"
 prompts = 2
 tokens_max = 8
 server = { pass_us = 10, token_us = 1 }
@@ -462,7 +462,7 @@ policy = [{ name = "lossless" }]
 
     #[test]
     fn every_radio_is_a_channel() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("evaluation/channels");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("channels");
         for radio in Radio::ALL {
             let channel = Channel::load(&dir.join(format!("{}.toml", radio.name()))).unwrap();
             assert_eq!(channel.name, radio.name());

@@ -3,9 +3,9 @@
 //! Invariant: a message's fate is a function of the channel, the session's seed and the message's number.
 
 use super::dice::{mix, unit};
-use crate::quiet::{Air, Passage};
 use anyhow::{Result, ensure};
 use dunlin_board::{amount, rate, read};
+use dunlin_sim::quiet::{Air, Passage};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use std::path::Path;

@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use super::{Builder, Groups, joules_per_token, place};
-use crate::evaluate::plots::{Chart, Mark, Series};
-use crate::evaluate::record::Record;
-use crate::evaluate::tables::{Table, code, fixed, percent, setting, significant};
+use crate::plots::{Chart, Mark, Series};
+use crate::record::Record;
+use crate::tables::{Table, code, fixed, percent, setting, significant};
 
 /// A quantity of a record and how it is written.
 type Column = (&'static str, fn(&Record) -> f64, fn(f64) -> String);
@@ -217,7 +217,7 @@ fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::report::tests::record;
+    use crate::report::tests::record;
 
     #[test]
     fn a_grid_has_a_dash_where_nothing_was_run() {

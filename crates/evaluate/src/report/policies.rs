@@ -4,9 +4,9 @@ use anyhow::Result;
 use dunlin_hlm::policy::{Policy, Rules};
 
 use super::{Builder, Groups, joules_above_idle_per_token, joules_per_token, place};
-use crate::evaluate::plots::{Bars, Chart, Mark, Series};
-use crate::evaluate::record::Record;
-use crate::evaluate::tables::{Table, code, fixed, optional, percent, significant};
+use crate::plots::{Bars, Chart, Mark, Series};
+use crate::record::Record;
+use crate::tables::{Table, code, fixed, optional, percent, significant};
 
 /// The target's own text with another seed: what text metrics say of two samples of one law.
 const AGAIN: &str = "target-again";
@@ -266,7 +266,7 @@ pub(super) fn energy(report: &mut Builder, records: &[Record]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::report::tests::record;
+    use crate::report::tests::record;
 
     #[test]
     fn savings_by_hand() {

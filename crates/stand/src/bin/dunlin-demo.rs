@@ -4,8 +4,8 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dunlin_hlm::policy::{Coupling, Policy, Rules};
-use dunlin_sim::process::Process;
-use dunlin_sim::wait::Stop;
+use dunlin_stand::process::Process;
+use dunlin_stand::wait::Stop;
 use serde_json::{Map, Value, json};
 use std::env;
 use std::fs::{self, File};

@@ -2,11 +2,11 @@
 
 use super::channel::{Channel, Link};
 use super::plan::{ModelledBoard, Server, Size};
-use crate::quiet::{Outcome, Passage, Timing};
 use dunlin_board::Modelled;
 use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::stop::{Prices, PricesError};
 use dunlin_hlm::verifier::Job;
+use dunlin_sim::quiet::{Outcome, Passage, Timing};
 
 /// How long everything takes in one session.
 #[derive(Debug)]
@@ -92,11 +92,11 @@ pub fn prices(board: &Modelled, channel: &Channel) -> Result<Prices, PricesError
 mod tests {
     use super::super::channel::tests::radio;
     use super::*;
-    use crate::mqtt::Kind;
-    use crate::quiet::{Account, Air, Carried};
     use dunlin_hlm::device::{Counters, Finish, JobId};
     use dunlin_hlm::time::Duration;
     use dunlin_hlm::verifier::{self, Slot};
+    use dunlin_sim::mqtt::Kind;
+    use dunlin_sim::quiet::{Account, Air, Carried};
 
     const MODELLED: Modelled = Modelled {
         idle_w: 2.0,

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::Result;
+use dunlin_evaluate::cell::{References, Shared};
+use dunlin_evaluate::engine::{MakePair, Options, Results, play_all};
+use dunlin_evaluate::pair::{Memory, Pair};
+use dunlin_evaluate::plan::{Plan, Size};
+use dunlin_evaluate::progress::Progress;
 use dunlin_lm::{Target, Toy};
-use dunlin_sim::evaluate::cell::{References, Shared};
-use dunlin_sim::evaluate::engine::{MakePair, Options, Results, play_all};
-use dunlin_sim::evaluate::pair::{Memory, Pair};
-use dunlin_sim::evaluate::plan::{Plan, Size};
-use dunlin_sim::evaluate::progress::Progress;
 use std::fs;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ name = "toy"
 seed = 7
 pair = "PAIR"
 boards_dir = "ROOT/boards"
-channels_dir = "ROOT/crates/sim/evaluation/channels"
+channels_dir = "ROOT/crates/evaluate/channels"
 prompts = 3
 tokens_max = 12
 server = { pass_us = 10000, token_us = 100 }
@@ -131,7 +131,7 @@ fn the_default_policy_writes_the_targets_text_at_a_cost_that_adds_up() {
         assert!((record.joules() - parts.iter().sum::<f64>()).abs() < 1e-9, "{name}");
     }
     let of = |label: &str, channel: &str| {
-        let wanted = |r: &&_| matches!(r, dunlin_sim::evaluate::record::Record { label: l, channel: c, .. } if l == label && c == channel);
+        let wanted = |r: &&_| matches!(r, dunlin_evaluate::record::Record { label: l, channel: c, .. } if l == label && c == channel);
         results.records.iter().rfind(wanted).unwrap()
     };
     // Where a frame is dear several drafts share one; on the cheap link so uncertain ones pay one by one.

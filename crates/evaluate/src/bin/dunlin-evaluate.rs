@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use dunlin_sim::evaluate::constants::constants;
-use dunlin_sim::evaluate::engine::{self, Options};
-use dunlin_sim::evaluate::plan::Plan;
-use dunlin_sim::evaluate::progress::Progress;
-use dunlin_sim::evaluate::report::{self, Header};
+use dunlin_evaluate::constants::constants;
+use dunlin_evaluate::engine::{self, Options};
+use dunlin_evaluate::plan::Plan;
+use dunlin_evaluate::progress::Progress;
+use dunlin_evaluate::report::{self, Header};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ const BAD_PLAN: u8 = 2;
 #[derive(Parser)]
 struct Arguments {
     /// What is run; paths in it are relative to the working directory.
-    #[arg(long, value_name = "FILE", default_value = "crates/sim/evaluation/plans/quick.toml")]
+    #[arg(long, value_name = "FILE", default_value = "crates/evaluate/plans/quick.toml")]
     plan: PathBuf,
     /// Where results, report and finished cells go.
     #[arg(long, value_name = "DIR", default_value = "target/evaluation")]

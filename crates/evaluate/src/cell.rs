@@ -13,8 +13,6 @@ use super::parts;
 use super::plan::{Cell, ModelledBoard, Plan, Size, Writer};
 use super::record::{Record, TokenRecord};
 use super::setting::Setting;
-use crate::mqtt::{Kind, VERIFIER};
-use crate::quiet::{Outcome, play};
 use anyhow::{Context, Result, ensure};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
@@ -25,6 +23,8 @@ use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Verifier, VerifierConfig};
 use dunlin_lm::{Encoder, Tokenizer, Vocabulary, bert_score};
+use dunlin_sim::mqtt::{Kind, VERIFIER};
+use dunlin_sim::quiet::{Outcome, play};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

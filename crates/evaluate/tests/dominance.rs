@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use dunlin_sim::evaluate::engine::{Options, run};
-use dunlin_sim::evaluate::plan::Plan;
-use dunlin_sim::evaluate::progress::Progress;
-use dunlin_sim::evaluate::record::Record;
+use dunlin_evaluate::engine::{Options, run};
+use dunlin_evaluate::plan::Plan;
+use dunlin_evaluate::progress::Progress;
+use dunlin_evaluate::record::Record;
 use std::path::Path;
 
 const PLAN: &str = r#"
@@ -13,7 +13,7 @@ name = "dominance"
 seed = 1
 pair = "ROOT/models/demo"
 boards_dir = "ROOT/boards"
-channels_dir = "ROOT/crates/sim/evaluation/channels"
+channels_dir = "ROOT/crates/evaluate/channels"
 prompts = 30
 tokens_max = 32
 server = { pass_us = 25000, token_us = 300 }

@@ -6,9 +6,9 @@
 use anyhow::Result;
 
 use super::{Builder, Groups, place};
-use crate::evaluate::plots::{Chart, Mark, Series};
-use crate::evaluate::record::Record;
-use crate::evaluate::tables::{Table, code, fixed, percent};
+use crate::plots::{Chart, Mark, Series};
+use crate::record::Record;
+use crate::tables::{Table, code, fixed, percent};
 
 /// Where in the common stretch of rates the families are compared.
 const AT: [f64; 3] = [0.25, 0.5, 0.75];
@@ -208,7 +208,7 @@ fn sentence(families: &[Family<'_>], with: &str, without: &str) -> Option<String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::report::tests::record;
+    use crate::report::tests::record;
 
     fn family<'a>(name: &'a str, points: &[(f64, f64)]) -> Family<'a> {
         Family { name, curve: points.iter().map(|&(rate, tv)| (rate, [tv, 2.0 * tv, 1.0 - tv])).collect() }

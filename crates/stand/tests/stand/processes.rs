@@ -1,7 +1,7 @@
 //! Real processes on one machine: mosquitto, verifier, agents, and a wire between that can be cut.
 
-use dunlin_sim::boot::outside::free_port;
-use dunlin_sim::process::Process;
+use dunlin_stand::boot::outside::free_port;
+use dunlin_stand::process::Process;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -3,7 +3,6 @@
 //! Invariant: a row is a function of the text before it. A target's always is; a drafter is fed each prompt at once
 //! and every later token by itself, whatever the memory held, so that its rows are too.
 
-use crate::quiet::{Models, Row};
 use anyhow::{Context, Result};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
@@ -11,6 +10,7 @@ use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::verifier::{Job, Slot};
 use dunlin_lm::{Draft, Extend, SessionId, Target};
+use dunlin_sim::quiet::{Models, Row};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
