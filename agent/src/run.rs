@@ -14,7 +14,7 @@ use crate::output::{Notice, Output};
 use crate::random;
 use crate::stall::Stall;
 use crate::supervised::Supervised;
-use crate::turn::{Ending, Phases, Turn, counted_since};
+use crate::turn::{Ending, Phases, Turn};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
@@ -344,7 +344,7 @@ impl Agent {
         self.energy.mark(Charged::Score, now);
         self.moved = false;
         self.stall.end();
-        let counters = counted_since(self.device.counters(), &running.counters);
+        let counters = self.device.counters().since(&running.counters);
         self.energy.end_reply(&counters, now);
         let turn = Turn {
             seed: self.seed,

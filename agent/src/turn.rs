@@ -144,27 +144,3 @@ pub struct Turn {
     /// What was measured, where there is a sensor.
     pub energy: Option<TurnEnergy>,
 }
-
-/// What was counted after `before`.
-pub(crate) fn counted_since(now: &Counters, before: &Counters) -> Counters {
-    Counters {
-        committed: now.committed - before.committed,
-        unverified: now.unverified - before.unverified,
-        trusted: now.trusted - before.trusted,
-        audited: now.audited - before.audited,
-        missed: now.missed - before.missed,
-        rounds: now.rounds - before.rounds,
-        frames_up: now.frames_up - before.frames_up,
-        resent: now.resent - before.resent,
-        context_up: now.context_up - before.context_up,
-        opens: now.opens - before.opens,
-        payload_bytes_up: now.payload_bytes_up - before.payload_bytes_up,
-        payload_bytes_down: now.payload_bytes_down - before.payload_bytes_down,
-        drafted: now.drafted - before.drafted,
-        sent_drafts: now.sent_drafts - before.sent_drafts,
-        accepted: now.accepted - before.accepted,
-        resyncs: now.resyncs - before.resyncs,
-        malformed: now.malformed - before.malformed,
-        stale: now.stale - before.stale,
-    }
-}

@@ -11,6 +11,7 @@ extern crate std;
 pub mod acceptance;
 pub mod calibration;
 pub mod conformal;
+mod counters;
 pub mod coupling;
 pub mod device;
 pub mod fit;

@@ -6,6 +6,7 @@
 
 use crate::TokenId;
 use crate::acceptance::{self, Outcome, first_row};
+use crate::counters::counters;
 use crate::limits::LimitError;
 use crate::probabilities::{Distribution, Sampling};
 use crate::text::{Text, shared_prefix};
@@ -102,35 +103,36 @@ pub struct Outgoing {
     pub bytes: heapless::Vec<u8, MESSAGE_BYTES_MAX>,
 }
 
-/// What happened since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Draft frames decoded.
-    pub frames: u64,
-    /// Verdicts given, repeated ones left out.
-    pub verdicts: u64,
-    /// Answers repeated for a frame that came again.
-    pub repeated: u64,
-    /// Drafts judged.
-    pub drafts: u64,
-    /// Drafts the target agreed with.
-    pub accepted: u64,
-    /// Held drafts that are not what the target chose.
-    pub missed: u64,
-    /// Leases given.
-    pub leases: u64,
-    /// Requests refused.
-    pub refusals: u64,
-    /// Requests for context.
-    pub resyncs: u64,
-    /// Sessions evicted for another, or for their silence.
-    pub evicted: u64,
-    /// Messages that are none.
-    pub malformed: u64,
-    /// Messages of an older round, or of no lease.
-    pub stale: u64,
-    /// Answers dropped because the link took none.
-    pub dropped: u64,
+counters! {
+    /// What happened since the start.
+    pub struct Counters {
+        /// Draft frames decoded.
+        pub frames: u64,
+        /// Verdicts given, repeated ones left out.
+        pub verdicts: u64,
+        /// Answers repeated for a frame that came again.
+        pub repeated: u64,
+        /// Drafts judged.
+        pub drafts: u64,
+        /// Drafts the target agreed with.
+        pub accepted: u64,
+        /// Held drafts that are not what the target chose.
+        pub missed: u64,
+        /// Leases given.
+        pub leases: u64,
+        /// Requests refused.
+        pub refusals: u64,
+        /// Requests for context.
+        pub resyncs: u64,
+        /// Sessions evicted for another, or for their silence.
+        pub evicted: u64,
+        /// Messages that are none.
+        pub malformed: u64,
+        /// Messages of an older round, or of no lease.
+        pub stale: u64,
+        /// Answers dropped because the link took none.
+        pub dropped: u64,
+    }
 }
 
 /// A session's key: a device numbers its own.

@@ -413,7 +413,7 @@ impl<'a> World<'a> {
         let life = self.desks[verifier].life + 1;
         let fresh = Desk::new(self.plan, verifier, life);
         let old = core::mem::replace(&mut self.desks[verifier], fresh);
-        add_verifier(&mut self.coverage.verifier, old.verifier.counters());
+        self.coverage.verifier.add(old.verifier.counters());
         Ok(())
     }
 
@@ -424,7 +424,7 @@ impl<'a> World<'a> {
         }
         let fresh = Node::new(self.plan, script, &mut self.rng);
         let old = core::mem::replace(&mut self.nodes[device], fresh);
-        add_device(&mut self.coverage.device, old.device.counters());
+        self.coverage.device.add(old.device.counters());
         let life = old.life + 1;
         let node = &mut self.nodes[device];
         (node.life, node.down_until) = (life, old.down_until);
@@ -451,10 +451,10 @@ impl<'a> World<'a> {
 
     fn retire(&mut self) {
         for node in &self.nodes {
-            add_device(&mut self.coverage.device, node.device.counters());
+            self.coverage.device.add(node.device.counters());
         }
         for desk in &self.desks {
-            add_verifier(&mut self.coverage.verifier, desk.verifier.counters());
+            self.coverage.verifier.add(desk.verifier.counters());
         }
     }
 }
@@ -513,44 +513,10 @@ fn vocabulary(plan: &Plan) -> Vocabulary {
 impl Coverage {
     /// Adds another run's.
     pub fn add(&mut self, other: &Self) {
-        add_device(&mut self.device, &other.device);
-        add_verifier(&mut self.verifier, &other.verifier);
+        self.device.add(&other.device);
+        self.verifier.add(&other.verifier);
         self.sessions += other.sessions;
         self.gave_up += other.gave_up;
         self.returned += other.returned;
     }
-}
-
-fn add_device(sum: &mut Counters, one: &Counters) {
-    sum.committed += one.committed;
-    sum.unverified += one.unverified;
-    sum.trusted += one.trusted;
-    sum.audited += one.audited;
-    sum.missed += one.missed;
-    sum.rounds += one.rounds;
-    sum.frames_up += one.frames_up;
-    sum.resent += one.resent;
-    sum.context_up += one.context_up;
-    sum.opens += one.opens;
-    sum.drafted += one.drafted;
-    sum.sent_drafts += one.sent_drafts;
-    sum.accepted += one.accepted;
-    sum.resyncs += one.resyncs;
-    sum.malformed += one.malformed;
-    sum.stale += one.stale;
-}
-
-fn add_verifier(sum: &mut verifier::Counters, one: &verifier::Counters) {
-    sum.frames += one.frames;
-    sum.verdicts += one.verdicts;
-    sum.repeated += one.repeated;
-    sum.drafts += one.drafts;
-    sum.accepted += one.accepted;
-    sum.missed += one.missed;
-    sum.leases += one.leases;
-    sum.refusals += one.refusals;
-    sum.resyncs += one.resyncs;
-    sum.evicted += one.evicted;
-    sum.malformed += one.malformed;
-    sum.stale += one.stale;
 }

@@ -59,6 +59,8 @@ fn every_session_is_what_the_oracle_says() {
     let reached = [
         ("resent", sum.device.resent),
         ("context chunks", sum.device.context_up),
+        ("bytes sent", sum.device.payload_bytes_up),
+        ("bytes received", sum.device.payload_bytes_down),
         ("resyncs", sum.device.resyncs),
         ("malformed at devices", sum.device.malformed),
         ("stale at devices", sum.device.stale),

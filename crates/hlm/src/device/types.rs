@@ -3,6 +3,7 @@
 use crate::TokenId;
 use crate::calibration::Calibration;
 use crate::conformal::Conformal;
+use crate::counters::counters;
 use crate::importance::Weights;
 use crate::policy::Rules;
 use crate::probabilities::Sampling;
@@ -271,43 +272,44 @@ pub enum Phase {
     Offline,
 }
 
-/// What happened since the start of the session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Tokens committed.
-    pub committed: u64,
-    /// Those of them that were not verified because nobody answered.
-    pub unverified: u64,
-    /// Those of them that the policy keeps unasked, or though the target chose another.
-    pub trusted: u64,
-    /// Drafts that stayed and were compared with the target's choice.
-    pub audited: u64,
-    /// Those of them that differed.
-    pub missed: u64,
-    /// Verdicts that counted.
-    pub rounds: u64,
-    /// Draft frames sent, repeated ones included.
-    pub frames_up: u64,
-    /// Draft frames sent again.
-    pub resent: u64,
-    /// Context chunks sent.
-    pub context_up: u64,
-    /// Requests for a lease.
-    pub opens: u64,
-    /// Bytes of all messages sent.
-    pub payload_bytes_up: u64,
-    /// Bytes of all messages received.
-    pub payload_bytes_down: u64,
-    /// Tokens the drafter gave, those never sent included.
-    pub drafted: u64,
-    /// Drafts put into frames.
-    pub sent_drafts: u64,
-    /// Drafts the target agreed with.
-    pub accepted: u64,
-    /// Requests for context that were answered.
-    pub resyncs: u64,
-    /// Messages that are none.
-    pub malformed: u64,
-    /// Messages that came too late to mean anything.
-    pub stale: u64,
+counters! {
+    /// What happened since the start of the session.
+    pub struct Counters {
+        /// Tokens committed.
+        pub committed: u64,
+        /// Those of them that were not verified because nobody answered.
+        pub unverified: u64,
+        /// Those of them that the policy keeps unasked, or though the target chose another.
+        pub trusted: u64,
+        /// Drafts that stayed and were compared with the target's choice.
+        pub audited: u64,
+        /// Those of them that differed.
+        pub missed: u64,
+        /// Verdicts that counted.
+        pub rounds: u64,
+        /// Draft frames sent, repeated ones included.
+        pub frames_up: u64,
+        /// Draft frames sent again.
+        pub resent: u64,
+        /// Context chunks sent.
+        pub context_up: u64,
+        /// Requests for a lease.
+        pub opens: u64,
+        /// Bytes of all messages sent.
+        pub payload_bytes_up: u64,
+        /// Bytes of all messages received.
+        pub payload_bytes_down: u64,
+        /// Tokens the drafter gave, those never sent included.
+        pub drafted: u64,
+        /// Drafts put into frames.
+        pub sent_drafts: u64,
+        /// Drafts the target agreed with.
+        pub accepted: u64,
+        /// Requests for context that were answered.
+        pub resyncs: u64,
+        /// Messages that are none.
+        pub malformed: u64,
+        /// Messages that came too late to mean anything.
+        pub stale: u64,
+    }
 }
