@@ -61,7 +61,7 @@ shell: need-lint
 # panic handler shows the same on any host.
 BARE := thumbv7em-none-eabihf
 no-std: need-cargo
-	$(CARGO) check --release --locked -p dunlin-bare
+	$(CARGO) check --release --locked -p dunlin-bare --features proof
 	@if [ -d "$$(rustc --print target-libdir --target $(BARE) 2>/dev/null)" ]; then \
 		$(CARGO) check --release --locked -p dunlin-wire -p dunlin-hlm --target $(BARE); \
 	else \
