@@ -7,6 +7,9 @@ use crate::{DeviceId, VerifierId};
 use core::fmt::Write;
 use heapless::String;
 
+/// Seconds after which nobody waits for a request or an answer any more.
+const ANSWER_EXPIRY_SECONDS: u32 = 5;
+
 /// A topic or filter.
 pub type TopicName = String<TOPIC_BYTES_MAX>;
 
@@ -20,6 +23,26 @@ pub const TELEMETRY_FILTER: &str = "$share/energy/dl1/d/+/u/tm";
 pub const SETUP_FILTER: &str = "dl1/d/+/u/su";
 /// The filter for every verifier's presence.
 pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
+
+/// How often MQTT may deliver a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    /// QoS 0: once or not at all.
+    AtMostOnce,
+    /// QoS 1: sent again until it is acknowledged.
+    AtLeastOnce,
+}
+
+/// How the messages of a topic are published, as the table of `docs/wire.md` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// For publishing and for subscribing.
+    pub qos: Qos,
+    /// Whether the broker keeps the last message for whoever subscribes later.
+    pub retain: bool,
+    /// Seconds after which the broker drops what it has not delivered.
+    pub expiry_seconds: Option<u32>,
+}
 
 /// A topic of the protocol, with the ids in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +86,21 @@ impl Topic {
         name
     }
 
+    /// How its messages are published.
+    pub fn delivery(&self) -> Delivery {
+        let (qos, retain, expiry_seconds) = match self {
+            Self::DevicePresence(_) | Self::VerifierPresence(_) | Self::Setup(_) => {
+                (Qos::AtLeastOnce, true, None)
+            }
+            Self::Open(..) | Self::Reply(_) => (Qos::AtLeastOnce, false, Some(ANSWER_EXPIRY_SECONDS)),
+            // A report is counted once.
+            Self::Energy(_) => (Qos::AtLeastOnce, false, None),
+            // The protocol sends frames and verdicts again itself, and late telemetry is of no use.
+            Self::Frames(..) | Self::Verdicts(_) | Self::Telemetry(_) => (Qos::AtMostOnce, false, None),
+        };
+        Delivery { qos, retain, expiry_seconds }
+    }
+
     /// The topic that `name` is, or `None` where it is none of ours.
     pub fn parse(name: &str) -> Option<Self> {
         let mut levels = name.split('/');
@@ -90,6 +128,18 @@ impl Topic {
             _ => None,
         }
     }
+}
+
+/// How the messages that `filter` matches are delivered, or `None` where it is none of ours.
+pub fn filter_delivery(filter: &str) -> Option<Delivery> {
+    let shared = filter.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
+    let pattern = shared.map_or(filter, |(_group, pattern)| pattern);
+    let mut name = TopicName::new();
+    for character in pattern.chars() {
+        // Any id does: the delivery doesn't depend on it.
+        name.push(if character == '+' { 'x' } else { character }).ok()?;
+    }
+    Some(Topic::parse(&name)?.delivery())
 }
 
 /// The filter by which verifier `ver` receives the frames of every device it has given a lease.

@@ -9,8 +9,8 @@ use common::{
     top_k_sampled, typical_energy, typical_setup, typical_telemetry, verifier_id, verifier_presence,
 };
 use dunlin_wire::topic::{
-    ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
-    frames_filter,
+    Delivery, ENERGY_FILTER, OPEN_FILTER, Qos, SETUP_FILTER, TELEMETRY_FILTER, Topic,
+    VERIFIER_PRESENCE_FILTER, frames_filter,
 };
 use dunlin_wire::{
     Close, CloseReason, Codes, DevicePresence, DraftFrame, EnergyReport, Lease, Liveness, Open, PowerSource,
@@ -263,6 +263,17 @@ fn limits_are_the_documents() {
     assert_eq!(source.len(), code.len(), "limits.rs has a limit that the document lacks");
 }
 
+/// QoS, retained and expires, as the document has them.
+fn delivery_cells(delivery: Delivery) -> [String; 3] {
+    let qos = match delivery.qos {
+        Qos::AtMostOnce => "0",
+        Qos::AtLeastOnce => "1",
+    };
+    let retained = if delivery.retain { "yes" } else { "no" };
+    let expires = delivery.expiry_seconds.map_or("–".to_owned(), |seconds| format!("{seconds} s"));
+    [qos.to_owned(), retained.to_owned(), expires]
+}
+
 #[test]
 fn topics_are_the_documents() {
     let (dev, ver) = ("plover-7", "dunlin-1");
@@ -280,7 +291,10 @@ fn topics_are_the_documents() {
     ];
     let filled = |pattern: &str| pattern.replace("<dev>", dev).replace("<ver>", ver);
     let doc: Vec<_> = table("messages | topic").iter().map(|r| (r[0].clone(), filled(&r[1]))).collect();
-    assert_eq!(doc, code.map(|(what, topic)| (what.to_owned(), topic.name().to_string())));
+    assert_eq!(doc, code.each_ref().map(|(what, topic)| ((*what).to_owned(), topic.name().to_string())));
+    for (row, (what, topic)) in table("messages | topic").iter().zip(&code) {
+        assert_eq!(row[3..], delivery_cells(topic.delivery()), "{what}");
+    }
     let filters: Vec<_> = table("filter | subscribed by").iter().map(|r| filled(&r[0])).collect();
     let code = [
         OPEN_FILTER,

@@ -3,7 +3,7 @@
 use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
 use dunlin_wire::topic::{
     ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
-    frames_filter,
+    filter_delivery, frames_filter,
 };
 use dunlin_wire::{DeviceId, IdError, VerifierId};
 use proptest::prelude::*;
@@ -54,6 +54,19 @@ proptest! {
         prop_assert_eq!(matches(&frames_filter(&other), &name), matches!(&topic, Topic::Frames(_, ver) if *ver == other));
         if let Topic::Frames(_, ver) = &topic {
             prop_assert!(matches(&frames_filter(ver), &name));
+        }
+    }
+
+    #[test]
+    fn a_filter_is_delivered_as_its_topics_are(topic in topic()) {
+        let name = topic.name();
+        let shared = [OPEN_FILTER, ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER, VERIFIER_PRESENCE_FILTER];
+        let own = match &topic {
+            Topic::Frames(_, ver) => frames_filter(ver),
+            _ => name.clone(),
+        };
+        for filter in shared.into_iter().chain([own.as_str()]).filter(|filter| matches(filter, &name)) {
+            prop_assert_eq!(filter_delivery(filter), Some(topic.delivery()), "{}", filter);
         }
     }
 
@@ -151,6 +164,14 @@ fn foreign_topics_are_none() {
     ];
     for name in foreign {
         assert_eq!(Topic::parse(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_foreign_filter_has_no_delivery() {
+    let long = "x".repeat(TOPIC_BYTES_MAX + 1);
+    for filter in ["", "#", "dl1/#", "$share/open", "$share/open/", "$SYS/+", "dl1/d/+/u/+", &long] {
+        assert_eq!(filter_delivery(filter), None, "{filter}");
     }
 }
 
