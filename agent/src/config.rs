@@ -347,7 +347,7 @@ fn own_name() -> Result<DeviceId> {
 
 /// `mqtt://host[:port]`, an IPv6 address in brackets.
 pub(crate) fn broker_of(url: &str) -> Result<Broker> {
-    let wrong = |what: &str| anyhow!("broker {url:?}: {what}; expected mqtt://host:port");
+    let wrong = |what: &str| anyhow!("broker {:?}: {what}; expected mqtt://host:port", without_login(url));
     let Some(rest) = url.strip_prefix("mqtt://") else {
         let tls = url.starts_with("mqtts://");
         return Err(wrong(if tls { "TLS is not part of this build" } else { "no mqtt:// in front" }));
@@ -369,6 +369,16 @@ pub(crate) fn broker_of(url: &str) -> Result<Broker> {
         return Err(wrong("no host"));
     }
     Ok(Broker { host: host.into(), port })
+}
+
+/// An address as it may be shown: a password in it stays out of logs and terminals.
+fn without_login(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    match rest.rsplit_once('@') {
+        Some((_login, place)) => format!("{scheme}{separator}***@{place}"),
+        None => url.into(),
+    }
 }
 
 #[cfg(test)]
@@ -536,6 +546,14 @@ mod tests {
             ["host", "mqtts://host", "mqtt://", "mqtt://u@h", "mqtt://h:0", "mqtt://h:x", "mqtt://[::1"]
         {
             assert!(of(wrong).unwrap_err().to_string().contains("expected mqtt://host:port"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_refused_address_is_shown_without_its_password() {
+        for url in ["mqtt://me:hu@sh@host", "mqtts://me:hu@sh@host:1", "me:hu@sh@host", "mqtt://hu@sh@host:x"] {
+            let refusal = broker_of(url).unwrap_err().to_string();
+            assert!(refusal.contains("***@host") && !refusal.contains("hu"), "{refusal}");
         }
     }
 }

@@ -166,6 +166,8 @@ fn mistakes_are_named() {
     let mut flag = generate(&nowhere);
     flag.arg("--polizy");
     assert!(matches!(run(flag), (2, said) if said.contains("--polizy")));
+    let address = generate("mqtt://me:hush@host:0");
+    assert!(matches!(run(address), (2, said) if said.contains("***@host:0") && !said.contains("hush")));
     let dir = TempDir::new().unwrap();
     let config = dir.path().join("agent.toml");
     fs::write(&config, "device = \"a\"\nmodell = \"b\"\n").unwrap();
