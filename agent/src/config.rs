@@ -551,7 +551,8 @@ mod tests {
 
     #[test]
     fn a_refused_address_is_shown_without_its_password() {
-        for url in ["mqtt://me:hu@sh@host", "mqtts://me:hu@sh@host:1", "me:hu@sh@host", "mqtt://hu@sh@host:x"] {
+        for url in ["mqtt://me:hu@sh@host", "mqtts://me:hu@sh@host:1", "me:hu@sh@host", "mqtt://hu@sh@host:x"]
+        {
             let refusal = broker_of(url).unwrap_err().to_string();
             assert!(refusal.contains("***@host") && !refusal.contains("hu"), "{refusal}");
         }

@@ -99,6 +99,7 @@ pub struct Link {
     outbox: VecDeque<Transmit>,
     traffic: Traffic,
     oversize: u64,
+    too_large: u64,
     opens: u32,
 }
 
@@ -131,6 +132,7 @@ impl Link {
             outbox: VecDeque::with_capacity(OUTBOX_MAX),
             traffic: Traffic::default(),
             oversize: 0,
+            too_large: 0,
             opens: 0,
         }
     }
@@ -187,6 +189,11 @@ impl Link {
         self.oversize
     }
 
+    /// Messages received that were larger than any of the protocol and were dropped.
+    pub fn too_large(&self) -> u64 {
+        self.too_large
+    }
+
     /// Sends what waits, says goodbye, waits until the broker hangs up, and returns the bytes of all.
     pub async fn close(mut self) -> Traffic {
         if tokio::time::timeout(CLOSE_TIMEOUT, self.goodbye()).await.is_err() {
@@ -226,6 +233,18 @@ impl Link {
             Said::Incoming(packet) => {
                 self.traffic.received(&packet);
                 self.receive(packet)
+            }
+            Said::TooLarge(bytes) => {
+                self.traffic.publish_down += bytes;
+                self.too_large += 1;
+                if self.too_large.is_power_of_two() {
+                    let limit = limits::PACKET_BYTES_MAX;
+                    warn!(
+                        "dropped {} messages over {limit} bytes so far, the last of {bytes}",
+                        self.too_large
+                    );
+                }
+                None
             }
             Said::PublishSent => {
                 let sent = self.connection.as_mut().and_then(|connection| connection.unsent.pop_front());

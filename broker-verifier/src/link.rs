@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dunlin_wire::limits::PACKET_BYTES_MAX;
 use dunlin_wire::topic::{ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
 use rumqttc::Outgoing;
@@ -114,6 +115,8 @@ pub struct LinkCounters {
     pub dropped: u64,
     /// Messages larger than the broker takes.
     pub oversize: u64,
+    /// Messages received that were larger than any of the protocol.
+    pub too_large: u64,
     /// Messages received on topics that are not ours.
     pub foreign: u64,
     /// Requests whose response topic was not their device's own.
@@ -341,6 +344,10 @@ impl Task {
     }
 
     fn received(&self, publish: &Publish) -> Option<LinkEvent> {
+        if publish.size() > PACKET_BYTES_MAX as usize {
+            self.drop_too_large(publish.size());
+            return None;
+        }
         let topic = std::str::from_utf8(&publish.topic).ok().and_then(Topic::parse);
         let bytes = publish.payload.to_vec();
         match topic {
@@ -358,6 +365,15 @@ impl Task {
                 lock(&self.shared).outbox.counters.foreign += 1;
                 None
             }
+        }
+    }
+
+    fn drop_too_large(&self, bytes: usize) {
+        let mut shared = lock(&self.shared);
+        shared.outbox.counters.too_large += 1;
+        let dropped = shared.outbox.counters.too_large;
+        if dropped.is_power_of_two() {
+            tracing::warn!(dropped, bytes, limit = PACKET_BYTES_MAX, "dropped a message that is too large");
         }
     }
 

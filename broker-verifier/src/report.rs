@@ -75,6 +75,7 @@ impl Report {
             aliased = link.aliased,
             dropped = link.dropped + protocol.dropped,
             oversize = link.oversize,
+            too_large = link.too_large,
             foreign = link.foreign,
             redirected = link.redirected,
             "link"

@@ -99,13 +99,14 @@ async fn what_is_no_message_changes_nothing(broker: Broker) {
         [b"garbage", b"", &newer, &good[..3], &trailing, &[good[0]; FRAME_BYTES_MAX + 500]];
     malformed.iter().for_each(|bytes| device.send_frame(bytes));
     device.client.post("dl1/d/Not-An-Id/u/op", &device.open_message().encode().unwrap()).await;
-    // Larger than the verifier takes: the broker keeps it, and the connection lives on.
+    // Larger than any message: dropped before the machine sees it, and the connection lives on.
     device.send_frame(&[good[0]; 4000]);
     device.send_frame(&good);
     assert!(matches!(device.down().await, Down::Verdict(_)));
     let report = running.drained().await;
     assert_eq!(report.protocol.malformed, malformed.len() as u64);
     assert_eq!((report.protocol.frames, report.link.connections, report.link.foreign), (1, 1, 1));
+    assert_eq!(report.link.too_large, 1);
 }
 
 #[tokio::test]
@@ -116,6 +117,31 @@ async fn no_messages_over_mosquitto() {
 #[tokio::test]
 async fn no_messages_over_the_embedded_broker() {
     what_is_no_message_changes_nothing(Broker::embedded()).await;
+}
+
+/// More QoS 1 messages than mosquitto has under way to one client, on each topic that a verifier reads at QoS 1.
+async fn large_messages_dont_silence_a_verifier(mosquitto: Mosquitto) {
+    const TIMES: usize = 21;
+    let topics = ["dl1/d/d1/u/op", "dl1/d/d1/u/en", "dl1/d/d1/u/su"];
+    let running = Running::start(config(mosquitto.port), toy().target()).await;
+    let mut device = Device::connect(mosquitto.port, "d1").await;
+    for topic in topics.iter().flat_map(|topic| [topic; TIMES]) {
+        device.client.post(topic, &[0; 3000]).await;
+    }
+    assert!(matches!(device.open().await, Reply::Lease(_)));
+    let report = running.drained().await;
+    assert_eq!(report.link.too_large, (topics.len() * TIMES) as u64);
+    assert_eq!((report.link.connections, report.protocol.malformed), (1, 0));
+}
+
+#[tokio::test]
+async fn large_messages_over_mosquitto_with_the_sites_file() {
+    large_messages_dont_silence_a_verifier(Mosquitto::start()).await;
+}
+
+#[tokio::test]
+async fn large_messages_over_mosquitto_with_its_defaults() {
+    large_messages_dont_silence_a_verifier(Mosquitto::with_defaults()).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Every connection is a new event loop: nothing queued for a lost one, and no topic alias of it, can reach the next.
 
 use super::{LinkConfig, generation};
-use crate::mqtt_bytes::{BARE_BYTES, PUBACK_BYTES, control_bytes};
+use crate::mqtt_bytes::{BARE_BYTES, PUBACK_BYTES, control_bytes, publish_bytes};
 use crate::random;
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DevicePresence, Liveness, limits};
@@ -34,6 +34,8 @@ pub(super) enum Said {
     Connected { client: AsyncClient, connack: ConnAck, presence: Option<DevicePresence>, connect_bytes: u64 },
     /// A packet came.
     Incoming(Packet),
+    /// A PUBLISH of so many bytes came, which is more than any of ours has.
+    TooLarge(u64),
     /// The oldest PUBLISH that was asked for is on the wire.
     PublishSent,
     /// Control packets of so many bytes are on the wire.
@@ -112,6 +114,11 @@ async fn poll(config: &LinkConfig, generation: u32, say: &mpsc::Sender<Said>) ->
 
 fn translate(event: Event) -> Option<Said> {
     match event {
+        Event::Incoming(Packet::Publish(publish))
+            if publish_bytes(&publish) > u64::from(limits::PACKET_BYTES_MAX) =>
+        {
+            Some(Said::TooLarge(publish_bytes(&publish)))
+        }
         Event::Incoming(packet) => Some(Said::Incoming(packet)),
         Event::Outgoing(Outgoing::Publish(_)) => Some(Said::PublishSent),
         Event::Outgoing(Outgoing::PubAck(_)) => Some(Said::ControlSent(PUBACK_BYTES)),
@@ -137,7 +144,7 @@ pub(super) fn options(config: &LinkConfig, generation: u32) -> MqttOptions {
         .set_keep_alive(config.keep_alive)
         .set_network_options(network)
         .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
-        .set_max_packet_size(Some(limits::PACKET_BYTES_MAX))
+        .set_max_packet_size(Some(limits::PACKET_BYTES_ANNOUNCED))
         .set_outgoing_inflight_upper_limit(INFLIGHT_MAX);
     if let Some((user, password)) = &config.credentials {
         options.set_credentials(user, password);

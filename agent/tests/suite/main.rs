@@ -6,6 +6,7 @@ mod broker;
 mod energy;
 mod first_boot;
 mod in_process;
+mod large_packets;
 mod package;
 mod power;
 mod presence;

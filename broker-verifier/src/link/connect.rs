@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use dunlin_wire::VerifierId;
-use dunlin_wire::limits::PACKET_BYTES_MAX;
+use dunlin_wire::limits::PACKET_BYTES_ANNOUNCED;
 use dunlin_wire::topic::{ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::v5::{
@@ -24,7 +24,7 @@ const NEEDED: usize = 2;
 /// The ones after them.
 const OTHERS: [&str; 3] = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER];
 
-/// The options of a connection: a clean start, no delay, and packets no larger than the protocol's.
+/// The options of a connection: a clean start, no delay, and the largest packets that a broker should let through.
 pub(super) fn connect_options(broker: &Broker, login: Option<&Login>, id: &VerifierId) -> MqttOptions {
     let client_id = format!("dunlin-verifier-{id}");
     let mut options = MqttOptions::new(client_id, broker.host.clone(), broker.port);
@@ -34,7 +34,7 @@ pub(super) fn connect_options(broker: &Broker, login: Option<&Login>, id: &Verif
     options.set_network_options(network);
     options.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
     options.set_clean_start(true);
-    options.set_max_packet_size(Some(PACKET_BYTES_MAX));
+    options.set_max_packet_size(Some(PACKET_BYTES_ANNOUNCED));
     options.set_outgoing_inflight_upper_limit(INFLIGHT_MAX);
     if let Some(login) = login {
         options.set_credentials(login.username.clone(), login.password.0.clone());

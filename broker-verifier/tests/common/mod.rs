@@ -94,6 +94,16 @@ impl Mosquitto {
         let listener = "listener 1883 127.0.0.1";
         assert!(template.contains(listener));
         let text = change(template.replace(listener, &format!("listener {port} 127.0.0.1")));
+        Self::configured(port, &text)
+    }
+
+    /// Starts with nothing configured but who may connect, and where.
+    pub fn with_defaults() -> Self {
+        let port = free_port();
+        Self::configured(port, &format!("listener {port} 127.0.0.1\nallow_anonymous true\n"))
+    }
+
+    fn configured(port: u16, text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("mosquitto.conf");
         std::fs::write(&file, text).unwrap();

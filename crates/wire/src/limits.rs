@@ -34,7 +34,7 @@ pub const TELEMETRY_BYTES_MAX: usize = 79;
 pub const SETUP_TEXT_BYTES_MAX: usize = 1000;
 /// Bytes of an encoded [`SetupReport`](crate::SetupReport): 7 of header at most, then its text.
 pub const SETUP_BYTES_MAX: usize = 7 + SETUP_TEXT_BYTES_MAX;
-/// Bytes of any message of this protocol; what both sides announce as their MQTT packet limit leaves room for it.
+/// Bytes of any message of this protocol; [`PACKET_BYTES_MAX`] leaves room for it.
 pub const FRAME_BYTES_MAX: usize = ANNOTATED_BYTES_MAX;
 /// Bytes of any message without a limit of its own: the longest is a verifier's presence, 22 and a name with its length.
 pub const MESSAGE_BYTES_MAX: usize = 22 + 1 + MODEL_NAME_BYTES_MAX;
@@ -44,5 +44,8 @@ pub const ID_BYTES_MAX: usize = 32;
 pub const MODEL_NAME_BYTES_MAX: usize = 64;
 /// Bytes of any topic or filter built by [`topic`](crate::topic): the longest is a device's frame topic, 11 and two ids.
 pub const TOPIC_BYTES_MAX: usize = 11 + 2 * ID_BYTES_MAX;
-/// Bytes of an MQTT packet that carries any message: header, topic, properties, payload.
+/// Bytes of an MQTT packet that carries any message: header, topic, properties, payload. A receiver drops larger ones.
 pub const PACKET_BYTES_MAX: u32 = 2048;
+/// Bytes of an MQTT packet as announced to the broker. It is as large as anything that a broker should let through: what
+/// is above a client's limit mosquitto never sends, and never takes out of the few that may be under way to that client.
+pub const PACKET_BYTES_ANNOUNCED: u32 = 65_536;

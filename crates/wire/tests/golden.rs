@@ -256,6 +256,7 @@ fn limits_are_the_documents() {
         MODEL_NAME_BYTES_MAX,
         TOPIC_BYTES_MAX,
         PACKET_BYTES_MAX,
+        PACKET_BYTES_ANNOUNCED,
     ];
     let doc: Vec<_> = table("name | value").iter().map(|r| (r[0].clone(), r[1].parse().unwrap())).collect();
     assert_eq!(doc, code.map(|(name, value)| (name.to_owned(), value)));
