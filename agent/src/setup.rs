@@ -9,7 +9,8 @@ use anyhow::Result;
 use dunlin_hlm::device::{DeviceConfig, Offline};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
-use dunlin_lm::{Draft, Drafter, ModelDir};
+use dunlin_lm::{Draft, ModelDir};
+use dunlin_lm_tract::Drafter;
 use dunlin_wire::Vocabulary;
 use tracing::warn;
 

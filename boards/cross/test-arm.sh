@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The unit, golden and simulation tests of wire, hlm and lm as arm64, and of wire and hlm as 32-bit ARM, under user-mode
+# The unit, golden and simulation tests of wire, hlm, gguf and the models' crates as arm64, and of wire and hlm as 32-bit ARM, under user-mode
 # emulation; then the demo drafter's text and scores on three processors against those of the golden file.
 # On an ARM machine its own kind runs without the emulator.
 #
@@ -18,6 +18,8 @@ prompts=${ARM_GOLDEN_PROMPTS:-8}
 # encoder, which no board runs; three hundred single steps of the drafter.
 skipped=(distributed_as share_of_misses is_caught target:: encoder:: drafter::a_long_prompt drafter::chunks_equal)
 [[ -z ${ARM_ALL:-} ]] || skipped=()
+# The crates that are tested as arm64, always together: other features would compile the engines anew.
+arm64=(wire hlm gguf lm lm-tract lm-candle)
 # The cores of a Pi 3 or Zero 2 W, a Pi 4, and a Pi 5: without and with dot products and 16-bit floats.
 cpus=(cortex-a53 cortex-a72 cortex-a76)
 
@@ -53,7 +55,7 @@ drafts_on_each_cpu() {
     local cpu from
     for cpu in "${cpus[@]}"; do
         from=$SECONDS
-        QEMU_CPU=$cpu run_tests -p dunlin-wire -p dunlin-hlm -p dunlin-lm --test models the_drafter_drafts_the_same -- --nocapture
+        QEMU_CPU=$cpu run_tests "${arm64[@]/#/-pdunlin-}" --test models the_drafter_drafts_the_same -- --nocapture
         say "$cpu: $(seconds_since "$from")"
     done
 }
@@ -63,7 +65,7 @@ case $only in arm64 | armv7 | both) ;; *) die "ARM_ONLY=$only is neither arm64 n
 begin=$SECONDS
 if [[ $only != armv7 ]]; then
     prepare arm64
-    tests_of wire hlm lm
+    tests_of "${arm64[@]}"
     if is_native; then
         say "No emulation here: other processors' kernels aren't tried."
     else

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, Result};
-use dunlin_lm::{LlamaTarget, ModelDir, Target};
+use anyhow::Result;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 
 use crate::config::Config;
+use crate::engine::load;
 use crate::link::{self, BrokerFacts};
 
 /// What a check found.
@@ -44,18 +44,6 @@ fn line(out: &mut dyn Write, name: &str, result: Result<String>) -> io::Result<b
 fn target(config: &Config) -> Result<String> {
     let (dir, target) = load(config)?;
     Ok(format!("ok: {}, {}, context {}", dir.name, dir.vocabulary, target.context_max()))
-}
-
-/// Loads the target that a configuration names.
-///
-/// # Errors
-/// Names the file and what is wrong with it.
-pub fn load(config: &Config) -> Result<(ModelDir, LlamaTarget)> {
-    let path = config.model()?;
-    let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
-    let target =
-        LlamaTarget::load(&dir, config.kv_mib << 20).with_context(|| format!("target {}", path.display()))?;
-    Ok((dir, target))
 }
 
 async fn broker(config: &Config) -> Result<String> {

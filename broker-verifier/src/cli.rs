@@ -1,11 +1,10 @@
 //! The command line: what is asked, and what the process ends with.
 
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::{env, fs, process, thread};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -17,15 +16,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-use crate::check::{Found, check, load};
+use crate::check::{Found, check};
 use crate::config::{Broker, Config};
 use crate::embedded::Embedded;
+use crate::engine::{load, set_threads, threads};
 use crate::reference::{Request, write};
 use crate::report::End;
 use crate::run::{Hooks, Served, serve};
-
-/// How the target's engine is told its number of threads; it reads this once, at its start.
-const THREADS_VARIABLE: &str = "CANDLE_NUM_THREADS";
 
 /// What the process ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +163,7 @@ fn run_serve(args: &ServeArgs) -> Outcome {
         file.remove().map_err(failure)?;
     }
     let (dir, target) = load(&config).map_err(failure)?;
-    tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = dunlin_lm::threads(), "target loaded");
+    tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), "target loaded");
     let embedded = match config.embedded_broker {
         true => Some(Embedded::start(config.listen).map_err(failure)?),
         false => None,
@@ -175,7 +172,7 @@ fn run_serve(args: &ServeArgs) -> Outcome {
         config.broker = embedded.address().into();
         tracing::info!(address = %config.broker, "embedded broker");
     }
-    let served = Served { target: Box::new(target), name: dir.name };
+    let served = Served { target, name: dir.name };
     let report = block_on(serve_until_signal(&config, served, ready.clone())).map_err(failure);
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;
@@ -219,7 +216,7 @@ fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Resul
         sampling,
         seed: args.seed,
     };
-    let (tokens, finish) = write(&mut target, &request)?;
+    let (tokens, finish) = write(target.as_mut(), &request)?;
     let text = dir.tokenizer.decode(&tokens);
     let line = match args.json {
         true => serde_json::json!({
@@ -297,24 +294,6 @@ impl ReadyFile {
     }
 }
 
-/// Starts this program over where the engine's number of threads isn't the one wanted: the engine reads it from
-/// the environment, which a running program must not change.
-fn set_threads(threads: Option<usize>) -> Result<()> {
-    let set = env::var(THREADS_VARIABLE).ok();
-    if threads.is_none() && set.is_some() {
-        return Ok(());
-    }
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let wanted = threads.unwrap_or(cores.saturating_sub(1).max(1)).to_string();
-    if set.as_ref() == Some(&wanted) {
-        return Ok(());
-    }
-    let program = env::current_exe().context("this program's path")?;
-    let mut again = process::Command::new(program);
-    Err(again.args(env::args_os().skip(1)).env(THREADS_VARIABLE, wanted).exec())
-        .context("setting the threads")
-}
-
 fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,mqtt5=warn"));
     let colour = io::stderr().is_terminal();
@@ -333,6 +312,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 mod tests {
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::env;
 
     fn package() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/package/verifier")

@@ -4,7 +4,7 @@
 //! `dunlin_hlm`, runs the target on a thread of its own, and publishes verdicts. [`run`] shows every hop.
 //!
 //! Invariants:
-//! - [`link`] alone names the MQTT client, [`embedded`] alone the broker.
+//! - [`link`] alone names the MQTT client, [`embedded`] alone the broker, [`engine`] alone an engine of the target.
 //! - Nothing here knows a byte layout or a topic string, nor decides what a frame is answered.
 //! - Every queue is bounded, by a constant with a name.
 
@@ -14,6 +14,7 @@ pub mod config;
 mod devices;
 pub mod embedded;
 pub mod energy;
+pub mod engine;
 pub mod link;
 #[cfg(test)]
 mod logged;

@@ -7,8 +7,8 @@
 //! That package also takes a layer chosen for each model: for its figures, export the encoder up to that layer.
 //! Even unrelated texts score far above 0, so only scores of one encoder can be compared.
 
-use crate::encoder::Embeddings;
-use crate::math::dot;
+use crate::embeddings::Embeddings;
+use crate::vector::dot;
 
 /// How close a candidate is to a reference, each in -1..=1 up to rounding; a good candidate's scores are near 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -111,15 +111,18 @@ pub struct ModelDir {
     /// The weights' licence, where the directory says so.
     pub licence: Option<String>,
     /// Shape of the key/value cache, where `config.json` says so.
-    pub(crate) cache_shape: Option<CacheShape>,
+    pub cache_shape: Option<CacheShape>,
 }
 
 /// Shape of a key/value cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CacheShape {
-    pub(crate) layers: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
+pub struct CacheShape {
+    /// Decoder layers.
+    pub layers: usize,
+    /// Heads of keys and values in each layer.
+    pub kv_heads: usize,
+    /// Numbers in each head.
+    pub head_dim: usize,
 }
 
 impl ModelDir {

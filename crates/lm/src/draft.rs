@@ -37,17 +37,17 @@ pub struct Rows {
 
 impl Rows {
     /// Rows of `width` logits for tokens that follow `past` others.
-    pub(crate) fn new(width: usize, past: usize) -> Self {
+    pub fn new(width: usize, past: usize) -> Self {
         Self { logits: Vec::new(), width, attention: None, past }
     }
 
     /// Appends rows of logits, `[n × width]`.
-    pub(crate) fn push_logits(&mut self, logits: &[f32]) {
+    pub fn push_logits(&mut self, logits: &[f32]) {
         self.logits.extend_from_slice(logits);
     }
 
     /// Appends the attention of the next row: its `past + row + 1` weights.
-    pub(crate) fn push_attention(&mut self, weights: &[f32]) {
+    pub fn push_attention(&mut self, weights: &[f32]) {
         self.attention.get_or_insert_default().extend_from_slice(weights);
     }
 

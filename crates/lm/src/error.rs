@@ -141,16 +141,13 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(path: &Path, cause: io::Error) -> Self {
+    /// The error of a file that can't be read.
+    pub fn io(path: &Path, cause: io::Error) -> Self {
         Self::Io { path: path.into(), cause }
     }
 
-    pub(crate) fn value(
-        path: &Path,
-        key: impl Into<String>,
-        expected: impl ToString,
-        found: impl ToString,
-    ) -> Self {
+    /// The error of a value that isn't what it must be.
+    pub fn value(path: &Path, key: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
         Self::Value {
             path: path.into(),
             key: key.into(),
@@ -159,15 +156,27 @@ impl Error {
         }
     }
 
-    pub(crate) fn format(path: &Path, format: &'static str, message: impl ToString) -> Self {
+    /// The error of a file that isn't in its format.
+    pub fn format(path: &Path, format: &'static str, message: impl ToString) -> Self {
         Self::Format { path: path.into(), format, message: message.to_string() }
     }
 
-    pub(crate) fn unsupported(path: &Path, what: impl Into<String>, advice: &'static str) -> Self {
+    /// The error of something that is refused.
+    pub fn unsupported(path: &Path, what: impl Into<String>, advice: &'static str) -> Self {
         Self::Unsupported { path: path.into(), what: what.into(), advice }
     }
 
-    pub(crate) fn engine(engine: &'static str, message: impl ToString) -> Self {
+    /// The error of a GGUF file.
+    pub fn gguf(path: &Path, error: dunlin_gguf::Error) -> Self {
+        match error {
+            dunlin_gguf::Error::Io(cause) => Self::io(path, cause),
+            dunlin_gguf::Error::Value { key, expected, found } => Self::value(path, key, expected, found),
+            other => Self::format(path, "GGUF", other),
+        }
+    }
+
+    /// The error of an engine that failed while it ran.
+    pub fn engine(engine: &'static str, message: impl ToString) -> Self {
         Self::Engine { engine, message: message.to_string() }
     }
 }

@@ -1,8 +1,9 @@
-//! Language models for Dunlin: a drafter on tract, a target on candle, their tokenizer, scripted toys, and an
-//! encoder that measures how close a text is to another.
+//! Language models for Dunlin without an engine: what a drafter and a target are to the rest, model directories,
+//! tokenizers, scripted toys, and BERTScore.
 //!
-//! This is the only crate that names those three libraries, each in one module: tract in `onnx`, candle
-//! in `gguf`, tokenizers in [`tokenizer`]. Everything else is plain slices of `u32` tokens and `f32` logits.
+//! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder) and `dunlin-lm-candle` (target), and map
+//! their failures into this crate's [`Error`]. `tokenizers` is named in [`tokenizer`] alone. Everything else is plain
+//! slices of `u32` tokens and `f32` logits.
 //!
 //! Invariants:
 //! - Nothing here knows a frame, a policy, a clock, a socket or a random number: a model is a function of
@@ -14,28 +15,19 @@
 pub mod bertscore;
 pub mod bundle;
 pub mod draft;
-pub mod drafter;
-pub mod encoder;
+pub mod embeddings;
 mod error;
-mod gguf;
-mod guard;
-mod kv;
-mod llama;
-mod math;
-mod onnx;
+pub mod guard;
 pub mod target;
 pub mod tokenizer;
 pub mod toy;
+pub mod vector;
 
 pub use bertscore::{BertScore, bert_score};
 pub use bundle::{ModelDir, PromptForm, Role, SpecialIds, Vocabulary};
 pub use draft::{Draft, Rows};
-pub use drafter::Drafter;
-pub use encoder::{Embeddings, Encoder};
+pub use embeddings::Embeddings;
 pub use error::{Error, Result};
-pub use gguf::{THREADS_VARIABLE, threads};
-pub use llama::LlamaTarget;
-pub use onnx::Warning;
 pub use target::{Extend, SessionId, Target};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use toy::{Toy, ToyDrafter, ToyTarget};

@@ -7,7 +7,14 @@ use crate::error::{Error, Result};
 
 /// One context held by a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub(crate) u64);
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// The session that an engine has numbered.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,7 +70,7 @@ pub trait Target: Send {
 }
 
 /// Checks part `index` of a batch against the length of its session.
-pub(crate) fn check_part(
+pub fn check_part(
     batch: &[Extend<'_>],
     index: usize,
     length: usize,
@@ -84,7 +91,7 @@ pub(crate) fn check_part(
 }
 
 /// Checks that `tokens` are in the vocabulary and fit after `length` others.
-pub(crate) fn check_tokens(tokens: &[u32], length: usize, context_max: usize, vocabulary: u32) -> Result<()> {
+pub fn check_tokens(tokens: &[u32], length: usize, context_max: usize, vocabulary: u32) -> Result<()> {
     if let Some(&token) = tokens.iter().find(|token| **token >= vocabulary) {
         return Err(Error::Token { token, vocabulary });
     }

@@ -17,7 +17,7 @@ use tokenizers::AddedVocabulary;
 
 use crate::error::{Error, Result};
 use crate::guard::no_panic;
-pub(crate) use framed::FramedTokenizer;
+pub use framed::{Framed, FramedTokenizer};
 
 const PLACE: &str = "{prompt}";
 

@@ -105,7 +105,7 @@ impl Target for ToyTarget {
     }
 
     fn open(&mut self) -> Result<SessionId> {
-        let session = SessionId(self.next);
+        let session = SessionId::new(self.next);
         self.next += 1;
         self.sessions.insert(session, Vec::new());
         Ok(session)

@@ -3,7 +3,8 @@
 mod support;
 
 use anyhow::{Context, Result};
-use dunlin_lm::{Draft, Drafter, ModelDir};
+use dunlin_lm::{Draft, ModelDir};
+use dunlin_lm_tract::Drafter;
 use serde_json::json;
 use support::{PAST, argmax, case, cpu, model, repeat, report, tokens};
 

@@ -3,7 +3,8 @@
 mod support;
 
 use anyhow::{Context, Result, ensure};
-use dunlin_lm::{Extend, LlamaTarget, ModelDir, Target};
+use dunlin_lm::{Extend, ModelDir, Target};
+use dunlin_lm_candle::LlamaTarget;
 use serde_json::{Value, json};
 use support::{PAST, argmax, case, cpu, model, repeat, report, tokens};
 
@@ -13,7 +14,7 @@ const SHAPES: [(usize, usize); 5] = [(1, 1), (1, 4), (1, 64), (8, 4), (32, 4)];
 const KV_BYTES_MAX: usize = 1 << 30;
 
 fn main() -> Result<()> {
-    ensure!(dunlin_lm::threads() == 1, "set CANDLE_NUM_THREADS=1: the peers have one thread too");
+    ensure!(dunlin_lm_candle::threads() == 1, "set CANDLE_NUM_THREADS=1: the peers have one thread too");
     let dir = ModelDir::open(model("target")).context("the demo target")?;
     let mut target = LlamaTarget::load(&dir, KV_BYTES_MAX)?;
     let measured = SHAPES.map(|(sessions, chunk)| measure(&mut target, sessions, chunk));

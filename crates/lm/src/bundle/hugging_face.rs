@@ -1,13 +1,15 @@
 //! Directories and files as others publish them: no checksums, the prompt form unknown.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use dunlin_gguf::Header;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary};
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
 
 #[derive(Deserialize)]
@@ -70,9 +72,12 @@ pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
 
 /// Opens a `.gguf` file with a `tokenizer.json` beside it.
 pub(super) fn open_gguf(path: &Path) -> Result<ModelDir> {
-    let gguf = Gguf::open(path)?;
-    let size = gguf.vocabulary_size()?;
-    let id = |key| gguf.optional_u32(key);
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let bytes = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    let wrong = |error| Error::gguf(path, error);
+    let gguf = Header::read(&mut BufReader::new(file), bytes).map_err(wrong)?;
+    let size = gguf.vocabulary_size().map_err(wrong)?;
+    let id = |key| gguf.optional_u32(key).map_err(wrong);
     let special = SpecialIds {
         bos: id("tokenizer.ggml.bos_token_id")?,
         eos: id("tokenizer.ggml.eos_token_id")?,
@@ -82,7 +87,7 @@ pub(super) fn open_gguf(path: &Path) -> Result<ModelDir> {
     let parent = path.parent().unwrap_or(Path::new(""));
     let stop = special.eos.into_iter().collect();
     let mut dir = assemble(parent, path.into(), size, special, stop)?;
-    dir.context_max = gguf.context_length()?;
+    dir.context_max = gguf.context_length().map_err(wrong)? as usize;
     Ok(dir)
 }
 

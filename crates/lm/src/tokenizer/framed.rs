@@ -15,23 +15,28 @@ const TEXT_TOKENS_MAX: usize = 512;
 
 /// A tokenizer that only encodes.
 #[derive(Debug)]
-pub(crate) struct FramedTokenizer {
+pub struct FramedTokenizer {
     inner: tokenizers::Tokenizer,
     frame: BTreeSet<u32>,
     /// One more than the highest id.
-    pub(crate) size: u32,
+    pub size: u32,
 }
 
 /// A text's tokens.
-pub(crate) struct Framed {
-    pub(crate) tokens: Vec<u32>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Framed {
+    /// Their ids.
+    pub tokens: Vec<u32>,
     /// For each token, whether it is one of those that the tokenizer puts around texts.
-    pub(crate) special: Vec<bool>,
+    pub special: Vec<bool>,
 }
 
 impl FramedTokenizer {
     /// Reads any `tokenizer.json`; its padding is left out.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Those of a file that can't be read or isn't a tokenizer, and of a limit that the tokens around a text exceed.
+    pub fn open(path: &Path) -> Result<Self> {
         let mut inner = read(path)?;
         let size = size(&inner);
         let wrong = |message: String| Error::format(path, "tokenizer.json", message);
@@ -52,7 +57,10 @@ impl FramedTokenizer {
     }
 
     /// Tokens of `text`, cut to the tokenizer's own limit.
-    pub(crate) fn encode(&self, text: &str) -> Result<Framed> {
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode(&self, text: &str) -> Result<Framed> {
         let encoding = encode(&self.inner, text).map_err(Error::Tokenizer)?;
         let tokens = encoding.get_ids().to_vec();
         let special = tokens.iter().map(|id| self.frame.contains(id)).collect();

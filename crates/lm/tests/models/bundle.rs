@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dunlin_lm::{Error, ModelDir, Role};
 
-use crate::files::{Tiny, copy_demo, demo, fixture, open};
+use crate::files::{demo, fixture};
 
 #[test]
 fn the_demo_pair_shares_a_vocabulary() {
@@ -31,11 +31,17 @@ fn a_hugging_face_directory_opens() {
     assert_eq!(dir.first_turn("the").unwrap()[0], 1);
 }
 
-#[test]
-fn a_bare_gguf_file_opens() {
-    let model = open(&Tiny::new(candle_core::quantized::GgmlDType::F32));
-    assert_eq!((model.dir.vocabulary.size, model.dir.context_max), (96, 128));
-    assert_eq!(model.dir.weights, model.folder.path().join("model.gguf"));
+/// Copies a folder of the demo pair, and its tokenizer beside it, to where it can be spoilt.
+fn copy_demo(part: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("model");
+    fs::create_dir(&to).unwrap();
+    for entry in fs::read_dir(demo(part)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    fs::copy(demo("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    folder
 }
 
 /// The error of opening the demo's drafter with `model.toml` changed.

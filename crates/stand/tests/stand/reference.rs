@@ -2,7 +2,8 @@
 
 use crate::processes::model;
 use dunlin_hlm::probabilities::Sampling;
-use dunlin_lm::{LlamaTarget, ModelDir};
+use dunlin_lm::ModelDir;
+use dunlin_lm_candle::LlamaTarget;
 use dunlin_verifier::reference::{Request, write};
 
 pub(crate) struct Reference {

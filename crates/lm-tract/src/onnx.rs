@@ -16,14 +16,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use dunlin_lm::bundle::CacheShape;
+use dunlin_lm::guard::no_panic;
+use dunlin_lm::{Error, Result};
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModel, InferenceModelExt};
 
-use crate::bundle::CacheShape;
-use crate::error::{Error, Result};
-use crate::guard::no_panic;
 pub(crate) use encoder::EncoderGraph;
 use signature::{Input, Signature};
 pub use weights::Warning;

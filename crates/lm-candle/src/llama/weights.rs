@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use dunlin_lm::{Error, Result};
+
 use super::config::Config;
-use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Matrix};
 
 const FREQUENCY_FACTORS: &str = "rope_freqs.weight";

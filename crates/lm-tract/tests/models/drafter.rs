@@ -1,6 +1,7 @@
 //! The drafter on the demo pair and on a Hugging Face export with grouped-query attention.
 
-use dunlin_lm::{Draft, Drafter, Error, ModelDir, Rows};
+use dunlin_lm::{Draft, Error, ModelDir, Rows};
+use dunlin_lm_tract::Drafter;
 
 use crate::files::{Random, demo, fixture};
 

@@ -19,9 +19,8 @@ use std::sync::Arc;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
-
-use crate::error::{Error, Result};
-use crate::guard::no_panic;
+use dunlin_lm::guard::no_panic;
+use dunlin_lm::{Error, Result};
 
 const ENGINE: &str = "candle";
 

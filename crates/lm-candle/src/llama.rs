@@ -11,14 +11,14 @@ mod weights;
 use std::path::Path;
 use std::thread;
 
-use crate::bundle::{ModelDir, Role, Vocabulary};
-use crate::error::{Error, Result};
+use config::Config;
+use dunlin_lm::target::check_part;
+use dunlin_lm::{Error, Extend, ModelDir, Result, Role, SessionId, Target, Vocabulary};
+use weights::{Layer, Weights};
+
 use crate::gguf::{Gguf, threads};
 use crate::kv::{CacheSize, Caches};
 use crate::math::{Heads, Rotation, rms_norm, silu_times};
-use crate::target::{Extend, SessionId, Target, check_part};
-use config::Config;
-use weights::{Layer, Weights};
 
 /// Rows in one pass; longer batches and prompts are cut.
 const PASS_ROWS_MAX: usize = 256;

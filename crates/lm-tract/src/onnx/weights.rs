@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use dunlin_lm::{Error, Result};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
-
-use crate::error::{Error, Result};
 
 const ADVICE: &str = "quantize the matrices as MatMulNBits with 4 bits and blocks of 32";
 const ADVICE_EMBEDDING: &str = "store the embedding as floats, or as GatherBlockQuantized packed in uint8";

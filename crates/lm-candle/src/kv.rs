@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Result};
-use crate::target::SessionId;
+use dunlin_lm::{Error, Result, SessionId};
 
 /// Positions by which a session's cache grows.
 pub(crate) const GROW_POSITIONS: usize = 64;
@@ -61,7 +60,7 @@ impl Caches {
     }
 
     pub(crate) fn open(&mut self) -> SessionId {
-        let session = SessionId(self.next);
+        let session = SessionId::new(self.next);
         self.next += 1;
         let layers = vec![Layer::default(); self.size.layers];
         self.open.insert(session, Cache { layers, length: 0, reserved: 0, width: self.size.width });

@@ -4,9 +4,18 @@ use std::collections::BTreeMap;
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
-use dunlin_lm::{Error, Extend, LlamaTarget, ModelDir, SessionId, Target};
+use dunlin_lm::{Error, Extend, ModelDir, SessionId, Target};
+use dunlin_lm_candle::LlamaTarget;
 
-use crate::files::{Random, Tiny, demo, open};
+use crate::files::{Random, demo};
+use crate::tiny::{Tiny, open};
+
+#[test]
+fn a_bare_gguf_file_opens() {
+    let model = open(&Tiny::new(GgmlDType::F32));
+    assert_eq!((model.dir.vocabulary.size, model.dir.context_max), (96, 128));
+    assert_eq!(model.dir.weights, model.folder.path().join("model.gguf"));
+}
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
+use dunlin_lm::bundle::CacheShape;
+use dunlin_lm::{Error, Result};
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::type_proto;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::{Datum, DatumType};
-
-use crate::bundle::CacheShape;
-use crate::error::{Error, Result};
 
 const ADVICE: &str = "export a decoder with its cache as 32-bit inputs and outputs, without control flow";
 

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use crate::bundle::{ModelDir, Role, Vocabulary};
-use crate::draft::{Draft, Rows};
-use crate::error::{Error, Result};
+use dunlin_lm::target::check_tokens;
+use dunlin_lm::{Draft, Error, ModelDir, Result, Role, Rows, Vocabulary};
+
 use crate::onnx::{Decoder, Past, Step, Warning};
-use crate::target::check_tokens;
 
 /// Tokens in one run of the model; a longer prompt is cut, which bounds the memory of its attention.
 const RUN_TOKENS_MAX: usize = 128;

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use dunlin_lm::{Draft, Drafter, ModelDir, Warning};
+use dunlin_lm::{Draft, ModelDir};
+use dunlin_lm_tract::{Drafter, Warning};
 use prost::Message;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{

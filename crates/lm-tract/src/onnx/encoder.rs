@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use dunlin_lm::{Error, Result};
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModelExt};
 
 use super::signature::{is_weight, tensor_type};
 use super::{ENGINE, engine, integers, parse, read, run, spawn, weights};
-use crate::error::{Error, Result};
 
 const OUTPUT: &str = "last_hidden_state";
 const ADVICE: &str =

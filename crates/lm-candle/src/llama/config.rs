@@ -1,6 +1,7 @@
 //! A Llama's shape, from the metadata of its GGUF file.
 
-use crate::error::{Error, Result};
+use dunlin_lm::{Error, Result};
+
 use crate::gguf::{DIMENSION_MAX, Gguf};
 use crate::math::Heads;
 

@@ -4,7 +4,8 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use dunlin_lm::{Extend, Target};
 
-use crate::files::{Opened, Random, Tiny, open};
+use crate::files::Random;
+use crate::tiny::{Opened, Tiny, open};
 
 struct Reference<'a> {
     tiny: &'a Tiny,

@@ -10,7 +10,8 @@ use dunlin_hlm::coupling::couple;
 use dunlin_hlm::importance;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::uncertainty::{Form, to_score4, uncertainty};
-use dunlin_lm::{Draft, Drafter, ModelDir};
+use dunlin_lm::{Draft, ModelDir};
+use dunlin_lm_tract::Drafter;
 
 use crate::files::demo;
 

@@ -1,14 +1,15 @@
 //! A tiny BERT from PyTorch, its embeddings and BERTScores against Python's, and directories that aren't encoders.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dunlin_lm::{BertScore, Embeddings, Encoder, Error, bert_score};
+use dunlin_lm::{BertScore, Embeddings, Error, bert_score};
+use dunlin_lm_tract::Encoder;
 use prost::Message;
 use serde::Deserialize;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto};
 
-use crate::files::{Random, demo, fixture};
+use crate::files::{Random, demo};
 use crate::onnx::{FLOAT, FLOAT16, INT64, encode, floats, node, value};
 
 /// What `make_encoder.py` wrote.
@@ -41,12 +42,17 @@ const SEP: u32 = 3;
 /// An ONNX element type.
 const INT32: i32 = 6;
 
+/// A part of this crate's fixtures.
+fn own_fixture(part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(part)
+}
+
 fn expected() -> Expected {
-    serde_json::from_slice(&fs::read(fixture("encoder/expected.json")).unwrap()).unwrap()
+    serde_json::from_slice(&fs::read(own_fixture("encoder/expected.json")).unwrap()).unwrap()
 }
 
 fn encoder() -> Encoder {
-    Encoder::load(fixture("encoder")).unwrap()
+    Encoder::load(own_fixture("encoder")).unwrap()
 }
 
 fn rows(embeddings: &Embeddings) -> Vec<&[f32]> {
@@ -57,7 +63,7 @@ fn rows(embeddings: &Embeddings) -> Vec<&[f32]> {
 fn copy() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["encoder.onnx", "tokenizer.json"] {
-        fs::copy(fixture("encoder").join(file), folder.path().join(file)).unwrap();
+        fs::copy(own_fixture("encoder").join(file), folder.path().join(file)).unwrap();
     }
     folder
 }

@@ -1,0 +1,44 @@
+//! Which engine runs the target, and how: every target is a GGUF file on candle. Nothing else here names an engine.
+
+use std::os::unix::process::CommandExt;
+use std::{env, process, thread};
+
+use anyhow::{Context, Result};
+use dunlin_lm::{ModelDir, Target};
+pub use dunlin_lm_candle::threads;
+use dunlin_lm_candle::{LlamaTarget, THREADS_VARIABLE};
+
+use crate::config::Config;
+
+/// Loads the target that a configuration names.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
+    let path = config.model()?;
+    let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
+    let target =
+        LlamaTarget::load(&dir, config.kv_mib << 20).with_context(|| format!("target {}", path.display()))?;
+    Ok((dir, Box::new(target)))
+}
+
+/// Starts this program over where the engine's number of threads isn't the one wanted: the engine reads it from
+/// the environment, which a running program must not change.
+///
+/// # Errors
+/// The program can't be started over.
+pub fn set_threads(threads: Option<usize>) -> Result<()> {
+    let set = env::var(THREADS_VARIABLE).ok();
+    if threads.is_none() && set.is_some() {
+        return Ok(());
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let wanted = threads.unwrap_or(cores.saturating_sub(1).max(1)).to_string();
+    if set.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    let program = env::current_exe().context("this program's path")?;
+    let mut again = process::Command::new(program);
+    Err(again.args(env::args_os().skip(1)).env(THREADS_VARIABLE, wanted).exec())
+        .context("setting the threads")
+}

@@ -1,0 +1,14 @@
+//! Dunlin's target: a Llama from a GGUF file on candle. This is the only crate that names it.
+//!
+//! Invariants:
+//! - A target's logits don't depend on what else is in the batch, on how a prompt was cut into chunks, or on what was
+//!   rolled back before: the same tokens give the same bits.
+//! - No file's content can make this crate panic: a bad file is an error that names it.
+
+mod gguf;
+mod kv;
+mod llama;
+mod math;
+
+pub use gguf::{THREADS_VARIABLE, threads};
+pub use llama::LlamaTarget;

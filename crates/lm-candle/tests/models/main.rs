@@ -1,0 +1,9 @@
+//! Targets from small files made on the spot, and from the demo pair.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
+
+#[path = "../../../lm/tests/models/files.rs"]
+mod files;
+mod reference;
+mod target;
+mod tiny;

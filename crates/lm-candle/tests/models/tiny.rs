@@ -1,0 +1,161 @@
+//! Small GGUF files made on the spot.
+
+use std::fs::File;
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use dunlin_lm::ModelDir;
+use dunlin_lm_candle::LlamaTarget;
+
+use crate::files::{Random, fixture};
+
+/// The shape of a small Llama, and how its matrices are stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiny {
+    pub(crate) layers: usize,
+    pub(crate) hidden: usize,
+    pub(crate) inner: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) vocabulary: usize,
+    pub(crate) context: u32,
+    pub(crate) kind: GgmlDType,
+    pub(crate) head_kind: Option<GgmlDType>,
+    pub(crate) linear_scale: Option<f32>,
+    pub(crate) frequency_factors: Option<Vec<f32>>,
+    pub(crate) metadata: Vec<(String, Value)>,
+    pub(crate) without: Option<&'static str>,
+    pub(crate) extra: Option<&'static str>,
+}
+
+impl Tiny {
+    /// Two layers, 256 wide, 4 query heads over 2 key heads: every kind of block fits.
+    pub(crate) fn new(kind: GgmlDType) -> Self {
+        Self {
+            layers: 2,
+            hidden: 256,
+            inner: 512,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 64,
+            vocabulary: 96,
+            context: 128,
+            kind,
+            head_kind: None,
+            linear_scale: None,
+            frequency_factors: None,
+            metadata: Vec::new(),
+            without: None,
+            extra: None,
+        }
+    }
+
+    /// Writes the file `model.gguf` with random weights, and returns its tensors.
+    pub(crate) fn write(&self, dir: &Path) -> Vec<(String, QTensor)> {
+        let tensors = self.tensors();
+        let mut metadata = self.standard_metadata();
+        metadata.retain(|(key, _)| !self.metadata.iter().any(|(other, _)| other == key));
+        metadata.extend(self.metadata.iter().cloned());
+        let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
+        let named: Vec<(&str, &QTensor)> =
+            tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let mut file = File::create(dir.join("model.gguf")).unwrap();
+        gguf_file::write(&mut file, &metadata, &named).unwrap();
+        tensors
+    }
+
+    fn standard_metadata(&self) -> Vec<(String, Value)> {
+        let number = |n: usize| Value::U32(n as u32);
+        let mut all = vec![
+            ("general.architecture", Value::String("llama".into())),
+            ("llama.block_count", number(self.layers)),
+            ("llama.embedding_length", number(self.hidden)),
+            ("llama.feed_forward_length", number(self.inner)),
+            ("llama.attention.head_count", number(self.heads)),
+            ("llama.attention.head_count_kv", number(self.kv_heads)),
+            ("llama.attention.key_length", number(self.head_dim)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+            ("llama.context_length", Value::U32(self.context)),
+            ("llama.rope.freq_base", Value::F32(10000.0)),
+        ];
+        if let Some(factor) = self.linear_scale {
+            all.push(("llama.rope.scaling.type", Value::String("linear".into())));
+            all.push(("llama.rope.scaling.factor", Value::F32(factor)));
+        }
+        all.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    }
+
+    fn tensors(&self) -> Vec<(String, QTensor)> {
+        let (queries, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let mut shapes = vec![("token_embd.weight".to_string(), vec![self.vocabulary, self.hidden])];
+        for layer in 0..self.layers {
+            let parts = [
+                ("attn_norm", vec![self.hidden]),
+                ("attn_q", vec![queries, self.hidden]),
+                ("attn_k", vec![kv, self.hidden]),
+                ("attn_v", vec![kv, self.hidden]),
+                ("attn_output", vec![self.hidden, queries]),
+                ("ffn_norm", vec![self.hidden]),
+                ("ffn_gate", vec![self.inner, self.hidden]),
+                ("ffn_up", vec![self.inner, self.hidden]),
+                ("ffn_down", vec![self.hidden, self.inner]),
+            ];
+            shapes.extend(parts.map(|(part, shape)| (format!("blk.{layer}.{part}.weight"), shape)));
+        }
+        shapes.push(("output_norm.weight".into(), vec![self.hidden]));
+        if self.head_kind.is_some() {
+            shapes.push(("output.weight".into(), vec![self.vocabulary, self.hidden]));
+        }
+        shapes.extend(self.extra.map(|name| (name.to_string(), vec![self.hidden])));
+        shapes.retain(|(name, _)| Some(name.as_str()) != self.without);
+        let mut random = Random(11);
+        let mut tensors: Vec<_> = shapes
+            .into_iter()
+            .map(|(name, shape)| (name.clone(), self.tensor(&mut random, &name, &shape)))
+            .collect();
+        if let Some(factors) = &self.frequency_factors {
+            let factors = Tensor::from_slice(factors, factors.len(), &Device::Cpu).unwrap();
+            tensors.push(("rope_freqs.weight".into(), QTensor::quantize(&factors, GgmlDType::F32).unwrap()));
+        }
+        tensors
+    }
+
+    fn tensor(&self, random: &mut Random, name: &str, shape: &[usize]) -> QTensor {
+        let count = shape.iter().product();
+        let scale = 2.0 / (*shape.last().unwrap() as f32).sqrt();
+        let numbers: Vec<f32> = match shape.len() {
+            1 => (0..count).map(|_| 1.0 + 0.3 * random.number()).collect(),
+            _ => (0..count).map(|_| scale * random.number()).collect(),
+        };
+        let kind = match (shape.len(), name) {
+            (1, _) => GgmlDType::F32,
+            (_, "output.weight") => self.head_kind.unwrap(),
+            _ => self.kind,
+        };
+        QTensor::quantize(&Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap(), kind).unwrap()
+    }
+}
+
+/// A bare GGUF file with a tokenizer that has fewer tokens, opened.
+pub(crate) struct Opened {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) dir: ModelDir,
+    pub(crate) tensors: Vec<(String, QTensor)>,
+}
+
+impl Opened {
+    pub(crate) fn target(&self) -> LlamaTarget {
+        LlamaTarget::load(&self.dir, usize::MAX).unwrap()
+    }
+}
+
+pub(crate) fn open(tiny: &Tiny) -> Opened {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = tiny.write(folder.path());
+    std::fs::copy(fixture("hf-llama/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let dir = ModelDir::open(folder.path().join("model.gguf")).unwrap();
+    Opened { folder, dir, tensors }
+}

@@ -1,0 +1,10 @@
+//! Drafters and encoders: the demo pair, small files made on the spot, and a Hugging Face export.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
+
+mod drafter;
+mod encoder;
+#[path = "../../../lm/tests/models/files.rs"]
+mod files;
+mod golden;
+mod onnx;
