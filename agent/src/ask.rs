@@ -3,7 +3,8 @@
 //! It knows the lines of [`serve`](crate::serve) and nothing else: no model, no broker, no configuration. Who ends it
 //! ends the reply, for the agent sees that nobody reads any more.
 
-use crate::cli::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT, positive};
+use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
+use crate::flags::positive;
 use crate::generate;
 use crate::serve::Request;
 use crate::socket::LINE_BYTES_MAX;

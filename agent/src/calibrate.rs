@@ -11,10 +11,11 @@ mod prompts;
 mod record;
 mod table;
 
-use crate::cli::{Common, DONE, FAILED, INTERRUPTED, PolicyFlags, TextFlags, positive, seconds};
 use crate::config::Settings;
 use crate::energy::Energy;
 use crate::energy::phase::Phase;
+use crate::exit::{DONE, FAILED, INTERRUPTED};
+use crate::flags::{Common, PolicyFlags, TextFlags, positive, seconds};
 use crate::generate::exit_code;
 use crate::run::{Control, Say, User};
 use crate::screen::{Abilities, Colour};

@@ -1,11 +1,11 @@
 //! `check`: looks at everything a reply needs, and says in plain words what is missing and what to do.
 
-use crate::cli::{DONE, FAILED, USAGE};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::drafter::Worker;
 use crate::energy::probe;
 use crate::energy::settings::{Choice, PowerSettings};
+use crate::exit::{DONE, FAILED, USAGE};
 use crate::link::{Link, LinkConfig, LinkEvent};
 use crate::power::advice;
 use crate::screen::{Abilities, Colour};

@@ -19,7 +19,8 @@ mod wifi;
 #[cfg(test)]
 mod tests;
 
-use crate::cli::{DONE, FAILED, USAGE, seconds};
+use crate::exit::{DONE, FAILED, USAGE};
+use crate::flags::seconds;
 use anyhow::{Context, Result};
 use disk::{Change, Disk};
 use mistakes::Mistakes;

@@ -1,10 +1,11 @@
 //! `generate`: one prompt, one reply, one report.
 
-use crate::cli::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, ReplyFlags, TIMED_OUT, seconds};
 use crate::config::Settings;
 use crate::energy::Energy;
 use crate::energy::phase::Phase;
 use crate::energy::report::TurnEnergy;
+use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
+use crate::flags::{ReplyFlags, seconds};
 use crate::output::Notice;
 use crate::report::{self, Report};
 use crate::run::{Control, Say, User};

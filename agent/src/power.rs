@@ -15,8 +15,8 @@ mod sparkline;
 mod tally;
 mod watch;
 
-use crate::cli::{Common, PolicyFlags};
 use crate::energy::settings::PowerSettings;
+use crate::flags::{Common, PolicyFlags};
 use crate::terminal::ColourChoice;
 use anyhow::{Context, Result};
 use std::io::{self, Write};

@@ -1,10 +1,11 @@
 //! `serve`: prompts one a line, from a Unix socket or standard input, in one session that goes on.
 
-use crate::cli::{DONE, ReplyFlags};
 use crate::client::{Attended, Client, ClientOutput, Front};
 use crate::config::Settings;
 use crate::energy::Energy;
 use crate::energy::phase::Phase;
+use crate::exit::DONE;
+use crate::flags::ReplyFlags;
 use crate::output::Output;
 use crate::run::{Control, Say, User};
 use crate::supervised::Supervised;

@@ -1,6 +1,6 @@
 //! Interrupts: the first asks the agent to end what it does, the second ends the process.
 
-use crate::cli::INTERRUPTED;
+use crate::exit::INTERRUPTED;
 use crate::run::Control;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};

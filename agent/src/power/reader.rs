@@ -1,12 +1,12 @@
 //! Reads a source in a meter's thread until time is up, the trace has ended, or the user has had enough.
 
-use crate::cli::{DONE, INTERRUPTED};
 use crate::clock::Clock;
 use crate::energy::meter::{Heard, Meter};
 use crate::energy::phase::Phase;
 use crate::energy::probe;
 use crate::energy::sensor::{SensorError, Source};
 use crate::energy::settings::{Choice, PowerSettings};
+use crate::exit::{DONE, INTERRUPTED};
 use crate::report;
 use crate::run::Control;
 use crate::screen::{Abilities, Colour};

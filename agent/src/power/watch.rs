@@ -3,10 +3,10 @@
 use super::line::{Line, SPARK_MAX};
 use super::reader::{End, Interrupts, Listener, Reader};
 use super::tally::Tally;
-use crate::cli::{Common, seconds};
 use crate::energy::meter::Heard;
 use crate::energy::phase::Phase;
 use crate::energy::settings::PowerSettings;
+use crate::flags::{Common, seconds};
 use crate::report;
 use crate::screen::{Abilities, Colour};
 use crate::terminal::{ColourChoice, abilities, columns};
