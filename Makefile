@@ -96,7 +96,7 @@ bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.c
 	CARGO="$(CARGO)" VENV="$(VENV)" bench/run.sh
 
 energy: need-cargo ## The energy ledger against the truth: errors over rate, shape and trouble, as tables
-	$(CARGO) test --release --locked -p dunlin-agent --test suite energy::integration -- --nocapture --test-threads 1
+	$(CARGO) test --release --locked -p dunlin-power --test suite integration -- --nocapture --test-threads 1
 
 meter: need-cargo ## What measuring costs: the meter's processor time, and the drafter's speed beside it
 	$(CARGO) bench --profile release --locked -p dunlin-stand --bench meter

@@ -12,8 +12,6 @@ mod record;
 mod table;
 
 use crate::config::Settings;
-use crate::energy::Energy;
-use crate::energy::phase::Phase;
 use crate::exit::{DONE, FAILED, INTERRUPTED};
 use crate::flags::{Common, PolicyFlags, TextFlags, positive, seconds};
 use crate::generate::exit_code;
@@ -28,6 +26,8 @@ use dunlin_hlm::fit::Fit;
 use dunlin_hlm::policy::{Policy, PolicyConfig, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
+use dunlin_power::Energy;
+use dunlin_power::phase::Phase;
 use dunlin_wire::Vocabulary;
 use gather::{Gathered, Gatherer, Stopped};
 use progress::Progress;

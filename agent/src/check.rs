@@ -1,10 +1,7 @@
 //! `check`: looks at everything a reply needs, and says in plain words what is missing and what to do.
 
-use crate::clock::Clock;
 use crate::config::Settings;
 use crate::drafter::Worker;
-use crate::energy::probe;
-use crate::energy::settings::{Choice, PowerSettings};
 use crate::exit::{DONE, FAILED, USAGE};
 use crate::link::{Link, LinkConfig, LinkEvent};
 use crate::power::advice;
@@ -15,6 +12,9 @@ use crate::{random, setup};
 use anyhow::{Context, Result};
 use dunlin_hlm::device::{DraftJob, JobId};
 use dunlin_lm::ModelDir;
+use dunlin_power::clock::Clock;
+use dunlin_power::probe;
+use dunlin_power::settings::{Choice, PowerSettings};
 use dunlin_wire::{Liveness, VerifierId, VerifierPresence, Vocabulary};
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,6 +1,5 @@
 //! Configuration: a TOML file and a board's file, flags over both, checked into [`Settings`].
 
-use crate::energy::settings::PowerSettings;
 use crate::link::{Broker, LinkConfig};
 use anyhow::{Context, Result, anyhow, bail};
 use dunlin_board::{
@@ -8,6 +7,7 @@ use dunlin_board::{
 };
 use dunlin_hlm::device::ImportanceForm;
 use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
+use dunlin_power::settings::PowerSettings;
 use dunlin_service::{MQTT_PASSWORD, credential, secret};
 use dunlin_wire::DeviceId;
 use serde::Deserialize;

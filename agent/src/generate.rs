@@ -1,9 +1,6 @@
 //! `generate`: one prompt, one reply, one report.
 
 use crate::config::Settings;
-use crate::energy::Energy;
-use crate::energy::phase::Phase;
-use crate::energy::report::TurnEnergy;
 use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
 use crate::flags::{ReplyFlags, seconds};
 use crate::output::Notice;
@@ -12,11 +9,14 @@ use crate::run::{Control, Say, User};
 use crate::screen::Colour;
 use crate::terminal::{Terminal, abilities};
 use crate::turn::{Ending, Turn};
-use crate::{setup, signals};
+use crate::{random, setup, signals};
 use anyhow::{Context, Result, bail};
 use dunlin_hlm::device::{Finish, Reply};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
+use dunlin_power::Energy;
+use dunlin_power::phase::Phase;
+use dunlin_power::report::TurnEnergy;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
     let prompt = prompt(&args.prompt)?;
     let model = ModelDir::open(settings.model()?)?;
     let tokens = model.first_turn(&prompt)?;
-    let mut energy = Energy::start(&settings.power, Phase::Load)?;
+    let mut energy = Energy::start(&settings.power, random::number()? as u32, Phase::Load)?;
     if let Some(span) = args.idle_seconds {
         energy.measure_idle(span).await;
     }

@@ -15,10 +15,10 @@ mod sparkline;
 mod tally;
 mod watch;
 
-use crate::energy::settings::PowerSettings;
 use crate::flags::{Common, PolicyFlags};
 use crate::terminal::ColourChoice;
 use anyhow::{Context, Result};
+use dunlin_power::settings::PowerSettings;
 use std::io::{self, Write};
 
 /// Flags of `power`.

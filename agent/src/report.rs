@@ -1,12 +1,12 @@
 //! What a reply cost: one JSON object for programs, a few lines on standard error for people.
 
-use crate::energy::report::{EnergyFields, MeasuredFields};
 use crate::screen::{Abilities, Colour};
 use crate::turn::{Phases, Turn};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
+use dunlin_power::report::{EnergyFields, MeasuredFields};
 use serde::Serialize;
 use std::io::Write;
 

@@ -3,11 +3,7 @@
 //! In: link messages, rows of the drafter, timers, prompts. Out: jobs to the drafter's thread, messages to the
 //! link, tokens to the output. Between the two stands the machine, which decides everything.
 
-use crate::clock::Clock;
 use crate::drafter::{Done, Worker};
-use crate::energy::Energy;
-use crate::energy::phase::{ByPhase, Phase as Charged};
-use crate::energy::report::TurnEnergy;
 use crate::link::{Link, LinkEvent};
 use crate::mqtt_bytes::Traffic;
 use crate::output::{Notice, Output};
@@ -22,6 +18,10 @@ use dunlin_hlm::device::{
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
+use dunlin_power::Energy;
+use dunlin_power::clock::Clock;
+use dunlin_power::phase::{ByPhase, Phase as Charged};
+use dunlin_power::report::TurnEnergy;
 use dunlin_wire::topic::Topic;
 use std::ops::ControlFlow;
 use tokio::sync::mpsc;

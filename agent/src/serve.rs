@@ -2,19 +2,19 @@
 
 use crate::client::{Attended, Client, ClientOutput, Front};
 use crate::config::Settings;
-use crate::energy::Energy;
-use crate::energy::phase::Phase;
 use crate::exit::DONE;
 use crate::flags::ReplyFlags;
 use crate::output::Output;
 use crate::run::{Control, Say, User};
 use crate::supervised::Supervised;
 use crate::terminal::Terminal;
-use crate::{setup, signals, socket};
+use crate::{random, setup, signals, socket};
 use anyhow::{Context, Result};
 use dunlin_hlm::device::Reply;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
+use dunlin_power::Energy;
+use dunlin_power::phase::Phase;
 use dunlin_service::Service;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, IsTerminal};
@@ -78,7 +78,7 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
     // Before the model is loaded: a path that is taken should be said at once.
     let mode = if args.socket_for_group { socket::FOR_GROUP } else { socket::FOR_USER };
     let listening = args.socket.as_ref().map(|path| socket::listen(path, mode)).transpose()?;
-    let mut energy = Energy::start(&settings.power, Phase::Load)?;
+    let mut energy = Energy::start(&settings.power, random::number()? as u32, Phase::Load)?;
     let worker = energy.during(setup::worker(settings, &model)).await?;
     let vocabulary = setup::on_wire(&worker.described().vocabulary);
     let supervised = Supervised::by(Service::from_environment(), &settings.broker, &model.name);

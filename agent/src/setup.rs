@@ -2,7 +2,6 @@
 
 use crate::config::Settings;
 use crate::drafter::Worker;
-use crate::energy::Energy;
 use crate::link::Link;
 use crate::run::{Agent, Seat};
 use anyhow::Result;
@@ -11,6 +10,7 @@ use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::Drafter;
+use dunlin_power::Energy;
 use dunlin_wire::Vocabulary;
 use tracing::warn;
 

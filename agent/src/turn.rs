@@ -1,13 +1,13 @@
 //! One turn: a prompt, its reply, and what it cost.
 
-use crate::energy::phase::{ByPhase, Phase};
-use crate::energy::report::TurnEnergy;
 use crate::mqtt_bytes::Traffic;
 use crate::output::Notice;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Counters, Finish};
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
+use dunlin_power::phase::{ByPhase, Phase};
+use dunlin_power::report::TurnEnergy;
 use dunlin_wire::{RefusalReason, Vocabulary};
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! What to do where a source of power does not answer.
 
-use crate::energy::settings::PowerSettings;
+use dunlin_power::settings::PowerSettings;
 use dunlin_wire::PowerSource;
 
 /// What to do about a source that said this.
@@ -72,8 +72,8 @@ fn powercap(said: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::energy::probe;
+    use dunlin_power::clock::Clock;
+    use dunlin_power::probe;
     use std::fs;
     use std::os::unix::fs::symlink;
 

@@ -1,15 +1,15 @@
 //! One source looked at: whether it answers, and one reading of it.
 
-use crate::clock::Clock;
-use crate::energy::ledger::Sample;
-use crate::energy::meter::{Heard, Metering};
-use crate::energy::phase::Phase;
-use crate::energy::probe;
-use crate::energy::sensor::{SensorError, Source};
-use crate::energy::settings::PowerSettings;
-use crate::energy::timebase::Timebase;
-use crate::energy::units::{Amperes, Volts};
 use dunlin_hlm::time::{Duration, Instant};
+use dunlin_power::clock::Clock;
+use dunlin_power::ledger::Sample;
+use dunlin_power::meter::{Heard, Metering};
+use dunlin_power::phase::Phase;
+use dunlin_power::probe;
+use dunlin_power::sensor::{SensorError, Source};
+use dunlin_power::settings::PowerSettings;
+use dunlin_power::timebase::Timebase;
+use dunlin_power::units::{Amperes, Volts};
 use dunlin_wire::PowerSource;
 
 /// How long a reading is waited for at least, and in periods of its source.
@@ -98,10 +98,10 @@ fn cautions(sample: &Sample, rail: Option<(Volts, Amperes)>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::energy::sensor::{PowerSensor, Reading};
-    use crate::energy::timebase::VirtualTime;
-    use crate::energy::units::Watts;
     use crate::power::tally::tests::source;
+    use dunlin_power::sensor::{PowerSensor, Reading};
+    use dunlin_power::timebase::VirtualTime;
+    use dunlin_power::units::Watts;
 
     /// A sensor that gives nothing, fails, or gives one current for ever.
     struct Scripted(Source, Result<Option<f64>, SensorError>);

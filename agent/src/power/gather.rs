@@ -3,10 +3,10 @@
 use super::progress::Progress;
 use super::reader::{End, Interrupts, Listener, Reader};
 use super::tally::Tally;
-use crate::energy::meter::Heard;
-use crate::energy::replay::TraceWriter;
 use crate::screen::{Abilities, Colour};
 use anyhow::{Context, Result, bail};
+use dunlin_power::meter::Heard;
+use dunlin_power::replay::TraceWriter;
 use std::fs::File;
 use std::time::Duration;
 

@@ -72,8 +72,8 @@ fn painted(figures: &[(Colour, String)], abilities: Abilities) -> String {
 mod tests {
     use super::super::tally::tests::{reading, source};
     use super::*;
-    use crate::energy::meter::Heard;
-    use crate::energy::sensor::SensorError;
+    use dunlin_power::meter::Heard;
+    use dunlin_power::sensor::SensorError;
 
     const PLAIN: Abilities = Abilities { colour: false, cursor: false };
     const ALL: Abilities = Abilities { colour: true, cursor: true };

@@ -4,14 +4,14 @@ use super::examine::{Examined, Shown, examine};
 use super::reader::Interrupts;
 use super::{advice, say};
 use crate::check::Findings;
-use crate::energy::health::Health;
-use crate::energy::probe::{SEARCHED, health};
-use crate::energy::report::ThrottlingFields;
-use crate::energy::settings::{Choice, PowerSettings};
 use crate::exit::{DONE, FAILED, INTERRUPTED};
 use crate::flags::Common;
 use crate::terminal::ColourChoice;
 use anyhow::{Context, Result};
+use dunlin_power::health::Health;
+use dunlin_power::probe::{SEARCHED, health};
+use dunlin_power::report::ThrottlingFields;
+use dunlin_power::settings::{Choice, PowerSettings};
 use dunlin_wire::{PowerSource, Throttling};
 use serde::Serialize;
 

@@ -1,17 +1,17 @@
 //! Reads a source in a meter's thread until time is up, the trace has ended, or the user has had enough.
 
-use crate::clock::Clock;
-use crate::energy::meter::{Heard, Meter};
-use crate::energy::phase::Phase;
-use crate::energy::probe;
-use crate::energy::sensor::{SensorError, Source};
-use crate::energy::settings::{Choice, PowerSettings};
 use crate::exit::{DONE, INTERRUPTED};
 use crate::report;
 use crate::run::Control;
 use crate::screen::{Abilities, Colour};
 use crate::signals;
 use anyhow::{Result, bail};
+use dunlin_power::clock::Clock;
+use dunlin_power::meter::{Heard, Meter};
+use dunlin_power::phase::Phase;
+use dunlin_power::probe;
+use dunlin_power::sensor::{SensorError, Source};
+use dunlin_power::settings::{Choice, PowerSettings};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;

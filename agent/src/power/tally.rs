@@ -2,13 +2,13 @@
 //!
 //! Invariant: energy is that of the readings' own windows. Nothing is made up before the first or behind the last.
 
-use crate::energy::books::Books;
-use crate::energy::ledger::{Faults, Sample};
-use crate::energy::meter::Heard;
-use crate::energy::phase::Phase;
-use crate::energy::sensor::{SensorError, Source};
-use crate::energy::units::{Amperes, Volts};
 use dunlin_hlm::time::{Duration, Instant};
+use dunlin_power::books::Books;
+use dunlin_power::ledger::{Faults, Sample};
+use dunlin_power::meter::Heard;
+use dunlin_power::phase::Phase;
+use dunlin_power::sensor::{SensorError, Source};
+use dunlin_power::units::{Amperes, Volts};
 
 /// The sums.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ pub(super) fn in_words(faults: &Faults) -> Option<String> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::energy::sensor::Uncertainty;
+    use dunlin_power::sensor::Uncertainty;
     use dunlin_wire::PowerSource;
 
     /// A source that gives a reading each 10 ms.

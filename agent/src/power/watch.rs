@@ -3,14 +3,14 @@
 use super::line::{Line, SPARK_MAX};
 use super::reader::{End, Interrupts, Listener, Reader};
 use super::tally::Tally;
-use crate::energy::meter::Heard;
-use crate::energy::phase::Phase;
-use crate::energy::settings::PowerSettings;
 use crate::flags::{Common, seconds};
 use crate::report;
 use crate::screen::{Abilities, Colour};
 use crate::terminal::{ColourChoice, abilities, columns};
 use anyhow::{Context, Result, bail};
+use dunlin_power::meter::Heard;
+use dunlin_power::phase::Phase;
+use dunlin_power::settings::PowerSettings;
 use std::io::{self, Write};
 use std::time::Duration;
 

@@ -7,13 +7,13 @@
 mod support;
 
 use anyhow::{Context, Result};
-use dunlin_agent::energy::Energy;
-use dunlin_agent::energy::phase::Phase;
-use dunlin_agent::energy::settings::PowerSettings;
 use dunlin_board::PowerTable;
 use dunlin_hlm::device::Counters;
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::Drafter;
+use dunlin_power::Energy;
+use dunlin_power::phase::Phase;
+use dunlin_power::settings::PowerSettings;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use support::{model, report, token, tokens};
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
 
 fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
     let settings = PowerSettings::of(PowerTable::default(), Some("simulated"))?;
-    let mut energy = Energy::start(&settings, Phase::Idle)?;
+    let mut energy = Energy::start(&settings, 1, Phase::Idle)?;
     let started = energy.clock().now();
     energy.begin_reply(started);
     // The thread tells its processor time once a second.

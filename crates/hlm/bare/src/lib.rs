@@ -8,9 +8,9 @@
 pub use dunlin_hlm::{device::Device, verifier::Verifier};
 pub use dunlin_wire::DraftFrame;
 
-#[path = "../../../../agent/src/energy/ina219.rs"]
+#[path = "../../../power/src/ina219.rs"]
 pub mod ina219;
-#[path = "../../../../agent/src/energy/units.rs"]
+#[path = "../../../power/src/units.rs"]
 pub mod units;
 
 #[cfg(feature = "proof")]

@@ -4,8 +4,8 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use dunlin_agent::energy::simulated::waveform::Steps as Power;
 use dunlin_board::{Board, find};
+use dunlin_power::simulated::waveform::Steps as Power;
 use dunlin_stand::boot::scenes::{Figures, play};
 use dunlin_stand::boot::sensor::Sensor;
 use dunlin_stand::boot::stand::{Places, Stand};

@@ -3,9 +3,9 @@
 use crate::usb::dial::Dial;
 use crate::usb::peer::{Counted, Peer};
 use anyhow::Result;
-use dunlin_agent::clock::Clock;
-use dunlin_agent::energy::simulated::chip::{Chip, Troubles, Wiring};
-use dunlin_agent::energy::simulated::waveform::Steps;
+use dunlin_power::clock::Clock;
+use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
+use dunlin_power::simulated::waveform::Steps;
 use std::path::Path;
 
 /// What a module is sold with, Ω.

@@ -1,7 +1,7 @@
 //! Power that a test sets while it is measured, and the energy that it really was.
 
-use dunlin_agent::energy::simulated::waveform::{Steps, Waveform};
 use dunlin_hlm::time::Instant;
+use dunlin_power::simulated::waveform::{Steps, Waveform};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A power supply's dial. Its copies are the same dial.

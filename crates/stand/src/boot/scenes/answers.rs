@@ -4,8 +4,8 @@ use super::super::stand::{Connected, SOON, Stand};
 use super::super::steps::{Failed, Steps, heading};
 use super::Figures;
 use anyhow::{Context, Result, ensure};
-use dunlin_agent::energy::simulated::waveform::{Steps as Power, Waveform};
 use dunlin_hlm::time::Instant;
+use dunlin_power::simulated::waveform::{Steps as Power, Waveform};
 use serde_json::Value;
 
 /// The powers of two replies, W.

@@ -1,8 +1,8 @@
 use super::*;
 use crate::usb::dial::Dial;
-use dunlin_agent::clock::Clock;
-use dunlin_agent::energy::simulated::chip::{Chip, Troubles, Wiring};
-use dunlin_agent::energy::simulated::waveform::Steps;
+use dunlin_power::clock::Clock;
+use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
+use dunlin_power::simulated::waveform::Steps;
 use proptest::prelude::*;
 use std::io::Read;
 use std::net::Shutdown;

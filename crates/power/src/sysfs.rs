@@ -80,7 +80,7 @@ pub(super) mod fake {
     use tempfile::TempDir;
 
     /// What a broken file may hold: no figure of any kind.
-    pub(in crate::energy) const GARBAGE: [&[u8]; 9] = [
+    pub(crate) const GARBAGE: [&[u8]; 9] = [
         b"",
         b"\n",
         b"N/A\n",
@@ -93,10 +93,10 @@ pub(super) mod fake {
     ];
 
     /// A tree of files that goes when it is dropped.
-    pub(in crate::energy) struct Tree(TempDir);
+    pub(crate) struct Tree(TempDir);
 
     impl Tree {
-        pub(in crate::energy) fn new(files: &[(&str, &str)]) -> Self {
+        pub(crate) fn new(files: &[(&str, &str)]) -> Self {
             let tree = Self(TempDir::new().unwrap());
             for (path, text) in files {
                 tree.write(path, text.as_bytes());
@@ -104,30 +104,30 @@ pub(super) mod fake {
             tree
         }
 
-        pub(in crate::energy) fn root(&self) -> &Path {
+        pub(crate) fn root(&self) -> &Path {
             self.0.path()
         }
 
-        pub(in crate::energy) fn at(&self, path: &str) -> PathBuf {
+        pub(crate) fn at(&self, path: &str) -> PathBuf {
             self.root().join(path)
         }
 
-        pub(in crate::energy) fn write(&self, path: &str, bytes: &[u8]) {
+        pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
             fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
             fs::write(self.at(path), bytes).unwrap();
         }
 
-        pub(in crate::energy) fn link(&self, path: &str, target: &str) {
+        pub(crate) fn link(&self, path: &str, target: &str) {
             fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
             symlink(target, self.at(path)).unwrap();
         }
 
-        pub(in crate::energy) fn remove(&self, path: &str) {
+        pub(crate) fn remove(&self, path: &str) {
             fs::remove_file(self.at(path)).unwrap();
         }
 
         /// Puts a folder in a file's place: it is there, and nobody can read it.
-        pub(in crate::energy) fn make_unreadable(&self, path: &str) {
+        pub(crate) fn make_unreadable(&self, path: &str) {
             self.remove(path);
             fs::create_dir(self.at(path)).unwrap();
         }

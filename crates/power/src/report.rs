@@ -237,22 +237,22 @@ impl MeasuredFields {
 }
 
 /// Figures as the wire has them.
-pub(super) mod on_wire {
-    use super::super::ledger::{Faults, Span};
-    use super::super::phase::Phase;
+pub(crate) mod on_wire {
+    use crate::ledger::{Faults, Span};
+    use crate::phase::Phase;
     use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
 
     /// Thousandths, none below 0.
-    pub(in super::super) fn milli(value: f64) -> u32 {
+    pub(crate) fn milli(value: f64) -> u32 {
         (value * 1e3).round() as u32
     }
 
     /// Millionths, none below 0.
-    pub(in super::super) fn micro(value: f64) -> u64 {
+    pub(crate) fn micro(value: f64) -> u64 {
         (value * 1e6).round() as u64
     }
 
-    pub(in super::super) fn phases(span: &Span) -> PhaseTotals {
+    pub(crate) fn phases(span: &Span) -> PhaseTotals {
         let of = |phase| PhaseTotal { energy_uj: micro(span.joules[phase]), time_us: span.micros[phase] };
         PhaseTotals {
             load: of(Phase::Load),
@@ -264,7 +264,7 @@ pub(super) mod on_wire {
         }
     }
 
-    pub(in super::super) fn faults(faults: &Faults) -> MeterFaults {
+    pub(crate) fn faults(faults: &Faults) -> MeterFaults {
         let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         MeterFaults {
             gaps: count(faults.gaps),

@@ -1,16 +1,16 @@
 //! A chip, its sensor, the meter and the ledger in virtual time, over power that is known exactly.
 
-use dunlin_agent::energy::calibration::Correction;
-use dunlin_agent::energy::ina219::{Averaging, Config, ShuntRange};
-use dunlin_agent::energy::ina219_sensor::Ina219Sensor;
-use dunlin_agent::energy::ledger::{Faults, Ledger, Span};
-use dunlin_agent::energy::meter::{Heard, Metering};
-use dunlin_agent::energy::phase::{ByPhase, PHASES, Phase};
-use dunlin_agent::energy::sensor::SensorError;
-use dunlin_agent::energy::simulated::chip::{Chip, Troubles, Wiring};
-use dunlin_agent::energy::simulated::waveform::Steps;
-use dunlin_agent::energy::timebase::{Timebase, VirtualTime};
 use dunlin_hlm::time::{Duration, Instant};
+use dunlin_power::calibration::Correction;
+use dunlin_power::ina219::{Averaging, Config, ShuntRange};
+use dunlin_power::ina219_sensor::Ina219Sensor;
+use dunlin_power::ledger::{Faults, Ledger, Span};
+use dunlin_power::meter::{Heard, Metering};
+use dunlin_power::phase::{ByPhase, PHASES, Phase};
+use dunlin_power::sensor::SensorError;
+use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
+use dunlin_power::simulated::waveform::Steps;
+use dunlin_power::timebase::{Timebase, VirtualTime};
 
 /// The bus's clock: at 100 kHz three transactions take longer than two conversions.
 const BUS_HZ: u32 = 400_000;

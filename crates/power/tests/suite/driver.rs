@@ -1,11 +1,11 @@
 //! The driver: exact transactions, the crate `ina219` as a second opinion, and what the chip does to it.
 
-use dunlin_agent::energy::ina219::{Averaging, Config, Error, Ina219, Measurement, Register, ShuntRange};
-use dunlin_agent::energy::simulated::chip::{Chip, Failure, Troubles, Wiring};
-use dunlin_agent::energy::simulated::waveform::Steps;
-use dunlin_agent::energy::timebase::{Timebase, VirtualTime};
-use dunlin_agent::energy::units::{Amperes, Volts, Watts};
 use dunlin_hlm::time::{Duration, Instant};
+use dunlin_power::ina219::{Averaging, Config, Error, Ina219, Measurement, Register, ShuntRange};
+use dunlin_power::simulated::chip::{Chip, Failure, Troubles, Wiring};
+use dunlin_power::simulated::waveform::Steps;
+use dunlin_power::timebase::{Timebase, VirtualTime};
+use dunlin_power::units::{Amperes, Volts, Watts};
 use embedded_hal::i2c::{ErrorKind, I2c, NoAcknowledgeSource};
 use embedded_hal_mock::eh1::i2c::{Mock, Transaction};
 use ina219::SyncIna219;

@@ -1,8 +1,8 @@
 //! The ledger by hand: what is charged to whom, and what happens at each of its bounds.
 
-use dunlin_agent::energy::ledger::{Ledger, Sample, Span};
-use dunlin_agent::energy::phase::{PHASES, Phase};
 use dunlin_hlm::time::{Duration, Instant};
+use dunlin_power::ledger::{Ledger, Sample, Span};
+use dunlin_power::phase::{PHASES, Phase};
 use proptest::prelude::*;
 
 const PERIOD: Duration = Duration(10_000);

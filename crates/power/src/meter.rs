@@ -3,12 +3,12 @@
 //! Invariant: nobody waits for the loop here. What it does not take in time is dropped and counted, and shows in the
 //! ledger as a gap.
 
+use super::clock::Clock;
 use super::health::{Health, HealthReader};
 use super::ledger::Sample;
 use super::sensor::{PowerSensor, Reading, SensorError, Source};
 use super::timebase::Timebase;
 use super::units::{Amperes, Joules, Volts};
-use crate::clock::Clock;
 use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};

@@ -1,6 +1,7 @@
 //! The part of [`Energy`](super::Energy) that is there only with a sensor: meter, books, and what is told of them.
 
 use super::books::{Books, Idle};
+use super::clock::Clock;
 use super::health::Health;
 use super::meter::{Heard, Meter};
 use super::phase::{ByPhase, Phase};
@@ -9,8 +10,6 @@ use super::report::{MeterUse, TurnEnergy, on_wire};
 use super::sensor::{SensorError, Source};
 use super::settings::PowerSettings;
 use super::simulated::board::Board;
-use crate::clock::Clock;
-use crate::random;
 use anyhow::Result;
 use dunlin_hlm::device::Counters;
 use dunlin_hlm::stop::Prices;
@@ -64,7 +63,12 @@ struct Counted {
 }
 
 impl Metered {
-    pub(super) fn start(settings: &PowerSettings, phase: Phase, clock: Clock) -> Result<Option<Self>> {
+    pub(super) fn start(
+        settings: &PowerSettings,
+        run: u32,
+        phase: Phase,
+        clock: Clock,
+    ) -> Result<Option<Self>> {
         let Some(found) = probe::open(settings, clock)? else { return Ok(None) };
         if let Some(caution) = &found.caution {
             warn!("power: {caution}");
@@ -78,7 +82,7 @@ impl Metered {
         info!("power: {source}, {}", source.part);
         let books = Books::new(phase, now, source.period, settings.idle_w());
         let meter = Meter::start(metering, probe::health(settings))?;
-        let counted = Counted { run: random::number()? as u32, ..Counted::default() };
+        let counted = Counted { run, ..Counted::default() };
         Ok(Some(Self {
             clock,
             source,

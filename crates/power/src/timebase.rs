@@ -1,6 +1,6 @@
 //! The clock that a sensor and its thread live by: real, or one that a test moves on.
 
-use crate::clock::Clock;
+use super::clock::Clock;
 use dunlin_hlm::time::{Duration, Instant};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,8 +3,8 @@
 use crate::broker::Broker;
 use crate::process::{SEED, alone, generate, stderr, target, tokens};
 use crate::verifier::{self, Plan};
-use dunlin_agent::energy::phase::Phase;
 use dunlin_lm::ModelDir;
+use dunlin_power::phase::Phase;
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, EnergyReport, PhaseTotal, PowerSource, Telemetry};
 use rumqttc::v5::mqttbytes::QoS;

@@ -1,5 +1,6 @@
 //! Which sources of power there are here, and the one that is asked for.
 
+use super::clock::Clock;
 use super::health::HealthReader;
 use super::ina219::Ina219;
 use super::ina219_sensor::Ina219Sensor;
@@ -11,7 +12,6 @@ use super::settings::{Choice, PowerSettings};
 use super::simulated::board::Board;
 use super::simulated::chip::{Chip, Troubles, Wiring};
 use super::{hwmon, pmic, powercap};
-use crate::clock::Clock;
 use anyhow::{Context, Result, anyhow, bail};
 use dunlin_wire::PowerSource;
 use linux_embedded_hal::I2cdev;

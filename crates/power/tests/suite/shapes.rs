@@ -1,7 +1,7 @@
 //! What boards draw: shapes whose energy is known exactly.
 
 use super::stand::Script;
-use dunlin_agent::energy::phase::Phase;
+use dunlin_power::phase::Phase;
 
 /// Phases of the demo drafter's replies, as `serve` marked them on a desktop machine.
 const RECORDED: &str = include_str!("drafting.csv");

@@ -7,6 +7,7 @@
 
 pub mod books;
 pub mod calibration;
+pub mod clock;
 pub mod fit;
 pub mod health;
 pub mod hwmon;
@@ -29,9 +30,9 @@ mod sysfs;
 pub mod timebase;
 pub mod units;
 
-use crate::clock::Clock;
 use anyhow::Result;
 use books::Idle;
+use clock::Clock;
 use dunlin_hlm::device::Counters;
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Instant;
@@ -63,13 +64,14 @@ impl Energy {
         Self { clock, phase, since: clock.now(), micros: ByPhase::default(), metered: None }
     }
 
-    /// Starts the meter that the settings ask for, if there is one.
+    /// Starts the meter that the settings ask for, if there is one; reports carry the random number `run`, by which
+    /// counts of one start of the program are told from those of another.
     ///
     /// # Errors
-    /// The source that they name does not answer, or the system gives no thread or random numbers.
-    pub fn start(settings: &PowerSettings, phase: Phase) -> Result<Self> {
+    /// The source that they name does not answer, or the system gives no thread.
+    pub fn start(settings: &PowerSettings, run: u32, phase: Phase) -> Result<Self> {
         let mut energy = Self::unmetered(phase);
-        energy.metered = Metered::start(settings, phase, energy.clock)?;
+        energy.metered = Metered::start(settings, run, phase, energy.clock)?;
         Ok(energy)
     }
 
