@@ -1,43 +1,17 @@
-//! `first-boot`: sets a board up from a text file on the card's FAT partition.
-//!
-//! Invariants:
-//! - A file with a mistake changes nothing and stays.
-//! - What a good file names is on the data partition, whole and synced, before the file is overwritten and removed:
-//!   the power may be cut at any moment, and the next boot finishes what was begun.
-//! - No password and no key reaches standard error, the file of problems or a broker's report.
+//! `first-boot`: sets a board up from a text file on the card's FAT partition, and reports a wrong one to the broker.
 
-mod disk;
-mod mistakes;
-mod parse;
-mod setup;
-mod ssh_key;
-mod standing;
 mod tell;
-mod text;
-mod wifi;
 
-#[cfg(test)]
-mod tests;
-
+use crate::config;
 use crate::exit::{DONE, FAILED, USAGE};
 use crate::flags::seconds;
-use anyhow::{Context, Result};
-use disk::{Change, Disk};
-use mistakes::Mistakes;
-use setup::Setup;
-use standing::{Defaults, Places, Standing};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
-use std::path::{Path, PathBuf};
+use anyhow::Result;
+use dunlin_provision::disk::Disk;
+use dunlin_provision::standing::{Defaults, Places, Standing};
+use dunlin_provision::{Card, Found, Outcome, board_of, look, say, take, untaken};
+use std::path::PathBuf;
 use std::time::Duration;
 use tell::Addressee;
-
-/// The file of problems, beside the set-up file.
-const PROBLEMS: &str = "dunlin-problems.txt";
-/// Everybody reads it; nobody but root writes it.
-const PUBLIC: u32 = 0o644;
-/// Root alone reads it.
-const SECRET: u32 = 0o600;
 
 /// Flags of `first-boot`.
 #[derive(Debug, clap::Args)]
@@ -74,38 +48,26 @@ enum Half {
     Report,
 }
 
-/// What a set-up file is.
-enum Found {
-    /// Not there.
-    Nothing,
-    /// What a removal that was cut off left.
-    Overwritten,
-    /// There, and nothing is filled in.
-    Blank,
-    /// Wrong, and what could be read all the same.
-    Wrong(Setup, Mistakes),
-    /// Right.
-    Good(Setup),
-}
-
 /// Runs the command; returns the exit code.
 ///
 /// # Errors
 /// What is there already can't be read.
 pub async fn first_boot(args: &Args) -> Result<u8> {
-    let places = Places::of(&args.data);
-    let standing = Standing::read(&places)?;
-    let found = look(&args.file, &standing)?;
+    let board = args.board.clone().or_else(|| board_of(&args.board_file));
+    let defaults = Defaults { board, model: args.model.clone() };
+    let card = Card { file: args.file.clone(), places: Places::of(&args.data), defaults };
+    let standing = Standing::read(&card.places)?;
+    let found = look(&card.file, &standing, broker)?;
     let taken = match args.only {
-        Some(Half::Report) => untaken(&args.file, &found),
-        _ => take(args, &places, &standing, &found, &mut Disk::new()),
+        Some(Half::Report) => untaken(&card.file, &found),
+        _ => take(&card, &standing, &found, &mut Disk::new()),
     };
     if args.only != Some(Half::Take) {
         let told = match (&taken.wrong, &found) {
-            (None, _) => tell::all_is_well(&places, args.report_within).await,
+            (None, _) => tell::all_is_well(&card.places, args.report_within).await,
             (Some(wrong), Found::Wrong(setup, _) | Found::Good(setup)) => {
                 let addressee = Addressee::of(setup, &standing);
-                tell::what_is_wrong(wrong, addressee, &places, args.report_within).await
+                tell::what_is_wrong(wrong, addressee, &card.places, args.report_within).await
             }
             (Some(_), _) => Ok(()),
         };
@@ -113,223 +75,15 @@ pub async fn first_boot(args: &Args) -> Result<u8> {
             say(&format!("{error:#}"));
         }
     }
-    Ok(taken.code)
+    Ok(match taken.outcome {
+        Outcome::Done => DONE,
+        Outcome::Invalid => USAGE,
+        Outcome::Failed => FAILED,
+    })
 }
 
-/// What came of a file.
-struct Taken {
-    code: u8,
-    wrong: Option<Mistakes>,
-}
-
-const WELL: Taken = Taken { code: DONE, wrong: None };
-
-/// Reads the file and looks at it against what stands.
-///
-/// # Errors
-/// It is there and can't be read.
-fn look(file: &Path, standing: &Standing) -> Result<Found> {
-    let bytes = match read(file) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Err(error).with_context(|| file.display().to_string()),
-    };
-    if text::is_overwritten(&bytes) {
-        return Ok(Found::Overwritten);
-    }
-    let text = match text::decode(&bytes) {
-        Ok(text) => text,
-        Err((line, what)) => {
-            let mut mistakes = Mistakes::default();
-            mistakes.push(line, what);
-            return Ok(Found::Wrong(Setup::default(), mistakes));
-        }
-    };
-    let parsed = parse::parse(&text);
-    if parsed.is_blank() {
-        return Ok(Found::Blank);
-    }
-    let (setup, mistakes) = setup::checked(parsed, standing);
-    Ok(if mistakes.is_empty() { Found::Good(setup) } else { Found::Wrong(setup, mistakes) })
-}
-
-/// As much of a file as shows that it is too large.
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(text::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Takes a good file and removes it; says what is wrong with another.
-fn take(args: &Args, places: &Places, standing: &Standing, found: &Found, disk: &mut Disk<'_>) -> Taken {
-    let name = args.file.display();
-    match found {
-        Found::Nothing | Found::Blank => {
-            if standing.is_set_up() {
-                say(&format!("{name}: nothing is set there; this board stays as it is set up"));
-            } else {
-                say(&format!(
-                    "this board is not set up yet: fill in {name}, which is dunlin.txt on the card's first \
-                     partition on any computer, and start the board again"
-                ));
-            }
-            forget_problems(&args.file, disk);
-            WELL
-        }
-        Found::Overwritten => gone(args, disk),
-        Found::Wrong(_, mistakes) => {
-            refuse(&args.file, &Refusal::wrong(&args.file, mistakes), disk);
-            Taken { code: USAGE, wrong: Some(mistakes.clone()) }
-        }
-        Found::Good(setup) => match apply(args, places, standing, setup, disk) {
-            Ok(()) => {
-                say(&taken(setup));
-                gone(args, disk)
-            }
-            Err(error) => {
-                let mistakes = Mistakes::of(format!("it is right, but could not be taken: {error:#}"));
-                refuse(&args.file, &Refusal::untaken(&args.file, &mistakes), disk);
-                Taken { code: FAILED, wrong: Some(mistakes) }
-            }
-        },
-    }
-}
-
-/// What the second half finds, when the first has left a file that is no good.
-fn untaken(file: &Path, found: &Found) -> Taken {
-    match found {
-        Found::Nothing | Found::Blank | Found::Overwritten => WELL,
-        Found::Wrong(_, mistakes) => Taken { code: DONE, wrong: Some(mistakes.clone()) },
-        Found::Good(_) => {
-            let why = format!("it is right, but was not taken: {} says why", problems(file).display());
-            Taken { code: DONE, wrong: Some(Mistakes::of(why)) }
-        }
-    }
-}
-
-/// Writes everything that `setup` names.
-fn apply(
-    args: &Args,
-    places: &Places,
-    standing: &Standing,
-    setup: &Setup,
-    disk: &mut Disk<'_>,
-) -> Result<()> {
-    let board = args.board.clone().or_else(|| board_of(&args.board_file));
-    let defaults = Defaults { board, model: args.model.clone() };
-    let mut changes = Vec::new();
-    let mut put = |place, text: &str, mode| {
-        changes.push(Change { place, bytes: text.as_bytes().to_vec(), mode: Some(mode) });
-    };
-    if let Some((text, why)) = &standing.unreadable {
-        say(&format!("{why}: it is kept as {}", places.unreadable().display()));
-        put(places.unreadable(), text, PUBLIC);
-    }
-    put(places.agent_toml(), &standing.configured(setup, &defaults)?, PUBLIC);
-    if let Some(login) = &setup.login {
-        put(places.password(), &login.password, SECRET);
-    }
-    if let Some(wifi) = &setup.wifi {
-        put(places.wifi(), &wifi.file(), SECRET);
-    }
-    if let Some(name) = &setup.name {
-        put(places.hostname(), &format!("{name}\n"), PUBLIC);
-    }
-    if let Some(key) = &setup.ssh_key {
-        put(places.authorized_keys(), &standing.with_key(key), SECRET);
-    }
-    disk.put(&changes)
-}
-
-/// Overwrites and removes a file that was taken, and what was said of an earlier one.
-fn gone(args: &Args, disk: &mut Disk<'_>) -> Taken {
-    forget_problems(&args.file, disk);
-    match disk.erase(&args.file) {
-        Ok(()) => WELL,
-        Err(error) => {
-            let advice = "remove it yourself, for its passwords can be read there";
-            say(&format!("the set-up is done, but its file could not be removed: {error:#}; {advice}"));
-            Taken { code: FAILED, ..WELL }
-        }
-    }
-}
-
-/// What is said of a file that was not taken.
-struct Refusal {
-    head: String,
-    lines: String,
-    foot: String,
-}
-
-impl Refusal {
-    /// Of a file with mistakes.
-    fn wrong(file: &Path, mistakes: &Mistakes) -> Self {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        Self {
-            head: format!("{name}: {}, and nothing was changed:", mistakes.counted()),
-            lines: mistakes.lines().join("\n"),
-            foot: format!("Correct {name} on the card's first partition and start the board again."),
-        }
-    }
-
-    /// Of one that is right.
-    fn untaken(file: &Path, mistakes: &Mistakes) -> Self {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        Self {
-            head: format!("{name}: this board is not set up:"),
-            lines: mistakes.lines().join("\n"),
-            foot: format!("{name} stays where it is, and the next start tries again."),
-        }
-    }
-}
-
-/// Says what is wrong on standard error, and beside the file for who next opens the card.
-fn refuse(file: &Path, refusal: &Refusal, disk: &mut Disk<'_>) {
-    let Refusal { head, lines, foot } = refusal;
-    say(&format!("{head}\n{lines}\n{foot}"));
-    let bytes = format!("{head}\n\n{lines}\n\n{foot}\n").into_bytes();
-    let place = problems(file);
-    // A card wears with each writing, and a board may start many times before somebody looks.
-    if fs::read(&place).is_ok_and(|there| there == bytes) {
-        return;
-    }
-    if let Err(error) = disk.put(&[Change { place, bytes, mode: None }]) {
-        say(&format!("{error:#}"));
-    }
-}
-
-fn forget_problems(file: &Path, disk: &mut Disk<'_>) {
-    let place = problems(file);
-    if let Err(error) = disk.remove(&place)
-        && error.kind() != ErrorKind::NotFound
-    {
-        say(&format!("{}: {error}", place.display()));
-    }
-}
-
-fn problems(file: &Path) -> PathBuf {
-    file.with_file_name(PROBLEMS)
-}
-
-/// The name in a board's file, where there is one.
-fn board_of(file: &Path) -> Option<String> {
-    let name = fs::read_to_string(file).ok()?.trim().to_owned();
-    (!name.is_empty()).then_some(name)
-}
-
-/// What was set up, without anything that is secret.
-fn taken(setup: &Setup) -> String {
-    let parts = [
-        setup.name.as_ref().map(|name| format!("name {name}")),
-        setup.broker.as_ref().map(|broker| format!("broker {broker}")),
-        setup.login.as_ref().map(|login| format!("user {:?} at the broker", login.user)),
-        setup.wifi.as_ref().map(|wifi| format!("wireless network {:?}", wifi.ssid())),
-        setup.ssh_key.is_some().then(|| "a key for ssh".into()),
-    ];
-    format!("this board is set up: {}", parts.into_iter().flatten().collect::<Vec<String>>().join(", "))
-}
-
-fn say(text: &str) {
-    // Standard error that is gone has no reader.
-    let _ = writeln!(io::stderr(), "{text}");
+/// What is wrong with a broker's address, in words.
+fn broker(url: &str) -> Result<(), String> {
+    let wrong = |error| format!("{error:#}").trim_start_matches("broker ").to_owned();
+    config::broker_of(url).map(drop).map_err(wrong)
 }

@@ -2,14 +2,14 @@
 //!
 //! Invariant: a mark on the data partition is there before a report can be, so that no report outlives its cause.
 
-use super::disk::{Change, Disk};
-use super::mistakes::Mistakes;
-use super::setup::{Login, Setup};
-use super::standing::{Places, Standing, text_of};
-use super::{PUBLIC, say};
 use crate::config;
 use crate::link::{LinkConfig, Loss, retain};
 use anyhow::{Context, Result, bail};
+use dunlin_provision::disk::{Change, Disk};
+use dunlin_provision::mistakes::Mistakes;
+use dunlin_provision::setup::{Login, Setup};
+use dunlin_provision::standing::{Places, Standing, text_of};
+use dunlin_provision::{PUBLIC, say};
 use dunlin_wire::DeviceId;
 use dunlin_wire::topic::Topic;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use crate::broker::{Broker, free_port, url};
 use crate::process::stderr;
+use dunlin_agent::config::{Overrides, Settings};
 use dunlin_wire::SetupReport;
 use dunlin_wire::topic::SETUP_FILTER;
 use rumqttc::v5::mqttbytes::QoS;
@@ -9,7 +10,7 @@ use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
@@ -97,6 +98,33 @@ fn strict() -> (Broker, TempDir) {
         list.display()
     );
     (Broker::with(&lines), dir)
+}
+
+#[test]
+fn the_agent_loads_the_configuration_that_a_file_leaves() {
+    let board = Board::new();
+    let flags = ["--only", "take", "--board", "rpi4", "--model", "/models/drafter"];
+    let output = board.boots("name = plover-1\nbroker = mqtt://10.0.0.1\n", &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let rpi4 = Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/rpi4.toml");
+    let overrides = Overrides { board: Some(rpi4), ..Overrides::default() };
+    let settings =
+        Settings::load(Some(&board.0.path().join("data/dunlin/etc/agent.toml")), &overrides).unwrap();
+    assert_eq!((settings.device.as_str(), settings.broker.to_string()), ("plover-1", "10.0.0.1:1883".into()));
+    assert_eq!(settings.model().unwrap(), Path::new("/models/drafter"));
+}
+
+#[test]
+fn a_brokers_address_is_checked_by_the_links_own_grammar() {
+    for (wrong, what) in [
+        ("host", "no mqtt:// in front; expected mqtt://host:port"),
+        ("mqtts://host", "TLS is not part of this build"),
+        ("mqtt://host:0", "no such port"),
+    ] {
+        let output = Board::new().boots(&format!("name = pi-7\nbroker = {wrong}\n"), &["--only", "take"]);
+        let said = stderr(&output);
+        assert!(said.contains("line 2: broker: ") && said.contains(what), "{said}");
+    }
 }
 
 #[test]

@@ -4,7 +4,6 @@ use super::mistakes::Mistakes;
 use super::parse::{Entry, Key, Parsed};
 use super::standing::Standing;
 use super::{ssh_key, wifi};
-use crate::config;
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 use wifi::Wifi;
@@ -12,15 +11,18 @@ use wifi::Wifi;
 /// Bytes of a broker's address at most: a host's name has 253.
 const BROKER_BYTES_MAX: usize = 300;
 
+/// What is wrong with a broker's address, in words.
+pub type BrokerCheck = fn(&str) -> Result<(), String>;
+
 /// What is to be changed; what isn't named stays as it is.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Setup {
+pub struct Setup {
     /// This device's name.
-    pub(crate) name: Option<DeviceId>,
+    pub name: Option<DeviceId>,
     /// The broker's address.
-    pub(crate) broker: Option<String>,
+    pub broker: Option<String>,
     /// Who it is to the broker.
-    pub(crate) login: Option<Login>,
+    pub login: Option<Login>,
     /// The wireless network.
     pub(crate) wifi: Option<Wifi>,
     /// A key that may log in.
@@ -29,18 +31,20 @@ pub(crate) struct Setup {
 
 /// User and password at a broker.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Login {
-    pub(crate) user: String,
-    pub(crate) password: String,
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
 }
 
 /// What `parsed` asks for, as far as it is right; what is wrong is added to its mistakes.
-pub(crate) fn checked(parsed: Parsed, standing: &Standing) -> (Setup, Mistakes) {
+pub(crate) fn checked(parsed: Parsed, standing: &Standing, check: BrokerCheck) -> (Setup, Mistakes) {
     let mut reader = Reader { entries: parsed.entries, mistakes: parsed.mistakes };
     reader.refuse_empty();
     let setup = Setup {
         name: reader.value(Key::Name, name),
-        broker: reader.value(Key::Broker, broker),
+        broker: reader.value(Key::Broker, |url| broker(url, check)),
         login: reader.login(),
         wifi: reader.wifi(),
         ssh_key: reader.value(Key::Ssh, |key| ssh_key::check(key).map(|()| key.into()).map_err(Into::into)),
@@ -125,7 +129,7 @@ fn name(text: &str) -> Result<DeviceId, String> {
     if text.starts_with('-') || text.ends_with('-') { Err(wrong) } else { text.parse().map_err(|_| wrong) }
 }
 
-fn broker(url: &str) -> Result<String, String> {
+fn broker(url: &str, check: BrokerCheck) -> Result<String, String> {
     if url.len() > BROKER_BYTES_MAX {
         return Err(format!("longer than {BROKER_BYTES_MAX} bytes"));
     }
@@ -135,8 +139,5 @@ fn broker(url: &str) -> Result<String, String> {
     if url.contains([' ', '\t', '#']) {
         return Err("text behind it: a comment has a line of its own".into());
     }
-    match config::broker_of(url) {
-        Ok(_) => Ok(url.into()),
-        Err(error) => Err(format!("{error:#}").trim_start_matches("broker ").into()),
-    }
+    check(url).map(|()| url.into())
 }

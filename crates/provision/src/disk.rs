@@ -11,13 +11,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that shall be.
-pub(crate) struct Change {
+pub struct Change {
     /// Where.
-    pub(crate) place: PathBuf,
+    pub place: PathBuf,
     /// What is in it.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// Who may read it; `None` on a file system that knows no modes.
-    pub(crate) mode: Option<u32>,
+    pub mode: Option<u32>,
 }
 
 /// What is done to the disk.
@@ -38,13 +38,19 @@ pub(crate) enum Step {
 type Before<'a> = dyn FnMut(Step, &Path) -> io::Result<()> + 'a;
 
 /// The disk; `before` is asked before each step, and an error of it is the step's.
-pub(crate) struct Disk<'a> {
+pub struct Disk<'a> {
     before: Box<Before<'a>>,
+}
+
+impl Default for Disk<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<'a> Disk<'a> {
     /// The disk as it is.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(|_, _| Ok(()))
     }
 
@@ -57,7 +63,7 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// Names the file. Where it is one that could not be written, nothing has changed.
-    pub(crate) fn put(&mut self, changes: &[Change]) -> Result<()> {
+    pub fn put(&mut self, changes: &[Change]) -> Result<()> {
         let written = changes.iter().try_for_each(|change| self.stage(change));
         if written.is_err() {
             // What is there takes up room that may be wanted; what isn't there needs no removing.
@@ -130,7 +136,7 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// It isn't there, or can't be removed.
-    pub(crate) fn remove(&mut self, place: &Path) -> io::Result<()> {
+    pub fn remove(&mut self, place: &Path) -> io::Result<()> {
         self.step(Step::Remove, place)?;
         fs::remove_file(place)?;
         self.sync_folder(place)

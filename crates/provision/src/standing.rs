@@ -14,12 +14,13 @@ const HEADER: &str = "\
 ";
 
 /// The folders and files of the data partition.
-pub(crate) struct Places {
+pub struct Places {
     data: PathBuf,
 }
 
 impl Places {
-    pub(crate) fn of(data: &Path) -> Self {
+    /// Those of a data partition that is mounted at `data`.
+    pub fn of(data: &Path) -> Self {
         Self { data: data.into() }
     }
 
@@ -41,7 +42,7 @@ impl Places {
     }
 
     /// Remembers that a report lies with a broker.
-    pub(crate) fn reported(&self) -> PathBuf {
+    pub fn reported(&self) -> PathBuf {
         self.data.join("dunlin/setup-reported")
     }
 
@@ -56,7 +57,7 @@ impl Places {
 
 /// What stands already.
 #[derive(Default)]
-pub(crate) struct Standing {
+pub struct Standing {
     document: Option<DocumentMut>,
     /// A configuration that is no TOML, and why.
     pub(crate) unreadable: Option<(String, String)>,
@@ -65,11 +66,11 @@ pub(crate) struct Standing {
 }
 
 /// What a new configuration names that a set-up file doesn't.
-pub(crate) struct Defaults {
+pub struct Defaults {
     /// The board's name, where it is known.
-    pub(crate) board: Option<String>,
+    pub board: Option<String>,
     /// The drafter's directory.
-    pub(crate) model: PathBuf,
+    pub model: PathBuf,
 }
 
 impl Standing {
@@ -77,7 +78,7 @@ impl Standing {
     ///
     /// # Errors
     /// Names the file that can't be read.
-    pub(crate) fn read(places: &Places) -> Result<Self> {
+    pub fn read(places: &Places) -> Result<Self> {
         let mut standing = Self {
             password: text_of(&places.password())?,
             authorized_keys: text_of(&places.authorized_keys())?.unwrap_or_default(),
@@ -97,12 +98,12 @@ impl Standing {
     }
 
     /// This device's name.
-    pub(crate) fn device(&self) -> Option<DeviceId> {
+    pub fn device(&self) -> Option<DeviceId> {
         self.text("device")?.parse().ok()
     }
 
     /// The broker's address.
-    pub(crate) fn broker(&self) -> Option<String> {
+    pub fn broker(&self) -> Option<String> {
         self.text("broker").map(Into::into)
     }
 
@@ -112,7 +113,7 @@ impl Standing {
     }
 
     /// User and password at the broker.
-    pub(crate) fn login(&self) -> Option<Login> {
+    pub fn login(&self) -> Option<Login> {
         let user = self.document.as_ref()?.get("mqtt")?.get("user")?.as_str()?.into();
         Some(Login { user, password: self.password.clone().unwrap_or_default() })
     }
@@ -187,7 +188,7 @@ fn replace(item: &mut Item, text: &str) {
 ///
 /// # Errors
 /// Names the file that can't be read, or is no text.
-pub(crate) fn text_of(path: &Path) -> Result<Option<String>> {
+pub fn text_of(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => {
             let text = String::from_utf8(bytes).map_err(|_| anyhow!("{}: not UTF-8", path.display()))?;

@@ -28,7 +28,7 @@ impl fmt::Display for Mistake {
 
 /// All mistakes of a file, by line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mistakes {
+pub struct Mistakes {
     kept: Vec<Mistake>,
     count: usize,
 }
@@ -68,7 +68,7 @@ impl Mistakes {
     }
 
     /// The message for the broker.
-    pub(crate) fn report(&self) -> SetupReport {
+    pub fn report(&self) -> SetupReport {
         let lines = self.lines();
         SetupReport::new(self.count, lines.iter().map(String::as_str))
     }

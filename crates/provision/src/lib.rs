@@ -1,0 +1,284 @@
+//! Sets a board up from a text file on the card's FAT partition.
+//!
+//! Invariants:
+//! - A file with a mistake changes nothing and stays.
+//! - What a good file names is on the data partition, whole and synced, before the file is overwritten and removed:
+//!   the power may be cut at any moment, and the next boot finishes what was begun.
+//! - No password and no key reaches standard error, the file of problems or a broker's report.
+
+pub mod disk;
+pub mod mistakes;
+mod parse;
+pub mod setup;
+mod ssh_key;
+pub mod standing;
+mod text;
+mod wifi;
+
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context, Result};
+use disk::{Change, Disk};
+use mistakes::Mistakes;
+use setup::{BrokerCheck, Setup};
+use standing::{Defaults, Places, Standing};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The file of problems, beside the set-up file.
+const PROBLEMS: &str = "dunlin-problems.txt";
+/// Everybody reads it; nobody but root writes it.
+pub const PUBLIC: u32 = 0o644;
+/// Root alone reads it.
+const SECRET: u32 = 0o600;
+
+/// What a set-up file is.
+pub enum Found {
+    /// Not there.
+    Nothing,
+    /// What a removal that was cut off left.
+    Overwritten,
+    /// There, and nothing is filled in.
+    Blank,
+    /// Wrong, and what could be read all the same.
+    Wrong(Setup, Mistakes),
+    /// Right.
+    Good(Setup),
+}
+
+/// A board's set-up file, and what it is set up with.
+pub struct Card {
+    /// The file.
+    pub file: PathBuf,
+    /// Where the board keeps what it is set up with.
+    pub places: Places,
+    /// What a new configuration names that the file doesn't.
+    pub defaults: Defaults,
+}
+
+/// How far a file was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is nothing left to do.
+    Done,
+    /// The file has mistakes.
+    Invalid,
+    /// Something could not be written or removed.
+    Failed,
+}
+
+/// What came of a file.
+pub struct Taken {
+    /// How far it was taken.
+    pub outcome: Outcome,
+    /// What is wrong with it.
+    pub wrong: Option<Mistakes>,
+}
+
+const WELL: Taken = Taken { outcome: Outcome::Done, wrong: None };
+
+/// Reads the file and looks at it against what stands.
+///
+/// # Errors
+/// It is there and can't be read.
+pub fn look(file: &Path, standing: &Standing, broker: BrokerCheck) -> Result<Found> {
+    let bytes = match read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error).with_context(|| file.display().to_string()),
+    };
+    if text::is_overwritten(&bytes) {
+        return Ok(Found::Overwritten);
+    }
+    let text = match text::decode(&bytes) {
+        Ok(text) => text,
+        Err((line, what)) => {
+            let mut mistakes = Mistakes::default();
+            mistakes.push(line, what);
+            return Ok(Found::Wrong(Setup::default(), mistakes));
+        }
+    };
+    let parsed = parse::parse(&text);
+    if parsed.is_blank() {
+        return Ok(Found::Blank);
+    }
+    let (setup, mistakes) = setup::checked(parsed, standing, broker);
+    Ok(if mistakes.is_empty() { Found::Good(setup) } else { Found::Wrong(setup, mistakes) })
+}
+
+/// As much of a file as shows that it is too large.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(text::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Takes a good file and removes it; says what is wrong with another.
+pub fn take(card: &Card, standing: &Standing, found: &Found, disk: &mut Disk<'_>) -> Taken {
+    let name = card.file.display();
+    match found {
+        Found::Nothing | Found::Blank => {
+            if standing.is_set_up() {
+                say(&format!("{name}: nothing is set there; this board stays as it is set up"));
+            } else {
+                say(&format!(
+                    "this board is not set up yet: fill in {name}, which is dunlin.txt on the card's first \
+                     partition on any computer, and start the board again"
+                ));
+            }
+            forget_problems(&card.file, disk);
+            WELL
+        }
+        Found::Overwritten => gone(card, disk),
+        Found::Wrong(_, mistakes) => {
+            refuse(&card.file, &Refusal::wrong(&card.file, mistakes), disk);
+            Taken { outcome: Outcome::Invalid, wrong: Some(mistakes.clone()) }
+        }
+        Found::Good(setup) => match apply(card, standing, setup, disk) {
+            Ok(()) => {
+                say(&taken(setup));
+                gone(card, disk)
+            }
+            Err(error) => {
+                let mistakes = Mistakes::of(format!("it is right, but could not be taken: {error:#}"));
+                refuse(&card.file, &Refusal::untaken(&card.file, &mistakes), disk);
+                Taken { outcome: Outcome::Failed, wrong: Some(mistakes) }
+            }
+        },
+    }
+}
+
+/// What the second half finds, when the first has left a file that is no good.
+pub fn untaken(file: &Path, found: &Found) -> Taken {
+    match found {
+        Found::Nothing | Found::Blank | Found::Overwritten => WELL,
+        Found::Wrong(_, mistakes) => Taken { outcome: Outcome::Done, wrong: Some(mistakes.clone()) },
+        Found::Good(_) => {
+            let why = format!("it is right, but was not taken: {} says why", problems(file).display());
+            Taken { outcome: Outcome::Done, wrong: Some(Mistakes::of(why)) }
+        }
+    }
+}
+
+/// Writes everything that `setup` names.
+fn apply(card: &Card, standing: &Standing, setup: &Setup, disk: &mut Disk<'_>) -> Result<()> {
+    let Card { places, defaults, .. } = card;
+    let mut changes = Vec::new();
+    let mut put = |place, text: &str, mode| {
+        changes.push(Change { place, bytes: text.as_bytes().to_vec(), mode: Some(mode) });
+    };
+    if let Some((text, why)) = &standing.unreadable {
+        say(&format!("{why}: it is kept as {}", places.unreadable().display()));
+        put(places.unreadable(), text, PUBLIC);
+    }
+    put(places.agent_toml(), &standing.configured(setup, defaults)?, PUBLIC);
+    if let Some(login) = &setup.login {
+        put(places.password(), &login.password, SECRET);
+    }
+    if let Some(wifi) = &setup.wifi {
+        put(places.wifi(), &wifi.file(), SECRET);
+    }
+    if let Some(name) = &setup.name {
+        put(places.hostname(), &format!("{name}\n"), PUBLIC);
+    }
+    if let Some(key) = &setup.ssh_key {
+        put(places.authorized_keys(), &standing.with_key(key), SECRET);
+    }
+    disk.put(&changes)
+}
+
+/// Overwrites and removes a file that was taken, and what was said of an earlier one.
+fn gone(card: &Card, disk: &mut Disk<'_>) -> Taken {
+    forget_problems(&card.file, disk);
+    match disk.erase(&card.file) {
+        Ok(()) => WELL,
+        Err(error) => {
+            let advice = "remove it yourself, for its passwords can be read there";
+            say(&format!("the set-up is done, but its file could not be removed: {error:#}; {advice}"));
+            Taken { outcome: Outcome::Failed, ..WELL }
+        }
+    }
+}
+
+/// What is said of a file that was not taken.
+struct Refusal {
+    head: String,
+    lines: String,
+    foot: String,
+}
+
+impl Refusal {
+    /// Of a file with mistakes.
+    fn wrong(file: &Path, mistakes: &Mistakes) -> Self {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Self {
+            head: format!("{name}: {}, and nothing was changed:", mistakes.counted()),
+            lines: mistakes.lines().join("\n"),
+            foot: format!("Correct {name} on the card's first partition and start the board again."),
+        }
+    }
+
+    /// Of one that is right.
+    fn untaken(file: &Path, mistakes: &Mistakes) -> Self {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Self {
+            head: format!("{name}: this board is not set up:"),
+            lines: mistakes.lines().join("\n"),
+            foot: format!("{name} stays where it is, and the next start tries again."),
+        }
+    }
+}
+
+/// Says what is wrong on standard error, and beside the file for who next opens the card.
+fn refuse(file: &Path, refusal: &Refusal, disk: &mut Disk<'_>) {
+    let Refusal { head, lines, foot } = refusal;
+    say(&format!("{head}\n{lines}\n{foot}"));
+    let bytes = format!("{head}\n\n{lines}\n\n{foot}\n").into_bytes();
+    let place = problems(file);
+    // A card wears with each writing, and a board may start many times before somebody looks.
+    if fs::read(&place).is_ok_and(|there| there == bytes) {
+        return;
+    }
+    if let Err(error) = disk.put(&[Change { place, bytes, mode: None }]) {
+        say(&format!("{error:#}"));
+    }
+}
+
+fn forget_problems(file: &Path, disk: &mut Disk<'_>) {
+    let place = problems(file);
+    if let Err(error) = disk.remove(&place)
+        && error.kind() != ErrorKind::NotFound
+    {
+        say(&format!("{}: {error}", place.display()));
+    }
+}
+
+fn problems(file: &Path) -> PathBuf {
+    file.with_file_name(PROBLEMS)
+}
+
+/// The name in a board's file, where there is one.
+pub fn board_of(file: &Path) -> Option<String> {
+    let name = fs::read_to_string(file).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+/// What was set up, without anything that is secret.
+fn taken(setup: &Setup) -> String {
+    let parts = [
+        setup.name.as_ref().map(|name| format!("name {name}")),
+        setup.broker.as_ref().map(|broker| format!("broker {broker}")),
+        setup.login.as_ref().map(|login| format!("user {:?} at the broker", login.user)),
+        setup.wifi.as_ref().map(|wifi| format!("wireless network {:?}", wifi.ssid())),
+        setup.ssh_key.is_some().then(|| "a key for ssh".into()),
+    ];
+    format!("this board is set up: {}", parts.into_iter().flatten().collect::<Vec<String>>().join(", "))
+}
+
+/// Writes a line to standard error.
+pub fn say(text: &str) {
+    // Standard error that is gone has no reader.
+    let _ = writeln!(io::stderr(), "{text}");
+}
