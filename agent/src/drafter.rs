@@ -1,19 +1,19 @@
 //! The drafter's worker thread: one run at a time, in a thread of its own, because a run takes milliseconds to
 //! seconds and the loop must not wait for it.
 
+use crate::slot::{Giver, Taker, slot};
 use anyhow::{Context, Result, anyhow};
 use dunlin_hlm::device::{DraftJob, DraftRow, JobId};
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, Rows, Vocabulary};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
-/// Jobs that wait: one of the present session behind one of the session before.
-const JOBS_MAX: usize = 2;
+/// Finished runs that wait for the loop: the thread goes on with the next job meanwhile.
+const DONE_MAX: usize = 2;
 /// Tokens of a prompt in one run of the model: rows of all of them are held at once.
 const CHUNK_TOKENS_MAX: usize = 64;
 
@@ -28,7 +28,7 @@ pub struct Described {
 
 /// A drafter in a thread of its own.
 pub struct Worker {
-    jobs: SyncSender<Job>,
+    jobs: Giver<Job>,
     done: mpsc::Receiver<Done>,
     described: Described,
     /// Jobs whose rows have not come.
@@ -84,8 +84,8 @@ impl Worker {
     where
         L: FnOnce() -> Result<Box<dyn Draft>> + Send + 'static,
     {
-        let (jobs, to_do) = sync_channel(JOBS_MAX);
-        let (finished, done) = mpsc::channel(JOBS_MAX);
+        let (jobs, to_do) = slot();
+        let (finished, done) = mpsc::channel(DONE_MAX);
         let (loaded, described) = oneshot::channel();
         let steps = Steps::default();
         let counted = steps.clone();
@@ -109,15 +109,12 @@ impl Worker {
         self.described
     }
 
-    /// Starts a run for one of the agent's sessions.
-    ///
-    /// # Errors
-    /// The thread ended, or more jobs wait than the machines ever ask for.
-    pub fn run(&mut self, session: u64, job: DraftJob) -> Result<()> {
-        let taken = self.jobs.try_send(Job { session, job });
-        taken.map_err(|_| anyhow!("the drafter's thread takes no job"))?;
-        self.owed += 1;
-        Ok(())
+    /// Starts a run for one of the agent's sessions, behind the run under way. A job that still waits is replaced: a
+    /// machine asks for one run at a time, so that job is of an earlier session, and nobody wants its rows.
+    pub fn run(&mut self, session: u64, job: DraftJob) {
+        if self.jobs.replace(Job { session, job }).is_none() {
+            self.owed += 1;
+        }
     }
 
     /// The next finished run. Safe to cancel.
@@ -136,8 +133,8 @@ impl Worker {
     }
 }
 
-fn work(mut drafter: Box<dyn Draft>, to_do: &Receiver<Job>, finished: &mpsc::Sender<Done>, steps: &Steps) {
-    while let Ok(Job { session, job }) = to_do.recv() {
+fn work(mut drafter: Box<dyn Draft>, to_do: &Taker<Job>, finished: &mpsc::Sender<Done>, steps: &Steps) {
+    while let Some(Job { session, job }) = to_do.take() {
         let started = Instant::now();
         let rows = run(drafter.as_mut(), &job, steps);
         let took = Duration(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -164,6 +161,55 @@ fn run(drafter: &mut dyn Draft, job: &DraftJob, steps: &Steps) -> Result<Rows, d
 mod tests {
     use super::*;
     use dunlin_lm::Toy;
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// A drafter that runs only when it is let go on, and says that it begins.
+    struct Held {
+        toy: Box<dyn Draft>,
+        begins: std::sync::mpsc::Sender<usize>,
+        go_on: Receiver<()>,
+    }
+
+    impl Draft for Held {
+        fn vocabulary(&self) -> Vocabulary {
+            self.toy.vocabulary()
+        }
+        fn context_max(&self) -> usize {
+            self.toy.context_max()
+        }
+        fn len(&self) -> usize {
+            self.toy.len()
+        }
+        fn truncate(&mut self, keep: usize) {
+            self.toy.truncate(keep);
+        }
+        fn extend(&mut self, tokens: &[u32]) -> dunlin_lm::Result<Rows> {
+            self.begins.send(tokens.len()).unwrap();
+            self.go_on.recv().unwrap();
+            self.toy.extend(tokens)
+        }
+    }
+
+    #[tokio::test]
+    async fn of_many_sessions_that_ended_only_the_last_one_is_run() {
+        let (begins, begun) = channel();
+        let (release, go_on) = channel();
+        let load = move || {
+            let toy = Box::new(Toy::new(1, 64, 1.0).drafter());
+            let drafter: Box<dyn Draft> = Box::new(Held { toy, begins, go_on });
+            Ok(drafter)
+        };
+        let mut worker = Worker::start(load).await.unwrap();
+        let job = |tokens: usize| DraftJob { id: JobId(1), keep: 0, tokens: vec![1; tokens] };
+        worker.run(0, job(1));
+        assert_eq!(begun.recv().unwrap(), 1);
+        (1..=60).for_each(|session| worker.run(session, job(2)));
+        (0..2).for_each(|_| release.send(()).unwrap());
+        let (first, last) = (worker.next().await.unwrap(), worker.next().await.unwrap());
+        assert_eq!((first.session, last.session), (0, 60));
+        assert!(last.last_row().is_ok());
+        assert_eq!(worker.owed(), None, "nobody waits for what was replaced");
+    }
 
     #[test]
     fn chunks_change_nothing() {

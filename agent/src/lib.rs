@@ -31,6 +31,7 @@ pub mod screen;
 pub mod serve;
 mod setup;
 mod signals;
+mod slot;
 mod socket;
 mod stall;
 pub mod supervised;

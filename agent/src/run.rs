@@ -165,7 +165,7 @@ impl Agent {
     /// # Errors
     /// The drafter's thread ended.
     pub async fn run(mut self, user: &mut User, out: &mut dyn Output) -> Result<Farewell> {
-        while self.settle(out)?.is_continue() {
+        while self.settle(out).is_continue() {
             self.supervised.pass(&self.worker, self.clock.now());
             let machine = self.clock.deadline(self.device.poll_timeout());
             let stall = self.clock.deadline(self.stall.deadline());
@@ -179,7 +179,7 @@ impl Agent {
                 () = tokio::time::sleep_until(meter) => drop(self.wake()),
                 () = tokio::time::sleep_until(manager) => drop(self.wake()),
                 control = user.controls.recv() => {
-                    if self.on_control(control.unwrap_or(Control::Quit), out)?.is_break() { break }
+                    if self.on_control(control.unwrap_or(Control::Quit), out).is_break() { break }
                 }
                 say = user.prompts.recv(), if self.turn.is_none() && self.ended.is_none() => {
                     let Some(say) = say else { break };
@@ -246,7 +246,7 @@ impl Agent {
         }
     }
 
-    fn on_control(&mut self, control: Control, out: &mut dyn Output) -> Result<ControlFlow<()>> {
+    fn on_control(&mut self, control: Control, out: &mut dyn Output) -> ControlFlow<()> {
         self.wake();
         match control {
             Control::TimedOut => {
@@ -256,11 +256,11 @@ impl Agent {
             Control::Cancel | Control::Quit => self.device.cancel(),
         }
         if control != Control::Quit {
-            return Ok(ControlFlow::Continue(()));
+            return ControlFlow::Continue(());
         }
         // The reply's end is shown, whatever the output says to it.
-        let _ = self.settle(out)?;
-        Ok(ControlFlow::Break(()))
+        let _ = self.settle(out);
+        ControlFlow::Break(())
     }
 
     fn on_say(&mut self, say: &Say, out: &mut dyn Output) -> Result<ControlFlow<()>> {
@@ -290,10 +290,10 @@ impl Agent {
     }
 
     /// Takes out of the machine what it has to say, until it has nothing more.
-    fn settle(&mut self, out: &mut dyn Output) -> Result<ControlFlow<()>> {
+    fn settle(&mut self, out: &mut dyn Output) -> ControlFlow<()> {
         while let Some(event) = self.device.poll_event() {
-            if self.on_event(event, out)?.is_break() {
-                return Ok(ControlFlow::Break(()));
+            if self.on_event(event, out).is_break() {
+                return ControlFlow::Break(());
             }
         }
         if self.turn.is_some() && !out.wanted() {
@@ -306,14 +306,14 @@ impl Agent {
         }
         self.transmit();
         self.charge_ahead();
-        Ok(self.tell_energy(out))
+        self.tell_energy(out)
     }
 
-    fn on_event(&mut self, event: Event, out: &mut dyn Output) -> Result<ControlFlow<()>> {
+    fn on_event(&mut self, event: Event, out: &mut dyn Output) -> ControlFlow<()> {
         match event {
-            Event::Draft(job) => self.worker.run(self.session, job)?,
+            Event::Draft(job) => self.worker.run(self.session, job),
             Event::Committed(commit) => self.on_commit(&commit, out),
-            Event::Finished(finish) => return Ok(self.on_finish(finish, out)),
+            Event::Finished(finish) => return self.on_finish(finish, out),
             Event::Judged(judged) => out.judged(&judged),
             Event::Leased(verifier) => {
                 out.leased(&verifier);
@@ -326,7 +326,7 @@ impl Agent {
             Event::Returned => out.notice(&Notice::Returned),
             Event::Malformed(error) => out.notice(&Notice::Malformed(error)),
         }
-        Ok(ControlFlow::Continue(()))
+        ControlFlow::Continue(())
     }
 
     fn on_commit(&mut self, commit: &Commit, out: &mut dyn Output) {

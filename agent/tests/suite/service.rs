@@ -4,10 +4,11 @@ use crate::broker::Broker;
 use crate::process::{PROMPT, demo, serve, stderr, target, tokens};
 use crate::verifier::{self, Plan};
 use dunlin_lm::ModelDir;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -141,6 +142,21 @@ fn ask_writes_the_services_reply() {
     let nobody = ask(&manager.socket(), &[PROMPT]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(stderr(&nobody).contains("systemctl status dunlin-agent"), "{}", stderr(&nobody));
+}
+
+#[test]
+fn a_client_that_leaves_many_prompts_behind_does_not_end_the_agent() {
+    let broker = Broker::start();
+    let _verifier = verifier::start(broker.port, target(), Plan::default());
+    let mut manager = Manager::start(&broker.url());
+    manager.until("READY=1");
+    let mut client = UnixStream::connect(manager.socket()).unwrap();
+    let prompt = json!({"prompt": PROMPT.repeat(8), "new_session": true});
+    client.write_all(format!("{prompt}\n").repeat(60).as_bytes()).unwrap();
+    drop(client);
+    let after = ask(&manager.socket(), &["--new", "--max-tokens", "5", PROMPT]);
+    assert!(after.status.success(), "{}", stderr(&after));
+    manager.terminate();
 }
 
 #[test]
