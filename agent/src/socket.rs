@@ -4,9 +4,9 @@
 use crate::client::Client;
 use crate::serve::Request;
 use anyhow::{Context, Result, bail};
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, Metadata, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -28,9 +28,12 @@ pub(crate) const FOR_USER: u32 = 0o600;
 pub(crate) const FOR_GROUP: u32 = 0o660;
 
 /// A socket's file; removed when dropped.
+#[derive(Debug)]
 pub(crate) struct Listening {
     listener: StdListener,
     path: PathBuf,
+    /// Device and inode of the file.
+    file: (u64, u64),
 }
 
 impl Listening {
@@ -42,28 +45,60 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // A file that somebody else removed is as good.
-        let _ = fs::remove_file(&self.path);
+        // Whatever stands there now may be another's.
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| identity(&now) == self.file) {
+            // A file that somebody else removed meanwhile is as good.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
-/// Listens at `path`, for those whom `mode` allows; a file that a dead agent left there is replaced.
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Listens at `path`, for those whom `mode` allows; a socket that a dead agent left there is replaced.
 ///
 /// # Errors
-/// Another agent listens there, or the file can't be made.
+/// Another agent listens there, something else than a socket is there, or the socket can't be made.
 pub(crate) fn listen(path: &Path, mode: u32) -> Result<Listening> {
     let named = || path.display().to_string();
-    if StdStream::connect(path).is_ok() {
-        bail!("{}: another agent serves there", named());
-    }
-    if path.exists() {
-        fs::remove_file(path).with_context(named)?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => remove_stale(path, &there)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(named),
     }
     let listener = StdListener::bind(path).with_context(named)?;
-    let listening = Listening { listener, path: path.into() };
+    let file = identity(&fs::symlink_metadata(path).with_context(named)?);
+    let listening = Listening { listener, path: path.into(), file };
     fs::set_permissions(path, Permissions::from_mode(mode)).with_context(named)?;
     listening.listener.set_nonblocking(true).with_context(named)?;
     Ok(listening)
+}
+
+/// Removes what stands at `path` where it is a socket at which nobody listens any more.
+fn remove_stale(path: &Path, there: &Metadata) -> Result<()> {
+    let name = path.display();
+    let kind = there.file_type();
+    if !kind.is_socket() {
+        let kind = match kind {
+            kind if kind.is_dir() => "a directory",
+            kind if kind.is_symlink() => "a symbolic link",
+            kind if kind.is_file() => "a regular file",
+            _ => "a device or pipe",
+        };
+        bail!(
+            "{name}: {kind} is there, and only a socket is replaced; move it away, or give another --socket PATH"
+        );
+    }
+    match StdStream::connect(path) {
+        Ok(_) => bail!("{name}: another agent serves there"),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).with_context(|| name.to_string())
+        }
+        // A listener with a full queue, for one, or another user's.
+        Err(error) => bail!("{name}: an agent may serve there: {error}"),
+    }
 }
 
 /// Accepts clients in a task of its own.
@@ -138,5 +173,57 @@ async fn write(mut to: OwnedWriteHalf, mut lines: mpsc::Receiver<String>) {
         if to.write_all(format!("{line}\n").as_bytes()).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn refusal(path: &Path) -> String {
+        format!("{:#}", listen(path, FOR_USER).unwrap_err())
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_at_is_replaced() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("agent.sock");
+        drop(StdListener::bind(&path).unwrap());
+        let listening = listen(&path, FOR_USER).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, FOR_USER);
+        assert!(refusal(&path).ends_with("another agent serves there"));
+        drop(listening);
+        assert!(!path.exists(), "the agent's own socket goes with it");
+    }
+
+    #[test]
+    fn whatever_is_no_socket_is_named_and_stays() {
+        let dir = TempDir::new().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "precious").unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        drop(StdListener::bind(at("stale")).unwrap());
+        std::os::unix::fs::symlink(at("stale"), at("link")).unwrap();
+        for (name, kind) in
+            [("file", "a regular file"), ("directory", "a directory"), ("link", "a symbolic link")]
+        {
+            let said = refusal(&at(name));
+            assert!(said.contains(&format!("{name}: {kind} is there")), "{said}");
+        }
+        assert_eq!(fs::read_to_string(at("file")).unwrap(), "precious");
+        assert!(at("directory").is_dir() && at("link").is_symlink() && at("stale").exists());
+        assert!(refusal(&at("file/x")).contains("Not a directory"));
+    }
+
+    #[test]
+    fn another_agents_socket_in_the_same_place_stays() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listening = listen(&path, FOR_USER).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(listening);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
     }
 }
