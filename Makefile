@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test nightly check format lint shell no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
+.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
 	need-cargo need-mosquitto need-lint need-python
 
 help: ## List the targets
@@ -46,7 +46,7 @@ nightly: ## What takes too long for every change: Arm under emulation, packages,
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s) BOOT_BOARD=rpi3
 	$(MAKE) --no-print-directory reproducible BOARD=virt
 
-check: format lint shell no-std ## Formatting, lints of Rust and shell, and the proof that the core needs no operating system
+check: format lint shell commits no-std ## Formatting, lints of Rust and shell, commit form, and the proof that the core needs no operating system
 
 format: need-cargo
 	$(CARGO) fmt --all --check
@@ -56,6 +56,11 @@ lint: need-cargo
 
 shell: need-lint
 	@boards/check-shell.sh
+
+# The last commit before the rule on the form of commits (CONTRIBUTING.md).
+COMMIT_BASE := c1be764f4bf0a707d84f4cfadb8f4c71d872cdb8
+commits:
+	@.ci/commits $(COMMIT_BASE)
 
 # The build for a bare-metal target is the real proof; where that target can't be had, a crate with its own
 # panic handler shows the same on any host.
