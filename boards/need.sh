@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs the programs that a job runs, where they are missing.
 #
-# usage: need.sh JOB            (SUDO= is put before apt-get)
-#        need.sh --missing JOB  (installs nothing: prints the Debian packages, and fails where there are any)
+# usage: need.sh JOB            (SUDO= is the command put before apt-get)
+#        need.sh --missing JOB  (installs nothing: prints the missing Debian packages, and fails if there are any)
 set -euo pipefail
 # shellcheck source=boards/common.sh
 . "$(dirname "$0")/common.sh"
 
-# Each program with the Debian package that has it; a job is named by its list.
+# For each job: its programs, each with the Debian package that contains it.
 # shellcheck disable=SC2034
 {
     image=(ar:binutils dpkg-deb:dpkg fdtget:device-tree-compiler mcopy:mtools mke2fs:e2fsprogs mkfs.fat:dosfstools modinfo:kmod
@@ -21,7 +21,7 @@ set -euo pipefail
     package_tests=("${package[@]}" lintian:lintian mmdebstrap:mmdebstrap systemd-nspawn:systemd-container)
 }
 
-# The packages of all programs that are not here, each once.
+# Prints the packages of all missing programs, each once.
 missing() {
     local entry
     for entry in "$@"; do
@@ -29,13 +29,13 @@ missing() {
     done | sort -u
 }
 
-# The sensor of the booted image hangs on a USB cable that some builds of QEMU leave out.
+# The booted image's sensor is connected by an emulated USB cable, which some builds of QEMU lack.
 emulator_has_cable() {
     local devices
     devices=$(qemu-system-aarch64 -device help 2>/dev/null) || die "qemu-system-aarch64 does not run"
     [[ $devices == *'"usb-redir"'* ]] ||
-        die "this QEMU has no device usb-redir, which the power sensor is connected by" \
-            "Debian's has: apt-get install qemu-system-arm"
+        die "this QEMU lacks the device usb-redir, which connects the power sensor" \
+            "Debian's QEMU has it: apt-get install qemu-system-arm"
 }
 
 only_names=

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds a program for a board into target/board/<triple>/ and checks what came out.
+# Builds a program for a board into target/board/<triple>/ and checks the result.
 #
 # usage: build.sh agent|verifier
-#        build.sh --can          (builds nothing: whether there is a way to programs for each of the board's systems)
+#        build.sh --can          (builds nothing; succeeds if a program can be built here for every system of the board)
 # BOARD=NAME
-# BUILD_WITH=native|cross|zig|gnu  (which way; left out, the first that is there)
-# RUST=rustup|debian               (whose Rust; left out, the machine's own where it has the target's library)
+# BUILD_WITH=native|cross|zig|gnu  (the build method; by default the first one available)
+# RUST=rustup|debian               (the Rust toolchain; by default this machine's own if it has the target's library)
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/target.sh"
@@ -17,7 +17,7 @@ case ${1:-} in
 esac
 case ${BUILD_WITH:-native} in
     native | cross | zig | gnu) ;;
-    *) die "BUILD_WITH=$BUILD_WITH is none of native, cross, zig, gnu" ;;
+    *) die "unknown BUILD_WITH=$BUILD_WITH; use native, cross, zig or gnu" ;;
 esac
 
 container_engine_answers() {
@@ -28,26 +28,26 @@ container_engine_answers() {
     return 1
 }
 
-# Why a way can't be taken; nothing where it can.
+# Prints why a build method is unavailable, or nothing if it is available.
 obstacle() {
     case $1 in
         native) is_native || printf 'this machine is %s' "$(host_triple)" ;;
         cross)
             have cross || { printf 'cross is not installed' && return; }
-            container_engine_answers || printf 'no container engine answers'
+            container_engine_answers || printf 'no container engine is running'
             ;;
         zig)
             has_zig || { printf 'cargo-zigbuild is not installed' && return; }
-            use_rust || printf 'no Rust here has the standard library of %s' "$triple"
+            use_rust || printf 'no Rust toolchain here has the standard library for %s' "$triple"
             ;;
         gnu)
             has_gnu_linker || { printf '%s-gcc or its C library is not installed' "$gnu" && return; }
-            use_rust || printf 'no Rust here has the standard library of %s' "$triple"
+            use_rust || printf 'no Rust toolchain here has the standard library for %s' "$triple"
             ;;
     esac
 }
 
-# Sets way to the first that can be taken, and passed to why those before it can't.
+# Sets way to the first available method, and passed to the reasons why those before it are unavailable.
 find_way() {
     local candidate why
     passed=()
@@ -60,15 +60,15 @@ find_way() {
 }
 
 choose_way() {
-    local why chosen="the first that is here"
-    [[ -z ${BUILD_WITH:-} ]] || chosen="as BUILD_WITH says"
-    find_way || die "$program can't be built for board $BOARD ($triple) here" "${passed[@]}" \
+    local why chosen="the first method available"
+    [[ -z ${BUILD_WITH:-} ]] || chosen="set by BUILD_WITH"
+    find_way || die "$program can't be built here for board $BOARD ($triple)" "${passed[@]}" \
         "make toolchain BOARD=$BOARD installs what is missing."
-    say "Board $BOARD is $triple. Building $program by $way: $chosen."
-    for why in "${passed[@]}"; do say "  not by $why"; done
+    say "Board $BOARD is $triple. Building $program with $way ($chosen)."
+    for why in "${passed[@]}"; do say "  not $why"; done
 }
 
-# Flags of rustc as a TOML list: no path of this machine may reach the binary, or two folders would give two binaries.
+# Prints rustc's flags as a TOML list. They remap all paths of this machine, so that builds in two folders give equal binaries.
 rustc_flags() {
     local flags=() folder feature features
     flags+=("--remap-path-prefix=$root=/dunlin")
@@ -81,7 +81,7 @@ rustc_flags() {
     printf '"%s",' "${flags[@]}"
 }
 
-# The folders of the registry are known only once it has been unpacked.
+# Run before rustc_flags: the registry's folders exist only once its crates are unpacked.
 fetch_sources() { (cd "$root" && "$CARGO" fetch --quiet --locked --target "$triple"); }
 
 compile() {
@@ -101,13 +101,13 @@ compile() {
     esac
     fetch_sources
     flags=$(rustc_flags)
-    # cargo takes these in place of the flags and the linker given here.
+    # These variables would override the flags and the linker given here.
     unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS
     unset "CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")_LINKER" "CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")_RUSTFLAGS"
-    # One folder for each way: cargo doesn't link again for another linker.
+    # One folder per method: cargo doesn't relink when only the linker changes.
     built=$target_dir/board/build-$way
     [[ -d "$built/$triple/board" ]] || say "First build for $triple: 200 crates, tract among them; 10 minutes and more on 2 cores."
-    # A date of its own: crates with C in them are built anew for another one, and a package's is the last commit's.
+    # A fixed date: crates with C code are rebuilt when it changes, and packages set it to the last commit's.
     (cd "$root" && SOURCE_DATE_EPOCH=315532800 CARGO_TARGET_DIR=$built "${command[@]}" \
         --config "target.$triple.rustflags=[$flags]" --profile board --locked -p "$program" --bin "$program")
 }
@@ -115,7 +115,7 @@ compile() {
 read_target
 if [[ -z $program ]]; then
     find_way || exit 1
-    # GNU's linker takes this machine's glibc, whatever the board has.
+    # GNU's linker links against this machine's glibc, which may be newer than the board's.
     [[ $way != gnu ]] || [[ -n ${GLIBC:-} ]] || [[ -z "$(board_get "$BOARD" build.glibc)" ]] || exit 1
     exit 0
 fi
@@ -124,7 +124,7 @@ compile
 mkdir -p "$target_dir/board/$triple"
 out=$target_dir/board/$triple/$program
 "$root/boards/cross/check.sh" "$built/$triple/board/$program" "$way"
-# In one step, so that nobody finds half a program.
+# Renamed into place, so that nobody finds half a program.
 cp "$built/$triple/board/$program" "$out.new"
 mv "$out.new" "$out"
 say "$out"

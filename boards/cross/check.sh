@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks a program that was built for a board: its machine, the oldest glibc it runs on, that it is stripped; says its size.
+# Checks a program that was built for a board (its machine, the glibc it needs, that it is stripped) and prints its size.
 #
-# usage: check.sh PROGRAM [WAY]   (BOARD names the board; WAY is how it was built)
-# GLIBC=2.34 takes a program that needs that glibc, whatever the board's file says
+# usage: check.sh PROGRAM [WAY]   (BOARD names the board; WAY is the build method)
+# GLIBC=2.34 accepts a program that needs that glibc, whatever the board's file allows
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/target.sh"
@@ -16,7 +16,7 @@ machine_is_right() {
     local found
     found=$(machine_of "$program")
     [[ $found == "$machine" ]] || die "$program is for '${found:-no machine}', but board $BOARD needs $machine ($triple)" \
-        "Remove it and build again: make ${name#dunlin-} BOARD=$BOARD"
+        "Remove it and rebuild: make ${name#dunlin-} BOARD=$BOARD"
 }
 
 glibc_is_old_enough() {
@@ -24,15 +24,15 @@ glibc_is_old_enough() {
     needed=$(glibc_needed "$program")
     allowed=${GLIBC:-$(board_get "$BOARD" build.glibc)}
     if [[ -z $allowed ]] || [[ "$(printf '%s\n' "$needed" "$allowed" | sort -V | tail -n 1)" == "$allowed" ]]; then
-        say "  glibc: needs ${needed:-none}${allowed:+, board $BOARD has $allowed or newer}"
+        say "  glibc: needs ${needed:-none}${allowed:+; board $BOARD has $allowed or newer}"
         return
     fi
     if [[ $way == native ]]; then
-        say "  glibc: needs $needed: runs on this system and on newer ones, not on each system of board $BOARD ($allowed)"
+        say "  glibc: needs $needed, so it runs on this system and newer ones; board $BOARD may have $allowed only"
         return
     fi
-    die "$name needs glibc $needed, but board $BOARD may have only $allowed" \
-        "cargo-zigbuild builds for older systems: make toolchain BOARD=$BOARD, then build again." \
+    die "$name needs glibc $needed, but board $BOARD may have $allowed only" \
+        "cargo-zigbuild builds for older systems: make toolchain BOARD=$BOARD, then rebuild." \
         "For boards with newer systems only: GLIBC=$needed make ${name#dunlin-} BOARD=$BOARD"
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Unpacks Debian's Rust with the standard library of another architecture below target/toolchain, where rustup can't be
-# had. It uses a package index of its own: adding an architecture to this machine's dpkg would touch every
-# `apt-get update` here from then on. Nothing is installed, and root isn't needed.
+# Unpacks Debian's Rust and another architecture's standard library into target/toolchain, for machines without access to
+# rustup. It keeps a package index of its own, because adding an architecture to dpkg would change every later
+# `apt-get update` on this machine. Installs nothing and doesn't need root.
 #
 # usage: debian-rust.sh TARGET
 set -euo pipefail
@@ -12,7 +12,7 @@ triple=$1
 target_facts
 apt_root=$toolchain_dir/apt
 host_arch=$(dpkg --print-architecture 2>/dev/null || true)
-# rustc-web is Debian's current Rust for its own browsers, newer than the release's rustc.
+# rustc-web is the Rust that Debian's browsers are built with; it is newer than the release's rustc.
 compiler=rustc-web
 library=libstd-rust-web-dev
 
@@ -22,7 +22,7 @@ private_apt() {
     name=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
     mirror=${DEBIAN_MIRROR:-$(archive_of Debian)}
     security=${DEBIAN_SECURITY_MIRROR:-$(archive_of Debian-Security)}
-    [[ -n $mirror ]] || die "apt on this machine has no source for $name" "DEBIAN_MIRROR=URL names a mirror of Debian."
+    [[ -n $mirror ]] || die "apt on this machine has no source for $name" "Set DEBIAN_MIRROR=URL to a Debian mirror."
     mkdir -p "$apt_root"/{lists,archives}/partial
     : >"$apt_root/status"
     write_sources "$name" "$mirror" "$security" >"$apt_root/sources.list"
@@ -40,12 +40,12 @@ APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 EOF
     export APT_CONFIG=$apt_root/apt.conf
-    apt-get -qq update || die "Debian's package lists can't be fetched (above)" \
-        "This needs a network once. DEBIAN_MIRROR=URL and DEBIAN_SECURITY_MIRROR=URL name other mirrors."
+    apt-get -qq update || die "Debian's package lists can't be fetched (see above)" \
+        "This needs network access once. DEBIAN_MIRROR=URL and DEBIAN_SECURITY_MIRROR=URL select other mirrors."
 }
 
-# The security index of 32-bit ARM lags behind that of the others and often doesn't match its own signature; the next
-# release has the library. Only the library: the next release's compiler wants its glibc.
+# The security index for 32-bit ARM lags behind the others and often doesn't match its signature, so that the library comes
+# from the next release. The compiler can't: it needs that release's glibc.
 write_sources() {
     local key=/usr/share/keyrings/debian-archive-keyring.gpg secure=$host_arch
     [[ -e $key ]] || die "$key is missing" "apt-get install debian-archive-keyring"
@@ -57,7 +57,8 @@ write_sources() {
 
 versions_of() { apt-cache madison "$1" | awk -F'|' '{ gsub(/ /, "", $2); print $2 }' | sort -uVr; }
 
-# The newest compiler whose upstream version both architectures' libraries have. Sets compiler_version, library_version.
+# Chooses the newest compiler whose upstream version has a library for both architectures. Sets compiler_version and
+# library_version.
 choose_versions() {
     local of_host of_target upstream
     of_target=$(versions_of "$library:$arch")
@@ -67,24 +68,24 @@ choose_versions() {
         compiler_version=$of_host
         [[ -z $library_version ]] || return 0
     done
-    die "Debian has no Rust here whose library for $arch is of the compiler's version" \
+    die "no version of Debian's Rust has both a compiler here and a library for $arch" \
         "compiler: $(versions_of "$compiler:$host_arch" | xargs)" "library: $(xargs <<<"$of_target")"
 }
 
-# Its own shared libraries; the rest of what it needs is on every Debian.
+# Prints the compiler's own shared libraries; every Debian has its other dependencies.
 libraries_of_compiler() {
     apt-cache depends --recurse --important "$compiler:$host_arch" | grep -oE '^(libllvm|libz3|libstd-rust)[^ :]*' |
         grep -vFx "$library" | sort -u
 }
 
-# Fetches packages and unpacks them into the compiler's folder. What came of an interrupted call is used again.
+# Fetches packages and unpacks them into the compiler's folder. Reuses what an interrupted call has fetched.
 fetch_and_unpack() {
     local folder=$apt_root/archives/$1 package
     shift
     say "  fetching $*"
     mkdir -p "$folder"
     (cd "$folder" && apt-get -qq download "$@") ||
-        die "Debian's packages can't be fetched (above)" "What has come is kept: the same command goes on from here."
+        die "Debian's packages can't be fetched (see above)" "Run the command again: it continues with what has been fetched."
     for package in "$folder"/*.deb; do
         dpkg -x "$package" "$debian_rust" || die "$package can't be unpacked" "Is the disk full? Remove the file and try again."
     done
@@ -107,19 +108,19 @@ install_compiler() {
     mapfile -t needs < <(libraries_of_compiler)
     fetch_and_unpack "compiler-$compiler_version" "$compiler=$compiler_version" "$library=$compiler_version" "${needs[@]}"
     wrappers "$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch)"
-    "$debian_rust/bin/rustc" -V >/dev/null || die "Debian's rustc doesn't run here (above)"
+    "$debian_rust/bin/rustc" -V >/dev/null || die "Debian's rustc doesn't run here (see above)"
     printf '%s\n' "$compiler_version" >"$debian_rust/ready"
 }
 
 install_library() {
     fetch_and_unpack "$arch-$library_version" "$library:$arch=$library_version"
     printf 'fn main() {}\n' | "$debian_rust/bin/rustc" --target "$triple" --emit=obj -o "$apt_root/probe.o" - ||
-        die "Debian's library $library_version for $arch doesn't fit its compiler $compiler_version (above)"
+        die "Debian's library $library_version for $arch doesn't match its compiler $compiler_version (see above)"
     touch "$debian_rust/ready-$triple"
 }
 
 if [[ -z $host_arch ]] || ! have apt-get; then
-    die "this isn't a Debian: its Rust can't be used here" "Install rustup (https://rustup.rs), which can add $triple."
+    die "Debian's Rust can be used on Debian only" "Install rustup (https://rustup.rs), which can add $triple."
 fi
 private_apt
 choose_versions

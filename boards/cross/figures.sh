@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# What the agent takes: size, start and memory, against the aims. Needs no board: the size is the board's program's own,
-# instructions are counted under emulation and turned into seconds by an assumption, and memory is what a whole emulated
-# machine's kernel says of the program; user-mode emulation's own memory couldn't be told from it.
+# Measures the agent's size, start time and memory against their aims, without a board. The size is that of the program
+# itself. The start time is estimated from the instructions counted under emulation. Memory is what the kernel of an
+# emulated machine reports, because user-mode emulation would add its own.
 #
-# BOARD=NAME  MODEL=DIR (the drafter's)  KERNEL=FILE (of the emulated machine; left out, that of the virt image)
+# BOARD=NAME  MODEL=DIR (the drafter)  KERNEL=FILE (for the emulated machine; by default that of the virt image)
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/target.sh"
 
 model=${MODEL:-$root/models/demo/drafter}
-# A Cortex-A72 at 1.5 GHz that finishes one instruction a cycle: ours, for code that mostly parses and copies. It decodes
-# three a cycle and stays below two in practice.
+# Our assumption: a Cortex-A72 at 1.5 GHz completes one instruction per cycle in code that mostly parses and copies. It can
+# decode three per cycle and completes fewer than two in practice.
 clock_hz=1500000000
 per_cycle=1.0
 start_aim_seconds=2
@@ -22,13 +22,13 @@ program=$target_dir/board/$triple/dunlin-agent
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Configuration, model and tokenizer are loaded and a token is drafted; then a port where nobody listens ends it.
+# Loads configuration, model and tokenizer and drafts a token; then it ends, because nothing listens on the broker's port.
 start=(check --model "$model" --broker mqtt://127.0.0.1:1 --device figures --power none)
 
-loaded() { grep -q '✓.* model: ' "$1" || die "the agent loaded no model" "It said:" "$(cat "$1")"; }
+loaded() { grep -q '✓.* model: ' "$1" || die "the agent did not load its model" "Its output:" "$(cat "$1")"; }
 
 plugin() {
-    have "$emulator" || die "$emulator is missing: the static emulator takes no plugin" "apt-get install qemu-user"
+    have "$emulator" || die "$emulator is missing, and the static emulator can't load plugins" "apt-get install qemu-user"
     cc -O2 -Wall -shared -fPIC -o "$work/instructions.so" "$root/boards/cross/instructions.c"
 }
 
@@ -48,11 +48,11 @@ say_start() {
     loaded "$work/start.log"
     awk -v n="$instructions" -v hz="$clock_hz" -v ipc="$per_cycle" -v aim="$start_aim_seconds" 'BEGIN {
         s = n / hz / ipc
-        printf "  start to a drafted token: %.0f million instructions (emulated), estimated %.2f s at %.1f a cycle and %.1f GHz (Cortex-A72): %s of %s s\n",
+        printf "  start to a drafted token: %.0f million instructions (emulated), estimated %.2f s at %.1f per cycle and %.1f GHz (Cortex-A72): %s of %s s\n",
             n / 1e6, s, ipc, hz / 1e9, s <= aim ? "within the aim" : "over the aim", aim }'
 }
 
-# The kernel of the virt image, out of its first partition.
+# Copies the emulated machine's kernel, by default out of the first partition of the virt image.
 kernel() {
     local image=$target_dir/image/dunlin-virt.img start
     if [[ -n ${KERNEL:-} ]]; then
@@ -86,7 +86,7 @@ say_memory() {
     for tool in qemu-system-aarch64 cpio "$gnu-gcc"; do
         have "$tool" || { not_measured "$tool is missing (apt-get install qemu-system-arm cpio gcc-$gnu libc6-dev-arm64-cross)" && return; }
     done
-    kernel || { not_measured "make image BOARD=virt brings a kernel (or KERNEL=FILE; and apt-get install mtools fdisk)" && return; }
+    kernel || { not_measured "there is no kernel: make image BOARD=virt, or KERNEL=FILE (and apt-get install mtools fdisk)" && return; }
     guest_files
     timeout 300 qemu-system-aarch64 -M virt -cpu "$(board_get "$BOARD" build.emulated_cpu)" -m 512 -smp 2 -nic none -no-reboot -nographic \
         -kernel "$work/kernel" -initrd "$work/initramfs" -append "console=ttyAMA0 quiet rdinit=/init" \
@@ -96,7 +96,7 @@ say_memory() {
     model_bytes=$(cat "$model"/*.onnx | wc -c)
     awk -v peak="$peak" -v model="$model_bytes" -v aim="$memory_aim_mib" 'BEGIN {
         more = peak / 1024 - model / 1048576
-        printf "  memory: at most %.1f MiB resident (emulated machine), the weights and %.1f MiB: %s of %s MiB beside them\n",
+        printf "  memory: at most %.1f MiB resident (emulated machine), of which %.1f MiB besides the weights: %s of %s MiB\n",
             peak / 1024, more, more <= aim ? "within the aim" : "over the aim", aim }'
 }
 

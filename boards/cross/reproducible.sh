@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the agent for a board once more, from a copy of the sources in another folder, with another target folder and
-# another home of cargo, and compares the bytes with those of `make agent`.
+# Checks that builds are reproducible: builds the agent for a board from a copy of the sources, with another target folder
+# and another CARGO_HOME, and compares the result with that of `make agent` byte for byte.
 #
-# BOARD=NAME, and what build.sh takes
+# BOARD=NAME, and the variables of build.sh
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/target.sh"
@@ -16,7 +16,7 @@ copy_sources() {
     (cd "$root" && tar --exclude=./target --exclude=./.git -cf - .) | tar -C "$copy/source" -xf -
 }
 
-# The crates as they were fetched; they are unpacked anew.
+# Copies the crates as fetched, so that they are unpacked again.
 copy_registry() {
     local home=${CARGO_HOME:-$HOME/.cargo}
     mkdir -p "$copy/cargo/registry"
@@ -29,18 +29,18 @@ copy_registry() {
 "$root/boards/cross/build.sh" agent
 copy_sources
 copy_registry
-# What `make toolchain` made is used from where it is: it isn't built from these sources.
+# The toolchain is shared: `make toolchain` doesn't build it from these sources.
 mkdir -p "$copy/elsewhere"
 [[ ! -d $toolchain_dir ]] || ln -s "$toolchain_dir" "$copy/elsewhere/toolchain"
-say "Once more, in $copy"
+say "Building again in $copy"
 env CARGO_HOME="$copy/cargo" CARGO_TARGET_DIR="$copy/elsewhere" "$copy/source/boards/cross/build.sh" agent
 
 one=$target_dir/board/$triple/dunlin-agent
 two=$copy/elsewhere/board/$triple/dunlin-agent
 sha256sum "$one" "$two"
 if cmp "$one" "$two"; then
-    say "The same bytes."
+    say "Both builds are identical."
     rm -rf "$copy"
 else
-    die "two builds of the same sources differ" "Both are kept: compare what 'strings' and 'readelf -SW' say of them."
+    die "two builds of the same sources differ" "Both are kept: compare them with strings and readelf -SW."
 fi

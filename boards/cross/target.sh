@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts of the cross builds share: what is known of a target, and which Rust compiles for it. Sourced, not run.
+# Shared by the scripts for cross builds: facts about targets, and the choice of the Rust toolchain. Sourced, not run.
 # BOARD names the board.
 # shellcheck disable=SC2034  # Used by the scripts that source this.
 # shellcheck source=boards/common.sh
@@ -8,7 +8,7 @@
 toolchain_dir=$target_dir/toolchain
 BOARD=${BOARD:-rpi4}
 
-case ${RUST:-any} in any | rustup | debian) ;; *) die "RUST=$RUST is neither rustup nor debian" ;; esac
+case ${RUST:-any} in any | rustup | debian) ;; *) die "unknown RUST=$RUST; use rustup or debian" ;; esac
 
 need_rust() {
     if have "$CARGO" && have rustc; then return; fi
@@ -37,22 +37,22 @@ target_facts() {
             gnu=x86_64-linux-gnu arch=amd64 machine='Advanced Micro Devices X86-64' qemu=qemu-x86_64-static
             ;;
         *)
-            die "board $BOARD is for $triple, which these scripts don't know" \
-                "They know aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf and x86_64-unknown-linux-gnu." \
-                "Correct build.target in the board's file, or add the target in boards/cross/target.sh."
+            die "board $BOARD has the unknown target $triple" \
+                "Known targets: aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf and x86_64-unknown-linux-gnu." \
+                "Correct build.target in the board's file, or add the target to boards/cross/target.sh."
             ;;
     esac
 }
 
-# The machine that the program $1 is for, as readelf names it; nothing where it is no program.
+# Prints the machine that the program $1 is for, as readelf names it, or nothing if the file isn't a program.
 machine_of() { readelf -h "$1" 2>/dev/null | sed -n 's/^ *Machine: *//p'; }
 
-# The newest version of glibc's symbols that the program $1 asks for.
+# Prints the newest glibc symbol version that the program $1 needs.
 glibc_needed() { readelf -W --dyn-syms "$1" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1 | sed 's/GLIBC_//'; }
 
 is_native() { [[ $triple == "$(host_triple)" ]]; }
 
-# Whether the compiler $1 has the standard library of the target.
+# Succeeds if the compiler $1 has the target's standard library.
 rustc_has_std() {
     local lib
     lib=$("$1" --print target-libdir --target "$triple" 2>/dev/null) && compgen -G "$lib/libstd-*.rlib" >/dev/null
@@ -61,8 +61,8 @@ rustc_has_std() {
 debian_rust=$toolchain_dir/debian-rust
 debian_rust_has_std() { [[ -e "$debian_rust/ready-$triple" ]]; }
 
-# Picks the Rust for the target: the machine's own, or Debian's that `make toolchain` unpacked. RUST=rustup|debian forces one.
-# Sets rust_said, for people.
+# Chooses the Rust toolchain for the target: this machine's own, or Debian's as unpacked by `make toolchain`.
+# RUST=rustup|debian forces one. Sets rust_said to its version, for messages.
 use_rust() {
     if [[ ${RUST:-} != debian ]] && rustc_has_std rustc; then
         rust_said="$(rustc -V)"
@@ -75,7 +75,7 @@ use_rust() {
 }
 
 need_std() {
-    use_rust || die "no Rust here has the standard library of $triple" \
+    use_rust || die "no Rust toolchain here has the standard library for $triple" \
         "make toolchain BOARD=$BOARD installs it."
 }
 

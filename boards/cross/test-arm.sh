@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# The unit, golden and simulation tests of wire, hlm, gguf and the models' crates as arm64, and of wire and hlm as 32-bit ARM, under user-mode
-# emulation; then the demo drafter's text and scores on three processors against those of the golden file.
-# On an ARM machine its own kind runs without the emulator.
+# Runs the tests of wire, hlm, gguf and the models' crates as arm64, and those of wire and hlm as 32-bit ARM, under user-mode
+# emulation; then compares the demo drafter's text and scores on three emulated processors with the golden file. On an ARM
+# machine, programs for its own architecture run without the emulator.
 #
-# ARM_ONLY=arm64|armv7 one of the two
-# ARM_CASES=N          cases of each property test (an emulated one takes ten times as long)
+# ARM_ONLY=arm64|armv7 only one of the two
+# ARM_CASES=N          cases per property test (each takes ten times as long under emulation)
 # ARM_GOLDEN_PROMPTS=N prompts drafted on each processor
-# ARM_ALL=1            the tests that are left out for their length as well (see skipped)
+# ARM_ALL=1            includes the tests that are skipped for their length
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/target.sh"
 
 cases=${ARM_CASES:-16}
 prompts=${ARM_GOLDEN_PROMPTS:-8}
-# Left out, as they take minutes each under emulation: tens of thousands of draws, of noise that the tests of the coupling hold to
-# the bit; that the tests catch wrong rules, which is the same on every processor; whole models of the target and of the
-# encoder, which no board runs; three hundred single steps of the drafter.
+# Skipped, because each takes minutes under emulation: tests with tens of thousands of draws, whose noise the coupling's
+# tests check bit by bit; tests of the tests, which don't depend on the processor; whole models of the target and of the
+# encoder, which run on no board; and three hundred single steps of the drafter.
 skipped=(distributed_as share_of_misses is_caught target:: encoder:: drafter::a_long_prompt drafter::chunks_equal)
 [[ -z ${ARM_ALL:-} ]] || skipped=()
-# The crates that are tested as arm64, always together: other features would compile the engines anew.
+# The crates that are tested as arm64, always together: with other features the engines would be compiled again.
 arm64=(wire hlm gguf lm lm-tract lm-candle)
-# The cores of a Pi 3 or Zero 2 W, a Pi 4, and a Pi 5: without and with dot products and 16-bit floats.
+# The cores of a Pi 3 or Zero 2 W, a Pi 4, and a Pi 5. Only the last has dot products and 16-bit floats.
 cpus=(cortex-a53 cortex-a72 cortex-a76)
 
 seconds_since() { printf '%d s' $((SECONDS - $1)); }
 
-# Cargo with what it takes to build and run for the board $1.
+# Sets up cargo to build and run for the board $1.
 prepare() {
     BOARD=$1
     export BOARD
@@ -61,13 +61,13 @@ drafts_on_each_cpu() {
 }
 
 only=${ARM_ONLY:-both}
-case $only in arm64 | armv7 | both) ;; *) die "ARM_ONLY=$only is neither arm64 nor armv7" ;; esac
+case $only in arm64 | armv7 | both) ;; *) die "unknown ARM_ONLY=$only; use arm64 or armv7" ;; esac
 begin=$SECONDS
 if [[ $only != armv7 ]]; then
     prepare arm64
     tests_of "${arm64[@]}"
     if is_native; then
-        say "No emulation here: other processors' kernels aren't tried."
+        say "Skipped other processors' kernels: nothing is emulated on this machine."
     else
         drafts_on_each_cpu
     fi
@@ -76,4 +76,4 @@ if [[ $only != arm64 ]]; then
     prepare rpi2
     tests_of wire hlm
 fi
-say "All of it: $(seconds_since "$begin")"
+say "In all: $(seconds_since "$begin")"

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Says what a board's build needs, what of it is there, and installs the rest. Safe to repeat and to interrupt: what is
-# unpacked or installed counts only once its `ready` file is written.
+# Lists what a board's build needs and installs what is missing. Safe to repeat and to interrupt: an unpacked part counts
+# as installed only once its `ready` file is written.
 #
-# usage: toolchain.sh [std] [linker] [zig] [emulator]   (all of them where none is named)
-# BOARD=NAME  RUST=rustup|debian (where the standard library may come from)
-# DEBIAN_MIRROR=URL DEBIAN_SECURITY_MIRROR=URL (where Debian's packages come from; as a rule what apt uses)
+# usage: toolchain.sh [std] [linker] [zig] [emulator]   (all of them by default)
+# BOARD=NAME  RUST=rustup|debian (the source of the standard library)
+# DEBIAN_MIRROR=URL DEBIAN_SECURITY_MIRROR=URL (Debian's mirrors; by default those of apt)
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/target.sh"
 
-# Both fix the bytes of what is built.
+# Pinned: both versions determine the bytes of the built programs.
 zigbuild_version=0.24.1
 zig_version=0.17.1
 
 std() {
     if use_rust; then
-        say "standard library of $triple: there ($rust_said)"
+        say "standard library of $triple: present ($rust_said)"
         return
     fi
     say "standard library of $triple: missing"
@@ -23,26 +23,26 @@ std() {
         say "  installed by rustup"
         return
     fi
-    [[ ${RUST:-} == rustup ]] && die "rustup has no $triple, and RUST=rustup rules Debian's out"
+    [[ ${RUST:-} == rustup ]] && die "rustup has no $triple, and RUST=rustup excludes Debian's Rust"
     "$root/boards/cross/debian-rust.sh" "$triple" || exit 1
-    use_rust || die "Debian's Rust was unpacked, but doesn't have $triple" "Remove $debian_rust and try again."
+    use_rust || die "Debian's Rust was unpacked but has no $triple" "Remove $debian_rust and try again."
     say "  installed: $rust_said"
 }
 
 std_from_rustup() {
     have rustup || {
-        say "  there is no rustup here"
+        say "  rustup is not installed"
         return 1
     }
-    say "  asking rustup"
+    say "  installing it with rustup"
     timeout 300 rustup target add "$triple" >/dev/null 2>&1 && rustc_has_std rustc && return
-    say "  rustup can't get it here; Debian has one"
+    say "  rustup can't install it here; trying Debian's"
     return 1
 }
 
 linker() {
     if has_gnu_linker; then
-        say "linker $gnu-gcc: there"
+        say "linker $gnu-gcc: present"
     else
         say "linker $gnu-gcc: missing"
         install_packages "gcc-$gnu" "libc6-dev-$arch-cross"
@@ -51,7 +51,7 @@ linker() {
 
 zig() {
     if has_zig; then
-        say "cargo-zigbuild, for binaries that run on older systems: there"
+        say "cargo-zigbuild, for binaries that run on older systems: present"
         return
     fi
     say "cargo-zigbuild, for binaries that run on older systems: missing"
@@ -59,7 +59,7 @@ zig() {
         say "  installed cargo-zigbuild $zigbuild_version with zig $zig_version"
     else
         rm -rf "$zig_dir"
-        say "  pip couldn't get it (above). Builds go through $gnu-gcc and need this system's glibc or a newer one."
+        say "  pip couldn't install it (see above). Builds use $gnu-gcc and need this system's glibc or a newer one."
     fi
 }
 
@@ -74,7 +74,7 @@ zig_from_pip() {
 
 emulator() {
     if have "$qemu"; then
-        say "emulator $qemu, for the tests: there"
+        say "emulator $qemu, for the tests: present"
     else
         say "emulator $qemu, for the tests: missing"
         install_packages qemu-user-static
@@ -82,7 +82,7 @@ emulator() {
 }
 
 native() {
-    say "This machine is of that kind: Rust and its C compiler are all that is needed."
+    say "This machine has the same target, so only Rust and a C compiler are needed."
     have cc || install_packages gcc libc6-dev
 }
 

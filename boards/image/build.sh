@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # Writes the bootable image of a board, without root or loop devices.
-# Usage: build.sh BOARD DEB…; the .deb files are ours: the agent, its model. build.sh --check BOARD only looks whether it
-# could be made.
-# MODEL=DIR puts that model beside them; FIRMWARE=DIR adds firmware that Debian lacks, its files as below
-# /usr/lib/firmware; LOCK=latest takes today's Debian packages,
-# LOCK=or-latest only where locked ones are gone; MIRROR=, MIRROR_SECURITY= say from where.
+#
+# usage: build.sh BOARD DEB…      (the .deb files are our own: the agent, its model)
+#        build.sh --check BOARD   (only checks whether the image could be made)
+# MODEL=DIR                      adds this model
+# FIRMWARE=DIR                   adds firmware that Debian lacks, laid out as in /usr/lib/firmware
+# LOCK=latest|or-latest          uses today's Debian packages: always, or only if locked ones are no longer available
+# MIRROR=URL MIRROR_SECURITY=URL  Debian's mirrors; by default those of apt
 set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
 
-# What the build needs at its worst: cache, tree, file systems, and the image with its compressed copy.
+# The most that a build needs: cache, tree, file systems, and the image with its compressed copy.
 SPACE_MIB=5120
 FAT_MIB=256
-# Slots end on whole MiB, and the card's image on a power of two, as the emulated one must.
+# Partitions are aligned to whole MiB, and the image's size is a power of two, which the emulated card requires.
 START_MIB=4
 
 main() {
@@ -31,10 +33,10 @@ main() {
     packages "$board"
     inputs=$(inputs_of "$board" "$lock" "$@")
     if made_of "$name" "$inputs"; then
-        say "$WORK/$name.img is there, made of the same"
+        say "$WORK/$name.img is up to date"
         return
     fi
-    "$HERE/inside.sh" --can || die "see above: packages can't be configured here"
+    "$HERE/inside.sh" --can || die "packages can't be configured here (see above)"
     empty "$build"
     settings "$board" "$lock" "$build"
     overlay "$board" "$build"
@@ -45,7 +47,7 @@ main() {
     finish "$build" "$name" "$inputs"
 }
 
-# inputs_of BOARD LOCK DEB…: a hash of all that an image is made of. The same inputs give the same image.
+# inputs_of BOARD LOCK DEB…: prints a hash of everything that an image is made from. Equal inputs give equal images.
 inputs_of() {
     local board=$1 lock=$2 key dir
     shift 2
@@ -62,10 +64,10 @@ inputs_of() {
     } | sha256sum | cut -d ' ' -f 1
 }
 
-# tar_of DIR OPTION…: what is in a folder, with names and modes.
+# tar_of DIR OPTION…: writes a folder's contents, with names and modes, as tar.
 tar_of() { tar -C "$1" --sort=name --owner=0 --group=0 --mtime=@0 "${@:2}" -cf - .; }
 
-# made_of NAME INPUTS: whether that image is there, whole, and made of these.
+# made_of NAME INPUTS: succeeds if the image exists, is intact and was made from these inputs.
 made_of() {
     local file
     [[ -f $WORK/$1.inputs && $(<"$WORK/$1.inputs") == "$2" ]] || return 1
@@ -74,7 +76,7 @@ made_of() {
     done
 }
 
-# Fetches what the image is made of; sets lock.
+# Fetches the image's Debian packages. Sets lock to the lock that was used.
 packages() {
     local board=$1 code=0
     case ${LOCK:-} in
@@ -85,7 +87,8 @@ packages() {
             [[ $code == 0 || $code == 3 ]] || exit "$code"
             [[ $code == 0 ]] || latest "$board"
             ;;
-        *) die "LOCK=$LOCK means nothing: leave it out, or latest, or or-latest (latest where the mirror lacks locked packages)" ;;
+        *) die "unknown LOCK=$LOCK; use latest, or-latest or nothing" \
+            "or-latest uses today's packages only if the mirror no longer has the locked ones." ;;
     esac
 }
 
@@ -96,60 +99,60 @@ locked() {
 
 latest() {
     lock=$WORK/latest.lock
-    say "NOT FROM THE LOCK: with the Debian packages of today; nobody can make the same image again"
+    say "NOT FROM THE LOCK: using today's Debian packages, so this image can't be reproduced"
     "$HERE/lock.sh" "$lock"
     "$HERE/fetch.sh" "$lock" "$1"
 }
 
 check_tools() {
     local missing
-    missing=$("$HERE/../need.sh" --missing image) || die "missing here: apt-get install $missing"
+    missing=$("$HERE/../need.sh" --missing image) || die "programs are missing" "apt-get install $missing"
 }
 
-# Everything that can be refused is refused before anything is fetched or built.
+# All inputs are checked before anything is fetched or built.
 check_inputs() {
     local board=$1 deb free
     "$DUNLIN_BOARD" check "$board" >/dev/null || exit 2
     [[ -n $(board_get "$board" image.boot) ]] ||
-        die "no image is made for $board (its file has no [image] with boot); there are: $(boards_with_image | xargs)"
+        die "board $board has no image: its file has no [image] table with boot" "Boards with an image: $(boards_with_image | xargs)"
     shift
     for deb in "$@"; do check_package "$deb"; done
     [[ -z ${MODEL:-} ]] || check_model "$MODEL"
-    [[ -z ${FIRMWARE:-} || -d $FIRMWARE ]] || die "FIRMWARE=$FIRMWARE is no folder: it holds files as /usr/lib/firmware does, such as brcm/NAME.bin"
+    [[ -z ${FIRMWARE:-} || -d $FIRMWARE ]] || die "FIRMWARE=$FIRMWARE is not a folder" "It is laid out as /usr/lib/firmware, such as brcm/NAME.bin."
     mkdir -p "$WORK"
     free=$(df --output=avail -m "$WORK" | tail -n 1)
-    ((free >= SPACE_MIB)) || die "$WORK has $((free)) MiB free, and an image needs $SPACE_MIB: free some, or say WORK= for another place"
+    ((free >= SPACE_MIB)) || die "$WORK has $((free)) MiB free, and an image needs $SPACE_MIB" "Free some space, or set WORK= to another folder."
 }
 
-# The agent's package must be arm64, and so must the program in it.
+# Checks that the agent's package is for arm64, and that the program in it is too.
 check_package() {
     local deb=$1 arch machine
-    [[ -r $deb ]] || die "$deb is missing: make package BOARD=…"
+    [[ -r $deb ]] || die "$deb is missing" "make package BOARD=…"
     arch=$(dpkg-deb -f "$deb" Architecture)
-    [[ $arch == arm64 || $arch == all ]] || die "$deb is for $arch, and the images are arm64: make package BOARD= of the same board"
+    [[ $arch == arm64 || $arch == all ]] || die "$deb is for $arch, and images are arm64" "make package with the same BOARD="
     [[ $arch == arm64 ]] || return 0
     machine=$({ dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/dunlin-agent || true; } 2>/dev/null | od -An -tx1 -j18 -N2 | tr -d ' ')
-    [[ -z $machine || $machine == b700 ]] || die "the program in $deb is not an arm64 one (its machine is 0x$machine): build it for the board"
+    [[ -z $machine || $machine == b700 ]] || die "the program in $deb is not for arm64 (its ELF machine is 0x$machine)" "Build it for the board."
 }
 
 check_model() {
     local file
     for file in drafter/drafter.onnx drafter/model.toml tokenizer.json; do
-        [[ -s $1/$file ]] || die "MODEL=$1 is no drafter's model: it has no $file (its shape is that of models/demo)"
+        [[ -s $1/$file ]] || die "MODEL=$1 is not a drafter model: it has no $file" "It is laid out as models/demo."
     done
 }
 
 check_lock() {
-    grep -qE '^# epoch [0-9]+$' "$1" || die "$1 has no line '# epoch SECONDS': make lock-image writes it anew"
+    grep -qE '^# epoch [0-9]+$' "$1" || die "$1 has no line '# epoch SECONDS'" "make lock-image writes a new lock."
     local name
-    ! grep -vE '^#' "$1" | grep -nvE '^[0-9a-f]{64}( [^ ]+){6}$' || die "the lines above of $1 are no packages: make lock-image"
+    ! grep -vE '^#' "$1" | grep -nvE '^[0-9a-f]{64}( [^ ]+){6}$' || die "the lines above of $1 are not packages" "make lock-image writes a new lock."
     for name in "${COMMON_PACKAGES[@]}" $(board_get "$2" image.packages); do
         awk -v board="$2" -v name="$name" '$2 == name && ($7 == "all" || index("," $7 ",", "," board ",")) { found = 1 }
-            END { exit !found }' "$1" || die "$1 has no $name for $2: make lock-image writes it anew"
+            END { exit !found }' "$1" || die "$1 has no $name for $2" "make lock-image writes a new lock."
     done
 }
 
-# debs_of LOCK BOARD installed|firmware: their files in the cache.
+# debs_of LOCK BOARD installed|firmware: prints the paths of these packages in the cache.
 debs_of() {
     awk -v board="$2" -v which="$3" -v cache="$WORK/cache/" '
         /^#/ { next }
@@ -157,20 +160,20 @@ debs_of() {
         ($2 == "raspi-firmware") == (which == "firmware") { print cache $1 ".deb" }' "$1"
 }
 
-# What a build that was cut short left may be the other user's of a namespace.
+# An interrupted build may have left files that belong to another user id of the namespace.
 empty() {
     [[ ! -e $1 ]] || "$HERE/inside.sh" rm -rf "$1"
     mkdir -p "$1"
 }
 
-# uuid TEXT: one that stays the same for the same text.
+# uuid TEXT: prints a UUID derived from the text.
 uuid() {
     local hash
     hash=$(sha256sum <<<"$1")
     printf '%s-%s-5%s-a%s-%s\n' "${hash:0:8}" "${hash:8:4}" "${hash:13:3}" "${hash:17:3}" "${hash:20:12}"
 }
 
-# Numbers that both sides of the build go by.
+# Writes the sizes and ids that the steps inside and outside the namespace share.
 settings() {
     local board=$1 lock=$2 build=$3 seed root_mib=512 model_mib=0 total
     [[ -z ${MODEL:-} ]] || model_mib=$(du -sm "$MODEL" | cut -f 1)
@@ -191,7 +194,7 @@ DEVICE_TREES="$(board_get "$board" image.device_trees | xargs)"
 EOF
 }
 
-# The files that make a Debian this image, and what is the board's own.
+# Collects the files that turn Debian into this image, and those of the board.
 overlay() {
     local board=$1 build=$2 firmware to=$2/overlay/usr/lib/firmware
     mkdir -p "$build/overlay"
@@ -210,11 +213,11 @@ overlay() {
         printf '[Service]\nEnvironment="MODEL=--model /usr/share/dunlin/models/own/drafter"\n' \
             >"$build/overlay/etc/systemd/system/dunlin-first-boot.service.d/model.conf"
     }
-    # Whatever the mask of who builds, services must read it.
+    # Services must be able to read the files, whatever the umask of the build.
     find "$build/overlay" -type f -perm /u+x -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} + -o -type d -exec chmod 0755 {} +
 }
 
-# The first partition: what the firmware reads, a folder a slot, and the set-up file.
+# Writes the first partition: the firmware's files, one folder per slot, and the set-up file.
 boot_partition() {
     local board=$1 lock=$2 build=$3 slot partition boot=$3/boot
     # shellcheck source=/dev/null
@@ -241,13 +244,13 @@ command_line() {
         "$(board_get "$1" image.kernel_arguments | xargs)" "$2"
 }
 
-# config.txt starts slot a; tryboot.txt, read once after `reboot "0 tryboot"`, starts slot b.
+# config.txt boots slot a. tryboot.txt boots slot b; the firmware reads it once, after `reboot "0 tryboot"`.
 raspberry_pi() {
     local board=$1 build=$2 tree slot
     cp "$build"/firmware/usr/lib/raspi-firmware/{bootcode.bin,start.elf,start4.elf,start_cd.elf,start4cd.elf,fixup.dat,fixup4.dat,fixup_cd.dat,fixup4cd.dat} "$build/boot/"
     cp "$build/firmware/usr/share/doc/raspi-firmware/copyright" "$build/boot/LICENCE.firmware"
     for tree in "$build"/boot/a/*.dtb; do
-        [[ $(fdtget "$tree" /soc/i2c@7e804000 status) == okay ]] || die "the bus of the pin header is off in $(basename "$tree"): no sensor could be read"
+        [[ $(fdtget "$tree" /soc/i2c@7e804000 status) == okay ]] || die "the I2C bus of the pin header is disabled in $(basename "$tree"), so no sensor could be read"
     done
     for slot in a:config b:tryboot; do
         {
@@ -258,7 +261,7 @@ raspberry_pi() {
     done
 }
 
-# The card: four partitions in the old table, which every Raspberry Pi's firmware reads.
+# Writes the disk: four partitions in an MBR table, which the firmware of every Raspberry Pi can read.
 disk() {
     local build=$1 at=$START_MIB part mib
     # shellcheck source=/dev/null
@@ -283,7 +286,7 @@ EOF
     done
 }
 
-# The names are given at the end, so that they never name half an image.
+# Moves the files to their final names last, so that an image is never half written.
 finish() {
     local build=$1 name=$2 inputs=$3
     say "Compressing"
@@ -299,7 +302,7 @@ finish() {
     cat "$WORK/$name.img.sha256" "$WORK/$name.img.zst.sha256"
 }
 
-# Beside the file, where dunlin-board flash looks for it.
+# Writes a checksum beside the file, where dunlin-board flash looks for it.
 checksum() {
     (cd "$WORK" && sha256sum "$1" >"$1.sha256.new" && mv "$1.sha256.new" "$1.sha256")
 }

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Configures the unpacked packages as Debian's installer would, in a chroot, on their own architecture.
-# Usage: configure.sh debian|ours; Debian's packages come first, ours and the image's settings after them.
+#
+# usage: configure.sh debian|ours   (Debian's packages come first, then our own and the image's settings)
 set -eu
 export PATH=/dunlin-build/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true DPKG_MAINTSCRIPT_ARCH=arm64
-# No initrd a package: one is made at the end.
+# Packages must not make an initrd: one is made at the end.
 export INITRD=No
 
 main() {
@@ -22,7 +23,7 @@ main() {
     fi
 }
 
-# The modules that are left after unpacking, and an initrd with those that reach the root.
+# Lists the remaining kernel modules, and makes an initrd with those that are needed to mount the root.
 make_initrd() {
     say "Making the initrd"
     cp -a /dunlin-build/overlay/etc/initramfs-tools/. /etc/initramfs-tools
@@ -40,7 +41,7 @@ logged() {
     exit 1
 }
 
-# The preinst scripts that the unpacking could not run, in its order; base-passwd's makes the users first.
+# Runs the preinst scripts, which could not run during unpacking, in the same order; base-passwd's creates the users first.
 before_unpacking() {
     for script in /dunlin-build/preinst/*.base-passwd /dunlin-build/preinst/*; do
         [ -x "$script" ] || continue

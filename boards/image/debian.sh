@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts of the image share: the Debian that it is made of, and where the work is done. Sourced, not run.
+# Shared by the scripts for images: the Debian they are made from, and the working folder. Sourced, not run.
 # shellcheck disable=SC2034  # Used by the scripts that source this.
 
 # The Debian release that the image is made from.
@@ -8,14 +8,14 @@ COMPONENTS="main non-free-firmware"
 WORK=${WORK:-target/image}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DUNLIN_BOARD=${DUNLIN_BOARD:-target/release/dunlin-board}
-# In an image's tree while it is made: what no driver is left for.
+# A file in an image's tree during the build: the devices whose drivers were removed.
 LOST=usr/share/dunlin-drivers-lost
 # shellcheck source=boards/common.sh
 . "$HERE/../common.sh"
-# What the image holds apart from the agent; a board's file adds to it ([image] packages).
+# The packages of every image besides the agent; a board's file adds more ([image] packages).
 mapfile -t COMMON_PACKAGES < <(grep -vE '^(#|$)' "$HERE/packages.txt")
 
-# boards_with_image: the names of the boards that an image is made for.
+# boards_with_image: prints the names of the boards that have an image.
 boards_with_image() {
     local board
     for board in $("$DUNLIN_BOARD" list); do

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fetches a board's packages of the lock into the cache and checks each against its hash.
-# Usage: fetch.sh LOCK BOARD; prints nothing but progress. The files are $WORK/cache/SHA256.deb.
+# Fetches a board's locked packages into the cache, as $WORK/cache/SHA256.deb, and checks their hashes.
+#
+# usage: fetch.sh LOCK BOARD
 set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
@@ -20,7 +21,7 @@ main() {
     keep "$lock" "$board"
 }
 
-# cached SHA256: whether the cache holds that file unharmed; a harmed one is removed.
+# cached SHA256: succeeds if the cache has that file intact; removes a damaged one.
 cached() {
     local file=$WORK/cache/$1.deb
     [[ -f $file ]] || return 1
@@ -30,7 +31,7 @@ cached() {
     }
 }
 
-# Takes what came whole into the cache; says what did not come.
+# Moves completely fetched files into the cache and reports those that are missing.
 keep() {
     local lock=$1 board=$2 sha name version archive path boards
     local -a gone=()
@@ -49,17 +50,17 @@ keep() {
 
 lacking() {
     {
-        printf 'image: the mirror did not give %d locked packages:\n' $#
+        printf 'error: the mirror did not provide %d locked packages:\n' $#
         printf '  %s\n' "$@"
         grep -E '^(E|Err):' "$WORK/fetch.log" | head -n 3 || true
         cat <<EOF
-Debian keeps a version until some time after its next one. What helps, if the network is up:
-  make lock-image                        writes the lock anew, with the versions of today
-  make image BOARD=… LOCK=latest         builds once with the versions of today, the lock stays
-  MIRROR=… MIRROR_SECURITY=… make image  takes the locked versions from a mirror that keeps old ones (a snapshot mirror)
+Debian's mirrors drop a version some time after the next one appears. If the network works, use one of:
+  make lock-image                        writes a new lock with today's versions
+  make image BOARD=… LOCK=latest         builds once with today's versions and keeps the lock
+  MIRROR=… MIRROR_SECURITY=… make image  fetches the locked versions from a mirror that keeps old ones (a snapshot mirror)
 EOF
     } >&2
-    # Told apart from other failures, so that a caller may fall back on LOCK=latest.
+    # A code of its own, so that a caller can fall back to today's packages.
     exit 3
 }
 

@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
-# Runs a command as root of a user namespace in which arm64 programs run, by a binfmt_misc of its own: nothing of the
-# machine is changed. Usage: inside.sh --can | inside.sh COMMAND…
+# Runs a command as root of a user namespace that can execute arm64 programs through a binfmt_misc of its own, so that
+# nothing on the machine changes.
 #
-# A normal user needs subordinate ids (package uidmap, /etc/subuid). A binfmt_misc of its own needs a kernel of 6.7 or later;
-# on an older one the machine's must know arm64, as Debian's qemu-user-static registers it.
+# usage: inside.sh --can        (only checks whether this is possible)
+#        inside.sh COMMAND…
+#
+# A normal user needs subordinate ids (package uidmap, /etc/subuid). A binfmt_misc per namespace needs Linux 6.7; on an
+# older kernel the machine's own must have arm64 registered, as Debian's qemu-user-static does.
 set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
 
 QEMU=$(command -v qemu-aarch64-static || true)
-# An arm64 program or library: the kernel's way to write a pattern, its mask, and the interpreter that it keeps open.
+# Matches arm64 programs and libraries: a pattern and its mask in the kernel's notation. The interpreter's path follows.
 ARM64=':dunlin-arm64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'
 
 main() {
     case $1 in
-        --can) with_ids "$0" --prepared true || die "no namespace for arm64 programs here: it needs user namespaces, /etc/subuid for $(id -un), and a kernel of 6.7 or later or arm64 in the machine's binfmt_misc (apt-get install qemu-user-static uidmap)" ;;
+        --can) with_ids "$0" --prepared true || die "this machine can't run arm64 programs in a namespace" \
+            "It needs user namespaces, /etc/subuid for $(id -un), and Linux 6.7 or arm64 in the machine's binfmt_misc." \
+            "apt-get install qemu-user-static uidmap" ;;
         --prepared)
             shift
             prepare
@@ -24,7 +29,7 @@ main() {
     esac
 }
 
-# Root of a namespace with 65536 ids: a normal user's subordinate ones, or for root its own.
+# Runs a command as root of a namespace with 65536 ids: a normal user's subordinate ids, or root's own.
 with_ids() {
     if [[ $(id -u) != 0 ]]; then
         unshare --user --map-root-user --map-auto --mount --pid --fork --kill-child "$@"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Writes the lock of an image: each Debian package of the closure, with its version, hash and place in the archive.
-# Usage: lock.sh FILE
+# Writes the lock of the images: every Debian package they need, with its version, hash and path in the archive.
+#
+# usage: lock.sh FILE
 set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
@@ -14,7 +15,7 @@ main() {
     local board closure=$WORK/lock.closure
     : >"$closure"
     mapfile -t boards < <(boards_with_image)
-    [[ ${#boards[@]} -gt 0 ]] || die "no file in boards/ has an [image] with boot"
+    [[ ${#boards[@]} -gt 0 ]] || die "no file in boards/ has an [image] table with boot"
     for board in "${boards[@]}"; do
         closure_of "$board" >>"$closure"
     done
@@ -24,10 +25,10 @@ main() {
     say "Wrote $file: $(grep -vc '^#' "$file") packages for ${boards[*]}"
 }
 
-# An apt of its own, with nothing installed and arm64 only: this machine's apt stays as it is.
+# Sets up a separate apt, for arm64 only and with nothing installed; this machine's apt stays unchanged.
 prepare_apt() {
     local root keyring=/usr/share/keyrings/debian-archive-keyring.gpg debian security
-    [[ -r $keyring ]] || die "$keyring is missing: apt-get install debian-archive-keyring"
+    [[ -r $keyring ]] || die "$keyring is missing" "apt-get install debian-archive-keyring"
     debian=$(mirror debian) security=$(mirror security)
     mkdir -p "$WORK/apt"
     root=$(realpath "$WORK/apt")
@@ -54,7 +55,7 @@ EOF
     export APT_CONFIG=$root/conf
 }
 
-# closure_of BOARD: a line a package, "BOARD URI FILE SHA256"; the firmware of a board is fetched but not installed.
+# closure_of BOARD: prints a line "BOARD URI FILE SHA256" per package. A board's firmware is fetched but not installed.
 closure_of() {
     local board=$1
     local -a packages firmware=()
@@ -74,7 +75,7 @@ header() {
 EOF
 }
 
-# Merges the boards' lines, sorted: "all" stands for every board.
+# Merges the boards' lines and sorts them; "all" stands for every board.
 lines() {
     local count=$1 debian security
     debian=$(APT_CONFIG='' mirror debian) security=$(APT_CONFIG='' mirror security)

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Packs a tree into the image's file systems, as root of inside.sh. Usage: pack.sh BUILD ROOT; BUILD holds settings and boot/.
+# Packs a tree into the image's file systems. Run by inside.sh, as root of its namespace.
+#
+# usage: pack.sh BUILD ROOT   (BUILD has settings and boot/)
 set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
@@ -11,7 +13,7 @@ main() {
     filesystems "$1" "$2"
 }
 
-# The kernel and its initrd, and a board's device trees, into both of a boot's folders' seed; the root needs neither.
+# Moves the kernel, its initrd and the board's device trees to the boot partition; the root needs none of them.
 boot_files() {
     local build=$1 root=$2 tree
     install -d "$build/boot/a" "$build/boot/b"
@@ -38,20 +40,20 @@ filesystems() {
     rm -rf "$data"
 }
 
-# ext4 FILE MIB LABEL UUID FEATURES [TREE]: a file system, with what is in the tree.
+# ext4 FILE MIB LABEL UUID FEATURES [TREE]: makes a file system with the contents of the tree.
 ext4() {
     local file=$1 mib=$2 label=$3 uuid=$4 features=$5 tree=${6:-}
     rm -f "$file"
     truncate -s "${mib}M" "$file"
     E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -F -t ext4 -m 0 -L "$label" -U "$uuid" \
         -E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0" -O "$features" \
-        ${tree:+-d "$tree"} "$file" || die "the tree does not fit into $mib MiB"
+        ${tree:+-d "$tree"} "$file" || die "the tree doesn't fit into $mib MiB"
     one_time "$file" 2>"$file.log" >&2 || die "$file: $(tail -n 1 "$file.log")"
     rm "$file.log"
 }
 
-# Every time in the file system becomes the image's, so that the same tree gives the same bytes. What mke2fs has filled lies in
-# the first inodes, without gaps.
+# Sets every timestamp in the file system to the image's date, so that equal trees give equal bytes. mke2fs fills the first
+# inodes without gaps.
 one_time() {
     local inodes inode field
     inodes=$(dumpe2fs -h "$1" | awk -F: '/^Inode count/ { all = $2 } /^Free inodes/ { free = $2 } END { print all - free }')

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What an image is not made of: each wrong input is refused with its reason, before anything is built. Needs no network.
+# Tests that every invalid input of an image is refused with its reason before anything is built. Needs no network.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=boards/common.sh
@@ -10,7 +10,7 @@ export DUNLIN_BOARD WORK
 trap 'rm -rf "$WORK"' EXIT
 failed=0
 
-# package NAME ARCHITECTURE MACHINE: a package whose program says it is for that machine (the bytes of ELF's e_machine).
+# package NAME ARCHITECTURE MACHINE: makes a package whose program has this ELF machine (the bytes of e_machine).
 package() {
     local dir=$WORK/$1
     mkdir -p "$dir/DEBIAN" "$dir/usr/bin"
@@ -19,7 +19,7 @@ package() {
     dpkg-deb --root-owner-group -Znone -b "$dir" "$WORK/$1.deb" >/dev/null
 }
 
-# refused NAME CODE TEXT COMMAND…: the command must end with the code and say the text.
+# refused NAME CODE TEXT COMMAND…: checks that the command ends with the code and prints the text.
 refused() {
     local name=$1 code=$2 text=$3 got=0 said
     shift 3
@@ -28,7 +28,7 @@ refused() {
         say "ok    $name"
         return
     fi
-    printf 'WRONG %s: ended with %s, and said\n%s\n' "$name" "$got" "$said"
+    printf 'WRONG %s: it ended with code %s and printed\n%s\n' "$name" "$got" "$said"
     failed=1
 }
 
@@ -49,17 +49,17 @@ echo 'no lock' >"$WORK/broken/packages.lock"
 build=$here/build.sh
 
 refused "a board that isn't there" 2 'rpi9' "$build" rpi9 "$WORK/right.deb"
-refused "a board without an image" 1 'no image is made for host' "$build" host "$WORK/right.deb"
+refused "a board without an image" 1 'board host has no image' "$build" host "$WORK/right.deb"
 refused "a package that isn't there" 1 'make package' "$build" virt "$WORK/none.deb"
 refused "a package of another architecture" 1 'is for amd64' "$build" virt "$WORK/foreign.deb"
-refused "a program of another architecture" 1 'is not an arm64 one' "$build" virt "$WORK/swapped.deb"
-refused "a model that is no drafter" 1 'it has no drafter/drafter.onnx' env MODEL="$WORK/model" "$build" virt "$WORK/right.deb"
-refused "firmware that is no folder" 1 'is no folder' env FIRMWARE="$WORK/none" "$build" virt "$WORK/right.deb"
-refused "a lock that is none" 1 "no line '# epoch SECONDS'" "$WORK/broken/build.sh" virt "$WORK/right.deb"
-refused "a word for the lock that means nothing" 1 'LOCK=newest means nothing' env LOCK=newest "$build" virt "$WORK/right.deb"
+refused "a program of another architecture" 1 'is not for arm64' "$build" virt "$WORK/swapped.deb"
+refused "a folder that is not a model" 1 'it has no drafter/drafter.onnx' env MODEL="$WORK/model" "$build" virt "$WORK/right.deb"
+refused "firmware that is not a folder" 1 'is not a folder' env FIRMWARE="$WORK/none" "$build" virt "$WORK/right.deb"
+refused "an invalid lock" 1 "no line '# epoch SECONDS'" "$WORK/broken/build.sh" virt "$WORK/right.deb"
+refused "an unknown word for the lock" 1 'unknown LOCK=newest' env LOCK=newest "$build" virt "$WORK/right.deb"
 sed '/ wpasupplicant /d' "$here/packages.lock" >"$WORK/broken/packages.lock"
 refused "a lock that lacks a package" 1 'has no wpasupplicant for virt' "$WORK/broken/build.sh" virt "$WORK/right.deb"
 refused "no space" 1 'MiB free, and an image needs' without_space "$build" virt "$WORK/right.deb"
-refused "a mirror without the packages" 3 'did not give' env MIRROR=http://127.0.0.1:9 MIRROR_SECURITY=http://127.0.0.1:9 \
+refused "a mirror without the packages" 3 'did not provide' env MIRROR=http://127.0.0.1:9 MIRROR_SECURITY=http://127.0.0.1:9 \
     "$build" virt "$WORK/right.deb"
 exit "$failed"

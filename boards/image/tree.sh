@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Makes the image's tree and its file systems, as root of inside.sh: unpacks, configures in a chroot, packs.
-# Usage: tree.sh BUILD DEBIAN DEB…; BUILD holds settings, overlay/ and boot/, and gets the file systems;
-# DEBIAN is a file that lists Debian's packages, the DEBs are ours.
+# Makes the image's tree and its file systems: unpacks packages, configures them in a chroot, packs the result. Run by
+# inside.sh, as root of its namespace.
+#
+# usage: tree.sh BUILD DEBIAN DEB…   (BUILD has settings, overlay/ and boot/ and receives the file systems; DEBIAN is a
+#                                    file that lists Debian's packages; the DEBs are our own)
 set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
@@ -26,36 +28,37 @@ prepare() {
     chown -R 0:0 "$to/overlay"
     compatible "$2" >"$to/compatible"
     ! grep -Fxf "$to/compatible" "$2/$LOST" ||
-        die "the board has the devices above, whose drivers were cut with a part of theirs: see MODULES_EXCLUDED in unpack.sh"
-    # A key is the board's own and an initrd is made once: neither by a package's script.
+        die "the board has the devices above, whose drivers were removed together with a module they need" \
+            "See MODULES_EXCLUDED in unpack.sh."
+    # No package script may make a host key, which belongs to one board, or an initrd, which is made once at the end.
     for name in ssh-keygen update-initramfs; do
         printf '#!/bin/sh\nexit 0\n' >"$to/bin/$name"
     done
-    # The bundle is what programs read; the script's links to each certificate take a thousand emulated processes.
+    # Programs read the bundle. The original script also links every certificate, which takes a thousand emulated processes.
     printf '#!/bin/sh\ncat /usr/share/ca-certificates/mozilla/*.crt >/etc/ssl/certs/ca-certificates.crt\n' >"$to/bin/update-ca-certificates"
     chmod +x "$to"/bin/*
 }
 
-# compatible ROOT: what the board's device trees say is in it; the kernel finds drivers by these names.
+# compatible ROOT: prints the names of the devices in the board's device trees, by which the kernel finds drivers.
 compatible() {
     local tree
     for tree in $DEVICE_TREES; do
         dtc -q -I dtb -O dts "$1"/usr/lib/linux-image-*/"$tree" ||
-            die "the kernel's package has no device tree $tree: see device_trees in the board's file"
+            die "the kernel's package has no device tree $tree" "See device_trees in the board's file."
     done | sed -n 's/^\s*compatible = "\(.*\)";$/\1/p' | sed 's/\\0/\n/g; s/", "/\n/g' | sort -u
 }
 
-# Debian alone is kept for the next build from the same packages; ours come on top.
+# Configures Debian's packages, or takes the result from an earlier build with the same packages; then ours.
 configured() {
     local build=$1 root=$2 base
     shift 2
     base=$WORK/base/$(base_key).tar.zst
     if [[ -f $base ]]; then
-        say "Taking Debian as it was configured before ($base)"
+        say "Using Debian as configured earlier ($base)"
         mkdir "$root"
         tar -C "$root" --zstd --numeric-owner --xattrs --xattrs-include='*' -xpf "$base"
     else
-        say "Unpacking ${#debian[@]} packages of Debian"
+        say "Unpacking ${#debian[@]} Debian packages"
         "$HERE/unpack.sh" "$root" "${debian[@]}"
         prepare "$build" "$root"
         in_chroot "$root" debian
@@ -64,13 +67,13 @@ configured() {
         tar -C "$root" --zstd --numeric-owner --sort=name --xattrs --xattrs-include='*' -cf "$base.new" .
         mv "$base.new" "$base"
     fi
-    say "Unpacking $# packages of ours"
+    say "Unpacking $# packages of our own"
     [[ $# -eq 0 ]] || "$HERE/unpack.sh" "$root" "$@"
     prepare "$build" "$root"
     in_chroot "$root" ours
 }
 
-# What the configured Debian depends on: its packages, which are named by their hashes, and what configures them.
+# Prints a hash of everything the configured Debian depends on: its packages, named by their hashes, and these scripts.
 base_key() {
     {
         printf '%s\n' "$SOURCE_DATE_EPOCH" "${debian[@]}"

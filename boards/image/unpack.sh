@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
-# Unpacks arm64 packages on any machine, as root of inside.sh, into a new tree or beside what is in it. Runs no script of
-# theirs. Usage: unpack.sh ROOT DEB…
+# Unpacks arm64 packages on any machine into a new or existing tree, without running their scripts. Run by inside.sh, as
+# root of its namespace.
 #
-# Host dpkg does the unpacking, so that its database is Debian's own. The scripts before unpacking (preinst) are taken
-# out and run later, by configure.sh: the first of them would find no shell.
+# usage: unpack.sh ROOT DEB…
+#
+# The host's dpkg does the unpacking and writes its usual database. The preinst scripts are taken out, and configure.sh
+# runs them later: the first of them would find no shell yet.
 set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
 
-# Patterns stay patterns: they are dpkg's, not names of files here.
+# No globbing: these patterns are for dpkg.
 set -f
-# What a board without people at it needs no files of.
+# Files that an unattended board doesn't need.
 EXCLUDED=(/usr/share/{bash-completion,bug,doc,info,lintian,locale,man,zsh})
-# Directories of kernel modules for what none of the boards has.
+# Kernel modules for devices that no board has.
 MODULES_EXCLUDED=(sound drivers/{accel,ata,bluetooth,edac,firewire,gpu,infiniband,isdn,md,media,message,mtd,nvme,parport}
     drivers/{pcmcia,platform,soundwire,staging,target,thunderbolt,ufs,vfio,vhost,video,xen} drivers/crypto/{hisilicon,qat,cavium}
     drivers/net/{can,dsa,fddi,hamradio,hippi,ieee802154,wan,wwan} drivers/usb/{image,musb,typec}
     fs/{9p,afs,btrfs,ceph,f2fs,gfs2,hfs,hfsplus,jffs2,jfs,nfs,nfsd,nilfs2,ntfs3,ocfs2,orangefs,reiserfs,smb,ubifs,udf,xfs}
     net/{9p,atm,batman-adv,bluetooth,can,ceph,dsa,ieee802154,mac802154,nfc,openvswitch,rds,rxrpc,sctp,sunrpc,tipc})
-# Of these directories only what matches stays.
+# In these directories, only the matching entries stay.
 MODULES_KEPT=(drivers/net/ethernet:broadcom drivers/net/wireless:broadcom 'drivers/scsi:s[cdg]*' drivers/usb/gadget:udc)
 set +f
 
@@ -40,7 +42,7 @@ main() {
     rm -rf "$strip"
 }
 
-# Debian's packages of this release still ship /bin and friends: the links must be there first.
+# The packages of this Debian release still contain /bin, /sbin and /lib, so the links must exist first.
 merged_usr() {
     local name
     for name in bin sbin lib; do
@@ -51,7 +53,7 @@ merged_usr() {
     : >"$1/var/lib/dpkg/status"
 }
 
-# A copy of the package without its preinst, which goes to the guest under a name that keeps the order.
+# Copies the package without its preinst, and moves that into the tree under a name that keeps the order.
 strip_preinst() {
     local deb number=$2 root=$3 dir=$strip/$2 name
     deb=$(realpath "$1")
@@ -86,12 +88,12 @@ unpack() {
         "${options[@]}" --path-include='/usr/share/doc/*/copyright' --unpack "$@" \
         >"$WORK/unpack.log" 2>&1 || {
         tail -n 20 "$WORK/unpack.log" >&2
-        die "unpacking failed: see $WORK/unpack.log"
+        die "unpacking failed" "See $WORK/unpack.log."
     }
 }
 
-# Takes out the other drivers of a few large directories, and what depends on something that isn't there then; what that
-# would have driven, as device trees name it, is noted in $LOST.
+# Removes the other drivers of a few large directories, and every module that depends on a removed one. The devices of the
+# latter, by their names in device trees, are appended to $LOST.
 cut_modules() {
     local kernel entry keep
     kernel=$(echo "$1"/lib/modules/*/kernel)
@@ -107,7 +109,7 @@ cut_modules() {
     done
 }
 
-# Prints the modules that depend on one that isn't there.
+# Prints the modules that depend on a missing one.
 lame_modules() {
     find "$1" -name '*.ko' | LC_ALL=C sort >"$WORK/modules"
     xargs modinfo -F depends <"$WORK/modules" >"$WORK/depends"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes the Debian packages for a board's architecture, into target/packages/.
 #
-# usage: build.sh [agent] [model-demo] [verifier]   (left out: all that there are for the architecture)
+# usage: build.sh [agent] [model-demo] [verifier]   (by default all that exist for the architecture)
 # BOARD=NAME
-# PREBUILT=1          takes the programs in target/board/<triple>/ as they are
-# PACKAGE_VERSION=V   in place of the version in Cargo.toml
-# PACKAGE_DIR=DIR     where they go
-# SOURCE_DATE_EPOCH   the date of all in them; left out, that of the last commit
+# PREBUILT=1          uses the programs in target/board/<triple>/ as they are
+# PACKAGE_VERSION=V   replaces the version in Cargo.toml
+# PACKAGE_DIR=DIR     the output folder
+# SOURCE_DATE_EPOCH   the date of all files; by default that of the last commit
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/../cross/target.sh"
@@ -18,27 +18,27 @@ version=${PACKAGE_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = 
 
 need_tools() {
     local missing
-    missing=$("$root/boards/need.sh" --missing package) || die "packages can't be made here" "apt-get install $missing"
+    missing=$("$root/boards/need.sh" --missing package) || die "packages can't be built here" "apt-get install $missing"
 }
 
-# The date of the last commit, or of the changelog where there is no git.
+# Prints the date of the last commit, or that of the changelog outside a git checkout.
 source_date() {
     git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md"
 }
 
-# The program $1 for the board, built where it isn't taken as it is.
+# Prints the path of the program $1 for the board; builds it unless PREBUILT is set.
 program() {
     local path=$target_dir/board/$triple/dunlin-$1
     if [[ -z ${PREBUILT:-} ]]; then
         "$root/boards/cross/build.sh" --can || "$root/boards/cross/toolchain.sh" >&2
         "$root/boards/cross/build.sh" "$1" >&2
     fi
-    [[ -x $path ]] || die "$path is not there" "make $1 BOARD=$BOARD builds it."
-    [[ "$(machine_of "$path")" == "$machine" ]] || die "$path is not for $triple" "make $1 BOARD=$BOARD builds it anew."
+    [[ -x $path ]] || die "$path is missing" "make $1 BOARD=$BOARD builds it."
+    [[ "$(machine_of "$path")" == "$machine" ]] || die "$path is not for $triple" "make $1 BOARD=$BOARD rebuilds it."
     printf '%s\n' "$path"
 }
 
-# The packages whose libraries a program is linked with, as Depends says it.
+# Prints the packages whose libraries a program is linked with, as for Depends.
 libraries() {
     local library
     printf 'libc6 (>= %s)' "$(glibc_needed "$1")"
@@ -46,12 +46,12 @@ libraries() {
         case $library in
             libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*) ;;
             libgcc_s.so.1) printf ', libgcc-s1' ;;
-            *) die "$1 is linked with $library, whose package is not known" "Name it in boards/package/build.sh." ;;
+            *) die "$1 is linked with $library, whose package is unknown" "Add it to boards/package/build.sh." ;;
         esac
     done
 }
 
-# The newest section of CHANGELOG.md as Debian's changelog has it.
+# Prints the newest section of CHANGELOG.md in the format of Debian's changelog.
 changelog() {
     printf '%s (%s) unstable; urgency=medium\n\n' "$1" "$version"
     awk '/^## /{section++} section == 1' "$root/CHANGELOG.md" | awk '
@@ -64,7 +64,7 @@ changelog() {
     printf '\n -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
 }
 
-# Makes a package out of a folder with its files under stage/, as debian/rules says.
+# Builds a package from a folder with its files under stage/, by debian/rules.
 assemble() {
     local name=$1 arch=$2 dir=$work/$1
     cp -r "$here/${name#dunlin-}/debian" "$dir/debian"
@@ -73,7 +73,7 @@ assemble() {
     if ! (cd "$dir" && dpkg-buildpackage --build=binary --no-check-builddeps --no-sign \
         --host-arch "$arch" >../"$name.log" 2>&1); then
         tail -n 20 "$work/$name.log" >&2
-        die "dpkg-buildpackage could not make $name" "All it said is in $work/$name.log."
+        die "dpkg-buildpackage could not build $name" "Its output is in $work/$name.log."
     fi
     mkdir -p "$out"
     mv "$work/${name}_${version}"_*.deb "$out/"
@@ -116,7 +116,7 @@ model_demo() {
     for file in tokenizer.json prompts.json drafter/model.toml drafter/drafter.onnx; do
         install -D -m 644 "$models/$file" "$stage/$file"
     done
-    # Of no architecture, so that every board's build gives the same bytes.
+    # Independent of the architecture, so that every board's build gives the same bytes.
     assemble dunlin-model-demo "$(dpkg --print-architecture)"
 }
 
@@ -124,14 +124,14 @@ need_tools
 read_target
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(source_date)}
 if (($# == 0)); then
-    # A processor of 32 bits has no room for a target.
+    # A 32-bit process can't address a target model.
     case $arch in armhf) set -- agent model-demo ;; *) set -- agent model-demo verifier ;; esac
 fi
 for package in "$@"; do
     case $package in
         agent | verifier) "$package" ;;
         model-demo) model_demo ;;
-        *) die "there is no package dunlin-$package" "There are agent, model-demo and verifier." ;;
+        *) die "unknown package $package; use agent, model-demo or verifier" ;;
     esac
 done
 ls -l "$out"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What can be said of the packages of BOARD= without installing them: lintian, the same bytes twice, and, for another
-# architecture, that its program starts under emulation.
+# Checks the packages of BOARD= without installing them: runs lintian, builds them again and compares the bytes, and starts
+# the program of another architecture under emulation.
 set -euo pipefail
 # shellcheck source=boards/cross/target.sh
 . "$(dirname "$0")/../cross/target.sh"
@@ -8,15 +8,15 @@ set -euo pipefail
 here=$root/boards/package
 packages=$target_dir/packages
 
-# The packages of an architecture, the model's among them.
+# Prints the packages for an architecture, including the model's.
 debs() { find "$packages" -name "dunlin-*_$1.deb" -o -name 'dunlin-*_all.deb' | sort; }
 
 lint() {
     local found
     mapfile -t found < <(debs "$arch")
-    [[ ${#found[@]} -ge 2 ]] || die "there are no packages for $arch in $packages" "make package BOARD=$BOARD makes them."
+    [[ ${#found[@]} -ge 2 ]] || die "there are no packages for $arch in $packages" "make package BOARD=$BOARD builds them."
     lintian --allow-root --fail-on error,warning --tag-display-limit 0 "${found[@]}"
-    say "lintian: no error and no warning but the stated overrides, in ${#found[@]} packages for $arch"
+    say "lintian: no errors and no warnings besides the overrides, in ${#found[@]} packages for $arch"
 }
 
 same_bytes_twice() {
@@ -29,18 +29,18 @@ same_bytes_twice() {
     rm -rf "$again"
     PREBUILT=1 PACKAGE_DIR=$again "$here/build.sh" "${names[@]}" >/dev/null
     for deb in "$again"/*.deb; do
-        cmp "$deb" "$packages/$(basename "$deb")" || die "$(basename "$deb") differs when it is made again" \
-            "Was it made of this commit? make package BOARD=$BOARD, then look again."
+        cmp "$deb" "$packages/$(basename "$deb")" || die "$(basename "$deb") differs when built again" \
+            "Was it built from this commit? Run make package BOARD=$BOARD, then check again."
     done
     rm -r "$again"
-    say "made again: the same bytes"
+    say "built again: identical"
 }
 
 starts_under_emulation() {
     local dir=$target_dir/package-unpacked
     is_native && return
     if ! have "$qemu" || [[ ! -d "/usr/$gnu" ]]; then
-        say "skipped: the program for $arch was not started ($qemu or libc6-dev-$arch-cross is missing)"
+        say "skipped starting the program for $arch ($qemu or libc6-dev-$arch-cross is missing)"
         return
     fi
     rm -rf "$dir"

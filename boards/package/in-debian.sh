@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run by test.sh as root of a clean Debian: installs, looks, upgrades, removes, purges.
+# Run by test.sh as root of a clean Debian: installs, upgrades, removes and purges the packages, and checks each step.
 set -euo pipefail
 # shellcheck source=boards/common.sh
 . /root/common.sh
@@ -8,12 +8,12 @@ cd /root/packages
 
 checks=0
 ok() { checks=$((checks + 1)); }
-# expect WHAT IT-IS IT-SHOULD-BE
-expect() { if [[ $2 == "$3" ]]; then ok; else die "$1: it is '$2', not '$3'"; fi; }
+# expect WHAT ACTUAL EXPECTED
+expect() { if [[ $2 == "$3" ]]; then ok; else die "$1: '$2', not '$3'"; fi; }
 quietly() { "$@" >/root/log 2>&1 || { cat /root/log >&2 && die "$*"; }; }
-absent() { for path in "$@"; do if [[ -e $path ]] || [[ -L "$path" ]]; then die "$path is there"; else ok; fi; done; }
+absent() { for path in "$@"; do if [[ -e $path ]] || [[ -L "$path" ]]; then die "$path exists"; else ok; fi; done; }
 
-# All there is, but for what any package leaves in the system's own books.
+# Prints all files but those in which the system keeps records of any package.
 everything() {
     find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /root -o -path /var/cache -o -path /var/log \
         -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /run \) -prune -o -print |
@@ -28,15 +28,15 @@ installs() {
 starts_nothing() {
     local unit
     for unit in dunlin-agent dunlin-verifier; do
-        expect "$unit is enabled" "$(systemctl is-enabled "$unit" || true)" disabled
+        expect "state of $unit" "$(systemctl is-enabled "$unit" || true)" disabled
     done
     expect "links to the units" "$(find /etc/systemd -name '*dunlin*' | wc -l)" 0
-    expect "what runs of Dunlin's" "$(grep -l -a '^/usr/bin/dunlin' /proc/[0-9]*/cmdline || true)" ""
+    expect "running programs of Dunlin" "$(grep -l -a '^/usr/bin/dunlin' /proc/[0-9]*/cmdline || true)" ""
 }
 
 made_its_users() {
     expect "the agent's user" "$(getent passwd dunlin | cut -d: -f6,7)" /var/lib/dunlin:/usr/sbin/nologin
-    expect "its groups" "$(id -nG dunlin | tr ' ' '\n' | sort | tr '\n' ' ')" "dunlin i2c video "
+    expect "the agent's groups" "$(id -nG dunlin | tr ' ' '\n' | sort | tr '\n' ' ')" "dunlin i2c video "
     expect "the verifier's user" "$(getent passwd dunlin-verifier | cut -d: -f6,7)" /var/lib/dunlin-verifier:/usr/sbin/nologin
     expect "the verifier's groups" "$(id -nG dunlin-verifier)" dunlin-verifier
     expect "the credentials' folder" "$(stat -c '%a %U:%G' /etc/credstore)" "700 root:root"
@@ -56,11 +56,11 @@ files_belong_to_root() {
 programs_run() {
     local said
     expect "version" "$(runuser -u dunlin -- dunlin-agent --version)" "dunlin-agent $(dpkg-query -f '${Version}' -W dunlin-agent)"
-    said=$(runuser -u dunlin -- dunlin-agent check --config /etc/dunlin/agent.toml --device test --broker mqtt://127.0.0.1:9) && die "check finds no fault"
-    grep -q '^✓ model: dunlin-demo-drafter' <<<"$said" || die "check does not find the model: $said"
-    grep -q '^✗ broker: ' <<<"$said" || die "check does not miss the broker: $said"
-    runuser -u dunlin-verifier -- dunlin-verifier serve --config /etc/dunlin/verifier.toml 2>/root/log && die "a verifier without a model serves"
-    grep -q 'no target' /root/log || die "the verifier does not miss its model: $(cat /root/log)"
+    said=$(runuser -u dunlin -- dunlin-agent check --config /etc/dunlin/agent.toml --device test --broker mqtt://127.0.0.1:9) && die "check succeeds without a broker"
+    grep -q '^✓ model: dunlin-demo-drafter' <<<"$said" || die "check doesn't report the model: $said"
+    grep -q '^✗ broker: ' <<<"$said" || die "check doesn't report the missing broker: $said"
+    runuser -u dunlin-verifier -- dunlin-verifier serve --config /etc/dunlin/verifier.toml 2>/root/log && die "a verifier starts without a model"
+    grep -q 'no target' /root/log || die "the verifier doesn't report its missing model: $(cat /root/log)"
     ok
 }
 
@@ -68,13 +68,13 @@ units_are_sound() {
     local unit
     for unit in dunlin-agent dunlin-verifier; do
         quietly systemd-analyze verify --man=no "$unit.service"
-        expect "what systemd has to say of $unit" "$(cat /root/log)" ""
+        expect "systemd's warnings about $unit" "$(cat /root/log)" ""
         quietly systemd-analyze security --offline=true --threshold=20 "/lib/systemd/system/$unit.service"
         sed -n 's/^→ \(Overall.*[0-9]\) .*/\1/p' /root/log
     done
 }
 
-# The bus that the generator lets the service use, with the configuration in $1.
+# Prints the bus that the generator lets the service use with the configuration $1.
 bus_with() {
     local dir=/root/generated config=/etc/dunlin/agent.toml
     rm -rf "$dir"
@@ -89,12 +89,12 @@ one_bus_is_allowed() {
     local config='board = "jetson-orin-nano"\n'
     expect "the bus without a board" "$(bus_with 'device = "a"\n')" ""
     expect "the board's bus" "$(bus_with "$config")" 7
-    expect "a bus of one's own" "$(bus_with "${config}[power]\ni2c = '/dev/i2c-12'\n")" 12
-    expect "a bus that is none" "$(bus_with "[power]\ni2c = '/dev/sda'\n")" ""
-    expect "a board that is none" "$(bus_with 'board = "none"\n')" ""
+    expect "a configured bus" "$(bus_with "${config}[power]\ni2c = '/dev/i2c-12'\n")" 12
+    expect "an invalid bus" "$(bus_with "[power]\ni2c = '/dev/sda'\n")" ""
+    expect "an unknown board" "$(bus_with 'board = "none"\n')" ""
     echo virt >/etc/dunlin-board
     expect "the image's bus" "$(bus_with '')" 0
-    expect "the bus of a board over the image's" "$(bus_with "$config")" 7
+    expect "a configured board on an image" "$(bus_with "$config")" 7
     rm /etc/dunlin-board
 }
 
@@ -125,8 +125,8 @@ removal_keeps_configuration() {
 purge_leaves_nothing() {
     quietly apt-get purge -y dunlin-agent dunlin-verifier dunlin-model-demo
     everything >/root/after
-    expect "what is left" "$(comm -13 /root/before /root/after)" ""
-    expect "what is missing" "$(comm -23 /root/before /root/after)" ""
+    expect "files left behind" "$(comm -13 /root/before /root/after)" ""
+    expect "files missing" "$(comm -23 /root/before /root/after)" ""
 }
 
 for step in installs starts_nothing made_its_users files_belong_to_root programs_run units_are_sound one_bus_is_allowed upgrades_keep_edits \

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the packages of this machine's architecture in a clean Debian without a network, and looks at what they leave
-# behind at every step. Run as root; the Debian is a folder under target/ that is removed afterwards.
+# Installs, upgrades, removes and purges this machine's packages in a clean Debian without a network, and checks what each
+# step leaves behind. Run as root; the Debian is a folder under target/ and is removed afterwards.
 #
-# SUITE=bookworm   which Debian
-# MIRROR=URL       where it comes from; left out, where this machine's apt gets its own
+# SUITE=bookworm   the Debian release
+# MIRROR=URL       the mirror; by default that of apt
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,7 @@ arch=$(dpkg --print-architecture)
 archive=$target_dir/package-test/debian-$suite-$arch.tar
 debian=$target_dir/package-test/debian
 
-# Made once: the packages under test need systemd and nothing else that is not in every Debian.
+# Made once. The packages under test need systemd; everything else is in every Debian.
 make_debian() {
     [[ ! -e $archive ]] || return 0
     say "Making a clean Debian $suite; this takes a minute, once"
@@ -23,7 +23,7 @@ make_debian() {
     mv "$archive.new" "$archive"
 }
 
-# The package $1 again with another version and, where $3 is given, another configuration.
+# Makes a copy of the package $1 with version $2 and, if $3 is given, that line added to its configuration.
 newer() {
     local dir=$target_dir/package-test/newer name=$1 version=$2 line=${3:-}
     rm -rf "$dir"
@@ -42,7 +42,7 @@ unpack() {
     mkdir "$debian/root/packages"
     for name in dunlin-agent dunlin-verifier dunlin-model-demo; do
         found=$(find "$target_dir/packages" -name "${name}_*_$arch.deb" -o -name "${name}_*_all.deb" | sort -V | tail -n 1)
-        [[ -n $found ]] || die "$name is not in $target_dir/packages: make package BOARD=host makes it"
+        [[ -n $found ]] || die "$name is not in $target_dir/packages" "make package BOARD=host builds it."
         cp "$found" "$debian/root/packages/$name.deb"
     done
     newer dunlin-agent 99.1
@@ -50,15 +50,15 @@ unpack() {
     cp "$here/in-debian.sh" "$here/../common.sh" "$debian/root/"
 }
 
-# The services themselves, under a systemd of their own: the same Debian, booted as a container.
+# Boots the same Debian as a container, with a systemd of its own, and tests the services in it.
 boots() {
     if ! command -v systemd-nspawn >/dev/null || [[ ! -d /sys/fs/cgroup ]]; then
-        say "skipped: the services were not started (systemd-container is missing, or this machine has no control groups)"
+        say "skipped starting the services (systemd-container is missing, or this machine has no control groups)"
         return
     fi
     say "Booting the clean Debian with both services"
     chroot "$debian" /bin/bash -c 'cd /root/packages && apt-get install -y --no-install-recommends \
-        ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb' >"$target_dir/package-test/boot.log" 2>&1 || die "see $target_dir/package-test/boot.log"
+        ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb' >"$target_dir/package-test/boot.log" 2>&1 || die "the packages can't be installed" "See $target_dir/package-test/boot.log."
     cp -r "$root/models/demo/target" "$debian/usr/share/dunlin/models/demo/target"
     printf '127.0.0.1 localhost\n' >"$debian/etc/hosts"
     cp "$here/in-services.sh" "$debian/root/"
@@ -69,13 +69,13 @@ boots() {
     timeout 180 systemd-nspawn --quiet --directory="$debian" --register=no --keep-unit --private-network --boot \
         </dev/null >>"$target_dir/package-test/boot.log" 2>&1 || true
     cat "$debian/root/services.log"
-    [[ -e "$debian/root/services.ok" ]] || die "the services don't work; the boot is in $target_dir/package-test/boot.log"
+    [[ -e "$debian/root/services.ok" ]] || die "the services failed (see above)" "The log of the boot is $target_dir/package-test/boot.log."
 }
 
-[[ $(id -u) == 0 ]] || die "only root can enter another Debian: sudo"
+[[ $(id -u) == 0 ]] || die "entering another Debian needs root" "Run it with sudo."
 make_debian
 unpack
 trap 'rm -rf "$debian"' EXIT
-# Without a network: what is missing then isn't fetched, but seen.
+# Without a network, so that a missing dependency fails instead of being fetched.
 unshare --net --pid --fork --mount --kill-child --mount-proc="$debian/proc" chroot "$debian" /bin/bash /root/in-debian.sh
 boots
