@@ -457,7 +457,7 @@ mod tests {
             prop_assert!(best <= squares(fit.slope() + turn, fit.intercept() + lift) + 1e-9);
             // The share of the spread that a line explains is the squared correlation.
             let spread = squares(0.0, fit.rejection());
-            prop_assert!((spread - best - fit.correlation().powi(2) * spread).abs() < 1e-9);
+            prop_assert!((spread - best - fit.correlation() * fit.correlation() * spread).abs() < 1e-9);
         }
 
         #[test]

@@ -134,13 +134,13 @@ fn with_the_shared_seed_the_token_is_the_targets_own_draw_whatever_the_draft() {
 
 /// The rule of the wire document, from nothing but its formulas: U = e^(−e^(−G)) is the coin.
 fn by_the_document(p: &Distribution, q: &Distribution, token: TokenId, seed: u64, position: u64) -> TokenId {
-    let coin = (-(-gumbel(seed ^ COIN, position, 0)).exp()).exp();
+    let coin = libm::exp(-libm::exp(-gumbel(seed ^ COIN, position, 0)));
     if coin * q.probability(token) < p.probability(token) {
         return token;
     }
     let left = |t: TokenId| p.probability(t) - q.probability(t);
     let above = p.support().iter().map(|c| c.token).filter(|&t| left(t) > 0.0);
-    let score = |t: TokenId| left(t).ln() + gumbel(seed ^ REPLACEMENT, position, t);
+    let score = |t: TokenId| libm::log(left(t)) + gumbel(seed ^ REPLACEMENT, position, t);
     above.max_by(|&a, &b| score(a).total_cmp(&score(b)).then(b.cmp(&a))).expect("p is somewhere above q")
 }
 

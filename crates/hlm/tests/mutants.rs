@@ -88,7 +88,7 @@ struct Deviation {
 }
 
 fn coin(seed: u64, position: u64) -> f64 {
-    (-(-gumbel(seed ^ COIN, position, 0)).exp()).exp()
+    libm::exp(-libm::exp(-gumbel(seed ^ COIN, position, 0)))
 }
 
 impl Step {
@@ -396,7 +396,7 @@ fn one_coin_for_all_positions_is_caught_by_the_texts_alone() {
 struct CoinOfDraft;
 impl Rule for CoinOfDraft {
     fn coin(&self, at: At) -> f64 {
-        (-(-gumbel(at.seed, at.position, 0)).exp()).exp()
+        libm::exp(-libm::exp(-gumbel(at.seed, at.position, 0)))
     }
 }
 

@@ -179,7 +179,7 @@ impl<'a> Pair<'a> {
                 self.runs += 1;
                 self.now = self.now + Duration::from_millis(20);
                 let logits = &self.models.drafter[Models::context(*cache.last().expect("fed"))];
-                let weight = |at| uniform(7, cache.len() as u64, at).powi(4) as f32;
+                let weight = |at| libm::pow(uniform(7, cache.len() as u64, at), 4.0) as f32;
                 let attention: Vec<f32> = (0..cache.len() as u32).map(weight).collect();
                 let took = Duration::from_millis(20);
                 let row = DraftRow { logits, attention: Some(&attention), took };

@@ -251,7 +251,7 @@ fn off_acceptance(world: &World, last: usize, (drafted, accepted): (u64, u64)) -
 /// χ² that a fair sample exceeds one time in a million (Wilson–Hilferty).
 fn chi_square_limit(freedom: f64) -> f64 {
     let spread = 2.0 / (9.0 * freedom);
-    freedom * (1.0 - spread + 4.753 * spread.sqrt()).powi(3)
+    freedom * libm::pow(1.0 - spread + 4.753 * spread.sqrt(), 3.0)
 }
 
 /// Randomness that has nothing to do with the session's.
@@ -260,7 +260,7 @@ fn fresh(at: At) -> u64 {
 }
 
 fn coin(at: At) -> f64 {
-    (-(-gumbel(fresh(at), at.position, 99)).exp()).exp()
+    libm::exp(-libm::exp(-gumbel(fresh(at), at.position, 99)))
 }
 
 struct Real;

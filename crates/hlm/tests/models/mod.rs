@@ -17,7 +17,7 @@ pub(crate) const BASE: u32 = 9;
 
 /// A number uniform in (0, 1) that has nothing to do with a session.
 pub(crate) fn uniform(stream: u64, index: u64, item: u32) -> f64 {
-    (-(-gumbel(stream ^ 0x6d6f_6465_6c73, index, item)).exp()).exp()
+    libm::exp(-libm::exp(-gumbel(stream ^ 0x6d6f_6465_6c73, index, item)))
 }
 
 /// A number with mean 0 and deviation 1, nearly normal.
@@ -189,7 +189,7 @@ fn row(size: u32, context: u64, power: f64, error: f64, own: u64) -> Vec<f32> {
     order.sort_by(|a, b| uniform(1, context, *a).total_cmp(&uniform(1, context, *b)));
     let mut logits = vec![0.0; size as usize];
     for (rank, token) in (1..).zip(order) {
-        let logit = -power * f64::from(rank).ln() + 0.4 * bell(100, context, token);
+        let logit = -power * libm::log(f64::from(rank)) + 0.4 * bell(100, context, token);
         logits[token as usize] = (logit + error * bell(200 + own, context, token)) as f32;
     }
     logits
@@ -216,5 +216,5 @@ pub(crate) fn chi_square(cells: impl IntoIterator<Item = (u64, f64)>) -> (f64, f
     }
     let freedom: f64 = count - 1.0;
     let spread = 2.0 / (9.0 * freedom);
-    (chi, freedom * (1.0 - spread + 4.753 * spread.sqrt()).powi(3))
+    (chi, freedom * libm::pow(1.0 - spread + 4.753 * spread.sqrt(), 3.0))
 }
