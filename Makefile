@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench meter fuzz clean \
+.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench meter docs fuzz clean \
 	need-cargo need-mosquitto need-lint need-python
 
 help: ## List the targets
@@ -46,7 +46,7 @@ nightly: ## What takes too long for every change: Arm under emulation, packages,
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s) BOOT_BOARD=rpi3
 	$(MAKE) --no-print-directory reproducible BOARD=virt
 
-check: format lint shell commits no-std ## Formatting, lints of Rust and shell, commit form, and the proof that the core needs no operating system
+check: format lint shell commits no-std docs ## Formatting, lints of Rust and shell, commit form, and the proof that the core needs no operating system
 
 format: need-cargo
 	$(CARGO) fmt --all --check
@@ -72,6 +72,10 @@ no-std: need-cargo
 	else \
 		echo "Skipped the build for $(BARE), which is not installed here (rustup target add $(BARE))."; \
 	fi
+
+docs: ## Links, paths and make targets that the documents name, and the demo's picture
+	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install python3"; exit 1; }
+	@docs/check.py
 
 licences: need-cargo ## Licences and advisories of all dependencies (needs cargo-deny and its advisory database)
 	$(CARGO) deny check
