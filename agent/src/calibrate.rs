@@ -23,7 +23,7 @@ use crate::{check, report, setup, signals};
 use anyhow::{Context, Result};
 use dunlin_hlm::device::{Offline, Reply};
 use dunlin_hlm::fit::Fit;
-use dunlin_hlm::policy::{Policy, PolicyConfig, Rules};
+use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_power::Energy;
@@ -80,11 +80,14 @@ impl Args {
     }
 }
 
-/// The settings with the plain lossless policy; of the configuration's own, the form of uncertainty stays.
+/// The settings with the plain lossless policy; of the configuration's own, the forms of both scores stay.
 fn judging(settings: Settings) -> Result<Settings> {
-    let uncertainty_form = settings.rules.uncertainty_form();
-    let rules = Rules::new(&PolicyConfig { uncertainty_form, ..PolicyConfig::default() })?;
-    Ok(Settings { policy: Policy::Lossless, rules, ..settings })
+    let table = PolicyTable {
+        uncertainty_form: Some(settings.rules.uncertainty_form()),
+        importance_form: Some(settings.rules.importance_form()),
+        ..Policy::Lossless.table()
+    };
+    Ok(Settings { policy: table.policy(), rules: Rules::new(&table)?, ..settings })
 }
 
 /// Measures a pair and writes what was found; returns the exit code.
@@ -193,17 +196,22 @@ fn miss_rate(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
     use crate::config::Overrides;
+    use dunlin_hlm::policy::ImportanceForm;
     use dunlin_hlm::uncertainty::Form;
 
     #[test]
     fn drafts_are_judged_under_the_plain_lossless_policy() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
-        let policy = "draft_tokens_max = 3\nuncertainty_max = 0.1\nuncertainty_form = \"one-minus-q\"\n";
+        let policy = "draft_tokens_max = 3\nuncertainty_max = 0.1\nuncertainty_form = \"one-minus-q\"\n\
+                      importance_form = \"received\"\n";
         std::fs::write(&path, format!("device = \"a\"\n[policy]\n{policy}")).unwrap();
         let settings = judging(Settings::load(Some(&path), &Overrides::default()).unwrap()).unwrap();
-        let uncertainty_form = Form::OneMinusQ;
-        let plain = PolicyConfig { uncertainty_form, ..PolicyConfig::default() };
+        let plain = PolicyTable {
+            uncertainty_form: Some(Form::OneMinusQ),
+            importance_form: Some(ImportanceForm::Received),
+            ..PolicyTable::default()
+        };
         assert_eq!(settings.rules, Rules::new(&plain).unwrap());
         assert_eq!(settings.policy, Policy::Lossless);
     }

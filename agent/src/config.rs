@@ -5,8 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use dunlin_board::{
     AGENT_MIB, Board, INSTALLED, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN, PowerTable, find, read,
 };
-use dunlin_hlm::device::ImportanceForm;
-use dunlin_hlm::policy::{Payload, Policy, PolicyConfig, Rules, UnknownName};
+use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_power::settings::PowerSettings;
 use dunlin_service::{MQTT_PASSWORD, credential, secret};
 use dunlin_wire::DeviceId;
@@ -38,54 +37,6 @@ struct MqttTable {
     user: Option<String>,
     password_file: Option<PathBuf>,
     keep_alive_seconds: Option<u64>,
-}
-
-/// A policy by name, and what differs from its preset.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PolicyTable {
-    /// The preset; without one the default.
-    pub name: Option<String>,
-    /// See [`PolicyConfig`] for this and the rest.
-    pub draft_tokens_max: Option<u8>,
-    /// Send once one more token would not pay.
-    pub stop_rule: Option<bool>,
-    /// Send at a token more uncertain than this.
-    pub uncertainty_max: Option<f32>,
-    /// Send at a token whose importance exceeds μ + λσ.
-    pub importance_lambda: Option<f32>,
-    /// `any` or `both` of the two thresholds.
-    pub combine: Option<String>,
-    /// Send at a token with this probability.
-    pub random_rate: Option<f32>,
-    /// Thresholds of the preset to leave out: `uncertainty_max`, `importance_lambda`, `random_rate`.
-    pub without: Vec<String>,
-    /// How uncertainty is computed.
-    pub uncertainty_form: Option<String>,
-    /// Which importance is sent.
-    pub importance_form: Option<ImportanceName>,
-    /// `verified`, `trusted` or `audited`.
-    pub held: Option<String>,
-    /// The share of audited tokens that may differ from the target's choice.
-    pub epsilon: Option<f32>,
-    /// `ids`, `full`, `top-k`, `top-k-sampled` or `lattice`.
-    pub payload: Option<String>,
-    /// Tokens of a row at most.
-    pub payload_entries: Option<u8>,
-    /// The sum of a lattice's weights.
-    pub resolution: Option<u8>,
-    /// `shared-seed` or `rejection`.
-    pub coupling: Option<String>,
-}
-
-/// Which of a token's two importances is sent.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ImportanceName {
-    /// How concentrated the attention behind it is.
-    Row,
-    /// How much attention later drafts pay to it.
-    Received,
 }
 
 /// What flags say over the file.
@@ -128,8 +79,6 @@ pub struct Settings {
     pub policy: Policy,
     /// Its settings.
     pub rules: Rules,
-    /// Which importance is sent.
-    pub importance: ImportanceForm,
     /// How power is measured.
     pub power: PowerSettings,
 }
@@ -148,11 +97,8 @@ impl Settings {
         let board = board_file.as_deref().map(Board::load).transpose()?;
         let of_board = board.as_ref().map(|board| board.power.clone()).unwrap_or_default();
         let power = std::mem::take(&mut parsed.power).within(&dir).over(of_board);
-        let (policy, rules) = parsed.policy.over(flags).checked()?;
-        let importance = match parsed.policy.importance_form {
-            None | Some(ImportanceName::Row) => ImportanceForm::Row,
-            Some(ImportanceName::Received) => ImportanceForm::Received,
-        };
+        let table = under(flags, std::mem::take(&mut parsed.policy))?;
+        let (policy, rules) = (table.policy(), Rules::new(&table).context("policy")?);
         let device = flags.device.clone().or(parsed.device.take());
         let broker = flags.broker.as_deref().or(parsed.broker.as_deref()).unwrap_or(BROKER);
         Ok(Self {
@@ -165,7 +111,6 @@ impl Settings {
             board_file,
             policy,
             rules,
-            importance,
             power: PowerSettings::of(power, flags.power.as_deref())?,
         })
     }
@@ -218,62 +163,14 @@ impl Settings {
     }
 }
 
-impl PolicyTable {
-    /// The table with flags over it.
-    fn over(&self, flags: &Overrides) -> Self {
-        Self {
-            name: flags.policy.clone().or_else(|| self.name.clone()),
-            draft_tokens_max: flags.draft_tokens_max.or(self.draft_tokens_max),
-            ..self.clone()
-        }
-    }
-
-    /// The policy and its rules.
-    ///
-    /// # Errors
-    /// Names the key that is wrong, or the two that contradict each other.
-    pub fn checked(&self) -> Result<(Policy, Rules)> {
-        let policy = parsed("policy.name", self.name.as_deref(), Policy::default())?;
-        let config = self.changed(policy.config())?;
-        Ok((policy, Rules::new(&config).context("policy")?))
-    }
-
-    /// A configuration with this table's settings over it.
-    fn changed(&self, preset: PolicyConfig) -> Result<PolicyConfig> {
-        let known = ["uncertainty_max", "importance_lambda", "random_rate"];
-        if let Some(unknown) = self.without.iter().find(|name| !known.contains(&name.as_str())) {
-            bail!("policy.without: unknown threshold {unknown:?}; known are {}", known.join(", "));
-        }
-        let kept = |name: &str, preset: Option<f32>, own: Option<f32>| {
-            own.or(preset.filter(|_| !self.without.iter().any(|without| without == name)))
-        };
-        Ok(PolicyConfig {
-            draft_tokens_max: self.draft_tokens_max.unwrap_or(preset.draft_tokens_max),
-            stop_rule: self.stop_rule.unwrap_or(preset.stop_rule),
-            uncertainty_max: kept("uncertainty_max", preset.uncertainty_max, self.uncertainty_max),
-            importance_lambda: kept("importance_lambda", preset.importance_lambda, self.importance_lambda),
-            combine: parsed("policy.combine", self.combine.as_deref(), preset.combine)?,
-            random_rate: kept("random_rate", preset.random_rate, self.random_rate),
-            uncertainty_form: parsed(
-                "policy.uncertainty_form",
-                self.uncertainty_form.as_deref(),
-                preset.uncertainty_form,
-            )?,
-            held: parsed("policy.held", self.held.as_deref(), preset.held)?,
-            epsilon: self.epsilon.unwrap_or(preset.epsilon),
-            payload: Payload {
-                form: parsed("policy.payload", self.payload.as_deref(), preset.payload.form)?,
-                entries: self.payload_entries.unwrap_or(preset.payload.entries),
-                resolution: self.resolution.unwrap_or(preset.payload.resolution),
-            },
-            coupling: parsed("policy.coupling", self.coupling.as_deref(), preset.coupling)?,
-        })
-    }
-}
-
-/// A choice by its name, or the default.
-fn parsed<T: FromStr<Err = UnknownName>>(key: &str, name: Option<&str>, default: T) -> Result<T> {
-    name.map_or(Ok(default), T::from_str).map_err(|error| anyhow!("{key}: {error}"))
+/// A policy's table with flags over it.
+fn under(flags: &Overrides, file: PolicyTable) -> Result<PolicyTable> {
+    let named = flags.policy.as_deref().map(Policy::from_str).transpose();
+    Ok(PolicyTable {
+        name: named.map_err(|error| anyhow!("--policy: {error}"))?.or(file.name),
+        draft_tokens_max: flags.draft_tokens_max.or(file.draft_tokens_max),
+        ..file
+    })
 }
 
 impl MqttTable {
@@ -384,6 +281,7 @@ fn without_login(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dunlin_hlm::policy::Threshold;
     use std::fs::write;
 
     fn load(text: &str, flags: &Overrides) -> Result<Settings> {
@@ -424,10 +322,10 @@ mod tests {
         assert!(message("[mqtt]\nkeep_alive_seconds = 4\n").contains("keep_alive_seconds 4 is not within 5"));
         assert!(message("device = 'A'").contains("device \"A\""));
         assert!(
-            message("[policy]\nname = 'u-hml'").starts_with("policy.name: unknown policy; known are hlm, ")
+            message("[policy]\nname = 'u-hml'").contains("agent.toml:2: unknown policy; known are hlm, ")
         );
-        assert!(message("[policy]\nwithout = ['payload']").starts_with("policy.without: unknown threshold"));
-        assert!(message("[policy]\nheld = 'lost'").starts_with("policy.held: unknown kind of held tokens"));
+        assert!(message("[policy]\nwithout = ['payload']").contains("agent.toml:2: unknown threshold"));
+        assert!(message("[policy]\nheld = 'lost'").contains("agent.toml:2: unknown kind of held tokens"));
         assert!(message("[policy]\npayload = 'full'").contains("payload full does not go with the coupling"));
         assert!(message("[policy]\nepsilon = 2").contains("epsilon 2 is not within 0 and 1"));
     }
@@ -435,21 +333,20 @@ mod tests {
     #[test]
     fn a_policy_is_its_preset_with_what_differs() {
         let rules = |text: &str| load(text, &Overrides::default()).unwrap().rules;
-        let preset = |policy: Policy| Rules::new(&policy.config()).unwrap();
-        assert_eq!(rules("[policy]\nname = 'importance'"), preset(Policy::Importance));
+        assert_eq!(rules("[policy]\nname = 'importance'"), Policy::Importance.rules());
         let alone =
             "[policy]\nname = 'importance-or'\nwithout = ['uncertainty_max']\nimportance_lambda = 1.5";
-        let config = PolicyConfig {
-            uncertainty_max: None,
+        let table = PolicyTable {
+            without: vec![Threshold::UncertaintyMax],
             importance_lambda: Some(1.5),
-            ..Policy::ImportanceOr.config()
+            ..Policy::ImportanceOr.table()
         };
-        assert_eq!(rules(alone), Rules::new(&config).unwrap());
+        assert_eq!(rules(alone), Rules::new(&table).unwrap());
         let lattice =
             "[policy]\npayload = 'lattice'\npayload_entries = 9\nresolution = 50\ncoupling = 'rejection'";
-        let payload = Payload { entries: 9, resolution: 50, ..Policy::LosslessSparse.config().payload };
-        let config = PolicyConfig { payload, ..Policy::LosslessSparse.config() };
-        assert_eq!(rules(lattice), Rules::new(&config).unwrap());
+        let table =
+            PolicyTable { payload_entries: Some(9), resolution: Some(50), ..Policy::LosslessSparse.table() };
+        assert_eq!(rules(lattice), Rules::new(&table).unwrap());
     }
 
     #[test]

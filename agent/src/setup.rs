@@ -61,7 +61,6 @@ pub(crate) fn agent(
     let device = DeviceConfig {
         vocabulary: on_wire(&drafter.vocabulary),
         policy: settings.rules,
-        importance: settings.importance,
         offline: conduct.offline,
         give_up_after: Duration(give_up_after),
         context_tokens_max: settings.context_tokens_max(drafter.context_max),

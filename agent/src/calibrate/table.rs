@@ -105,6 +105,7 @@ fn percent(share: f64) -> String {
 mod tests {
     use super::*;
     use crate::calibrate::record::tests::example;
+    use dunlin_hlm::policy::{Policy, PolicyTable};
 
     const PLAIN: Abilities = Abilities { colour: false, cursor: false };
 
@@ -126,17 +127,22 @@ mod tests {
         assert!(coloured.contains("\x1b[31m█") && !text.contains('\x1b'));
     }
 
+    /// The table that a configuration with this advice in it holds.
+    fn policy(advice: &[String]) -> PolicyTable {
+        let file: toml::Table = advice[2..].join("\n").parse().unwrap();
+        file["policy"].clone().try_into().unwrap()
+    }
+
     #[test]
     fn the_advice_is_a_configuration() {
         let (mut record, _) = example();
         let advice = advice(&record);
-        let table: toml::Table = advice[2..].join("\n").parse().unwrap();
-        assert_eq!(table["policy"]["name"].as_str(), Some("u-hlm"));
-        assert_eq!(table["policy"]["uncertainty_max"].as_float(), Some(0.2));
+        let table = PolicyTable { uncertainty_max: Some(0.2), ..Policy::UHlm.table() };
+        assert_eq!(policy(&advice), table);
         assert!(advice.iter().any(|line| line.starts_with("# uncertainty_max = 0.6 ")), "{advice:?}");
         record.uncertainty_form = "one-minus-q";
-        let table: toml::Table = super::advice(&record)[2..].join("\n").parse().unwrap();
-        assert_eq!(table["policy"]["uncertainty_form"].as_str(), Some("one-minus-q"));
+        let uncertainty_form = Some(Form::OneMinusQ);
+        assert_eq!(policy(&super::advice(&record)), PolicyTable { uncertainty_form, ..table });
     }
 
     #[test]

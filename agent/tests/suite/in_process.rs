@@ -9,8 +9,8 @@ use dunlin_agent::link::{Broker as Address, Link, LinkConfig};
 use dunlin_agent::output::Notice;
 use dunlin_agent::run::{Agent, Control, Farewell, Say, Seat, User};
 use dunlin_agent::turn::Ending;
-use dunlin_hlm::device::{DeviceConfig, Finish, ImportanceForm, Offline, Origin, Reply};
-use dunlin_hlm::policy::{PolicyConfig, Rules};
+use dunlin_hlm::device::{DeviceConfig, Finish, Offline, Origin, Reply};
+use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, Rows, Toy, Vocabulary as ModelVocabulary};
@@ -65,8 +65,7 @@ impl Setup {
             let vocabulary = worker.described().vocabulary;
             let device = DeviceConfig {
                 vocabulary: Vocabulary { size: vocabulary.size, fingerprint: vocabulary.fingerprint },
-                policy: Rules::new(&PolicyConfig::default()).unwrap(),
-                importance: ImportanceForm::Row,
+                policy: Rules::new(&PolicyTable::default()).unwrap(),
                 offline: self.offline,
                 give_up_after: self.give_up_after,
                 context_tokens_max: 4096,

@@ -9,15 +9,12 @@ use super::dice::mix;
 use super::law;
 use super::metrics::{rouge_l, slot_counts};
 use super::pair::Pair;
-use super::parts;
 use super::plan::{Cell, ModelledBoard, Plan, Size, Writer};
 use super::record::{Record, TokenRecord};
 use super::setting::Setting;
 use anyhow::{Context, Result, ensure};
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{
-    Device, DeviceConfig, Finish, ImportanceForm, Learned, Offline, Origin, Reply, Session,
-};
+use dunlin_hlm::device::{Device, DeviceConfig, Finish, Learned, Offline, Origin, Reply, Session};
 use dunlin_hlm::policy::DRAFT_TOKENS_MAX;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
@@ -151,7 +148,6 @@ impl Shared<'_> {
         let config = DeviceConfig {
             vocabulary,
             policy: setting.rules,
-            importance: ImportanceForm::Row,
             offline: Offline::Wait,
             give_up_after: PATIENCE,
             context_tokens_max: board.context_tokens_max.unwrap_or(drafter_max).min(drafter_max),
@@ -285,7 +281,7 @@ fn blank(cell: &Cell) -> Record {
     };
     if let Writer::Policy(setting, board, channel) = &cell.writer {
         let [uncertainty_max, importance_lambda, random_rate, epsilon] =
-            parts::thresholds(&setting.config).map(|x| x.map(shortest));
+            setting.thresholds().map(|x| x.map(shortest));
         record = Record {
             policy: setting.policy.clone(),
             label: setting.label.clone(),

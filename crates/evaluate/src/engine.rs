@@ -136,7 +136,7 @@ fn groups(cells: &[Cell], todo: &[usize]) -> Vec<Vec<usize>> {
     for i in todo {
         let cell = &cells[*i];
         let writer = match &cell.writer {
-            Writer::Policy(setting, ..) => format!("{:?}", setting.config),
+            Writer::Policy(setting, ..) => format!("{:?}", setting.rules),
             Writer::TargetAgain => String::new(),
         };
         let key = format!("{} {writer}", cell.temperature);

@@ -119,7 +119,7 @@ fn distance(law: &[(TokenId, f64)], p: &Distribution) -> Deviation {
 mod tests {
     use super::*;
     use dunlin_hlm::payload::{quantise, read};
-    use dunlin_hlm::policy::{PayloadForm, Policy, PolicyConfig};
+    use dunlin_hlm::policy::{PayloadForm, Policy, PolicyTable};
 
     const TARGET: [f32; 5] = [1.2, 0.3, -0.4, 0.9, -2.0];
     const DRAFTER: [f32; 5] = [0.9, 0.8, -0.2, 0.2, -1.0];
@@ -132,8 +132,8 @@ mod tests {
         Sampling::new(1.0, 1.0, 0).unwrap()
     }
 
-    fn deviation_of(config: PolicyConfig) -> Deviation {
-        let rules = Rules::new(&config).unwrap();
+    fn deviation_of(table: PolicyTable) -> Deviation {
+        let rules = Rules::new(&table).unwrap();
         let importance = Unit::new(0.5).unwrap();
         let mut recent = Weights::default();
         recent.push(importance);
@@ -142,36 +142,36 @@ mod tests {
         distance(&step.law(&p, &sampling()).unwrap(), &p)
     }
 
-    fn tv(config: PolicyConfig) -> f64 {
-        deviation_of(config).tv
+    fn tv(table: PolicyTable) -> f64 {
+        deviation_of(table).tv
     }
 
     #[test]
     fn what_is_always_judged_by_what_it_was_drawn_from_deviates_nowhere() {
-        assert!(tv(Policy::Hlm.config()) < 1e-12);
-        let judged = PolicyConfig { uncertainty_max: Some(0.0), ..Policy::UHlm.config() };
-        assert!(tv(judged) < 1e-12, "{}", tv(judged));
-        let biased = PolicyConfig { draft_tokens_max: 1, ..Policy::CuHlm.config() };
-        let entries = dunlin_hlm::policy::Payload { entries: 2, ..biased.payload };
-        assert!(tv(PolicyConfig { payload: entries, ..biased }) > 0.01);
+        assert!(tv(Policy::Hlm.table()) < 1e-12);
+        let judged = tv(PolicyTable { uncertainty_max: Some(0.0), ..Policy::UHlm.table() });
+        assert!(judged < 1e-12, "{judged}");
+        let biased =
+            PolicyTable { draft_tokens_max: Some(1), payload_entries: Some(2), ..Policy::CuHlm.table() };
+        assert!(tv(biased) > 0.01);
     }
 
     #[test]
     fn what_is_never_judged_deviates_as_the_drafter_does() {
         let (p, q) = (distribution(&TARGET), distribution(&DRAFTER));
         let expected = dunlin_hlm::probabilities::total_variation(&p, &q);
-        assert!((tv(Policy::Local.config()) - expected).abs() < 1e-12);
+        assert!((tv(Policy::Local.table()) - expected).abs() < 1e-12);
         let kl: f64 =
             q.support().iter().map(|c| c.probability * (c.probability / p.probability(c.token)).ln()).sum();
-        assert!((deviation_of(Policy::Local.config()).kl - kl).abs() < 1e-12);
+        assert!((deviation_of(Policy::Local.table()).kl - kl).abs() < 1e-12);
     }
 
     #[test]
     fn trusted_tokens_deviate_by_what_the_drafter_gives_them_too_much() {
         let max = 0.7;
-        let config = PolicyConfig { uncertainty_max: Some(max), ..Policy::UHlm.config() };
+        let deviation = tv(PolicyTable { uncertainty_max: Some(max), ..Policy::UHlm.table() });
         let (p, q) = (distribution(&TARGET), distribution(&DRAFTER));
-        let sent = read(&quantise(&q, config.payload, 5), PayloadForm::Full, 5).unwrap();
+        let sent = read(&quantise(&q, Policy::UHlm.rules().payload(), 5), PayloadForm::Full, 5).unwrap();
         let quadrature = Quadrature::new(&DRAFTER);
         let trusted = |token: TokenId| quadrature.uncertainty(token).get() <= max;
         let (mut some, mut expected) = (0, 0.0);
@@ -180,16 +180,12 @@ mod tests {
             expected += (sent.probability(token) - p.probability(token)).max(0.0);
         }
         assert!((1..5).contains(&some), "{some} tokens are trusted");
-        assert!(
-            expected > 0.01 && (tv(config) - expected).abs() < 1e-12,
-            "{} against {expected}",
-            tv(config)
-        );
+        assert!(expected > 0.01 && (deviation - expected).abs() < 1e-12, "{} against {expected}", deviation);
     }
 
     #[test]
     fn a_coin_leaves_its_share_of_the_deviation() {
-        let random = |rate| PolicyConfig { random_rate: Some(rate), ..Policy::Random.config() };
+        let random = |rate| PolicyTable { random_rate: Some(rate), ..Policy::Random.table() };
         let (all, none) = (tv(random(1.0)), tv(random(0.0)));
         assert!(all < 1e-12 && none > 0.1);
         assert!((tv(random(0.25)) - 0.75 * none).abs() < 1e-9);

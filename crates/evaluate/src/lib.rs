@@ -12,7 +12,6 @@ pub mod engine;
 pub mod law;
 pub mod metrics;
 pub mod pair;
-pub mod parts;
 pub mod plan;
 mod plots;
 pub mod progress;

@@ -1,7 +1,7 @@
 //! A plan: which policies are run on which boards and channels, read from TOML and checked before anything runs.
 
 use super::channel::Channel;
-use super::setting::{PolicyRow, Setting};
+use super::setting::{PolicySweep, Setting};
 use anyhow::{Context, Result, bail, ensure};
 use dunlin_board::{Board, Modelled, Radio, amount, rate, wrong};
 use dunlin_hlm::probabilities::Sampling;
@@ -137,7 +137,7 @@ struct Run {
     rtt_ms: Option<Spanned<Vec<f64>>>,
     /// The drafter that is modelled in this run.
     modelled: Option<Size>,
-    policy: Spanned<Vec<Spanned<PolicyRow>>>,
+    policy: Spanned<Vec<Spanned<PolicySweep>>>,
 }
 
 /// A file's text, to say where in it something is wrong.

@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and speak")]
 
-use dunlin_hlm::device::{
-    Device, DeviceConfig, DraftJob, ImportanceForm, Learned, Offline, Origin, Reply, Session,
-};
-use dunlin_hlm::policy::{PolicyConfig, Rules};
+use dunlin_hlm::device::{Device, DeviceConfig, DraftJob, Learned, Offline, Origin, Reply, Session};
+use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Job, Slot, Verifier, VerifierConfig};
@@ -125,7 +123,11 @@ impl Sum {
 }
 
 fn run(pair: &mut Pair, prompts: &[String], draft_tokens_max: u8, stop_rule: bool) -> Sum {
-    let policy = PolicyConfig { draft_tokens_max, stop_rule, ..PolicyConfig::default() };
+    let policy = PolicyTable {
+        draft_tokens_max: Some(draft_tokens_max),
+        stop_rule: Some(stop_rule),
+        ..PolicyTable::default()
+    };
     let mut learned = Learned::default();
     let mut sum = Sum::default();
     let vocabulary =
@@ -134,7 +136,6 @@ fn run(pair: &mut Pair, prompts: &[String], draft_tokens_max: u8, stop_rule: boo
         let config = DeviceConfig {
             vocabulary,
             policy: Rules::new(&policy).unwrap(),
-            importance: ImportanceForm::Row,
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(10_000),
             context_tokens_max: pair.drafter.context_max(),

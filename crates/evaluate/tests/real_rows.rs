@@ -5,7 +5,7 @@
 use dunlin_hlm::acceptance::Asked;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::payload::{Sent, quantise, read};
-use dunlin_hlm::policy::{Policy, PolicyConfig};
+use dunlin_hlm::policy::{Policy, Rules};
 use dunlin_hlm::probabilities::{Distribution, Sampling, total_variation};
 use dunlin_lm::{Draft, Extend, ModelDir, Target};
 use dunlin_lm_candle::LlamaTarget;
@@ -96,10 +96,10 @@ fn excess(counts: &BTreeMap<u32, u64>, p: &Distribution) -> f64 {
 }
 
 /// One step of a policy, by what the device and the verifier do in it.
-fn committed(rows: &Step, config: &PolicyConfig, size: u32, seed: u64) -> u32 {
+fn committed(rows: &Step, rules: &Rules, size: u32, seed: u64) -> u32 {
     let (_, q) = rows.laws(size);
-    let sent = quantise(&q, config.payload, size);
-    let drawn_from = read(&sent, config.payload.form, size).unwrap_or(q);
+    let sent = quantise(&q, rules.payload(), size);
+    let drawn_from = read(&sent, rules.payload().form, size).unwrap_or(q);
     let token = couple(&drawn_from, seed, 1);
     let row = |sent: &Sent| match sent {
         Sent::Entries(entries) => Row { entries: entries.iter().copied().collect() },
@@ -110,7 +110,7 @@ fn committed(rows: &Step, config: &PolicyConfig, size: u32, seed: u64) -> u32 {
         Sent::Weights(weights) => (weights.clone(), Rows::Full),
         Sent::Entries(_) => {
             let rows = [row(&sent)].into_iter().collect();
-            (Vec::new(), Rows::Lattice { resolution: config.payload.resolution, rows })
+            (Vec::new(), Rows::Lattice { resolution: rules.payload().resolution, rows })
         }
     };
     let draft = dunlin_wire::Draft { token, uncertainty: Score::default(), importance: Score::default() };
@@ -138,7 +138,7 @@ fn exact_policies_follow_the_targets_rows() {
         let mut counts = BTreeMap::new();
         let mut kept = 0;
         for seed in 0..SEEDS {
-            let token = committed(rows, &policy.config(), size, seed);
+            let token = committed(rows, &policy.rules(), size, seed);
             kept += u64::from(token == couple(&p, seed, 1));
             *counts.entry(token).or_insert(0) += 1;
         }

@@ -27,6 +27,8 @@ pub(crate) use counters;
 
 #[cfg(test)]
 mod tests {
+    #![allow(unreachable_pub, reason = "the macro makes what others see")]
+
     counters! {
         /// Two counters.
         pub struct Two {

@@ -87,9 +87,17 @@ impl Weights {
 }
 
 impl AdaptiveThreshold {
+    /// The mean itself.
+    pub const MEAN: Self = Self { lambda: 0.0 };
+
     /// A threshold λ standard deviations above the mean (below it where negative).
     pub fn new(lambda: f32) -> Result<Self, LambdaError> {
         if libm::fabsf(lambda) <= LAMBDA_MAX { Ok(Self { lambda }) } else { Err(LambdaError(lambda)) }
+    }
+
+    /// The standard deviations above the mean.
+    pub fn lambda(&self) -> f32 {
+        self.lambda
     }
 
     /// The threshold after these importances.

@@ -17,6 +17,7 @@ pub mod device;
 pub mod fit;
 pub mod importance;
 pub mod limits;
+mod named;
 pub mod payload;
 pub mod policy;
 pub mod probabilities;

@@ -4,7 +4,7 @@
 
 use crate::TokenId;
 use crate::coupling::Noise;
-use crate::policy::named;
+use crate::named::named;
 use crate::probabilities::{Highest, below_highest};
 
 /// A number in 0..=1.
@@ -17,6 +17,7 @@ pub struct Score4(u8);
 
 named! {
     /// How uncertainty is computed; each is 0 for a token that is certain and 1 for one that is impossible.
+    #[derive(Default)]
     Form, "form of uncertainty":
     /// `1 − ½∫₀² softmax(z/θ)_d dθ` by 8-node Gauss–Legendre: the expectation of [`Form::Sampled`], to 3e-4 (root
     /// mean square) on ordinary rows and within 0.025, less than half a score, where thousands of tokens tie.

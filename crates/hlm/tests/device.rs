@@ -7,9 +7,10 @@ use Origin::{Accepted, Target, Unverified};
 use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, STOP, Sent, committed, config, lease, reply};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    DeviceConfig, DraftRow, Event, Finish, ImportanceForm, JobId, Learned, Offline, Origin, Phase, SayError,
+    DeviceConfig, DraftRow, Event, Finish, JobId, Learned, Offline, Origin, Phase, SayError,
 };
 use dunlin_hlm::importance::{received, row};
+use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::uncertainty::{Unit, to_score4};
 use dunlin_wire::{Close, CloseReason, DecodeError, Down, Lease, RefusalReason, Resync, Verdict};
@@ -597,7 +598,14 @@ fn drafting_ahead_stops_where_the_drafts_are_unlikely_to_survive() {
 
 #[test]
 fn received_importance_is_what_later_drafts_pay() {
-    let mut bench = Bench::leased(DeviceConfig { importance: ImportanceForm::Received, ..config(4) });
+    let received_form = PolicyTable {
+        draft_tokens_max: Some(4),
+        stop_rule: Some(false),
+        importance_form: Some(ImportanceForm::Received),
+        ..PolicyTable::default()
+    };
+    let policy = Rules::new(&received_form).unwrap();
+    let mut bench = Bench::leased(DeviceConfig { policy, ..config(4) });
     let attention = |j: usize| -> Vec<f32> { (0..3 + j).map(|i| (1 + (i * 5 + j * 3) % 7) as f32).collect() };
     for j in 0..4 {
         bench.give(&sure(4), Some(&attention(j)));

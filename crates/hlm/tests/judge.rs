@@ -76,7 +76,7 @@ fn check_short_texts(payload: Payload, drafts: usize, models: &Models, seeds: u6
 }
 
 fn of(policy: Policy) -> Payload {
-    policy.config().payload
+    policy.rules().payload()
 }
 
 #[test]

@@ -6,12 +6,12 @@ mod models;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::device::{
-    Channel, Commit, Counters, Device, DeviceConfig, DraftRow, Event, Finish, ImportanceForm, Judged,
-    Learned, Offline, Origin, Reply, Session,
+    Channel, Commit, Counters, Device, DeviceConfig, DraftRow, Event, Finish, Judged, Learned, Offline,
+    Origin, Reply, Session,
 };
 use dunlin_hlm::importance::AdaptiveThreshold;
 use dunlin_hlm::payload::quantise;
-use dunlin_hlm::policy::{DRAFT_TOKENS_MAX, HeldTokens, Payload, Policy, PolicyConfig, Rules};
+use dunlin_hlm::policy::{DRAFT_TOKENS_MAX, HeldTokens, Payload, Policy, PolicyTable, Rules};
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Verifier, VerifierConfig};
 use dunlin_wire::limits::CODES_MAX;
@@ -61,11 +61,10 @@ fn vocabulary(models: &Models) -> Vocabulary {
 }
 
 impl<'a> Pair<'a> {
-    fn new(config: &PolicyConfig, models: &'a Models, lossy: bool) -> Self {
+    fn new(config: &PolicyTable, models: &'a Models, lossy: bool) -> Self {
         let device = DeviceConfig {
             vocabulary: vocabulary(models),
             policy: Rules::new(config).expect("valid settings"),
-            importance: ImportanceForm::Row,
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(120_000),
             context_tokens_max: 4_096,
@@ -100,7 +99,7 @@ impl<'a> Pair<'a> {
     }
 
     /// A whole reply.
-    fn reply(config: &PolicyConfig, models: &'a Models) -> Self {
+    fn reply(config: &PolicyTable, models: &'a Models) -> Self {
         let mut pair = Self::new(config, models, true);
         pair.device.handle_link(true, pair.now);
         pair.say(&PROMPT, TOKENS);
@@ -233,14 +232,14 @@ fn rows(size: u32) -> Models {
 }
 
 fn is_trusting(policy: Policy) -> bool {
-    policy.config().held == HeldTokens::Trusted
+    policy.rules().held() == HeldTokens::Trusted
 }
 
 #[test]
 fn every_policy_ends_its_reply_and_its_counters_add_up() {
     let models = rows(WIDE);
     for &policy in Policy::ALL {
-        let pair = Pair::reply(&policy.config(), &models);
+        let pair = Pair::reply(&policy.table(), &models);
         let (counters, verified) = (pair.counters(), *pair.verifier.counters());
         assert_eq!(pair.finish, Some(Finish::TokensMax), "{policy}");
         assert_eq!((pair.commits.len(), counters.committed), (TOKENS, TOKENS as u64), "{policy}");
@@ -284,7 +283,7 @@ fn is_lossy(policy: Policy) -> bool {
 fn each_frame_has_the_rows_of_its_policy() {
     let models = rows(WIDE);
     for &policy in Policy::ALL {
-        let pair = Pair::reply(&policy.config(), &models);
+        let pair = Pair::reply(&policy.table(), &models);
         for Asked { frame, codes, kind, .. } in &pair.frames {
             let judged = frame.judged();
             let right = match (policy, &frame.rows) {
@@ -317,8 +316,9 @@ fn each_frame_has_the_rows_of_its_policy() {
 fn each_draft_is_drawn_from_what_its_policy_says() {
     let models = rows(64);
     for &policy in Policy::ALL {
-        let payload = Payload { entries: 3, ..policy.config().payload };
-        let pair = Pair::reply(&PolicyConfig { payload, ..policy.config() }, &models);
+        let three = PolicyTable { payload_entries: Some(3), ..policy.table() };
+        let payload = Payload { entries: 3, ..policy.rules().payload() };
+        let pair = Pair::reply(&three, &models);
         for Asked { frame, text, .. } in &pair.frames {
             let mut last = text[frame.base as usize - 1];
             for (position, draft) in (u64::from(frame.base)..).zip(&frame.drafts) {
@@ -335,7 +335,7 @@ fn each_draft_is_drawn_from_what_its_policy_says() {
 fn a_trusting_policy_asks_for_one_token_behind_those_it_kept() {
     let models = rows(64);
     for &policy in Policy::ALL.iter().filter(|policy| is_trusting(**policy)) {
-        let pair = Pair::reply(&policy.config(), &models);
+        let pair = Pair::reply(&policy.table(), &models);
         let mut told = PROMPT.len();
         let mut rode = 0;
         for Asked { frame, text, verdict, .. } in &pair.frames {
@@ -370,7 +370,7 @@ fn tokens_are_flushed_for_the_reason_of_the_policy() {
     let models = rows(64);
     let threshold = AdaptiveThreshold::new(0.0).expect("in range");
     for policy in [Policy::UHlm, Policy::CuHlm, Policy::Importance, Policy::ImportanceOr] {
-        let pair = Pair::reply(&policy.config(), &models);
+        let pair = Pair::reply(&policy.table(), &models);
         let mut seen = [0; 4];
         for judged in &pair.judged {
             let uncertain = judged.uncertainty.get() > 0.3;
@@ -385,7 +385,7 @@ fn tokens_are_flushed_for_the_reason_of_the_policy() {
         };
         assert_eq!([neither, uncertain, important, both], expected, "{policy}: {seen:?}");
     }
-    let half = Pair::reply(&Policy::Random.config(), &models);
+    let half = Pair::reply(&Policy::Random.table(), &models);
     let flushed = half.frames.len() as f64 / TOKENS as f64;
     // Six deviations of a fair coin.
     assert!((flushed - 0.5).abs() < 6.0 * 0.5 / (TOKENS as f64).sqrt(), "{flushed}");
@@ -394,7 +394,7 @@ fn tokens_are_flushed_for_the_reason_of_the_policy() {
 #[test]
 fn more_than_ride_along_go_as_context() {
     let models = rows(64);
-    let seldom = PolicyConfig { random_rate: Some(0.03), ..Policy::Random.config() };
+    let seldom = PolicyTable { random_rate: Some(0.03), ..Policy::Random.table() };
     let pair = Pair::reply(&seldom, &models);
     let riding = |asked: &Asked| asked.frame.drafts.len() - 1;
     assert!(pair.contexts.len() > 2, "the prompt, and runs that are too long");
@@ -409,7 +409,7 @@ fn more_than_ride_along_go_as_context() {
 #[test]
 fn hlm_asks_for_every_token() {
     let models = rows(64);
-    let pair = Pair::reply(&Policy::Hlm.config(), &models);
+    let pair = Pair::reply(&Policy::Hlm.table(), &models);
     assert_eq!(pair.frames.len(), TOKENS);
     assert!(pair.frames.iter().all(|asked| asked.frame.drafts.len() == 1 && !asked.frame.bonus));
     assert_eq!(pair.counters().trusted, 0);
@@ -418,9 +418,9 @@ fn hlm_asks_for_every_token() {
 #[test]
 fn local_says_nothing_and_remote_drafts_nothing() {
     let models = rows(64);
-    let local = Pair::reply(&Policy::Local.config(), &models);
+    let local = Pair::reply(&Policy::Local.table(), &models);
     assert_eq!((local.messages, local.count(Origin::Trusted)), (0, TOKENS));
-    let remote = Pair::reply(&Policy::Remote.config(), &models);
+    let remote = Pair::reply(&Policy::Remote.table(), &models);
     assert!(remote.frames.iter().all(|asked| asked.frame.drafts.is_empty() && asked.frame.is_plain()));
     assert_eq!((remote.runs, remote.count(Origin::Target)), (0, TOKENS));
     assert_eq!(remote.device.text()[3..], remote.target_alone());
@@ -429,11 +429,11 @@ fn local_says_nothing_and_remote_drafts_nothing() {
 #[test]
 fn lossless_writes_what_the_target_alone_writes() {
     let models = rows(64);
-    let lossless = Pair::reply(&Policy::Lossless.config(), &models);
+    let lossless = Pair::reply(&Policy::Lossless.table(), &models);
     assert_eq!(lossless.device.text()[3..], lossless.target_alone());
     assert!(lossless.frames.iter().all(|asked| asked.kind == 0x11), "plain frames");
     assert!(lossless.frames.iter().any(|asked| asked.frame.drafts.len() > 1));
-    let sparse = Pair::reply(&Policy::LosslessSparse.config(), &models);
+    let sparse = Pair::reply(&Policy::LosslessSparse.table(), &models);
     assert!(sparse.frames.iter().any(|asked| asked.frame.drafts.len() > 1 && asked.kind == 0x1c));
     assert_eq!((sparse.counters().trusted, sparse.counters().audited), (0, 0));
 }
@@ -441,7 +441,7 @@ fn lossless_writes_what_the_target_alone_writes() {
 #[test]
 fn risk_marks_what_stays_and_is_told_what_the_target_would_have_chosen() {
     let models = Models::with_powers(64, sampling(1.0, 1.0), |context| 1.2 + 0.6 * context);
-    let config = PolicyConfig { epsilon: 0.5, ..Policy::Risk.config() };
+    let config = PolicyTable { epsilon: Some(0.5), ..Policy::Risk.table() };
     let pair = Pair::reply(&config, &models);
     let (mut held, mut missed, mut stood_in_text) = (0, 0, 0);
     for Asked { frame, kind, verdict, .. } in &pair.frames {
@@ -473,8 +473,8 @@ fn risk_marks_what_stays_and_is_told_what_the_target_would_have_chosen() {
 #[test]
 fn risk_without_an_allowance_is_lossless_message_for_message() {
     let models = rows(64);
-    let none = PolicyConfig { epsilon: 0.0, ..Policy::Risk.config() };
-    let (risk, lossless) = (Pair::reply(&none, &models), Pair::reply(&Policy::Lossless.config(), &models));
+    let none = PolicyTable { epsilon: Some(0.0), ..Policy::Risk.table() };
+    let (risk, lossless) = (Pair::reply(&none, &models), Pair::reply(&Policy::Lossless.table(), &models));
     let sent = |pair: &Pair<'_>| pair.frames.iter().map(|asked| asked.frame.clone()).collect::<Vec<_>>();
     assert_eq!(sent(&risk), sent(&lossless));
     assert_eq!(risk.counters(), lossless.counters());
@@ -485,7 +485,7 @@ fn risk_without_an_allowance_is_lossless_message_for_message() {
 fn the_second_turn_takes_what_the_first_kept_along_as_context() {
     let models = rows(64);
     for policy in [Policy::UHlm, Policy::Random, Policy::Risk, Policy::LosslessSparse] {
-        let mut pair = Pair::reply(&policy.config(), &models);
+        let mut pair = Pair::reply(&policy.table(), &models);
         let first = pair.device.text().to_vec();
         let told = pair.frames.last().map_or(0, |asked| {
             let accepted = asked.verdict.expect("an answer").1.accepted;
@@ -507,7 +507,7 @@ fn the_second_turn_takes_what_the_first_kept_along_as_context() {
 fn a_verifier_without_lossy_policies_ends_the_reply_of_those_that_are() {
     let models = rows(64);
     for &policy in Policy::ALL {
-        let config = PolicyConfig { epsilon: 0.3, ..policy.config() };
+        let config = PolicyTable { epsilon: Some(0.3), ..policy.table() };
         let mut pair = Pair::new(&config, &models, false);
         pair.device.handle_link(true, pair.now);
         pair.say(&PROMPT, TOKENS);

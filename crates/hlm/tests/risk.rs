@@ -7,10 +7,8 @@ mod models;
 use std::collections::BTreeMap;
 
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{
-    Channel, Device, DeviceConfig, DraftRow, Event, ImportanceForm, Learned, Offline, Reply, Session,
-};
-use dunlin_hlm::policy::{Policy, PolicyConfig, Rules};
+use dunlin_hlm::device::{Channel, Device, DeviceConfig, DraftRow, Event, Learned, Offline, Reply, Session};
+use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::uncertainty::{Form, uncertainty};
@@ -77,8 +75,8 @@ impl Pair {
         let vocabulary = Vocabulary { size: SIZE, ..VOCABULARY };
         let config = DeviceConfig {
             vocabulary,
-            policy: Rules::new(&PolicyConfig { epsilon, ..Policy::Risk.config() }).expect("valid settings"),
-            importance: ImportanceForm::Row,
+            policy: Rules::new(&PolicyTable { epsilon: Some(epsilon), ..Policy::Risk.table() })
+                .expect("valid settings"),
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(120_000),
             context_tokens_max: 2_048,

@@ -9,7 +9,7 @@ use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, Sent, committed, config, lease, re
 use dunlin_hlm::TokenId;
 use dunlin_hlm::conformal::STEP;
 use dunlin_hlm::device::{DeviceConfig, Event, Finish, Offline, Origin, Phase};
-use dunlin_hlm::policy::{Payload, PayloadForm, Policy, PolicyConfig, Rules};
+use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_wire::limits::CODES_MAX;
 use dunlin_wire::{
     CloseReason, Codes, Context, Down, DraftFrame, Lease, Resync, Rows, Verdict, Vocabulary,
@@ -17,12 +17,12 @@ use dunlin_wire::{
 };
 use machines::{SIZE, VOCABULARY, digest};
 
-fn with(policy: PolicyConfig) -> DeviceConfig {
+fn with(policy: PolicyTable) -> DeviceConfig {
     DeviceConfig { policy: Rules::new(&policy).expect("valid settings"), ..config(1) }
 }
 
 fn of(policy: Policy) -> DeviceConfig {
-    with(policy.config())
+    with(policy.table())
 }
 
 /// Logits of a drafter that would rather have `token` than any other.
@@ -108,7 +108,12 @@ fn a_verdict_that_the_frame_cannot_have_is_stale() {
 #[test]
 fn what_the_target_would_not_have_chosen_stays_and_is_marked() {
     let epsilon = 0.1;
-    let risk = PolicyConfig { epsilon, draft_tokens_max: 3, stop_rule: false, ..Policy::Risk.config() };
+    let risk = PolicyTable {
+        epsilon: Some(epsilon),
+        draft_tokens_max: Some(3),
+        stop_rule: Some(false),
+        ..Policy::Risk.table()
+    };
     let mut bench = asking(with(risk));
     let frame = bench.frame_sent();
     assert_eq!((frame.held, frame.bonus, frame.base, bench.frame[0]), (0b011, true, 3, 0x1c));
@@ -133,7 +138,12 @@ fn what_the_target_would_not_have_chosen_stays_and_is_marked() {
 
 #[test]
 fn audited_tokens_behind_the_first_miss_are_dropped_with_the_rest() {
-    let risk = PolicyConfig { epsilon: 0.1, draft_tokens_max: 3, stop_rule: false, ..Policy::Risk.config() };
+    let risk = PolicyTable {
+        epsilon: Some(0.1),
+        draft_tokens_max: Some(3),
+        stop_rule: Some(false),
+        ..Policy::Risk.table()
+    };
     let mut bench = Bench::leased(with(risk));
     bench.give(&unsure(SIZE, 4), None);
     [5, 6].into_iter().for_each(|token| bench.draft(token));
@@ -353,8 +363,12 @@ fn a_trusting_device_that_gave_up_marks_what_it_would_have_asked_for() {
 #[test]
 fn a_frame_has_no_more_rows_than_it_has_room_for() {
     let (size, entries, resolution) = (32_000, 64, 255);
-    let payload = Payload { form: PayloadForm::Lattice, entries, resolution };
-    let sparse = PolicyConfig { payload, stop_rule: false, ..Policy::LosslessSparse.config() };
+    let sparse = PolicyTable {
+        payload_entries: Some(entries),
+        resolution: Some(resolution),
+        stop_rule: Some(false),
+        ..Policy::LosslessSparse.table()
+    };
     let vocabulary = Vocabulary { size, ..VOCABULARY };
     let mut bench = Bench::leased(DeviceConfig { vocabulary, ..with(sparse) });
     let room = judged_drafts_max(token_bits(size), entries.into(), Some(resolution));

@@ -50,7 +50,7 @@ impl Step<'_> {
     /// What the drafter draws from, and what the verifier takes it for.
     fn drafter(&self) -> (Distribution, Distribution) {
         let q = self.row(&self.pair.drafter(self.text), &self.script.sampling);
-        laws(q, self.script.policy.payload, self.pair.vocabulary)
+        laws(q, self.script.rules.payload(), self.pair.vocabulary)
     }
 
     /// What the drafter writes.
@@ -76,14 +76,14 @@ impl Step<'_> {
 
     /// The tokens that a commit of this origin may be: one, or two where a judged draft and a bonus look alike.
     fn lawful(&self, origin: Origin) -> Result<Vec<TokenId>, Wrong> {
-        let policy = &self.script.policy;
+        let rules = &self.script.rules;
         match origin {
             Origin::Unverified if self.script.trust => Ok(vec![self.drafted()]),
-            Origin::Trusted if policy.held != HeldTokens::Verified => Ok(vec![self.drafted()]),
-            Origin::Unverified | Origin::Trusted => Err(Wrong(format!("{origin:?} under {policy:?}"))),
+            Origin::Trusted if rules.held() != HeldTokens::Verified => Ok(vec![self.drafted()]),
+            Origin::Unverified | Origin::Trusted => Err(Wrong(format!("{origin:?} under {rules:?}"))),
             Origin::Accepted | Origin::Target => {
                 let (shared, bonus) =
-                    (policy.coupling == Coupling::SharedSeed, policy.held != HeldTokens::Trusted);
+                    (rules.coupling() == Coupling::SharedSeed, rules.held() != HeldTokens::Trusted);
                 let judged = (!shared).then(|| self.judged());
                 let own = (shared || bonus).then(|| self.draw(&self.target()));
                 Ok(judged.into_iter().chain(own).collect())

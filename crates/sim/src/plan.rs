@@ -3,9 +3,9 @@
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::Reply;
-use dunlin_hlm::policy::{HeldTokens, Payload, Policy, PolicyConfig};
+use dunlin_hlm::policy::{HeldTokens, Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
-use dunlin_hlm::uncertainty::Form;
+use dunlin_hlm::uncertainty::{Form, Unit};
 use fastrand::Rng;
 
 /// Faults happen before this time, in virtual microseconds; then the network heals.
@@ -32,7 +32,9 @@ pub struct Script {
     /// How the target is sampled.
     pub sampling: Sampling,
     /// When it sends.
-    pub policy: PolicyConfig,
+    pub policy: PolicyTable,
+    /// What that comes to.
+    pub rules: Rules,
     /// Whether it goes on by itself when nobody answers.
     pub trust: bool,
     /// Silence after which it gives up, µs.
@@ -121,15 +123,15 @@ fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
     let needed: usize = turns.iter().map(|turn| turn.prompt.len() + turn.reply.tokens_max).sum();
     let first = turns[0].prompt.len();
     let tight = turns.len() == 1 && rng.u8(0..8) == 0;
+    let seed = rng.u64(..);
+    let temperature = [0.0, 0.7, 1.0][rng.usize(..3)];
+    let sampling = Sampling::new(temperature, [1.0, 0.9][rng.usize(..2)], rng.u32(0..2) * 4);
+    let policy = policy(rng);
     Script {
-        seed: rng.u64(..),
-        sampling: Sampling::new(
-            [0.0, 0.7, 1.0][rng.usize(..3)],
-            [1.0, 0.9][rng.usize(..2)],
-            rng.u32(0..2) * 4,
-        )
-        .expect("these are valid"),
-        policy: policy(rng),
+        seed,
+        sampling: sampling.expect("these are valid"),
+        rules: Rules::new(&policy).expect("plans are valid"),
+        policy,
         trust: rng.u8(0..3) == 0,
         give_up_us: rng.u64(500_000..20_000_000),
         context_tokens_max: if tight { first + rng.usize(1..=12) } else { needed + 1 },
@@ -139,28 +141,32 @@ fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
 }
 
 /// The default policy half of the time, any other as often; either with other settings than its preset's.
-fn policy(rng: &mut Rng) -> PolicyConfig {
+fn policy(rng: &mut Rng) -> PolicyTable {
     let any = Policy::ALL[rng.usize(..Policy::ALL.len())];
-    let preset = if rng.bool() { Policy::Lossless.config() } else { any.config() };
-    let draws = preset.draft_tokens_max > 1;
-    let unless_local = |threshold: Option<f32>, x: f32| threshold.map(|_| x);
-    PolicyConfig {
-        draft_tokens_max: if draws { rng.u8(2..=16) } else { preset.draft_tokens_max },
-        uncertainty_form: Form::ALL[rng.usize(..Form::ALL.len())],
-        epsilon: if preset.epsilon > 0.0 { rng.f32() } else { 0.0 },
-        payload: Payload { entries: rng.u8(1..=8), resolution: rng.u8(1..=255), ..preset.payload },
-        ..match preset.held {
-            HeldTokens::Trusted => PolicyConfig {
-                uncertainty_max: unless_local(preset.uncertainty_max, rng.f32()),
-                importance_lambda: unless_local(preset.importance_lambda, rng.f32() * 2.0 - 1.0),
-                random_rate: unless_local(preset.random_rate, rng.f32()),
-                ..preset
-            },
-            HeldTokens::Verified | HeldTokens::Audited => PolicyConfig {
-                stop_rule: rng.bool(),
+    let policy = if rng.bool() { Policy::Lossless } else { any };
+    let preset = policy.rules();
+    let draws = preset.draft_tokens_max() > 1;
+    PolicyTable {
+        draft_tokens_max: draws.then(|| rng.u8(2..=16)),
+        uncertainty_form: Some(Form::ALL[rng.usize(..Form::ALL.len())]),
+        epsilon: (preset.epsilon() > Unit::ZERO).then(|| rng.f32()),
+        payload_entries: Some(rng.u8(1..=8)),
+        resolution: Some(rng.u8(1..=255)),
+        ..match preset.held() {
+            HeldTokens::Trusted => {
+                let (max, lambda, rate) = (rng.f32(), rng.f32() * 2.0 - 1.0, rng.f32());
+                PolicyTable {
+                    uncertainty_max: preset.uncertainty_max().map(|_| max),
+                    importance_lambda: preset.importance().map(|_| lambda),
+                    random_rate: preset.random_rate().map(|_| rate),
+                    ..policy.table()
+                }
+            }
+            HeldTokens::Verified | HeldTokens::Audited => PolicyTable {
+                stop_rule: Some(rng.bool()),
                 uncertainty_max: rng.bool().then(|| rng.f32()),
                 importance_lambda: rng.bool().then(|| rng.f32() * 2.0),
-                ..preset
+                ..policy.table()
             },
         }
     }

@@ -4,10 +4,9 @@ use crate::oracle::{self, Told, Wrong};
 use crate::plan::{FAULTS_END_US, Fault, Plan, Script};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, ImportanceForm, JobId, Learned,
-    Offline, Session,
+    Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, JobId, Learned, Offline, Session,
 };
-use dunlin_hlm::policy::Rules;
+use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Answer, Job, RowsError, Slot, Verifier, VerifierConfig};
 use dunlin_wire::{DeviceId, VerifierId, Vocabulary};
@@ -461,10 +460,11 @@ impl<'a> World<'a> {
 
 impl Node {
     fn new(plan: &Plan, script: &Script, rng: &mut Rng) -> Self {
+        let importance_form = Some(if rng.bool() { ImportanceForm::Row } else { ImportanceForm::Received });
+        let policy = PolicyTable { importance_form, ..script.policy.clone() };
         let config = DeviceConfig {
             vocabulary: vocabulary(plan),
-            policy: Rules::new(&script.policy).expect("plans are valid"),
-            importance: if rng.bool() { ImportanceForm::Row } else { ImportanceForm::Received },
+            policy: Rules::new(&policy).expect("plans are valid"),
             offline: if script.trust { Offline::Trust } else { Offline::Wait },
             give_up_after: Duration(script.give_up_us),
             context_tokens_max: script.context_tokens_max,

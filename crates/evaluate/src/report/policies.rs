@@ -1,7 +1,7 @@
 //! The runs named `main`: policies side by side, dominance and where the joules go.
 
 use anyhow::Result;
-use dunlin_hlm::policy::{Policy, Rules};
+use dunlin_hlm::policy::Policy;
 
 use super::{Builder, Groups, joules_above_idle_per_token, joules_per_token, place};
 use crate::plots::{Bars, Chart, Mark, Series};
@@ -174,8 +174,7 @@ fn dominates(lossless: &Record, other: &Record) -> bool {
 
 /// Whether the text of a policy is the target's, or distributed as it.
 fn is_exact(policy: &str) -> bool {
-    let rules = policy.parse::<Policy>().ok().and_then(|policy| Rules::new(&policy.config()).ok());
-    policy == AGAIN || rules.is_some_and(|rules| rules.is_exact())
+    policy == AGAIN || policy.parse::<Policy>().is_ok_and(|policy| policy.rules().is_exact())
 }
 
 /// Whether `lossless` needs no more frames than the policies that trade text for them.

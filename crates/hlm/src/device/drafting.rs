@@ -1,12 +1,12 @@
 //! Drafting: what to run, how to score what comes back, when it is worth a frame.
 
 use super::lease::Lessor;
-use super::{Device, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId, Origin};
+use super::{Device, DraftJob, DraftRow, Event, Finish, JobId, Origin};
 use crate::TokenId;
 use crate::coupling::{Noise, couple};
 use crate::importance::{received, row};
 use crate::payload::{Sent, quantise, read};
-use crate::policy::{Decision, Held, HeldTokens, Payload, PayloadForm, Scored};
+use crate::policy::{Decision, Held, HeldTokens, ImportanceForm, Payload, PayloadForm, Scored};
 use crate::probabilities::LogitsError;
 use crate::text::shared_prefix;
 use crate::time::Instant;
@@ -179,7 +179,7 @@ impl Device {
             ends: self.saying.as_ref().is_some_and(|saying| saying.stop.contains(&token)),
             stays: audit.is_some_and(|audit| audit.stays(uncertainty)),
         };
-        let keep_row = self.config.importance == ImportanceForm::Received;
+        let keep_row = policy.importance_form() == ImportanceForm::Received;
         self.counters.drafted += 1;
         self.drafted.push(Drafted {
             scored,
@@ -242,7 +242,7 @@ impl Device {
         let later: Vec<&[f32]> =
             self.drafted[..count].iter().skip(index + 2).map(|later| later.attention.as_slice()).collect();
         let paid = received(&later, self.text.len() + index);
-        let importance = match self.config.importance {
+        let importance = match self.config.policy.importance_form() {
             ImportanceForm::Row => drafted.scored.importance,
             ImportanceForm::Received => paid.unwrap_or(drafted.scored.importance),
         };

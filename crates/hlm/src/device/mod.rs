@@ -13,8 +13,8 @@ mod round;
 mod types;
 
 pub use types::{
-    Channel, Commit, Counters, DeviceConfig, DraftJob, DraftRow, Event, Finish, ImportanceForm, JobId,
-    Judged, Learned, Offline, Origin, Phase, Reply, SayError, Session, Transmit,
+    Channel, Commit, Counters, DeviceConfig, DraftJob, DraftRow, Event, Finish, JobId, Judged, Learned,
+    Offline, Origin, Phase, Reply, SayError, Session, Transmit,
 };
 
 use crate::TokenId;

@@ -26,16 +26,6 @@ pub enum Offline {
     Trust,
 }
 
-/// Which of a token's two importances is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ImportanceForm {
-    /// How concentrated the attention of the query that produced the token is.
-    #[default]
-    Row,
-    /// How much attention later drafts of the frame pay to the token; decided when the frame closes.
-    Received,
-}
-
 /// What a device needs to know for all its sessions.
 #[derive(Clone, Debug)]
 pub struct DeviceConfig {
@@ -43,8 +33,6 @@ pub struct DeviceConfig {
     pub vocabulary: Vocabulary,
     /// What is sent and when.
     pub policy: Rules,
-    /// Which importance is sent.
-    pub importance: ImportanceForm,
     /// What to do when nobody answers.
     pub offline: Offline,
     /// After how much silence.

@@ -1,12 +1,15 @@
 //! What is sent and when: a policy is a trigger, a rule for held tokens, a payload and a coupling.
 //!
 //! Invariant: a policy decides from scores and running averages alone; it never sees a frame, a link or a model.
-//! A [`Policy`] is a name for a combination of parts, and no part asks for the name.
+//! A [`Policy`] is a name for a combination of parts, and no code branches on the name.
 
 mod names;
+mod presets;
+mod table;
 
-pub(crate) use names::named;
-pub use names::{Combine, Coupling, HeldTokens, PayloadForm, Policy, UnknownName};
+pub use crate::named::UnknownName;
+pub use names::{Combine, Coupling, HeldTokens, ImportanceForm, PayloadForm, Policy, Threshold};
+pub use table::PolicyTable;
 
 use crate::TokenId;
 use crate::calibration::Calibration;
@@ -29,34 +32,7 @@ pub struct Payload {
     pub resolution: u8,
 }
 
-/// All parts of a policy; each works by itself.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PolicyConfig {
-    /// The most tokens held before a frame is sent, up to [`DRAFT_TOKENS_MAX`]; 0 drafts nothing.
-    pub draft_tokens_max: u8,
-    /// Send once one more token would not pay.
-    pub stop_rule: bool,
-    /// Send at a token more uncertain than this, in 0..=1.
-    pub uncertainty_max: Option<f32>,
-    /// Send at a token whose importance exceeds μ + λσ of the last ones; this is λ.
-    pub importance_lambda: Option<f32>,
-    /// How the two thresholds work together.
-    pub combine: Combine,
-    /// Send at a token with this probability, in 0..=1.
-    pub random_rate: Option<f32>,
-    /// How uncertainty is computed.
-    pub uncertainty_form: Form,
-    /// What happens to tokens that are not flushed.
-    pub held: HeldTokens,
-    /// The share of audited tokens that may differ from the target's choice, in 0..=1.
-    pub epsilon: f32,
-    /// What is sent of a judged token's distribution.
-    pub payload: Payload,
-    /// How it is judged.
-    pub coupling: Coupling,
-}
-
-/// A [`PolicyConfig`] whose settings are out of range or contradict each other.
+/// A [`PolicyTable`] whose settings are out of range or contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum PolicyError {
     /// More tokens than a frame takes.
@@ -91,7 +67,7 @@ pub enum PolicyError {
     Incompatible(PayloadForm, Coupling, &'static str),
 }
 
-/// A [`PolicyConfig`] that was found valid.
+/// All parts of a policy, valid and without contradiction; each works by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
     draft_tokens_max: u8,
@@ -101,6 +77,7 @@ pub struct Rules {
     combine: Combine,
     random_rate: Option<Unit>,
     uncertainty_form: Form,
+    importance_form: ImportanceForm,
     held: HeldTokens,
     epsilon: Unit,
     payload: Payload,
@@ -162,38 +139,57 @@ pub enum Reason {
 }
 
 impl Rules {
-    /// The rules of a configuration.
+    /// The rules of a table: the settings of its preset with its own over them.
     ///
     /// # Errors
     /// Names the setting that is out of range, or the two that contradict each other.
-    pub fn new(config: &PolicyConfig) -> Result<Self, PolicyError> {
-        if config.draft_tokens_max > DRAFT_TOKENS_MAX {
-            return Err(PolicyError::DraftTokensMax(config.draft_tokens_max));
-        }
+    pub fn new(table: &PolicyTable) -> Result<Self, PolicyError> {
+        let preset = table.policy().rules();
         let unit = |x, wrong: fn(f32) -> PolicyError| Unit::new(x).ok_or(wrong(x));
-        let uncertainty_max =
-            config.uncertainty_max.map(|x| unit(x, PolicyError::UncertaintyMax)).transpose()?;
-        let importance = config.importance_lambda.map(AdaptiveThreshold::new).transpose()?;
-        if config.combine == Combine::Both && (uncertainty_max.is_none() || importance.is_none()) {
+        let kept = |threshold| !table.without.contains(&threshold);
+        let uncertainty_max = table.uncertainty_max.map(|x| unit(x, PolicyError::UncertaintyMax));
+        let importance = table.importance_lambda.map(AdaptiveThreshold::new);
+        let random_rate = table.random_rate.map(|x| unit(x, PolicyError::RandomRate));
+        let epsilon = table.epsilon.map(|x| unit(x, PolicyError::Epsilon));
+        let rules = Self {
+            draft_tokens_max: table.draft_tokens_max.unwrap_or(preset.draft_tokens_max),
+            stop_rule: table.stop_rule.unwrap_or(preset.stop_rule),
+            uncertainty_max: uncertainty_max
+                .transpose()?
+                .or(preset.uncertainty_max.filter(|_| kept(Threshold::UncertaintyMax))),
+            importance: importance
+                .transpose()?
+                .or(preset.importance.filter(|_| kept(Threshold::ImportanceLambda))),
+            combine: table.combine.unwrap_or(preset.combine),
+            random_rate: random_rate
+                .transpose()?
+                .or(preset.random_rate.filter(|_| kept(Threshold::RandomRate))),
+            uncertainty_form: table.uncertainty_form.unwrap_or(preset.uncertainty_form),
+            importance_form: table.importance_form.unwrap_or(preset.importance_form),
+            held: table.held.unwrap_or(preset.held),
+            epsilon: epsilon.unwrap_or(Ok(preset.epsilon))?,
+            payload: Payload {
+                form: table.payload.unwrap_or(preset.payload.form),
+                entries: table.payload_entries.unwrap_or(preset.payload.entries),
+                resolution: table.resolution.unwrap_or(preset.payload.resolution),
+            },
+            coupling: table.coupling.unwrap_or(preset.coupling),
+        };
+        rules.check().map(|()| rules)
+    }
+
+    /// What no single setting shows: limits of a frame, and settings that contradict each other.
+    fn check(&self) -> Result<(), PolicyError> {
+        if self.draft_tokens_max > DRAFT_TOKENS_MAX {
+            return Err(PolicyError::DraftTokensMax(self.draft_tokens_max));
+        }
+        if self.combine == Combine::Both && (self.uncertainty_max.is_none() || self.importance.is_none()) {
             return Err(PolicyError::Combine);
         }
-        config.payload.check(config.coupling)?;
-        if config.held == HeldTokens::Audited && config.coupling != Coupling::SharedSeed {
+        if self.held == HeldTokens::Audited && self.coupling != Coupling::SharedSeed {
             return Err(PolicyError::Audited);
         }
-        Ok(Self {
-            draft_tokens_max: config.draft_tokens_max,
-            stop_rule: config.stop_rule,
-            uncertainty_max,
-            importance,
-            combine: config.combine,
-            random_rate: config.random_rate.map(|x| unit(x, PolicyError::RandomRate)).transpose()?,
-            uncertainty_form: config.uncertainty_form,
-            held: config.held,
-            epsilon: unit(config.epsilon, PolicyError::Epsilon)?,
-            payload: config.payload,
-            coupling: config.coupling,
-        })
+        self.payload.check(self.coupling)
     }
 
     /// Whether the tokens held are sent; asked after each drafted token. Nothing held is never sent.
@@ -232,9 +228,24 @@ impl Rules {
         self.draft_tokens_max
     }
 
+    /// The uncertainty above which a token is sent.
+    pub fn uncertainty_max(&self) -> Option<Unit> {
+        self.uncertainty_max
+    }
+
+    /// The threshold on importance.
+    pub fn importance(&self) -> Option<AdaptiveThreshold> {
+        self.importance
+    }
+
     /// How uncertainty is computed.
     pub fn uncertainty_form(&self) -> Form {
         self.uncertainty_form
+    }
+
+    /// Which importance is sent.
+    pub fn importance_form(&self) -> ImportanceForm {
+        self.importance_form
     }
 
     /// The probability with which any token is sent.
@@ -324,68 +335,6 @@ impl Payload {
     }
 }
 
-impl Default for PolicyConfig {
-    /// The lossless policy.
-    fn default() -> Self {
-        LOSSLESS
-    }
-}
-
-/// The stop rule alone, up to a full frame, on the quadrature's uncertainty.
-const LOSSLESS: PolicyConfig = PolicyConfig {
-    draft_tokens_max: DRAFT_TOKENS_MAX,
-    stop_rule: true,
-    uncertainty_max: None,
-    importance_lambda: None,
-    combine: Combine::Any,
-    random_rate: None,
-    uncertainty_form: Form::Quadrature,
-    held: HeldTokens::Verified,
-    epsilon: 0.0,
-    payload: Payload::IDS,
-    coupling: Coupling::SharedSeed,
-};
-
-/// No trigger, trusted tokens: what the policies of the literature have in common.
-const TRUSTING: PolicyConfig = PolicyConfig {
-    stop_rule: false,
-    held: HeldTokens::Trusted,
-    payload: Payload::of(PayloadForm::TopKSampled),
-    coupling: Coupling::Rejection,
-    ..LOSSLESS
-};
-
-/// Uncertainty above which a token is sent; thresholds don't transfer between pairs, so this is a start (*ours*).
-const UNCERTAINTY_MAX: f32 = 0.3;
-
-impl Policy {
-    /// The parts behind the name, with the settings it starts from.
-    pub fn config(self) -> PolicyConfig {
-        let payload = Payload::of;
-        let uncertain = PolicyConfig { uncertainty_max: Some(UNCERTAINTY_MAX), ..TRUSTING };
-        let important = PolicyConfig { importance_lambda: Some(0.0), ..uncertain };
-        match self {
-            Self::Hlm => {
-                PolicyConfig { draft_tokens_max: 1, payload: payload(PayloadForm::Full), ..TRUSTING }
-            }
-            Self::UHlm => PolicyConfig { payload: payload(PayloadForm::Full), ..uncertain },
-            Self::CuHlm => PolicyConfig { payload: payload(PayloadForm::TopK), ..uncertain },
-            Self::Importance => PolicyConfig { combine: Combine::Both, ..important },
-            Self::ImportanceOr => important,
-            Self::Random => PolicyConfig { random_rate: Some(0.5), ..TRUSTING },
-            Self::Lossless => LOSSLESS,
-            Self::LosslessSparse => PolicyConfig {
-                payload: payload(PayloadForm::Lattice),
-                coupling: Coupling::Rejection,
-                ..LOSSLESS
-            },
-            Self::Risk => PolicyConfig { held: HeldTokens::Audited, epsilon: 0.01, ..LOSSLESS },
-            Self::Local => PolicyConfig { payload: Payload::IDS, coupling: Coupling::SharedSeed, ..TRUSTING },
-            Self::Remote => PolicyConfig { draft_tokens_max: 0, stop_rule: false, ..LOSSLESS },
-        }
-    }
-}
-
 impl Held {
     /// Nothing held.
     pub fn new() -> Self {
@@ -461,17 +410,24 @@ mod tests {
         held
     }
 
-    fn decide(config: PolicyConfig, tokens: &[Scored]) -> Decision {
-        Rules::new(&config).unwrap().decide(&held(tokens), &StopRule::new(&StopConfig::default()))
+    fn decide(table: &PolicyTable, tokens: &[Scored]) -> Decision {
+        Rules::new(table).unwrap().decide(&held(tokens), &StopRule::new(&StopConfig::default()))
     }
 
-    const NEVER: PolicyConfig = PolicyConfig { stop_rule: false, ..LOSSLESS };
+    fn never() -> PolicyTable {
+        PolicyTable { stop_rule: Some(false), ..PolicyTable::default() }
+    }
+
+    /// A preset that trusts and sends rows.
+    fn trusting() -> PolicyTable {
+        PolicyTable { without: Threshold::ALL.to_vec(), ..Policy::ImportanceOr.table() }
+    }
 
     #[test]
     fn names_parse_back_and_an_unknown_one_lists_them() {
         for policy in Policy::ALL {
             assert_eq!(policy.to_string().parse(), Ok(*policy));
-            assert!(Rules::new(&policy.config()).is_ok(), "{policy}");
+            assert!(Rules::new(&policy.table()).is_ok(), "{policy}");
         }
         let unknown = "loss-less".parse::<Policy>().unwrap_err().to_string();
         assert!(
@@ -482,101 +438,100 @@ mod tests {
 
     #[test]
     fn exactness_follows_from_the_parts() {
-        let exact = |policy: &&Policy| Rules::new(&policy.config()).unwrap().is_exact();
+        let exact = |policy: &&Policy| policy.rules().is_exact();
         let exact: Vec<&str> = Policy::ALL.iter().filter(exact).map(|policy| policy.name()).collect();
         assert_eq!(exact, ["hlm", "lossless", "lossless-sparse", "remote"]);
-        let risk = PolicyConfig { epsilon: 0.0, ..Policy::Risk.config() };
+        let risk = PolicyTable { epsilon: Some(0.0), ..Policy::Risk.table() };
         assert!(Rules::new(&risk).unwrap().is_exact());
-        let every_top_k = PolicyConfig { draft_tokens_max: 1, ..Policy::CuHlm.config() };
+        let every_top_k = PolicyTable { draft_tokens_max: Some(1), ..Policy::CuHlm.table() };
         assert!(!Rules::new(&every_top_k).unwrap().is_exact(), "judged against what it was not drawn from");
-        let local = |policy: &&Policy| Rules::new(&policy.config()).unwrap().is_local();
+        let local = |policy: &&Policy| policy.rules().is_local();
         assert_eq!(Policy::ALL.iter().filter(local).collect::<Vec<_>>(), [&Policy::Local]);
     }
 
     #[test]
     fn parts_that_contradict_each_other_are_named() {
-        let wrong = |config: PolicyConfig| Rules::new(&config).unwrap_err().to_string();
-        let ids = PolicyConfig { payload: Payload::IDS, ..TRUSTING };
+        let wrong = |table: PolicyTable| Rules::new(&table).unwrap_err().to_string();
+        let ids = PolicyTable { payload: Some(PayloadForm::Ids), ..trusting() };
         assert!(wrong(ids).contains("payload ids does not go with the coupling rejection"));
-        let seed = PolicyConfig { coupling: Coupling::SharedSeed, ..TRUSTING };
+        let seed = PolicyTable { coupling: Some(Coupling::SharedSeed), ..trusting() };
         assert!(wrong(seed).contains("payload top-k-sampled does not go with the coupling shared-seed"));
         for entries in [0, 65] {
-            let payload = Payload { entries, ..TRUSTING.payload };
             assert_eq!(
-                Rules::new(&PolicyConfig { payload, ..TRUSTING }),
+                Rules::new(&PolicyTable { payload_entries: Some(entries), ..trusting() }),
                 Err(PolicyError::Entries(PayloadForm::TopKSampled, entries))
             );
         }
-        let payload = Payload { resolution: 0, ..Payload::of(PayloadForm::Lattice) };
-        assert_eq!(Rules::new(&PolicyConfig { payload, ..TRUSTING }), Err(PolicyError::Resolution));
-        let both = PolicyConfig { combine: Combine::Both, ..Policy::UHlm.config() };
+        let nothing = PolicyTable { resolution: Some(0), ..Policy::LosslessSparse.table() };
+        assert_eq!(Rules::new(&nothing), Err(PolicyError::Resolution));
+        let both = PolicyTable { combine: Some(Combine::Both), ..Policy::UHlm.table() };
         assert_eq!(Rules::new(&both), Err(PolicyError::Combine));
-        let audited = PolicyConfig { held: HeldTokens::Audited, ..TRUSTING };
+        let audited = PolicyTable { held: Some(HeldTokens::Audited), ..trusting() };
         assert_eq!(Rules::new(&audited), Err(PolicyError::Audited));
-        let rate = PolicyConfig { random_rate: Some(1.1), ..TRUSTING };
+        let rate = PolicyTable { random_rate: Some(1.1), ..trusting() };
         assert_eq!(Rules::new(&rate), Err(PolicyError::RandomRate(1.1)));
-        let epsilon = PolicyConfig { epsilon: -0.1, ..LOSSLESS };
+        let epsilon = PolicyTable { epsilon: Some(-0.1), ..PolicyTable::default() };
         assert_eq!(Rules::new(&epsilon), Err(PolicyError::Epsilon(-0.1)));
     }
 
     #[test]
     fn settings_out_of_range_are_named() {
-        let config = PolicyConfig { draft_tokens_max: DRAFT_TOKENS_MAX + 1, ..NEVER };
-        assert_eq!(Rules::new(&config), Err(PolicyError::DraftTokensMax(DRAFT_TOKENS_MAX + 1)));
+        let table = PolicyTable { draft_tokens_max: Some(DRAFT_TOKENS_MAX + 1), ..never() };
+        assert_eq!(Rules::new(&table), Err(PolicyError::DraftTokensMax(DRAFT_TOKENS_MAX + 1)));
         for bad in [-0.1, 1.1] {
-            let config = PolicyConfig { uncertainty_max: Some(bad), ..NEVER };
-            assert_eq!(Rules::new(&config), Err(PolicyError::UncertaintyMax(bad)));
+            let table = PolicyTable { uncertainty_max: Some(bad), ..never() };
+            assert_eq!(Rules::new(&table), Err(PolicyError::UncertaintyMax(bad)));
         }
-        let config = PolicyConfig { uncertainty_max: Some(f32::NAN), ..NEVER };
-        assert!(Rules::new(&config).is_err());
-        let config = PolicyConfig { importance_lambda: Some(9.0), ..NEVER };
-        assert_eq!(Rules::new(&config), Err(PolicyError::ImportanceLambda(LambdaError(9.0))));
+        let table = PolicyTable { uncertainty_max: Some(f32::NAN), ..never() };
+        assert!(Rules::new(&table).is_err());
+        let table = PolicyTable { importance_lambda: Some(9.0), ..never() };
+        assert_eq!(Rules::new(&table), Err(PolicyError::ImportanceLambda(LambdaError(9.0))));
     }
 
     #[test]
     fn each_part_flushes_by_itself() {
         let sure = scored(0.0, 0.2);
-        assert_eq!(decide(NEVER, &[sure; 15]), Decision::Hold);
-        assert_eq!(decide(NEVER, &[sure; 16]), Decision::Flush(Reason::FrameFull));
-        assert_eq!(decide(NEVER, &[Scored { ends: true, ..sure }]), Decision::Flush(Reason::End));
-        let config = PolicyConfig { uncertainty_max: Some(0.4), ..NEVER };
-        assert_eq!(decide(config, &[sure, scored(0.4, 0.2)]), Decision::Hold);
-        assert_eq!(decide(config, &[sure, scored(0.41, 0.2)]), Decision::Flush(Reason::Uncertainty));
-        assert_eq!(decide(config, &[scored(0.9, 0.2), sure]), Decision::Hold, "only the last token counts");
-        let config = PolicyConfig { importance_lambda: Some(1.0), ..NEVER };
-        assert_eq!(decide(config, &[sure, sure, sure]), Decision::Hold);
-        assert_eq!(decide(config, &[sure, sure, scored(0.0, 0.3)]), Decision::Flush(Reason::Importance));
-        let config = PolicyConfig {
+        assert_eq!(decide(&never(), &[sure; 15]), Decision::Hold);
+        assert_eq!(decide(&never(), &[sure; 16]), Decision::Flush(Reason::FrameFull));
+        assert_eq!(decide(&never(), &[Scored { ends: true, ..sure }]), Decision::Flush(Reason::End));
+        let table = PolicyTable { uncertainty_max: Some(0.4), ..never() };
+        assert_eq!(decide(&table, &[sure, scored(0.4, 0.2)]), Decision::Hold);
+        assert_eq!(decide(&table, &[sure, scored(0.41, 0.2)]), Decision::Flush(Reason::Uncertainty));
+        assert_eq!(decide(&table, &[scored(0.9, 0.2), sure]), Decision::Hold, "only the last token counts");
+        let table = PolicyTable { importance_lambda: Some(1.0), ..never() };
+        assert_eq!(decide(&table, &[sure, sure, sure]), Decision::Hold);
+        assert_eq!(decide(&table, &[sure, sure, scored(0.0, 0.3)]), Decision::Flush(Reason::Importance));
+        let table = PolicyTable {
             uncertainty_max: Some(0.4),
             importance_lambda: Some(1.0),
-            combine: Combine::Both,
-            ..NEVER
+            combine: Some(Combine::Both),
+            ..never()
         };
-        assert_eq!(decide(config, &[sure, sure, scored(0.0, 0.3)]), Decision::Hold);
-        assert_eq!(decide(config, &[sure, sure, scored(0.9, 0.2)]), Decision::Hold);
-        assert_eq!(decide(config, &[sure, sure, scored(0.9, 0.3)]), Decision::Flush(Reason::Importance));
-        let config = PolicyConfig { random_rate: Some(0.25), ..NEVER };
+        assert_eq!(decide(&table, &[sure, sure, scored(0.0, 0.3)]), Decision::Hold);
+        assert_eq!(decide(&table, &[sure, sure, scored(0.9, 0.2)]), Decision::Hold);
+        assert_eq!(decide(&table, &[sure, sure, scored(0.9, 0.3)]), Decision::Flush(Reason::Importance));
+        let table = PolicyTable { random_rate: Some(0.25), ..never() };
         let coin = |x| Scored { coin: Unit::new(x).unwrap(), ..sure };
-        assert_eq!(decide(config, &[coin(0.25)]), Decision::Hold);
-        assert_eq!(decide(config, &[coin(0.24)]), Decision::Flush(Reason::Coin));
-        let config = PolicyConfig { stop_rule: true, ..NEVER };
-        assert_eq!(decide(config, &[scored(0.3, 0.2)]), Decision::Hold);
-        assert_eq!(decide(config, &[scored(0.99, 0.2)]), Decision::Flush(Reason::StopRule));
+        assert_eq!(decide(&table, &[coin(0.25)]), Decision::Hold);
+        assert_eq!(decide(&table, &[coin(0.24)]), Decision::Flush(Reason::Coin));
+        let table = PolicyTable { stop_rule: Some(true), ..never() };
+        assert_eq!(decide(&table, &[scored(0.3, 0.2)]), Decision::Hold);
+        assert_eq!(decide(&table, &[scored(0.99, 0.2)]), Decision::Flush(Reason::StopRule));
     }
 
     #[test]
     fn a_trusted_end_is_not_sent() {
         let end = Scored { ends: true, ..scored(0.0, 0.0) };
-        assert_eq!(decide(Policy::UHlm.config(), &[end]), Decision::Hold);
-        assert_eq!(decide(Policy::Hlm.config(), &[end]), Decision::Flush(Reason::FrameFull));
-        assert_eq!(decide(Policy::Local.config(), &[end]), Decision::Hold);
+        assert_eq!(decide(&Policy::UHlm.table(), &[end]), Decision::Hold);
+        assert_eq!(decide(&Policy::Hlm.table(), &[end]), Decision::Flush(Reason::FrameFull));
+        assert_eq!(decide(&Policy::Local.table(), &[end]), Decision::Hold);
     }
 
     #[test]
     fn nothing_held_is_never_sent() {
         let mut stop = StopRule::new(&StopConfig::default());
         stop.observe_round(1000, Duration(0), Duration(1));
-        let rules = Rules::new(&PolicyConfig::default()).unwrap();
+        let rules = Rules::new(&PolicyTable::default()).unwrap();
         assert_eq!(rules.decide(&Held::new(), &stop), Decision::Hold);
         assert_eq!(rules.decide(&held(&[scored(0.0, 0.0)]), &stop), Decision::Flush(Reason::StopRule));
     }

@@ -1,69 +1,10 @@
 //! Names of the parts of a policy, as configurations and reports write them.
 
-use core::fmt;
-
-/// A name that is none of those known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownName {
-    pub(crate) what: &'static str,
-    pub(crate) known: &'static [&'static str],
-}
-
-impl fmt::Display for UnknownName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown {}; known are", self.what)?;
-        self.known.iter().enumerate().try_for_each(|(i, name)| {
-            let separator = if i == 0 { " " } else { ", " };
-            write!(f, "{separator}{name}")
-        })
-    }
-}
-
-impl core::error::Error for UnknownName {}
-
-/// A choice with a name for each of its values: `ALL`, `name`, `Display` and `FromStr`.
-macro_rules! named {
-    ($(#[$meta:meta])* $choice:ident, $what:literal: $($(#[$doc:meta])* $value:ident = $name:literal),+ $(,)?) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $choice {
-            $($(#[$doc])* $value),+
-        }
-
-        impl $choice {
-            /// Every value.
-            pub const ALL: &'static [Self] = &[$(Self::$value),+];
-
-            /// The name in configurations and reports.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$value => $name),+
-                }
-            }
-        }
-
-        impl core::fmt::Display for $choice {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl core::str::FromStr for $choice {
-            type Err = $crate::policy::UnknownName;
-
-            fn from_str(name: &str) -> Result<Self, Self::Err> {
-                const UNKNOWN: $crate::policy::UnknownName =
-                    $crate::policy::UnknownName { what: $what, known: &[$($name),+] };
-                Self::ALL.iter().copied().find(|value| value.name() == name).ok_or(UNKNOWN)
-            }
-        }
-    };
-}
-
-pub(crate) use named;
+use crate::named::named;
 
 named! {
-    /// A policy of the literature, or of ours, by name: a preset of [`PolicyConfig`](super::PolicyConfig).
+    /// A policy of the literature, or of ours, by name: a preset of [`PolicyTable`](super::PolicyTable).
+    #[derive(Default)]
     Policy, "policy":
     /// Every token is sent with its whole distribution and verified (HLM, 2412.12687).
     Hlm = "hlm",
@@ -95,6 +36,7 @@ named! {
 
 named! {
     /// What happens to drafted tokens that no threshold flushed.
+    #[derive(Default)]
     HeldTokens, "kind of held tokens":
     /// They wait for the frame, are verified with it, and rolled back at the first miss. The frame brings a bonus
     /// token, and the device drafts ahead while it is under way.
@@ -110,6 +52,7 @@ named! {
 
 named! {
     /// What is sent of the distribution a judged token was drawn from.
+    #[derive(Default)]
     PayloadForm, "payload":
     /// Nothing: the id and two 4-bit scores.
     #[default]
@@ -126,6 +69,7 @@ named! {
 
 named! {
     /// How the verifier judges a token.
+    #[derive(Default)]
     Coupling, "coupling":
     /// Both ends draw with the same noise, and the token stands where they draw the same (2408.07978).
     #[default]
@@ -136,10 +80,33 @@ named! {
 
 named! {
     /// How the thresholds of uncertainty and importance work together.
+    #[derive(Default)]
     Combine, "way to combine thresholds":
     /// Either flushes.
     #[default]
     Any = "any",
     /// Only both together flush.
     Both = "both",
+}
+
+named! {
+    /// Which of a token's two importances is sent.
+    #[derive(Default)]
+    ImportanceForm, "form of importance":
+    /// How concentrated the attention of the query that produced the token is.
+    #[default]
+    Row = "row",
+    /// How much attention later drafts of the frame pay to it; decided when the frame closes.
+    Received = "received",
+}
+
+named! {
+    /// A threshold that a preset may have and a table may leave out.
+    Threshold, "threshold":
+    /// The threshold on uncertainty.
+    UncertaintyMax = "uncertainty_max",
+    /// The threshold on importance.
+    ImportanceLambda = "importance_lambda",
+    /// The coin.
+    RandomRate = "random_rate",
 }

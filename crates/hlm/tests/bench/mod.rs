@@ -4,10 +4,10 @@
 use crate::machines::{VOCABULARY, digest, sure};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, ImportanceForm, Judged, Learned,
-    Offline, Origin, Reply, Session,
+    Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, Judged, Learned, Offline, Origin,
+    Reply, Session,
 };
-use dunlin_hlm::policy::{PolicyConfig, Rules};
+use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_wire::{
@@ -44,11 +44,11 @@ pub(crate) struct Bench {
 
 /// Sends frames of `drafts`.
 pub(crate) fn config(drafts: u8) -> DeviceConfig {
-    let policy = PolicyConfig { draft_tokens_max: drafts, stop_rule: false, ..PolicyConfig::default() };
+    let policy =
+        PolicyTable { draft_tokens_max: Some(drafts), stop_rule: Some(false), ..PolicyTable::default() };
     DeviceConfig {
         vocabulary: VOCABULARY,
         policy: Rules::new(&policy).expect("valid settings"),
-        importance: ImportanceForm::Row,
         offline: Offline::Wait,
         give_up_after: Duration::from_millis(GIVE_UP_MS),
         context_tokens_max: 64,

@@ -3,7 +3,7 @@
 //! It ends with 0 only if the two texts are identical and everything it started has stopped.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use dunlin_hlm::policy::{Coupling, Policy, Rules};
+use dunlin_hlm::policy::{Coupling, Policy};
 use dunlin_stand::process::Process;
 use dunlin_stand::wait::Stop;
 use serde_json::{Map, Value, json};
@@ -112,8 +112,9 @@ fn agreement(energy: &Value) -> Option<String> {
 
 /// Whether a policy's text is the target's own, token for token.
 fn promises_identity(policy: &str) -> bool {
-    let rules = policy.parse::<Policy>().ok().and_then(|policy| Rules::new(&policy.config()).ok());
-    rules.is_some_and(|rules| rules.is_exact() && rules.coupling() == Coupling::SharedSeed)
+    let same =
+        |policy: Policy| policy.rules().is_exact() && policy.rules().coupling() == Coupling::SharedSeed;
+    policy.parse().is_ok_and(same)
 }
 
 impl Ask {

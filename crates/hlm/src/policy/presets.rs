@@ -1,0 +1,63 @@
+//! The presets: which parts a policy's name stands for.
+
+use super::{
+    Combine, Coupling, DRAFT_TOKENS_MAX, HeldTokens, ImportanceForm, Payload, PayloadForm, Policy, Rules,
+};
+use crate::importance::AdaptiveThreshold;
+use crate::uncertainty::{Form, Unit};
+
+/// The stop rule alone, up to a full frame, on the quadrature's uncertainty.
+const LOSSLESS: Rules = Rules {
+    draft_tokens_max: DRAFT_TOKENS_MAX,
+    stop_rule: true,
+    uncertainty_max: None,
+    importance: None,
+    combine: Combine::Any,
+    random_rate: None,
+    uncertainty_form: Form::Quadrature,
+    importance_form: ImportanceForm::Row,
+    held: HeldTokens::Verified,
+    epsilon: Unit::ZERO,
+    payload: Payload::IDS,
+    coupling: Coupling::SharedSeed,
+};
+
+/// No trigger, trusted tokens: what the policies of the literature have in common.
+const TRUSTING: Rules = Rules {
+    stop_rule: false,
+    held: HeldTokens::Trusted,
+    payload: Payload::of(PayloadForm::TopKSampled),
+    coupling: Coupling::Rejection,
+    ..LOSSLESS
+};
+
+/// Uncertainty above which a token is sent; thresholds don't transfer between pairs, so this is a start (*ours*).
+const UNCERTAINTY_MAX: f64 = 0.3;
+/// Rate of the coin (*ours*).
+const RANDOM_RATE: f64 = 0.5;
+/// Share of audited tokens that may differ from the target's choice (*ours*).
+const EPSILON: f64 = 0.01;
+
+impl Policy {
+    /// The parts behind the name, with the settings it starts from.
+    pub fn rules(self) -> Rules {
+        let payload = Payload::of;
+        let uncertain = Rules { uncertainty_max: Some(Unit::clamped(UNCERTAINTY_MAX)), ..TRUSTING };
+        let important = Rules { importance: Some(AdaptiveThreshold::MEAN), ..uncertain };
+        match self {
+            Self::Hlm => Rules { draft_tokens_max: 1, payload: payload(PayloadForm::Full), ..TRUSTING },
+            Self::UHlm => Rules { payload: payload(PayloadForm::Full), ..uncertain },
+            Self::CuHlm => Rules { payload: payload(PayloadForm::TopK), ..uncertain },
+            Self::Importance => Rules { combine: Combine::Both, ..important },
+            Self::ImportanceOr => important,
+            Self::Random => Rules { random_rate: Some(Unit::clamped(RANDOM_RATE)), ..TRUSTING },
+            Self::Lossless => LOSSLESS,
+            Self::LosslessSparse => {
+                Rules { payload: payload(PayloadForm::Lattice), coupling: Coupling::Rejection, ..LOSSLESS }
+            }
+            Self::Risk => Rules { held: HeldTokens::Audited, epsilon: Unit::clamped(EPSILON), ..LOSSLESS },
+            Self::Local => Rules { payload: Payload::IDS, coupling: Coupling::SharedSeed, ..TRUSTING },
+            Self::Remote => Rules { draft_tokens_max: 0, stop_rule: false, ..LOSSLESS },
+        }
+    }
+}
