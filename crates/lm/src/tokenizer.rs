@@ -20,6 +20,7 @@ use crate::guard::no_panic;
 pub use framed::{Framed, FramedTokenizer};
 
 const PLACE: &str = "{prompt}";
+const FORMAT: &str = "tokenizer.json";
 
 /// A model's tokenizer; a clone shares its tables.
 #[derive(Clone, Debug)]
@@ -50,8 +51,14 @@ enum Spelling {
 
 impl Tokenizer {
     /// Reads a `tokenizer.json` whose decoder is byte-level or of the SentencePiece kind.
+    ///
+    /// Truncation and padding that were saved with it are ignored with a warning: they would cut or fill prompts.
     pub fn open(path: &Path) -> Result<Self> {
-        let inner = read(path)?;
+        let mut inner = read(path)?;
+        let ignored = switch_off(&mut inner).map_err(|message| Error::format(path, FORMAT, message))?;
+        if !ignored.is_empty() {
+            tracing::warn!(path = %path.display(), "ignoring {} of the tokenizer", ignored.join(" and "));
+        }
         let spelling = spelling(path, &inner)?;
         let mut plain = inner.clone();
         plain.with_added_vocabulary(AddedVocabulary::new());
@@ -213,7 +220,21 @@ impl TextStream {
 fn read(path: &Path) -> Result<tokenizers::Tokenizer> {
     let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let load = || tokenizers::Tokenizer::from_bytes(&text).map_err(|e| e.to_string());
-    no_panic(load).map_err(|e| Error::format(path, "tokenizer.json", e))
+    no_panic(load).map_err(|e| Error::format(path, FORMAT, e))
+}
+
+/// Switches off truncation and padding, and describes what was on.
+fn switch_off(tokenizer: &mut tokenizers::Tokenizer) -> std::result::Result<Vec<String>, String> {
+    let mut ignored = Vec::new();
+    if let Some(truncation) = tokenizer.get_truncation() {
+        ignored.push(format!("truncation to {} tokens", truncation.max_length));
+    }
+    if tokenizer.get_padding().is_some() {
+        ignored.push("padding".into());
+    }
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+    Ok(ignored)
 }
 
 /// One more than the highest id.
@@ -292,6 +313,17 @@ mod tests {
         assert_eq!(bytes.len(), 256);
         assert_eq!(byte_of_char('Ġ'), Some(b' '));
         assert_eq!(byte_of_char('Ċ'), Some(b'\n'));
+    }
+
+    #[test]
+    fn what_is_switched_off_is_described() {
+        let mut tokenizer = tokenizers::Tokenizer::new(tokenizers::models::bpe::BPE::default());
+        assert_eq!(switch_off(&mut tokenizer), Ok(vec![]));
+        let limit = tokenizers::TruncationParams { max_length: 7, ..Default::default() };
+        tokenizer.with_truncation(Some(limit)).unwrap();
+        tokenizer.with_padding(Some(tokenizers::PaddingParams::default()));
+        assert_eq!(switch_off(&mut tokenizer), Ok(vec!["truncation to 7 tokens".into(), "padding".into()]));
+        assert_eq!(switch_off(&mut tokenizer), Ok(vec![]));
     }
 
     #[test]

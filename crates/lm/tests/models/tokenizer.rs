@@ -141,6 +141,25 @@ fn spoilt_tokenizers_are_errors() {
 }
 
 #[test]
+fn saved_truncation_and_padding_neither_cut_nor_fill_a_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(demo("tokenizer.json")).unwrap()).unwrap();
+    json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst",
+        "stride": 0});
+    json["padding"] = serde_json::json!({"strategy": {"Fixed": 64}, "direction": "Right",
+        "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "<|pad|>"});
+    std::fs::write(&path, json.to_string()).unwrap();
+    let (saved, plain) = (Tokenizer::open(&path).unwrap(), byte_level());
+    let text = "A prompt of more than four tokens, and fewer than sixty-four.";
+    let tokens = plain.encode_prompt(FORM, text).unwrap();
+    assert!(tokens.len() > 8 && tokens.len() < 64, "{}", tokens.len());
+    assert_eq!(saved.encode_prompt(FORM, text).unwrap(), tokens);
+    assert_eq!(saved.decode(&saved.encode_text(text).unwrap()), text);
+}
+
+#[test]
 fn another_kind_of_decoder_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
