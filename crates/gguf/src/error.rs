@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::block_type::BlockType;
+
 /// A result whose error is this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -65,6 +67,11 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// A type whose numbers can't be computed here.
+    #[error(
+        "numbers of type {0} can't be computed, only those of F32, F16, BF16, Q4_0 to Q8_0 and Q2_K to Q6_K"
+    )]
+    Dequantize(BlockType),
 }
 
 impl Error {

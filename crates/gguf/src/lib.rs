@@ -1,4 +1,5 @@
-//! GGUF files (versions 1 to 3): metadata, the list of tensors, and block types. No engine is needed to read one.
+//! GGUF files (versions 1 to 3): metadata, the list of tensors, block types and the numbers they stand for. No
+//! engine is needed to read one.
 //!
 //! Invariants:
 //! - No file's content can make this crate panic, allocate more than a few times what the file holds, or read
@@ -6,6 +7,7 @@
 //! - A [`Header`] that was read is consistent: every tensor lies inside the file, names and keys are unique.
 
 mod block_type;
+mod dequantize;
 mod error;
 mod header;
 mod reader;
