@@ -1,4 +1,5 @@
-//! Dunlin's target: a Llama from a GGUF file on candle. This is the only crate that names it.
+//! Dunlin's target: a Llama from a GGUF file on candle. This is the only crate that names it, and in
+//! it `matrix` alone.
 //!
 //! Invariants:
 //! - A target's logits don't depend on what else is in the batch, on how a prompt was cut into chunks, or on what was
@@ -9,6 +10,7 @@ mod gguf;
 mod kv;
 mod llama;
 mod math;
+mod matrix;
 
-pub use gguf::{THREADS_VARIABLE, threads};
 pub use llama::LlamaTarget;
+pub use matrix::{THREADS_VARIABLE, threads};

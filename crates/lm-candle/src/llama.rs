@@ -16,9 +16,10 @@ use dunlin_lm::target::check_part;
 use dunlin_lm::{Error, Extend, ModelDir, Result, Role, SessionId, Target, Vocabulary};
 use weights::{Layer, Weights};
 
-use crate::gguf::{Gguf, threads};
+use crate::gguf::Gguf;
 use crate::kv::{CacheSize, Caches};
 use crate::math::{Heads, Rotation, rms_norm, silu_times};
+use crate::matrix::threads;
 
 /// Rows in one pass; longer batches and prompts are cut.
 const PASS_ROWS_MAX: usize = 256;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use dunlin_lm::{Error, Result};
 
 use super::config::Config;
-use crate::gguf::{Gguf, Matrix};
+use crate::gguf::Gguf;
+use crate::matrix::Matrix;
 
 const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
 
@@ -45,7 +46,7 @@ impl Weights {
         let layers =
             (0..config.layers).map(|index| Layer::read(gguf, config, index)).collect::<Result<_>>()?;
         let norm = gguf.vector("output_norm.weight", hidden)?;
-        let has_head = gguf.shape("output.weight").is_some();
+        let has_head = gguf.has_tensor("output.weight");
         let own_head = has_head.then(|| gguf.matrix("output.weight", vocabulary, hidden)).transpose()?;
         Ok(Self { embedding, layers, norm, own_head })
     }
@@ -95,7 +96,7 @@ fn check_names(gguf: &Gguf, layers: usize) -> Result<()> {
     for layer in 0..layers {
         known.extend(parts.map(|part| format!("blk.{layer}.{part}.weight")));
     }
-    match gguf.tensor_names().into_iter().find(|name| !known.contains(name)) {
+    match gguf.tensor_names().find(|name| !known.contains(*name)) {
         Some(name) => Err(Error::unsupported(
             gguf.path(),
             format!("tensor {name}"),
@@ -106,7 +107,7 @@ fn check_names(gguf: &Gguf, layers: usize) -> Result<()> {
 }
 
 fn scale_frequencies(gguf: &mut Gguf, config: &mut Config) -> Result<()> {
-    if gguf.shape(FREQUENCY_FACTORS).is_none() {
+    if !gguf.has_tensor(FREQUENCY_FACTORS) {
         return Ok(());
     }
     let factors = gguf.vector(FREQUENCY_FACTORS, config.frequencies.len())?;
