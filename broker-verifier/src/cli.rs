@@ -163,7 +163,7 @@ fn run_serve(args: &ServeArgs) -> Outcome {
         file.remove().map_err(failure)?;
     }
     let (dir, target) = load(&config).map_err(failure)?;
-    tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), "target loaded");
+    tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), identity = %target.identity(), "target loaded");
     let embedded = match config.embedded_broker {
         true => Some(Embedded::start(config.listen).map_err(failure)?),
         false => None,
@@ -209,6 +209,7 @@ fn run_reference(args: &ReferenceArgs) -> Outcome {
 
 fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Result<()> {
     let (dir, mut target) = load(config)?;
+    tracing::info!(identity = %target.identity(), "target loaded");
     let request = Request {
         prompt: dir.first_turn(&args.prompt).context("prompt")?,
         tokens_max: args.max_tokens,
@@ -221,6 +222,9 @@ fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Resul
     let line = match args.json {
         true => serde_json::json!({
             "model": dir.name,
+            "weights": target.identity().weights_hex(),
+            "engine": target.identity().engine,
+            "numerics": target.identity().numerics,
             "seed": args.seed,
             "prompt_tokens": request.prompt,
             "tokens": tokens,

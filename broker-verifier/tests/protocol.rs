@@ -8,7 +8,7 @@ use common::{
     Broker, Client, Device, Mosquitto, Running, SEED, TEMPERATURE, VERIFIER, config, hang_up, soon, toy,
 };
 use dunlin_hlm::probabilities::Sampling;
-use dunlin_lm::{Extend, SessionId, Target, ToyTarget, Vocabulary};
+use dunlin_lm::{Extend, Promise, SessionId, Target, TargetIdentity, ToyTarget, Vocabulary};
 use dunlin_verifier::link::probe;
 use dunlin_verifier::reference::{Request, write};
 use dunlin_verifier::{Config, End};
@@ -249,6 +249,15 @@ impl Target for Rigged {
     }
     fn context_max(&self) -> usize {
         self.toy.context_max()
+    }
+    fn identity(&self) -> &TargetIdentity {
+        self.toy.identity()
+    }
+    fn promise(&self) -> Promise {
+        self.toy.promise()
+    }
+    fn cache_bytes_per_token(&self) -> u64 {
+        self.toy.cache_bytes_per_token()
     }
     fn open(&mut self) -> dunlin_lm::Result<SessionId> {
         self.toy.open()

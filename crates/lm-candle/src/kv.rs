@@ -18,7 +18,8 @@ pub(crate) struct CacheSize {
 }
 
 impl CacheSize {
-    fn bytes(&self, positions: usize) -> usize {
+    /// Bytes of `positions` positions.
+    pub(crate) fn bytes(&self, positions: usize) -> usize {
         let position = self.layers.saturating_mul(self.width).saturating_mul(2 * size_of::<f32>());
         position.saturating_mul(positions)
     }
@@ -57,6 +58,11 @@ struct Layer {
 impl Caches {
     pub(crate) fn new(size: CacheSize, bytes_max: usize) -> Self {
         Self { size, bytes_max, bytes_used: 0, next: 0, open: BTreeMap::new() }
+    }
+
+    /// Shape of each session's cache.
+    pub(crate) fn size(&self) -> CacheSize {
+        self.size
     }
 
     pub(crate) fn open(&mut self) -> SessionId {

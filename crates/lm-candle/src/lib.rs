@@ -11,6 +11,7 @@ mod kv;
 mod llama;
 mod math;
 mod matrix;
+mod numerics;
 
 pub use llama::LlamaTarget;
 pub use matrix::{THREADS_VARIABLE, threads};

@@ -12,17 +12,24 @@ use std::path::Path;
 use std::thread;
 
 use config::Config;
+use dunlin_lm::identity::cache::kept_digest;
 use dunlin_lm::target::check_part;
-use dunlin_lm::{Error, Extend, ModelDir, Result, Role, SessionId, Target, Vocabulary};
+use dunlin_lm::{
+    Error, Extend, ModelDir, Promise, Result, Role, SessionId, Target, TargetIdentity, Vocabulary,
+};
 use weights::{Layer, Weights};
 
 use crate::gguf::Gguf;
 use crate::kv::{CacheSize, Caches};
 use crate::math::{Heads, Rotation, rms_norm, silu_times};
 use crate::matrix::threads;
+use crate::numerics;
 
 /// Rows in one pass; longer batches and prompts are cut.
 const PASS_ROWS_MAX: usize = 256;
+
+/// Bytes of weights that are hashed before it is logged again.
+const PROGRESS_BYTES: u64 = 1 << 30;
 
 /// Multiplications in one layer's attention below which more threads cost more than they save.
 const THREAD_WORK_MIN: usize = 1 << 22;
@@ -35,6 +42,7 @@ pub struct LlamaTarget {
     vocabulary: Vocabulary,
     context_max: usize,
     caches: Caches,
+    identity: TargetIdentity,
 }
 
 /// One row of a pass.
@@ -61,7 +69,8 @@ impl LlamaTarget {
         let size =
             CacheSize { layers: config.layers, width: config.heads.kv_width(), positions_max: context_max };
         let caches = Caches::new(size, kv_bytes_max);
-        Ok(Self { config, weights, vocabulary: dir.vocabulary, context_max, caches })
+        let identity = identity(dir)?;
+        Ok(Self { config, weights, vocabulary: dir.vocabulary, context_max, caches, identity })
     }
 
     /// Checks part `index` of a batch, reserves the room it needs and rolls its session back.
@@ -168,6 +177,18 @@ impl Target for LlamaTarget {
         self.context_max
     }
 
+    fn identity(&self) -> &TargetIdentity {
+        &self.identity
+    }
+
+    fn promise(&self) -> Promise {
+        Promise::Exact
+    }
+
+    fn cache_bytes_per_token(&self) -> u64 {
+        self.caches.size().bytes(1) as u64
+    }
+
     fn open(&mut self) -> Result<SessionId> {
         Ok(self.caches.open())
     }
@@ -250,6 +271,19 @@ fn hand_out(pass: &[Row], logits: &[f32], width: usize, answers: &mut [Result<Ve
             answer.extend_from_slice(logits);
         }
     }
+}
+
+/// The identity of the target in `dir`; the progress over a large file is logged.
+fn identity(dir: &ModelDir) -> Result<TargetIdentity> {
+    let mut logged = 0;
+    let weights = kept_digest(&dir.weights, &mut |done, total| {
+        if done - logged >= PROGRESS_BYTES {
+            logged = done;
+            tracing::info!(path = %dir.weights.display(), mib = done >> 20, of_mib = total >> 20, "hashing weights");
+        }
+    })?;
+    let (engine, numerics) = (numerics::ENGINE.into(), numerics::numerics());
+    Ok(TargetIdentity { model: dir.name.clone(), weights, engine, numerics })
 }
 
 fn check_vocabulary(path: &Path, config: &Config, vocabulary: Vocabulary) -> Result<()> {

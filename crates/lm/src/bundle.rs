@@ -215,7 +215,7 @@ fn vocabulary(tokenizer: &Tokenizer, size: u32) -> Vocabulary {
     Vocabulary { size, fingerprint }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = Vec::with_capacity(bytes.len() * 2);
     for byte in bytes {
         write!(text, "{byte:02x}").expect("a Vec takes every write");

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::bundle::Vocabulary;
 use crate::error::{Error, Result};
+use crate::identity::TargetIdentity;
 
 /// One context held by a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,16 +36,34 @@ pub struct Extend<'a> {
     pub rows: usize,
 }
 
+/// What a target promises of its choices, strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// The logits of a position are a function of the tokens up to it: the same bits in every batch, chunk and
+    /// order of rollbacks.
+    Exact,
+    /// Each token is drawn from the target's law, but bits depend on the batch.
+    Distribution,
+    /// Neither.
+    Approximate,
+}
+
 /// A causal language model that holds many contexts and extends several in one pass.
-///
-/// The logits of a position are a function of the tokens up to it: the same bits in every batch, chunk and
-/// order of rollbacks.
 pub trait Target: Send {
     /// The tokens the model knows.
     fn vocabulary(&self) -> Vocabulary;
 
     /// The most tokens one session can hold.
     fn context_max(&self) -> usize;
+
+    /// The identity: two targets with equal ones that promise [`Promise::Exact`] give the same bits.
+    fn identity(&self) -> &TargetIdentity;
+
+    /// What the target promises of its choices.
+    fn promise(&self) -> Promise;
+
+    /// Bytes of cache for each token of a session.
+    fn cache_bytes_per_token(&self) -> u64;
 
     /// Opens an empty session.
     fn open(&mut self) -> Result<SessionId>;

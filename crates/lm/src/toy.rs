@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+
 use crate::bundle::Vocabulary;
 use crate::draft::{Draft, Rows};
 use crate::error::{Error, Result};
-use crate::target::{Extend, SessionId, Target, check_part, check_tokens};
+use crate::identity::TargetIdentity;
+use crate::target::{Extend, Promise, SessionId, Target, check_part, check_tokens};
 
 /// Logits are spread evenly over 0 to this: at 8, about a fifth of the tokens hold most of the probability.
 const SPREAD: f32 = 8.0;
@@ -34,7 +37,7 @@ impl Toy {
 
     /// The target of this script.
     pub fn target(self) -> ToyTarget {
-        ToyTarget { toy: self, next: 0, sessions: BTreeMap::new() }
+        ToyTarget { identity: self.identity(), toy: self, next: 0, sessions: BTreeMap::new() }
     }
 
     /// The drafter of this script.
@@ -69,6 +72,18 @@ impl Toy {
         recent.iter().fold(mix(self.seed, 0), |state, token| mix(state, u64::from(*token)))
     }
 
+    /// The target's identity: what its logits are hashed from stands for its weights.
+    fn identity(&self) -> TargetIdentity {
+        let numbers = [self.seed, self.vocabulary.into(), self.order as u64];
+        let bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
+        TargetIdentity {
+            model: "toy".into(),
+            weights: Sha256::digest(bytes).into(),
+            engine: "toy".into(),
+            numerics: "any".into(),
+        }
+    }
+
     fn described(&self) -> Vocabulary {
         Vocabulary { size: self.vocabulary, fingerprint: mix(0, u64::from(self.vocabulary)).to_le_bytes() }
     }
@@ -78,6 +93,7 @@ impl Toy {
 #[derive(Clone, Debug)]
 pub struct ToyTarget {
     toy: Toy,
+    identity: TargetIdentity,
     next: u64,
     sessions: BTreeMap<SessionId, Vec<u32>>,
 }
@@ -102,6 +118,18 @@ impl Target for ToyTarget {
 
     fn context_max(&self) -> usize {
         self.toy.context_max
+    }
+
+    fn identity(&self) -> &TargetIdentity {
+        &self.identity
+    }
+
+    fn promise(&self) -> Promise {
+        Promise::Exact
+    }
+
+    fn cache_bytes_per_token(&self) -> u64 {
+        size_of::<u32>() as u64
     }
 
     fn open(&mut self) -> Result<SessionId> {
@@ -218,6 +246,16 @@ mod tests {
         let attention = once.attention(1).unwrap();
         assert_eq!(attention.len(), 5);
         assert!((attention.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn scripts_of_other_logits_have_other_identities() {
+        let identity = |toy: Toy| toy.target().identity().clone();
+        let toy = Toy::new(1, 50, 0.5);
+        assert_eq!(identity(toy), identity(Toy { agreement: 0.9, context_max: 7, ..toy }));
+        for other in [Toy { seed: 2, ..toy }, Toy { vocabulary: 51, ..toy }, Toy { order: 2, ..toy }] {
+            assert_ne!(identity(toy).weights, identity(other).weights);
+        }
     }
 
     #[test]

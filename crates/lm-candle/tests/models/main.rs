@@ -5,6 +5,7 @@
 mod dequantize;
 #[path = "../../../lm/tests/models/files.rs"]
 mod files;
+mod identity;
 mod reference;
 mod target;
 mod tiny;

@@ -1,0 +1,110 @@
+//! The identity of targets, and of their weights in files of any form.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use dunlin_lm::identity::weights_digest;
+use dunlin_lm::{Extend, ModelDir, Promise, Target};
+use dunlin_lm_candle::LlamaTarget;
+
+use crate::files::demo;
+use crate::tiny::{Tiny, open};
+
+type Named<'t> = (&'t str, &'t QTensor);
+
+fn write(path: &Path, tensors: &[Named<'_>], name: &str) -> PathBuf {
+    let mut file = fs::File::create(path).unwrap();
+    gguf_file::write(&mut file, &[("general.name", &Value::String(name.into()))], tensors).unwrap();
+    path.into()
+}
+
+fn digest(paths: &[&Path]) -> [u8; 32] {
+    weights_digest(paths, &mut |_, _| {}).unwrap()
+}
+
+#[test]
+fn weights_are_the_same_in_any_order_and_number_of_files() {
+    let model = open(&Tiny::new(GgmlDType::Q8_0));
+    let folder = model.folder.path();
+    let mut tensors: Vec<Named<'_>> =
+        model.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let whole = digest(&[&folder.join("model.gguf")]);
+    tensors.reverse();
+    let reversed = write(&folder.join("reversed.gguf"), &tensors, "another name");
+    assert_ne!(fs::read(folder.join("model.gguf")).unwrap(), fs::read(&reversed).unwrap());
+    assert_eq!(digest(&[&reversed]), whole);
+    let (one, two) = tensors.split_at(7);
+    let one = write(&folder.join("1.gguf"), one, "part");
+    let two = write(&folder.join("2.gguf"), two, "part");
+    assert_eq!(digest(&[&one, &two]), whole);
+    assert_eq!(digest(&[&two, &one]), whole);
+    assert_ne!(digest(&[&one]), whole);
+    let twice = weights_digest(&[&one, &two, &one], &mut |_, _| {}).unwrap_err().to_string();
+    assert!(twice.contains("is in another file as well"), "{twice}");
+}
+
+#[test]
+fn names_types_shapes_and_bytes_are_part_of_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensor = |kind: GgmlDType, shape: (usize, usize), fill: f32| {
+        let numbers = candle_core::Tensor::full(fill, shape, &candle_core::Device::Cpu).unwrap();
+        QTensor::quantize(&numbers, kind).unwrap()
+    };
+    let of = |name: &str, tensor: &QTensor| {
+        digest(&[&write(&folder.path().join("x.gguf"), &[(name, tensor)], "x")])
+    };
+    let mut all = vec![
+        of("a", &tensor(GgmlDType::F32, (2, 32), 0.0)),
+        of("b", &tensor(GgmlDType::F32, (2, 32), 0.0)),
+        of("a", &tensor(GgmlDType::F32, (1, 64), 0.0)),
+        of("a", &tensor(GgmlDType::F32, (2, 32), 1.0)),
+        // As many bytes of zeros as the first has, of another type.
+        of("a", &tensor(GgmlDType::F16, (4, 32), 0.0)),
+    ];
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}
+
+#[test]
+fn progress_ends_with_all_bytes() {
+    let model = open(&Tiny::new(GgmlDType::F16));
+    let mut seen = Vec::new();
+    let path = model.folder.path().join("model.gguf");
+    weights_digest(&[&path], &mut |done, total| seen.push((done, total))).unwrap();
+    let total = seen[0].1;
+    assert!(seen.is_sorted() && seen.iter().all(|(_, of)| *of == total));
+    assert_eq!(*seen.last().unwrap(), (total, total));
+}
+
+#[test]
+fn a_target_says_who_it_is_and_what_it_promises() {
+    let dir = ModelDir::open(demo("target")).unwrap();
+    let target = LlamaTarget::load(&dir, usize::MAX).unwrap();
+    let identity = target.identity();
+    assert_eq!(identity.model, dir.name);
+    assert_eq!(identity.weights, digest(&[&dir.weights]));
+    assert!(identity.engine.starts_with("candle ") && identity.numerics.ends_with(" f32"), "{identity}");
+    assert_eq!(target.promise(), Promise::Exact);
+}
+
+#[test]
+fn a_token_takes_the_cache_bytes_that_are_said() {
+    let model = open(&Tiny::new(GgmlDType::F32));
+    let bytes = model.target().cache_bytes_per_token();
+    // 2 layers of 128 keys and 128 values of 4 bytes.
+    assert_eq!(bytes, 2 * 2 * 128 * 4);
+    // Room is made for 64 tokens at a time.
+    let mut target = LlamaTarget::load(&model.dir, 64 * bytes as usize).unwrap();
+    let session = target.open().unwrap();
+    let tokens = vec![1; 65];
+    let mut extend = |count: usize| {
+        let part = Extend { session, keep: 0, tokens: &tokens[..count], rows: 0 };
+        target.extend(&[part]).pop().unwrap()
+    };
+    assert!(extend(64).is_ok());
+    assert!(extend(65).is_err());
+}
