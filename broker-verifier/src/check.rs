@@ -6,7 +6,7 @@ use anyhow::Result;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 
 use crate::config::Config;
-use crate::engine::load;
+use crate::engine::{load, memory_mib, warm_up};
 use crate::link::{self, BrokerFacts};
 
 /// What a check found.
@@ -42,8 +42,18 @@ fn line(out: &mut dyn Write, name: &str, result: Result<String>) -> io::Result<b
 }
 
 fn target(config: &Config) -> Result<String> {
-    let (dir, target) = load(config)?;
-    Ok(format!("ok: {}, {}, context {}", dir.name, dir.vocabulary, target.context_max()))
+    let (dir, mut target) = load(config)?;
+    warm_up(target.as_mut())?;
+    let memory = memory_mib().map_or_else(|| "unknown".into(), |mib| format!("{mib} MiB"));
+    let tokens = (config.kv_mib as u64) << 20;
+    let tokens = tokens.checked_div(target.cache_bytes_per_token()).unwrap_or(u64::MAX);
+    Ok(format!(
+        "ok: {}, {}, context {}; memory {memory}; caches of {} MiB hold {tokens} tokens of all sessions",
+        target.identity(),
+        dir.vocabulary,
+        target.context_max(),
+        config.kv_mib,
+    ))
 }
 
 async fn broker(config: &Config) -> Result<String> {

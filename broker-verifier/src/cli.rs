@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 use crate::check::{Found, check};
 use crate::config::{Broker, Config};
 use crate::embedded::Embedded;
-use crate::engine::{load, set_threads, threads};
+use crate::engine::{load, set_threads, threads, warm_up};
 use crate::reference::{Request, write};
 use crate::report::End;
 use crate::run::{Hooks, Served, serve};
@@ -162,8 +162,9 @@ fn run_serve(args: &ServeArgs) -> Outcome {
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;
     }
-    let (dir, target) = load(&config).map_err(failure)?;
+    let (dir, mut target) = load(&config).map_err(failure)?;
     tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), identity = %target.identity(), "target loaded");
+    warm_up(target.as_mut()).map_err(failure)?;
     let embedded = match config.embedded_broker {
         true => Some(Embedded::start(config.listen).map_err(failure)?),
         false => None,

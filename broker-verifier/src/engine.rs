@@ -1,6 +1,7 @@
 //! Which engine runs the target, and how: every target is a GGUF file on candle. Nothing else here names an engine.
 
 use std::os::unix::process::CommandExt;
+use std::time::Instant;
 use std::{env, process, thread};
 
 use anyhow::{Context, Result};
@@ -20,6 +21,24 @@ pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     let target =
         LlamaTarget::load(&dir, config.kv_mib << 20).with_context(|| format!("target {}", path.display()))?;
     Ok((dir, Box::new(target)))
+}
+
+/// Runs the target's first pass, so that no device waits for it, and logs how long it took.
+///
+/// # Errors
+/// The pass fails, or `kv_mib` is too small for it.
+pub fn warm_up(target: &mut dyn Target) -> Result<()> {
+    let started = Instant::now();
+    target.warm_up().context("the target's first pass (a budget is kv_mib in the configuration)")?;
+    tracing::info!(seconds = started.elapsed().as_secs_f32(), memory_mib = memory_mib(), "target warmed up");
+    Ok(())
+}
+
+/// MiB of memory that this process holds; `None` where the system doesn't say.
+pub fn memory_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib >> 10)
 }
 
 /// Starts this program over where the engine's number of threads isn't the one wanted: the engine reads it from

@@ -189,7 +189,9 @@ fn a_check_says_what_is_there_and_what_is_not() {
     assert_eq!(good.status.code(), Some(0), "{said}");
     for word in [
         "configuration  ok",
-        "target         ok: dunlin-demo-target",
+        "target         ok: dunlin-demo-target, weights ",
+        ", candle 0.",
+        " MiB; caches of 512 MiB hold ",
         "up to 65536 bytes, 1024 topic aliases",
     ] {
         assert!(said.contains(word), "{said}");
@@ -215,6 +217,7 @@ fn a_life_with_the_embedded_broker() {
     assert_eq!(code, Some(0), "{said}");
     for word in [
         "target loaded",
+        "target warmed up",
         "embedded broker",
         "connected and subscribed",
         "draining",
@@ -223,6 +226,7 @@ fn a_life_with_the_embedded_broker() {
     ] {
         assert!(said.contains(word), "{said}");
     }
+    assert!(said.find("target warmed up") < said.find("connected and subscribed"), "{said}");
     assert!(!directory.path().join("ready").exists(), "what isn't served any more isn't ready");
 }
 

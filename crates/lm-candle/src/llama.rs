@@ -31,6 +31,9 @@ const PASS_ROWS_MAX: usize = 256;
 /// Bytes of weights that are hashed before it is logged again.
 const PROGRESS_BYTES: u64 = 1 << 30;
 
+/// Rows from which candle multiplies tiles, on processors that have them.
+const TILE_ROWS: usize = 32;
+
 /// Multiplications in one layer's attention below which more threads cost more than they save.
 const THREAD_WORK_MIN: usize = 1 << 22;
 
@@ -187,6 +190,20 @@ impl Target for LlamaTarget {
 
     fn cache_bytes_per_token(&self) -> u64 {
         self.caches.size().bytes(1) as u64
+    }
+
+    /// candle packs a matrix in the first product with it. Only several rows take every kind of packed matrix.
+    fn warm_up(&mut self) -> Result<()> {
+        let passes: &[usize] = if numerics::has_amx() { &[2, TILE_ROWS] } else { &[2] };
+        for rows in passes {
+            let tokens = vec![0; self.context_max.min(*rows)];
+            let session = self.open()?;
+            let part = Extend { session, keep: 0, tokens: &tokens, rows: tokens.len() };
+            let answer = self.extend(&[part]).pop();
+            self.close(session);
+            answer.transpose()?;
+        }
+        Ok(())
     }
 
     fn open(&mut self) -> Result<SessionId> {

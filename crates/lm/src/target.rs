@@ -65,6 +65,14 @@ pub trait Target: Send {
     /// Bytes of cache for each token of a session.
     fn cache_bytes_per_token(&self) -> u64;
 
+    /// Runs a first pass, where the engine prepares weights in it: later passes take their usual memory and time.
+    ///
+    /// # Errors
+    /// The pass fails, or the caches are too small for it.
+    fn warm_up(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Opens an empty session.
     fn open(&mut self) -> Result<SessionId>;
 

@@ -9,3 +9,4 @@ mod identity;
 mod reference;
 mod target;
 mod tiny;
+mod warm_up;
