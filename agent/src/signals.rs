@@ -21,6 +21,10 @@ pub(crate) fn forward(control: Control, to: mpsc::Sender<Control>) -> Result<()>
                 _ = terminate.recv() => {}
             }
             if asked || to.try_send(control).is_err() {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a second signal ends a program that does not react to the first"
+                )]
                 std::process::exit(INTERRUPTED.into());
             }
             asked = true;

@@ -49,6 +49,10 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
             return value;
         }
         assert!(started.elapsed() < DEADLINE, "{what} took more than {DEADLINE:?}");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the pause between two looks at a condition that has a deadline"
+        )]
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -233,6 +237,7 @@ impl Client {
         options.set_network_options(network).set_keep_alive(Duration::from_secs(60));
         let (client, mut eventloop) = AsyncClient::new(options, 64);
         client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test keeps everything that it receives")]
         let (sender, received) = mpsc::unbounded_channel();
         let (subscribed, ready) = oneshot::channel();
         let task = tokio::spawn(async move {

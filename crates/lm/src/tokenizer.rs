@@ -9,7 +9,7 @@
 
 mod framed;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl Tokenizer {
         let spelling = spelling(path, &inner)?;
         let mut plain = inner.clone();
         plain.with_added_vocabulary(AddedVocabulary::new());
-        let decoder = inner.get_added_tokens_decoder();
+        let decoder: BTreeMap<_, _> = inner.get_added_tokens_decoder().into_iter().collect();
         let control = decoder.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let added = decoder.keys().copied().collect();
         let size = size(&inner);
@@ -239,7 +239,9 @@ fn switch_off(tokenizer: &mut tokenizers::Tokenizer) -> std::result::Result<Vec<
 
 /// One more than the highest id.
 fn size(tokenizer: &tokenizers::Tokenizer) -> u32 {
-    tokenizer.get_vocab(true).values().max().map_or(0, |id| id.saturating_add(1))
+    #[expect(clippy::disallowed_methods, reason = "a maximum needs no order")]
+    let highest = tokenizer.get_vocab(true).values().max().copied();
+    highest.map_or(0, |id| id.saturating_add(1))
 }
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {

@@ -109,6 +109,10 @@ fn mosquitto(directory: &Path) -> Result<(Guarded, u16)> {
     let started = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         ensure!(started.elapsed() < READY_WITHIN, "mosquitto does not listen");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the pause between two looks at a condition that has a deadline"
+        )]
         thread::sleep(Duration::from_millis(5));
     }
     Ok((process, port))

@@ -55,6 +55,10 @@ impl Stop {
             if started.elapsed() > limit {
                 bail!("{what}: not within {} s", limit.as_secs());
             }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the pause between two looks at a condition that has a deadline"
+            )]
             sleep(TICK);
         }
     }

@@ -131,6 +131,7 @@ fn serve(path: &Path, stop: &Stop) -> Result<()> {
             eprintln!("test-boot: {:?}", sensor.counted());
             return Ok(());
         }
+        #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a signal")]
         std::thread::sleep(Duration::from_millis(100));
     }
 }

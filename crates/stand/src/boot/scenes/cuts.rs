@@ -108,6 +108,7 @@ fn while_setting_up(
 
 /// A moment that no line on the console marks.
 fn cut_after(running: Running, delay: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "a power cut waits for nothing: its moment is drawn")]
     std::thread::sleep(delay);
     running.cut();
 }
