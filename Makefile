@@ -24,11 +24,16 @@ include $(wildcard boards/*.mk)
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+FIRST_BUILD := echo "First build: about 300 crates, tract and candle among them; 5 to 10 minutes on 2 cores."
 build: need-cargo ## Build dunlin-agent, dunlin-verifier and the demo (the first build takes some minutes)
-	@[ -x $(BINS)/dunlin-demo ] || echo "First build: about 300 crates, tract and candle among them; 5 to 10 minutes on 2 cores."
+	@[ -x $(BINS)/dunlin-demo ] || $(FIRST_BUILD)
 	$(CARGO) build --release --locked
 
-demo: build ## Broker, verifier and agent on one prompt, then the target alone: PROMPT= POLICY= SEED= TEMPERATURE= MAX_TOKENS= POWER=
+# The three programs of a demo, with the features that the whole workspace gives their dependencies.
+DEMO := -p dunlin-agent -p dunlin-verifier -p dunlin-stand --bin dunlin-agent --bin dunlin-verifier --bin dunlin-demo
+demo: need-cargo ## Broker, verifier and agent on one prompt, then the target alone: PROMPT= POLICY= SEED= TEMPERATURE= MAX_TOKENS= POWER=
+	@[ -x $(BINS)/dunlin-demo ] || $(FIRST_BUILD)
+	$(CARGO) build --release --locked $(DEMO)
 	@$(BINS)/dunlin-demo
 
 test: build need-mosquitto ## All tests
