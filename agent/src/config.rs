@@ -399,11 +399,11 @@ mod tests {
         assert_eq!(load("near", Some(&path)).unwrap(), "own");
         let said = format!("{:#}", load("far", None).unwrap_err());
         assert!(
-            said.starts_with("board: no board is called \"far\"; there are ") && said.contains("near"),
+            said.starts_with("board: unknown board \"far\"; known boards are ") && said.contains("near"),
             "{said}"
         );
         let said = format!("{:#}", load("near", Some("far")).unwrap_err());
-        assert!(said.starts_with("--board: no board is called \"far\""), "{said}");
+        assert!(said.starts_with("--board: unknown board \"far\""), "{said}");
         assert!(format!("{:#}", load("far.toml", None).unwrap_err()).contains("far.toml: No such file"));
     }
 

@@ -1,4 +1,4 @@
-//! A board's file, its tables, and what contradicts itself in them.
+//! A board's file, its tables, and the checks for contradictions.
 
 use crate::modelled::Modelled;
 use crate::power::PowerTable;
@@ -12,13 +12,13 @@ use std::path::Path;
 pub const TARGET_ARM64: &str = "aarch64-unknown-linux-gnu";
 /// The targets that programs and packages are made for.
 pub const TARGETS: [&str; 3] = [TARGET_ARM64, "armv7-unknown-linux-gnueabihf", "x86_64-unknown-linux-gnu"];
-/// A shorter keep-alive is refused by the agent's MQTT library.
+/// The shortest keep-alive time that the agent's MQTT library accepts, s.
 pub const KEEP_ALIVE_SECONDS_MIN: u64 = 5;
-/// The longest that MQTT can say.
+/// The longest keep-alive time of MQTT, s.
 pub const KEEP_ALIVE_SECONDS_MAX: u64 = u16::MAX as u64;
-/// What the agent itself takes beside its model's weights, MiB: the aim that it is held to.
+/// Memory of the agent beside its model's weights, MiB: the aim that it is tested against.
 pub const AGENT_MIB: u64 = 24;
-/// What the drafter uses; nothing would read a larger number.
+/// Threads of the drafter; no larger number has an effect.
 const THREADS: usize = 1;
 
 /// A board's file.
@@ -27,29 +27,29 @@ const THREADS: usize = 1;
 pub struct Board {
     /// The board's name, which is also its file's.
     pub name: String,
-    /// What its programs are built for.
+    /// The target of its programs.
     #[serde(default)]
     pub build: BuildTable,
-    /// What its processor and memory allow the drafter.
+    /// Limits of its processor and memory for the drafter.
     #[serde(default)]
     pub drafter: DrafterTable,
-    /// What its network wants.
+    /// Settings of its network.
     #[serde(default)]
     pub link: LinkTable,
-    /// How its power is measured.
+    /// Settings of its power measurement.
     #[serde(default)]
     pub power: PowerTable,
-    /// What an evaluation models it by.
+    /// Constants by which an evaluation models it.
     pub modelled: Option<Modelled>,
     /// The recipe of its image; without one there are packages only.
     pub image: Option<ImageTable>,
 }
 
-/// `[build]`: what a board's programs are built for.
+/// `[build]`: the target of a board's programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BuildTable {
-    /// One of [`TARGETS`]; without one, the machine that builds.
+    /// One of [`TARGETS`]; without one, the build machine.
     pub target: Option<String>,
     /// Features of the processor beyond the target's own.
     pub cpu_features: Vec<String>,
@@ -63,11 +63,11 @@ pub struct BuildTable {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrafterTable {
-    /// Tokens of context, where that is less than the model's.
+    /// Maximum context in tokens, if below the model's.
     pub context_tokens_max: Option<usize>,
     /// Threads of one run of the model.
     pub threads: Option<usize>,
-    /// What the agent may take of the board's memory in all, MiB.
+    /// Memory limit of the whole agent, MiB.
     pub memory_mib: Option<u64>,
 }
 
@@ -75,13 +75,13 @@ pub struct DrafterTable {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkTable {
-    /// Silence after which the link is tested, s.
+    /// MQTT keep-alive time, s.
     pub keep_alive_seconds: Option<u64>,
-    /// What it is connected by.
+    /// The kind of its link.
     pub radio: Option<Radio>,
 }
 
-/// What a board is connected by: a channel of the evaluation, with its energy.
+/// The kind of a board's link: a channel of the evaluation, with its energy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Radio {
@@ -99,25 +99,25 @@ pub enum Radio {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageTable {
-    /// Who boots it.
+    /// How it boots.
     pub boot: Boot,
-    /// Debian packages besides those of every image.
+    /// Debian packages in addition to those of every image.
     #[serde(default)]
     pub packages: Vec<String>,
     /// Device trees of the kernel's package that go beside the kernel.
     #[serde(default)]
     pub device_trees: Vec<String>,
-    /// Lines of `config.txt` besides those of every image.
+    /// Lines of `config.txt` in addition to those of every image.
     #[serde(default)]
     pub config: Vec<String>,
-    /// Arguments of the kernel besides those of every image.
+    /// Kernel arguments in addition to those of every image.
     #[serde(default)]
     pub kernel_arguments: Vec<String>,
-    /// What stands in for the board in tests of its image.
+    /// The QEMU machine that boots the image in tests.
     pub emulated_machine: Option<Emulated>,
 }
 
-/// Who boots an image.
+/// How an image boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Boot {
@@ -169,11 +169,11 @@ impl Board {
         Ok(Self { power: board.power.within(dir), ..board })
     }
 
-    /// Whether the file contradicts itself.
+    /// Checks values and contradictions.
     fn check(&self) -> Result<(), Problem> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure(!self.name.is_empty() && self.name.chars().all(plain), "name", || {
-            format!("{:?} is none: expected a-z, 0-9 and '-'", self.name)
+            format!("invalid name {:?}: use a-z, 0-9 and '-'", self.name)
         })?;
         self.build.check()?;
         self.drafter.check()?;
@@ -198,24 +198,26 @@ impl BuildTable {
         let word = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
         let is_word = |text: &str| !text.is_empty() && text.chars().all(word);
         let wrong = self.cpu_features.iter().find(|feature| !is_word(feature));
-        ensure(wrong.is_none(), "build.cpu_features", || format!("{wrong:?} is no name of a feature"))?;
+        ensure(wrong.is_none(), "build.cpu_features", || {
+            format!("invalid feature name {:?}", wrong.map_or("", |feature| feature))
+        })?;
         let version = |text: &str| {
             text.split_once('.').is_some_and(|(major, minor)| is_number(major) && is_number(minor))
         };
         ensure(self.glibc.as_deref().is_none_or(version), "build.glibc", || {
-            format!("{:?} is no version; expected one as \"2.31\"", self.glibc.as_deref().unwrap_or(""))
+            format!("invalid version {:?}; use a form like \"2.31\"", self.glibc.as_deref().unwrap_or(""))
         })?;
         ensure(self.emulated_cpu.as_deref().is_none_or(is_word), "build.emulated_cpu", || {
-            "no name of a processor; `qemu-aarch64-static -cpu help` lists them".into()
+            "invalid processor name; `qemu-aarch64-static -cpu help` lists the known ones".into()
         })
     }
 }
 
 impl DrafterTable {
-    /// Whether weights of so many bytes fit into what the agent may take.
+    /// Checks that weights of this many bytes fit the agent's memory limit.
     ///
     /// # Errors
-    /// They don't; what they would need, in MiB.
+    /// They don't fit; the error is the memory they need, MiB.
     pub fn fits(&self, weights_bytes: u64) -> Result<(), u64> {
         let needed = weights_bytes.div_ceil(1 << 20) + AGENT_MIB;
         if self.memory_mib.is_none_or(|mib| needed <= mib) { Ok(()) } else { Err(needed) }
@@ -223,10 +225,13 @@ impl DrafterTable {
 
     fn check(&self) -> Result<(), Problem> {
         ensure(self.context_tokens_max != Some(0), "drafter.context_tokens_max", || {
-            "0 is not a number above 0".into()
+            "must be above 0".into()
         })?;
         ensure(self.threads.is_none_or(|threads| threads == THREADS), "drafter.threads", || {
-            format!("{} is not {THREADS}: a run of the drafter uses one thread", self.threads.unwrap_or(0))
+            format!(
+                "{} is invalid; use {THREADS}: a run of the drafter uses one thread",
+                self.threads.unwrap_or(0)
+            )
         })?;
         ensure(self.memory_mib.is_none_or(|mib| mib > AGENT_MIB), "drafter.memory_mib", || {
             format!(
@@ -242,7 +247,7 @@ impl LinkTable {
         let seconds = self.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS_MIN);
         let bounds = KEEP_ALIVE_SECONDS_MIN..=KEEP_ALIVE_SECONDS_MAX;
         ensure(bounds.contains(&seconds), "link.keep_alive_seconds", || {
-            format!("{seconds} is not within {KEEP_ALIVE_SECONDS_MIN} and {KEEP_ALIVE_SECONDS_MAX}")
+            format!("{seconds} is outside {KEEP_ALIVE_SECONDS_MIN} to {KEEP_ALIVE_SECONDS_MAX}")
         })
     }
 }
@@ -253,30 +258,35 @@ impl ImageTable {
             let wrong = list.iter().find(|entry| !good(entry));
             ensure(wrong.is_none(), key, || format!("{:?} is {what}", wrong.map_or("", |entry| entry)))
         };
-        none("image.packages", is_package, &self.packages, "no name of a Debian package")?;
-        none("image.device_trees", is_device_tree, &self.device_trees, "no path as \"maker/board.dtb\"")?;
+        none("image.packages", is_package, &self.packages, "not a valid name of a Debian package")?;
+        none(
+            "image.device_trees",
+            is_device_tree,
+            &self.device_trees,
+            "not a valid path; use a form like \"maker/board.dtb\"",
+        )?;
         none("image.config", is_line, &self.config, "not one line")?;
         none("image.kernel_arguments", is_argument, &self.kernel_arguments, "not one argument")?;
         let sets = |key: &str| self.config.iter().find(|line| line.trim_start().starts_with(key));
         if let Some(line) = sets("os_prefix=") {
             return Err(Problem::new(
                 "image.config",
-                format!("{line:?}: which system starts is not a board's to say"),
+                format!("{line:?}: a board's file can't choose the system that starts"),
             ));
         }
         match self.boot {
             Boot::RaspberryPi => ensure(!self.device_trees.is_empty(), "image.device_trees", || {
-                "a Raspberry Pi's kernel needs one, and there is none".into()
+                "a Raspberry Pi's kernel needs at least one device tree".into()
             }),
             Boot::Virt => {
-                let nobody = || "has no meaning beside image.boot = \"virt\"; leave it out".into();
+                let nobody = || "has no effect with image.boot = \"virt\"; remove it".into();
                 ensure(self.device_trees.is_empty(), "image.device_trees", nobody)?;
                 ensure(self.config.is_empty(), "image.config", nobody)
             }
         }?;
         let is_virt = |machine| (machine == Emulated::Virt) == (self.boot == Boot::Virt);
         ensure(self.emulated_machine.is_none_or(is_virt), "image.emulated_machine", || {
-            "\"virt\" is the machine of images with boot = \"virt\", and of no others".into()
+            "the machine \"virt\" and boot = \"virt\" require each other".into()
         })
     }
 }

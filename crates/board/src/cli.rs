@@ -7,16 +7,16 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Something failed, or a board's file is wrong.
+/// Something failed, or a board's file has a mistake.
 const FAILED: u8 = 1;
-/// A flag, a board's name or a key is wrong.
+/// A flag, a board's name or a key is invalid.
 const USAGE: u8 = 2;
 
-/// Boards as data: one file for each, read here for people and for scripts.
+/// Read and check boards' files, and write cards.
 #[derive(Debug, Parser)]
 #[command(name = "dunlin-board", version)]
 pub(crate) struct Cli {
-    /// Where boards' files are, before boards/ here and those of the package.
+    /// Folder of boards' files, searched before boards/ here and the package's.
     #[arg(long, global = true, value_name = "DIR")]
     boards: Option<PathBuf>,
     #[command(subcommand)]
@@ -25,14 +25,14 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print what a board's file says of a key, a list one entry a line, nothing where it says nothing.
+    /// Print the value of a key in a board's file: a list one entry per line, nothing if the key is missing.
     Get {
         /// A board's name, or the path of its file.
         board: PathBuf,
-        /// The key with its table, as build.target.
+        /// The key with its table, for example build.target.
         key: String,
     },
-    /// See whether boards' files are right; all of them where none is named.
+    /// Check boards' files; all of them if none is named.
     Check {
         /// Boards' names, or paths of their files.
         boards: Vec<PathBuf>,
@@ -43,7 +43,7 @@ enum Command {
     Flash {
         /// The image: .img, .img.zst or .img.xz, with its .sha256 beside it.
         image: PathBuf,
-        /// The card's device, as /dev/sdX, or a file.
+        /// The card's device, for example /dev/sdX, or a file.
         device: PathBuf,
         /// Don't ask before overwriting.
         #[arg(long)]
@@ -85,7 +85,7 @@ fn check(boards: &[PathBuf], dirs: &[PathBuf]) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for path in paths {
         match Board::load(&path) {
-            Ok(board) => say(&format!("{}: {} is right", path.display(), board.name))?,
+            Ok(board) => say(&format!("{}: {} is valid", path.display(), board.name))?,
             Err(error) => {
                 complain(&error);
                 code = ExitCode::from(FAILED);

@@ -1,4 +1,4 @@
-//! Where boards' files are found.
+//! Search for boards' files.
 
 use crate::read::read;
 use anyhow::{Context, Result};
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::Table;
 
-/// Where a package puts them.
+/// Folder of the boards' files that a package installs.
 pub const INSTALLED: &str = "/usr/share/dunlin/boards";
 
-/// There is no board of a name.
+/// No board has this name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("no board is called {name:?}{}", places(.known, .dirs))]
+#[error("unknown board {name:?}{}", places(.known, .dirs))]
 pub struct UnknownBoard {
     /// The name.
     pub name: String,
-    /// The boards there are.
+    /// The names of the known boards.
     pub known: Vec<String>,
-    /// Where they were looked for.
+    /// The folders that were searched.
     pub dirs: Vec<PathBuf>,
 }
 
@@ -25,15 +25,17 @@ fn places(known: &[String], dirs: &[PathBuf]) -> String {
     let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
     let dirs = dirs.join(", ");
     match known {
-        [] => format!(", and {dirs} hold none; a path of a .toml file does as well"),
-        _ => format!("; there are {} ({dirs}); a path of a .toml file does as well", known.join(", ")),
+        [] => format!(": {dirs} contain no board; a path of a .toml file works as well"),
+        _ => {
+            format!("; known boards are {} ({dirs}); a path of a .toml file works as well", known.join(", "))
+        }
     }
 }
 
 /// The file of a board: `board` is a name, looked up in `dirs` in turn, or a path, taken from `base`.
 ///
 /// # Errors
-/// There is none of that name.
+/// No board has that name.
 pub fn find(board: &Path, base: &Path, dirs: &[PathBuf]) -> Result<PathBuf, UnknownBoard> {
     let text = board.to_string_lossy();
     if text.contains('/') || board.extension().is_some_and(|ending| ending == "toml") {
@@ -99,9 +101,12 @@ mod tests {
         write(dirs[1].join("agent.toml"), "device = 'a'").unwrap();
         write(dirs[1].join("torn.toml"), "name = 'tor").unwrap();
         let said = of("four").unwrap_err().to_string();
-        assert!(said.starts_with("no board is called \"four\"; there are one, three, torn, two ("), "{said}");
+        assert!(
+            said.starts_with("unknown board \"four\"; known boards are one, three, torn, two ("),
+            "{said}"
+        );
         let said = find(Path::new("four"), Path::new(""), &dirs[2..]).unwrap_err().to_string();
-        assert!(said.contains("hold none; a path"), "{said}");
+        assert!(said.contains("contain no board; a path"), "{said}");
         let names: Vec<_> = listed(&dirs).unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["agent", "one", "three", "torn", "two"]);
     }

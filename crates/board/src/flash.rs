@@ -1,4 +1,4 @@
-//! Writes an image to a card, or to a file: looks first at what would be lost, and afterwards at what was written.
+//! Writes an image to a card or a file: shows first what would be lost, and compares afterwards what was written.
 //!
 //! Invariant: nothing is written before the image was read whole and found to be what its checksum says, and the
 //! device was found to be a whole one that nothing uses.
@@ -17,14 +17,14 @@ use std::path::{Path, PathBuf};
 pub use tell::Tell;
 use write::{read_back, write_image};
 
-/// Where the system tells of its devices.
+/// The folders in which the system describes its devices.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// The kernel's tree of devices.
     pub sysfs: PathBuf,
-    /// The kernel's tables of what is mounted and swapped to.
+    /// The kernel's tables of mounts and swap.
     pub proc: PathBuf,
-    /// What udev found out about devices.
+    /// udev's database of devices.
     pub udev: PathBuf,
 }
 
@@ -38,7 +38,7 @@ impl Default for Places {
 /// nobody is asked.
 ///
 /// # Errors
-/// Says what is wrong with the image or the device, whether something was written, and how far.
+/// Names the problem of the image or the device, and whether and how far something was written.
 pub fn flash(
     image: &Path,
     device: &Path,
@@ -87,10 +87,10 @@ fn write_device(image: &Image, device: &Path, tell: &Tell) -> Result<()> {
 }
 
 fn damaged(device: &Path) -> String {
-    format!("{} is not to be used as it is: write it again", device.display())
+    format!("{} is incomplete and can't be used: write it again", device.display())
 }
 
-/// A file takes its name once it is whole.
+/// Renames a file into place once it is complete.
 fn write_file(image: &Image, path: &Path, tell: &Tell) -> Result<()> {
     let mut name = path.file_name().context("the file has no name")?.to_owned();
     name.push(".part");

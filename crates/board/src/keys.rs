@@ -46,16 +46,16 @@ pub const KEYS: [&str; 35] = [
     "image.emulated_machine",
 ];
 
-/// No board has such a key.
+/// The key is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("no key is called {0:?}; there are {keys}", keys = KEYS.join(", "))]
+#[error("unknown key {0:?}; known keys are {keys}", keys = KEYS.join(", "))]
 pub struct UnknownKey(pub String);
 
-/// What a board's file says of a key, a list as its entries; nothing where the key is left out. A board that is
-/// wrong anywhere gives nothing at all.
+/// The value of a key in a board's file: a list as its entries, nothing if the key is missing. A file with a mistake
+/// anywhere gives an error.
 ///
 /// # Errors
-/// No board has such a key; what is wrong in the file.
+/// The key is unknown, or the file has a mistake.
 pub fn get(path: &Path, key: &str) -> Result<Vec<String>> {
     if !KEYS.contains(&key) {
         return Err(UnknownKey(key.into()).into());
@@ -104,14 +104,14 @@ mod tests {
         }
         for unknown in ["image", "build.targets", "", "name.x", "power.address.x"] {
             let said = get(&path, unknown).unwrap_err().to_string();
-            assert!(said.starts_with("no key is called ") && said.contains("build.target"), "{said}");
+            assert!(said.starts_with("unknown key ") && said.contains("build.target"), "{said}");
         }
         write(&path, BOARD.replace("threads = 1", "threads = 0")).unwrap();
         let said = get(&path, "name").unwrap_err().to_string();
-        assert!(said.contains("b.toml:6: drafter.threads: 0 is not 1: "), "{said}");
+        assert!(said.contains("b.toml:6: drafter.threads: 0 is invalid; use 1: "), "{said}");
     }
 
-    /// What serde expects in place of a key that nobody knows is every key that there is.
+    /// For an unknown key, serde's error lists every known key.
     #[test]
     fn the_list_holds_every_key() {
         let dir = tempfile::tempdir().unwrap();

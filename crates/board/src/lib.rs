@@ -1,7 +1,7 @@
-//! A board as data: what the hardware, not the user, decides. One file for each, in `boards/`, read while a board's
-//! programs, packages and images are made and again by the agent that runs there.
+//! A board as data: the settings that depend on the hardware, not on the user. `boards/` has one file for each. Scripts
+//! read it to make a board's programs, packages and images, and so does the agent that runs there.
 //!
-//! Invariant: nothing here knows a board by its name. A new one is a file.
+//! Invariant: no code here depends on a board's name. A new board is a file.
 
 mod board;
 mod find;

@@ -1,4 +1,4 @@
-//! `dunlin-board`: what boards' files say, for people and for scripts.
+//! `dunlin-board`: reads and checks boards' files for people and scripts, and writes cards.
 
 mod cli;
 

@@ -1,4 +1,4 @@
-//! What a board is modelled by where none is at hand: the constants of an evaluation.
+//! Constants by which an evaluation models a board.
 //!
 //! Invariant: no agent reads this to decide anything.
 
@@ -12,13 +12,13 @@ pub struct Modelled {
     /// The whole board doing nothing, its radio asleep, W.
     #[serde(deserialize_with = "amount")]
     pub idle_w: f64,
-    /// While the drafter runs, W.
+    /// Power while the drafter runs, W.
     #[serde(deserialize_with = "amount")]
     pub draft_w: f64,
-    /// While a drafted token is drawn and scored, W.
+    /// Power while a drafted token is sampled and scored, W.
     #[serde(deserialize_with = "amount")]
     pub score_w: f64,
-    /// What a run of the drafter costs whatever its size, µs.
+    /// Fixed time of a run of the drafter, whatever its size, µs.
     #[serde(deserialize_with = "amount")]
     pub run_us: f64,
     /// The rate at which weights are read, bytes/s: a run reads each once.
@@ -27,7 +27,7 @@ pub struct Modelled {
     /// Arithmetic, operations/s: a token takes two for each parameter.
     #[serde(deserialize_with = "rate")]
     pub flops: f64,
-    /// Drawing and scoring a token, ns for each entry of the vocabulary.
+    /// Time to sample and score a token, ns for each entry of the vocabulary.
     #[serde(deserialize_with = "amount")]
     pub score_ns_per_entry: f64,
 }
@@ -40,7 +40,7 @@ impl Modelled {
         self.run_us + read.max(compute) * 1e6
     }
 
-    /// Time of drawing and scoring one token, µs.
+    /// Time to sample and score one token, µs.
     pub fn score_us(&self, vocabulary: u32) -> f64 {
         self.score_ns_per_entry * f64::from(vocabulary) / 1e3
     }

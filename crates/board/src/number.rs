@@ -1,4 +1,4 @@
-//! Numbers of a file that have bounds.
+//! Bounded numbers in files.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 /// A finite number, 0 or more.
 ///
 /// # Errors
-/// It is another.
+/// The number is outside this range.
 pub fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     let x = f64::deserialize(from)?;
     if x.is_finite() && x >= 0.0 {
@@ -19,7 +19,7 @@ pub fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
 /// A finite number above 0.
 ///
 /// # Errors
-/// It is another.
+/// The number is outside this range.
 pub fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     let x = f64::deserialize(from)?;
     if x.is_finite() && x > 0.0 {

@@ -1,4 +1,4 @@
-//! What a file may say of power.
+//! The table `[power]` of a file.
 
 use crate::problem::{Problem, ensure};
 use dunlin_wire::PowerSource;
@@ -9,32 +9,32 @@ use std::path::{Path, PathBuf};
 pub const ADDRESS_FIRST: u8 = 0x40;
 /// The address with both of them at SCL.
 pub const ADDRESS_LAST: u8 = 0x4f;
-/// What an INA219 can be in: less feeds no board, and its inputs end at 26 V.
+/// The supply voltages of an INA219, V: less feeds no board, and its inputs end at 26 V.
 const SUPPLY_VOLTS_MIN: f64 = 1.0;
 const SUPPLY_VOLTS_MAX: f64 = 26.0;
-/// The range of shunts that make sense, mΩ.
+/// The allowed range of shunts, mΩ.
 const SHUNT_MILLIOHMS_MIN: f64 = 0.1;
 const SHUNT_MILLIOHMS_MAX: f64 = 10_000.0;
-/// Conversions of one reading at most.
+/// The most conversions of one reading.
 const AVERAGING_MAX: u8 = 128;
 
-/// Which source is used.
+/// The configured power source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The first that answers.
+    /// The first source that answers.
     #[default]
     Auto,
-    /// None: nothing is measured.
+    /// No source: nothing is measured.
     None,
-    /// This one, or an error.
+    /// This source only; it is an error if it doesn't answer.
     Only(PowerSource),
 }
 
 impl Choice {
-    /// The choice of a name.
+    /// The choice with this name.
     ///
     /// # Errors
-    /// Lists the names there are.
+    /// Lists the known names.
     pub fn named(name: &str) -> Result<Self, String> {
         match name {
             "auto" => Ok(Self::Auto),
@@ -64,31 +64,31 @@ pub struct PowerTable {
     pub shunt_milliohms: Option<f64>,
     /// Its conversions for one reading.
     pub averaging: Option<u8>,
-    /// What the board is fed with, V.
+    /// Supply voltage of the board, V.
     pub supply_volts: Option<f64>,
-    /// The rails of hwmon that are added up.
+    /// The rails of hwmon whose power is added up.
     pub rails: Option<Vec<String>>,
     /// The trace to replay.
     pub trace: Option<PathBuf>,
-    /// What a known load taught.
+    /// The calibration file, from a known load.
     pub calibration: Option<PathBuf>,
-    /// Between two messages of telemetry, s; 0 sends none.
+    /// Interval of telemetry, s; 0 sends none.
     pub telemetry_seconds: Option<u32>,
-    /// Where the kernel's tree is.
+    /// Root of the kernel's tree.
     pub sysfs: Option<PathBuf>,
     /// The firmware's command on a Raspberry Pi.
     pub vcgencmd: Option<PathBuf>,
 }
 
 impl PowerTable {
-    /// The same table with its paths taken from `dir`.
+    /// The same table with its paths relative to `dir`.
     #[must_use]
     pub fn within(self, dir: &Path) -> Self {
         let from = |path: Option<PathBuf>| path.map(|path| dir.join(path));
         Self { trace: from(self.trace), calibration: from(self.calibration), ..self }
     }
 
-    /// This table with `under` for what it leaves out.
+    /// This table, with `under` for missing keys.
     #[must_use]
     pub fn over(self, under: Self) -> Self {
         Self {
@@ -110,16 +110,16 @@ impl PowerTable {
     /// The source that the table names.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// No source has that name.
     pub fn choice(&self) -> Result<Choice, Problem> {
         let name = self.source.as_deref().unwrap_or("auto");
         Choice::named(name).map_err(|what| Problem::new("power.source", what))
     }
 
-    /// Whether every value is within its range.
+    /// Checks the range of every value.
     ///
     /// # Errors
-    /// Names the first key whose value isn't.
+    /// Names the first key that is out of range.
     pub fn check(&self) -> Result<(), Problem> {
         self.choice()?;
         let address = self.address.unwrap_or(ADDRESS_FIRST);
@@ -130,14 +130,14 @@ impl PowerTable {
         within("power.supply_volts", self.supply_volts, SUPPLY_VOLTS_MIN, SUPPLY_VOLTS_MAX)?;
         let conversions = self.averaging.unwrap_or(AVERAGING_MAX);
         ensure(conversions.is_power_of_two(), "power.averaging", || {
-            format!("{conversions} is none of 1, 2, 4, 8, 16, 32, 64, {AVERAGING_MAX}")
+            format!("{conversions} is invalid; use one of 1, 2, 4, 8, 16, 32, 64, {AVERAGING_MAX}")
         })
     }
 
-    /// Whether every key is one that the named source reads; `auto` may come to read any of them.
+    /// Checks that the named source reads every key; `auto` may read any of them.
     ///
     /// # Errors
-    /// Names the first key that isn't.
+    /// Names the first key that it doesn't read.
     pub(crate) fn check_belongs(&self) -> Result<(), Problem> {
         let choice = self.choice()?;
         let name = self.source.as_deref().unwrap_or("auto");
@@ -151,7 +151,7 @@ impl PowerTable {
         });
         match stray {
             Some((key, ..)) => {
-                Err(Problem::new(key, format!("has no meaning beside power.source = {name:?}; leave it out")))
+                Err(Problem::new(key, format!("has no effect with power.source = {name:?}; remove it")))
             }
             None if choice == Choice::Only(PowerSource::Replay) && self.trace.is_none() => {
                 Err(Problem::new("power.source", "\"replay\" needs power.trace"))
@@ -160,7 +160,7 @@ impl PowerTable {
         }
     }
 
-    /// The keys that belong to some sources only: whether each is there, and who reads it.
+    /// The keys that only some sources read: whether each is set, and its readers.
     fn keys(&self) -> [(&'static str, bool, &'static [PowerSource]); 9] {
         use PowerSource::{Hwmon, Ina219, Pmic, Replay, Simulated};
         const CHIP: &[PowerSource] = &[Ina219, Simulated];
@@ -219,7 +219,8 @@ mod tests {
             assert!(said.starts_with("power.supply_volts: ") && said.ends_with("1 and 26"), "{said}");
         }
         for averaging in [0, 3, 255] {
-            let expected = format!("power.averaging: {averaging} is none of 1, 2, 4, 8, 16, 32, 64, 128");
+            let expected =
+                format!("power.averaging: {averaging} is invalid; use one of 1, 2, 4, 8, 16, 32, 64, 128");
             assert_eq!(said(&format!("averaging = {averaging}")), expected);
         }
         assert!(said("source = 'ina218'").starts_with("power.source: unknown power source \"ina218\""));
@@ -230,7 +231,7 @@ mod tests {
     fn a_key_of_another_source_is_named() {
         let stray = |text: &str| table(text).check_belongs().map_err(|problem| problem.to_string());
         let beside = |key: &str, source: &str| {
-            Err(format!("power.{key}: has no meaning beside power.source = {source:?}; leave it out"))
+            Err(format!("power.{key}: has no effect with power.source = {source:?}; remove it"))
         };
         assert_eq!(stray("source = 'ina219'\nrails = ['VDD_IN']"), beside("rails", "ina219"));
         assert_eq!(stray("source = 'hwmon'\nrails = ['VDD_IN']\ni2c = '/dev/i2c-1'"), beside("i2c", "hwmon"));

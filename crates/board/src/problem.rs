@@ -1,15 +1,15 @@
-//! What is wrong with a value that is of the right type.
+//! An invalid value of the right type.
 
 use std::fmt::Display;
 use thiserror::Error;
 
-/// A key and what is wrong with it.
+/// A key with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{key}: {what}")]
 pub struct Problem {
     /// The key with its tables: `power.address`.
     pub key: String,
-    /// What is wrong with its value, and what would be right.
+    /// Why its value is invalid, and which values are valid.
     pub what: String,
 }
 
@@ -20,7 +20,7 @@ impl Problem {
     }
 }
 
-/// All is well, or a problem with `key`.
+/// Reports a failed check of `key`.
 pub(crate) fn ensure(good: bool, key: &str, what: impl FnOnce() -> String) -> Result<(), Problem> {
     if good { Ok(()) } else { Err(Problem::new(key, what())) }
 }

@@ -1,4 +1,4 @@
-//! The one place that reads TOML and says where a mistake is.
+//! The one place that reads TOML and locates mistakes.
 
 use crate::problem::Problem;
 use anyhow::{Context, Result, anyhow};
@@ -12,15 +12,15 @@ use toml::de::{DeTable, DeValue};
 /// Reads a TOML file; a mistake is named by file, line and key.
 ///
 /// # Errors
-/// The file can't be read, or what is wrong in it.
+/// The file can't be read, or contains a mistake.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     read_checked(path, |_| Ok(()))
 }
 
-/// Reads a TOML file, and checks what it says: a problem is named by file, line and key.
+/// Reads a TOML file and checks its values; a problem is named by file, line and key.
 ///
 /// # Errors
-/// The file can't be read, or what is wrong in it.
+/// The file can't be read, or contains a mistake.
 pub fn read_checked<T: DeserializeOwned>(
     path: &Path,
     check: impl FnOnce(&T) -> Result<(), Problem>,
@@ -32,7 +32,7 @@ pub fn read_checked<T: DeserializeOwned>(
     Ok(value)
 }
 
-/// What is wrong in a file at a place in its `text`: file, line, and the line itself, whose key says the rest.
+/// An error at a place in a file's `text`: it has the file, the line number, and the line, which shows the key.
 pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Display) -> anyhow::Error {
     let start = place.map_or(0, |place| place.start.min(text.len()));
     let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -40,7 +40,7 @@ pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Di
     anyhow!("{}:{number}: {what} ({line})", path.display())
 }
 
-/// Where a key stands, or else the innermost of its tables that is there.
+/// The place of a key, or of its innermost table that exists.
 fn place(text: &str, key: &str) -> Option<Range<usize>> {
     let document = DeTable::parse(text).ok()?;
     let (mut table, mut place) = (document.get_ref(), None);

@@ -28,20 +28,23 @@ fn values_errors_and_exit_codes() {
     assert_eq!(get("one", "image.boot"), said(""));
     let (code, out, error) = get("two", "name");
     assert_eq!((code, out.as_str()), (Some(2), ""));
-    assert!(error.starts_with("dunlin-board: no board is called \"two\"; there are one"), "{error}");
+    assert!(error.starts_with("dunlin-board: unknown board \"two\"; known boards are one"), "{error}");
     let (code, out, error) = get("one", "build.glib");
     assert_eq!((code, out.as_str()), (Some(2), ""));
-    assert!(error.contains("no key is called \"build.glib\"; there are name, build.target"), "{error}");
+    assert!(error.contains("unknown key \"build.glib\"; known keys are name, build.target"), "{error}");
     assert_eq!(get("none.toml", "name").0, Some(1));
 
     write(dir.path().join("boards/bad.toml"), "name = 'bad'\n[drafter]\nthreads = 0\n").unwrap();
     let (code, out, error) = get("bad", "name");
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(error.starts_with("dunlin-board: boards/bad.toml:3: drafter.threads: 0 is not 1"), "{error}");
+    assert!(
+        error.starts_with("dunlin-board: boards/bad.toml:3: drafter.threads: 0 is invalid; use 1"),
+        "{error}"
+    );
     let (code, out, error) = run(dir.path(), &["check"]);
     assert_eq!(code, Some(1));
     assert!(
-        out.contains("boards/one.toml: one is right\n") && error.contains("boards/bad.toml:3: "),
+        out.contains("boards/one.toml: one is valid\n") && error.contains("boards/bad.toml:3: "),
         "{error}"
     );
     assert_eq!(run(dir.path(), &["check", "one"]).0, Some(0));

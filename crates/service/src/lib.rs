@@ -1,10 +1,10 @@
-//! What a program tells the service manager that started it (systemd): that it is ready, what it is about, that it
-//! stops, and, as long as its loop works, that it lives.
+//! Messages to the service manager that started the program (systemd): ready, status, stopping and, as long as the loop
+//! works, the watchdog's keep-alive.
 //!
 //! Invariants:
-//! - The watchdog is fed by nobody but the loop, when it [passes](Service::pass): no timer, no thread of its own.
-//! - It isn't fed while a worker owes the loop something and has not moved for longer than [`Service::patience`].
-//! - Without a service manager nothing is said and nothing is different.
+//! - Only the loop feeds the watchdog, when it [passes](Service::pass): no timer, no thread of its own.
+//! - It isn't fed while a worker owes the loop something and has stood still for longer than [`Service::patience`].
+//! - Without a service manager, no message is sent and nothing else changes.
 
 mod watchdog;
 
@@ -15,29 +15,29 @@ use std::path::{Path, PathBuf};
 use tracing::{error, warn};
 use watchdog::{Fed, Watchdog};
 
-/// The password for the broker among a service's credentials.
+/// Name of the credential with the broker's password.
 pub const MQTT_PASSWORD: &str = "dunlin.mqtt-password";
 
-/// How the manager is told.
+/// Sends a message to the manager.
 pub type Tell = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()> + Send>;
 
-/// The service manager's ear.
+/// The connection to the service manager.
 pub struct Service {
     tell: Option<Tell>,
     watchdog: Option<Watchdog>,
     status: String,
     ready: bool,
-    /// Whether it was said that the manager can't be told.
+    /// Whether a failed message was logged.
     complained: bool,
 }
 
 impl Service {
-    /// A program that nobody manages.
+    /// A program without a service manager.
     pub fn unmanaged() -> Self {
         Self { tell: None, watchdog: None, status: String::new(), ready: false, complained: false }
     }
 
-    /// What the environment says: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` where the manager wants signs of life.
+    /// The service of the environment: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` if the manager requires keep-alives.
     pub fn from_environment() -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Self::unmanaged();
@@ -46,12 +46,12 @@ impl Service {
         Self::managed(Box::new(sd_notify::notify), limit.map(Duration))
     }
 
-    /// A manager that is told with `tell`, and wants a sign of life within every `limit`.
+    /// A service that sends messages with `tell`, and must send a keep-alive within every `limit`.
     pub fn managed(tell: Tell, limit: Option<Duration>) -> Self {
         Self { tell: Some(tell), watchdog: limit.map(Watchdog::new), ..Self::unmanaged() }
     }
 
-    /// The same service, whose worker may go without moving for so long while it owes something.
+    /// The same service, whose worker may stand still for this long while it owes something.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         if let Some(watchdog) = &mut self.watchdog {
@@ -60,13 +60,13 @@ impl Service {
         self
     }
 
-    /// When the loop should [pass](Self::pass) again, whatever else it waits for.
+    /// The time of the next required [pass](Self::pass).
     pub fn deadline(&self) -> Option<Instant> {
         self.watchdog.as_ref().filter(|_| self.ready).map(Watchdog::deadline)
     }
 
-    /// The loop passes. The first time it says that the program is ready; later it feeds the watchdog where that is
-    /// due. `owed` is how far the worker has come, any number that changes as it moves, where it owes something.
+    /// Records a pass of the loop. The first pass reports that the program is ready; later passes feed the watchdog
+    /// when it is due. `owed` is the worker's progress (any number that changes as it moves) if it owes something.
     pub fn pass(&mut self, owed: Option<u64>, now: Instant) {
         if !self.ready {
             self.ready = true;
@@ -79,7 +79,7 @@ impl Service {
         }
     }
 
-    /// Says in a line what the program is about, where that is news.
+    /// Sends the status, a line of text, if it changed.
     pub fn status(&mut self, text: &str) {
         if self.status != text {
             self.status = text.into();
@@ -87,28 +87,28 @@ impl Service {
         }
     }
 
-    /// Says that the program is about to end.
+    /// Reports that the program is about to end.
     pub fn stopping(&mut self) {
         self.tell(&[NotifyState::Stopping]);
     }
 
-    /// A manager that can't be reached restarts the program by itself, if it wants to.
+    /// A manager that can't be reached restarts the program by itself.
     fn tell(&mut self, news: &[NotifyState<'_>]) {
         let Some(tell) = &mut self.tell else { return };
         if let Err(error) = tell(news)
             && !std::mem::replace(&mut self.complained, true)
         {
-            warn!("the service manager can't be told: {error}");
+            warn!("can't reach the service manager: {error}");
         }
     }
 }
 
-/// Where a credential of this service is, as the manager keeps them; it need not be there.
+/// The path of a credential of this service; the file may be missing.
 pub fn credential(name: &str) -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| PathBuf::from(dir).join(name))
 }
 
-/// What a password's file says, without its line end.
+/// The content of a password's file, without its line end.
 ///
 /// # Errors
 /// The file can't be read.

@@ -1,47 +1,47 @@
-//! When the watchdog is due, and when it must go hungry.
+//! The watchdog: when it is due, and when it must not be fed.
 
 use dunlin_hlm::time::{Duration, Instant};
 
-/// How long a worker may go without moving while it owes something, unless it is told otherwise.
+/// Default time that a worker may stand still while it owes something.
 const PATIENCE: Duration = Duration::from_millis(60_000);
 
-/// What a pass of the loop did for the watchdog.
+/// The effect of a pass of the loop on the watchdog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fed {
     /// Feed it now.
     Yes,
     /// It is not due.
     NotDue,
-    /// It is due, and from here on it is not fed: the worker does not move.
+    /// It is due, but from now on it is not fed, because the worker stands still.
     Stuck,
-    /// As before.
+    /// Still not fed.
     StillStuck,
 }
 
-/// Counts by the loop's clock alone.
+/// A watchdog that uses only the loop's clock.
 pub(crate) struct Watchdog {
     pub(crate) patience: Duration,
-    /// Half of what the manager allows.
+    /// Half of the manager's limit.
     every: Duration,
     due: Instant,
-    /// How far the worker had come when it was last seen to move, and when that was.
+    /// The worker's progress when it was last seen to move, and the time of that.
     owed: Option<(u64, Instant)>,
     stuck: bool,
 }
 
 impl Watchdog {
-    /// A watchdog that bites after `limit` without food; at first it is hungry.
+    /// A watchdog with this `limit` between two feedings; the first is due at once.
     pub(crate) fn new(limit: Duration) -> Self {
         let every = Duration((limit.0 / 2).max(1));
         Self { patience: PATIENCE, every, due: Instant(0), owed: None, stuck: false }
     }
 
-    /// When it is due.
+    /// The time at which it is due.
     pub(crate) fn deadline(&self) -> Instant {
         self.due
     }
 
-    /// The loop passes; `owed` is how far the worker has come, where it owes something.
+    /// Records a pass of the loop; `owed` is the worker's progress if it owes something.
     pub(crate) fn pass(&mut self, owed: Option<u64>, now: Instant) -> Fed {
         self.owed = owed.map(|step| match self.owed {
             Some((seen, since)) if seen == step => (seen, since),
@@ -67,7 +67,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    /// What passes once a second give, of a worker that has come as far as `steps` say.
+    /// The results of passes once a second, with the worker's progress from `steps`.
     fn passes(steps: &[Option<u64>]) -> Vec<Fed> {
         let mut watchdog = Watchdog::new(Duration(4 * SECOND));
         watchdog.patience = Duration(3 * SECOND);

@@ -62,15 +62,11 @@ fn every_board_of_the_repository_is_sound() {
     for (name, path) in &boards {
         let board = Board::load(path).unwrap();
         assert_eq!(board.name, *name);
-        assert_eq!(
-            board.build.target.is_some(),
-            name != "host",
-            "{name}: whose programs are for which target"
-        );
+        assert_eq!(board.build.target.is_some(), name != "host", "only `host` is without a target: {name}");
         assert!(board.build.target.is_none() || board.build.glibc.as_deref() == Some("2.31"), "{name}");
         assert!(
             matches!(board.power.choice(), Ok(crate::Choice::Auto)),
-            "{name}: a missing sensor stops no agent"
+            "{name}: a missing sensor must not stop the agent"
         );
     }
 }
@@ -85,7 +81,7 @@ fn the_readme_names_every_key() {
 }
 
 #[test]
-fn a_board_that_says_all() {
+fn a_board_with_every_table_is_read() {
     let board = load_as("b.toml", BOARD).unwrap();
     assert_eq!(board.build.target.as_deref(), Some(TARGET_ARM64));
     assert_eq!((board.drafter.threads, board.drafter.memory_mib), (Some(1), Some(1024)));
@@ -95,15 +91,15 @@ fn a_board_that_says_all() {
     assert_eq!(load_as("b.toml", "name = 'b'").unwrap(), Board { name: "b".into(), ..Board::default() });
 }
 
-/// What is replaced, by what, and what is said of it.
+/// A text to replace, its replacement, and the expected error.
 const MISTAKES: &[(&str, &str, &str)] = &[
     ("name = \"b\"", "name = \"c\"", "b.toml:1: name: the file of a board called \"c\" is called c.toml"),
-    ("name = \"b\"", "name = \"B b\"", "b.toml:1: name: \"B b\" is none"),
+    ("name = \"b\"", "name = \"B b\"", "b.toml:1: name: invalid name \"B b\""),
     ("name = \"b\"", "name = \"b\"\n[colour]", "b.toml:2: unknown field `colour`"),
     ("glibc", "glibz", "b.toml:5: unknown field `glibz`"),
     ("\"2.31\"", "2.31", "b.toml:5: invalid type: floating point `2.31`, expected a string (glibc = 2.31)"),
-    ("2.31", "2", "b.toml:5: build.glibc: \"2\" is no version"),
-    ("2.31", "2.x", "b.toml:5: build.glibc: \"2.x\" is no version"),
+    ("2.31", "2", "b.toml:5: build.glibc: invalid version \"2\""),
+    ("2.31", "2.x", "b.toml:5: build.glibc: invalid version \"2.x\""),
     (
         "aarch64-unknown",
         "arm64-unknown",
@@ -115,20 +111,24 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "b.toml:18: image: an image needs build.target",
     ),
     ("target = \"aarch64-unknown-linux-gnu\"\n", "", "b.toml:17: image: an image needs build.target"),
-    ("\"neon\"", "\"+neon\"", "b.toml:4: build.cpu_features: "),
-    ("cortex-a72", "cortex a72", "b.toml:6: build.emulated_cpu: no name of a processor"),
-    ("context_tokens_max = 2048", "context_tokens_max = 0", "b.toml:8: drafter.context_tokens_max: 0 is not"),
+    ("\"neon\"", "\"+neon\"", "b.toml:4: build.cpu_features: invalid feature name \"+neon\""),
+    ("cortex-a72", "cortex a72", "b.toml:6: build.emulated_cpu: invalid processor name"),
+    (
+        "context_tokens_max = 2048",
+        "context_tokens_max = 0",
+        "b.toml:8: drafter.context_tokens_max: must be above 0",
+    ),
     ("context_tokens_max = 2048", "context_tokens_max = -1", "b.toml:8: invalid value"),
     (
         "threads = 1",
         "threads = 0",
-        "b.toml:9: drafter.threads: 0 is not 1: a run of the drafter uses one thread (threads = 0)",
+        "b.toml:9: drafter.threads: 0 is invalid; use 1: a run of the drafter uses one thread (threads = 0)",
     ),
-    ("threads = 1", "threads = 4", "b.toml:9: drafter.threads: 4 is not 1"),
+    ("threads = 1", "threads = 4", "b.toml:9: drafter.threads: 4 is invalid; use 1"),
     ("memory_mib = 1024", "memory_mib = 0", "b.toml:10: drafter.memory_mib: 0 leaves nothing for a model"),
     ("memory_mib = 1024", "memory_mib = 24", "b.toml:10: drafter.memory_mib: 24 leaves nothing"),
-    ("seconds = 20", "seconds = 4", "b.toml:12: link.keep_alive_seconds: 4 is not within 5 and 65535"),
-    ("seconds = 20", "seconds = 65536", "b.toml:12: link.keep_alive_seconds: 65536 is not"),
+    ("seconds = 20", "seconds = 4", "b.toml:12: link.keep_alive_seconds: 4 is outside 5 to 65535"),
+    ("seconds = 20", "seconds = 65536", "b.toml:12: link.keep_alive_seconds: 65536 is outside"),
     (
         "\"wifi\"",
         "\"wi-fi\"",
@@ -137,23 +137,27 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "source = \"ina219\"",
         "source = \"hwmon\"",
-        "b.toml:16: power.i2c: has no meaning beside power.source = \"hwmon\"",
+        "b.toml:16: power.i2c: has no effect with power.source = \"hwmon\"",
     ),
     (
         "calibration = \"power.toml\"",
         "address = 0x50",
         "b.toml:17: power.address: 0x50 is not within 0x40 and 0x4f",
     ),
-    ("calibration = \"power.toml\"", "rails = ['VDD_IN']", "b.toml:17: power.rails: has no meaning beside"),
+    ("calibration = \"power.toml\"", "rails = ['VDD_IN']", "b.toml:17: power.rails: has no effect with"),
     ("\"raspberry-pi\"", "\"grub\"", "b.toml:19: unknown variant `grub`, expected `raspberry-pi` or `virt`"),
     ("boot = \"raspberry-pi\"\n", "", "b.toml:18: missing field `boot`"),
-    ("\"raspberry-pi\"", "\"virt\"", "b.toml:21: image.device_trees: has no meaning beside image.boot"),
+    ("\"raspberry-pi\"", "\"virt\"", "b.toml:21: image.device_trees: has no effect with image.boot"),
     (
         "broadcom/bcm2711-rpi-4-b.dtb",
         "../etc/shadow.dtb",
-        "b.toml:21: image.device_trees: \"../etc/shadow.dtb\" is no path",
+        "b.toml:21: image.device_trees: \"../etc/shadow.dtb\" is not a valid path",
     ),
-    ("broadcom/bcm2711-rpi-4-b.dtb", "/x.dtb", "b.toml:21: image.device_trees: \"/x.dtb\" is no path"),
+    (
+        "broadcom/bcm2711-rpi-4-b.dtb",
+        "/x.dtb",
+        "b.toml:21: image.device_trees: \"/x.dtb\" is not a valid path",
+    ),
     (
         "device_trees = [\"broadcom/bcm2711-rpi-4-b.dtb\"]\n",
         "",
@@ -162,13 +166,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "firmware-brcm80211",
         "firmware-brcm80211; rm",
-        "b.toml:20: image.packages: \"firmware-brcm80211; rm\" is no name",
+        "b.toml:20: image.packages: \"firmware-brcm80211; rm\" is not a valid name",
     ),
     ("dtparam=i2c_arm=on", "a\\nb", "b.toml:22: image.config: \"a\\nb\" is not one line"),
-    ("dtparam=i2c_arm=on", "os_prefix=c/", "b.toml:22: image.config: \"os_prefix=c/\": which system starts"),
+    ("dtparam=i2c_arm=on", "os_prefix=c/", "b.toml:22: image.config: \"os_prefix=c/\": a board's file can't"),
     ("\"raspi3b\"", "\"raspi9\"", "b.toml:24: unknown variant `raspi9`, expected `virt` or `raspi3b`"),
-    ("\"raspi3b\"", "\"virt\"", "b.toml:24: image.emulated_machine: \"virt\" is the machine of images with"),
-    ("firmware-brcm80211", "f", "b.toml:20: image.packages: \"f\" is no name"),
+    ("\"raspi3b\"", "\"virt\"", "b.toml:24: image.emulated_machine: the machine \"virt\" and boot"),
+    ("firmware-brcm80211", "f", "b.toml:20: image.packages: \"f\" is not a valid name"),
     (
         "console=ttyS1,115200",
         "quiet splash",
@@ -177,7 +181,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn what_is_wrong_is_named_with_file_line_and_key() {
+fn a_mistake_is_reported_with_file_line_and_key() {
     for (from, to, expected) in MISTAKES {
         assert!(BOARD.contains(from), "{from}");
         let error = load_as("b.toml", &BOARD.replacen(from, to, 1)).unwrap_err().to_string();
@@ -187,10 +191,10 @@ fn what_is_wrong_is_named_with_file_line_and_key() {
         .replace("raspberry-pi", "virt")
         .replace("device_trees = [\"broadcom/bcm2711-rpi-4-b.dtb\"]\n", "");
     let error = load_as("b.toml", &virt).unwrap_err().to_string();
-    assert!(error.contains("image.config: has no meaning beside"), "{error}");
+    assert!(error.contains("image.config: has no effect with"), "{error}");
     let virt = virt.replace("config = [\"dtparam=i2c_arm=on\"]\n", "");
     let error = load_as("b.toml", &virt).unwrap_err().to_string();
-    assert!(error.contains("image.emulated_machine: \"virt\" is the machine"), "{error}");
+    assert!(error.contains("image.emulated_machine: the machine \"virt\""), "{error}");
     load_as("b.toml", &virt.replace("raspi3b", "virt")).unwrap();
     let error = Board::load(Path::new("/nowhere/b.toml")).unwrap_err();
     assert!(format!("{error:#}").starts_with("/nowhere/b.toml: No such file"), "{error:#}");

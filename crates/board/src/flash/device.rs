@@ -1,4 +1,4 @@
-//! What a device is, who uses it, and what is on it.
+//! Facts about a device: its kind, its users and its contents.
 
 use super::Places;
 use anyhow::{Context, Result, anyhow, ensure};
@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// The kernel counts a device's size in these, bytes.
+/// The kernel's unit of a device's size, bytes.
 const SECTOR: u64 = 512;
 
 /// Something to write to.
@@ -28,7 +28,7 @@ pub(super) enum Target {
     File(Option<u64>),
 }
 
-/// What the system says of a block device.
+/// The system's facts about a block device.
 #[derive(Debug)]
 pub(super) struct Facts {
     bytes: u64,
@@ -45,12 +45,12 @@ pub(super) struct Facts {
 struct Partition {
     name: String,
     bytes: u64,
-    /// What udev found on it, in words.
+    /// udev's description of its contents.
     content: String,
 }
 
 impl Device {
-    /// Looks at what is there.
+    /// Collects the facts about a path.
     pub(super) fn examine(path: &Path, places: &Places) -> Result<Self> {
         let named = |target, name: String| Self { path: path.into(), name, target };
         let file_name =
@@ -61,12 +61,12 @@ impl Device {
                     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 ensure!(
                     parent.is_dir(),
-                    "{}: there is no such device, and no folder for a file",
+                    "{}: no such device, and no folder for a file of that name",
                     path.display()
                 );
                 ensure!(
                     fs::canonicalize(parent).is_ok_and(|dir| !dir.starts_with("/dev")),
-                    "{}: there is no such device; `lsblk` lists those there are",
+                    "{}: no such device; `lsblk` lists all devices",
                     path.display()
                 );
                 return Ok(named(Target::File(None), file_name()));
@@ -78,7 +78,7 @@ impl Device {
         }
         ensure!(
             metadata.file_type().is_block_device(),
-            "{} is {}: expected a card's device, as /dev/sdX, or a file",
+            "{} is {}: expected a card's device, for example /dev/sdX, or a file",
             path.display(),
             kind(metadata.file_type())
         );
@@ -87,17 +87,17 @@ impl Device {
         Ok(named(Target::Block(facts), name))
     }
 
-    /// The name that a person types to agree.
+    /// The name that a person types to confirm.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether there is nothing to lose.
+    /// Whether nothing would be lost.
     pub(super) fn is_new(&self) -> bool {
         matches!(self.target, Target::File(None))
     }
 
-    /// The bytes it has room for, where that is known before writing.
+    /// The size in bytes, if known before writing.
     pub(super) fn capacity(&self) -> Option<u64> {
         match &self.target {
             Target::Block(facts) => Some(facts.bytes),
@@ -105,10 +105,10 @@ impl Device {
         }
     }
 
-    /// Whether it may be written to.
+    /// Checks that it may be overwritten.
     ///
     /// # Errors
-    /// Says why not, and what to do.
+    /// Names the reason and the remedy.
     pub(super) fn check(&self) -> Result<()> {
         match &self.target {
             Target::Block(facts) => facts.check().map_err(|why| anyhow!("{}: {why}", self.path.display())),
@@ -170,7 +170,7 @@ impl Facts {
 
     fn check(&self) -> Result<(), String> {
         if let Some(whole) = &self.part_of {
-            return Err(format!("a partition only: name the whole device, /dev/{whole}"));
+            return Err(format!("this is only a partition: name the whole device, /dev/{whole}"));
         }
         if let [first, ..] = &self.users[..] {
             let all = self.users.join(", ");
@@ -178,7 +178,7 @@ impl Facts {
             return Err(format!("it is in use: {all}; {advice} first"));
         }
         if !self.removable {
-            return Err(format!("{} is built in, no card and no stick", self.model));
+            return Err(format!("{} is built in, not a card or a stick", self.model));
         }
         if self.read_only {
             return Err("it is write-protected: look for a switch on the card or its adapter".into());
@@ -190,7 +190,7 @@ impl Facts {
     }
 }
 
-/// Who uses a device or a partition: a file system, swap, or a device made from it.
+/// The users of a device or a partition: a file system, swap, or a device made from it.
 fn users(name: &str, numbers: &str, dir: &Path, places: &Places) -> Result<Vec<String>> {
     let node = format!("/dev/{name}");
     let table = |file: &str| {
@@ -215,7 +215,7 @@ fn users(name: &str, numbers: &str, dir: &Path, places: &Places) -> Result<Vec<S
     Ok(users)
 }
 
-/// What udev knows of a partition's file system: `, ext4 "data"`.
+/// udev's description of a partition's file system: `, ext4 "data"`.
 fn content(numbers: &str, places: &Places) -> String {
     let found = fs::read_to_string(places.udev.join(format!("b{numbers}"))).unwrap_or_default();
     let value = |key: &str| {
@@ -234,15 +234,16 @@ fn model(dir: &Path) -> String {
 fn sectors(dir: &Path) -> Result<u64> {
     let path = dir.join("size");
     let size = text(&path).and_then(|text| text.parse::<u64>().ok());
-    size.and_then(|size| size.checked_mul(SECTOR)).with_context(|| format!("{} is no size", path.display()))
+    size.and_then(|size| size.checked_mul(SECTOR))
+        .with_context(|| format!("{} contains no valid size", path.display()))
 }
 
-/// A file's text without the space around it; `None` where it can't be read.
+/// A file's text without surrounding blanks; `None` if it can't be read.
 fn text(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// What a folder holds, by name; nothing where it isn't there.
+/// The entries of a folder, by name; none if the folder doesn't exist.
 fn children(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| wanted(path)).collect();

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// What is read at once.
+/// Bytes of one read.
 pub(super) const PIECE: usize = 4 << 20;
 
 /// A SHA-256 in hex.
@@ -26,7 +26,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Compares the file with the checksum beside it, and reads what it holds.
+    /// Compares the file with the checksum beside it, and reads its contents.
     pub(super) fn checked(path: &Path, tell: &Tell) -> Result<Self> {
         let length = path.metadata().with_context(|| path.display().to_string())?.len();
         let expected = expected(path)?;
@@ -53,18 +53,18 @@ impl Image {
         Ok(Self { path: path.into(), bytes, sum })
     }
 
-    /// What it holds, from its beginning.
+    /// The contents, from the beginning.
     pub(super) fn open(&self) -> Result<Content> {
         Content::open(&self.path)
     }
 }
 
-/// What an image holds, as it is read.
+/// The contents of an image, while they are read.
 #[derive(Debug)]
 pub(super) enum Content {
     /// The file itself.
     Plain(File),
-    /// What a program makes of it.
+    /// The output of a decompressor.
     Piped { program: &'static str, child: Child, output: ChildStdout },
 }
 
@@ -90,10 +90,10 @@ impl Content {
         Ok(Self::Piped { program, child, output })
     }
 
-    /// After the last byte: whether the program came to the end of the file too.
+    /// Waits for the decompressor after the last byte.
     ///
     /// # Errors
-    /// It failed.
+    /// The decompressor failed.
     pub(super) fn end(self) -> Result<()> {
         let Self::Piped { program, mut child, output } = self else { return Ok(()) };
         drop(output);
@@ -124,7 +124,7 @@ fn package(program: &str) -> &str {
     if program == "xz" { "xz-utils" } else { program }
 }
 
-/// The checksum that `IMAGE.sha256` holds, as `sha256sum` writes it.
+/// The checksum in `IMAGE.sha256`, in the format of `sha256sum`.
 fn expected(image: &Path) -> Result<Sum> {
     let mut name = image.file_name().context("the image has no name")?.to_owned();
     name.push(".sha256");
@@ -142,7 +142,7 @@ fn expected(image: &Path) -> Result<Sum> {
     Ok(sum.to_ascii_lowercase())
 }
 
-/// How many bytes a source gives, and their checksum; `passed` is told of each piece.
+/// The size of a source in bytes, and its checksum; `passed` receives the size of each piece.
 pub(super) fn summed(mut from: impl Read, passed: impl Fn(u64)) -> io::Result<(u64, Sum)> {
     let (mut digest, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
     loop {

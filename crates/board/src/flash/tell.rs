@@ -1,12 +1,12 @@
-//! What a person sees while an image is written.
+//! Progress messages while an image is written.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, Write};
 
-/// Says what is done; a bar shows how far, on a terminal.
+/// Shows the current step, and on a terminal a progress bar.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tell {
-    /// Say nothing.
+    /// Show nothing.
     pub quiet: bool,
 }
 
@@ -19,7 +19,7 @@ impl Tell {
         }
     }
 
-    /// Begins a step over so many bytes, or over an unknown number of them.
+    /// Begins a step over this many bytes, or over an unknown number of bytes.
     pub(super) fn step(&self, what: &str, bytes: Option<u64>) -> ProgressBar {
         self.say(what);
         if self.quiet {

@@ -151,7 +151,9 @@ fn a_device_is_written_in_place_and_one_half_written_is_named() {
     assert!(written.len() == 10_000_000 && written[bytes.len()..].iter().all(|byte| *byte == 7));
     let said = said(write_device(&image, Path::new("/dev/full"), &QUIET));
     assert!(
-        said.starts_with("/dev/full is not to be used as it is: write it again: writing failed at byte 0: "),
+        said.starts_with(
+            "/dev/full is incomplete and can't be used: write it again: writing failed at byte 0: "
+        ),
         "{said}"
     );
     assert!(said.ends_with("there is no space left"), "{said}");

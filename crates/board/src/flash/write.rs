@@ -13,7 +13,7 @@ use std::path::Path;
 /// Opens a block device for this process alone: the kernel refuses one that is mounted or held by another driver.
 ///
 /// # Errors
-/// Says what to do.
+/// Names the reason and the remedy.
 pub(super) fn open_exclusive(device: &Path) -> Result<File> {
     let flags = OFlags::EXCL.bits().cast_signed();
     File::options().read(true).write(true).custom_flags(flags).open(device).map_err(|error| {
@@ -32,7 +32,7 @@ pub(super) fn open_exclusive(device: &Path) -> Result<File> {
 /// a file that is `sparse`: one that holds nothing yet.
 ///
 /// # Errors
-/// Says at which byte it failed.
+/// Names the byte at which writing failed.
 pub(super) fn write_image(image: &Image, file: &File, sparse: bool, tell: &Tell) -> Result<()> {
     let bar = tell.step("Writing", Some(image.bytes));
     let mut content = image.open()?;
@@ -48,7 +48,7 @@ pub(super) fn write_image(image: &Image, file: &File, sparse: bool, tell: &Tell)
     Ok(())
 }
 
-/// Copies everything; gives how many bytes that were.
+/// Copies everything, and returns the number of bytes.
 fn copy(
     from: &mut impl Read,
     to: &mut (impl Write + Seek),
@@ -75,7 +75,7 @@ fn copy(
 /// Reads back what was written, from the device and not from memory.
 ///
 /// # Errors
-/// It can't be read, or is something else.
+/// It can't be read, or differs.
 pub(super) fn read_back(image: &Image, file: &File, tell: &Tell) -> Result<()> {
     let bar = tell.step("Reading it back", Some(image.bytes));
     // Where the system doesn't take the advice, it is read from memory, which is still a check of the writing.
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    /// Takes so many bytes, and then says what a device says that ends or goes away.
+    /// Accepts this many bytes, and then fails like a device that ends or is removed.
     struct Ends(usize, Errno);
 
     impl Write for Ends {

@@ -115,9 +115,9 @@ fn what_is_no_card_is_refused() {
     tree.put("proc/swaps", "");
     assert_eq!(
         tree.refusal("259:0"),
-        "/dev/nvme0n1: a device without a name is built in, no card and no stick"
+        "/dev/nvme0n1: a device without a name is built in, not a card or a stick"
     );
-    assert_eq!(tree.refusal("8:1"), "/dev/sda1: a partition only: name the whole device, /dev/sda");
+    assert_eq!(tree.refusal("8:1"), "/dev/sda1: this is only a partition: name the whole device, /dev/sda");
     tree.put(&format!("{SDA}/ro"), "1\n");
     assert!(tree.refusal("8:0").contains("write-protected"));
     tree.put(&format!("{SDA}/ro"), "0\n");
@@ -131,7 +131,7 @@ fn what_the_system_does_not_tell_is_an_error() {
     let error = |numbers: &str| format!("{:#}", Facts::of(numbers, &tree.places).unwrap_err());
     assert!(error("8:99").contains("the kernel shows nothing at"));
     tree.put(&format!("{SDA}/size"), "many\n");
-    assert!(error("8:0").ends_with("sda/size is no size"));
+    assert!(error("8:0").ends_with("sda/size contains no valid size"));
     tree.put(&format!("{SDA}/size"), "1\n");
     std::fs::remove_file(tree.dir.path().join("proc/self/mountinfo")).unwrap();
     assert!(error("8:0").contains("mountinfo: No such file"), "who knows what is mounted then");
@@ -143,7 +143,7 @@ fn what_is_neither_device_nor_file_is_refused() {
     let error = |path: &str| format!("{:#}", Device::examine(Path::new(path), &places).unwrap_err());
     assert!(error("/dev/null").starts_with("/dev/null is a character device: expected a card's device"));
     assert!(error("/").starts_with("/ is a folder"));
-    assert!(error("/dev/sdzz").contains("there is no such device; `lsblk` lists"));
+    assert!(error("/dev/sdzz").contains("no such device; `lsblk` lists"));
     assert!(error("/nowhere/card.img").contains("no folder for a file"));
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("card.img");
