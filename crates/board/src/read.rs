@@ -36,8 +36,17 @@ pub fn read_checked<T: DeserializeOwned>(
 pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Display) -> anyhow::Error {
     let start = place.map_or(0, |place| place.start.min(text.len()));
     let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-    let line = text.lines().nth(number - 1).unwrap_or("").trim();
+    let line = shown(text.lines().nth(number - 1).unwrap_or("").trim());
     anyhow!("{}:{number}: {what} ({line})", path.display())
+}
+
+/// A line as it may be shown: without its value where that may have a password in it.
+fn shown(line: &str) -> &str {
+    let lower = line.to_ascii_lowercase();
+    if lower.contains("pas") || line.contains('@') {
+        return line.split('=').next().unwrap_or_default().trim_end();
+    }
+    line
 }
 
 /// The place of a key, or of its innermost table that exists.
@@ -68,6 +77,15 @@ mod tests {
         assert_eq!([line("name"), line("power.rails"), line("image.boot")], [1, 5, 8]);
         assert_eq!([line("image.config"), line("image"), line("build.target")], [7, 7, 0]);
         assert_eq!(line("name.first"), 1);
+    }
+
+    #[test]
+    fn a_line_that_may_have_a_password_is_shown_without_its_value() {
+        let said = |line: &str| wrong(Path::new("f"), line, None, "x").to_string();
+        assert_eq!(said("sesions = 3"), "f:1: x (sesions = 3)");
+        assert_eq!(said("PassWord = 'hush'"), "f:1: x (PassWord)");
+        assert_eq!(said("broker = 'mqtt://me:hush@h'"), "f:1: x (broker)");
+        assert_eq!(said("pasword='hush=hush'"), "f:1: x (pasword)");
     }
 
     proptest! {
