@@ -1,0 +1,208 @@
+//! A broker's address: `[mqtt://][user[:password]@]host[:port]`.
+
+use crate::login::{Login, Secret};
+use serde::Deserialize;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// The port of MQTT without TLS.
+const PORT: u16 = 1883;
+
+/// A broker's host and port, and the login that its address carries; shown without the login.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct BrokerAddress {
+    /// Name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User and password in the address.
+    pub login: Option<Login>,
+}
+
+/// An invalid address, shown without its login.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("broker {shown:?}: {problem}; expected mqtt://[user:password@]host[:port]")]
+pub struct AddressError {
+    shown: String,
+    problem: String,
+}
+
+impl BrokerAddress {
+    /// The host as a URL has it: an IPv6 address in brackets.
+    pub(crate) fn url_host(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+}
+
+impl FromStr for BrokerAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (scheme, rest) = scheme_and_rest(text);
+        let scheme = scheme.unwrap_or("mqtt");
+        let (login, place) = match rest.rsplit_once('@') {
+            Some((login, place)) => (Some(login), place),
+            None => (None, rest),
+        };
+        let invalid = |problem: String| AddressError { shown: shown(text), problem };
+        match scheme {
+            "mqtt" | "tcp" => {}
+            "mqtts" | "ssl" | "ws" | "wss" => {
+                return Err(invalid(format!("this build speaks plain MQTT, not {scheme}://")));
+            }
+            _ => return Err(invalid(format!("unknown scheme {scheme:?}"))),
+        }
+        let (host, port) = host_and_port(place.strip_suffix('/').unwrap_or(place)).map_err(invalid)?;
+        let login = login.map(|login| {
+            let (user, password) = login.split_once(':').unwrap_or((login, ""));
+            Login { user: user.into(), password: Secret::new(password) }
+        });
+        Ok(Self { host, port, login })
+    }
+}
+
+/// The scheme, where there is one, and what follows it. A `://` within a password begins nothing.
+fn scheme_and_rest(text: &str) -> (Option<&str>, &str) {
+    match text.split_once("://") {
+        Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => (Some(scheme), rest),
+        _ => (None, text),
+    }
+}
+
+fn host_and_port(place: &str) -> Result<(String, u16), String> {
+    let (host, port) = match place.strip_prefix('[') {
+        Some(v6) => {
+            let (host, rest) = v6.split_once(']').ok_or("no closing bracket")?;
+            let port = rest.strip_prefix(':');
+            if port.is_none() && !rest.is_empty() {
+                return Err("text after the bracket".into());
+            }
+            (host, port)
+        }
+        None => match place.rsplit_once(':') {
+            Some((host, _)) if host.contains(':') => {
+                return Err("an IPv6 address belongs in brackets".into());
+            }
+            Some((host, port)) => (host, Some(port)),
+            None => (place, None),
+        },
+    };
+    if host.is_empty() {
+        return Err("no host".into());
+    }
+    if host
+        .contains(|c: char| matches!(c, '/' | '?' | '#' | '[' | ']') || c.is_whitespace() || c.is_control())
+    {
+        return Err("the host is not a name or an address".into());
+    }
+    let number = |port: &str| port.parse().ok().filter(|port| *port != 0);
+    let port = port.map_or(Some(PORT), number).ok_or("the port is not a number from 1 to 65535")?;
+    Ok((host.into(), port))
+}
+
+/// An address without its login, for errors.
+fn shown(text: &str) -> String {
+    let (scheme, rest) = scheme_and_rest(text);
+    match (scheme, rest.rsplit_once('@')) {
+        (Some(scheme), Some((_login, place))) => format!("{scheme}://***@{place}"),
+        (None, Some((_login, place))) => format!("***@{place}"),
+        (_, None) => text.into(),
+    }
+}
+
+impl TryFrom<String> for BrokerAddress {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<SocketAddr> for BrokerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port(), login: None }
+    }
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.url_host(), self.port)
+    }
+}
+
+impl fmt::Debug for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(text: &str) -> String {
+        text.parse::<BrokerAddress>().map_or_else(|error| error.to_string(), |address| address.to_string())
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_may_have_the_rest() {
+        assert_eq!(parsed("localhost"), "localhost:1883");
+        assert_eq!(parsed("mqtt://host"), "host:1883");
+        assert_eq!(parsed("tcp://host:42/"), "host:42");
+        assert_eq!(parsed("[::1]"), "[::1]:1883");
+        assert_eq!(parsed("mqtt://[::1]:7"), "[::1]:7");
+        let v6: SocketAddr = "[::1]:7".parse().unwrap();
+        assert_eq!(Ok(BrokerAddress::from(v6)), "[::1]:7".parse());
+    }
+
+    #[test]
+    fn a_login_ends_at_the_last_at_and_is_not_shown() {
+        let address: BrokerAddress = "mqtt://me:a:b@c@host:42".parse().unwrap();
+        assert_eq!((address.host.as_str(), address.port), ("host", 42));
+        let login = address.login.clone().unwrap();
+        assert_eq!((login.user.as_str(), login.password.expose()), ("me", "a:b@c"));
+        assert_eq!(format!("{address} {address:?}"), "host:42 host:42");
+        let bare: BrokerAddress = "me@host".parse().unwrap();
+        assert_eq!(bare.login, Some(Login { user: "me".into(), password: Secret::new("") }));
+    }
+
+    #[test]
+    fn an_invalid_address_is_refused_in_words() {
+        for (text, words) in [
+            ("mqtts://host", "plain MQTT"),
+            ("http://host", "unknown scheme"),
+            ("mqtt://", "no host"),
+            ("mqtt://:1", "no host"),
+            ("mqtt://host:0", "1 to 65535"),
+            ("mqtt://host:70000", "1 to 65535"),
+            ("mqtt://host:x", "1 to 65535"),
+            ("::1:1883", "brackets"),
+            ("mqtt://[::1", "closing bracket"),
+            ("mqtt://[::1]x", "text after"),
+            ("mqtt://host/path", "not a name"),
+            ("mqtt://ho\u{1b}st", "not a name"),
+        ] {
+            let error = text.parse::<BrokerAddress>().unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("expected mqtt://[user:"), "{text}: {error}");
+            assert!(!error.contains('\u{1b}'), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_refusal_shows_a_password(
+            scheme in "(mqtt://|mqtts://|http://|x|)",
+            password in "(@|:|/|://|[0-9]){0,4}hush(@|:|/|://|[0-9]){0,4}",
+            place in "(host|host:0|:|\\[::1|)",
+        ) {
+            let shown = match format!("{scheme}me:{password}@{place}").parse::<BrokerAddress>() {
+                Err(error) => format!("{error} {error:?}"),
+                Ok(address) => format!("{address} {address:?}"),
+            };
+            prop_assert!(!shown.contains("hush"), "{}", shown);
+        }
+    }
+}

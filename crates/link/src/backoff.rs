@@ -1,0 +1,100 @@
+//! The pause before the next connection: doubled from attempt to attempt, and jittered so that no two programs keep
+//! the same time.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+/// The first pause, at most.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest pause while the broker was there lately: it probably restarts.
+const PAUSE_SEEN_MAX: Duration = Duration::from_secs(1);
+/// How long after a steady connection the broker counts as there lately.
+const SEEN: Duration = Duration::from_secs(60);
+
+/// The pauses between the connections of one program.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+    /// When the last steady connection ended.
+    seen: Option<Instant>,
+}
+
+impl Backoff {
+    /// The pause after a connection that lasted from `since` to `now`.
+    ///
+    /// Only one that outlasted every pause is steady and starts the doubling afresh: two clients of one name throw
+    /// each other out after a pause at most, so they get slower instead of doing it ten times a second.
+    pub(crate) fn pause(&mut self, since: Instant, now: Instant) -> Duration {
+        if now.saturating_duration_since(since) > PAUSE_MAX {
+            self.failures = 0;
+            self.seen = Some(now);
+        }
+        let lately = self.seen.is_some_and(|seen| now.saturating_duration_since(seen) < SEEN);
+        let longest = if lately { PAUSE_SEEN_MAX } else { PAUSE_MAX };
+        let whole = PAUSE_MIN.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        let half = whole / 2;
+        half + half.mul_f64(jitter())
+    }
+}
+
+/// A number in [0, 1) that differs from process to process and from call to call.
+fn jitter() -> f64 {
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attempts that fail at once, `count` of them, from `now` on; the end of the last pause.
+    fn failing(backoff: &mut Backoff, mut now: Instant, count: u32, longest: Duration) -> Instant {
+        for failure in 0..count {
+            let whole = PAUSE_MIN.saturating_mul(1 << failure.min(16)).min(longest);
+            let pause = backoff.pause(now, now);
+            assert!(whole / 2 <= pause && pause <= whole, "{failure}: {pause:?}");
+            now += pause;
+        }
+        now
+    }
+
+    #[test]
+    fn pauses_double_up_to_their_limit_where_the_broker_was_never_seen() {
+        failing(&mut Backoff::default(), Instant::now(), 40, PAUSE_MAX);
+    }
+
+    #[test]
+    fn only_a_connection_that_outlasts_every_pause_starts_afresh() {
+        let mut backoff = Backoff::default();
+        let mut now = failing(&mut backoff, Instant::now(), 10, PAUSE_MAX);
+        for lasted in [Duration::from_secs(5), PAUSE_MAX] {
+            let pause = backoff.pause(now, now + lasted);
+            assert!(pause >= PAUSE_MAX / 2, "{lasted:?}: {pause:?}");
+            now += lasted + pause;
+        }
+        assert!(backoff.pause(now, now + PAUSE_MAX + Duration::from_millis(1)) <= PAUSE_MIN);
+    }
+
+    #[test]
+    fn pauses_stay_short_for_a_minute_after_a_steady_connection() {
+        let mut backoff = Backoff::default();
+        let start = Instant::now();
+        let lost = start + PAUSE_MAX * 2;
+        let mut now = lost + backoff.pause(start, lost);
+        while now < lost + SEEN {
+            let pause = backoff.pause(now, now);
+            assert!(pause <= PAUSE_SEEN_MAX, "{:?} after the loss: {pause:?}", now - lost);
+            now += pause;
+        }
+        assert!(backoff.pause(now, now) >= PAUSE_MAX / 2, "after that the broker may be gone for long");
+    }
+
+    #[test]
+    fn jitter_varies() {
+        let first = jitter();
+        assert!((0.0..1.0).contains(&first));
+        assert!((0..64).any(|_| jitter() != first));
+    }
+}

@@ -1,0 +1,231 @@
+//! One connection to the broker, from CONNECT to its end.
+
+use crate::loss::Loss;
+use crate::options::{ConnectOptions, Will};
+use crate::packet::{BARE_BYTES, PUBACK_BYTES, Traffic, connect_bytes, control_bytes};
+use crate::probe::BrokerFacts;
+use crate::publisher::{Publisher, Unsent};
+use dunlin_wire::limits::PACKET_BYTES_MAX;
+use dunlin_wire::topic::Topic;
+use rumqttc::Outgoing as Sent;
+use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish, SubAck, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop};
+use std::collections::VecDeque;
+
+/// Requests that the MQTT client holds: few, because what it holds is lost with the connection.
+pub(crate) const REQUESTS_MAX: usize = 8;
+
+/// A message of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its topic.
+    pub topic: Topic,
+    /// Its bytes, which may be no message of the protocol.
+    pub payload: Vec<u8>,
+    /// Where the sender wants an answer.
+    pub response_topic: Option<String>,
+    /// What the answer shall give back.
+    pub correlation: Option<Vec<u8>>,
+}
+
+/// What happened on a connection.
+pub enum Arrival {
+    /// The broker accepted the connection.
+    Accepted(Publisher),
+    /// The answer to the subscriptions: the filters that were refused, with the reasons.
+    Subscribed(Vec<(String, String)>),
+    /// A message of the protocol, or at least on one of its topics.
+    Message(Message),
+    /// A message on another topic was dropped.
+    Foreign,
+    /// A message of so many bytes was dropped: it is larger than any of the protocol.
+    TooLarge(u64),
+    /// The oldest message that was taken is on the wire.
+    Sent,
+    /// The broker has a QoS 1 message.
+    Acknowledged,
+    /// The broker did not take a QoS 1 message, for this reason.
+    NotTaken(String),
+    /// Nothing that concerns a program, but bytes.
+    Other,
+}
+
+/// What happened, and the bytes that it took since the arrival before.
+pub struct Arrived {
+    /// What happened.
+    pub arrival: Arrival,
+    /// Bytes since the arrival before.
+    pub traffic: Traffic,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// After a goodbye.
+    Left,
+    /// For a reason.
+    Lost(Loss),
+}
+
+/// The receiving side of one connection.
+pub struct Arrivals {
+    options: ConnectOptions,
+    events: EventLoop,
+    client: AsyncClient,
+    unsent: Unsent,
+    connect_bytes: u64,
+    leaving: bool,
+    ready: VecDeque<Arrived>,
+    ended: Option<Ended>,
+}
+
+/// Begins a connection; [`Arrivals::next`] makes it.
+pub(crate) fn connect(options: &ConnectOptions, will: Option<Will>) -> Arrivals {
+    let client_options = options.client(will);
+    let connect_bytes = connect_bytes(&client_options);
+    let (client, events) = AsyncClient::new(client_options, REQUESTS_MAX);
+    Arrivals {
+        options: options.clone(),
+        events,
+        client,
+        unsent: Unsent::default(),
+        connect_bytes,
+        leaving: false,
+        ready: VecDeque::new(),
+        ended: None,
+    }
+}
+
+impl Arrivals {
+    /// What happens next. To be awaited in a task of its own, and never dropped half-way: the MQTT client's `poll` is not
+    /// known to survive that.
+    ///
+    /// # Errors
+    /// How the connection ended; from then on always the same.
+    pub async fn next(&mut self) -> Result<Arrived, Ended> {
+        loop {
+            if let Some(arrived) = self.ready.pop_front() {
+                return Ok(arrived);
+            }
+            if let Some(ended) = &self.ended {
+                return Err(ended.clone());
+            }
+            match self.events.poll().await {
+                Ok(event) => self.take(event),
+                Err(error) => {
+                    // What was read together with the end of the connection is still to be told.
+                    let rest: Vec<_> = self.events.state.events.drain(..).collect();
+                    rest.into_iter().for_each(|event| self.take(event));
+                    self.ended = Some(self.end(&error));
+                }
+            }
+        }
+    }
+
+    fn end(&self, error: &ConnectionError) -> Ended {
+        // The broker hangs up first: a socket closed with an acknowledgement unread resets the connection, and a
+        // DISCONNECT that the broker has not read by then is lost.
+        if self.leaving { Ended::Left } else { Ended::Lost(Loss::explained(&self.options, error)) }
+    }
+
+    fn take(&mut self, event: Event) {
+        let mut traffic = Traffic { control_up: self.control_up(), ..Traffic::default() };
+        let arrival = match event {
+            Event::Incoming(Packet::Publish(publish)) => {
+                traffic.publish_down = publish.size() as u64;
+                received(publish)
+            }
+            Event::Incoming(packet) => {
+                traffic.control_down = control_bytes(&packet);
+                self.control(&packet, &mut traffic)
+            }
+            Event::Outgoing(Sent::Publish(_)) => {
+                traffic.publish_up = self.unsent.lock().publish_bytes.pop_front().unwrap_or(0);
+                Arrival::Sent
+            }
+            Event::Outgoing(Sent::PubAck(_)) => {
+                traffic.control_up += PUBACK_BYTES;
+                Arrival::Other
+            }
+            Event::Outgoing(sent) => {
+                self.leaving |= sent == Sent::Disconnect;
+                if matches!(sent, Sent::PingReq | Sent::Disconnect) {
+                    traffic.control_up += BARE_BYTES;
+                }
+                Arrival::Other
+            }
+        };
+        self.ready.push_back(Arrived { arrival, traffic });
+    }
+
+    /// Bytes of packets that the client sends without telling.
+    fn control_up(&self) -> u64 {
+        std::mem::take(&mut self.unsent.lock().control_bytes)
+    }
+
+    fn control(&self, packet: &Packet, traffic: &mut Traffic) -> Arrival {
+        match packet {
+            Packet::ConnAck(ack) => {
+                traffic.control_up += self.connect_bytes;
+                let facts = BrokerFacts::of(ack);
+                Arrival::Accepted(Publisher::new(self.client.clone(), self.unsent.clone(), facts))
+            }
+            Packet::SubAck(ack) => Arrival::Subscribed(refused(&self.unsent.lock().filters, ack)),
+            Packet::PubAck(ack) => match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Arrival::Acknowledged,
+                reason => Arrival::NotTaken(format!("{reason:?}")),
+            },
+            _ => Arrival::Other,
+        }
+    }
+}
+
+/// The filters among `asked` that the broker refuses; a code that is missing counts as a refusal.
+fn refused(asked: &[String], ack: &SubAck) -> Vec<(String, String)> {
+    let codes = ack.return_codes.iter().map(Some).chain(std::iter::repeat(None));
+    let answered = asked.iter().zip(codes);
+    let refusals = answered.filter_map(|(filter, code)| match code {
+        Some(SubscribeReasonCode::Success(_)) => None,
+        Some(code) => Some((filter.clone(), format!("{code:?}"))),
+        None => Some((filter.clone(), "no answer".into())),
+    });
+    refusals.collect()
+}
+
+fn received(publish: Publish) -> Arrival {
+    let bytes = publish.size() as u64;
+    if bytes > u64::from(PACKET_BYTES_MAX) {
+        return Arrival::TooLarge(bytes);
+    }
+    let Some(topic) = std::str::from_utf8(&publish.topic).ok().and_then(Topic::parse) else {
+        return Arrival::Foreign;
+    };
+    let properties = publish.properties.unwrap_or_default();
+    Arrival::Message(Message {
+        topic,
+        payload: publish.payload.to_vec(),
+        response_topic: properties.response_topic,
+        correlation: properties.correlation_data.map(|data| data.to_vec()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SubscribeReasonCode::{NotAuthorized, Success};
+    use rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+
+    #[test]
+    fn each_refused_filter_is_named() {
+        let asked = ["a", "b", "c"].map(String::from);
+        let answered = |return_codes: &[SubscribeReasonCode]| {
+            let ack = SubAck { pkid: 1, return_codes: return_codes.to_vec(), properties: None };
+            refused(&asked, &ack)
+        };
+        let granted = Success(AtLeastOnce);
+        assert_eq!(answered(&[granted; 3]), []);
+        let middle = answered(&[granted, NotAuthorized, granted]);
+        assert_eq!(middle, [("b".into(), "NotAuthorized".into())]);
+        assert_eq!(answered(&[granted; 2]), [("c".into(), "no answer".into())]);
+    }
+}

@@ -1,0 +1,41 @@
+//! One connection after another, with growing pauses between them.
+
+use crate::backoff::Backoff;
+use crate::connection::{Arrivals, connect};
+use crate::generation;
+use crate::options::{ConnectOptions, Will};
+use std::time::Instant;
+use tokio::time::sleep;
+
+/// Makes the connections of one program, each with a generation of its own.
+pub struct Dialer {
+    options: ConnectOptions,
+    backoff: Backoff,
+    generation: u32,
+    dialled: Instant,
+}
+
+impl Dialer {
+    /// Waits, for an eighth of a second at most, until a connection's generation is greater than any before.
+    pub async fn start(options: ConnectOptions) -> Self {
+        let generation = generation::first().await;
+        Self { options, backoff: Backoff::default(), generation, dialled: Instant::now() }
+    }
+
+    /// The generation of the next connection, greater than that of every earlier one.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Connects, with what the broker shall publish when the connection is lost.
+    pub fn dial(&mut self, will: Option<Will>) -> Arrivals {
+        self.dialled = Instant::now();
+        connect(&self.options, will)
+    }
+
+    /// Waits after a lost connection until the next may be made.
+    pub async fn pause(&mut self) {
+        sleep(self.backoff.pause(self.dialled, Instant::now())).await;
+        self.generation = generation::next(self.generation).await;
+    }
+}

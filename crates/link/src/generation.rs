@@ -1,0 +1,53 @@
+//! The number of a connection, greater than that of every earlier one, of an earlier process too.
+//!
+//! It counts by the calendar, so it holds as long as the date is right, until 2043, when it starts at 0 again.
+//!
+//! Invariant: no number is ahead of the calendar, and a process's first one is of a tick that began after its start.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
+
+/// The start of 2026, where the count starts.
+const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+/// How fast it counts: 32 bits of this last 17 years.
+const TICK: Duration = Duration::from_millis(125);
+
+/// The number of a process's first connection: that of the next tick, once it has begun.
+pub(crate) async fn first() -> u32 {
+    let (tick, rest) = now();
+    sleep(rest).await;
+    tick.wrapping_add(1)
+}
+
+/// The number after `last`, once its tick has begun.
+pub(crate) async fn next(last: u32) -> u32 {
+    let (tick, rest) = now();
+    if tick <= last {
+        sleep(rest).await;
+    }
+    last.wrapping_add(1).max(now().0)
+}
+
+/// The tick it is now, and how long it still lasts.
+fn now() -> (u32, Duration) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(EPOCH);
+    let (millis, tick) = (since.as_millis(), TICK.as_millis());
+    ((millis / tick) as u32, Duration::from_millis((tick - millis % tick) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn numbers_grow_from_connection_to_connection_and_from_process_to_process() {
+        let mut last = 0;
+        for _ in 0..3 {
+            let fresh = first().await;
+            assert!(fresh > last);
+            last = next(fresh).await;
+            assert!(last > fresh && last <= now().0);
+        }
+        assert_eq!(next(u32::MAX - 1).await, u32::MAX);
+    }
+}

@@ -1,0 +1,118 @@
+//! Why there is no connection, in words.
+
+use crate::options::{CONNECT_TIMEOUT, ConnectOptions};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
+use rumqttc::v5::{ConnectionError, StateError};
+use std::io::ErrorKind;
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// In words, with the broker's address.
+    pub reason: String,
+    /// True where trying again can't help until somebody changes something.
+    pub refused: bool,
+}
+
+impl Loss {
+    /// A loss that another attempt may mend.
+    pub(crate) fn passing(reason: String) -> Self {
+        Self { reason, refused: false }
+    }
+
+    /// The MQTT client's error in words.
+    pub(crate) fn explained(options: &ConnectOptions, error: &ConnectionError) -> Self {
+        let at = &options.broker;
+        Self::passing(match error {
+            ConnectionError::ConnectionRefused(code) => return Self::refusal(options, *code),
+            ConnectionError::Timeout(_) => format!("no answer from {at} in {CONNECT_TIMEOUT:?}"),
+            ConnectionError::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                format!("nothing listens at {at}")
+            }
+            ConnectionError::Io(error) => format!("can't reach {at}: {error}"),
+            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
+                disconnected(options, *reason_code)
+            }
+            ConnectionError::MqttState(StateError::ConnectionAborted | StateError::Io(_)) => {
+                format!("{at} closed the connection")
+            }
+            ConnectionError::MqttState(StateError::AwaitPingResp) => format!("{at} stopped answering"),
+            error => format!("connection to {at}: {error}"),
+        })
+    }
+
+    fn refusal(options: &ConnectOptions, code: ConnectReturnCode) -> Self {
+        use ConnectReturnCode as Code;
+        let user = options.login.as_ref().map_or("no user name", |login| login.user.as_str());
+        let (why, refused) = match code {
+            Code::BadUserNamePassword => (format!("bad user name or password (user: {user})"), true),
+            Code::NotAuthorized => (format!("not authorised (user: {user})"), true),
+            Code::BadClientId | Code::ClientIdentifierNotValid => {
+                (format!("it does not take the client id {:?}", options.client_id), true)
+            }
+            Code::Banned => ("this client is banned".into(), true),
+            Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => {
+                ("it does not speak MQTT 5".into(), true)
+            }
+            code => (format!("{code:?}"), false),
+        };
+        Self { reason: format!("the broker at {} refuses the connection: {why}", options.broker), refused }
+    }
+}
+
+fn disconnected(options: &ConnectOptions, code: DisconnectReasonCode) -> String {
+    let at = &options.broker;
+    match code {
+        DisconnectReasonCode::SessionTakenOver => {
+            format!(
+                "another client uses the id {:?} at {at}: each needs a name of its own",
+                options.client_id
+            )
+        }
+        DisconnectReasonCode::ServerShuttingDown => format!("{at} is shutting down"),
+        code => format!("{at} ended the connection: {code:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Login, Secret};
+    use std::time::Duration;
+
+    fn options() -> ConnectOptions {
+        ConnectOptions {
+            broker: "h".parse().unwrap(),
+            login: Some(Login { user: "me".into(), password: Secret::new("hush") }),
+            client_id: "pi-7".into(),
+            keep_alive: Duration::from_secs(5),
+            inflight_max: 8,
+        }
+    }
+
+    #[test]
+    fn only_what_somebody_has_to_change_counts_as_refused() {
+        use ConnectReturnCode as Code;
+        for (code, words, refused) in [
+            (Code::NotAuthorized, "not authorised (user: me)", true),
+            (Code::BadUserNamePassword, "bad user name or password (user: me)", true),
+            (Code::BadClientId, "client id \"pi-7\"", true),
+            (Code::RefusedProtocolVersion, "MQTT 5", true),
+            (Code::ServerBusy, "ServerBusy", false),
+        ] {
+            let loss = Loss::explained(&options(), &ConnectionError::ConnectionRefused(code));
+            assert!(loss.reason.contains(words) && loss.refused == refused, "{loss:?}");
+            assert!(!loss.reason.contains("hush"));
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_names_the_broker() {
+        let nobody = ConnectionError::Io(ErrorKind::ConnectionRefused.into());
+        assert_eq!(Loss::explained(&options(), &nobody).reason, "nothing listens at h:1883");
+        let silent = ConnectionError::MqttState(StateError::AwaitPingResp);
+        assert_eq!(Loss::explained(&options(), &silent).reason, "h:1883 stopped answering");
+        let taken = disconnected(&options(), DisconnectReasonCode::SessionTakenOver);
+        assert!(taken.starts_with("another client uses the id \"pi-7\" at h:1883"), "{taken}");
+    }
+}

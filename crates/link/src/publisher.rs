@@ -1,0 +1,193 @@
+//! Sending on one connection.
+
+use crate::packet::{PublishShape, control_bytes};
+use crate::probe::BrokerFacts;
+use dunlin_wire::topic::{Qos, Topic, filter_delivery};
+use rumqttc::v5::AsyncClient;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, PublishProperties, RetainForwardRule, Subscribe};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A topic alias of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alias {
+    /// No alias.
+    #[default]
+    None,
+    /// The alias, bound to the topic beside it from now on.
+    Bind(u16),
+    /// The alias in place of the topic.
+    Only(u16),
+}
+
+/// A message to publish: QoS, retention and expiry are its topic's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where to.
+    pub topic: Topic,
+    /// The message.
+    pub payload: Vec<u8>,
+    /// Whether an alias names the topic.
+    pub alias: Alias,
+    /// Where an answer is expected.
+    pub response_topic: Option<Topic>,
+    /// What the answer shall give back, or what is given back with it.
+    pub correlation: Option<Vec<u8>>,
+}
+
+impl Outgoing {
+    /// A message without an alias, an answer or correlation data.
+    pub fn new(topic: Topic, payload: Vec<u8>) -> Self {
+        Self { topic, payload, alias: Alias::None, response_topic: None, correlation: None }
+    }
+
+    /// What its size depends on.
+    pub fn shape(&self) -> PublishShape {
+        let shape = PublishShape::new(&self.topic, self.payload.len());
+        let shape = match self.alias {
+            Alias::None => shape,
+            Alias::Bind(_) => shape.binding_alias(),
+            Alias::Only(_) => shape.by_alias(),
+        };
+        let shape = self.response_topic.as_ref().map_or(shape, |topic| shape.answered_on(topic));
+        self.correlation.as_ref().map_or(shape, |data| shape.correlated(data.len()))
+    }
+
+    /// The MQTT client's form of it.
+    pub(crate) fn publish(&self) -> Publish {
+        let delivery = self.topic.delivery();
+        let (name, topic_alias) = match self.alias {
+            Alias::None => (self.topic.name(), None),
+            Alias::Bind(alias) => (self.topic.name(), Some(alias)),
+            Alias::Only(alias) => (Default::default(), Some(alias)),
+        };
+        let properties = PublishProperties {
+            topic_alias,
+            message_expiry_interval: delivery.expiry_seconds,
+            response_topic: self.response_topic.as_ref().map(|topic| topic.name().as_str().into()),
+            correlation_data: self.correlation.clone().map(Into::into),
+            ..PublishProperties::default()
+        };
+        let has_any = properties != PublishProperties::default();
+        let qos = client_qos(delivery.qos);
+        let publish = Publish::new(name.as_str(), qos, self.payload.clone(), has_any.then_some(properties));
+        Publish { retain: delivery.retain, ..publish }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It will be sent while the connection lasts.
+    Yes,
+    /// There is no room for it now.
+    NoRoom,
+    /// It is larger than the broker takes, and will never be sent.
+    TooLarge,
+}
+
+/// The sending side of one connection; nothing here waits.
+#[derive(Clone)]
+pub struct Publisher {
+    client: AsyncClient,
+    unsent: Unsent,
+    broker: BrokerFacts,
+}
+
+impl Publisher {
+    pub(crate) fn new(client: AsyncClient, unsent: Unsent, broker: BrokerFacts) -> Self {
+        Self { client, unsent, broker }
+    }
+
+    /// What the broker said of itself.
+    pub fn broker(&self) -> &BrokerFacts {
+        &self.broker
+    }
+
+    /// Subscribes to filters of the protocol, each with the QoS of its topics; false where there is no room.
+    ///
+    /// Retained messages come from topics alone whose messages are retained.
+    pub fn subscribe<'a>(&self, filters: impl IntoIterator<Item = &'a str>) -> bool {
+        let filters = filters.into_iter().map(|filter| {
+            let delivery = filter_delivery(filter).expect("a filter of the protocol");
+            let mut wanted = Filter::new(filter, client_qos(delivery.qos));
+            if !delivery.retain {
+                wanted.retain_forward_rule = RetainForwardRule::Never;
+            }
+            wanted
+        });
+        let subscribe = Subscribe::new_many(filters, None);
+        let bytes = control_bytes(&Packet::Subscribe(subscribe.clone()));
+        let mut unsent = self.unsent.lock();
+        let paths = subscribe.filters.iter().map(|filter| filter.path.clone()).collect();
+        let taken = self.client.try_subscribe_many(subscribe.filters).is_ok();
+        if taken {
+            unsent.filters = paths;
+            unsent.control_bytes += bytes;
+        }
+        taken
+    }
+
+    /// Sends a message.
+    pub fn send(&self, message: &Outgoing) -> Taken {
+        let bytes = message.shape().bytes();
+        if self.broker.packet_bytes_max.is_some_and(|max| bytes > max as usize) {
+            return Taken::TooLarge;
+        }
+        let Publish { topic, qos, retain, payload, properties, .. } = message.publish();
+        let topic = String::from_utf8_lossy(&topic).into_owned();
+        // Held until the size is noted: the connection's task looks for it once the packet is on the wire.
+        let mut unsent = self.unsent.lock();
+        let sent = match properties {
+            Some(properties) => {
+                self.client.try_publish_with_properties(topic, qos, retain, payload, properties)
+            }
+            None => self.client.try_publish(topic, qos, retain, payload),
+        };
+        if sent.is_err() {
+            return Taken::NoRoom;
+        }
+        unsent.publish_bytes.push_back(bytes as u64);
+        Taken::Yes
+    }
+
+    /// Whether a message that was taken is not on the wire yet.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.lock().publish_bytes.is_empty()
+    }
+
+    /// Says goodbye behind everything that was taken; false where there is no room. The broker hangs up.
+    pub fn leave(&self) -> bool {
+        self.client.try_disconnect().is_ok()
+    }
+}
+
+/// What the MQTT client holds, shared by both sides of a connection.
+#[derive(Clone, Default)]
+pub(crate) struct Unsent(Arc<Mutex<Held>>);
+
+/// See [`Unsent`]; bounded by the client's channel.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// Sizes of the publishes, oldest first.
+    pub(crate) publish_bytes: VecDeque<u64>,
+    /// Bytes of other packets that no event of the client tells of.
+    pub(crate) control_bytes: u64,
+    /// The filters that were subscribed to, in order.
+    pub(crate) filters: Vec<String>,
+}
+
+impl Unsent {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The MQTT client's name for a QoS.
+pub(crate) fn client_qos(qos: Qos) -> QoS {
+    match qos {
+        Qos::AtMostOnce => QoS::AtMostOnce,
+        Qos::AtLeastOnce => QoS::AtLeastOnce,
+    }
+}

@@ -1,0 +1,251 @@
+//! A client driven by hand, for tests and stands: any topic, any payload, any properties.
+
+use crate::probe::BrokerFacts;
+use crate::publisher::{Publisher, Unsent};
+use rumqttc::NetworkOptions;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+/// Requests that wait for the connection.
+const REQUESTS_MAX: usize = 1024;
+/// Between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A message as MQTT carries it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawMessage {
+    /// The topic.
+    pub topic: String,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// QoS 1, not 0.
+    pub acknowledged: bool,
+    /// Whether the broker keeps it, or had kept it.
+    pub retain: bool,
+    /// Seconds after which it is dropped.
+    pub expiry_seconds: Option<u32>,
+    /// Where an answer is expected.
+    pub response_topic: Option<String>,
+    /// What the answer shall give back.
+    pub correlation: Option<Vec<u8>>,
+}
+
+impl RawMessage {
+    /// A QoS 1 message that isn't kept.
+    pub fn new(topic: impl AsRef<str>, payload: impl Into<Vec<u8>>) -> Self {
+        let (topic, payload) = (topic.as_ref().into(), payload.into());
+        Self { topic, payload, acknowledged: true, ..Self::default() }
+    }
+}
+
+/// Messages that an [unconnected] publisher takes.
+pub const UNCONNECTED_ROOM: usize = crate::connection::REQUESTS_MAX;
+
+/// Keeps the messages that an [unconnected] publisher took.
+pub struct Unconnected {
+    _events: EventLoop,
+}
+
+/// A publisher whose messages go nowhere.
+pub fn unconnected(broker: BrokerFacts) -> (Publisher, Unconnected) {
+    let (client, events) = AsyncClient::new(options(1, "unconnected"), UNCONNECTED_ROOM);
+    (Publisher::new(client, Unsent::default(), broker), Unconnected { _events: events })
+}
+
+/// What a [`RawClient`] tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RawEvent {
+    /// Connected and subscribed.
+    Subscribed,
+    /// A message.
+    Message(RawMessage),
+}
+
+/// A client on a thread of its own, subscribed at QoS 1; gone when it is dropped.
+pub struct RawClient {
+    client: AsyncClient,
+    events: UnboundedReceiver<RawEvent>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl RawClient {
+    /// Connects once and waits until it is subscribed to `filters`, of which there is at least one.
+    ///
+    /// # Panics
+    /// When there is no connection.
+    pub fn connect(port: u16, name: &str, filters: &[&str]) -> Self {
+        Self::start(options(port, name), filters, false)
+    }
+
+    /// The same with a user, whose name is the client's, and a password.
+    ///
+    /// # Panics
+    /// When there is no connection.
+    pub fn logged_in(port: u16, user: &str, password: &str, filters: &[&str]) -> Self {
+        let mut options = options(port, user);
+        options.set_credentials(user, password);
+        Self::start(options, filters, false)
+    }
+
+    /// The same, but connects again whenever the connection is lost.
+    ///
+    /// # Panics
+    /// When a thread can't be started.
+    pub fn persistent(port: u16, name: &str, filters: &[&str]) -> Self {
+        Self::start(options(port, name), filters, true)
+    }
+
+    fn start(options: MqttOptions, filters: &[&str], again: bool) -> Self {
+        let name = options.client_id();
+        let (client, eventloop) = AsyncClient::new(options, REQUESTS_MAX);
+        #[expect(clippy::disallowed_methods, reason = "a test keeps everything that it receives")]
+        let (say, events) = unbounded_channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let filters = filters.iter().map(|filter| Filter::new(*filter, QoS::AtLeastOnce)).collect();
+        let poller = Poller { client: client.clone(), eventloop, filters, say, again };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                tokio::select! { () = poller.run() => {}, _ = stopped => {} }
+            });
+        });
+        let mut raw = Self { client, events, _stop: stop };
+        let first = wait(&mut raw.events);
+        assert_eq!(first, Some(RawEvent::Subscribed), "{name}");
+        raw
+    }
+
+    /// Publishes, and doesn't wait for anything.
+    ///
+    /// # Panics
+    /// When too much waits.
+    pub fn publish(&self, message: RawMessage) {
+        let (qos, properties) = client_form(&message);
+        let (topic, retain, payload) = (message.topic, message.retain, message.payload);
+        let sent = self.client.try_publish_with_properties(topic, qos, retain, payload, properties);
+        sent.expect("room for a message");
+    }
+
+    /// Publishes, and waits for room.
+    ///
+    /// # Panics
+    /// When the connection is gone for good.
+    pub async fn publish_in_turn(&self, message: RawMessage) {
+        let (qos, properties) = client_form(&message);
+        let (topic, retain, payload) = (message.topic, message.retain, message.payload);
+        let sent = self.client.publish_with_properties(topic, qos, retain, payload, properties).await;
+        sent.expect("a connection");
+    }
+
+    /// The next event; `None` when the connection is gone for good.
+    pub async fn event(&mut self) -> Option<RawEvent> {
+        self.events.recv().await
+    }
+
+    /// The next message; `None` when the connection is gone for good.
+    pub async fn next(&mut self) -> Option<RawMessage> {
+        loop {
+            if let RawEvent::Message(message) = self.events.recv().await? {
+                return Some(message);
+            }
+        }
+    }
+
+    /// The same outside of a runtime.
+    pub fn blocking_next(&mut self) -> Option<RawMessage> {
+        loop {
+            if let RawEvent::Message(message) = self.events.blocking_recv()? {
+                return Some(message);
+            }
+        }
+    }
+
+    /// A message that is there already.
+    pub fn try_next(&mut self) -> Option<RawMessage> {
+        while let Ok(event) = self.events.try_recv() {
+            if let RawEvent::Message(message) = event {
+                return Some(message);
+            }
+        }
+        None
+    }
+}
+
+/// The MQTT client's form of QoS and properties.
+fn client_form(message: &RawMessage) -> (QoS, PublishProperties) {
+    let qos = if message.acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+    let properties = PublishProperties {
+        message_expiry_interval: message.expiry_seconds,
+        response_topic: message.response_topic.clone(),
+        correlation_data: message.correlation.clone().map(Into::into),
+        ..PublishProperties::default()
+    };
+    (qos, properties)
+}
+
+fn options(port: u16, name: &str) -> MqttOptions {
+    let mut options = MqttOptions::new(name, "127.0.0.1", port);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network).set_keep_alive(Duration::from_secs(60));
+    options.set_max_packet_size(Some(u32::MAX));
+    options
+}
+
+/// The first event, waited for inside a runtime or outside of one: what is awaited comes from another thread.
+fn wait(events: &mut UnboundedReceiver<RawEvent>) -> Option<RawEvent> {
+    std::thread::scope(|scope| {
+        scope.spawn(|| events.blocking_recv()).join().expect("a thread that only waits")
+    })
+}
+
+struct Poller {
+    client: AsyncClient,
+    eventloop: EventLoop,
+    filters: Vec<Filter>,
+    say: UnboundedSender<RawEvent>,
+    again: bool,
+}
+
+impl Poller {
+    async fn run(mut self) {
+        loop {
+            let told = match self.eventloop.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                    self.client.try_subscribe_many(self.filters.clone()).expect("room for subscriptions");
+                    Ok(())
+                }
+                Ok(Event::Incoming(Packet::SubAck(_))) => self.say.send(RawEvent::Subscribed),
+                Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    self.say.send(RawEvent::Message(received(publish)))
+                }
+                Ok(_) => Ok(()),
+                Err(_) if self.again => {
+                    tokio::time::sleep(PAUSE).await;
+                    Ok(())
+                }
+                Err(_) => return,
+            };
+            if told.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn received(publish: Publish) -> RawMessage {
+    let properties = publish.properties.unwrap_or_default();
+    RawMessage {
+        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+        payload: publish.payload.to_vec(),
+        acknowledged: publish.qos != QoS::AtMostOnce,
+        retain: publish.retain,
+        expiry_seconds: properties.message_expiry_interval,
+        response_topic: properties.response_topic,
+        correlation: properties.correlation_data.map(|data| data.to_vec()),
+    }
+}

@@ -1,0 +1,111 @@
+//! The `[mqtt]` table of a configuration, the same for every program.
+
+use crate::address::BrokerAddress;
+use crate::login::{Login, Secret};
+use anyhow::{Context, Result, bail};
+use dunlin_board::{KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Keep-alive where nothing names one.
+const KEEP_ALIVE_SECONDS: u64 = 30;
+
+/// Who a program is to its broker, and how often it shows that it lives; every key can be left out.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttTable {
+    /// The user name, where the broker's address has none.
+    pub user: Option<String>,
+    /// The file with the password; without it, the service's credential.
+    pub password_file: Option<PathBuf>,
+    /// Silence after which the link is tested.
+    pub keep_alive_seconds: Option<u64>,
+}
+
+impl MqttTable {
+    /// The address's own login, else that of the keys. A `password_file` counts from `dir`; where none is named, the
+    /// password is the service's `credential`, and empty where that isn't there.
+    ///
+    /// # Errors
+    /// A password without a user, or a file that can't be read.
+    pub fn login(
+        &self,
+        address: &BrokerAddress,
+        dir: &Path,
+        credential: Option<&Path>,
+    ) -> Result<Option<Login>> {
+        if address.login.is_some() {
+            return Ok(address.login.clone());
+        }
+        let Some(user) = self.user.clone() else {
+            match self.password_file {
+                Some(_) => bail!("mqtt.password_file without mqtt.user"),
+                None => return Ok(None),
+            }
+        };
+        let file = self.password_file.as_ref().map(|file| dir.join(file));
+        let path = file.as_deref().or(credential.filter(|path| path.exists()));
+        let read = |path: &Path| Secret::read(path).with_context(|| path.display().to_string());
+        let password = path.map(read).transpose()?.unwrap_or_default();
+        Ok(Some(Login { user, password }))
+    }
+
+    /// The keep-alive, or else that of the board.
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub fn keep_alive(&self, of_board: Option<u64>) -> Result<Duration> {
+        let seconds = self.keep_alive_seconds.or(of_board).unwrap_or(KEEP_ALIVE_SECONDS);
+        if !(KEEP_ALIVE_SECONDS_MIN..=KEEP_ALIVE_SECONDS_MAX).contains(&seconds) {
+            bail!(
+                "mqtt.keep_alive_seconds: {seconds} is not within {KEEP_ALIVE_SECONDS_MIN} and {KEEP_ALIVE_SECONDS_MAX}"
+            );
+        }
+        Ok(Duration::from_secs(seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_password_is_the_addresses_the_files_or_the_services() {
+        let dir = tempfile::tempdir().unwrap();
+        let credential = dir.path().join("given");
+        let password = |address: &str, text: &str, credential: Option<&Path>| {
+            let table: MqttTable = toml::from_str(text).unwrap();
+            let login = table.login(&address.parse().unwrap(), dir.path(), credential)?;
+            anyhow::Ok(login.map(|login| login.password.expose().to_owned()))
+        };
+        let given = Some(credential.as_path());
+        let user = "user = 'u'";
+        assert_eq!(password("h", user, given).unwrap().as_deref(), Some(""), "it isn't there");
+        fs::write(&credential, "given\n").unwrap();
+        fs::write(dir.path().join("own"), "own\r\n").unwrap();
+        assert_eq!(password("h", user, given).unwrap().as_deref(), Some("given"));
+        assert_eq!(password("h", user, None).unwrap().as_deref(), Some(""));
+        let named = "user = 'u'\npassword_file = 'own'";
+        assert_eq!(password("h", named, given).unwrap().as_deref(), Some("own"));
+        assert_eq!(password("a:in@h", named, given).unwrap().as_deref(), Some("in"));
+        assert_eq!(password("h", "", given).unwrap(), None, "nobody to log in as");
+        assert!(password("h", "password_file = 'own'", None).unwrap_err().to_string().contains("mqtt.user"));
+        fs::remove_file(&credential).unwrap();
+        fs::create_dir(&credential).unwrap();
+        assert!(password("h", user, given).is_err(), "one that is there must be readable");
+    }
+
+    #[test]
+    fn a_keep_alive_is_ones_own_or_the_boards_within_its_range() {
+        let table = |seconds| MqttTable { keep_alive_seconds: seconds, ..MqttTable::default() };
+        assert_eq!(table(None).keep_alive(None).unwrap(), Duration::from_secs(30));
+        assert_eq!(table(None).keep_alive(Some(20)).unwrap(), Duration::from_secs(20));
+        assert_eq!(table(Some(5)).keep_alive(Some(20)).unwrap(), Duration::from_secs(5));
+        for wrong in [4, 65536] {
+            let error = table(Some(wrong)).keep_alive(None).unwrap_err().to_string();
+            assert!(error.contains(&format!("mqtt.keep_alive_seconds: {wrong} is not within 5")), "{error}");
+        }
+    }
+}
