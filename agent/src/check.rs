@@ -2,14 +2,13 @@
 
 use crate::config::Settings;
 use crate::drafter::Worker;
-use crate::exit::{DONE, FAILED, USAGE};
-use crate::link::{Link, LinkConfig, LinkEvent};
+use crate::exit::{DONE, FAILED, NO_BROKER, USAGE};
+use crate::link::{Link, LinkEvent};
 use crate::power::advice;
-use crate::screen::{Abilities, Colour};
 use crate::terminal::{ColourChoice, abilities};
 use crate::turn::described;
 use crate::{random, setup};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use dunlin_hlm::device::{DraftJob, JobId};
 use dunlin_lm::ModelDir;
 use dunlin_power::clock::Clock;
@@ -17,7 +16,7 @@ use dunlin_power::probe;
 use dunlin_power::settings::{Choice, PowerSettings};
 use dunlin_wire::{Liveness, VerifierId, VerifierPresence, Vocabulary};
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
@@ -28,42 +27,12 @@ const PRESENCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// 2025-01-01: a clock before it was never set.
 const CLOCK_MIN: Duration = Duration::from_secs(1_735_689_600);
 
-/// Writes findings, and remembers whether one was bad.
-pub(crate) struct Findings {
-    abilities: Abilities,
-    bad: bool,
-}
+/// Where findings go.
+pub(crate) type Findings = dunlin_service::Findings<io::Stdout>;
 
-impl Findings {
-    /// Nothing found yet.
-    pub(crate) fn new(choice: ColourChoice) -> Self {
-        Self { abilities: abilities(choice, &io::stdout()), bad: false }
-    }
-
-    /// All is well with something.
-    pub(crate) fn good(&self, text: &str) -> Result<()> {
-        self.line("✓", Colour::Green, text)
-    }
-
-    /// Something is there and may mislead.
-    pub(crate) fn doubtful(&self, text: &str) -> Result<()> {
-        self.line("!", Colour::Yellow, text)
-    }
-
-    /// Something is missing, and what to do.
-    pub(crate) fn bad(&mut self, text: &str, advice: &str) -> Result<()> {
-        self.bad = true;
-        self.line("✗", Colour::Red, text)?;
-        writeln!(io::stdout(), "  → {advice}").context("standard output")
-    }
-
-    fn line(&self, mark: &str, colour: Colour, text: &str) -> Result<()> {
-        let (begin, end) = match self.abilities.colour {
-            true => (colour.begin(), Colour::Plain.begin()),
-            false => ("", ""),
-        };
-        writeln!(io::stdout(), "{begin}{mark}{end} {text}").context("standard output")
-    }
+/// Findings for standard output.
+pub(crate) fn findings(choice: ColourChoice) -> Findings {
+    Findings::new(io::stdout(), abilities(choice, &io::stdout()).colour)
 }
 
 /// Checks everything; returns the exit code.
@@ -71,7 +40,7 @@ impl Findings {
 /// # Errors
 /// Standard output can't be written to.
 pub async fn check(settings: Result<Settings>, choice: ColourChoice) -> Result<u8> {
-    let mut findings = Findings::new(choice);
+    let mut findings = findings(choice);
     let settings = match settings {
         Ok(settings) => settings,
         Err(error) => {
@@ -86,19 +55,25 @@ pub async fn check(settings: Result<Settings>, choice: ColourChoice) -> Result<u
     clock(&mut findings)?;
     power(&settings.power, &mut findings)?;
     let vocabulary = model(&settings, &mut findings).await?;
-    broker(&settings, vocabulary.as_ref(), &mut findings).await?;
-    Ok(if findings.bad { FAILED } else { DONE })
+    let is_bad_elsewhere = findings.is_bad();
+    let is_connected = broker(&settings, vocabulary.as_ref(), &mut findings).await?;
+    Ok(match findings.is_bad() {
+        false => DONE,
+        true if is_bad_elsewhere || is_connected => FAILED,
+        true => NO_BROKER,
+    })
 }
 
 fn clock(findings: &mut Findings) -> Result<()> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     if now < CLOCK_MIN {
-        return findings.bad(
+        findings.bad(
             "clock: it stands before 2025",
             "set it, or let systemd-timesyncd or chrony do so: this device's presence is told apart by it",
-        );
+        )?;
+        return Ok(());
     }
-    findings.good("clock: set")
+    Ok(findings.good("clock: set")?)
 }
 
 /// No sensor is no fault; one that is named and does not answer is.
@@ -108,16 +83,17 @@ fn power(settings: &PowerSettings, findings: &mut Findings) -> Result<()> {
         (Ok(Some(found)), _) => {
             let source = found.sensor.source();
             findings.good(&format!("power: {source}, {}", source.part))?;
-            found.caution.map_or(Ok(()), |caution| findings.doubtful(&caution))
+            found.caution.map_or(Ok(()), |caution| findings.doubtful(&caution))?;
         }
-        (Ok(None), Choice::None) => findings.good("power: not measured, as configured"),
-        (Ok(None), _) => findings.good(none),
+        (Ok(None), Choice::None) => findings.good("power: not measured, as configured")?,
+        (Ok(None), _) => findings.good(none)?,
         (Err(error), Choice::Only(kind)) => {
             let said = format!("{error:#}");
-            findings.bad(&format!("power: {said}"), &advice::of(kind, &said, settings))
+            findings.bad(&format!("power: {said}"), &advice::of(kind, &said, settings))?;
         }
-        (Err(error), _) => Err(error),
+        (Err(error), _) => return Err(error),
     }
+    Ok(())
 }
 
 async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vocabulary>> {
@@ -168,10 +144,11 @@ async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Dura
     Ok(Duration::from_micros(done.took.0))
 }
 
-async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<()> {
+/// Whether the broker was reached; the verifiers at it are looked at too.
+async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<bool> {
     let mut link = visitor(settings)?;
     let connected = connect(&mut link).await;
-    match connected {
+    match &connected {
         Err(reason) => {
             let advice = format!("start the broker at {}, or name another with --broker", settings.broker);
             findings.bad(&format!("broker: {reason}"), &advice)?;
@@ -183,7 +160,7 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
         }
     }
     link.close().await;
-    Ok(())
+    Ok(connected.is_ok())
 }
 
 /// The verifiers' models, as far as their presence can be read; stays silent where there is no broker.
@@ -203,7 +180,9 @@ pub(crate) async fn models(settings: &Settings, own: &Vocabulary) -> Result<BTre
 /// A connection under a client id of its own: an agent that runs under the device's keeps its connection.
 fn visitor(settings: &Settings) -> Result<Link> {
     let client_id = format!("{}-check-{:04x}", settings.device, random::number()? & 0xffff);
-    Ok(Link::start(LinkConfig { client_id, announce: false, ..settings.link() }))
+    let mut config = settings.link();
+    (config.options.client_id, config.announce) = (client_id, false);
+    Ok(Link::start(config))
 }
 
 async fn connect(link: &mut Link) -> Result<(), String> {
@@ -239,7 +218,7 @@ fn suits(presence: &VerifierPresence, own: Option<&Vocabulary>) -> bool {
     presence.liveness == Liveness::Here && !presence.draining && speaks
 }
 
-fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<()> {
+fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings) -> io::Result<()> {
     if seen.is_empty() {
         return findings.bad(
             "verifier: none has announced itself",

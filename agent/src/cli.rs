@@ -1,11 +1,14 @@
 //! The commands, and which function runs each.
 
+use crate::exit::DONE;
 use crate::exit::{FAILED, USAGE};
 use crate::flags::{Common, PolicyFlags};
 use crate::{ask, calibrate, check, first_boot, generate, power, serve};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use dunlin_link::migrate;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +36,15 @@ enum Command {
     Power(power::Args),
     /// Set a board up from a text file on its card, and remove the file.
     FirstBoot(first_boot::Args),
+    /// Rewrite a configuration file that has keys of an earlier version.
+    MigrateConfig(MigrateArgs),
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// The configuration file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +100,14 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
             power::power(&args, &settings).await.map_err(failed)
         }
         Command::FirstBoot(args) => first_boot::first_boot(&args).await.map_err(failed),
+        Command::MigrateConfig(args) => migrate_config(&args.file).map_err(failed),
     }
+}
+
+fn migrate_config(file: &Path) -> Result<u8> {
+    let report = migrate(file)?.report(file);
+    writeln!(io::stdout(), "{report}").context("standard output")?;
+    Ok(DONE)
 }
 
 fn failed(code: u8, error: &anyhow::Error) -> ExitCode {

@@ -1,13 +1,12 @@
 //! Configuration: a TOML file and a board's file, flags over both, checked into [`Settings`].
 
-use crate::link::{Broker, LinkConfig};
+use crate::link::{INFLIGHT_MAX, LinkConfig};
 use anyhow::{Context, Result, anyhow, bail};
-use dunlin_board::{
-    AGENT_MIB, Board, INSTALLED, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN, PowerTable, find, read,
-};
+use dunlin_board::{AGENT_MIB, Board, INSTALLED, PowerTable, find, read};
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
+use dunlin_link::{BrokerAddress, ConnectOptions, Login, MQTT_PASSWORD, MqttTable, refuse_old_keys};
 use dunlin_power::settings::PowerSettings;
-use dunlin_service::{MQTT_PASSWORD, credential, secret};
+use dunlin_service::credential;
 use dunlin_wire::DeviceId;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -15,8 +14,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 const BROKER: &str = "mqtt://localhost:1883";
-const PORT: u16 = 1883;
-const KEEP_ALIVE_SECONDS: u64 = 30;
 
 /// The agent's file. Every key can be left out; paths are relative to the file.
 #[derive(Debug, Default, Deserialize)]
@@ -29,14 +26,6 @@ pub struct File {
     mqtt: MqttTable,
     policy: PolicyTable,
     power: PowerTable,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct MqttTable {
-    user: Option<String>,
-    password_file: Option<PathBuf>,
-    keep_alive_seconds: Option<u64>,
 }
 
 /// What flags say over the file.
@@ -64,9 +53,9 @@ pub struct Settings {
     /// Who this device is.
     pub device: DeviceId,
     /// Where the broker is.
-    pub broker: Broker,
+    pub broker: BrokerAddress,
     /// User name and password.
-    pub credentials: Option<(String, String)>,
+    pub login: Option<Login>,
     /// Silence after which the link is tested.
     pub keep_alive: Duration,
     /// The drafter's directory.
@@ -90,7 +79,7 @@ impl Settings {
     /// Names the file, line, key or flag that is wrong.
     pub fn load(file: Option<&Path>, flags: &Overrides) -> Result<Self> {
         let (mut parsed, dir) = match file {
-            Some(path) => (read::<File>(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
+            Some(path) => (parsed_file(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
             None => (File::default(), PathBuf::new()),
         };
         let board_file = board_file(flags.board.as_deref(), parsed.board.as_deref(), &dir)?;
@@ -101,11 +90,13 @@ impl Settings {
         let (policy, rules) = (table.policy(), Rules::new(&table).context("policy")?);
         let device = flags.device.clone().or(parsed.device.take());
         let broker = flags.broker.as_deref().or(parsed.broker.as_deref()).unwrap_or(BROKER);
+        let broker: BrokerAddress = broker.parse()?;
+        let board_seconds = board.as_ref().and_then(|board| board.link.keep_alive_seconds);
         Ok(Self {
             device: device.map_or_else(own_name, |device| device_id(&device))?,
-            broker: broker_of(broker)?,
-            credentials: parsed.mqtt.credentials(&dir, credential(MQTT_PASSWORD).as_deref())?,
-            keep_alive: parsed.mqtt.keep_alive(board.as_ref())?,
+            login: parsed.mqtt.login(&broker, &dir, credential(MQTT_PASSWORD).as_deref())?,
+            broker,
+            keep_alive: parsed.mqtt.keep_alive(board_seconds)?,
             model: flags.model.clone().or_else(|| parsed.model.map(|path| dir.join(path))),
             board,
             board_file,
@@ -153,11 +144,14 @@ impl Settings {
     /// How to connect as this device.
     pub fn link(&self) -> LinkConfig {
         LinkConfig {
-            broker: self.broker.clone(),
+            options: ConnectOptions {
+                broker: self.broker.clone(),
+                login: self.login.clone(),
+                client_id: self.device.as_str().into(),
+                keep_alive: self.keep_alive,
+                inflight_max: INFLIGHT_MAX,
+            },
             device: self.device.clone(),
-            client_id: self.device.as_str().into(),
-            credentials: self.credentials.clone(),
-            keep_alive: self.keep_alive,
             announce: true,
         }
     }
@@ -173,32 +167,16 @@ fn under(flags: &Overrides, file: PolicyTable) -> Result<PolicyTable> {
     })
 }
 
-impl MqttTable {
-    /// User name and password; the password is in the file that is named, else in the service's credential.
-    fn credentials(&self, dir: &Path, credential: Option<&Path>) -> Result<Option<(String, String)>> {
-        let Some(user) = &self.user else {
-            return match self.password_file {
-                Some(_) => bail!("mqtt.password_file without mqtt.user"),
-                None => Ok(None),
-            };
-        };
-        let file = self.password_file.as_ref().map(|file| dir.join(file));
-        let path = file.as_deref().or(credential.filter(|path| path.exists()));
-        let read = |path: &Path| secret(path).with_context(|| path.display().to_string());
-        let password = path.map(read).transpose()?;
-        Ok(Some((user.clone(), password.unwrap_or_default())))
+/// Reads a configuration.
+///
+/// # Errors
+/// Names the file, line and key that is wrong, or that is of an earlier version.
+fn parsed_file(path: &Path) -> Result<File> {
+    // A file that can't be read is named by the reader behind this.
+    if let Ok(text) = std::fs::read_to_string(path) {
+        refuse_old_keys(path, &text)?;
     }
-
-    fn keep_alive(&self, board: Option<&Board>) -> Result<Duration> {
-        let of_board = board.and_then(|board| board.link.keep_alive_seconds);
-        let seconds = self.keep_alive_seconds.or(of_board).unwrap_or(KEEP_ALIVE_SECONDS);
-        if !(KEEP_ALIVE_SECONDS_MIN..=KEEP_ALIVE_SECONDS_MAX).contains(&seconds) {
-            bail!(
-                "keep_alive_seconds {seconds} is not within {KEEP_ALIVE_SECONDS_MIN} and {KEEP_ALIVE_SECONDS_MAX}"
-            );
-        }
-        Ok(Duration::from_secs(seconds))
-    }
+    read::<File>(path)
 }
 
 /// The bytes of a weights' file, with the parts that ONNX keeps beside a large one under longer names.
@@ -242,46 +220,11 @@ fn own_name() -> Result<DeviceId> {
     id.parse().context("this host has no name: give --device ID, or device = \"ID\" in the configuration")
 }
 
-/// `mqtt://host[:port]`, an IPv6 address in brackets.
-pub(crate) fn broker_of(url: &str) -> Result<Broker> {
-    let wrong = |what: &str| anyhow!("broker {:?}: {what}; expected mqtt://host:port", without_login(url));
-    let Some(rest) = url.strip_prefix("mqtt://") else {
-        let tls = url.starts_with("mqtts://");
-        return Err(wrong(if tls { "TLS is not part of this build" } else { "no mqtt:// in front" }));
-    };
-    if rest.contains('@') {
-        return Err(wrong("name the user under [mqtt] in the configuration file"));
-    }
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = match rest.strip_prefix('[') {
-        Some(v6) => v6.split_once(']').ok_or_else(|| wrong("no closing bracket"))?,
-        None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
-    };
-    let port = match port.strip_prefix(':') {
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("no such port"))?,
-        None if port.is_empty() => PORT,
-        None => return Err(wrong("text after the address")),
-    };
-    if host.is_empty() || host.contains('/') {
-        return Err(wrong("no host"));
-    }
-    Ok(Broker { host: host.into(), port })
-}
-
-/// An address as it may be shown: a password in it stays out of logs and terminals.
-fn without_login(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let separator = if scheme.is_empty() { "" } else { "://" };
-    match rest.rsplit_once('@') {
-        Some((_login, place)) => format!("{scheme}{separator}***@{place}"),
-        None => url.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use dunlin_hlm::policy::Threshold;
+    use dunlin_link::Secret;
     use std::fs::write;
 
     fn load(text: &str, flags: &Overrides) -> Result<Settings> {
@@ -319,7 +262,9 @@ mod tests {
     fn a_mistake_is_named_with_its_line() {
         let text = message("device = 'a'\n\nbrocker = 'x'\n");
         assert!(text.contains("agent.toml:3: unknown field `brocker`"), "{text}");
-        assert!(message("[mqtt]\nkeep_alive_seconds = 4\n").contains("keep_alive_seconds 4 is not within 5"));
+        assert!(
+            message("[mqtt]\nkeep_alive_seconds = 4\n").contains("keep_alive_seconds: 4 is not within 5")
+        );
         assert!(message("device = 'A'").contains("device \"A\""));
         assert!(
             message("[policy]\nname = 'u-hml'").contains("agent.toml:2: unknown policy; known are hlm, ")
@@ -350,33 +295,22 @@ mod tests {
     }
 
     #[test]
-    fn a_password_comes_from_a_file() {
-        let settings =
-            load("device = 'a'\n[mqtt]\nuser = 'u'\npassword_file = 'password'\n", &Overrides::default())
-                .unwrap();
-        assert_eq!(settings.credentials, Some(("u".into(), "s3cret".into())));
+    fn a_login_is_that_of_the_file_or_of_the_address() {
+        let named = "device = 'a'\n[mqtt]\nuser = 'u'\npassword_file = 'password'\n";
+        let login =
+            |user: &str, password: &str| Some(Login { user: user.into(), password: Secret::new(password) });
+        assert_eq!(load(named, &Overrides::default()).unwrap().login, login("u", "s3cret"));
+        let flags = Overrides { broker: Some("mqtt://me:pw@h".into()), ..Overrides::default() };
+        let settings = load(named, &flags).unwrap();
+        assert_eq!((settings.broker.to_string(), &settings.login), ("h:1883".into(), &login("me", "pw")));
+        assert!(!format!("{settings:?}").contains("pw"), "a password is not shown");
         assert!(message("[mqtt]\npassword_file = 'password'\n").contains("without mqtt.user"));
     }
 
     #[test]
-    fn a_services_credential_is_the_password_where_no_file_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let (own, given) = (dir.path().join("own"), dir.path().join("given"));
-        write(&own, "own\n").unwrap();
-        write(&given, "given\n").unwrap();
-        let password = |text: &str, credential: Option<&Path>| {
-            let mqtt: MqttTable = toml::from_str(text).unwrap();
-            mqtt.credentials(dir.path(), credential).map(|login| login.map(|(_, password)| password))
-        };
-        let user = "user = 'u'";
-        assert_eq!(password(user, Some(&given)).unwrap().as_deref(), Some("given"));
-        assert_eq!(password(user, Some(&dir.path().join("none"))).unwrap().as_deref(), Some(""));
-        assert_eq!(password(user, None).unwrap().as_deref(), Some(""));
-        let named = "user = 'u'\npassword_file = 'own'";
-        assert_eq!(password(named, Some(&given)).unwrap().as_deref(), Some("own"));
-        assert_eq!(password("", Some(&given)).unwrap(), None, "nobody to log in as");
-        std::fs::create_dir(dir.path().join("dir")).unwrap();
-        assert!(password(user, Some(&dir.path().join("dir"))).is_err(), "one that is there must be readable");
+    fn a_key_of_an_earlier_version_is_named_with_the_one_of_today() {
+        let refused = message("device = 'a'\nusername = 'u'\n");
+        assert!(refused.contains("agent.toml:2: username is now user under [mqtt]"), "{refused}");
     }
 
     #[test]
@@ -432,26 +366,5 @@ mod tests {
         );
         assert!(with("free.toml").memory(&path("m.onnx")).unwrap().is_none());
         assert!(format!("{:#}", with("b.toml").memory(&path("n")).unwrap_err()).contains("n: No such file"));
-    }
-
-    #[test]
-    fn brokers() {
-        let of = |url| broker_of(url).map(|broker| broker.to_string());
-        assert_eq!(of("mqtt://host").unwrap(), "host:1883");
-        assert_eq!(of("mqtt://[::1]:99/").unwrap(), "[::1]:99");
-        for wrong in
-            ["host", "mqtts://host", "mqtt://", "mqtt://u@h", "mqtt://h:0", "mqtt://h:x", "mqtt://[::1"]
-        {
-            assert!(of(wrong).unwrap_err().to_string().contains("expected mqtt://host:port"), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_refused_address_is_shown_without_its_password() {
-        for url in ["mqtt://me:hu@sh@host", "mqtts://me:hu@sh@host:1", "me:hu@sh@host", "mqtt://hu@sh@host:x"]
-        {
-            let refusal = broker_of(url).unwrap_err().to_string();
-            assert!(refusal.contains("***@host") && !refusal.contains("hu"), "{refusal}");
-        }
     }
 }

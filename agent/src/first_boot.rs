@@ -2,14 +2,14 @@
 
 mod tell;
 
-use crate::config;
 use crate::exit::{DONE, FAILED, USAGE};
 use crate::flags::seconds;
 use anyhow::Result;
+use dunlin_link::{AddressError, BrokerAddress, Migrated, migrate};
 use dunlin_provision::disk::Disk;
 use dunlin_provision::standing::{Defaults, Places, Standing};
 use dunlin_provision::{Card, Found, Outcome, board_of, look, say, take, untaken};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tell::Addressee;
 
@@ -56,6 +56,7 @@ pub async fn first_boot(args: &Args) -> Result<u8> {
     let board = args.board.clone().or_else(|| board_of(&args.board_file));
     let defaults = Defaults { board, model: args.model.clone() };
     let card = Card { file: args.file.clone(), places: Places::of(&args.data), defaults };
+    renew(&card.places.agent_toml());
     let standing = Standing::read(&card.places)?;
     let found = look(&card.file, &standing, broker)?;
     let taken = match args.only {
@@ -82,8 +83,20 @@ pub async fn first_boot(args: &Args) -> Result<u8> {
     })
 }
 
+/// Gives keys of an earlier version their names of today: the agent would refuse them, and stay down.
+fn renew(config: &Path) {
+    if !config.exists() {
+        return;
+    }
+    match migrate(config) {
+        Ok(Migrated::Unchanged) => {}
+        Ok(migrated) => say(&migrated.report(config)),
+        Err(error) => say(&format!("{error:#}")),
+    }
+}
+
 /// What is wrong with a broker's address, in words.
 fn broker(url: &str) -> Result<(), String> {
-    let wrong = |error| format!("{error:#}").trim_start_matches("broker ").to_owned();
-    config::broker_of(url).map(drop).map_err(wrong)
+    let wrong = |error: AddressError| error.to_string().trim_start_matches("broker ").to_owned();
+    url.parse::<BrokerAddress>().map(drop).map_err(wrong)
 }

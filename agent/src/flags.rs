@@ -16,7 +16,7 @@ pub struct Common {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The broker, as mqtt://host:port.
+    /// The broker: mqtt://[user:password@]host[:port].
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
     /// This device's name: a-z, 0-9 and '-'.

@@ -1,7 +1,7 @@
 //! The device side of Dunlin: drafts with a small model, sends what is worth the radio, shows what comes of it.
 //!
-//! The machine that decides is `dunlin_hlm`'s; this crate is its shell. [`run`] is the loop, [`link`] the only
-//! module that knows MQTT, [`drafter`] the only one with a thread.
+//! The machine that decides is `dunlin_hlm`'s; this crate is its shell. [`run`] is the loop, [`link`] the
+//! connection to the broker, [`drafter`] the only one with a thread.
 //!
 //! Invariants:
 //! - Nothing here decides what is sent, when, or what a message means.
@@ -21,7 +21,6 @@ pub mod first_boot;
 pub mod flags;
 pub mod generate;
 pub mod link;
-pub mod mqtt_bytes;
 pub mod output;
 pub mod power;
 pub mod random;

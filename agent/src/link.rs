@@ -1,79 +1,43 @@
-//! The link to the broker: the only module that names rumqttc, and the only one that names MQTT's properties.
+//! The device's side of the connection to the broker: what waits to be sent, and what a received message is.
 //!
 //! Frames go as QoS 0, requests for a lease as QoS 1; neither is trusted to arrive. A connection counts as up only
 //! when its subscriptions are granted and presence is announced. What the link can't take stays with the machine.
 //!
 //! Invariant: nothing here knows what a message means, and no call blocks.
 
-mod connection;
-mod generation;
-mod retained;
-
-use crate::mqtt_bytes::{Traffic, control_bytes, publish_bytes};
-pub use connection::Loss;
-use connection::Said;
 use dunlin_hlm::device::{Channel, Transmit};
+use dunlin_link::{
+    Alias, Arrival, Arrived, CORRELATION_BYTES, ConnectOptions, Dialer, Ended, GOODBYE_MAX, Loss, Message,
+    Outgoing, Publisher, Taken, Traffic, Will,
+};
 use dunlin_wire::topic::{self, Topic, TopicName};
 use dunlin_wire::{DeviceId, DevicePresence, Liveness, VerifierId, limits};
-pub use retained::retain;
-use rumqttc::v5::AsyncClient;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Filter, Packet, Publish, PublishProperties, SubAck, Subscribe, SubscribeReasonCode,
-};
 use std::collections::VecDeque;
-use std::fmt;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-/// Messages that wait for rumqttc's request channel.
+/// QoS 1 publishes that may wait for their acknowledgement.
+pub const INFLIGHT_MAX: u16 = 8;
+/// Messages that wait for the connection's task.
 const OUTBOX_MAX: usize = 8;
-/// Events of the polling task that wait for the loop.
+/// Events of that task that wait for the loop.
 const EVENTS_MAX: usize = 64;
-/// A request for a lease that is older helps nobody.
-const OPEN_EXPIRY_SECONDS: u32 = 5;
 /// The frame topic's alias, and the only one.
 const FRAMES_ALIAS: u16 = 1;
-/// How long a goodbye may take, what waits before it and the broker's hanging up included.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Where the broker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl fmt::Display for Broker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let v6 = self.host.contains(':');
-        let (open, close) = if v6 { ("[", "]") } else { ("", "") };
-        write!(f, "{open}{}{close}:{}", self.host, self.port)
-    }
-}
 
 /// How to connect, and as whom.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
-    /// Where to.
-    pub broker: Broker,
+    /// Broker, login, client id: the device's own where no other program of it is connected.
+    pub options: ConnectOptions,
     /// The device.
     pub device: DeviceId,
-    /// The MQTT client id; the device's own where nothing else is at work.
-    pub client_id: String,
-    /// User name and password.
-    pub credentials: Option<(String, String)>,
-    /// Silence after which the link is tested; at least 5 s.
-    pub keep_alive: Duration,
     /// Whether to announce the device and to listen for its messages; false only looks at verifiers' presence.
     pub announce: bool,
 }
 
-/// What the link tells the loop.
+/// What the link reports to the loop.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// Connected, subscribed, announced.
@@ -90,10 +54,18 @@ pub enum LinkEvent {
     Room,
 }
 
+/// What the connection's task reports to the link.
+enum TaskEvent {
+    /// From the connection of this generation.
+    Arrived(u32, Arrived),
+    /// There is no connection, or no longer.
+    Lost(Loss),
+}
+
 /// The link to the broker.
 pub struct Link {
     config: LinkConfig,
-    said: mpsc::Receiver<Said>,
+    events: mpsc::Receiver<TaskEvent>,
     task: JoinHandle<()>,
     connection: Option<Connection>,
     outbox: VecDeque<Transmit>,
@@ -104,29 +76,26 @@ pub struct Link {
 }
 
 struct Connection {
-    client: AsyncClient,
+    publisher: Publisher,
     up: bool,
-    alias: Option<Alias>,
-    packet_bytes_max: u64,
-    presence: Option<DevicePresence>,
-    /// Sizes of the publishes that rumqttc holds, oldest first.
-    unsent: VecDeque<u64>,
+    alias: Option<BoundAlias>,
+    generation: u32,
 }
 
 /// The broker takes aliases; which topic ours stands for.
 #[derive(Default)]
-struct Alias {
-    bound: Option<TopicName>,
+struct BoundAlias {
+    topic: Option<TopicName>,
 }
 
 impl Link {
     /// Starts to connect; must be called within a runtime.
     pub fn start(config: LinkConfig) -> Self {
-        let (say, said) = mpsc::channel(EVENTS_MAX);
-        let task = tokio::spawn(connection::keep(config.clone(), say));
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let task = tokio::spawn(keep_connected(config.clone(), sender));
         Self {
             config,
-            said,
+            events,
             task,
             connection: None,
             outbox: VecDeque::with_capacity(OUTBOX_MAX),
@@ -137,13 +106,13 @@ impl Link {
         }
     }
 
-    /// What happens next. Safe to cancel.
+    /// The next event. Safe to cancel.
     pub async fn next(&mut self) -> LinkEvent {
         loop {
-            let Some(said) = self.said.recv().await else {
+            let Some(event) = self.events.recv().await else {
                 return std::future::pending().await;
             };
-            if let Some(event) = self.hear(said) {
+            if let Some(event) = self.handle(event) {
                 return event;
             }
         }
@@ -166,16 +135,13 @@ impl Link {
         self.flush();
     }
 
-    /// Tells who listens something about this device, where there is a connection with room; a frame goes first.
+    /// Publishes a report about this device, where there is a connection with room; a frame goes first.
     pub fn tell(&mut self, topic: fn(DeviceId) -> Topic, bytes: &[u8]) {
-        let topic = topic(self.config.device.clone());
-        // A report is counted once; telemetry that is late is of no use.
-        let qos = if matches!(topic, Topic::Energy(_)) { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        let publish = Publish::new(topic.name().as_str(), qos, bytes.to_vec(), None);
         let has_room = self.has_room() && self.outbox.is_empty();
-        let Some(connection) = self.connection.as_mut().filter(|_| has_room) else { return };
-        if publish_bytes(&publish) > connection.packet_bytes_max || !connection.publish(publish) {
-            debug!("no room to tell {topic:?}");
+        let Some(connection) = self.connection.as_ref().filter(|_| has_room) else { return };
+        let report = Outgoing::new(topic(self.config.device.clone()), bytes.to_vec());
+        if connection.publisher.send(&report) != Taken::Yes {
+            debug!("no room for a report on {}", report.topic.name());
         }
     }
 
@@ -196,14 +162,14 @@ impl Link {
 
     /// Sends what waits, says goodbye, waits until the broker hangs up, and returns the bytes of all.
     pub async fn close(mut self) -> Traffic {
-        if tokio::time::timeout(CLOSE_TIMEOUT, self.goodbye()).await.is_err() {
+        if tokio::time::timeout(GOODBYE_MAX, self.goodbye()).await.is_err() {
             debug!("the broker did not close the connection");
         }
         self.task.abort();
         self.traffic
     }
 
-    /// Ends with the polling task, or with a connection that is lost before.
+    /// Ends with the connection's task, or with a connection that is lost before.
     async fn goodbye(&mut self) {
         let mut left = false;
         while self.connection.is_some() {
@@ -212,51 +178,23 @@ impl Link {
                 left = true;
                 continue;
             }
-            let Some(said) = self.said.recv().await else { return };
-            self.hear(said);
+            let Some(event) = self.events.recv().await else { return };
+            self.handle(event);
         }
     }
 
-    /// Whether a message waits, here or with rumqttc: a goodbye might find no room behind it.
+    /// Whether a message waits, here or in the connection: a goodbye might find no room behind it.
     fn has_unsent(&self) -> bool {
-        !self.outbox.is_empty() || self.connection.as_ref().is_some_and(|c| !c.unsent.is_empty())
+        !self.outbox.is_empty() || self.connection.as_ref().is_some_and(|c| c.publisher.has_unsent())
     }
 
-    fn hear(&mut self, said: Said) -> Option<LinkEvent> {
-        match said {
-            Said::Connected { client, connack, presence, connect_bytes } => {
-                self.traffic.control_up += connect_bytes;
-                self.traffic.received(&Packet::ConnAck(connack.clone()));
-                self.connect(client, &connack, presence);
-                None
+    fn handle(&mut self, event: TaskEvent) -> Option<LinkEvent> {
+        match event {
+            TaskEvent::Arrived(generation, Arrived { arrival, traffic }) => {
+                self.traffic.add(&traffic);
+                self.arrived(generation, arrival)
             }
-            Said::Incoming(packet) => {
-                self.traffic.received(&packet);
-                self.receive(packet)
-            }
-            Said::TooLarge(bytes) => {
-                self.traffic.publish_down += bytes;
-                self.too_large += 1;
-                if self.too_large.is_power_of_two() {
-                    let limit = limits::PACKET_BYTES_MAX;
-                    warn!(
-                        "dropped {} messages over {limit} bytes so far, the last of {bytes}",
-                        self.too_large
-                    );
-                }
-                None
-            }
-            Said::PublishSent => {
-                let sent = self.connection.as_mut().and_then(|connection| connection.unsent.pop_front());
-                self.traffic.publish_up += sent.unwrap_or(0);
-                self.flush();
-                Some(LinkEvent::Room)
-            }
-            Said::ControlSent(bytes) => {
-                self.traffic.control_up += bytes;
-                None
-            }
-            Said::Lost(loss) => {
+            TaskEvent::Lost(loss) => {
                 self.connection = None;
                 self.outbox.clear();
                 info!("{}", loss.reason);
@@ -265,92 +203,94 @@ impl Link {
         }
     }
 
-    /// Subscribes and announces: both before anything else on a new connection.
-    fn connect(&mut self, client: AsyncClient, connack: &ConnAck, presence: Option<DevicePresence>) {
-        let properties = connack.properties.as_ref();
-        let aliases = properties.and_then(|p| p.topic_alias_max).unwrap_or(0);
-        let packet_bytes_max = properties.and_then(|p| p.max_packet_size).map_or(u64::MAX, u64::from);
-        if packet_bytes_max < u64::from(limits::PACKET_BYTES_MAX) {
-            let needed = limits::PACKET_BYTES_MAX;
-            warn!("the broker takes packets of {packet_bytes_max} bytes, the protocol may need {needed}");
+    fn arrived(&mut self, generation: u32, arrival: Arrival) -> Option<LinkEvent> {
+        match arrival {
+            Arrival::Accepted(publisher) => self.connect(publisher, generation),
+            Arrival::Subscribed(refused) => return self.subscribed(&refused),
+            Arrival::Message(message) => return route(message),
+            Arrival::Sent => {
+                self.flush();
+                return Some(LinkEvent::Room);
+            }
+            Arrival::TooLarge(bytes) => self.drop_too_large(bytes),
+            Arrival::NotTaken(reason) => {
+                warn!("the broker did not take a publish of {}: {reason}", self.config.device);
+            }
+            Arrival::Foreign => debug!("dropped a message on a topic that is not ours"),
+            Arrival::Acknowledged | Arrival::Other => {}
         }
-        let subscribe = Subscribe::new_many(self.filters(), None);
-        self.traffic.control_up += control_bytes(&Packet::Subscribe(subscribe.clone()));
-        if client.try_subscribe_many(subscribe.filters).is_err() {
+        None
+    }
+
+    fn drop_too_large(&mut self, bytes: u64) {
+        self.too_large += 1;
+        if self.too_large.is_power_of_two() {
+            let limit = limits::PACKET_BYTES_MAX;
+            warn!("dropped {} messages over {limit} bytes so far, the last of {bytes}", self.too_large);
+        }
+    }
+
+    /// Subscribes and announces: both before anything else on a new connection.
+    fn connect(&mut self, publisher: Publisher, generation: u32) {
+        let needed = limits::PACKET_BYTES_MAX;
+        if let Some(max) = publisher.broker().packet_bytes_max.filter(|max| *max < needed) {
+            warn!("the broker takes packets of {max} bytes, the protocol may need {needed}");
+        }
+        let filters = self.filters();
+        if !publisher.subscribe(filters.iter().map(TopicName::as_str)) {
             warn!("a new connection had no room for its subscriptions");
         }
-        let alias = (aliases >= FRAMES_ALIAS).then(Alias::default);
-        let unsent = VecDeque::new();
-        self.connection = Some(Connection { client, up: false, alias, packet_bytes_max, presence, unsent });
+        let alias = (publisher.broker().alias_max >= FRAMES_ALIAS).then(BoundAlias::default);
+        self.connection = Some(Connection { publisher, up: false, alias, generation });
         self.announce(Liveness::Here);
     }
 
-    fn filters(&self) -> Vec<Filter> {
+    fn filters(&self) -> Vec<TopicName> {
         let device = || self.config.device.clone();
         if !self.config.announce {
-            return vec![Filter::new(topic::VERIFIER_PRESENCE_FILTER, QoS::AtLeastOnce)];
+            let presence = topic::VERIFIER_PRESENCE_FILTER.parse();
+            return vec![presence.expect("a filter fits TOPIC_BYTES_MAX")];
         }
-        vec![
-            Filter::new(Topic::Reply(device()).name().as_str(), QoS::AtLeastOnce),
-            Filter::new(Topic::Verdicts(device()).name().as_str(), QoS::AtMostOnce),
-        ]
+        vec![Topic::Reply(device()).name(), Topic::Verdicts(device()).name()]
     }
 
     fn announce(&mut self, liveness: Liveness) {
-        let Some(connection) = &mut self.connection else { return };
-        let Some(presence) = connection.presence else { return };
-        let Ok(bytes) = (DevicePresence { liveness, ..presence }).encode() else { return };
-        let name = Topic::DevicePresence(self.config.device.clone()).name();
-        let mut publish = Publish::new(name.as_str(), QoS::AtLeastOnce, bytes.to_vec(), None);
-        publish.retain = true;
-        if !connection.publish(publish) {
+        let Some(connection) = self.connection.as_ref().filter(|_| self.config.announce) else { return };
+        let Some(presence) = presence(&self.config.device, connection.generation, liveness) else { return };
+        if connection.publisher.send(&presence) != Taken::Yes {
             debug!("no room to announce {liveness:?}");
         }
     }
 
     fn leave(&mut self) {
         self.announce(Liveness::Left);
-        if let Some(connection) = &self.connection
-            && connection.client.try_disconnect().is_err()
-        {
+        if self.connection.as_ref().is_some_and(|connection| !connection.publisher.leave()) {
             self.connection = None;
         }
     }
 
-    fn receive(&mut self, packet: Packet) -> Option<LinkEvent> {
-        if let Some(reason) = connection::refused_publish(&packet) {
-            warn!("the broker did not take a publish of {}: {reason:?}", self.config.device);
-        }
-        match packet {
-            Packet::SubAck(ack) => self.subscribed(&ack),
-            Packet::Publish(publish) => route(&publish),
-            _ => None,
-        }
-    }
-
-    fn subscribed(&mut self, ack: &SubAck) -> Option<LinkEvent> {
-        if let Some(code) = ack.return_codes.iter().find(|c| !matches!(c, SubscribeReasonCode::Success(_))) {
-            let (device, broker) = (&self.config.device, &self.config.broker);
-            let reason = format!("the broker at {broker} refuses {device} its subscriptions: {code:?}");
+    fn subscribed(&mut self, refused: &[(String, String)]) -> Option<LinkEvent> {
+        if let Some((_, reason)) = refused.first() {
+            let (device, broker) = (&self.config.device, &self.config.options.broker);
+            let reason = format!("the broker at {broker} refuses {device} its subscriptions: {reason}");
             return Some(LinkEvent::Down(Loss { reason, refused: true }));
         }
         self.connection.as_mut()?.up = true;
         Some(LinkEvent::Up)
     }
 
-    /// Hands rumqttc as much of the outbox as it takes.
+    /// Hands the connection as much of the outbox as it takes.
     fn flush(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         while let Some(message) = self.outbox.front() {
-            let publish = publish_of(&self.config.device, message, connection.alias.as_ref(), self.opens);
-            let bytes = publish_bytes(&publish);
-            if bytes > connection.packet_bytes_max {
-                warn!("a message of {bytes} bytes is more than the broker takes");
-                self.oversize += 1;
-            } else if !connection.publish(publish) {
-                return;
-            } else {
-                connection.bind(&self.config.device, &message.channel);
+            let outgoing = outgoing(&self.config.device, message, connection.alias.as_ref(), self.opens);
+            match connection.publisher.send(&outgoing) {
+                Taken::Yes => connection.bind(&outgoing.topic),
+                Taken::NoRoom => return,
+                Taken::TooLarge => {
+                    warn!("a message of {} bytes is more than the broker takes", outgoing.shape().bytes());
+                    self.oversize += 1;
+                }
             }
             self.opens = self.opens.wrapping_add(u32::from(matches!(message.channel, Channel::Open)));
             self.outbox.pop_front();
@@ -359,69 +299,78 @@ impl Link {
 }
 
 impl Connection {
-    /// Hands rumqttc a publish; false where it has no room.
-    fn publish(&mut self, publish: Publish) -> bool {
-        let bytes = publish_bytes(&publish);
-        let Publish { topic, qos, retain, payload, properties, .. } = publish;
-        let topic = String::from_utf8_lossy(&topic).into_owned();
-        let sent = match properties {
-            Some(properties) => {
-                self.client.try_publish_with_properties(topic, qos, retain, payload, properties)
-            }
-            None => self.client.try_publish(topic, qos, retain, payload),
-        };
-        if sent.is_ok() {
-            self.unsent.push_back(bytes);
-        }
-        sent.is_ok()
-    }
-
     /// Remembers the topic that the alias stands for after a frame was sent.
-    fn bind(&mut self, device: &DeviceId, channel: &Channel) {
-        if let (Some(alias), Channel::Frames(verifier)) = (&mut self.alias, channel) {
-            alias.bound = Some(Topic::Frames(device.clone(), verifier.clone()).name());
+    fn bind(&mut self, topic: &Topic) {
+        if let (Some(alias), Topic::Frames(..)) = (&mut self.alias, topic) {
+            alias.topic = Some(topic.name());
         }
     }
 }
 
-fn route(publish: &Publish) -> Option<LinkEvent> {
-    let name = std::str::from_utf8(&publish.topic).ok()?;
-    let bytes = publish.payload.to_vec();
-    match Topic::parse(name) {
-        Some(Topic::Reply(_)) => Some(LinkEvent::Reply(bytes)),
-        Some(Topic::Verdicts(_)) => Some(LinkEvent::Verdict(bytes)),
-        Some(Topic::VerifierPresence(verifier)) => Some(LinkEvent::Presence(verifier, bytes)),
-        _ => {
-            debug!("a message on {name}, which is not ours");
+/// Connects, passes on what arrives, waits and connects again, until it has left or nobody listens.
+async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
+    let mut dialer = Dialer::start(config.options.clone()).await;
+    loop {
+        let generation = dialer.generation();
+        let lost = presence(&config.device, generation, Liveness::Lost).filter(|_| config.announce);
+        let will = lost.map(|Outgoing { topic, payload, .. }| Will { topic, payload });
+        let mut arrivals = dialer.dial(will);
+        let loss = loop {
+            match arrivals.next().await {
+                Ok(arrived) => {
+                    if events.send(TaskEvent::Arrived(generation, arrived)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(Ended::Left) => return,
+                Err(Ended::Lost(loss)) => break loss,
+            }
+        };
+        if events.send(TaskEvent::Lost(loss)).await.is_err() {
+            return;
+        }
+        dialer.pause().await;
+    }
+}
+
+/// The presence message of connection `generation`.
+fn presence(device: &DeviceId, generation: u32, liveness: Liveness) -> Option<Outgoing> {
+    let bytes = DevicePresence { generation, liveness }.encode().ok()?;
+    Some(Outgoing::new(Topic::DevicePresence(device.clone()), bytes.to_vec()))
+}
+
+fn route(Message { topic, payload, .. }: Message) -> Option<LinkEvent> {
+    match topic {
+        Topic::Reply(_) => Some(LinkEvent::Reply(payload)),
+        Topic::Verdicts(_) => Some(LinkEvent::Verdict(payload)),
+        Topic::VerifierPresence(verifier) => Some(LinkEvent::Presence(verifier, payload)),
+        topic => {
+            debug!("dropped a message on {}, which is not for this device", topic.name());
             None
         }
     }
 }
 
-/// The PUBLISH for a message: its topic, delivery and properties.
-fn publish_of(device: &DeviceId, message: &Transmit, alias: Option<&Alias>, opens: u32) -> Publish {
+/// A message with its topic, alias and properties.
+fn outgoing(device: &DeviceId, message: &Transmit, alias: Option<&BoundAlias>, opens: u32) -> Outgoing {
     let payload = message.bytes.to_vec();
     match &message.channel {
         Channel::Open => {
-            let properties = PublishProperties {
-                message_expiry_interval: Some(OPEN_EXPIRY_SECONDS),
-                response_topic: Some(Topic::Reply(device.clone()).name().as_str().into()),
-                correlation_data: Some(opens.to_be_bytes().to_vec().into()),
-                ..PublishProperties::default()
-            };
-            let name = Topic::Open(device.clone()).name();
-            Publish::new(name.as_str(), QoS::AtLeastOnce, payload, Some(properties))
+            let number: [u8; CORRELATION_BYTES] = opens.to_be_bytes();
+            Outgoing {
+                response_topic: Some(Topic::Reply(device.clone())),
+                correlation: Some(number.to_vec()),
+                ..Outgoing::new(Topic::Open(device.clone()), payload)
+            }
         }
         Channel::Frames(verifier) => {
-            let name = Topic::Frames(device.clone(), verifier.clone()).name();
-            let Some(alias) = alias else {
-                return Publish::new(name.as_str(), QoS::AtMostOnce, payload, None);
+            let topic = Topic::Frames(device.clone(), verifier.clone());
+            let alias = match alias {
+                None => Alias::None,
+                Some(alias) if alias.topic.as_ref() == Some(&topic.name()) => Alias::Only(FRAMES_ALIAS),
+                Some(_) => Alias::Bind(FRAMES_ALIAS),
             };
-            let properties =
-                PublishProperties { topic_alias: Some(FRAMES_ALIAS), ..PublishProperties::default() };
-            let known = alias.bound.as_ref() == Some(&name);
-            let name = if known { "" } else { name.as_str() };
-            Publish::new(name, QoS::AtMostOnce, payload, Some(properties))
+            Outgoing { alias, ..Outgoing::new(topic, payload) }
         }
     }
 }

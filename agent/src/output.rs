@@ -1,9 +1,9 @@
 //! What the loop shows, and to whom: a terminal, a client of the socket, a test.
 
-use crate::link::Loss;
 use crate::turn::Turn;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Commit, Judged, SayError};
+use dunlin_link::Loss;
 use dunlin_wire::{DecodeError, VerifierId};
 use std::fmt;
 use std::ops::ControlFlow;

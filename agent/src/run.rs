@@ -5,7 +5,6 @@
 
 use crate::drafter::{Done, Worker};
 use crate::link::{Link, LinkEvent};
-use crate::mqtt_bytes::Traffic;
 use crate::output::{Notice, Output};
 use crate::random;
 use crate::stall::Stall;
@@ -18,6 +17,7 @@ use dunlin_hlm::device::{
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
+use dunlin_link::Traffic;
 use dunlin_power::Energy;
 use dunlin_power::clock::Clock;
 use dunlin_power::phase::{ByPhase, Phase as Charged};

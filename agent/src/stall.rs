@@ -1,8 +1,8 @@
 //! Notices when a reply has not moved for a second, and says what it is waiting for.
 
-use crate::link::Loss;
 use crate::output::Notice;
 use dunlin_hlm::time::{Duration, Instant};
+use dunlin_link::Loss;
 use dunlin_wire::VerifierId;
 
 /// Silence after which a user wants to know.

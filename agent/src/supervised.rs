@@ -3,8 +3,8 @@
 //! Being ready has nothing to do with the broker: an agent without one is sound and keeps looking for it.
 
 use crate::drafter::Worker;
-use crate::link::{Broker, Loss};
 use dunlin_hlm::time::Instant;
+use dunlin_link::{BrokerAddress, Loss};
 use dunlin_service::Service;
 use dunlin_wire::VerifierId;
 
@@ -22,7 +22,7 @@ impl Supervised {
     }
 
     /// An agent that drafts with `model` and looks for `broker`.
-    pub fn by(service: Service, broker: &Broker, model: &str) -> Self {
+    pub fn by(service: Service, broker: &BrokerAddress, model: &str) -> Self {
         let mut supervised = Self { service, broker: broker.to_string(), model: model.into() };
         supervised.say("looking for the broker at");
         supervised
@@ -91,7 +91,7 @@ mod tests {
             to.lock().unwrap().extend(news.iter().map(ToString::to_string));
             Ok(())
         });
-        let broker = Broker { host: "b".into(), port: 1883 };
+        let broker = "b".parse().unwrap();
         (Supervised::by(Service::managed(tell, Some(Duration(10 * SECOND))), &broker, "m"), said)
     }
 

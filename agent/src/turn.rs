@@ -1,11 +1,11 @@
 //! One turn: a prompt, its reply, and what it cost.
 
-use crate::mqtt_bytes::Traffic;
 use crate::output::Notice;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Counters, Finish};
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
+use dunlin_link::Traffic;
 use dunlin_power::phase::{ByPhase, Phase};
 use dunlin_power::report::TurnEnergy;
 use dunlin_wire::{RefusalReason, Vocabulary};

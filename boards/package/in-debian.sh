@@ -113,6 +113,18 @@ upgrades_keep_edits() {
     starts_nothing
 }
 
+old_keys_are_rewritten() {
+    local config=/etc/dunlin/verifier.toml
+    cp "$config" /root/kept
+    printf 'model = "/m"\n# who\nusername = "v"\npassword = "hush"\nkeep_alive_s = 20\n' >"$config"
+    quietly dpkg -i --force-confold dunlin-verifier.deb
+    expect "the new keys" "$(grep -v '^$' "$config" | tr '\n' ' ')" \
+        'model = "/m" [mqtt] # who user = "v" password_file = "verifier.mqtt-password" keep_alive_seconds = 20 '
+    expect "the password" "$(cat /etc/dunlin/verifier.mqtt-password)" hush
+    expect "its owner" "$(stat -c '%a %U:%G' /etc/dunlin/verifier.mqtt-password)" "640 root:dunlin-verifier"
+    cp /root/kept "$config"
+}
+
 removal_keeps_configuration() {
     quietly apt-get remove -y dunlin-agent dunlin-verifier
     absent /usr/bin/dunlin-agent /usr/bin/dunlin-verifier /usr/share/dunlin/boards
@@ -130,7 +142,7 @@ purge_leaves_nothing() {
 }
 
 for step in installs starts_nothing made_its_users files_belong_to_root programs_run units_are_sound one_bus_is_allowed upgrades_keep_edits \
-    removal_keeps_configuration purge_leaves_nothing; do
+    old_keys_are_rewritten removal_keeps_configuration purge_leaves_nothing; do
     "$step"
     printf '%s: ok\n' "${step//_/ }"
 done

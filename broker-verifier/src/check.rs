@@ -1,44 +1,53 @@
-//! Whether a verifier could serve here: configuration, target, broker, each in plain words.
+//! Whether a verifier could serve here: configuration, target and broker, and what to do about what is wrong.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, ensure};
+use dunlin_link::{BrokerFacts, probe};
+use dunlin_service::Findings;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 
 use crate::config::Config;
 use crate::engine::{load, memory_mib, warm_up};
-use crate::link::{self, BrokerFacts};
+use crate::exit::Exit;
 
-/// What a check found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The target can be loaded.
-    pub target: bool,
-    /// The broker can be reached and used.
-    pub broker: bool,
-}
-
-/// Checks target and broker of a checked configuration and writes a line for each to `out`.
+/// Checks configuration, target and broker, and writes what it finds to standard output.
 ///
 /// # Errors
-/// When `out` can't be written to.
-pub async fn check(config: &Config, out: &mut dyn Write) -> io::Result<Found> {
-    writeln!(out, "configuration  ok: {}, {} sessions", config.id, config.sessions)?;
-    let target = line(out, "target", target(config))?;
-    let broker = if config.embedded_broker {
-        line(out, "broker", Ok(format!("ok: embedded, on {}", config.listen)))?
-    } else {
-        line(out, "broker", broker(config).await)?
+/// Standard output can't be written to.
+pub async fn check(config: Result<Config>) -> io::Result<Exit> {
+    let out = io::stdout();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let mut findings = Findings::new(out, colour);
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            let advice = "correct it; docs/verifier.md lists every key";
+            findings.bad(&format!("configuration: {error:#}"), advice)?;
+            return Ok(Exit::Usage);
+        }
     };
-    Ok(Found { target, broker })
-}
-
-fn line(out: &mut dyn Write, name: &str, result: Result<String>) -> io::Result<bool> {
-    match &result {
-        Ok(text) => writeln!(out, "{name:<13}  {text}")?,
-        Err(error) => writeln!(out, "{name:<13}  FAILED: {error:#}")?,
+    findings.good(&format!("configuration: verifier {}, {} sessions", config.id, config.sessions))?;
+    match target(&config) {
+        Ok(text) => findings.good(&format!("model: {text}"))?,
+        Err(error) => {
+            let advice = "name a target with --model DIR, or `model` in the configuration";
+            findings.bad(&format!("model: {error:#}"), advice)?;
+        }
     }
-    Ok(result.is_ok())
+    let is_bad_elsewhere = findings.is_bad();
+    match broker(&config).await {
+        Ok(text) => findings.good(&format!("broker: {text}"))?,
+        Err(error) => {
+            let advice = format!("start the broker at {}, or name another with --broker", config.broker);
+            findings.bad(&format!("broker: {error:#}"), &advice)?;
+        }
+    }
+    Ok(match findings.is_bad() {
+        false => Exit::Ok,
+        true if is_bad_elsewhere => Exit::Failure,
+        true => Exit::Broker,
+    })
 }
 
 fn target(config: &Config) -> Result<String> {
@@ -48,7 +57,7 @@ fn target(config: &Config) -> Result<String> {
     let tokens = (config.kv_mib as u64) << 20;
     let tokens = tokens.checked_div(target.cache_bytes_per_token()).unwrap_or(u64::MAX);
     Ok(format!(
-        "ok: {}, {}, context {}; memory {memory}; caches of {} MiB hold {tokens} tokens of all sessions",
+        "{}, {}, context {}; memory {memory}; caches of {} MiB hold {tokens} tokens of all sessions",
         target.identity(),
         dir.vocabulary,
         target.context_max(),
@@ -57,16 +66,15 @@ fn target(config: &Config) -> Result<String> {
 }
 
 async fn broker(config: &Config) -> Result<String> {
-    let facts = link::probe(&config.broker, config.login().as_ref(), &config.id).await?;
-    let BrokerFacts { packet_max, alias_max, shares } = facts;
-    anyhow::ensure!(shares, "broker {}: it has no shared subscriptions", config.broker);
-    let too_small = packet_max.filter(|max| *max < PACKET_BYTES_MAX);
-    if let Some(max) = too_small {
-        anyhow::bail!(
-            "broker {}: it takes packets of {max} bytes, {PACKET_BYTES_MAX} are needed",
-            config.broker
-        );
+    if config.embedded_broker {
+        return Ok(format!("embedded, on {}", config.listen));
     }
-    let packets = packet_max.map_or("of any size".into(), |max| format!("up to {max} bytes"));
-    Ok(format!("ok: {} answers; packets {packets}, {alias_max} topic aliases", config.broker))
+    let options = config.connect_options(&format!("dunlin-check-{}", std::process::id()))?;
+    let facts = probe(&options).await.map_err(|loss| anyhow!(loss.reason))?;
+    let BrokerFacts { packet_bytes_max, alias_max, shares } = facts;
+    ensure!(shares, "{} has no shared subscriptions", config.broker);
+    let enough = packet_bytes_max.is_none_or(|max| max >= PACKET_BYTES_MAX);
+    let packets = packet_bytes_max.map_or("of any size".into(), |max| format!("up to {max} bytes"));
+    ensure!(enough, "{} takes packets {packets}, {PACKET_BYTES_MAX} are needed", config.broker);
+    Ok(format!("connected to {}; packets {packets}, {alias_max} topic aliases", config.broker))
 }

@@ -9,36 +9,22 @@ use std::process::ExitCode;
 use anyhow::{Context, Error, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dunlin_hlm::probabilities::Sampling;
-use dunlin_service::{MQTT_PASSWORD, Service, credential};
+use dunlin_link::{MQTT_PASSWORD, migrate};
+use dunlin_service::{Service, credential};
 use dunlin_wire::VerifierId;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-use crate::check::{Found, check};
-use crate::config::{Broker, Config};
+use crate::check::check;
+use crate::config::Config;
 use crate::embedded::Embedded;
 use crate::engine::{load, set_threads, threads, warm_up};
+use crate::exit::Exit;
 use crate::reference::{Request, write};
 use crate::report::End;
 use crate::run::{Hooks, Served, serve};
-
-/// What the process ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done as asked.
-    Ok = 0,
-    /// Something failed; the last line says what.
-    Failure = 1,
-    /// The command line or the configuration is wrong.
-    Usage = 2,
-    /// `check`: the broker can't be reached or used.
-    Broker = 3,
-    /// `serve`: ended before every lease was, by a second signal or by the drain's limit.
-    CutShort = 4,
-}
 
 /// Checks the drafts of Dunlin's devices with a large model, beside an MQTT 5 broker.
 #[derive(Debug, Parser)]
@@ -56,6 +42,8 @@ enum Command {
     Reference(ReferenceArgs),
     /// Say whether configuration, model and broker would do.
     Check(ServeArgs),
+    /// Rewrite a configuration file that has keys of an earlier version.
+    MigrateConfig(MigrateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -65,7 +53,7 @@ struct ServeArgs {
     config: Option<PathBuf>,
     /// The broker: mqtt://[user:password@]host[:port].
     #[arg(long, value_name = "ADDRESS", conflicts_with = "embedded_broker")]
-    broker: Option<Broker>,
+    broker: Option<String>,
     /// The verifier's name: a-z, 0-9 and '-', up to 32 characters.
     #[arg(long)]
     id: Option<VerifierId>,
@@ -93,6 +81,13 @@ struct ServeArgs {
     /// Append what devices say of their energy to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     energy_log: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// The configuration file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -135,6 +130,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => run_serve(&args),
         Some(Command::Reference(args)) => run_reference(&args),
         Some(Command::Check(args)) => run_check(&args),
+        Some(Command::MigrateConfig(args)) => run_migrate(&args),
         None => Cli::command().print_help().map(|()| Exit::Ok).map_err(|error| failure(error.into())),
     };
     let exit = outcome.unwrap_or_else(|(exit, error)| {
@@ -239,15 +235,18 @@ fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Resul
 }
 
 fn run_check(args: &ServeArgs) -> Outcome {
-    let config = args.merged().map_err(usage)?;
-    set_threads(config.threads).map_err(failure)?;
+    let config = args.merged();
+    if let Ok(config) = &config {
+        set_threads(config.threads).map_err(failure)?;
+    }
     start_log();
-    let found = block_on(async { Ok(check(&config, &mut io::stdout()).await?) }).map_err(failure)?;
-    Ok(match found {
-        Found { target: false, .. } => Exit::Failure,
-        Found { broker: false, .. } => Exit::Broker,
-        Found { .. } => Exit::Ok,
-    })
+    block_on(async { Ok(check(config).await?) }).map_err(failure)
+}
+
+fn run_migrate(args: &MigrateArgs) -> Outcome {
+    let migrated = migrate(&args.file).map_err(failure)?;
+    writeln!(io::stdout(), "{}", migrated.report(&args.file)).context("standard output").map_err(failure)?;
+    Ok(Exit::Ok)
 }
 
 impl ServeArgs {
@@ -255,7 +254,7 @@ impl ServeArgs {
     fn merged(&self) -> Result<Config> {
         let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         if let Some(broker) = &self.broker {
-            config.broker = broker.clone();
+            config.broker = broker.parse()?;
             config.embedded_broker = false;
         }
         config.embedded_broker |= self.embedded_broker;
@@ -270,7 +269,7 @@ impl ServeArgs {
         config.listen = self.listen.unwrap_or(config.listen);
         config.energy_log = self.energy_log.clone().or(config.energy_log);
         config.check()?;
-        config.with_credential(credential(MQTT_PASSWORD).as_deref())
+        config.with_login(credential(MQTT_PASSWORD).as_deref())
     }
 }
 
@@ -362,7 +361,9 @@ mod tests {
         let whole = lines.map(|line| format!("{line}\n")).collect::<String>();
         toml::from_str::<Config>(&whole).unwrap().check().unwrap();
         assert!(toml::from_str::<Config>(&text).unwrap().model.is_none(), "nothing is configured");
-        let table: toml::Table = whole.parse().unwrap();
+        let mut table: toml::Table = whole.parse().unwrap();
+        let Some(toml::Value::Table(mqtt)) = table.remove("mqtt") else { panic!("no [mqtt]") };
+        table.extend(mqtt.into_iter().map(|(key, value)| (format!("mqtt.{key}"), value)));
         let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verifier.md"));
         let manual = manual.unwrap();
         let (_, section) = manual.split_once("| key | default | meaning |").unwrap();

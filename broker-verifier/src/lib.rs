@@ -4,7 +4,7 @@
 //! `dunlin_hlm`, runs the target on a thread of its own, and publishes verdicts. [`run`] shows every hop.
 //!
 //! Invariants:
-//! - [`link`] alone names the MQTT client, [`embedded`] alone the broker, [`engine`] alone an engine of the target.
+//! - [`link`] alone publishes and receives, [`embedded`] alone names the broker, [`engine`] alone an engine of the target.
 //! - Nothing here knows a byte layout or a topic string, nor decides what a frame is answered.
 //! - Every queue is bounded, by a constant with a name.
 
@@ -15,6 +15,7 @@ mod devices;
 pub mod embedded;
 pub mod energy;
 pub mod engine;
+pub mod exit;
 pub mod link;
 #[cfg(test)]
 mod logged;

@@ -1,57 +1,43 @@
-//! The MQTT link: the only module that names the MQTT client.
+//! The verifier's side of the connection to the broker: what waits to be sent, and what a received message is.
 //!
-//! Invariant: `poll()` runs in a task of its own and is never dropped half-way; publishing never waits. Each
-//! connection has a client of its own, so nothing that was queued for one reaches the next, and each
-//! connection subscribes and is announced anew, whatever the broker remembers.
+//! Invariant: receiving runs in a task of its own and publishing never waits. Each connection subscribes and is
+//! announced anew, whatever the broker remembers.
 
 mod aliases;
-mod backoff;
-mod connect;
-mod generation;
 mod outbox;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use dunlin_link::{Arrival, Arrivals, ConnectOptions, Dialer, Ended, Publisher, Will};
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 use dunlin_wire::topic::{ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
-use rumqttc::Outgoing;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, Publish, RetainForwardRule};
-use rumqttc::v5::{AsyncClient, Event};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
-use crate::config::{Broker, Login};
 use aliases::Aliases;
-use backoff::Backoff;
-use connect::{connect_options, explain, packet_max, subscribed};
 use outbox::{Outbox, Wire};
 
-pub use connect::{BrokerFacts, probe};
 pub use outbox::Message;
 
-/// Requests that the MQTT client holds: small, for what waits there can't be taken back.
-const REQUESTS_MAX: usize = 8;
+/// QoS 1 publishes that may wait for their acknowledgement.
+pub const INFLIGHT_MAX: u16 = 64;
 /// Received messages that wait for the loop; beyond it the socket is not read.
 const EVENTS_MAX: usize = 64;
 /// Bytes of correlation data that are given back; longer ones are left out.
 const CORRELATION_BYTES_MAX: usize = 64;
+/// Filters without which there is still something to serve: what devices report there is not logged.
+const OPTIONAL: [&str; 3] = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER];
 
 /// What a link connects to, and as whom.
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
-    /// The broker.
-    pub broker: Broker,
-    /// Name and password for it.
-    pub login: Option<Login>,
+    /// Broker, login and client id.
+    pub connect: ConnectOptions,
     /// The verifier.
     pub id: VerifierId,
-    /// Time between signs of life.
-    pub keep_alive: Duration,
     /// What is announced; the link fills in generation and liveness.
     pub presence: VerifierPresence,
 }
@@ -207,7 +193,7 @@ enum End {
     Lost(String),
 }
 
-/// The side of the link that owns the client's event loop.
+/// The side of the link that receives.
 struct Task {
     options: LinkOptions,
     shared: Arc<Mutex<Shared>>,
@@ -217,11 +203,12 @@ struct Task {
 impl Task {
     /// One connection after the other, with growing pauses.
     async fn run(self) {
-        let (mut backoff, mut generation, mut told) = (Backoff::default(), generation::first().await, None);
+        let mut dialer = Dialer::start(self.options.connect.clone()).await;
+        let mut told = None;
         loop {
-            let started = Instant::now();
             let connected = lock(&self.shared).outbox.counters.connections;
-            let End::Lost(reason) = self.connection(generation).await else { return };
+            let will = self.will(dialer.generation());
+            let End::Lost(reason) = self.connection(dialer.dial(Some(will))).await else { return };
             if lock(&self.shared).outbox.counters.connections != connected {
                 told = None;
             }
@@ -231,33 +218,21 @@ impl Task {
                     return;
                 }
             }
-            sleep(backoff.pause(started.elapsed())).await;
-            generation = generation::next(generation);
+            dialer.pause().await;
         }
     }
 
     /// One connection, from CONNECT to its end.
-    async fn connection(&self, generation: u32) -> End {
-        let mut options =
-            connect_options(&self.options.broker, self.options.login.as_ref(), &self.options.id);
-        options.set_keep_alive(self.options.keep_alive);
-        options.set_last_will(self.will(generation));
-        let (client, mut eventloop) = AsyncClient::new(options, REQUESTS_MAX);
-        let (mut connack, mut leaving) = (None, false);
+    async fn connection(&self, mut arrivals: Arrivals) -> End {
+        let mut publisher = None;
         loop {
-            let event = match eventloop.poll().await {
-                Ok(Event::Outgoing(outgoing)) => {
-                    leaving |= outgoing == Outgoing::Disconnect;
-                    None
-                }
-                Ok(Event::Incoming(packet)) => match self.on_packet(packet, &client, &mut connack) {
+            let event = match arrivals.next().await {
+                Ok(arrived) => match self.arrived(arrived.arrival, &mut publisher) {
                     Ok(event) => event,
-                    Err(error) => return self.lost(End::Lost(format!("{error:#}"))),
+                    Err(reason) => return self.lost(End::Lost(reason)),
                 },
-                // The broker hangs up first: a socket closed with an acknowledgement unread resets the connection,
-                // and a DISCONNECT that the broker has not read by then is lost.
-                Err(_) if leaving => return self.lost(End::Closed),
-                Err(error) => return self.lost(End::Lost(explain(&error))),
+                Err(Ended::Left) => return self.lost(End::Closed),
+                Err(Ended::Lost(loss)) => return self.lost(End::Lost(loss.reason)),
             };
             if let Some(event) = event
                 && self.events.send(event).await.is_err()
@@ -273,94 +248,67 @@ impl Task {
         end
     }
 
-    fn on_packet(
+    /// What an arrival means for the loop, if anything; an error ends the connection.
+    fn arrived(
         &self,
-        packet: Packet,
-        client: &AsyncClient,
-        connack: &mut Option<ConnAck>,
-    ) -> Result<Option<LinkEvent>> {
-        match packet {
-            Packet::ConnAck(ack) => {
-                *connack = Some(ack);
-                self.subscribe(client)?;
-                Ok(None)
-            }
-            Packet::SubAck(ack) => {
-                for (filter, code) in subscribed(&ack)? {
-                    tracing::warn!(
-                        filter,
-                        ?code,
-                        "the broker refuses a subscription; what devices say there is not logged"
-                    );
+        arrival: Arrival,
+        publisher: &mut Option<Publisher>,
+    ) -> Result<Option<LinkEvent>, String> {
+        match arrival {
+            Arrival::Accepted(accepted) => {
+                let frames = frames_filter(&self.options.id);
+                if !accepted.subscribe([frames.as_str(), OPEN_FILTER].into_iter().chain(OPTIONAL)) {
+                    return Err("a new connection had no room for its subscriptions".into());
                 }
-                self.up(client, connack.as_ref());
-                Ok(Some(LinkEvent::Up))
+                *publisher = Some(accepted);
             }
-            Packet::Publish(publish) => Ok(self.received(&publish)),
-            _ => Ok(None),
+            Arrival::Subscribed(refused) => {
+                check_refusals(&refused)?;
+                self.up(publisher.take());
+                return Ok(Some(LinkEvent::Up));
+            }
+            Arrival::Message(message) => return Ok(self.received(message)),
+            Arrival::TooLarge(bytes) => self.drop_too_large(bytes),
+            Arrival::Foreign => lock(&self.shared).outbox.counters.foreign += 1,
+            Arrival::NotTaken(reason) => tracing::warn!(%reason, "the broker did not take a message"),
+            Arrival::Sent | Arrival::Acknowledged | Arrival::Other => {}
         }
-    }
-
-    /// Frames at most once, requests and energy shared with the other verifiers; of what was retained, reports of
-    /// set-ups alone.
-    fn subscribe(&self, client: &AsyncClient) -> Result<()> {
-        let frames = frames_filter(&self.options.id);
-        let filters = [
-            (frames.as_str(), QoS::AtMostOnce),
-            (OPEN_FILTER, QoS::AtLeastOnce),
-            (ENERGY_FILTER, QoS::AtLeastOnce),
-            (TELEMETRY_FILTER, QoS::AtMostOnce),
-            (SETUP_FILTER, QoS::AtLeastOnce),
-        ];
-        let filters = filters.map(|(name, qos)| {
-            let mut filter = Filter::new(name, qos);
-            if name != SETUP_FILTER {
-                filter.retain_forward_rule = RetainForwardRule::Never;
-            }
-            filter
-        });
-        client.try_subscribe_many(filters).context("the MQTT client refused the subscriptions")
+        Ok(None)
     }
 
     /// Opens the outbox and announces the verifier: who sees the presence can count on the subscriptions.
-    fn up(&self, client: &AsyncClient, connack: Option<&ConnAck>) {
-        let properties = connack.and_then(|ack| ack.properties.clone());
-        let alias_max = properties.as_ref().and_then(|p| p.topic_alias_max).unwrap_or(0);
-        let packet_max = packet_max(properties.as_ref());
+    fn up(&self, publisher: Option<Publisher>) {
+        let Some(publisher) = publisher else { return };
+        let aliases = Aliases::new(publisher.broker().alias_max);
         let mut shared = lock(&self.shared);
         shared.outbox.counters.connections += 1;
-        shared.outbox.open(Wire { client: client.clone(), aliases: Aliases::new(alias_max), packet_max });
+        shared.outbox.open(Wire { publisher, aliases });
         let bytes = encode(&shared.presence);
         shared.outbox.push(Message::Presence { verifier: self.options.id.clone(), bytes });
     }
 
     /// The Will of a connection; its generation is what the connection announces.
-    fn will(&self, generation: u32) -> LastWill {
-        let topic = Topic::VerifierPresence(self.options.id.clone()).name();
+    fn will(&self, generation: u32) -> Will {
         let mut shared = lock(&self.shared);
         shared.presence.generation = generation;
         let lost = VerifierPresence { liveness: Liveness::Lost, slots_free: 0, ..shared.presence.clone() };
-        LastWill::new(topic.as_str(), encode(&lost), QoS::AtLeastOnce, true, None)
+        Will { topic: Topic::VerifierPresence(self.options.id.clone()), payload: encode(&lost) }
     }
 
-    fn received(&self, publish: &Publish) -> Option<LinkEvent> {
-        if publish.size() > PACKET_BYTES_MAX as usize {
-            self.drop_too_large(publish.size());
-            return None;
-        }
-        let topic = std::str::from_utf8(&publish.topic).ok().and_then(Topic::parse);
-        let bytes = publish.payload.to_vec();
+    fn received(&self, message: dunlin_link::Message) -> Option<LinkEvent> {
+        let dunlin_link::Message { topic, payload: bytes, response_topic, correlation } = message;
         match topic {
-            Some(Topic::Frames(device, verifier)) if verifier == self.options.id => {
+            Topic::Frames(device, verifier) if verifier == self.options.id => {
                 Some(LinkEvent::Frame { device, bytes })
             }
-            Some(Topic::Open(device)) => {
-                let correlation = self.correlation(&device, publish);
+            Topic::Open(device) => {
+                self.count_redirected(&device, response_topic.as_deref());
+                let correlation = correlation.filter(|data| data.len() <= CORRELATION_BYTES_MAX);
                 Some(LinkEvent::Open { device, bytes, correlation })
             }
-            Some(Topic::Energy(device)) => Some(LinkEvent::Energy { device, bytes }),
-            Some(Topic::Telemetry(device)) => Some(LinkEvent::Telemetry { device, bytes }),
-            Some(Topic::Setup(device)) => Some(LinkEvent::Setup { device, bytes }),
+            Topic::Energy(device) => Some(LinkEvent::Energy { device, bytes }),
+            Topic::Telemetry(device) => Some(LinkEvent::Telemetry { device, bytes }),
+            Topic::Setup(device) => Some(LinkEvent::Setup { device, bytes }),
             _ => {
                 lock(&self.shared).outbox.counters.foreign += 1;
                 None
@@ -368,7 +316,7 @@ impl Task {
         }
     }
 
-    fn drop_too_large(&self, bytes: usize) {
+    fn drop_too_large(&self, bytes: u64) {
         let mut shared = lock(&self.shared);
         shared.outbox.counters.too_large += 1;
         let dropped = shared.outbox.counters.too_large;
@@ -378,13 +326,43 @@ impl Task {
     }
 
     /// A reply goes to its device's own topic and nowhere else; another response topic is only counted.
-    fn correlation(&self, device: &DeviceId, publish: &Publish) -> Option<Vec<u8>> {
-        let properties = publish.properties.as_ref()?;
+    fn count_redirected(&self, device: &DeviceId, response_topic: Option<&str>) {
         let own = Topic::Reply(device.clone()).name();
-        if properties.response_topic.as_ref().is_some_and(|topic| topic != own.as_str()) {
+        if response_topic.is_some_and(|topic| topic != own.as_str()) {
             lock(&self.shared).outbox.counters.redirected += 1;
         }
-        let data = properties.correlation_data.as_ref()?;
-        (data.len() <= CORRELATION_BYTES_MAX).then(|| data.to_vec())
+    }
+}
+
+/// Warns of refused filters; the first one without which there is no serving is the error.
+fn check_refusals(refused: &[(String, String)]) -> Result<(), String> {
+    for (filter, reason) in refused {
+        if !OPTIONAL.contains(&filter.as_str()) {
+            return Err(format!("the broker refuses the subscription to {filter}: {reason}"));
+        }
+        tracing::warn!(
+            filter,
+            reason,
+            "the broker refuses a subscription; what devices report there is not logged"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_ends_a_connection_only_where_serving_needs_the_subscription() {
+        let frames = frames_filter(&"v1".parse().unwrap());
+        let refused = |filter: &str| check_refusals(&[(filter.to_owned(), "NotAuthorized".to_owned())]);
+        assert_eq!(check_refusals(&[]), Ok(()));
+        for needed in [frames.as_str(), OPEN_FILTER] {
+            assert!(refused(needed).is_err_and(|reason| reason.contains(needed)));
+        }
+        for optional in OPTIONAL {
+            assert_eq!(refused(optional), Ok(()));
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{Answer, Event, Outgoing, Verifier, VerifierConfig};
+use dunlin_link::GOODBYE_MAX;
 use dunlin_lm::Target;
 use dunlin_service::Service;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
@@ -27,8 +28,6 @@ use crate::worker::{Batch, Worker};
 const WORK_MAX: usize = 256;
 /// Least time between two announcements of free slots.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the last messages may take.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// How long one pass of the target may take: long contexts of many sessions, on a processor.
 const PASS_MAX: Span = Span::from_millis(600_000);
 /// How long to sleep when there is nothing to wait for.
@@ -115,10 +114,8 @@ impl Serve {
         });
         let energy = Energy::start(config.energy_log.as_deref())?;
         let link = Link::start(LinkOptions {
-            broker: config.broker.clone(),
-            login: config.login(),
+            connect: config.connect_options("dunlin-verifier")?,
             id: config.id.clone(),
-            keep_alive: Duration::from_secs(config.keep_alive_s.into()),
             presence: presence(vocabulary, &served.name, config.sessions),
         });
         let place = format!("the broker at {}, serving {}", config.broker, served.name);

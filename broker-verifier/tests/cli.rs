@@ -30,14 +30,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Runs it and checks the exit code and words on standard error.
-fn fails(args: &[&str], code: i32, words: &[&str]) {
+/// Runs it and checks the exit code and words on standard error, which is returned.
+fn fails(args: &[&str], code: i32, words: &[&str]) -> String {
     let output = run(args);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
     for word in words {
         assert!(said.contains(word), "{args:?} should say {word:?}: {said}");
     }
+    said
 }
 
 fn signal(child: &Child, name: &str) {
@@ -85,6 +86,8 @@ fn a_wrong_command_line_is_named() {
     fails(&["serve"], 2, &["no target", "--model"]);
     fails(&["serve", "--id", "Verifier"], 2, &["--id", "a-z"]);
     fails(&["serve", "--broker", "mqtts://host"], 2, &["plain MQTT"]);
+    let said = fails(&["serve", "--broker", "mqtts://me:hush@host"], 2, &["***@host"]);
+    assert!(!said.contains("hush"), "{said}");
     fails(&["serve", "--broker", "mqtt://h", "--embedded-broker"], 2, &["cannot be used with"]);
     fails(&["serve", "--model", "x", "--listen", "127.0.0.1:0"], 2, &["--embedded-broker"]);
     fails(&["serve", "--model", "x", "--sessions", "0"], 2, &["sessions: 0 is outside 1 to 65535"]);
@@ -97,17 +100,51 @@ fn a_wrong_configuration_is_named_with_its_line() {
     let file = directory.path().join("verifier.toml");
     let path = file.to_str().unwrap();
     for (written, words) in [
-        ("id = \"v1\"\nsesions = 3\n", ["line 2", "unknown field `sesions`"]),
-        ("id = \"v1\"\n\nsessions = \"many\"\n", ["line 3", "sessions"]),
-        ("broker = \"http://h\"\n", ["line 1", "unknown scheme http://"]),
-        ("id = \"V1\"\n", ["line 1", "a-z"]),
-        ("keep_alive_s = 1\n", ["keep_alive_s", "5 to 65535"]),
+        ("id = \"v1\"\nsesions = 3\n", ["verifier.toml:2: ", "unknown field `sesions`"]),
+        ("id = \"v1\"\n\nsessions = \"many\"\n", ["verifier.toml:3: ", "sessions"]),
+        ("broker = \"http://h\"\n", ["verifier.toml:1: ", "unknown scheme \"http\""]),
+        ("id = \"V1\"\n", ["verifier.toml:1: ", "a-z"]),
+        ("[mqtt]\nkeep_alive_seconds = 1\n", ["mqtt.keep_alive_seconds", "within 5 and 65535"]),
+        (
+            "id = \"v1\"\nusername = \"a\"\n",
+            ["verifier.toml:2: username is now user under [mqtt]", "migrate-config"],
+        ),
     ] {
         fs::write(&file, written).unwrap();
         fails(&["serve", "--config", path], 2, &words);
     }
     let missing = directory.path().join("none.toml");
     fails(&["serve", "--config", missing.to_str().unwrap()], 2, &["none.toml", "No such file"]);
+}
+
+/// The script that the package runs when it is upgraded.
+#[test]
+fn an_upgrade_rewrites_the_keys_of_an_earlier_version() {
+    let root = tempfile::tempdir().unwrap();
+    let (etc, bin) = (root.path().join("etc/dunlin"), Path::new(PROGRAM).parent().unwrap());
+    fs::create_dir_all(&etc).unwrap();
+    let config = etc.join("verifier.toml");
+    fs::write(&config, "# who\nusername = \"v\"\npassword = \"hush\"\nkeep_alive_s = 20\n").unwrap();
+    fails(&["serve", "--config", config.to_str().unwrap()], 2, &["verifier.toml:2: username is now user"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../boards/package/verifier/debian/dunlin-verifier.postinst");
+    let upgrade = || {
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("sh");
+        let output = command.arg(&script).arg("configure").env("DPKG_ROOT", root.path()).env("PATH", path);
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.contains("hush"), "{said}");
+        said
+    };
+    assert!(upgrade().contains("rewritten with today's keys; its password is in "));
+    let rewritten = fs::read_to_string(&config).unwrap();
+    let keys = "# who\nuser = \"v\"\npassword_file = \"verifier.mqtt-password\"\nkeep_alive_seconds = 20\n";
+    assert_eq!(rewritten, format!("\n[mqtt]\n{keys}"));
+    assert_eq!(fs::read_to_string(etc.join("verifier.mqtt-password")).unwrap(), "hush\n");
+    fails(&["serve", "--config", config.to_str().unwrap()], 2, &["no target"]);
+    assert!(upgrade().contains("nothing to rewrite"));
 }
 
 #[test]
@@ -188,10 +225,11 @@ fn a_check_says_what_is_there_and_what_is_not() {
     let said = text(&good.stdout);
     assert_eq!(good.status.code(), Some(0), "{said}");
     for word in [
-        "configuration  ok",
-        "target         ok: dunlin-demo-target, weights ",
+        "✓ configuration: verifier verifier-1, 64 sessions",
+        "✓ model: dunlin-demo-target, weights ",
         ", candle 0.",
         " MiB; caches of 512 MiB hold ",
+        "✓ broker: connected to 127.0.0.1",
         "up to 65536 bytes, 1024 topic aliases",
     ] {
         assert!(said.contains(word), "{said}");
@@ -200,11 +238,21 @@ fn a_check_says_what_is_there_and_what_is_not() {
     let alone = run(&["check", "--model", model, "--broker", &nobody]);
     let said = text(&alone.stdout);
     assert_eq!(alone.status.code(), Some(3), "{said}");
-    assert!(said.contains(&format!("FAILED: broker {nobody}: Connection refused")), "{said}");
+    assert!(
+        said.contains(&format!("✗ broker: nothing listens at {nobody}\n  → start the broker at {nobody}")),
+        "{said}"
+    );
     let nothing = run(&["check", "--broker", &broker]);
     let said = text(&nothing.stdout);
     assert_eq!(nothing.status.code(), Some(1), "{said}");
-    assert!(said.contains("FAILED: no target") && said.contains("broker         ok"), "{said}");
+    assert!(said.contains("✗ model: no target") && said.contains("✓ broker: "), "{said}");
+    let wrong = run(&["check", "--broker", "mqtt://me:hush@h:0"]);
+    let said = text(&wrong.stdout);
+    assert_eq!(wrong.status.code(), Some(2), "{said}");
+    assert!(
+        said.starts_with("✗ configuration: broker \"mqtt://***@h:0\"") && !said.contains("hush"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -269,5 +317,5 @@ fn an_absent_broker_is_said_once() {
     let (code, said) = ended(child);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(said.matches("no broker; trying again").count(), said.matches("reason=").count(), "{said}");
-    assert_eq!(said.matches("the broker closed the connection").count(), 1, "{said}");
+    assert_eq!(said.matches(&format!("{broker} closed the connection")).count(), 1, "{said}");
 }

@@ -8,13 +8,13 @@ use common::{
     Broker, Client, Device, Mosquitto, Running, SEED, TEMPERATURE, VERIFIER, config, hang_up, soon, toy,
 };
 use dunlin_hlm::probabilities::Sampling;
+use dunlin_link::probe;
+use dunlin_link::raw::RawMessage;
 use dunlin_lm::{Extend, Promise, SessionId, Target, TargetIdentity, ToyTarget, Vocabulary};
-use dunlin_verifier::link::probe;
 use dunlin_verifier::reference::{Request, write};
 use dunlin_verifier::{Config, End};
 use dunlin_wire::limits::FRAME_BYTES_MAX;
 use dunlin_wire::{CloseReason, Closed, Down, Lease, Liveness, Refusal, RefusalReason, Reply};
-use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -191,21 +191,18 @@ async fn a_reply_goes_to_its_device_whatever_the_request_says() {
     let mut victim = Client::connect(broker.port(), "victim", "dl1/d/victim/n/#").await;
     let mut device = Device::connect(broker.port(), "d1").await;
     for topic in ["dl1/d/d1/n/op", "dl1/d/victim/n/c"] {
-        device.send_open(PublishProperties {
+        device.send_open(RawMessage {
             response_topic: Some(topic.into()),
-            correlation_data: Some(b"mine".to_vec().into()),
-            ..PublishProperties::default()
+            correlation: Some(b"mine".to_vec()),
+            ..RawMessage::default()
         });
         let publish = device.client.next().await;
         assert_eq!(publish.topic, "dl1/d/d1/n/op");
-        assert_eq!(publish.properties.unwrap().correlation_data.unwrap(), "mine");
+        assert_eq!(publish.correlation.unwrap(), b"mine");
     }
-    device.send_open(PublishProperties {
-        correlation_data: Some(vec![7; 65].into()),
-        ..PublishProperties::default()
-    });
-    let long = device.client.next().await.properties.unwrap();
-    assert_eq!(long.correlation_data, None, "a device doesn't choose how long an answer is");
+    device.send_open(RawMessage { correlation: Some(vec![7; 65]), ..RawMessage::default() });
+    let long = device.client.next().await;
+    assert_eq!(long.correlation, None, "a device doesn't choose how long an answer is");
     assert_eq!(running.drained().await.link.redirected, 1);
     assert!(victim.none_waits());
 }
@@ -506,11 +503,10 @@ async fn a_name_and_a_password_are_used() {
     let closed = format!("allow_anonymous false\npassword_file {}", passwords.path().display());
     let mosquitto = Mosquitto::with(|text| text.replace("allow_anonymous true", &closed));
     let address = |login: &str| format!("mqtt://{login}127.0.0.1:{}", mosquitto.port).parse().unwrap();
-    let id = VERIFIER.parse().unwrap();
     for (login, refused) in [("", "not authorised"), ("me:wrong@", "not authorised")] {
         let config = Config { broker: address(login), ..Config::default() };
-        let error = probe(&config.broker, config.login().as_ref(), &id).await.unwrap_err();
-        assert!(format!("{error:#}").contains(refused), "{error:#}");
+        let loss = probe(&config.connect_options("check").unwrap()).await.unwrap_err();
+        assert!(loss.refused && loss.reason.contains(refused), "{loss:?}");
     }
     let config = Config { broker: address("me:secret@"), ..Config::default() };
     Running::start(config, toy().target()).await.drained().await;

@@ -139,7 +139,6 @@ impl Output for Gatherer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt_bytes::Traffic;
     use crate::screen::Abilities;
     use crate::turn::Phases;
     use dunlin_hlm::device::Counters;
@@ -147,6 +146,7 @@ mod tests {
     use dunlin_hlm::stop::Prices;
     use dunlin_hlm::time::Duration;
     use dunlin_hlm::uncertainty::Unit;
+    use dunlin_link::Traffic;
 
     fn gatherer(tokens_max: usize, prompts_max: usize) -> Gatherer {
         let plain = Abilities { colour: false, cursor: false };

@@ -2,9 +2,8 @@
 //!
 //! Invariant: a mark on the data partition is there before a report can be, so that no report outlives its cause.
 
-use crate::config;
-use crate::link::{LinkConfig, Loss, retain};
 use anyhow::{Context, Result, bail};
+use dunlin_link::{AddressError, BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, retain};
 use dunlin_provision::disk::{Change, Disk};
 use dunlin_provision::mistakes::Mistakes;
 use dunlin_provision::setup::{Login, Setup};
@@ -34,21 +33,31 @@ pub(super) struct Addressee {
 impl Addressee {
     /// From a file as far as it could be read, and from what stands where it names nothing.
     pub(super) fn of(setup: &Setup, standing: &Standing) -> Option<Self> {
+        let broker = setup.broker.clone().or_else(|| standing.broker())?;
+        let address = broker.parse::<BrokerAddress>();
+        let in_address = address.as_ref().ok().and_then(|address| address.login.as_ref());
+        let in_address = in_address
+            .map(|login| Login { user: login.user.clone(), password: login.password.expose().into() });
         Some(Self {
             device: setup.name.clone().or_else(|| standing.device())?,
-            broker: setup.broker.clone().or_else(|| standing.broker())?,
-            login: setup.login.clone().or_else(|| standing.login()),
+            login: in_address.clone().or_else(|| setup.login.clone()).or_else(|| standing.login()),
+            // It is shown and remembered: a login stays out of it.
+            broker: match (address, in_address) {
+                (Ok(address), Some(_)) => format!("mqtt://{address}"),
+                _ => broker,
+            },
         })
     }
 
-    fn link(&self) -> Result<LinkConfig> {
-        Ok(LinkConfig {
-            broker: config::broker_of(&self.broker)?,
-            device: self.device.clone(),
+    fn options(&self) -> Result<ConnectOptions, AddressError> {
+        let login = self.login.clone();
+        Ok(ConnectOptions {
+            broker: self.broker.parse()?,
+            login: login
+                .map(|login| dunlin_link::Login { user: login.user, password: Secret::new(login.password) }),
             client_id: format!("dunlin-setup-{}", self.device),
-            credentials: self.login.clone().map(|login| (login.user, login.password)),
             keep_alive: KEEP_ALIVE,
-            announce: false,
+            inflight_max: 1,
         })
     }
 }
@@ -156,12 +165,12 @@ struct Missed {
 /// Tries until the broker has taken the message or refused it, or the time is over.
 async fn reached(addressee: &Addressee, bytes: &[u8], within: Duration) -> Result<(), Missed> {
     let missed = |why: String, for_good| Missed { why, for_good };
-    let link = addressee.link().map_err(|error| missed(format!("{error:#}"), true))?;
-    let topic = Topic::Setup(addressee.device.clone());
+    let options = addressee.options().map_err(|error| missed(error.to_string(), true))?;
+    let report = Outgoing::new(Topic::Setup(addressee.device.clone()), bytes.to_vec());
     let until = Instant::now() + within;
-    let mut last = format!("no answer from {}", link.broker);
+    let mut last = format!("no answer from {}", options.broker);
     loop {
-        match timeout_at(until, retain(&link, &topic, bytes)).await {
+        match timeout_at(until, retain(&options, &report)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(Loss { reason, refused: true })) => return Err(missed(reason, true)),
             Ok(Err(Loss { reason, .. })) => last = reason,

@@ -3,7 +3,7 @@
 use super::examine::{Examined, Shown, examine};
 use super::reader::Interrupts;
 use super::{advice, say};
-use crate::check::Findings;
+use crate::check::{Findings, findings};
 use crate::exit::{DONE, FAILED, INTERRUPTED};
 use crate::flags::Common;
 use crate::terminal::ColourChoice;
@@ -87,7 +87,7 @@ pub(super) async fn probe(args: &Args, settings: &PowerSettings, color: ColourCh
         };
         say(&serde_json::to_string(&probed)?)?;
     } else {
-        tell(&examined, auto, &health, settings, &mut Findings::new(color))?;
+        tell(&examined, auto, &health, settings, &mut findings(color))?;
     }
     Ok(if examined.iter().any(|found| found.shown.is_ok()) { DONE } else { FAILED })
 }

@@ -3,13 +3,11 @@
 use crate::broker::Broker;
 use crate::process::{SEED, alone, generate, stderr, target, tokens};
 use crate::verifier::{self, Plan};
+use dunlin_link::raw::RawClient;
 use dunlin_lm::ModelDir;
 use dunlin_power::phase::Phase;
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, EnergyReport, PhaseTotal, PowerSource, Telemetry};
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
-use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::fs;
@@ -23,21 +21,15 @@ const SPLIT: f64 = 0.05;
 
 /// Hears what the device tells of its power.
 struct Ear {
-    _client: Client,
-    connection: Connection,
+    client: RawClient,
     held: VecDeque<(String, Vec<u8>)>,
 }
 
 impl Ear {
     fn start(port: u16) -> Self {
-        let (client, mut connection) = Client::new(MqttOptions::new("ear", "127.0.0.1", port), 8);
-        for topic in [Topic::Energy(device()), Topic::Telemetry(device())] {
-            client.subscribe(topic.name().as_str(), QoS::AtLeastOnce).unwrap();
-        }
-        let granted = |event| matches!(event, Event::Incoming(Packet::SubAck(_)));
-        let grants = connection.iter().filter(|event| granted(event.as_ref().unwrap().clone())).take(2);
-        assert_eq!(grants.count(), 2);
-        Self { _client: client, connection, held: VecDeque::new() }
+        let topics = [Topic::Energy(device()), Topic::Telemetry(device())].map(|topic| topic.name());
+        let client = RawClient::connect(port, "ear", &[&topics[0], &topics[1]]);
+        Self { client, held: VecDeque::new() }
     }
 
     /// The next message on a topic.
@@ -47,14 +39,11 @@ impl Ear {
             return self.held.remove(at).unwrap().1;
         }
         loop {
-            if let Event::Incoming(Packet::Publish(publish)) = self.connection.recv().unwrap().unwrap() {
-                let (came, bytes) =
-                    (String::from_utf8(publish.topic.to_vec()).unwrap(), publish.payload.to_vec());
-                if came == name.as_str() {
-                    return bytes;
-                }
-                self.held.push_back((came, bytes));
+            let message = self.client.blocking_next().unwrap();
+            if message.topic == name.as_str() {
+                return message.payload;
             }
+            self.held.push_back((message.topic, message.payload));
         }
     }
 }

@@ -3,11 +3,9 @@
 use crate::broker::{Broker, free_port, url};
 use crate::process::stderr;
 use dunlin_agent::config::{Overrides, Settings};
+use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_wire::SetupReport;
 use dunlin_wire::topic::SETUP_FILTER;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
-use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -54,28 +52,15 @@ fn wrong(port: u16) -> String {
 }
 
 /// Hears what devices say of their set-ups, and first what was retained.
-struct Heard {
-    _client: Client,
-    connection: Connection,
-}
+struct Heard(RawClient);
 
 impl Heard {
     fn at(port: u16) -> Self {
-        let mut options = MqttOptions::new("heard", "127.0.0.1", port);
-        options.set_credentials("watch", PASSWORD);
-        let (client, mut connection) = Client::new(options, 8);
-        client.subscribe(SETUP_FILTER, QoS::AtLeastOnce).unwrap();
-        let granted = |event| matches!(event, Event::Incoming(Packet::SubAck(_)));
-        assert!(connection.iter().any(|event| granted(event.unwrap())));
-        Self { _client: client, connection }
+        Self(RawClient::logged_in(port, "watch", PASSWORD, &[SETUP_FILTER]))
     }
 
-    fn next(&mut self) -> Publish {
-        let publish = |event| match event {
-            Event::Incoming(Packet::Publish(publish)) => Some(publish),
-            _ => None,
-        };
-        self.connection.iter().find_map(|event| publish(event.unwrap())).unwrap()
+    fn next(&mut self) -> RawMessage {
+        self.0.blocking_next().unwrap()
     }
 }
 
@@ -117,9 +102,9 @@ fn the_agent_loads_the_configuration_that_a_file_leaves() {
 #[test]
 fn a_brokers_address_is_checked_by_the_links_own_grammar() {
     for (wrong, what) in [
-        ("host", "no mqtt:// in front; expected mqtt://host:port"),
-        ("mqtts://host", "TLS is not part of this build"),
-        ("mqtt://host:0", "no such port"),
+        ("http://host", "unknown scheme \"http\"; expected mqtt://[user:password@]host[:port]"),
+        ("mqtts://host", "this build speaks plain MQTT"),
+        ("mqtt://host:0", "1 to 65535"),
     ] {
         let output = Board::new().boots(&format!("name = pi-7\nbroker = {wrong}\n"), &["--only", "take"]);
         let said = stderr(&output);
@@ -183,6 +168,19 @@ fn the_two_halves_may_be_apart() {
     assert!(output.status.code() == Some(0) && !board.file().exists() && board.is_marked());
     let output = board.boots("", &["--only", "report"]);
     assert!(output.status.code() == Some(0) && !board.is_marked(), "{}", stderr(&output));
+}
+
+#[test]
+fn a_boot_rewrites_keys_of_an_earlier_version() {
+    let board = Board::new();
+    let config = board.0.path().join("data/dunlin/etc/agent.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, "device = \"pi-7\"\n# slow\nkeep_alive_s = 20\n").unwrap();
+    let output = board.boots("", &["--only", "report"]);
+    assert!(stderr(&output).contains("agent.toml: rewritten with today's keys"), "{}", stderr(&output));
+    let rewritten = fs::read_to_string(&config).unwrap();
+    assert_eq!(rewritten, "device = \"pi-7\"\n\n[mqtt]\n# slow\nkeep_alive_seconds = 20\n");
+    assert!(!stderr(&board.boots("", &["--only", "report"])).contains("rewritten"), "once is enough");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The loop with toy models, over a real broker.
 
 use crate::broker::{Broker, free_port};
+use crate::presence::link;
 use crate::proxy::Proxy;
 use crate::recorder::Recorder;
 use crate::verifier::{self, Alone, Plan};
 use dunlin_agent::drafter::Worker;
-use dunlin_agent::link::{Broker as Address, Link, LinkConfig};
 use dunlin_agent::output::Notice;
 use dunlin_agent::run::{Agent, Control, Farewell, Say, Seat, User};
 use dunlin_agent::turn::Ending;
@@ -71,14 +71,7 @@ impl Setup {
                 context_tokens_max: 4096,
             };
             let seat = Seat { device, sampling: sampling(), seed: Some(SEED), ends_on_refusal: true };
-            let link = Link::start(LinkConfig {
-                broker: Address { host: "127.0.0.1".into(), port: self.port },
-                device: "pi-7".parse().unwrap(),
-                client_id: "pi-7".into(),
-                credentials: None,
-                keep_alive: std::time::Duration::from_secs(5),
-                announce: true,
-            });
+            let link = link(self.port);
             let (prompts, says) = mpsc::channel(8);
             self.says.into_iter().for_each(|say| prompts.try_send(say).unwrap());
             let (control, controls) = self.control;

@@ -1,11 +1,10 @@
 //! Messages larger than any of the protocol, from whoever may publish.
 
 use crate::broker::Broker;
-use dunlin_agent::link::{Broker as Address, Link, LinkConfig, LinkEvent};
-use dunlin_wire::DeviceId;
+use crate::presence::link;
+use dunlin_agent::link::LinkEvent;
+use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_wire::topic::Topic;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::{AsyncClient, MqttOptions};
 
 /// More QoS 1 messages than mosquitto has under way to one client.
 const TIMES: usize = 21;
@@ -13,21 +12,12 @@ const TIMES: usize = 21;
 fn large_messages_dont_silence_an_agent(broker: &Broker) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let device: DeviceId = "pi-7".parse().unwrap();
-        let mut link = Link::start(LinkConfig {
-            broker: Address { host: "127.0.0.1".into(), port: broker.port },
-            device: device.clone(),
-            client_id: "pi-7".into(),
-            credentials: None,
-            keep_alive: std::time::Duration::from_secs(5),
-            announce: true,
-        });
+        let mut link = link(broker.port);
         while link.next().await != LinkEvent::Up {}
-        let (client, mut events) = AsyncClient::new(MqttOptions::new("x", "127.0.0.1", broker.port), 64);
-        tokio::spawn(async move { while events.poll().await.is_ok() {} });
-        let reply = Topic::Reply(device).name();
+        let anybody = RawClient::connect(broker.port, "x", &["x"]);
+        let reply = Topic::Reply("pi-7".parse().unwrap()).name();
         for size in [3000; TIMES].into_iter().chain([3]) {
-            client.publish(reply.as_str(), QoS::AtLeastOnce, false, vec![0; size]).await.unwrap();
+            anybody.publish(RawMessage::new(&reply, vec![0; size]));
         }
         let heard = loop {
             match link.next().await {

@@ -68,7 +68,7 @@ fn the_packages_configuration_is_the_one_of_the_manual() {
     let path = package().join("agent.toml");
     let text = fs::read_to_string(&path).unwrap();
     let settings = Settings::load(Some(&path), &Overrides::default()).unwrap();
-    assert!(settings.board.is_none() && settings.credentials.is_none());
+    assert!(settings.board.is_none() && settings.login.is_none());
     let whole = uncommented(&text);
     let dir = TempDir::new().unwrap();
     let changed = dir.path().join("agent.toml");

@@ -2,13 +2,12 @@
 
 use crate::broker::Broker;
 use crate::proxy::packet;
-use dunlin_agent::link::{Broker as Address, Link, LinkConfig, LinkEvent};
+use dunlin_agent::link::{INFLIGHT_MAX, Link, LinkConfig, LinkEvent};
 use dunlin_hlm::device::{Channel, Transmit};
+use dunlin_link::ConnectOptions;
+use dunlin_link::raw::RawClient;
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, DevicePresence, Liveness};
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
-use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -23,37 +22,29 @@ fn device() -> DeviceId {
 }
 
 /// Sees every presence of the device from now on, and the retained one first.
-pub(crate) struct Watch {
-    _client: Client,
-    connection: Connection,
-}
+pub(crate) struct Watch(RawClient);
 
 impl Watch {
     pub(crate) fn start(port: u16) -> Self {
-        let (client, mut connection) = Client::new(MqttOptions::new("watch", "127.0.0.1", port), 8);
-        let topic = Topic::DevicePresence(device()).name();
-        client.subscribe(topic.as_str(), QoS::AtLeastOnce).unwrap();
-        let granted = |event| matches!(event, Event::Incoming(Packet::SubAck(_)));
-        assert!(connection.iter().any(|event| granted(event.unwrap())));
-        Self { _client: client, connection }
+        Self(RawClient::connect(port, "watch", &[&Topic::DevicePresence(device()).name()]))
     }
 
     pub(crate) fn next(&mut self) -> DevicePresence {
-        let seen = self.connection.iter().find_map(|event| match event.unwrap() {
-            Event::Incoming(Packet::Publish(publish)) => Some(publish.payload),
-            _ => None,
-        });
-        DevicePresence::decode(&seen.unwrap()).unwrap()
+        DevicePresence::decode(&self.0.blocking_next().unwrap().payload).unwrap()
     }
 }
 
-fn link(port: u16) -> Link {
+/// The device's link to a broker of this machine.
+pub(crate) fn link(port: u16) -> Link {
     Link::start(LinkConfig {
-        broker: Address { host: "127.0.0.1".into(), port },
+        options: ConnectOptions {
+            broker: format!("127.0.0.1:{port}").parse().unwrap(),
+            login: None,
+            client_id: "pi-7".into(),
+            keep_alive: Duration::from_secs(5),
+            inflight_max: INFLIGHT_MAX,
+        },
         device: device(),
-        client_id: "pi-7".into(),
-        credentials: None,
-        keep_alive: Duration::from_secs(5),
         announce: true,
     })
 }

@@ -308,8 +308,13 @@ fn check_says_what_is_right_and_what_is_missing() {
     drop((verifier, broker));
     let output = agent("check", &url(free_port())).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("✗ broker: nothing listens") && said.contains("→ start the broker"), "{said}");
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
+    let output =
+        agent.args(["check", "--broker", &url(free_port()), "--model", "/nowhere"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "a model is missing too: {said}");
 }
 
 /// Calibrates with three prompts; the files go to `dir`.

@@ -1,6 +1,6 @@
 //! A TCP proxy that reads along and counts MQTT packets by their length, knowing nothing else of MQTT.
 
-use dunlin_agent::mqtt_bytes::Traffic;
+use dunlin_link::Traffic;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};

@@ -4,13 +4,10 @@ use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{Answer, Event, Job, RowsError, Slot, Verifier, VerifierConfig};
+use dunlin_link::raw::{RawClient, RawEvent, RawMessage};
 use dunlin_lm::{Extend, SessionId, Target};
 use dunlin_wire::topic::{OPEN_FILTER, Topic, frames_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence, Vocabulary};
-use rumqttc::NetworkOptions;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish};
-use rumqttc::v5::{AsyncClient, EventLoop, MqttOptions};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
@@ -33,7 +30,7 @@ struct Shell {
     machine: Verifier,
     target: Box<dyn Target>,
     sessions: BTreeMap<Slot, SessionId>,
-    client: AsyncClient,
+    client: RawClient,
     presence: VerifierPresence,
     plan: Plan,
     frames: usize,
@@ -72,11 +69,7 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
         lossy: true,
         idle_max: Duration::from_millis(600_000),
     };
-    let mut options = MqttOptions::new("v1", "127.0.0.1", port);
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    options.set_network_options(network);
-    let (client, events) = AsyncClient::new(options, 256);
+    let client = RawClient::persistent(port, "v1", &[OPEN_FILTER, &frames_filter(&id())]);
     let presence = VerifierPresence {
         generation: 1,
         liveness: Liveness::Here,
@@ -87,52 +80,41 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
     };
     let machine = Verifier::new(config).unwrap();
     let mut shell = Shell { machine, target, sessions: BTreeMap::new(), client, presence, plan, frames: 0 };
-    shell.run(events, &ready).await;
+    shell.run(&ready).await;
 }
 
 impl Shell {
-    async fn run(&mut self, mut events: EventLoop, ready: &Sender<()>) {
-        loop {
-            match events.poll().await {
-                Ok(rumqttc::v5::Event::Incoming(packet)) => self.hear(packet, ready),
-                Ok(_) => {}
-                // The library tries again at once and for ever.
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+    /// Announces itself on the first connection and on each later one.
+    async fn run(&mut self, ready: &Sender<()>) {
+        self.announce();
+        ready.send(()).unwrap();
+        while let Some(event) = self.client.event().await {
+            match event {
+                RawEvent::Subscribed => self.announce(),
+                RawEvent::Message(message) => self.take(&message),
             }
         }
     }
 
-    fn hear(&mut self, packet: Packet, ready: &Sender<()>) {
-        match packet {
-            Packet::ConnAck(_) => {
-                let filters =
-                    [OPEN_FILTER, frames_filter(&id()).as_str()].map(|f| Filter::new(f, QoS::AtLeastOnce));
-                self.client.try_subscribe_many(filters).unwrap();
-                let bytes = self.presence.encode().unwrap().to_vec();
-                let name = Topic::VerifierPresence(id()).name();
-                self.client.try_publish(name.as_str(), QoS::AtLeastOnce, true, bytes).unwrap();
-            }
-            Packet::SubAck(_) => drop(ready.send(())),
-            Packet::Publish(publish) => self.take(&publish),
-            _ => {}
-        }
+    fn announce(&mut self) {
+        let (name, bytes) = (Topic::VerifierPresence(id()).name(), self.presence.encode().unwrap());
+        self.client.publish(RawMessage { retain: true, ..RawMessage::new(name, bytes.to_vec()) });
     }
 
-    fn take(&mut self, publish: &Publish) {
+    fn take(&mut self, message: &RawMessage) {
         let now = Instant(0);
-        match Topic::parse(std::str::from_utf8(&publish.topic).unwrap()) {
+        match Topic::parse(&message.topic) {
             Some(Topic::Open(device)) => {
-                let properties = publish.properties.as_ref().unwrap();
                 let reply = Topic::Reply(device.clone()).name();
-                assert_eq!(properties.response_topic.as_deref(), Some(reply.as_str()));
-                assert!(properties.correlation_data.is_some());
-                assert!(properties.message_expiry_interval.is_some_and(|seconds| seconds <= 5));
-                self.machine.handle_open(&device, &publish.payload, now);
+                assert_eq!(message.response_topic.as_deref(), Some(reply.as_str()));
+                assert!(message.correlation.is_some());
+                assert!(message.expiry_seconds.is_some_and(|seconds| seconds <= 5));
+                self.machine.handle_open(&device, &message.payload, now);
             }
             Some(Topic::Frames(device, _)) => {
                 self.frames += 1;
                 if self.plan.frames_max.is_none_or(|max| self.frames <= max) {
-                    self.machine.handle_frame(&device, &publish.payload, now);
+                    self.machine.handle_frame(&device, &message.payload, now);
                 }
             }
             other => panic!("a message on {other:?}"),
@@ -175,17 +157,16 @@ impl Shell {
     }
 
     fn send(&self, device: &DeviceId, answer: Answer, bytes: &[u8]) {
-        let (topic, qos) = match answer {
-            Answer::Reply => (Topic::Reply(device.clone()), QoS::AtLeastOnce),
-            Answer::Verdict => (Topic::Verdicts(device.clone()), QoS::AtMostOnce),
+        let (topic, acknowledged) = match answer {
+            Answer::Reply => (Topic::Reply(device.clone()), true),
+            Answer::Verdict => (Topic::Verdicts(device.clone()), false),
         };
+        let message = |bytes: &[u8]| RawMessage { acknowledged, ..RawMessage::new(topic.name(), bytes) };
         if self.plan.garbage {
             let cut = [&[], &bytes[..bytes.len() - 1], &[0xff; 200][..]];
-            for wrong in cut {
-                self.client.try_publish(topic.name().as_str(), qos, false, wrong.to_vec()).unwrap();
-            }
+            cut.into_iter().for_each(|wrong| self.client.publish(message(wrong)));
         }
-        self.client.try_publish(topic.name().as_str(), qos, false, bytes.to_vec()).unwrap();
+        self.client.publish(message(bytes));
     }
 }
 

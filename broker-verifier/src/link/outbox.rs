@@ -5,22 +5,15 @@
 
 use std::collections::VecDeque;
 
+use dunlin_link::{Alias, Outgoing, Publisher, Taken};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, VerifierId};
-use rumqttc::v5::AsyncClient;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
 use super::LinkCounters;
 use super::aliases::{Aliases, Form};
 
 /// Messages that wait while the client is busy; beyond it the oldest is dropped and counted.
 pub(super) const OUTBOX_MAX: usize = 1024;
-/// Seconds after which nobody waits for a reply any more.
-const REPLY_EXPIRY_S: u32 = 5;
-/// Bytes of a packet besides topic, payload and correlation data: headers and properties.
-const PACKET_OVERHEAD: usize = 32;
-
 /// A message to publish.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -51,10 +44,8 @@ pub enum Message {
 
 /// A connection that can be published to.
 pub(super) struct Wire {
-    pub(super) client: AsyncClient,
+    pub(super) publisher: Publisher,
     pub(super) aliases: Aliases,
-    /// Bytes of a packet that the broker takes.
-    pub(super) packet_max: usize,
 }
 
 /// The queue, and the connection it empties into.
@@ -109,91 +100,63 @@ impl Outbox {
     pub(super) fn pump(&mut self) {
         let Some(wire) = &mut self.wire else { return };
         while let Some(message) = self.waiting.front() {
-            if message.size() > wire.packet_max {
-                self.counters.oversize += 1;
-            } else if wire.send(message, &mut self.counters) {
-                self.counters.published += 1;
-            } else {
-                return;
+            match wire.send(message, &mut self.counters) {
+                Taken::Yes => self.counters.published += 1,
+                Taken::TooLarge => self.counters.oversize += 1,
+                Taken::NoRoom => return,
             }
             self.waiting.pop_front();
         }
-        if self.closing && wire.client.try_disconnect().is_ok() {
+        if self.closing && wire.publisher.leave() {
             self.closing = false;
         }
     }
 }
 
 impl Wire {
-    /// True once the client has taken the message.
-    fn send(&mut self, message: &Message, counters: &mut LinkCounters) -> bool {
+    fn send(&mut self, message: &Message, counters: &mut LinkCounters) -> Taken {
         match message {
             Message::Verdict { device, bytes } => self.send_verdict(device, bytes, counters),
             Message::Reply { device, bytes, correlation } => {
-                let properties = PublishProperties {
-                    message_expiry_interval: Some(REPLY_EXPIRY_S),
-                    correlation_data: correlation.clone().map(Into::into),
-                    ..PublishProperties::default()
-                };
-                let topic = Topic::Reply(device.clone()).name();
-                let qos = QoS::AtLeastOnce;
-                let (topic, bytes) = (topic.as_str(), bytes.clone());
-                self.client.try_publish_with_properties(topic, qos, false, bytes, properties).is_ok()
+                let reply = Outgoing::new(Topic::Reply(device.clone()), bytes.clone());
+                self.publisher.send(&Outgoing { correlation: correlation.clone(), ..reply })
             }
             Message::Presence { verifier, bytes } => {
-                let topic = Topic::VerifierPresence(verifier.clone()).name();
-                self.client.try_publish(topic.as_str(), QoS::AtLeastOnce, true, bytes.clone()).is_ok()
+                let topic = Topic::VerifierPresence(verifier.clone());
+                self.publisher.send(&Outgoing::new(topic, bytes.clone()))
             }
         }
     }
 
-    fn send_verdict(&mut self, device: &DeviceId, bytes: &[u8], counters: &mut LinkCounters) -> bool {
-        let topic = || Topic::Verdicts(device.clone()).name().as_str().to_owned();
+    fn send_verdict(&mut self, device: &DeviceId, bytes: &[u8], counters: &mut LinkCounters) -> Taken {
         let form = self.aliases.form(device);
-        let (topic, topic_alias) = match form {
-            Form::Full => (topic(), None),
-            Form::Bind(alias) => (topic(), Some(alias)),
-            Form::Alias(alias) => (String::new(), Some(alias)),
+        let alias = match form {
+            Form::Full => Alias::None,
+            Form::Bind(alias) => Alias::Bind(alias),
+            Form::Alias(alias) => Alias::Only(alias),
         };
-        let properties = PublishProperties { topic_alias, ..PublishProperties::default() };
-        let qos = QoS::AtMostOnce;
-        let sent =
-            self.client.try_publish_with_properties(topic, qos, false, bytes.to_vec(), properties).is_ok();
-        if sent {
+        let verdict = Outgoing::new(Topic::Verdicts(device.clone()), bytes.to_vec());
+        let taken = self.publisher.send(&Outgoing { alias, ..verdict });
+        if taken == Taken::Yes {
             self.aliases.sent(device, form);
             counters.aliased += u64::from(matches!(form, Form::Alias(_)));
         }
-        sent
-    }
-}
-
-impl Message {
-    /// Bytes of its packet at most.
-    fn size(&self) -> usize {
-        let topic = dunlin_wire::limits::TOPIC_BYTES_MAX;
-        PACKET_OVERHEAD
-            + match self {
-                Self::Verdict { bytes, .. } | Self::Presence { bytes, .. } => topic + bytes.len(),
-                Self::Reply { bytes, correlation, .. } => {
-                    topic + bytes.len() + correlation.as_ref().map_or(0, Vec::len)
-                }
-            }
+        taken
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rumqttc::v5::{EventLoop, MqttOptions};
+    use dunlin_link::BrokerFacts;
+    use dunlin_link::raw::{UNCONNECTED_ROOM, Unconnected, unconnected};
 
-    const REQUESTS: usize = 2;
-
-    /// An outbox before a client that takes [`REQUESTS`] messages and sends none.
-    fn outbox(packet_max: usize) -> (Outbox, EventLoop) {
-        let (client, eventloop) = AsyncClient::new(MqttOptions::new("test", "localhost", 1), REQUESTS);
+    /// An outbox before a connection that takes [`UNCONNECTED_ROOM`] messages and sends none.
+    fn outbox(packet_bytes_max: Option<u32>) -> (Outbox, Unconnected) {
+        let (publisher, held) = unconnected(BrokerFacts { packet_bytes_max, ..BrokerFacts::default() });
         let mut outbox = Outbox::default();
-        outbox.open(Wire { client, aliases: Aliases::new(0), packet_max });
-        (outbox, eventloop)
+        outbox.open(Wire { publisher, aliases: Aliases::new(0) });
+        (outbox, held)
     }
 
     fn verdict() -> Message {
@@ -202,17 +165,17 @@ mod tests {
 
     #[test]
     fn beyond_its_bound_the_oldest_is_dropped_and_counted() {
-        let (mut outbox, _eventloop) = outbox(usize::MAX);
-        for _ in 0..REQUESTS + OUTBOX_MAX + 3 {
+        let (mut outbox, _held) = outbox(None);
+        for _ in 0..UNCONNECTED_ROOM + OUTBOX_MAX + 3 {
             outbox.push(verdict());
         }
         assert_eq!(outbox.waiting.len(), OUTBOX_MAX);
-        assert_eq!((outbox.counters.published, outbox.counters.dropped), (REQUESTS as u64, 3));
+        assert_eq!((outbox.counters.published, outbox.counters.dropped), (UNCONNECTED_ROOM as u64, 3));
     }
 
     #[test]
     fn what_the_broker_would_not_take_is_not_sent() {
-        let (mut outbox, _eventloop) = outbox(100);
+        let (mut outbox, _held) = outbox(Some(20));
         outbox.push(verdict());
         assert_eq!((outbox.counters.oversize, outbox.counters.published), (1, 0));
         assert!(outbox.waiting.is_empty());
@@ -220,8 +183,8 @@ mod tests {
 
     #[test]
     fn a_lost_connection_takes_its_messages_along() {
-        let (mut outbox, _eventloop) = outbox(usize::MAX);
-        for _ in 0..REQUESTS + 5 {
+        let (mut outbox, _held) = outbox(None);
+        for _ in 0..UNCONNECTED_ROOM + 5 {
             outbox.push(verdict());
         }
         outbox.lose();

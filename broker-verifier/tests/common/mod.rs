@@ -9,19 +9,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_lm::{Target, Toy};
 use dunlin_service::Service;
 use dunlin_verifier::embedded::Embedded;
 use dunlin_verifier::{Config, Hooks, Report, Served, serve};
-use dunlin_wire::topic::Topic;
+use dunlin_wire::topic::{Qos, Topic};
 use dunlin_wire::{
     Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, Rows,
     SamplingParams, Score, VerifierPresence, Vocabulary, token_bits,
 };
-use rumqttc::NetworkOptions;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -222,63 +219,38 @@ impl Running {
 }
 
 /// An MQTT client that a test drives by hand.
-pub struct Client {
-    client: AsyncClient,
-    received: mpsc::UnboundedReceiver<Publish>,
-    task: JoinHandle<()>,
-}
+pub struct Client(RawClient);
 
 impl Client {
     /// Connects and subscribes to `filter`.
     pub async fn connect(port: u16, name: &str, filter: &str) -> Self {
-        let mut options = MqttOptions::new(name, "127.0.0.1", port);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        options.set_network_options(network).set_keep_alive(Duration::from_secs(60));
-        let (client, mut eventloop) = AsyncClient::new(options, 64);
-        client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a test keeps everything that it receives")]
-        let (sender, received) = mpsc::unbounded_channel();
-        let (subscribed, ready) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            let mut subscribed = Some(subscribed);
-            while let Ok(event) = eventloop.poll().await {
-                match event {
-                    Event::Incoming(Packet::SubAck(_)) => {
-                        subscribed.take().expect("one subscription").send(()).expect("it is waited for");
-                    }
-                    Event::Incoming(Packet::Publish(publish)) => drop(sender.send(publish)),
-                    _ => {}
-                }
-            }
-        });
-        soon("a subscription", ready).await.unwrap();
-        Self { client, received, task }
+        Self(RawClient::connect(port, name, &[filter]))
     }
 
-    pub fn send(&self, topic: &Topic, qos: QoS, bytes: &[u8], properties: PublishProperties) {
-        let (topic, bytes) = (topic.name(), bytes.to_vec());
-        self.client.try_publish_with_properties(topic.as_str(), qos, false, bytes, properties).unwrap();
+    /// Publishes bytes on a topic, delivered as the topic is, with the properties of `like`.
+    pub fn send(&self, topic: &Topic, bytes: &[u8], like: RawMessage) {
+        let delivery = topic.delivery();
+        let acknowledged = delivery.qos == Qos::AtLeastOnce;
+        let (topic, payload) = (topic.name().as_str().to_owned(), bytes.to_vec());
+        self.0.publish(RawMessage { topic, payload, acknowledged, retain: delivery.retain, ..like });
     }
 
     /// Publishes to any topic, and waits while the client is busy.
     pub async fn post(&self, topic: &str, bytes: &[u8]) {
-        soon("a publish", self.client.publish(topic, QoS::AtLeastOnce, false, bytes.to_vec())).await.unwrap();
+        soon("a publish", self.0.publish_in_turn(RawMessage::new(topic, bytes))).await;
     }
 
     /// Leaves a message on a topic; without bytes, takes it back.
     pub async fn retain(&self, topic: &Topic, bytes: &[u8]) {
-        let topic = topic.name();
-        let published = self.client.publish(topic.as_str(), QoS::AtLeastOnce, true, bytes.to_vec());
-        soon("a publish", published).await.unwrap();
+        self.0.publish(RawMessage { retain: true, ..RawMessage::new(topic.name(), bytes) });
     }
 
-    pub async fn next(&mut self) -> Publish {
-        soon("a message", self.received.recv()).await.expect("the client is connected")
+    pub async fn next(&mut self) -> RawMessage {
+        soon("a message", self.0.next()).await.expect("the client is connected")
     }
 
     pub fn none_waits(&mut self) -> bool {
-        self.received.try_recv().is_err()
+        self.0.try_next().is_none()
     }
 
     /// The next presence of the verifier for which `wanted` holds.
@@ -289,12 +261,6 @@ impl Client {
                 return presence;
             }
         }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -327,25 +293,25 @@ impl Device {
         }
     }
 
-    pub fn send_open(&self, properties: PublishProperties) {
+    pub fn send_open(&self, like: RawMessage) {
         let bytes = self.open_message().encode().unwrap();
-        self.client.send(&Topic::Open(self.id.clone()), QoS::AtLeastOnce, &bytes, properties);
+        self.client.send(&Topic::Open(self.id.clone()), &bytes, like);
     }
 
     pub async fn open(&mut self) -> Reply {
-        self.send_open(PublishProperties::default());
+        self.send_open(RawMessage::default());
         self.reply().await
     }
 
     pub async fn reply(&mut self) -> Reply {
         let publish = self.client.next().await;
-        assert_eq!(publish.topic, Topic::Reply(self.id.clone()).name().as_bytes());
+        assert_eq!(publish.topic, Topic::Reply(self.id.clone()).name().as_str());
         Reply::decode(&publish.payload).unwrap()
     }
 
     pub fn send_frame(&self, bytes: &[u8]) {
         let topic = Topic::Frames(self.id.clone(), VERIFIER.parse().unwrap());
-        self.client.send(&topic, QoS::AtMostOnce, bytes, PublishProperties::default());
+        self.client.send(&topic, bytes, RawMessage::default());
     }
 
     /// Appends tokens to the text and sends them.
@@ -392,7 +358,7 @@ impl Device {
     /// The next message on the verdict topic.
     pub async fn down(&mut self) -> Down {
         let publish = self.client.next().await;
-        assert_eq!(publish.topic, Topic::Verdicts(self.id.clone()).name().as_bytes());
+        assert_eq!(publish.topic, Topic::Verdicts(self.id.clone()).name().as_str());
         Down::decode(&publish.payload).unwrap()
     }
 

@@ -24,7 +24,8 @@ impl Places {
         Self { data: data.into() }
     }
 
-    pub(crate) fn agent_toml(&self) -> PathBuf {
+    /// The agent's configuration.
+    pub fn agent_toml(&self) -> PathBuf {
         self.data.join("dunlin/etc/agent.toml")
     }
 

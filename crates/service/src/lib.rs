@@ -6,17 +6,16 @@
 //! - It isn't fed while a worker owes the loop something and has stood still for longer than [`Service::patience`].
 //! - Without a service manager, no message is sent and nothing else changes.
 
+mod findings;
 mod watchdog;
 
 use dunlin_hlm::time::{Duration, Instant};
+pub use findings::Findings;
 use sd_notify::NotifyState;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tracing::{error, warn};
 use watchdog::{Fed, Watchdog};
-
-/// Name of the credential with the broker's password.
-pub const MQTT_PASSWORD: &str = "dunlin.mqtt-password";
 
 /// Sends a message to the manager.
 pub type Tell = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()> + Send>;
@@ -106,14 +105,6 @@ impl Service {
 /// The path of a credential of this service; the file may be missing.
 pub fn credential(name: &str) -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| PathBuf::from(dir).join(name))
-}
-
-/// The content of a password's file, without its line end.
-///
-/// # Errors
-/// The file can't be read.
-pub fn secret(path: &Path) -> io::Result<String> {
-    Ok(std::fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).into())
 }
 
 #[cfg(test)]

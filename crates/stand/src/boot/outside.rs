@@ -193,10 +193,7 @@ impl Verifier {
             let _ = fs::remove_file(old);
         }
         let Account { user, password } = VERIFIER;
-        let text = format!(
-            "broker = 'mqtt://127.0.0.1:{}'\nusername = '{user}'\npassword = '{password}'\n",
-            broker.port
-        );
+        let text = format!("broker = 'mqtt://{user}:{password}@127.0.0.1:{}'\n", broker.port);
         fs::write(&config, text).with_context(|| config.display().to_string())?;
         let out = File::create(&log).with_context(|| log.display().to_string())?;
         let mut command = Command::new(program);
