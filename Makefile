@@ -18,11 +18,11 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench meter docs fuzz clean \
-	need-cargo need-mosquitto need-lint need-python
+.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench meter docs fuzz clean test-x86 \
+	need-cargo need-mosquitto need-lint need-python need-qemu-x86
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 FIRST_BUILD := echo "First build: about 300 crates, tract and candle among them; 5 to 10 minutes on 2 cores."
 build: need-cargo ## Build dunlin-agent, dunlin-verifier and the demo (the first build takes some minutes)
@@ -43,8 +43,19 @@ test: build need-mosquitto ## All tests
 		$(CARGO) test --release --locked --no-fail-fast; \
 	fi
 
+# What hangs on the bits of floats: the engines' tests and those of the demo pair's rows, on processors that this one isn't.
+X86_CPUS ?= Haswell qemu64
+X86_RUNNER := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER
+test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and without AVX, under emulation: X86_CPUS=
+	@for cpu in $(X86_CPUS); do \
+		echo "As $$cpu:"; \
+		env $(X86_RUNNER)="qemu-x86_64 -cpu $$cpu" CANDLE_NUM_THREADS=1 DUNLIN_GOLDEN_PROMPTS=8 $(CARGO) test --release \
+			--locked --no-fail-fast --test models --test real_rows --test radio -- --nocapture; \
+	done
+
 nightly: ## What takes too long for every change: Arm under emulation, packages, wrong images, a board in QEMU, two builds compared
 	$(MAKE) --no-print-directory test-arm
+	$(MAKE) --no-print-directory test-x86
 	$(MAKE) --no-print-directory test-package
 	$(MAKE) --no-print-directory test-image
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s)
@@ -116,7 +127,7 @@ meter: need-cargo ## What measuring costs: the meter's processor time, and the d
 	$(CARGO) bench --profile release --locked -p dunlin-stand --bench meter
 
 fuzz: need-cargo ## Each decoder under libFuzzer for FUZZ_SECONDS (needs nightly and cargo-fuzz)
-	@for target in up down open reply presence energy setup topic; do \
+	@for target in up down open reply presence energy setup topic gguf; do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),30); \
 	done
 
@@ -131,6 +142,11 @@ need-mosquitto:
 
 need-lint:
 	@SUDO="$(SUDO)" boards/need.sh lint
+
+need-qemu-x86:
+	@command -v qemu-x86_64 >/dev/null || { \
+		echo "Installing the emulator of x86-64"; \
+		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends qemu-user; }
 
 need-python:
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \
