@@ -6,7 +6,7 @@ use crate::config::Settings;
 use crate::turn::fingerprint;
 use dunlin_hlm::fit::{Fit, FitBin, PUBLISHED_INTERCEPT, PUBLISHED_SLOPE};
 use dunlin_hlm::probabilities::Sampling;
-use dunlin_hlm::uncertainty::Score4;
+use dunlin_hlm::uncertainty::SCORES;
 use dunlin_lm::ModelDir;
 use serde::Serialize;
 use std::fmt;
@@ -169,7 +169,7 @@ impl Proposal {
 
 impl Bin {
     fn new(index: u32, bin: &FitBin) -> Self {
-        let width = 1.0 / Score4::BINS as f64;
+        let width = 1.0 / SCORES as f64;
         let (low, high) = bin.interval();
         let known = |number: f64| (bin.count > 0).then_some(number);
         Self {

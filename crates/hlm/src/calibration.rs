@@ -3,7 +3,8 @@
 //! Only tokens whose fate is known count: the accepted ones and the first miss. Those behind a miss were drafted
 //! on a text that is not the target's, so nothing is known of them.
 
-use crate::uncertainty::{Score4, from_score4};
+use crate::uncertainty::{SCORES, from_score4};
+use dunlin_wire::Score;
 
 /// The weight of the prior line in each bin, in tokens: little, since it is another pair's, and too much of it made
 /// drafts shorter than pays.
@@ -27,19 +28,19 @@ pub struct Bin {
 /// corrected by verdicts, kept monotone by pooling adjacent violators.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Calibration {
-    bins: [Bin; Score4::BINS],
+    bins: [Bin; SCORES],
 }
 
 impl Calibration {
     /// The prior line, before any verdict.
     pub fn new() -> Self {
-        let mut calibration = Self { bins: [Bin::default(); Score4::BINS] };
+        let mut calibration = Self { bins: [Bin::default(); SCORES] };
         calibration.refit();
         calibration
     }
 
     /// The probability that the target rejects a token of this score, given that all before it were accepted.
-    pub fn expected_rejection(&self, score: Score4) -> f64 {
+    pub fn expected_rejection(&self, score: Score) -> f64 {
         self.bins[usize::from(score.get())].expected_rejection
     }
 
@@ -52,7 +53,7 @@ impl Calibration {
     }
 
     /// Learns the fate of one token.
-    pub fn observe(&mut self, score: Score4, rejected: bool) {
+    pub fn observe(&mut self, score: Score, rejected: bool) {
         for bin in &mut self.bins {
             bin.observed *= 1.0 - 1.0 / MEMORY_TOKENS;
             bin.rejected *= 1.0 - 1.0 / MEMORY_TOKENS;
@@ -64,22 +65,22 @@ impl Calibration {
     }
 
     /// Learns from the verdict on a draft: the scores of its tokens in order, and how many were accepted.
-    pub fn observe_verdict(&mut self, scores: &[Score4], accepted: usize) {
+    pub fn observe_verdict(&mut self, scores: &[Score], accepted: usize) {
         for (index, &score) in scores.iter().take(accepted.saturating_add(1)).enumerate() {
             self.observe(score, index == accepted);
         }
     }
 
     /// All bins, by score.
-    pub fn bins(&self) -> &[Bin; Score4::BINS] {
+    pub fn bins(&self) -> &[Bin; SCORES] {
         &self.bins
     }
 
     fn refit(&mut self) {
-        let mut blocks = [Block::default(); Score4::BINS];
+        let mut blocks = [Block::default(); SCORES];
         let mut count = 0;
         for (score, bin) in (0..).zip(&self.bins) {
-            let prior = line(from_score4(Score4::new(score).unwrap_or_default()).get().into());
+            let prior = line(from_score4(Score::new(score).unwrap_or_default()).get().into());
             let (tokens, rejected) = (PRIOR_TOKENS + bin.observed, PRIOR_TOKENS * prior + bin.rejected);
             let mut block = Block { bins: 1, tokens, rejected };
             while count > 0 && blocks[count - 1].rate() >= block.rate() {
@@ -133,8 +134,8 @@ mod tests {
     use super::*;
     use crate::coupling::Noise;
 
-    fn score(index: u8) -> Score4 {
-        Score4::new(index).unwrap()
+    fn score(index: u8) -> Score {
+        Score::new(index).unwrap()
     }
 
     fn rates(calibration: &Calibration) -> [f64; 16] {

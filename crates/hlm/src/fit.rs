@@ -4,7 +4,7 @@
 //! Invariant: a fit is a function of its samples as a set; nothing is faded and there is no prior. What runs while
 //! tokens are drafted is [`calibration`](crate::calibration).
 
-use crate::uncertainty::Score4;
+use crate::uncertainty::SCORES;
 use alloc::vec::Vec;
 
 /// Slope of CU-HLM's line of expected rejection against uncertainty (2505.11788), for comparison.
@@ -16,7 +16,7 @@ pub const PUBLISHED_INTERCEPT: f64 = -0.066;
 /// The two-sided 95 % quantile of the normal distribution.
 const Z_95: f64 = 1.959_963_984_540_054;
 
-/// The tokens of one sixteenth of the uncertainties; the bins are those of [`Score4`].
+/// The tokens of one sixteenth of the uncertainties; the bins are those of the scores.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FitBin {
     /// Tokens.
@@ -35,7 +35,7 @@ pub struct Fit {
     uncertainties: Vec<f64>,
     /// Rejected tokens up to and with each of them.
     rejected: Vec<usize>,
-    bins: [FitBin; Score4::BINS],
+    bins: [FitBin; SCORES],
     slope: f64,
     intercept: f64,
     correlation: f64,
@@ -79,7 +79,7 @@ impl Fit {
         let mut samples: Vec<(f64, bool)> =
             samples.into_iter().filter(|(uncertainty, _)| (0.0..=1.0).contains(uncertainty)).collect();
         samples.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let mut bins = [FitBin::default(); Score4::BINS];
+        let mut bins = [FitBin::default(); SCORES];
         let mut total = 0;
         let mut rejected = Vec::with_capacity(samples.len());
         for &(uncertainty, is_rejected) in &samples {
@@ -136,7 +136,7 @@ impl Fit {
     }
 
     /// Sixteen bins of equal width, by uncertainty.
-    pub fn bins(&self) -> &[FitBin; Score4::BINS] {
+    pub fn bins(&self) -> &[FitBin; SCORES] {
         &self.bins
     }
 
@@ -232,7 +232,7 @@ fn auc(samples: &[(f64, bool)]) -> f64 {
 }
 
 fn bin_of(uncertainty: f64) -> usize {
-    ((uncertainty * Score4::BINS as f64) as usize).min(Score4::BINS - 1)
+    ((uncertainty * SCORES as f64) as usize).min(SCORES - 1)
 }
 
 fn share(part: usize, whole: usize) -> f64 {

@@ -28,5 +28,4 @@ pub mod time;
 pub mod uncertainty;
 pub mod verifier;
 
-/// A token id of the shared vocabulary.
-pub type TokenId = u32;
+pub use dunlin_wire::TokenId;

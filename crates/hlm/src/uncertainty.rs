@@ -6,14 +6,14 @@ use crate::TokenId;
 use crate::coupling::Noise;
 use crate::named::named;
 use crate::probabilities::{Highest, below_highest};
+use dunlin_wire::Score;
 
 /// A number in 0..=1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Unit(f32);
 
-/// A number in 0..=1 on four bits: the index of one of 16 bins of equal width.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Score4(u8);
+/// The number of scores: a score is the index of one of as many bins of equal width.
+pub const SCORES: usize = Score::MAX.get() as usize + 1;
 
 named! {
     /// How uncertainty is computed; each is 0 for a token that is certain and 1 for one that is impossible.
@@ -67,14 +67,14 @@ impl<'a> Quadrature<'a> {
     }
 }
 
-/// The bin of a number.
-pub fn to_score4(x: Unit) -> Score4 {
-    Score4(((x.0 * 16.0) as u8).min(15))
+/// The score of a number: its bin.
+pub fn to_score4(x: Unit) -> Score {
+    Score::new((x.0 * SCORES as f32) as u8).unwrap_or(Score::MAX)
 }
 
 /// The middle of a bin, which is at most 1/32 from every number in it.
-pub fn from_score4(score: Score4) -> Unit {
-    Unit((f32::from(score.0) + 0.5) / 16.0)
+pub fn from_score4(score: Score) -> Unit {
+    Unit((f32::from(score.get()) + 0.5) / SCORES as f32)
 }
 
 impl Unit {
@@ -96,21 +96,6 @@ impl Unit {
     /// The nearest number in 0..=1; 0 for NaN.
     pub(crate) fn clamped(x: f64) -> Self {
         if x.is_nan() { Self::ZERO } else { Self(x.clamp(0.0, 1.0) as f32) }
-    }
-}
-
-impl Score4 {
-    /// The number of bins.
-    pub const BINS: usize = 16;
-
-    /// The score with this index, or `None` above 15.
-    pub fn new(index: u8) -> Option<Self> {
-        (usize::from(index) < Self::BINS).then_some(Self(index))
-    }
-
-    /// The index of the bin, 0..=15.
-    pub fn get(self) -> u8 {
-        self.0
     }
 }
 
@@ -196,10 +181,10 @@ mod tests {
     #[test]
     fn scores_round_trip_within_half_a_bin() {
         for index in 0..16 {
-            let score = Score4::new(index).unwrap();
+            let score = Score::new(index).unwrap();
             assert_eq!(to_score4(from_score4(score)), score);
         }
-        assert_eq!(Score4::new(16), None);
+        assert_eq!(Score::new(16), None);
         for i in 0..=1000 {
             let x = Unit::new(i as f32 / 1000.0).unwrap();
             assert!((from_score4(to_score4(x)).get() - x.get()).abs() <= 1.0 / 32.0);

@@ -10,7 +10,7 @@ use crate::policy::{Decision, Held, HeldTokens, ImportanceForm, Payload, Payload
 use crate::probabilities::LogitsError;
 use crate::text::shared_prefix;
 use crate::time::Instant;
-use crate::uncertainty::{Score4, Unit, to_score4, uncertainty};
+use crate::uncertainty::{Unit, to_score4, uncertainty};
 use alloc::vec::Vec;
 use dunlin_wire::limits::DRAFT_TOKENS_MAX;
 use dunlin_wire::{Draft, DraftFrame, Row, Rows, Score, judged_drafts_max, token_bits};
@@ -23,7 +23,7 @@ const DOMAIN_COIN: u64 = 0x726e_6470_6f6c_6379;
 pub(super) struct Drafted {
     pub(super) scored: Scored,
     /// The uncertainty as it is sent and calibrated.
-    pub(super) score: Score4,
+    pub(super) score: Score,
     /// What is sent of the distribution it was drawn from.
     pub(super) sent: Sent,
     /// The attention row that produced the token, kept for received importance alone.
@@ -246,11 +246,7 @@ impl Device {
             ImportanceForm::Row => drafted.scored.importance,
             ImportanceForm::Received => paid.unwrap_or(drafted.scored.importance),
         };
-        Draft {
-            token: drafted.scored.token,
-            uncertainty: on_wire(drafted.score),
-            importance: on_wire(to_score4(importance)),
-        }
+        Draft { token: drafted.scored.token, uncertainty: drafted.score, importance: to_score4(importance) }
     }
 }
 
@@ -263,8 +259,4 @@ pub(super) fn judged_max(payload: Payload, vocabulary: u32) -> usize {
         PayloadForm::TopK | PayloadForm::TopKSampled => fits(None),
         PayloadForm::Lattice => fits(Some(payload.resolution)),
     }
-}
-
-fn on_wire(score: Score4) -> Score {
-    Score::new(score.get()).expect("both scores have 16 values")
 }
