@@ -7,32 +7,17 @@
 mod hugging_face;
 mod manifest;
 
-use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use dunlin_wire::Vocabulary;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// The set of tokens a model knows; a drafter and a target can work together when theirs are equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Vocabulary {
-    /// Number of tokens.
-    pub size: u32,
-    /// First 8 bytes of SHA-256 over the byte length (u32, little-endian) and bytes of every token's string.
-    pub fingerprint: [u8; 8],
-}
-
-impl fmt::Display for Vocabulary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tokens, {}", self.size, hex(&self.fingerprint))
-    }
-}
-
-/// Which end a model is made for.
+/// The end that a model is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -71,7 +56,7 @@ impl SpecialIds {
     }
 }
 
-/// How a prompt becomes tokens: text with `{prompt}` once, the control tokens around it written out.
+/// The form in which a prompt becomes tokens: text with `{prompt}` once, the control tokens around it written out.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptForm {
@@ -90,13 +75,13 @@ pub struct ModelDir {
     pub path: PathBuf,
     /// The model's name.
     pub name: String,
-    /// Which end it is made for, where the directory says so.
+    /// The end it is made for, where the directory gives it.
     pub role: Option<Role>,
     /// The weights' file.
     pub weights: PathBuf,
-    /// SHA-256 of the weights' file in hex, where the directory says so.
+    /// SHA-256 of the weights' file in hex, where the directory gives it.
     pub weights_sha256: Option<String>,
-    /// The weights' format in words, where the directory says so.
+    /// The weights' format in words, where the directory gives it.
     pub quantization: Option<String>,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
@@ -104,13 +89,13 @@ pub struct ModelDir {
     pub vocabulary: Vocabulary,
     /// Ids of the control tokens.
     pub special: SpecialIds,
-    /// How a prompt becomes tokens.
+    /// The form in which a prompt becomes tokens.
     pub prompt: PromptForm,
     /// The most tokens a context can hold.
     pub context_max: usize,
-    /// The weights' licence, where the directory says so.
+    /// The weights' licence, where the directory gives it.
     pub licence: Option<String>,
-    /// Shape of the key/value cache, where `config.json` says so.
+    /// Shape of the key/value cache, where `config.json` gives it.
     pub cache_shape: Option<CacheShape>,
 }
 

@@ -1,6 +1,7 @@
-//! What a drafter is to the rest: tokens in, one row of logits and attention per token out.
+//! The drafter's interface: tokens in, one row of logits and attention per token out.
 
-use crate::bundle::Vocabulary;
+use dunlin_wire::Vocabulary;
+
 use crate::error::Result;
 
 /// A causal language model with one growing context that can be rolled back.
@@ -14,7 +15,7 @@ pub trait Draft {
     /// The number of tokens in the context.
     fn len(&self) -> usize;
 
-    /// Whether the context holds no token.
+    /// True where the context holds no token.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -56,7 +57,7 @@ impl Rows {
         self.logits.len() / self.width.max(1)
     }
 
-    /// Whether there is no row.
+    /// True where there is no row.
     pub fn is_empty(&self) -> bool {
         self.logits.is_empty()
     }

@@ -3,13 +3,13 @@
 //!
 //! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder) and `dunlin-lm-candle` (target), and map
 //! their failures into this crate's [`Error`]. `tokenizers` is named in [`tokenizer`] alone. Everything else is plain
-//! slices of `u32` tokens and `f32` logits.
+//! slices of `u32` tokens and `f32` logits. Of the protocol it knows the vocabulary alone, which both share.
 //!
 //! Invariants:
 //! - Nothing here knows a frame, a policy, a clock, a socket or a random number: a model is a function of
 //!   the tokens it was given.
-//! - A [`Target`]'s logits don't depend on what else is in the batch, on how a prompt was cut into chunks, or
-//!   on what was rolled back before: the same tokens give the same bits.
+//! - A [`Target`] states what it promises of its choices. Where that is [`Promise::Exact`], its logits don't depend on
+//!   what else is in the batch, on how a prompt was cut into chunks, or on what was rolled back before.
 //! - No file's content can make this crate panic: a bad file is an [`Error`] that names it.
 
 pub mod bertscore;
@@ -25,8 +25,9 @@ pub mod toy;
 pub mod vector;
 
 pub use bertscore::{BertScore, bert_score};
-pub use bundle::{ModelDir, PromptForm, Role, SpecialIds, Vocabulary};
+pub use bundle::{ModelDir, PromptForm, Role, SpecialIds};
 pub use draft::{Draft, Rows};
+pub use dunlin_wire::Vocabulary;
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use identity::TargetIdentity;

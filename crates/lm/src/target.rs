@@ -1,8 +1,9 @@
-//! What a target is to the rest: many sessions, extended together, each with its own context.
+//! The target's interface: many sessions, extended together, each with its own context.
 
 use std::fmt;
 
-use crate::bundle::Vocabulary;
+use dunlin_wire::Vocabulary;
+
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
 
@@ -32,11 +33,11 @@ pub struct Extend<'a> {
     pub keep: usize,
     /// Tokens to append.
     pub tokens: &'a [u32],
-    /// How many of the last tokens' logits are wanted, at most `tokens.len()`.
+    /// Number of last tokens whose logits are wanted, at most `tokens.len()`.
     pub rows: usize,
 }
 
-/// What a target promises of its choices, strongest first.
+/// The promise of a target about its choices, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Promise {
     /// The logits of a position are a function of the tokens up to it: the same bits in every batch, chunk and
@@ -59,7 +60,7 @@ pub trait Target: Send {
     /// The identity: two targets with equal ones that promise [`Promise::Exact`] give the same bits.
     fn identity(&self) -> &TargetIdentity;
 
-    /// What the target promises of its choices.
+    /// The target's promise about its choices.
     fn promise(&self) -> Promise;
 
     /// Bytes of cache for each token of a session.
@@ -87,7 +88,7 @@ pub trait Target: Send {
     /// The number of tokens a session holds.
     fn len(&self, session: SessionId) -> Result<usize>;
 
-    /// Whether a session holds no token.
+    /// True where a session holds no token.
     fn is_empty(&self, session: SessionId) -> Result<bool> {
         Ok(self.len(session)? == 0)
     }

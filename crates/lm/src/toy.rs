@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_wire::Vocabulary;
 use sha2::{Digest, Sha256};
 
-use crate::bundle::Vocabulary;
 use crate::draft::{Draft, Rows};
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
@@ -17,11 +17,11 @@ const SPREAD: f32 = 8.0;
 /// The script that a toy target and a toy drafter share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Toy {
-    /// What all logits are hashed from.
+    /// The seed of all logits.
     pub seed: u64,
     /// Number of tokens.
     pub vocabulary: u32,
-    /// How many of the last tokens logits depend on.
+    /// Number of last tokens that logits depend on.
     pub order: usize,
     /// The most tokens in a context.
     pub context_max: usize,

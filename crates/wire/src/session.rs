@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::id::VerifierId;
 use crate::limits::{DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use crate::{DecodeError, EncodeError};
+use core::fmt;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,15 @@ use serde::{Deserialize, Serialize};
 pub struct Vocabulary {
     /// Entries.
     pub size: u32,
-    /// First 8 bytes of the SHA-256 over the token strings in id order.
+    /// First 8 bytes of the SHA-256 over the byte length (u32, little-endian) and bytes of every token's string.
     pub fingerprint: [u8; 8],
+}
+
+impl fmt::Display for Vocabulary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens, ", self.size)?;
+        self.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// How the target is sampled; the verifier checks the ranges.
