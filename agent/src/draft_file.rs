@@ -1,4 +1,4 @@
-//! A file that is written beside its place, and takes it whole or not at all.
+//! A file that is written beside its destination and then renamed, so that the destination is whole or unchanged.
 
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The file while it is written. One that is dropped before it was published leaves nothing behind.
+/// The unfinished file. Dropped before it is published, it leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct DraftFile {
     place: PathBuf,
@@ -22,7 +22,7 @@ impl DraftFile {
     pub(crate) fn new(place: &Path) -> Result<Self> {
         let shown = || place.display().to_string();
         let Some(name) = place.file_name().filter(|_| !place.is_dir()) else {
-            bail!("{}: no name of a file", shown());
+            bail!("{}: not a file name", shown());
         };
         let mut own = OsString::from(".");
         own.push(name);
@@ -32,7 +32,7 @@ impl DraftFile {
         Ok(Self { place: place.into(), path, file })
     }
 
-    /// Where it is written.
+    /// The path of the unfinished file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -93,7 +93,7 @@ mod tests {
     fn a_place_that_can_take_no_file_is_named_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let said = |place: &Path| format!("{:#}", DraftFile::new(place).unwrap_err());
-        assert!(said(dir.path()).ends_with(": no name of a file"));
+        assert!(said(dir.path()).ends_with(": not a file name"));
         assert!(said(Path::new("..")).contains(".."));
         let missing = said(&dir.path().join("none/a.csv"));
         assert!(missing.contains("none/a.csv: ") && missing.contains("No such file"), "{missing}");

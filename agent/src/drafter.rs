@@ -17,7 +17,7 @@ const DONE_MAX: usize = 2;
 /// Tokens of a prompt in one run of the model: rows of all of them are held at once.
 const CHUNK_TOKENS_MAX: usize = 64;
 
-/// What is known of a loaded drafter.
+/// The properties of a loaded drafter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Described {
     /// The tokens it knows.
@@ -31,12 +31,12 @@ pub struct Worker {
     jobs: Giver<Job>,
     done: mpsc::Receiver<Done>,
     described: Described,
-    /// Jobs whose rows have not come.
+    /// Jobs whose rows are outstanding.
     owed: usize,
     steps: Steps,
 }
 
-/// Counts the runs of the model, so that one who waits can tell slow from stuck.
+/// Counts the runs of the model, so that a watchdog can tell slow from stuck.
 #[derive(Clone, Debug, Default)]
 struct Steps(Arc<AtomicU64>);
 
@@ -53,13 +53,13 @@ struct Job {
 
 /// A finished run.
 pub struct Done {
-    /// Which of the agent's sessions asked for it.
+    /// The agent's session that requested it.
     pub session: u64,
-    /// Which job it was.
+    /// The job.
     pub id: JobId,
     /// The rows of the last chunk, or what went wrong.
     pub rows: Result<Rows, dunlin_lm::Error>,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Done {
     /// The row of the last token.
     ///
     /// # Errors
-    /// What the drafter said, or that it gave no row.
+    /// The drafter failed, or gave no row.
     pub fn last_row(&self) -> Result<DraftRow<'_>> {
         let rows = self.rows.as_ref().map_err(|error| anyhow!("the drafter failed: {error}"))?;
         let last = rows.len().checked_sub(1).context("the drafter gave no row")?;
@@ -104,7 +104,7 @@ impl Worker {
         Ok(Self { jobs, done, described, owed: 0, steps })
     }
 
-    /// What is known of the drafter.
+    /// The properties of the drafter.
     pub fn described(&self) -> Described {
         self.described
     }
@@ -127,7 +127,7 @@ impl Worker {
         Ok(done)
     }
 
-    /// How many runs of the model are behind it, where it owes rows.
+    /// Number of finished runs of the model while rows are outstanding; `None` while none are.
     pub fn owed(&self) -> Option<u64> {
         (self.owed > 0).then(|| self.steps.0.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! Whether a verifier could serve here: configuration, target and broker, and what to do about what is wrong.
+//! The `check` command: configuration, target and broker, and a remedy for each fault.
 
 use std::io::{self, IsTerminal};
 

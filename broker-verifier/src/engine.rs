@@ -1,4 +1,4 @@
-//! Which engine runs the target, and how: every target is a GGUF file on candle. Nothing else here names an engine.
+//! The choice of the target's engine: every target is a GGUF file on candle. Nothing else here names an engine.
 
 use std::os::unix::process::CommandExt;
 use std::time::Instant;

@@ -9,7 +9,7 @@ use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_lm::{Extend, Target};
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 
-/// How a text is continued.
+/// A text to continue, and how.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The session's tokens so far: the prompt in its form.
@@ -18,18 +18,18 @@ pub struct Request {
     pub tokens_max: usize,
     /// Tokens that end the reply.
     pub stop: Vec<u32>,
-    /// How the target is sampled.
+    /// The sampling of the target.
     pub sampling: Sampling,
     /// The session's seed.
     pub seed: u64,
 }
 
-/// Why a reply ended.
+/// The reason why a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
     /// At a stop token, which is its last.
     Stop,
-    /// At the number of tokens asked for.
+    /// At the requested number of tokens.
     TokensMax,
     /// At the end of the target's context.
     ContextFull,

@@ -1,4 +1,4 @@
-//! What devices say of their set-up files: a warning for each that was not taken.
+//! Reports of devices on their set-up files: a warning for each file that was rejected.
 //!
 //! Invariant: nothing here reaches the protocol machine, and what is written to the log is bounded by time, whatever
 //! the devices send. Time is an argument.
@@ -11,30 +11,30 @@ use crate::devices::Devices;
 
 /// Warnings in one period at most.
 pub const WARNINGS_MAX: u32 = 20;
-/// What that is counted over.
+/// The period of [`WARNINGS_MAX`].
 pub const PERIOD: Duration = Duration::from_secs(60);
 
-/// What came of the messages.
+/// Counters of the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetupCounters {
-    /// Reports that were one.
+    /// Valid reports.
     pub reports: u64,
-    /// Reports that say what the device's last one said: a broker gives what it retains to each connection.
+    /// Reports equal to the device's last one: a broker sends retained messages on each connection.
     pub repeated: u64,
-    /// Reports that were taken back: the device is set up.
+    /// Cleared reports: the device is set up.
     pub settled: u64,
     /// Reports that were not logged, because there were too many.
     pub unlogged: u64,
-    /// Messages that were none, or of another version.
+    /// Malformed messages, or of another version.
     pub malformed: u64,
     /// Devices that made room for others.
     pub evicted: u64,
 }
 
-/// The devices whose set-up is wrong, and how much was said of them.
+/// The devices whose set-up file is wrong, and the number of warnings about them.
 #[derive(Default)]
 pub struct Setups {
-    /// What each device's last report said.
+    /// Digest of each device's last report.
     devices: Devices<Option<PrefixDigest>>,
     counters: SetupCounters,
     period: Option<Duration>,
@@ -42,12 +42,12 @@ pub struct Setups {
 }
 
 impl Setups {
-    /// What came so far.
+    /// The counters so far.
     pub fn counters(&self) -> SetupCounters {
         self.counters
     }
 
-    /// Takes what came on a device's set-up topic at `now`, counted from any fixed moment.
+    /// Handles a message on a device's set-up topic at `now`, counted from any fixed moment.
     pub fn handle(&mut self, device: &DeviceId, bytes: &[u8], now: Duration) {
         if bytes.is_empty() {
             return self.settle(device);
@@ -56,7 +56,7 @@ impl Setups {
             Ok(report) => report,
             Err(error) => {
                 self.counters.malformed += 1;
-                return tracing::debug!(%device, %error, "no message of a set-up");
+                return tracing::debug!(%device, %error, "malformed set-up report");
             }
         };
         self.counters.reports += 1;
@@ -79,11 +79,11 @@ impl Setups {
         let (known, evicted) = self.devices.get(device);
         self.counters.evicted += u64::from(evicted);
         if known.take().is_some() {
-            tracing::info!(%device, "the set-up file of this device is all right now");
+            tracing::info!(%device, "the set-up file of this device is valid now");
         }
     }
 
-    /// Counts a warning against the period's; says once that there are more.
+    /// Counts a warning against the period's limit, and logs once that there are more.
     fn may_warn(&mut self, now: Duration) -> bool {
         if self.period.is_none_or(|began| now.saturating_sub(began) >= PERIOD) {
             (self.period, self.warned) = (Some(now), 0);
@@ -93,7 +93,7 @@ impl Setups {
             let seconds = PERIOD.as_secs();
             tracing::warn!(
                 seconds,
-                "many set-up files were not taken; what others report in this time is only counted"
+                "many set-up files were rejected; further reports in this period are only counted"
             );
         }
         let may = self.warned <= WARNINGS_MAX;
@@ -105,7 +105,7 @@ impl Setups {
 /// The text comes from outside: as Rust's debug text, nothing of it moves a cursor or hides another part.
 fn warn(device: &DeviceId, report: &SetupReport) {
     let (mistakes, text) = (report.mistakes, report.text.as_str());
-    tracing::warn!(%device, mistakes, ?text, "the set-up file of this device was not taken");
+    tracing::warn!(%device, mistakes, ?text, "the set-up file of this device was rejected");
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
             setups.handle(&device(1), &report("line 3: no \"=\""), NOW);
             setups.handle(&device(1), &report("line 3: no \"=\""), NOW);
         });
-        let line = " WARN the set-up file of this device was not taken device=d1 mistakes=1 \
+        let line = " WARN the set-up file of this device was rejected device=d1 mistakes=1 \
             text=\"line 3: no \\\"=\\\"\"\n";
         assert_eq!(said, line);
         let ((), said) = logged(|| {
@@ -140,8 +140,8 @@ mod tests {
             setups.handle(&device(2), &[], NOW);
             setups.handle(&device(1), &report("another"), NOW);
         });
-        assert_eq!(said.matches("was not taken").count(), 2, "{said}");
-        assert_eq!(said.matches("is all right now device=d1").count(), 1, "{said}");
+        assert_eq!(said.matches("was rejected").count(), 2, "{said}");
+        assert_eq!(said.matches("is valid now device=d1").count(), 1, "{said}");
         let expected = SetupCounters { reports: 4, repeated: 1, settled: 2, ..SetupCounters::default() };
         assert_eq!(setups.counters(), expected);
     }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_report_is_counted() {
+    fn malformed_reports_are_counted() {
         let mut setups = Setups::default();
         let other = SetupReport::new(1, ["x"]).encode().unwrap();
         for bytes in [b"garbage".as_slice(), &other[..4], &[0x2f, 18, 1, 0], &[0x1f, 18, 1, 1, 0x1b]] {

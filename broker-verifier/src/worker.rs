@@ -1,7 +1,7 @@
 //! The target's thread: everything that waits goes into one ragged batch.
 //!
 //! Invariant: it knows slots and tokens, and neither sessions of the protocol nor the link. Work and results
-//! go through bounded channels, and what is asked is done in the order it was asked in.
+//! go through bounded channels, and work is done in the order of arrival.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -18,12 +18,12 @@ pub const BATCH_JOBS_MAX: usize = 32;
 /// Finished batches that wait for the loop; beyond it the target rests.
 const BATCHES_MAX: usize = 2;
 
-/// What one pass of the target gave.
+/// The result of one pass of the target.
 #[derive(Debug)]
 pub struct Batch {
     /// Each job's rows, row-major.
     pub rows: Vec<(JobId, Result<Vec<f32>, RowsError>)>,
-    /// How long the pass took.
+    /// Duration of the pass.
     pub took: Duration,
 }
 
@@ -32,9 +32,9 @@ pub struct Worker {
     work: SyncSender<Event>,
     batches: mpsc::Receiver<Batch>,
     thread: JoinHandle<()>,
-    /// Jobs whose rows have not come.
+    /// Jobs whose rows are outstanding.
     owed: usize,
-    /// Batches that have come.
+    /// Batches that were received.
     finished: u64,
 }
 
@@ -54,8 +54,8 @@ impl Worker {
         Ok(Self { work, batches, thread, owed: 0, finished: 0 })
     }
 
-    /// Hands work over, or gives it back while too much waits. Work for a dead thread is dropped: [`Self::next`]
-    /// says so.
+    /// Hands work over, or gives it back while the queue is full. Work for a dead thread is dropped: [`Self::next`]
+    /// then gives `None`.
     pub fn push(&mut self, work: Event) -> Result<(), Event> {
         let owes = usize::from(matches!(work, Event::Verify(_)));
         match self.work.try_send(work) {
@@ -74,12 +74,12 @@ impl Worker {
         Some(batch)
     }
 
-    /// How many batches are behind it, where it owes rows.
+    /// Number of finished batches while rows are outstanding; `None` while none are.
     pub fn owed(&self) -> Option<u64> {
         (self.owed > 0).then_some(self.finished)
     }
 
-    /// Why the thread died.
+    /// The reason why the thread died.
     pub fn died(self) -> Error {
         drop(self.work);
         match self.thread.join() {
@@ -171,7 +171,7 @@ impl Model {
     }
 }
 
-/// What the machine is told of an error that is logged in full.
+/// The protocol machine's form of an error, which is logged in full.
 fn failed(job: &Job, error: &dunlin_lm::Error) -> RowsError {
     if let dunlin_lm::Error::CacheFull { .. } = error {
         tracing::debug!(slot = job.slot.0, %error, "no room for a session");
@@ -196,7 +196,7 @@ mod tests {
         Event::Verify(Job { id: JobId(id), slot: Slot(slot), keep, tokens: tokens.to_vec(), rows })
     }
 
-    /// What a thread makes of work that all waited when it started.
+    /// The batches of a thread that finds all this work waiting.
     fn batches(work: Vec<Event>) -> Vec<Batch> {
         let (sender, waiting) = sync_channel(work.len());
         work.into_iter().for_each(|work| sender.try_send(work).unwrap());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_one_batch() {
+    fn waiting_jobs_form_one_batch() {
         let done = batches(vec![job(1, 1, 0, &[1, 2], 2), job(2, 2, 0, &[3], 1)]);
         assert_eq!(done.len(), 1);
         let (id, rows) = &done[0].rows[1];
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_known_what_is_owed() {
+    async fn outstanding_rows_are_counted() {
         let mut worker = Worker::start(Box::new(toy().target()), 4).unwrap();
         assert_eq!(worker.owed(), None);
         assert!(worker.push(job(1, 1, 0, &[1], 1)).is_ok());

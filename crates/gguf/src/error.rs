@@ -1,4 +1,4 @@
-//! Why a file can't be read. Each message names the key or tensor, but not the file, which the caller knows.
+//! Errors of files. Each message names the key or tensor, but not the file, which the caller knows.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::block_type::BlockType;
 /// A result whose error is this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a file, or a part of it, can't be read.
+/// The reason why a file, or a part of it, can't be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -34,7 +34,7 @@ pub enum Error {
     TooMany {
         /// Key, tensor or part that was being read.
         within: String,
-        /// What is counted.
+        /// The things that are counted.
         what: &'static str,
         /// The declared number.
         found: u64,
@@ -62,9 +62,9 @@ pub enum Error {
     Value {
         /// Key or tensor.
         key: String,
-        /// What was expected.
+        /// The expected value, in words.
         expected: String,
-        /// What was found.
+        /// The value that was found, in words.
         found: String,
     },
     /// A type whose numbers can't be computed here.

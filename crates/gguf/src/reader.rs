@@ -9,7 +9,7 @@ use crate::limits::{HEADER_BYTES_MAX, STRING_BYTES_MAX};
 pub(crate) struct Reader<'r> {
     stream: &'r mut dyn Read,
     taken: u64,
-    /// Whether counts have 32 bits, as in version 1.
+    /// True where counts have 32 bits, as in version 1.
     pub(crate) narrow: bool,
 }
 

@@ -117,7 +117,7 @@ impl Value {
 }
 
 impl Array {
-    /// Whether there is no element.
+    /// True where there is no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -50,7 +50,7 @@ impl Gguf {
         self.header.optional_f32(key).map_err(|e| self.error(e))
     }
 
-    /// Whether `key` has a value.
+    /// True where `key` has a value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.header.metadata().contains_key(key)
     }
@@ -65,7 +65,7 @@ impl Gguf {
         Ok(self.header.context_length().map_err(|e| self.error(e))? as usize)
     }
 
-    /// Whether there is a tensor of this name.
+    /// True where there is a tensor of this name.
     pub(crate) fn has_tensor(&self, name: &str) -> bool {
         self.header.tensors().contains_key(name)
     }

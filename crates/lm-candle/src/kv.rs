@@ -24,7 +24,7 @@ impl CacheSize {
         position.saturating_mul(positions)
     }
 
-    /// What is reserved to hold `length` positions.
+    /// The number of positions to reserve for `length` of them.
     fn reserved(&self, length: usize) -> usize {
         length.next_multiple_of(GROW_POSITIONS).min(self.positions_max)
     }

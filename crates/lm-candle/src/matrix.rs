@@ -59,7 +59,7 @@ fn dtype(kind: BlockType) -> Option<GgmlDType> {
     })
 }
 
-/// Whether candle can multiply with blocks of this type.
+/// True where candle can multiply with blocks of this type.
 pub(crate) fn is_supported(kind: BlockType) -> bool {
     dtype(kind).is_some()
 }
@@ -92,7 +92,7 @@ fn pad(tensor: QTensor, rows: usize, columns: usize) -> candle_core::Result<(QTe
     Ok((QTensor::new(storage, (rows, stored))?, stored))
 }
 
-/// Each type and shape of a file's matrices, and whether products keep the rows of its input apart.
+/// The types and shapes of a file's matrices; true where products keep the rows of the input apart.
 pub(crate) type Trials = BTreeMap<(BlockType, usize, usize), bool>;
 
 /// A matrix of weights, `[rows × columns]`, quantized or not.
@@ -169,7 +169,7 @@ impl Matrix {
         multiply().map_err(|e: candle_core::Error| Error::engine(ENGINE, e))
     }
 
-    /// Tries whether products of several rows have the bits of single rows.
+    /// True where products of several rows have the bits of single rows, as tried on some inputs.
     fn keeps_rows_apart(&self) -> Result<bool> {
         let distinct: Vec<f32> = (0..TRIED_DISTINCT * self.columns).map(trial_number).collect();
         let mut single = Vec::with_capacity(TRIED_DISTINCT * self.rows);

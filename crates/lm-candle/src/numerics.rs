@@ -1,4 +1,4 @@
-//! What a target's bits depend on besides its weights: candle's version, and the kernels it takes on this processor.
+//! The numerics of a target: candle's version, and the kernels that it takes on this processor.
 //!
 //! candle's kernels add up in an order of their own for each instruction set, so that the same weights have other
 //! bits on another kind of processor.
@@ -51,7 +51,7 @@ fn kernels() -> String {
     std::env::consts::ARCH.into()
 }
 
-/// Whether candle multiplies tiles: it packs the weights once more for batches, of 32 rows and above.
+/// True where candle multiplies tiles: it then packs weights once more, for batches of 32 rows and above.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_amx() -> bool {
     // The standard library's own test is unstable.
@@ -59,7 +59,7 @@ pub(crate) fn has_amx() -> bool {
     flags.split_whitespace().any(|flag| flag == "amx_int8")
 }
 
-/// Whether candle multiplies tiles.
+/// True where candle multiplies tiles.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn has_amx() -> bool {
     false

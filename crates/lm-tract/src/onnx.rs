@@ -46,7 +46,7 @@ pub(crate) struct Past {
     length: usize,
 }
 
-/// What one run gives.
+/// The result of one run.
 pub(crate) struct Step {
     /// [S × V].
     pub(crate) logits: Vec<f32>,

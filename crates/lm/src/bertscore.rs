@@ -10,7 +10,7 @@
 use crate::embeddings::Embeddings;
 use crate::vector::dot;
 
-/// How close a candidate is to a reference, each in -1..=1 up to rounding; a good candidate's scores are near 1.
+/// The closeness of a candidate to a reference, each part in -1..=1 up to rounding; a good candidate's scores are near 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BertScore {
     /// The mean, over the candidate's tokens, of the highest cosine with a token of the reference.

@@ -35,7 +35,7 @@ impl Embeddings {
         self.special.len()
     }
 
-    /// Whether there is no row.
+    /// True where there is no row.
     pub fn is_empty(&self) -> bool {
         self.special.is_empty()
     }
@@ -48,7 +48,7 @@ impl Embeddings {
         &self.rows[index * self.width..(index + 1) * self.width]
     }
 
-    /// Whether the token of row `index` is one of those that the tokenizer puts around texts, also where the text
+    /// True where the token of row `index` is one of those that the tokenizer puts around texts, also where the text
     /// itself spells it.
     ///
     /// # Panics

@@ -1,5 +1,5 @@
-//! What can go wrong with a model, its files or a request to it. Each message names the file or input, what
-//! was expected and what was found.
+//! Errors of models, their files, and requests to them. Each message names the file or input, the expected and the
+//! found value.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::target::SessionId;
 /// A result whose error is this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a model could not be loaded or a request could not be served.
+/// The reason why a model could not be loaded or a request could not be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,7 +18,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said; not a `source`, so that a chain of errors says it once.
+        /// The system's error; not a `source`, so that a chain of errors shows it once.
         cause: io::Error,
     },
     /// `model.toml` or a JSON file has a mistake at a known line.
@@ -28,7 +28,7 @@ pub enum Error {
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
-        /// What the parser said, with the key.
+        /// The parser's message, with the key.
         message: String,
     },
     /// A value in a file isn't what it must be.
@@ -38,9 +38,9 @@ pub enum Error {
         path: PathBuf,
         /// The key, tensor, input or output that holds the value.
         key: String,
-        /// What was expected.
+        /// The expected value, in words.
         expected: String,
-        /// What was found.
+        /// The value that was found, in words.
         found: String,
     },
     /// A file isn't in the format its name says.
@@ -50,7 +50,7 @@ pub enum Error {
         path: PathBuf,
         /// The format.
         format: &'static str,
-        /// What the parser said.
+        /// The parser's message.
         message: String,
     },
     /// A file is well-formed but uses something this crate refuses.
@@ -60,7 +60,7 @@ pub enum Error {
         path: PathBuf,
         /// The thing that is refused.
         what: String,
-        /// What to do instead.
+        /// The remedy.
         advice: &'static str,
     },
     /// A token id is outside the vocabulary.
@@ -76,7 +76,7 @@ pub enum Error {
     Form {
         /// The form.
         form: String,
-        /// What is wrong with it.
+        /// The mistake.
         message: String,
     },
     /// The user's text would become a control token.
@@ -135,7 +135,7 @@ pub enum Error {
     Engine {
         /// The engine.
         engine: &'static str,
-        /// What it said.
+        /// Its message.
         message: String,
     },
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 pub mod cache;
 
-/// What the digest of weights begins with: the version of its rules.
+/// The first bytes of what is hashed: the version of the rules.
 const WEIGHTS_RULES: &[u8] = b"dunlin weights 1\0";
 
 /// Bytes that are hashed at once.

@@ -40,7 +40,7 @@ struct Shared {
     size: u32,
 }
 
-/// How a token's string stands for bytes.
+/// The rule by which a token's string stands for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     /// Each character stands for a byte (GPT-2's table).
@@ -84,12 +84,12 @@ impl Tokenizer {
         self.shared.inner.token_to_id(token)
     }
 
-    /// Whether `id` is a control token, which stands for no text.
+    /// True for a control token, which stands for no text.
     pub fn is_control(&self, id: u32) -> bool {
         self.shared.control.contains(&id)
     }
 
-    /// Whether the tokenizer itself puts `id` before every text.
+    /// True where the tokenizer itself puts `id` before every text.
     pub(crate) fn begins_with(&self, id: u32) -> bool {
         let empty = self.shared.inner.encode_fast("", true);
         empty.is_ok_and(|encoding| encoding.get_ids().first() == Some(&id))

@@ -81,7 +81,7 @@ fn progress_ends_with_all_bytes() {
 }
 
 #[test]
-fn a_target_says_who_it_is_and_what_it_promises() {
+fn a_target_has_an_identity_and_a_promise() {
     let dir = ModelDir::open(demo("target")).unwrap();
     let target = LlamaTarget::load(&dir, usize::MAX).unwrap();
     let identity = target.identity();

@@ -215,7 +215,7 @@ fn with(key: &str, value: Value) -> Tiny {
 }
 
 #[test]
-fn what_is_no_plain_llama_is_refused_by_name() {
+fn files_of_other_models_are_refused_by_name() {
     let refused = |tiny: Tiny, parts: &[&str]| {
         let message = refusal(&tiny);
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");

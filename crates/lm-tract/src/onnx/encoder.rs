@@ -15,7 +15,7 @@ const OUTPUT: &str = "last_hidden_state";
 const ADVICE: &str =
     "export an encoder from token ids to its last hidden state as 32-bit floats, without a cache or a head";
 
-/// What to feed one input with.
+/// The meaning of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Ids,

@@ -1,4 +1,4 @@
-//! Which inputs and outputs a decoder's ONNX file has, and their shapes.
+//! The inputs and outputs of a decoder's ONNX file, and their shapes.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tract_onnx::prelude::{Datum, DatumType};
 
 const ADVICE: &str = "export a decoder with its cache as 32-bit inputs and outputs, without control flow";
 
-/// What to feed one input with.
+/// The meaning of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Input {
     Ids,
@@ -27,7 +27,7 @@ pub(super) struct Signature {
     pub(super) inputs: Vec<(Input, DatumType)>,
     /// `logits`, `present.0.key`, `present.0.value`, …, and `attention` if there is one.
     pub(super) outputs: Vec<String>,
-    /// Where each of `outputs` is in the file.
+    /// The position of each of `outputs` in the file.
     pub(super) output_indices: Vec<usize>,
     pub(super) shape: CacheShape,
 }

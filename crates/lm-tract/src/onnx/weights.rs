@@ -1,4 +1,4 @@
-//! Which quantized weights tract runs well: 4 bits in blocks of 32 (`MatMulNBits`), and plain floats. What it
+//! A check of quantized weights. tract runs 4 bits in blocks of 32 (`MatMulNBits`) and plain floats well. What it
 //! can't run is refused by name; what it runs, but slowly or large, is a warning.
 
 use std::collections::BTreeMap;
@@ -14,9 +14,9 @@ const ADVICE_EMBEDDING: &str = "store the embedding as floats, or as GatherBlock
 /// A drafter's weights run, but not well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// What was found, and in how many places.
+    /// The finding, with the number of places.
     pub what: String,
-    /// What it costs and what to do instead.
+    /// Its cost, and the remedy.
     pub advice: &'static str,
 }
 

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Bytes of the largest file whose digest isn't kept: it takes a fraction of a second.
 const UNKEPT_BYTES_MAX: u64 = 64 << 20;
 
-/// What a kept digest begins with.
+/// The first word of a kept digest.
 const FORMAT: &str = "dunlin-weights-1";
 
 /// The digest of the weights of a GGUF file, as [`weights_digest`] computes it, or as it was kept.
@@ -60,7 +60,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What is kept: the stamp, the digest, and a sum over both.
+/// The text that is kept: stamp, digest, and a checksum over both.
 fn text(stamp: Stamp, digest: &[u8; 32]) -> String {
     let kept = format!("{FORMAT} {} {} {}", stamp.0, stamp.1, hex(digest));
     let sum = Sha256::digest(kept.as_bytes());
