@@ -1,4 +1,4 @@
-//! `check`: looks at everything a reply needs, and says in plain words what is missing and what to do.
+//! `check`: tests everything that a reply needs, and says how to fix a failure.
 
 use crate::config::Settings;
 use crate::drafter::Worker;
@@ -20,17 +20,17 @@ use std::io;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
-/// How long the broker may take.
+/// Time limit of connecting to the broker.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long the verifiers' presence may take.
+/// Time limit of receiving the verifiers' presence.
 const PRESENCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// 2025-01-01: a clock before it was never set.
 const CLOCK_MIN: Duration = Duration::from_secs(1_735_689_600);
 
-/// Where findings go.
+/// Findings on standard output.
 pub(crate) type Findings = dunlin_service::Findings<io::Stdout>;
 
-/// Findings for standard output.
+/// An empty list of findings.
 pub(crate) fn findings(choice: ColourChoice) -> Findings {
     Findings::new(io::stdout(), abilities(choice, &io::stdout()).colour)
 }
@@ -68,8 +68,8 @@ fn clock(findings: &mut Findings) -> Result<()> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     if now < CLOCK_MIN {
         findings.bad(
-            "clock: it stands before 2025",
-            "set it, or let systemd-timesyncd or chrony do so: this device's presence is told apart by it",
+            "clock: the system clock is before 2025",
+            "set it, or run systemd-timesyncd or chrony: presence messages are ordered by it",
         )?;
         return Ok(());
     }
@@ -78,7 +78,7 @@ fn clock(findings: &mut Findings) -> Result<()> {
 
 /// No sensor is no fault; one that is named and does not answer is.
 fn power(settings: &PowerSettings, findings: &mut Findings) -> Result<()> {
-    let none = "power: none found, only time is measured; `dunlin-agent power probe` says why";
+    let none = "power: no sensor found, only time is measured; `dunlin-agent power probe` says why";
     match (probe::open(settings, Clock::start()), settings.choice) {
         (Ok(Some(found)), _) => {
             let source = found.sensor.source();
@@ -115,12 +115,12 @@ async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vo
     }
 }
 
-/// A drafter that took a step.
+/// The measurements of a drafter that ran one step.
 struct Tried {
     name: String,
     context: usize,
     step: Duration,
-    /// What it takes of the board's memory, in words.
+    /// Its share of the board's memory, in words.
     memory: Option<String>,
     vocabulary: Vocabulary,
 }
@@ -144,7 +144,7 @@ async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Dura
     Ok(Duration::from_micros(done.took.0))
 }
 
-/// Whether the broker was reached; the verifiers at it are looked at too.
+/// Checks the broker and its verifiers; true if the broker was reached.
 async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<bool> {
     let mut link = visitor(settings)?;
     let connected = connect(&mut link).await;
@@ -221,8 +221,8 @@ fn suits(presence: &VerifierPresence, own: Option<&Vocabulary>) -> bool {
 fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings) -> io::Result<()> {
     if seen.is_empty() {
         return findings.bad(
-            "verifier: none has announced itself",
-            "start dunlin-verifier at this broker; if it runs, the access list may hide dl1/v/+/st from this device",
+            "verifier: none is announced at this broker",
+            "start dunlin-verifier; if it runs, the broker's access list may hide dl1/v/+/st from this device",
         );
     }
     if let Some((name, presence)) = seen.iter().find(|(_, presence)| suits(presence, own)) {
@@ -239,15 +239,15 @@ fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings
 fn unsuited(presence: &VerifierPresence, own: Option<&Vocabulary>) -> (String, &'static str) {
     match presence.liveness {
         Liveness::Left => ("has left".into(), "start it again"),
-        Liveness::Lost => ("lost its connection".into(), "see whether it runs and reaches the broker"),
+        Liveness::Lost => ("lost its connection".into(), "check that it runs and reaches the broker"),
         Liveness::Here if presence.draining => {
-            ("is going away".into(), "start another, or wait for its successor")
+            ("is draining".into(), "start another, or wait until it is back")
         }
         Liveness::Here => {
             let own = own.map_or("unknown".into(), described);
             let target = described(&presence.vocabulary);
-            let what = format!("speaks another vocabulary: {target}; the drafter's is {own}");
-            (what, "use a drafter and a target of one pair")
+            let what = format!("has another vocabulary: {target}; the drafter's is {own}");
+            (what, "use a drafter and a target with the same vocabulary")
         }
     }
 }

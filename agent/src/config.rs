@@ -28,7 +28,7 @@ pub struct File {
     power: PowerTable,
 }
 
-/// What flags say over the file.
+/// The values of flags, which override the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// `--broker`
@@ -50,9 +50,9 @@ pub struct Overrides {
 /// The configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who this device is.
+    /// The device's id.
     pub device: DeviceId,
-    /// Where the broker is.
+    /// The broker's address.
     pub broker: BrokerAddress,
     /// User name and password.
     pub login: Option<Login>,
@@ -68,7 +68,7 @@ pub struct Settings {
     pub policy: Policy,
     /// Its settings.
     pub rules: Rules,
-    /// How power is measured.
+    /// The settings of power measurement.
     pub power: PowerSettings,
 }
 
@@ -109,7 +109,7 @@ impl Settings {
     /// The drafter's directory.
     ///
     /// # Errors
-    /// None was named.
+    /// No model is configured.
     pub fn model(&self) -> Result<&Path> {
         self.model.as_deref().context("no model: give --model DIR, or model = \"DIR\" in the configuration")
     }
@@ -120,10 +120,10 @@ impl Settings {
         limit.map_or(own, |limit| limit.min(own))
     }
 
-    /// What a drafter's weights take of the memory that the board allows, in words; nothing where it allows any.
+    /// The memory that a drafter's weights need of the board's limit, in words; `None` without a limit.
     ///
     /// # Errors
-    /// They don't fit, or can't be looked at.
+    /// They don't fit, or their size can't be read.
     pub fn memory(&self, weights: &Path) -> Result<Option<String>> {
         let Some(board) = &self.board else { return Ok(None) };
         let Some(allowed) = board.drafter.memory_mib else { return Ok(None) };
@@ -141,7 +141,7 @@ impl Settings {
         }
     }
 
-    /// How to connect as this device.
+    /// Parameters of this device's connection.
     pub fn link(&self) -> LinkConfig {
         LinkConfig {
             options: ConnectOptions {

@@ -26,18 +26,18 @@ const EVENTS_MAX: usize = 64;
 /// The frame topic's alias, and the only one.
 const FRAMES_ALIAS: u16 = 1;
 
-/// How to connect, and as whom.
+/// Parameters of the connection, and the device.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
     /// Broker, login, client id: the device's own where no other program of it is connected.
     pub options: ConnectOptions,
     /// The device.
     pub device: DeviceId,
-    /// Whether to announce the device and to listen for its messages; false only looks at verifiers' presence.
+    /// True to announce the device and receive its messages; false to receive verifiers' presence only.
     pub announce: bool,
 }
 
-/// What the link reports to the loop.
+/// An event for the loop.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// Connected, subscribed, announced.
@@ -54,7 +54,7 @@ pub enum LinkEvent {
     Room,
 }
 
-/// What the connection's task reports to the link.
+/// An event of the connection's task.
 enum TaskEvent {
     /// From the connection of this generation.
     Arrived(u32, Arrived),
@@ -118,12 +118,12 @@ impl Link {
         }
     }
 
-    /// Whether the connection is up.
+    /// True while the connection is up.
     pub fn is_up(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| connection.up)
     }
 
-    /// Whether [`send`](Self::send) takes a message.
+    /// True if [`send`](Self::send) takes a message.
     pub fn has_room(&self) -> bool {
         self.is_up() && self.outbox.len() < OUTBOX_MAX
     }
@@ -183,7 +183,7 @@ impl Link {
         }
     }
 
-    /// Whether a message waits, here or in the connection: a goodbye might find no room behind it.
+    /// True if a message waits, here or in the connection: a goodbye might find no room behind it.
     fn has_unsent(&self) -> bool {
         !self.outbox.is_empty() || self.connection.as_ref().is_some_and(|c| c.publisher.has_unsent())
     }

@@ -273,7 +273,7 @@ impl ServeArgs {
     }
 }
 
-/// Where it is written that devices can be answered.
+/// The file that reports that devices can be served.
 #[derive(Clone, Debug)]
 struct ReadyFile(PathBuf);
 

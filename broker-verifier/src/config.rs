@@ -16,7 +16,7 @@ use crate::link::INFLIGHT_MAX;
 pub const SESSIONS_MAX: usize = u16::MAX as usize;
 /// Threads the target may use.
 pub const THREADS_MAX: usize = 256;
-/// Where the embedded broker listens, and where the broker is, unless said otherwise.
+/// Default port of the embedded broker and of the broker.
 const PORT_DEFAULT: u16 = 1883;
 
 /// A verifier's configuration; every key may be left out but `model`.
@@ -44,15 +44,15 @@ pub struct Config {
     pub idle_s: u64,
     /// Drafted tokens taken in one frame.
     pub draft_tokens_max: u8,
-    /// Whether policies are served that keep tokens the target would not have chosen.
+    /// True to serve policies that keep tokens the target would not have chosen.
     pub lossy: bool,
     /// Seconds that a drain may take.
     pub drain_s: u64,
-    /// Whether to run a broker in this process.
+    /// True to run a broker in this process.
     pub embedded_broker: bool,
-    /// Where that broker listens; port 0 picks a free one.
+    /// Address of that broker; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// A file to which what devices say of their energy is appended, one JSON object a line.
+    /// File to which the devices' energy reports are appended, one JSON object a line.
     pub energy_log: Option<PathBuf>,
 }
 
@@ -121,7 +121,7 @@ impl Config {
         Ok(self)
     }
 
-    /// How to connect, under the client id that `kind` begins.
+    /// Parameters of a connection, with a client id that begins with `kind`.
     ///
     /// # Errors
     /// The keep-alive is out of its range.
@@ -138,7 +138,7 @@ impl Config {
     /// The target's path.
     ///
     /// # Errors
-    /// Says how to name one.
+    /// No target is configured.
     pub fn model(&self) -> Result<&Path> {
         self.model.as_deref().context("no target: give --model DIR, or `model` in the configuration")
     }

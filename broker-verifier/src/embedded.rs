@@ -33,7 +33,7 @@ impl Embedded {
     /// Starts a broker on a thread of its own; port 0 picks a free one.
     ///
     /// # Errors
-    /// When the address isn't a loopback one, or is taken.
+    /// The address isn't a loopback address, or is taken.
     pub fn start(listen: SocketAddr) -> Result<Self> {
         ensure!(
             listen.ip().is_loopback(),
@@ -46,7 +46,7 @@ impl Embedded {
         started.recv().context("the embedded broker's thread ended")?
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -1,6 +1,6 @@
 //! Exit codes of every command.
 
-/// How the process ends.
+/// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {

@@ -31,18 +31,18 @@ const CORRELATION_BYTES_MAX: usize = 64;
 /// Filters without which there is still something to serve: what devices report there is not logged.
 const OPTIONAL: [&str; 3] = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER];
 
-/// What a link connects to, and as whom.
+/// Parameters of the connection, and the verifier.
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
     /// Broker, login and client id.
     pub connect: ConnectOptions,
     /// The verifier.
     pub id: VerifierId,
-    /// What is announced; the link fills in generation and liveness.
+    /// The presence to announce; the link fills in generation and liveness.
     pub presence: VerifierPresence,
 }
 
-/// What a link reports.
+/// An event for the loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// Connected and subscribed.
@@ -55,7 +55,7 @@ pub enum LinkEvent {
         device: DeviceId,
         /// The message.
         bytes: Vec<u8>,
-        /// What its reply shall carry.
+        /// Correlation data, for the reply.
         correlation: Option<Vec<u8>>,
     },
     /// A device sent something on its frame topic.
@@ -72,14 +72,14 @@ pub enum LinkEvent {
         /// The message.
         bytes: Vec<u8>,
     },
-    /// A device says that its set-up file was not taken, or with no bytes that it is all right now.
+    /// A device reports a rejected set-up file, or, with no bytes, that it is in order now.
     Setup {
         /// The device.
         device: DeviceId,
         /// The message.
         bytes: Vec<u8>,
     },
-    /// A device says how its power is now.
+    /// A device reports telemetry.
     Telemetry {
         /// The device.
         device: DeviceId,
@@ -88,7 +88,7 @@ pub enum LinkEvent {
     },
 }
 
-/// What happened on a link.
+/// Counters of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
     /// Connections that were subscribed.
@@ -109,7 +109,7 @@ pub struct LinkCounters {
     pub redirected: u64,
 }
 
-/// The state both sides of the link see.
+/// The state that both sides of the link share.
 struct Shared {
     outbox: Outbox,
     presence: VerifierPresence,
@@ -152,17 +152,17 @@ impl Link {
         shared.outbox.push(Message::Presence { verifier: self.id.clone(), bytes });
     }
 
-    /// Whether it is connected and subscribed.
+    /// True while it is connected and subscribed.
     pub fn is_up(&self) -> bool {
         lock(&self.shared).outbox.is_open()
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn counters(&self) -> LinkCounters {
         lock(&self.shared).outbox.counters
     }
 
-    /// Says goodbye, sends everything that waits and disconnects; false where that took longer than `limit`.
+    /// Announces the end, sends everything that waits and disconnects; false if that took longer than `limit`.
     pub async fn close(mut self, limit: Duration) -> bool {
         if !self.is_up() {
             self.task.abort();
@@ -185,7 +185,7 @@ fn encode(presence: &VerifierPresence) -> Vec<u8> {
     presence.encode().expect("a presence made of checked values").to_vec()
 }
 
-/// Why a connection ended.
+/// The end of a connection.
 enum End {
     /// As asked, or nobody listens any more.
     Closed,
@@ -248,7 +248,7 @@ impl Task {
         end
     }
 
-    /// What an arrival means for the loop, if anything; an error ends the connection.
+    /// Handles an event of the connection and returns the one for the loop, if any; an error ends the connection.
     fn arrived(
         &self,
         arrival: Arrival,

@@ -505,7 +505,7 @@ fn check_names_the_source() {
         said(agent.arg(bench.at("agent.toml")).stdin(Stdio::null()).output().unwrap()).1
     };
     let bench = Bench::new("");
-    assert!(check(&bench, "auto").contains("✓ power: none found, only time is measured"));
+    assert!(check(&bench, "auto").contains("✓ power: no sensor found, only time is measured"));
     assert!(check(&bench, "none").contains("✓ power: not measured, as configured"));
     assert!(check(&bench, "simulated").contains("✓ power: simulated (ina219), 0x40 on a simulated bus"));
     let said = check(&bench, "hwmon");

@@ -10,7 +10,7 @@ use dunlin_wire::DeviceId;
 /// Aliases kept, however many the broker allows.
 pub(super) const ALIASES_MAX: u16 = 1024;
 
-/// How a device's topic is to be written.
+/// The form of a device's topic in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// In full: there are no aliases.
@@ -36,7 +36,7 @@ impl Aliases {
         Self { max: max.min(ALIASES_MAX), ..Self::default() }
     }
 
-    /// How to write the device's topic now.
+    /// The form of the device's topic in the next packet.
     pub(super) fn form(&self, device: &DeviceId) -> Form {
         if let Some((alias, _)) = self.bound.get(device) {
             return Form::Alias(*alias);

@@ -1,4 +1,4 @@
-//! What waits to be published: a bounded queue in front of the MQTT client's small channel.
+//! A bounded queue of messages in front of the MQTT client's small channel.
 //!
 //! Invariant: nothing here waits. What the client can't take now stays in order; what was meant for a lost
 //! connection is dropped with it, for its receivers ask again.
@@ -30,7 +30,7 @@ pub enum Message {
         device: DeviceId,
         /// The message.
         bytes: Vec<u8>,
-        /// What the request carried to be given back.
+        /// The request's correlation data.
         correlation: Option<Vec<u8>>,
     },
     /// To the verifier's own presence topic, retained.
@@ -71,7 +71,7 @@ impl Outbox {
         self.waiting.clear();
     }
 
-    /// Whether a connection is open.
+    /// True while a connection is open.
     pub(super) fn is_open(&self) -> bool {
         self.wire.is_some()
     }

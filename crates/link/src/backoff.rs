@@ -10,14 +10,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The longest pause while the broker was there lately: it probably restarts.
 const PAUSE_SEEN_MAX: Duration = Duration::from_secs(1);
-/// How long after a steady connection the broker counts as there lately.
+/// Time after a steady connection during which the broker counts as recently seen.
 const SEEN: Duration = Duration::from_secs(60);
 
 /// The pauses between the connections of one program.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
-    /// When the last steady connection ended.
+    /// The end of the last steady connection.
     seen: Option<Instant>,
 }
 

@@ -20,21 +20,21 @@ pub(crate) const REQUESTS_MAX: usize = 8;
 pub struct Message {
     /// Its topic.
     pub topic: Topic,
-    /// Its bytes, which may be no message of the protocol.
+    /// Its bytes, not decoded and maybe invalid.
     pub payload: Vec<u8>,
-    /// Where the sender wants an answer.
+    /// The topic on which the sender expects an answer.
     pub response_topic: Option<String>,
-    /// What the answer shall give back.
+    /// Correlation data, for the answer.
     pub correlation: Option<Vec<u8>>,
 }
 
-/// What happened on a connection.
+/// An event on a connection.
 pub enum Arrival {
     /// The broker accepted the connection.
     Accepted(Publisher),
     /// The answer to the subscriptions: the filters that were refused, with the reasons.
     Subscribed(Vec<(String, String)>),
-    /// A message of the protocol, or at least on one of its topics.
+    /// A message on a topic of the protocol.
     Message(Message),
     /// A message on another topic was dropped.
     Foreign,
@@ -46,19 +46,19 @@ pub enum Arrival {
     Acknowledged,
     /// The broker did not take a QoS 1 message, for this reason.
     NotTaken(String),
-    /// Nothing that concerns a program, but bytes.
+    /// A packet that only counts as traffic.
     Other,
 }
 
-/// What happened, and the bytes that it took since the arrival before.
+/// An event with the bytes sent and received since the event before.
 pub struct Arrived {
-    /// What happened.
+    /// The event.
     pub arrival: Arrival,
-    /// Bytes since the arrival before.
+    /// Bytes since the event before.
     pub traffic: Traffic,
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// After a goodbye.
@@ -97,7 +97,7 @@ pub(crate) fn connect(options: &ConnectOptions, will: Option<Will>) -> Arrivals 
 }
 
 impl Arrivals {
-    /// What happens next. To be awaited in a task of its own, and never dropped half-way: the MQTT client's `poll` is not
+    /// The next event. To be awaited in a task of its own, and never dropped half-way: the MQTT client's `poll` is not
     /// known to survive that.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Arrivals {
         self.ready.push_back(Arrived { arrival, traffic });
     }
 
-    /// Bytes of packets that the client sends without telling.
+    /// Bytes of sent packets that the client reports no event for.
     fn control_up(&self) -> u64 {
         std::mem::take(&mut self.unsent.lock().control_bytes)
     }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 /// The start of 2026, where the count starts.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
-/// How fast it counts: 32 bits of this last 17 years.
+/// Time per number: 32 bits last 17 years.
 const TICK: Duration = Duration::from_millis(125);
 
 /// The number of a process's first connection: that of the next tick, once it has begun.

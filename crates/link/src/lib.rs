@@ -40,5 +40,5 @@ pub use settings::MqttTable;
 
 use std::time::Duration;
 
-/// How long a goodbye may take, with what waits before it and the broker's hanging up.
+/// Time limit of a goodbye, which includes sending what waits and the broker closing the connection.
 pub const GOODBYE_MAX: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Who a program is to its broker.
+//! User name and password at a broker.
 
 use std::fmt;
 use std::fs;

@@ -1,11 +1,11 @@
-//! Why there is no connection, in words.
+//! The reason for a missing connection, in words.
 
 use crate::options::{CONNECT_TIMEOUT, ConnectOptions};
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
 use rumqttc::v5::{ConnectionError, StateError};
 use std::io::ErrorKind;
 
-/// Why there is no connection.
+/// The reason for a missing connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// In words, with the broker's address.
@@ -15,7 +15,7 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// A loss that another attempt may mend.
+    /// A loss that another attempt may recover from.
     pub(crate) fn passing(reason: String) -> Self {
         Self { reason, refused: false }
     }

@@ -30,7 +30,7 @@ pub struct Migration {
     pub password: Option<Secret>,
 }
 
-/// What became of a file.
+/// The result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Migrated {
     /// It has today's keys.
@@ -180,7 +180,7 @@ fn take(document: &mut DocumentMut, name: &str) -> Option<(Key, Item)> {
     Some((key, item))
 }
 
-/// Where the comment begins that stands directly above a key: lines of prose, not keys that are commented out.
+/// The start of the comment directly above a key: lines of prose, not keys that are commented out.
 fn comment_of(prefix: &str) -> usize {
     let mut start = prefix.len();
     for line in prefix.split_inclusive('\n').rev() {

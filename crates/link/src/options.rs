@@ -1,4 +1,4 @@
-//! What a connection is made with.
+//! The parameters of a connection.
 
 use crate::address::BrokerAddress;
 use crate::login::Login;
@@ -10,10 +10,10 @@ use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::v5::LastWill;
 use std::time::Duration;
 
-/// How long connecting may take.
+/// Time limit of connecting.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where a program connects to, and as whom.
+/// Broker, identity and limits of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// The broker; a login in its address is not looked at.
@@ -28,7 +28,7 @@ pub struct ConnectOptions {
     pub inflight_max: u16,
 }
 
-/// What the broker publishes when a connection is lost.
+/// A message that the broker publishes when a connection is lost.
 #[derive(Clone, Debug)]
 pub struct Will {
     /// Where; it says QoS and retention too.

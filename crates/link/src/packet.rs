@@ -51,7 +51,7 @@ impl Traffic {
     }
 }
 
-/// What the size of a PUBLISH depends on.
+/// The parts of a PUBLISH that decide its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishShape {
     topic_bytes: usize,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is counted is what the MQTT client sends.
+        /// The counted size equals the size that the MQTT client sends.
         #[test]
         fn a_size_is_the_clients(
             which in 0..4u8,

@@ -5,14 +5,14 @@ use crate::loss::Loss;
 use crate::options::ConnectOptions;
 use rumqttc::v5::mqttbytes::v5::ConnAck;
 
-/// What a broker says of itself when it accepts a connection.
+/// The properties that a broker reports when it accepts a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerFacts {
     /// Bytes of a packet it takes, where it has a limit.
     pub packet_bytes_max: Option<u32>,
     /// Topic aliases it allows.
     pub alias_max: u16,
-    /// Whether it shares subscriptions.
+    /// True if it supports shared subscriptions.
     pub shares: bool,
 }
 

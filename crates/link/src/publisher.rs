@@ -24,15 +24,15 @@ pub enum Alias {
 /// A message to publish: QoS, retention and expiry are its topic's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Where to.
+    /// The topic.
     pub topic: Topic,
     /// The message.
     pub payload: Vec<u8>,
-    /// Whether an alias names the topic.
+    /// The alias of the topic.
     pub alias: Alias,
-    /// Where an answer is expected.
+    /// The topic on which an answer is expected.
     pub response_topic: Option<Topic>,
-    /// What the answer shall give back, or what is given back with it.
+    /// Correlation data: of a request, or given back with its answer.
     pub correlation: Option<Vec<u8>>,
 }
 
@@ -42,7 +42,7 @@ impl Outgoing {
         Self { topic, payload, alias: Alias::None, response_topic: None, correlation: None }
     }
 
-    /// What its size depends on.
+    /// The parts that decide its size.
     pub fn shape(&self) -> PublishShape {
         let shape = PublishShape::new(&self.topic, self.payload.len());
         let shape = match self.alias {
@@ -76,7 +76,7 @@ impl Outgoing {
     }
 }
 
-/// What became of a message.
+/// The result of sending a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It will be sent while the connection lasts.
@@ -100,7 +100,7 @@ impl Publisher {
         Self { client, unsent, broker }
     }
 
-    /// What the broker said of itself.
+    /// The properties of the broker.
     pub fn broker(&self) -> &BrokerFacts {
         &self.broker
     }
@@ -152,7 +152,7 @@ impl Publisher {
         Taken::Yes
     }
 
-    /// Whether a message that was taken is not on the wire yet.
+    /// True if a message that was taken is not on the wire yet.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.lock().publish_bytes.is_empty()
     }
@@ -163,7 +163,7 @@ impl Publisher {
     }
 }
 
-/// What the MQTT client holds, shared by both sides of a connection.
+/// The messages that the MQTT client holds, shared by both sides of a connection.
 #[derive(Clone, Default)]
 pub(crate) struct Unsent(Arc<Mutex<Held>>);
 

@@ -24,13 +24,13 @@ pub struct RawMessage {
     pub payload: Vec<u8>,
     /// QoS 1, not 0.
     pub acknowledged: bool,
-    /// Whether the broker keeps it, or had kept it.
+    /// True if the broker keeps it, or had kept it.
     pub retain: bool,
     /// Seconds after which it is dropped.
     pub expiry_seconds: Option<u32>,
-    /// Where an answer is expected.
+    /// The topic on which an answer is expected.
     pub response_topic: Option<String>,
-    /// What the answer shall give back.
+    /// Correlation data, for the answer.
     pub correlation: Option<Vec<u8>>,
 }
 
@@ -56,7 +56,7 @@ pub fn unconnected(broker: BrokerFacts) -> (Publisher, Unconnected) {
     (Publisher::new(client, Unsent::default(), broker), Unconnected { _events: events })
 }
 
-/// What a [`RawClient`] tells.
+/// An event of a [`RawClient`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RawEvent {
     /// Connected and subscribed.

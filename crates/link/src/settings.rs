@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Keep-alive where nothing names one.
 const KEEP_ALIVE_SECONDS: u64 = 30;
 
-/// Who a program is to its broker, and how often it shows that it lives; every key can be left out.
+/// User, password and keep-alive at the broker; every key is optional.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttTable {
