@@ -26,13 +26,13 @@ pub struct Args {
     /// The service's socket.
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
-    /// Tokens of the reply at most; without it, as many as the service allows.
+    /// Maximum length of the reply in tokens; by default the service's.
     #[arg(long, value_name = "N", value_parser = positive)]
     max_tokens: Option<usize>,
     /// Begin a new session with this prompt.
     #[arg(long)]
     new: bool,
-    /// Write the service's lines of JSON as they come.
+    /// Write the service's JSON lines as they arrive.
     #[arg(long)]
     json: bool,
 }

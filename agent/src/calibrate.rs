@@ -44,19 +44,19 @@ const TOKENS_FEW: usize = 200;
 /// Flags of `calibrate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The prompts, held out from training: one a line, or a JSON object with a list `prompts`.
+    /// The prompts, held out from training: one per line, or a JSON object with a list `prompts`.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
-    /// Where calibration.json and calibration.svg go; those of an earlier run are replaced.
+    /// Directory of calibration.json and calibration.svg; earlier files are replaced.
     #[arg(long, value_name = "DIR", default_value = "calibration")]
     out: PathBuf,
-    /// Stop after so many judged tokens.
+    /// Stop after this many judged tokens.
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = positive)]
     tokens: usize,
-    /// Share of the trusted tokens that may be misses, 0 to 1: a threshold is proposed for it. May be given again.
+    /// Allowed share of misses among the trusted tokens, 0 to 1, for which a threshold is proposed; can be repeated.
     #[arg(long = "miss-rate", value_name = "R", default_values_t = [0.01, 0.05, 0.1], value_parser = miss_rate)]
     miss_rates: Vec<f64>,
-    /// Give up, and write what there is, after so much silence.
+    /// After this much silence, give up and write the results so far.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     timeout: Duration,
     #[command(flatten)]

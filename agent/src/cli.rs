@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Drafts text with a small model on this device; a large one beside the broker makes it the large one's text.
+/// Draft text with a small model on this device, and let a large model beside the broker verify it.
 #[derive(Debug, Parser)]
 #[command(name = "dunlin-agent", version)]
 pub struct Cli {
@@ -24,17 +24,17 @@ pub struct Cli {
 enum Command {
     /// Write one reply.
     Generate(generate::Args),
-    /// Take prompts, one a line, and keep the session between them.
+    /// Answer prompts, one per line, and keep the session between them.
     Serve(serve::Args),
-    /// Ask the agent that serves on this device, and write its reply.
+    /// Send a prompt to the agent that serves on this device, and write its reply.
     Ask(ask::Args),
-    /// See whether configuration, model, broker, verifier and clock are all right.
+    /// Test configuration, clock, power source, model, broker and verifier.
     Check(CheckArgs),
     /// Measure rejection against uncertainty on held-out prompts, and propose thresholds.
     Calibrate(calibrate::Args),
-    /// See, record and calibrate what the board draws.
+    /// Show, record and calibrate the board's power.
     Power(power::Args),
-    /// Set a board up from a text file on its card, and remove the file.
+    /// Set up a board from a text file on its card, and remove the file.
     FirstBoot(first_boot::Args),
     /// Rewrite a configuration file that has keys of an earlier version.
     MigrateConfig(MigrateArgs),

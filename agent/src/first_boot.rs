@@ -16,25 +16,25 @@ use tell::Addressee;
 /// Flags of `first-boot`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The text file that was filled in.
+    /// The text file with the settings.
     #[arg(long, value_name = "FILE", default_value = "/boot/firmware/dunlin.txt")]
     file: PathBuf,
-    /// Where the board keeps what it is set up with.
+    /// Directory where the board keeps its set-up.
     #[arg(long, value_name = "DIR", default_value = "/data")]
     data: PathBuf,
     /// The board's name, for a configuration that names none.
     #[arg(long, value_name = "NAME")]
     board: Option<String>,
-    /// A file with the board's name, where --board isn't given.
+    /// File with the board's name, used without --board.
     #[arg(long, value_name = "FILE", default_value = "/etc/dunlin-board")]
     board_file: PathBuf,
     /// The drafter's directory, for a configuration that names none.
     #[arg(long, value_name = "DIR", default_value = "/usr/share/dunlin/models/demo/drafter")]
     model: PathBuf,
-    /// Do one half alone: take the file before there is a network, or tell the broker once there is one.
+    /// Do only one part: apply the file before the network is up, or report to the broker afterwards.
     #[arg(long, value_enum, value_name = "HALF")]
     only: Option<Half>,
-    /// How long the broker may take to be told.
+    /// Time limit for the report to the broker.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     report_within: Duration,
 }
@@ -42,9 +42,9 @@ pub struct Args {
 /// Half of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Half {
-    /// Look at the file and take it, or say what is wrong.
+    /// Check and apply the file, or report its mistakes.
     Take,
-    /// Tell the broker what is wrong, or that it no longer is.
+    /// Report the mistakes to the broker, or withdraw an earlier report.
     Report,
 }
 

@@ -25,10 +25,10 @@ pub struct Common {
     /// The drafter's directory.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// The board: a name, as rpi4, or the path of its file.
+    /// The board: a name, for example rpi4, or the path of its file.
     #[arg(long, value_name = "BOARD")]
     board: Option<PathBuf>,
-    /// Where figures of power come from: auto, none, ina219, hwmon, pmic, powercap, replay or simulated.
+    /// The power source: auto, none, ina219, hwmon, pmic, powercap, replay or simulated.
     #[arg(long, value_name = "SOURCE")]
     power: Option<String>,
     /// When to use colours.
@@ -39,10 +39,10 @@ pub struct Common {
 /// Flags that decide when to send.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PolicyFlags {
-    /// The policy.
+    /// The policy: lossless, lossless-sparse, risk, hlm, u-hlm, cu-hlm, importance, importance-or, random, local or remote.
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
-    /// Drafts in one frame at most.
+    /// Maximum number of drafts in a frame.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     draft_tokens_max: Option<u8>,
 }
@@ -50,19 +50,19 @@ pub struct PolicyFlags {
 /// Flags that decide the text of a reply.
 #[derive(Clone, Debug, Args)]
 pub struct TextFlags {
-    /// Tokens of a reply at most.
+    /// Maximum length of a reply in tokens.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive)]
     pub max_tokens: usize,
     /// Softmax temperature; 0 is greedy.
     #[arg(long, value_name = "F", default_value_t = 0.7)]
     temperature: f32,
-    /// Nucleus mass, above 0 and at most 1.
+    /// Probability mass kept by top-p sampling, above 0 and at most 1.
     #[arg(long, value_name = "F", default_value_t = 0.95)]
     top_p: f32,
-    /// Largest tokens kept; 0 keeps all.
+    /// Number of most likely tokens kept by top-k sampling; 0 keeps all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     top_k: u32,
-    /// Seed of a session; random where it is left out.
+    /// Seed of the session; random by default.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
@@ -74,10 +74,10 @@ pub struct ReplyFlags {
     pub(crate) text: TextFlags,
     #[command(flatten)]
     policy: PolicyFlags,
-    /// What to do when nobody answers: wait, or go on alone and mark the tokens unverified.
+    /// When no verifier answers: wait, or continue alone and mark the tokens as unverified.
     #[arg(long, value_enum, default_value_t)]
     offline: OfflineChoice,
-    /// Silence after which nobody answers.
+    /// Silence after which --offline applies.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub give_up_after: Duration,
     #[command(flatten)]

@@ -30,19 +30,19 @@ pub struct Args {
     prompt: String,
     #[command(flatten)]
     pub(crate) reply: ReplyFlags,
-    /// Give up when the reply is not complete after so long.
+    /// Time limit for the reply.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
-    /// Measure the idle board for so long before the model is loaded and after the reply.
+    /// Measure the idle board for this long, before the model is loaded and after the reply.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     idle_seconds: Option<Duration>,
-    /// Write a JSON report to standard output, and nothing else there.
+    /// Write only a JSON report to standard output.
     #[arg(long, conflicts_with = "report")]
     json: bool,
     /// Write a JSON report to a file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Write the reply when it is complete.
+    /// Write the reply only when it is complete.
     #[arg(long)]
     no_stream: bool,
 }

@@ -30,13 +30,13 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// See which sources of power answer, what they show, and what the others lack.
+    /// List the power sources that answer, their readings, and advice for the others.
     Probe(probe::Args),
-    /// Show the power while it is drawn.
+    /// Show the board's power live.
     Watch(watch::Args),
-    /// Write what is read to a trace that the source `replay` reads.
+    /// Write the readings to a trace for the source `replay`.
     Record(record::Args),
-    /// Measure what the idle board draws and, with two known loads, the sensor's own error.
+    /// Measure the idle board's power and, with two known loads, the sensor's own error.
     Calibrate(calibrate::Args),
 }
 

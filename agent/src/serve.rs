@@ -30,13 +30,13 @@ const NEW: &str = "/new";
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Take prompts from a Unix socket at this path, not from standard input.
+    /// Read prompts from a Unix socket at this path instead of standard input.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Let the group that the agent runs as ask at the socket too; without it, its user alone.
+    /// Give the agent's group access to the socket; by default only the agent's user has access.
     #[arg(long, requires = "socket")]
     socket_for_group: bool,
-    /// Write JSON lines to standard output too.
+    /// Write events as JSON lines to standard output.
     #[arg(long, conflicts_with = "socket")]
     json: bool,
     #[command(flatten)]

@@ -26,7 +26,7 @@ use crate::reference::{Request, write};
 use crate::report::End;
 use crate::run::{Hooks, Served, serve};
 
-/// Checks the drafts of Dunlin's devices with a large model, beside an MQTT 5 broker.
+/// Verify the drafts of Dunlin's devices with a large model, beside an MQTT 5 broker.
 #[derive(Debug, Parser)]
 #[command(name = "dunlin-verifier", version)]
 struct Cli {
@@ -38,9 +38,9 @@ struct Cli {
 enum Command {
     /// Verify drafts until SIGTERM or SIGINT.
     Serve(ServeArgs),
-    /// Write what the target alone would: what the lossless policy must give.
+    /// Write the text of the target alone, which the lossless policy must produce.
     Reference(ReferenceArgs),
-    /// Say whether configuration, model and broker would do.
+    /// Test configuration, model and broker.
     Check(ServeArgs),
     /// Rewrite a configuration file that has keys of an earlier version.
     MigrateConfig(MigrateArgs),
@@ -48,7 +48,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Configuration file; options here win over it.
+    /// The configuration file; options override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The broker: mqtt://[user:password@]host[:port].
@@ -63,22 +63,22 @@ struct ServeArgs {
     /// Threads of the target [default: all cores but one].
     #[arg(long)]
     threads: Option<usize>,
-    /// Sessions kept.
+    /// Maximum number of sessions.
     #[arg(long)]
     sessions: Option<usize>,
-    /// MiB for the caches of all sessions.
+    /// Memory for the caches of all sessions, MiB.
     #[arg(long, value_name = "MIB")]
     kv_mib: Option<usize>,
-    /// Run a broker in this process, for this machine only.
+    /// Run a broker in this process, reachable from this machine only.
     #[arg(long)]
     embedded_broker: bool,
-    /// Where the embedded broker listens; port 0 picks a free one.
+    /// Address of the embedded broker; port 0 picks a free port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Write the broker's host:port here once devices can be answered.
+    /// File that receives the broker's host:port once devices can be answered.
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
-    /// Append what devices say of their energy to this file, one JSON object a line.
+    /// File to which the devices' energy reports are appended, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     energy_log: Option<PathBuf>,
 }
@@ -95,19 +95,19 @@ struct ReferenceArgs {
     /// The target: a model directory or a .gguf file.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The first turn's text.
+    /// The prompt of the first turn.
     #[arg(long)]
     prompt: String,
-    /// Tokens to write at most.
+    /// Maximum length of the text in tokens.
     #[arg(long, default_value_t = 256, value_name = "N")]
     max_tokens: usize,
     /// Softmax temperature; 0 is greedy.
     #[arg(long, default_value_t = 0.7)]
     temperature: f32,
-    /// Nucleus mass, above 0 and up to 1.
+    /// Probability mass kept by top-p sampling, above 0 and at most 1.
     #[arg(long, default_value_t = 0.95)]
     top_p: f32,
-    /// Largest tokens kept; 0 keeps all.
+    /// Number of most likely tokens kept by top-k sampling; 0 keeps all.
     #[arg(long, default_value_t = 0)]
     top_k: u32,
     /// The session's seed.

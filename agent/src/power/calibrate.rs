@@ -28,13 +28,13 @@ const LOAD_MAX_A: f64 = 100.0;
 /// Flags of `power calibrate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The calibration file; without --load the `[current]` of one that is there is kept.
+    /// The calibration file; without --load, the `[current]` table of an existing one is kept.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// A known load as the meter beside the sensor shows it, A; two of them, or none.
+    /// A known load in amperes, as a reference meter shows it; give two, or none.
     #[arg(long = "load", value_name = "AMPERES", value_parser = amperes)]
     loads: Vec<f64>,
-    /// What that meter may be off by, a share.
+    /// Relative uncertainty of that meter, as a share.
     #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
     meter_uncertainty: f64,
     /// How long to read each load.
@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// How long to read the idle board.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     idle_seconds: Duration,
-    /// Wait for nobody: the loads are set by another program.
+    /// Don't wait for Enter: another program sets the loads.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]

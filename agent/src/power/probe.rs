@@ -18,7 +18,7 @@ use serde::Serialize;
 /// Flags of `power probe`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Write what was found to standard output as one JSON object.
+    /// Write the result to standard output as one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

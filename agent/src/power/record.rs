@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Flags of `power record`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the trace goes, as CSV; one that is there is replaced.
+    /// The trace, a CSV file; an existing one is replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// How long to record.

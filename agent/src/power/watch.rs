@@ -23,7 +23,7 @@ const ERASE_LINE: &str = "\r\x1b[K";
 /// Flags of `power watch`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How long to watch; without it until an interrupt.
+    /// How long to watch; by default until an interrupt.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<Duration>,
     #[command(flatten)]

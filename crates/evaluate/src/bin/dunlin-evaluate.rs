@@ -14,19 +14,19 @@ use std::process::ExitCode;
 /// The exit status of a plan that can't be run.
 const BAD_PLAN: u8 = 2;
 
-/// Plays policies side by side on a model pair, with modelled boards and channels.
+/// Compare policies side by side on a model pair, with modelled boards and channels.
 #[derive(Parser)]
 struct Arguments {
-    /// What is run; paths in it are relative to the working directory.
+    /// The plan; paths in it are relative to the working directory.
     #[arg(long, value_name = "FILE", default_value = "crates/evaluate/plans/quick.toml")]
     plan: PathBuf,
-    /// Where results, report and finished cells go.
+    /// Directory of the results, the report and finished cells.
     #[arg(long, value_name = "DIR", default_value = "target/evaluation")]
     out: PathBuf,
-    /// Play finished cells again.
+    /// Compute finished cells again.
     #[arg(long)]
     fresh: bool,
-    /// An encoder and its tokenizer (encoder.onnx, tokenizer.json), to compute BERTScore with.
+    /// Directory of an encoder (encoder.onnx, tokenizer.json) to compute BERTScore with.
     #[arg(long, value_name = "DIR")]
     bertscore: Option<PathBuf>,
 }

@@ -21,19 +21,19 @@ const SHOWN: [(u64, f64); 2] = [(2_000_000, 3.0), (2_000_000, 5.0)];
 /// Boots a board's image in QEMU, with a broker, a verifier and a simulated INA219 on USB around it.
 #[derive(Parser)]
 struct Arguments {
-    /// The board whose image it is: its file says which machine boots it.
+    /// The image's board; its file names the QEMU machine that boots it.
     #[arg(long, value_name = "BOARD", default_value = "virt")]
     board: PathBuf,
     /// The board's image [default: target/image/dunlin-BOARD.img]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// Where logs, disks and the report go.
+    /// Directory of logs, disks and the report.
     #[arg(long, value_name = "DIR", default_value = "target/boot")]
     out: PathBuf,
-    /// What the random moments are drawn from.
+    /// Seed of the random moments.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Boot nothing: serve the sensor at a socket until interrupted, for a machine of your own.
+    /// Boot nothing; serve the sensor at a socket until interrupted, for a machine of your own.
     #[arg(long, value_name = "SOCKET")]
     sensor: Option<PathBuf>,
 }
