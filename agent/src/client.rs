@@ -50,7 +50,11 @@ impl Client {
     pub(crate) fn error(&self, text: &str) {
         match self {
             Self::Terminal => report::line(Abilities { colour: false, cursor: false }, Colour::Red, text),
-            _ => self.line(&Line::Error { text }),
+            _ => {
+                if let Err(error) = self.line(&Line::Error { text }) {
+                    tracing::warn!("standard output: {error}");
+                }
+            }
         }
     }
 
@@ -59,18 +63,18 @@ impl Client {
         !matches!(self, Self::Socket(lines) if lines.is_closed())
     }
 
-    fn line(&self, line: &Line<'_>) {
+    fn line(&self, line: &Line<'_>) -> io::Result<()> {
         let text = serde_json::to_string(line).expect("a line has only strings and numbers");
         match self {
             Self::Terminal => {}
-            // Standard output that is gone has no reader.
-            Self::StandardOutput => drop(writeln!(io::stdout(), "{text}")),
+            Self::StandardOutput => writeln!(io::stdout(), "{text}")?,
             Self::Socket(lines) => {
                 if lines.try_send(text).is_err() {
                     tracing::debug!("a client does not read its answer");
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -97,6 +101,7 @@ pub(crate) struct ClientOutput {
     sampling: Sampling,
     stream: TextStream,
     current: Option<(String, Client)>,
+    failure: Option<io::Error>,
 }
 
 impl ClientOutput {
@@ -108,13 +113,28 @@ impl ClientOutput {
         sampling: Sampling,
     ) -> Self {
         let stream = TextStream::new(&model.tokenizer);
-        Self { front, model: model.clone(), vocabulary, policy, sampling, stream, current: None }
+        Self {
+            front,
+            model: model.clone(),
+            vocabulary,
+            policy,
+            sampling,
+            stream,
+            current: None,
+            failure: None,
+        }
     }
 
-    fn line(&self, line: &Line<'_>) {
-        if let Some((_, client)) = &self.current {
-            client.line(line);
+    fn line(&mut self, line: &Line<'_>) {
+        let Some((_, client)) = &self.current else { return };
+        if let Err(error) = client.line(line) {
+            self.failure = Some(error);
         }
+    }
+
+    /// Goes on with the next prompt, where its answer could be written.
+    fn answered(&self, taken: bool) -> ControlFlow<()> {
+        if self.failure.is_some() { ControlFlow::Break(()) } else { self.front.answered(taken) }
     }
 }
 
@@ -144,21 +164,26 @@ impl Output for ClientOutput {
     fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
         self.line(&Line::Error { text: &rejection(error) });
         self.current = None;
-        self.front.answered(false)
+        self.answered(false)
     }
 
     fn finished(&mut self, turn: &Turn) -> ControlFlow<()> {
-        if let Some((prompt, client)) = self.current.take() {
+        if let Some((prompt, _)) = &self.current {
             let text = self.model.tokenizer.decode(&turn.tokens);
-            let report = Report::new(turn, &prompt, text, self.policy, &self.sampling);
+            let report = Report::new(turn, prompt, text, self.policy, &self.sampling);
             let problem = turn.ending.problem(&self.vocabulary);
-            client.line(&Line::Finished { report: &report, problem: problem.as_deref() });
+            self.line(&Line::Finished { report: &report, problem: problem.as_deref() });
         }
-        self.front.answered(true)
+        self.current = None;
+        self.answered(true)
     }
 
     fn wanted(&self) -> bool {
-        self.current.as_ref().is_none_or(|(_, client)| client.is_there())
+        self.failure.is_none() && self.current.as_ref().is_none_or(|(_, client)| client.is_there())
+    }
+
+    fn failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 }
 
@@ -205,7 +230,17 @@ impl Output for Attended {
     }
 
     fn finished(&mut self, turn: &Turn) -> ControlFlow<()> {
-        let _ = self.terminal.finished(turn);
-        self.front.answered(true)
+        match self.terminal.finished(turn) {
+            ControlFlow::Break(()) => ControlFlow::Break(()),
+            ControlFlow::Continue(()) => self.front.answered(true),
+        }
+    }
+
+    fn wanted(&self) -> bool {
+        self.terminal.wanted()
+    }
+
+    fn failure(&mut self) -> Option<io::Error> {
+        self.terminal.failure()
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
 use crate::flags::{ReplyFlags, seconds};
-use crate::output::Notice;
+use crate::output::{Notice, Output};
 use crate::report::{self, Report};
 use crate::run::{Control, Say, User};
 use crate::screen::Colour;
@@ -50,7 +50,7 @@ pub struct Args {
 /// Writes one reply; returns the exit code.
 ///
 /// # Errors
-/// The model can't be loaded, the prompt is not taken, or the report can't be written.
+/// The model can't be loaded, the prompt is not taken, or the reply or its report can't be written.
 pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let prompt = prompt(&args.prompt)?;
     let model = ModelDir::open(settings.model()?)?;
@@ -65,6 +65,7 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
     let streams = !(args.json || args.no_stream);
     let mut out = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), streams, true);
     let mut farewell = agent.run(&mut user(args, &model, tokens)?, &mut out).await?;
+    let failure = out.failure();
     let turn = match out.into_last() {
         (Some(turn), _) => turn,
         (None, Some(error)) => return Err(error).context("prompt"),
@@ -83,7 +84,10 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
     if let Some(problem) = turn.ending.problem(&vocabulary) {
         report::line(errors, Colour::Red, &format!("dunlin-agent: {problem}"));
     }
-    Ok(exit_code(&turn.ending))
+    match failure {
+        Some(error) => Err(error).context("standard output"),
+        None => Ok(exit_code(&turn.ending)),
+    }
 }
 
 /// The energy of a reply, with what the idle board drew before and after it.

@@ -6,6 +6,7 @@ use dunlin_hlm::device::{Commit, Judged, SayError};
 use dunlin_link::Loss;
 use dunlin_wire::{DecodeError, VerifierId};
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
 
 /// Something worth a line.
@@ -68,5 +69,10 @@ pub trait Output {
     /// Whether anybody still wants the reply.
     fn wanted(&self) -> bool {
         true
+    }
+
+    /// The error of a write that failed, once. The reply was unwanted from then on, and its end was the agent's.
+    fn failure(&mut self) -> Option<io::Error> {
+        None
     }
 }

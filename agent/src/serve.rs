@@ -71,7 +71,7 @@ impl Request {
 /// Serves until its input ends or it is interrupted; returns the exit code.
 ///
 /// # Errors
-/// The model can't be loaded, or the socket can't be made.
+/// The model can't be loaded, the socket can't be made, or standard output takes nothing.
 pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let model = ModelDir::open(settings.model()?)?;
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
@@ -99,7 +99,10 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
     };
     tokio::spawn(desk.attend());
     agent.supervised(supervised).run(&mut { user }, out.as_mut()).await?;
-    Ok(DONE)
+    match out.failure() {
+        Some(error) => Err(error).context("standard output"),
+        None => Ok(DONE),
+    }
 }
 
 /// Takes requests in turn and makes prompts of them; the next waits until the one before is answered.

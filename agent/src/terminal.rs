@@ -58,6 +58,7 @@ pub struct Terminal {
     /// The last turn, for who waits for the agent to end.
     last: Option<Turn>,
     rejected: Option<SayError>,
+    failure: Option<io::Error>,
 }
 
 impl Terminal {
@@ -79,6 +80,7 @@ impl Terminal {
             once,
             last: None,
             rejected: None,
+            failure: None,
         }
     }
 
@@ -87,17 +89,18 @@ impl Terminal {
         (self.last, self.rejected)
     }
 
-    /// A person's terminal that is gone takes nothing; the agent goes on for the report.
+    /// Writes to the screen; after a write that failed nothing more is written.
     fn paint(&mut self, paint: impl FnOnce(&mut Screen<Stdout>) -> io::Result<()>) {
         if let Some(screen) = &mut self.screen
-            && paint(screen).is_err()
+            && let Err(error) = paint(screen)
         {
             self.screen = None;
+            self.failure = Some(error);
         }
     }
 
     fn flow(&self) -> ControlFlow<()> {
-        if self.once { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.once || self.failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -141,6 +144,14 @@ impl Output for Terminal {
         }
         self.last = Some(turn.clone());
         self.flow()
+    }
+
+    fn wanted(&self) -> bool {
+        self.failure.is_none()
+    }
+
+    fn failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 }
 

@@ -9,7 +9,7 @@ use dunlin_lm_candle::LlamaTarget;
 use dunlin_wire::{DevicePresence, Liveness};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -219,6 +219,49 @@ fn a_killed_agent_is_announced_as_lost() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(seen.next(), DevicePresence { liveness: Liveness::Lost, ..born });
+}
+
+/// Standard outputs that take nothing, and what the system says of them.
+fn outputs_that_fail() -> [(Stdio, &'static str); 2] {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (reader, unread) = pipe().unwrap();
+    drop(reader);
+    [(full.into(), "No space left on device"), (unread.into(), "Broken pipe")]
+}
+
+#[test]
+fn a_reply_that_cannot_be_written_ends_with_code_1() {
+    let (broker, _verifier) = verified();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("report.json");
+    for (stdout, what) in outputs_that_fail() {
+        let mut agent = generate(&broker.url());
+        let output = agent.arg("--report").arg(&path).stdout(stdout).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("dunlin-agent: standard output: {what}")), "{said}");
+        let report: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(report["finish"], "cancelled", "nothing is drafted for nobody");
+    }
+}
+
+#[test]
+fn serve_ends_with_code_1_where_standard_output_takes_nothing() {
+    let (broker, _verifier) = verified();
+    for flags in [&[][..], &["--json"]] {
+        for (stdout, what) in outputs_that_fail() {
+            let mut agent = serve(&broker.url());
+            agent.args(flags).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
+            let mut child = agent.spawn().unwrap();
+            // Standard input stays open: it is not its end that ends the agent.
+            let mut prompts = child.stdin.take().unwrap();
+            writeln!(prompts, "{PROMPT}").unwrap();
+            let output = child.wait_with_output().unwrap();
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(&format!("dunlin-agent: standard output: {what}")), "{said}");
+        }
+    }
 }
 
 fn events(lines: impl Iterator<Item = std::io::Result<String>>) -> Vec<Value> {
