@@ -17,17 +17,15 @@ use crate::flags::{Common, PolicyFlags, TextFlags, positive, seconds};
 use crate::generate::exit_code;
 use crate::run::{Control, Say, User};
 use crate::screen::{Abilities, Colour};
-use crate::setup::Conduct;
+use crate::setup::{self, Conduct, Parts};
 use crate::terminal::abilities;
-use crate::{check, report, setup, signals};
+use crate::{check, report};
 use anyhow::{Context, Result};
 use dunlin_hlm::device::{Offline, Reply};
 use dunlin_hlm::fit::Fit;
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
-use dunlin_power::Energy;
-use dunlin_power::phase::Phase;
 use dunlin_wire::Vocabulary;
 use gather::{Gathered, Gatherer, Stopped};
 use progress::Progress;
@@ -97,13 +95,13 @@ fn judging(settings: Settings) -> Result<Settings> {
 pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let prompts = prompts::read(&args.prompts)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let model = ModelDir::open(settings.model()?)?;
+    let parts = Parts::unmetered(settings)?;
+    let model = parts.model.clone();
     let says = says(args, &model, &prompts)?;
-    let worker = setup::worker(settings, &model).await?;
-    let vocabulary = setup::on_wire(&worker.described().vocabulary);
+    let loaded = parts.load().await?;
+    let vocabulary = loaded.vocabulary;
     let models = check::models(settings, &vocabulary).await?;
-    let agent = setup::agent(settings, &args.conduct(), sampling, worker, Energy::unmetered(Phase::Idle))?
-        .reseeding();
+    let agent = loaded.agent(&args.conduct(), sampling)?.reseeding();
     let errors = abilities(args.common.color, &io::stderr());
     let heard = Arc::new(Notify::new());
     let progress = Progress::new(args.tokens, says.len(), errors)?;
@@ -142,8 +140,7 @@ fn says(args: &Args, model: &ModelDir, prompts: &[prompts::Prompt]) -> Result<Ve
 /// A user who gives one prompt after the other, who may interrupt, and who loses patience after a silence.
 fn user(says: Vec<Say>, timeout: Duration, heard: Arc<Notify>) -> Result<User> {
     let (prompt, prompts) = mpsc::channel(1);
-    let (control, controls) = mpsc::channel(2);
-    signals::forward(Control::Quit, control.clone())?;
+    let (user, control) = setup::user(prompts, Control::Quit)?;
     tokio::spawn(async move {
         for say in says {
             if prompt.send(say).await.is_err() {
@@ -156,7 +153,7 @@ fn user(says: Vec<Say>, timeout: Duration, heard: Arc<Notify>) -> Result<User> {
         // An agent that has ended needs no reminder.
         let _ = control.try_send(Control::TimedOut);
     });
-    Ok(User { prompts, controls })
+    Ok(user)
 }
 
 /// Says why it ended, where that was before its time; gives the exit code.

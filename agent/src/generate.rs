@@ -7,15 +7,14 @@ use crate::output::{Notice, Output};
 use crate::report::{self, Report};
 use crate::run::{Control, Say, User};
 use crate::screen::Colour;
+use crate::setup::{self, Parts};
 use crate::terminal::{Terminal, abilities};
 use crate::turn::{Ending, Turn};
-use crate::{random, setup, signals};
 use anyhow::{Context, Result, bail};
 use dunlin_hlm::device::{Finish, Reply};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_power::Energy;
-use dunlin_power::phase::Phase;
 use dunlin_power::report::TurnEnergy;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -53,15 +52,15 @@ pub struct Args {
 /// The model can't be loaded, the prompt is not taken, or the reply or its report can't be written.
 pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let prompt = prompt(&args.prompt)?;
-    let model = ModelDir::open(settings.model()?)?;
+    let mut parts = Parts::open(settings)?;
+    let model = parts.model.clone();
     let tokens = model.first_turn(&prompt)?;
-    let mut energy = Energy::start(&settings.power, random::number()? as u32, Phase::Load)?;
     if let Some(span) = args.idle_seconds {
-        energy.measure_idle(span).await;
+        parts.energy.measure_idle(span).await;
     }
-    let worker = energy.during(setup::worker(settings, &model)).await?;
-    let vocabulary = setup::on_wire(&worker.described().vocabulary);
-    let agent = setup::agent(settings, &args.reply.conduct(true), sampling, worker, energy)?;
+    let loaded = parts.load().await?;
+    let vocabulary = loaded.vocabulary;
+    let agent = loaded.agent(&args.reply.conduct(true), sampling)?;
     let streams = !(args.json || args.no_stream);
     let mut out = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), streams, true);
     let mut farewell = agent.run(&mut user(args, &model, tokens)?, &mut out).await?;
@@ -112,8 +111,7 @@ pub(crate) fn prompt(argument: &str) -> Result<String> {
 /// A user with one prompt, who may interrupt and who may lose patience.
 fn user(args: &Args, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
     let (prompt, prompts) = mpsc::channel(1);
-    let (control, controls) = mpsc::channel(2);
-    signals::forward(Control::Cancel, control.clone())?;
+    let (user, control) = setup::user(prompts, Control::Cancel)?;
     let timeout = args.timeout;
     let reply = Reply { tokens_max: args.reply.text.max_tokens, stop: model.prompt.stop.clone() };
     prompt.try_send(Say { tokens, reply, new_session: false }).context("the first prompt")?;
@@ -125,7 +123,7 @@ fn user(args: &Args, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
         // An agent that has ended needs no reminder.
         let _ = control.try_send(Control::TimedOut);
     });
-    Ok(User { prompts, controls })
+    Ok(user)
 }
 
 fn write(args: &Args, report: &Report) -> Result<()> {

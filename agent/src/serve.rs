@@ -6,15 +6,14 @@ use crate::exit::DONE;
 use crate::flags::ReplyFlags;
 use crate::output::Output;
 use crate::run::{Control, Say, User};
+use crate::setup::{self, Parts};
+use crate::socket;
 use crate::supervised::Supervised;
 use crate::terminal::Terminal;
-use crate::{random, setup, signals, socket};
 use anyhow::{Context, Result};
 use dunlin_hlm::device::Reply;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
-use dunlin_power::Energy;
-use dunlin_power::phase::Phase;
 use dunlin_service::Service;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, IsTerminal};
@@ -73,16 +72,16 @@ impl Request {
 /// # Errors
 /// The model can't be loaded, the socket can't be made, or standard output takes nothing.
 pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
-    let model = ModelDir::open(settings.model()?)?;
+    let parts = Parts::open(settings)?;
+    let model = parts.model.clone();
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
     // Before the model is loaded: a path that is taken should be said at once.
     let mode = if args.socket_for_group { socket::FOR_GROUP } else { socket::FOR_USER };
     let listening = args.socket.as_ref().map(|path| socket::listen(path, mode)).transpose()?;
-    let mut energy = Energy::start(&settings.power, random::number()? as u32, Phase::Load)?;
-    let worker = energy.during(setup::worker(settings, &model)).await?;
-    let vocabulary = setup::on_wire(&worker.described().vocabulary);
+    let loaded = parts.load().await?;
+    let vocabulary = loaded.vocabulary;
     let supervised = Supervised::by(Service::from_environment(), &settings.broker, &model.name);
-    let agent = setup::agent(settings, &args.reply.conduct(false), sampling, worker, energy)?;
+    let agent = loaded.agent(&args.reply.conduct(false), sampling)?;
     let (desk, user, front) = desk(&model, args.reply.text.max_tokens, waiting)?;
     match &listening {
         Some(listening) => {
@@ -124,10 +123,9 @@ fn desk(
     let (clients, next) = mpsc::channel(1);
     let (says, prompts) = mpsc::channel(1);
     let (answer, answered) = mpsc::channel(1);
-    let (control, controls) = mpsc::channel(1);
-    signals::forward(Control::Quit, control)?;
+    let (user, _) = setup::user(prompts, Control::Quit)?;
     let desk = Desk { model: model.clone(), tokens_max, waiting, clients, says, answered };
-    Ok((desk, User { prompts, controls }, Front { next, answer }))
+    Ok((desk, user, Front { next, answer }))
 }
 
 impl Desk {
