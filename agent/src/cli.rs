@@ -3,7 +3,7 @@
 use crate::exit::DONE;
 use crate::exit::{FAILED, USAGE};
 use crate::flags::{Common, PolicyFlags};
-use crate::{ask, calibrate, check, first_boot, generate, power, serve};
+use crate::{ask, calibrate, check, first_boot, generate, power, serve, signals};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use dunlin_link::migrate;
@@ -57,7 +57,7 @@ struct CheckArgs {
 
 /// Runs a command; its errors go to standard error.
 pub fn run(cli: Cli) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,status=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -75,6 +75,7 @@ pub fn run(cli: Cli) -> ExitCode {
 async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
     let usage = |error| (USAGE, error);
     let failed = |error| (FAILED, error);
+    signals::expect_status().map_err(failed)?;
     match command {
         Command::Generate(args) => {
             let (settings, sampling) = args.reply.checked().map_err(usage)?;

@@ -33,6 +33,7 @@ mod signals;
 mod slot;
 mod socket;
 mod stall;
+mod status;
 pub mod supervised;
 pub mod terminal;
 pub mod turn;

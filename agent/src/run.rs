@@ -8,6 +8,7 @@ use crate::link::{Link, LinkEvent};
 use crate::output::{Notice, Output};
 use crate::random;
 use crate::stall::Stall;
+use crate::status::{LinkState, Status};
 use crate::supervised::Supervised;
 use crate::turn::{Ending, Phases, Turn};
 use anyhow::Result;
@@ -47,6 +48,8 @@ pub enum Control {
     TimedOut,
     /// End the agent.
     Quit,
+    /// Log the status.
+    LogStatus,
 }
 
 /// The user's end: prompts wait until the reply before is complete, controls don't.
@@ -97,6 +100,7 @@ pub struct Agent {
     energy: Box<Energy>,
     stall: Stall,
     supervised: Supervised,
+    status: Status,
     turn: Option<Running>,
     /// A reply that ended and waits for its energy.
     ended: Option<Turn>,
@@ -136,6 +140,7 @@ impl Agent {
             energy,
             stall: Stall::default(),
             supervised: Supervised::by_nobody(),
+            status: Status::default(),
             turn: None,
             ended: None,
             moved: false,
@@ -160,6 +165,12 @@ impl Agent {
         Self { supervised, ..self }
     }
 
+    /// The same agent, which logs its status at its end and every ten minutes.
+    #[must_use]
+    pub fn logging_status(self) -> Self {
+        Self { status: Status::logged(self.clock.now()), ..self }
+    }
+
     /// Runs until the output or the user ends it, or nobody can prompt any more; then says goodbye.
     ///
     /// # Errors
@@ -167,10 +178,14 @@ impl Agent {
     pub async fn run(mut self, user: &mut User, out: &mut dyn Output) -> Result<Farewell> {
         while self.settle(out).is_continue() {
             self.supervised.pass(&self.worker, self.clock.now());
+            if self.status.is_due(self.clock.now()) {
+                self.log_status();
+            }
             let machine = self.clock.deadline(self.device.poll_timeout());
             let stall = self.clock.deadline(self.stall.deadline());
             let meter = self.clock.deadline(self.energy.deadline(self.clock.now()));
             let manager = self.clock.deadline(self.supervised.deadline());
+            let status = self.clock.deadline(self.status.deadline());
             tokio::select! {
                 event = self.link.next() => self.on_link(event),
                 done = self.worker.next() => self.on_draft(&done?),
@@ -178,6 +193,7 @@ impl Agent {
                 () = tokio::time::sleep_until(stall) => self.on_stall(out),
                 () = tokio::time::sleep_until(meter) => drop(self.wake()),
                 () = tokio::time::sleep_until(manager) => drop(self.wake()),
+                () = tokio::time::sleep_until(status) => drop(self.wake()),
                 control = user.controls.recv() => {
                     if self.on_control(control.unwrap_or(Control::Quit), out).is_break() { break }
                 }
@@ -249,6 +265,7 @@ impl Agent {
     fn on_control(&mut self, control: Control, out: &mut dyn Output) -> ControlFlow<()> {
         self.wake();
         match control {
+            Control::LogStatus => self.log_status(),
             Control::TimedOut => {
                 let missing = self.stall.missing(self.link.is_up(), self.is_waiting());
                 self.end(Ending::TimedOut(missing));
@@ -340,6 +357,7 @@ impl Agent {
 
     fn on_finish(&mut self, finish: Finish, out: &mut dyn Output) -> ControlFlow<()> {
         let Some(running) = self.turn.take() else { return ControlFlow::Continue(()) };
+        self.status.reply_ended();
         let now = self.clock.now();
         self.energy.mark(Charged::Score, now);
         self.moved = false;
@@ -431,6 +449,20 @@ impl Agent {
         }
     }
 
+    fn link_state(&self) -> LinkState {
+        LinkState {
+            up: self.link.is_up(),
+            traffic: self.link.traffic(),
+            oversize: self.link.oversize(),
+            too_large: self.link.too_large(),
+        }
+    }
+
+    fn log_status(&self) {
+        let (counters, link) = (self.device.counters(), self.link_state());
+        self.status.snapshot(counters, link, &self.energy, self.clock.now()).log();
+    }
+
     fn is_waiting(&self) -> bool {
         self.device.phase() == Phase::Waiting
     }
@@ -451,6 +483,7 @@ impl Agent {
     fn renew(&mut self) -> Result<()> {
         self.device.close();
         self.transmit();
+        self.status.session_ended(self.device.counters());
         self.session += 1;
         let session = new_session(&self.seat, if self.reseeds { self.session } else { 0 })?;
         self.seed = session.seed;
@@ -464,7 +497,12 @@ impl Agent {
         self.device.close();
         self.transmit();
         let counters = *self.device.counters();
+        let link = self.link_state();
         let traffic = self.energy.during(self.link.close()).await;
+        if self.status.logs_end() {
+            let link = LinkState { up: false, traffic, ..link };
+            self.status.snapshot(&counters, link, &self.energy, self.clock.now()).log();
+        }
         Farewell { counters, traffic, energy: self.energy }
     }
 }

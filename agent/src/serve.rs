@@ -97,7 +97,7 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
         Box::new(Attended::new(terminal, front))
     };
     tokio::spawn(desk.attend());
-    agent.supervised(supervised).run(&mut { user }, out.as_mut()).await?;
+    agent.supervised(supervised).logging_status().run(&mut { user }, out.as_mut()).await?;
     match out.failure() {
         Some(error) => Err(error).context("standard output"),
         None => Ok(DONE),

@@ -17,8 +17,8 @@ use dunlin_wire::Vocabulary;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-/// Controls that wait for the loop: a signal, and that time is up.
-const CONTROLS_MAX: usize = 2;
+/// Controls that wait for the loop: a signal, that time is up, and a request for the status.
+const CONTROLS_MAX: usize = 3;
 
 /// How the sessions of an agent are held.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +130,7 @@ pub(crate) fn user(
 ) -> Result<(User, mpsc::Sender<Control>)> {
     let (control, controls) = mpsc::channel(CONTROLS_MAX);
     signals::forward(at_signal, control.clone())?;
+    signals::forward_status(control.clone())?;
     Ok((User { prompts, controls }, control))
 }
 

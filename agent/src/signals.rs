@@ -6,6 +6,33 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+/// Keeps SIGUSR1 from ending the process, whose status it asks for, before there is one who answers.
+///
+/// # Errors
+/// The system takes no handler.
+pub(crate) fn expect_status() -> Result<()> {
+    // The runtime's handler stays when the stream of signals is dropped.
+    signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1")
+}
+
+/// Sends [`Control::LogStatus`] at SIGUSR1, where no other control waits: one log answers many requests, and a request
+/// never takes the place of an interrupt.
+///
+/// # Errors
+/// The system takes no handler.
+pub(crate) fn forward_status(to: mpsc::Sender<Control>) -> Result<()> {
+    let mut asked = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
+    tokio::spawn(async move {
+        while asked.recv().await.is_some() && !to.is_closed() {
+            if to.capacity() == to.max_capacity() {
+                // A channel that was closed meanwhile has an agent that logs its end.
+                let _ = to.try_send(Control::LogStatus);
+            }
+        }
+    });
+    Ok(())
+}
+
 /// Sends `control` at the first SIGINT or SIGTERM.
 ///
 /// # Errors

@@ -20,8 +20,10 @@ fn main() -> Result<()> {
     let config = Config { broker: broker.parse()?, ..Config::default() };
     let served = Served { target: Box::new(toy.target()), name: "scripted".into() };
     let (_kept, stop) = mpsc::channel(1);
+    let (_unasked, status) = mpsc::channel(1);
     let ready = Box::new(|| writeln!(stdout(), "ready").context("standard output"));
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&config, served, Hooks { stop, ready, service: Service::unmanaged() }))?;
+    let hooks = Hooks { stop, status, ready, service: Service::unmanaged() };
+    runtime.block_on(serve(&config, served, hooks))?;
     Ok(())
 }

@@ -154,6 +154,8 @@ fn run_serve(args: &ServeArgs) -> Outcome {
     config.model().map_err(usage)?;
     set_threads(config.threads).map_err(failure)?;
     start_log();
+    // A request for the status must not end a verifier that still loads its target; the handler outlives the runtime.
+    block_on(async { signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1") }).map_err(failure)?;
     let ready = args.ready_file.clone().map(ReadyFile);
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;
@@ -189,7 +191,21 @@ async fn serve_until_signal(config: &Config, served: Served, ready: Option<Ready
     let address = config.broker.to_string();
     tracing::info!(id = %config.id, broker = %address, "serving");
     let ready = Box::new(move || ready.map_or(Ok(()), |file| file.write(&address)));
-    Ok(serve(config, served, Hooks { stop, ready, service: Service::from_environment() }).await?.end)
+    let hooks = Hooks { stop, status: status_requests()?, ready, service: Service::from_environment() };
+    Ok(serve(config, served, hooks).await?.end)
+}
+
+/// A message for each SIGUSR1 that comes while none waits.
+fn status_requests() -> Result<mpsc::Receiver<()>> {
+    let (sender, requests) = mpsc::channel(1);
+    let mut signals = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() && !sender.is_closed() {
+            // One log answers all requests that came before it.
+            let _ = sender.try_send(());
+        }
+    });
+    Ok(requests)
 }
 
 fn run_reference(args: &ReferenceArgs) -> Outcome {

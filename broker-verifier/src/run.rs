@@ -12,6 +12,7 @@ use dunlin_hlm::verifier::{Answer, Event, Outgoing, Verifier, VerifierConfig};
 use dunlin_link::GOODBYE_MAX;
 use dunlin_lm::Target;
 use dunlin_service::Service;
+use dunlin_status::Schedule;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use dunlin_wire::{DeviceId, Liveness, ModelName, VerifierPresence, Vocabulary};
 use tokio::sync::mpsc;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::Config;
 use crate::energy::Energy;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
-use crate::report::{End, Report, TargetCounters};
+use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
 use crate::worker::{Batch, Worker};
 
@@ -45,6 +46,8 @@ pub struct Served {
 pub struct Hooks {
     /// The first message drains, the second ends at once.
     pub stop: mpsc::Receiver<()>,
+    /// Each message logs the status.
+    pub status: mpsc::Receiver<()>,
     /// Called once, when devices can be answered.
     pub ready: Box<dyn FnOnce() -> Result<()> + Send>,
     /// Who is told that the loop works.
@@ -83,6 +86,9 @@ struct Serve {
     /// Who asked for a lease in this turn, and what the reply shall carry.
     asking: Option<(DeviceId, Vec<u8>)>,
     stop: mpsc::Receiver<()>,
+    status: mpsc::Receiver<()>,
+    schedule: Schedule,
+    connected: bool,
     ready: Option<Box<dyn FnOnce() -> Result<()> + Send>>,
     started: Instant,
     drain_max: Duration,
@@ -129,6 +135,9 @@ impl Serve {
             backlog: VecDeque::new(),
             asking: None,
             stop: hooks.stop,
+            status: hooks.status,
+            schedule: Schedule::start(Now(0)),
+            connected: false,
             ready: Some(hooks.ready),
             started: now,
             drain_max: Duration::from_secs(config.drain_s),
@@ -162,11 +171,15 @@ impl Serve {
                 }
                 self.drain();
             }
+            Some(()) = self.status.recv() => self.log_status(),
             () = sleep_until(wake) => self.machine.handle_timeout(self.now()),
         }
         self.hand_work_over();
         self.publish_answers();
         self.announce_slots();
+        if self.schedule.is_due(self.now()) {
+            self.log_status();
+        }
         Ok(self.ended())
     }
 
@@ -188,12 +201,14 @@ impl Serve {
             }
             LinkEvent::Up => {
                 tracing::info!("connected and subscribed");
+                self.connected = true;
                 self.service.status(&format!("connected to {}", self.place));
                 if let Some(ready) = self.ready.take() {
                     ready()?;
                 }
             }
             LinkEvent::Down(reason) => {
+                self.connected = false;
                 tracing::warn!(%reason, "no broker; trying again until there is one");
                 self.service.status(&format!("looking for {}: {reason}", self.place));
             }
@@ -281,7 +296,8 @@ impl Serve {
         let manager = self.service.deadline().map(on_clock);
         let announce =
             (self.slots_free() != self.slots_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
-        let timers = [idle, manager, announce, self.drain_until];
+        let status = Some(on_clock(self.schedule.deadline()));
+        let timers = [idle, manager, announce, status, self.drain_until];
         timers.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER)
     }
 
@@ -293,15 +309,27 @@ impl Serve {
         Now(self.started.elapsed().as_micros() as u64)
     }
 
-    /// Says goodbye, and reports.
-    async fn finish(self, end: End) -> Report {
+    fn report(&self, end: End) -> Report {
         let (protocol, target) = (*self.machine.counters(), self.target);
         let (link, energy) = (self.link.counters(), self.energy.counters());
-        let setup = self.setups.counters();
+        Report { end, protocol, link, target, energy, setup: self.setups.counters() }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let (sessions, slots_free) = (self.machine.sessions(), self.slots_free());
+        Gauges { up: self.started.elapsed(), sessions, slots_free, connected: self.connected }
+    }
+
+    fn log_status(&self) {
+        self.report(End::CutShort).snapshot(self.gauges()).log();
+    }
+
+    /// Says goodbye, and reports.
+    async fn finish(self, end: End) -> Report {
+        let (report, gauges) = (self.report(end), Gauges { connected: false, ..self.gauges() });
         let sent = self.link.close(GOODBYE_MAX).await;
-        let end = if sent { end } else { End::CutShort };
-        let report = Report { end, protocol, link, target, energy, setup };
-        report.log();
+        let report = if sent { report } else { Report { end: End::CutShort, ..report } };
+        report.snapshot(gauges).log();
         report
     }
 }

@@ -6,6 +6,7 @@ mod common;
 
 use common::{Client, Mosquitto, PROMPT_TEXT, free_port, hang_up, until};
 use dunlin_wire::Liveness;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::{fs, thread};
@@ -269,13 +270,29 @@ fn a_life_with_the_embedded_broker() {
         "embedded broker",
         "connected and subscribed",
         "draining",
-        "target_ms=",
-        "energy of devices",
+        "status: target batches=0 ",
+        "status: energy reports=0 ",
     ] {
         assert!(said.contains(word), "{said}");
     }
     assert!(said.find("target warmed up") < said.find("connected and subscribed"), "{said}");
     assert!(!directory.path().join("ready").exists(), "what isn't served any more isn't ready");
+}
+
+#[test]
+fn the_status_is_logged_on_request_and_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut child, _) = serving(&["--embedded-broker", "--listen", "127.0.0.1:0"], directory.path());
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut next = |group: &str| log.find(|line| line.contains(&format!("status: {group} "))).unwrap();
+    signal(&child, "-USR1");
+    let asked = next("verifier");
+    assert!(asked.contains(" sessions=0 ") && asked.contains(" connected=1"), "{asked}");
+    assert!(next("link").contains(" connections=1 "));
+    signal(&child, "-TERM");
+    assert!(next("verifier").contains(" connected=0"));
+    assert!(next("setup").contains(" reports=0 "));
+    assert!(child.wait().unwrap().success());
 }
 
 #[tokio::test]

@@ -198,7 +198,8 @@ impl Running {
             let _ = sender.send(());
             Ok(())
         });
-        let hooks = Hooks { stop: stopped, ready: announce, service: Service::unmanaged() };
+        let (_, status) = mpsc::channel(1);
+        let hooks = Hooks { stop: stopped, status, ready: announce, service: Service::unmanaged() };
         let task = tokio::spawn(async move { serve(&config, served, hooks).await });
         (Self { stop, task }, ready)
     }

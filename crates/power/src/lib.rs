@@ -37,6 +37,7 @@ use dunlin_hlm::device::Counters;
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Instant;
 use dunlin_wire::{EnergyReport, Telemetry};
+use ledger::Span;
 use metered::Metered;
 use phase::{ByPhase, Phase};
 use report::TurnEnergy;
@@ -158,6 +159,11 @@ impl Energy {
     /// What the idle board draws, where that is known.
     pub fn idle(&self) -> Option<Idle> {
         self.metered.as_ref()?.idle()
+    }
+
+    /// Energy and faults since the start, as far as they are known.
+    pub fn total(&self) -> Option<&Span> {
+        self.metered.as_ref().map(Metered::total)
     }
 
     /// Takes readings in while something else is done.

@@ -3,6 +3,7 @@
 use super::books::{Books, Idle};
 use super::clock::Clock;
 use super::health::Health;
+use super::ledger::Span;
 use super::meter::{Heard, Meter};
 use super::phase::{ByPhase, Phase};
 use super::probe;
@@ -195,6 +196,10 @@ impl Metered {
 
     pub(super) fn prices(&self) -> Option<Prices> {
         self.books.prices()
+    }
+
+    pub(super) fn total(&self) -> &Span {
+        self.books.total()
     }
 
     pub(super) fn idle(&self) -> Option<Idle> {

@@ -1,0 +1,224 @@
+//! What the agent counts, as a [`Snapshot`], and when it is logged: every ten minutes, on SIGUSR1, and at the end.
+
+use dunlin_hlm::device::Counters;
+use dunlin_hlm::time::Instant;
+use dunlin_link::Traffic;
+use dunlin_power::Energy;
+use dunlin_power::ledger::Faults;
+use dunlin_status::{MetricUnit, Schedule, Snapshot};
+
+/// What the agent counts beside its machine, its link and its meter.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    /// What the machines of earlier sessions counted.
+    past: Counters,
+    sessions: u64,
+    replies: u64,
+    /// When to log unasked; `None` logs only when asked.
+    schedule: Option<Schedule>,
+}
+
+/// The state of the link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkState {
+    pub(crate) up: bool,
+    pub(crate) traffic: Traffic,
+    /// Messages that were larger than the broker takes.
+    pub(crate) oversize: u64,
+    /// Messages received that were larger than any of the protocol.
+    pub(crate) too_large: u64,
+}
+
+impl Status {
+    /// The status of an agent that runs on: it is logged at its end and, `unasked`, every ten minutes from `now`.
+    pub(crate) fn logged(now: Instant) -> Self {
+        Self { schedule: Some(Schedule::start(now)), ..Self::default() }
+    }
+
+    /// A session ended; its machine counted this.
+    pub(crate) fn session_ended(&mut self, counters: &Counters) {
+        self.past.add(counters);
+        self.sessions += 1;
+    }
+
+    /// A reply ended.
+    pub(crate) fn reply_ended(&mut self) {
+        self.replies += 1;
+    }
+
+    /// The time to ask for [`Self::is_due`] at.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.schedule.map(|schedule| schedule.deadline())
+    }
+
+    /// Whether a log is due.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        self.schedule.as_mut().is_some_and(|schedule| schedule.is_due(now))
+    }
+
+    /// Whether the agent's end is logged.
+    pub(crate) fn logs_end(&self) -> bool {
+        self.schedule.is_some()
+    }
+
+    /// All counts, with those of the machine of the session under way.
+    pub(crate) fn snapshot(
+        &self,
+        current: &Counters,
+        link: LinkState,
+        energy: &Energy,
+        now: Instant,
+    ) -> Snapshot {
+        let mut counters = self.past;
+        counters.add(current);
+        let mut snapshot = Snapshot::default();
+        snapshot
+            .group("agent")
+            .gauge("up", MetricUnit::Seconds, now.since(Instant(0)).as_secs_f64(), "Time since the start.")
+            .count("sessions", self.sessions + 1, "Sessions begun.")
+            .count("replies", self.replies, "Replies that ended.");
+        device(&mut snapshot, &counters);
+        of_link(&mut snapshot, link);
+        of_energy(&mut snapshot, energy);
+        snapshot
+    }
+}
+
+fn device(snapshot: &mut Snapshot, counters: &Counters) {
+    // Each counter by its name: one that is added to the machine is missing here until it is named.
+    let Counters {
+        committed,
+        unverified,
+        trusted,
+        audited,
+        missed,
+        rounds,
+        frames_up,
+        resent,
+        context_up,
+        opens,
+        payload_bytes_up,
+        payload_bytes_down,
+        drafted,
+        sent_drafts,
+        accepted,
+        resyncs,
+        malformed,
+        stale,
+    } = *counters;
+    snapshot
+        .group("device")
+        .count("committed", committed, "Tokens committed.")
+        .count("unverified", unverified, "Committed tokens that no verifier checked, because none answered.")
+        .count("trusted", trusted, "Committed tokens that the policy kept without the target's choice.")
+        .count("audited", audited, "Kept drafts that were compared with the target's choice.")
+        .count("missed", missed, "Audited drafts that differed from the target's choice.")
+        .count("drafted", drafted, "Tokens that the drafter proposed.")
+        .count("sent_drafts", sent_drafts, "Drafts sent in frames.")
+        .count("accepted", accepted, "Sent drafts that the target agreed with.")
+        .count("rounds", rounds, "Verdicts that were applied.")
+        .count("frames", frames_up, "Draft frames sent, retransmissions included.")
+        .count("resent", resent, "Draft frames sent again.")
+        .count("context_chunks", context_up, "Chunks of context sent.")
+        .count("opens", opens, "Leases requested.")
+        .count("resyncs", resyncs, "Requests for context that were answered.")
+        .count("malformed", malformed, "Invalid messages received.")
+        .count("stale", stale, "Messages received too late to be applied.")
+        .counter("payload_up", MetricUnit::Bytes, payload_bytes_up, "Payload sent.")
+        .counter("payload_down", MetricUnit::Bytes, payload_bytes_down, "Payload received.");
+}
+
+fn of_link(snapshot: &mut Snapshot, link: LinkState) {
+    let LinkState { up, traffic, oversize, too_large } = link;
+    let Traffic { publish_up, publish_down, control_up, control_down } = traffic;
+    snapshot
+        .group("link")
+        .gauge("connected", MetricUnit::Count, u64::from(up), "1 while the broker is connected, else 0.")
+        .count("oversize", oversize, "Messages left out because the broker takes no packets of their size.")
+        .count("too_large", too_large, "Messages received that were larger than any of the protocol.")
+        .counter("publish_up", MetricUnit::Bytes, publish_up, "PUBLISH packets sent.")
+        .counter("publish_down", MetricUnit::Bytes, publish_down, "PUBLISH packets received.")
+        .counter("control_up", MetricUnit::Bytes, control_up, "Other MQTT packets sent.")
+        .counter("control_down", MetricUnit::Bytes, control_down, "Other MQTT packets received.");
+}
+
+fn of_energy(snapshot: &mut Snapshot, energy: &Energy) {
+    snapshot.group("time");
+    for (phase, micros) in energy.micros().iter() {
+        let seconds = *micros as f64 / 1e6;
+        snapshot.counter(phase.name(), MetricUnit::Seconds, seconds, "Time in this phase.");
+    }
+    let Some(total) = energy.total() else { return };
+    snapshot.group("energy");
+    for (phase, joules) in total.joules.iter() {
+        snapshot.counter(phase.name(), MetricUnit::Joules, *joules, "Energy in this phase.");
+    }
+    let Faults { gaps, gap_time, clipped, overflowed, reinitialised, failed } = total.faults;
+    snapshot
+        .count("samples", total.samples, "Readings of the power sensor.")
+        .count("gaps", gaps, "Stretches without a reading, bridged by a straight line.")
+        .counter("gap", MetricUnit::Seconds, gap_time.as_secs_f64(), "Length of these stretches.")
+        .count("clipped", clipped, "Readings at the end of the sensor's range.")
+        .count("overflowed", overflowed, "Readings that overflowed in the sensor.")
+        .count("reinitialised", reinitialised, "Times that the sensor was set up again.")
+        .count("failed", failed, "Readings that failed on the bus or in a file.");
+    if let Some(idle) = energy.idle() {
+        snapshot.gauge("idle", MetricUnit::Watts, idle.watts, "Power of the idle board.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_power::phase::Phase;
+    use dunlin_power::settings::PowerSettings;
+    use std::collections::BTreeSet;
+
+    const LINK: LinkState = LinkState {
+        up: true,
+        traffic: Traffic { publish_up: 4, publish_down: 3, control_up: 2, control_down: 1 },
+        oversize: 5,
+        too_large: 6,
+    };
+
+    #[test]
+    fn sessions_add_up() {
+        let mut status = Status::default();
+        let counted = |committed| Counters { committed, ..Counters::default() };
+        status.session_ended(&counted(30));
+        status.reply_ended();
+        let energy = Energy::unmetered(Phase::Idle);
+        let snapshot = status.snapshot(&counted(4), LINK, &energy, Instant(90_000_000));
+        let lines = snapshot.lines();
+        assert_eq!(lines[0], "agent up_seconds=90.000000 sessions=2 replies=1");
+        assert!(lines[1].starts_with("device committed=34 unverified=0 "), "{lines:?}");
+        assert_eq!(
+            lines[2],
+            "link connected=1 oversize=5 too_large=6 publish_up_bytes=4 publish_down_bytes=3 control_up_bytes=2 \
+             control_down_bytes=1"
+        );
+        assert!(lines[3].starts_with("time load_seconds="), "{lines:?}");
+        assert_eq!(lines.len(), 4, "without a sensor no energy is shown");
+    }
+
+    #[test]
+    fn every_metric_has_a_key_of_its_own_and_a_place() {
+        let settings = PowerSettings::of(Default::default(), Some("simulated")).unwrap();
+        let energy = Energy::start(&settings, 1, Phase::Idle).unwrap();
+        let snapshot = Status::default().snapshot(&Counters::default(), LINK, &energy, Instant(0));
+        let keys: BTreeSet<_> =
+            snapshot.metrics().iter().map(|metric| (metric.group, metric.key())).collect();
+        assert_eq!((keys.len(), snapshot.left_out()), (snapshot.metrics().len(), 0));
+        assert!(keys.contains(&("energy", "draft_joules".into())));
+    }
+
+    #[test]
+    fn only_an_agent_that_runs_on_logs_unasked() {
+        let minutes = |minutes: u64| Instant(minutes * 60_000_000);
+        let mut status = Status::default();
+        assert!(!status.logs_end() && status.deadline().is_none() && !status.is_due(minutes(60)));
+        let mut status = Status::logged(minutes(0));
+        assert_eq!((status.logs_end(), status.deadline()), (true, Some(minutes(10))));
+        assert_eq!([9, 10, 19, 20].map(|at| status.is_due(minutes(at))), [false, true, false, true]);
+    }
+}
