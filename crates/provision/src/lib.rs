@@ -6,6 +6,7 @@
 //!   the power may be cut at any moment, and the next boot finishes what was begun.
 //! - No password and no key reaches standard error, the file of problems or a broker's report.
 
+mod configured;
 pub mod disk;
 pub mod mistakes;
 mod parse;
@@ -19,10 +20,12 @@ mod wifi;
 mod tests;
 
 use anyhow::{Context, Result};
+pub use configured::Defaults;
+use configured::configured;
 use disk::{Change, Disk};
 use mistakes::Mistakes;
 use setup::{BrokerCheck, Setup};
-use standing::{Defaults, Places, Standing};
+use standing::{Places, Standing};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -173,7 +176,7 @@ fn apply(card: &Card, standing: &Standing, setup: &Setup, disk: &mut Disk<'_>) -
         say(&format!("{why}: it is kept as {}", places.unreadable().display()));
         put(places.unreadable(), text, PUBLIC);
     }
-    put(places.agent_toml(), &standing.configured(setup, defaults)?, PUBLIC);
+    put(places.agent_toml(), &configured(standing, setup, defaults)?, PUBLIC);
     if let Some(login) = &setup.login {
         put(places.password(), &login.password, SECRET);
     }

@@ -2,7 +2,7 @@
 
 use super::mistakes::Mistakes;
 use super::parse::{Entry, Key, Parsed};
-use super::standing::Standing;
+use super::standing::{Login, Standing};
 use super::{ssh_key, wifi};
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
@@ -27,15 +27,6 @@ pub struct Setup {
     pub(crate) wifi: Option<Wifi>,
     /// A key that may log in.
     pub(crate) ssh_key: Option<String>,
-}
-
-/// User and password at a broker.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Login {
-    /// The user.
-    pub user: String,
-    /// The password.
-    pub password: String,
 }
 
 /// What `parsed` asks for, as far as it is right; what is wrong is added to its mistakes.

@@ -1,17 +1,11 @@
-//! What a board was set up with before, and its configuration with what a new file names.
+//! What a board was set up with before.
 
-use super::setup::{Login, Setup};
 use anyhow::{Context, Result, anyhow};
 use dunlin_wire::DeviceId;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use toml_edit::{DocumentMut, Item, Table, Value, value};
-
-const HEADER: &str = "\
-# From dunlin.txt. Edit it as you like: what a later dunlin.txt does not name stays as it is here.
-# Every key is in agent.md.
-";
+use toml_edit::DocumentMut;
 
 /// The folders and files of the data partition.
 pub struct Places {
@@ -59,19 +53,20 @@ impl Places {
 /// What stands already.
 #[derive(Default)]
 pub struct Standing {
-    document: Option<DocumentMut>,
+    pub(crate) document: Option<DocumentMut>,
     /// A configuration that is no TOML, and why.
     pub(crate) unreadable: Option<(String, String)>,
     password: Option<String>,
     authorized_keys: String,
 }
 
-/// What a new configuration names that a set-up file doesn't.
-pub struct Defaults {
-    /// The board's name, where it is known.
-    pub board: Option<String>,
-    /// The drafter's directory.
-    pub model: PathBuf,
+/// User and password at a broker.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
 }
 
 impl Standing {
@@ -123,31 +118,6 @@ impl Standing {
         self.document.as_ref()?.get(key)?.as_str()
     }
 
-    /// The configuration with what `setup` names; what it doesn't name stays.
-    ///
-    /// # Errors
-    /// Names a key that is in the way.
-    pub(crate) fn configured(&self, setup: &Setup, defaults: &Defaults) -> Result<String> {
-        let mut document = self.document.clone().unwrap_or_else(fresh);
-        let root = document.as_table_mut();
-        set(root, "device", setup.name.as_ref().map(DeviceId::as_str));
-        set(root, "broker", setup.broker.as_deref());
-        let model = defaults.model.to_str().context("the model's path is no text")?;
-        set(root, "board", defaults.board.as_deref().filter(|_| !root.contains_key("board")));
-        set(root, "model", Some(model).filter(|_| !root.contains_key("model")));
-        if let Some(login) = &setup.login {
-            let mqtt = root.entry("mqtt").or_insert_with(toml_edit::table);
-            let mqtt = mqtt.as_table_like_mut().context("agent.toml: mqtt is no table")?;
-            match mqtt.get_mut("user") {
-                Some(item) => replace(item, &login.user),
-                None => drop(mqtt.insert("user", value(&login.user))),
-            }
-            // A file named here would be read in place of the credential.
-            mqtt.remove("password_file");
-        }
-        Ok(document.to_string())
-    }
-
     /// The keys that may log in, with `key` among them.
     pub(crate) fn with_key(&self, key: &str) -> String {
         let mut keys = self.authorized_keys.clone();
@@ -159,30 +129,6 @@ impl Standing {
         }
         keys
     }
-}
-
-/// A configuration of nothing but its header.
-fn fresh() -> DocumentMut {
-    let mut document = DocumentMut::new();
-    document.decor_mut().set_prefix(HEADER);
-    document
-}
-
-/// Sets a key, where there is something to set it to; the comments around it stay.
-fn set(table: &mut Table, key: &str, text: Option<&str>) {
-    match (text, table.get_mut(key)) {
-        (None, _) => {}
-        (Some(text), Some(item)) => replace(item, text),
-        (Some(text), None) => drop(table.insert(key, value(text))),
-    }
-}
-
-fn replace(item: &mut Item, text: &str) {
-    let mut new = Value::from(text);
-    if let Some(old) = item.as_value() {
-        *new.decor_mut() = old.decor().clone();
-    }
-    *item = Item::Value(new);
 }
 
 /// A file's text; `None` where there is no file.

@@ -1,0 +1,70 @@
+//! The agent's configuration: what stands already, with what a set-up file names.
+
+use super::setup::Setup;
+use super::standing::Standing;
+use anyhow::{Context, Result};
+use dunlin_wire::DeviceId;
+use std::path::PathBuf;
+use toml_edit::{DocumentMut, Item, Table, Value, value};
+
+const HEADER: &str = "\
+# From dunlin.txt. Edit it as you like: what a later dunlin.txt does not name stays as it is here.
+# Every key is in agent.md.
+";
+
+/// What a new configuration names that a set-up file doesn't.
+pub struct Defaults {
+    /// The board's name, where it is known.
+    pub board: Option<String>,
+    /// The drafter's directory.
+    pub model: PathBuf,
+}
+
+/// The agent's configuration as it stands, with what `setup` names; what it doesn't name stays.
+///
+/// # Errors
+/// Names a key that is in the way.
+pub(crate) fn configured(standing: &Standing, setup: &Setup, defaults: &Defaults) -> Result<String> {
+    let mut document = standing.document.clone().unwrap_or_else(fresh);
+    let root = document.as_table_mut();
+    set(root, "device", setup.name.as_ref().map(DeviceId::as_str));
+    set(root, "broker", setup.broker.as_deref());
+    let model = defaults.model.to_str().context("the model's path is no text")?;
+    set(root, "board", defaults.board.as_deref().filter(|_| !root.contains_key("board")));
+    set(root, "model", Some(model).filter(|_| !root.contains_key("model")));
+    if let Some(login) = &setup.login {
+        let mqtt = root.entry("mqtt").or_insert_with(toml_edit::table);
+        let mqtt = mqtt.as_table_like_mut().context("agent.toml: mqtt is no table")?;
+        match mqtt.get_mut("user") {
+            Some(item) => replace(item, &login.user),
+            None => drop(mqtt.insert("user", value(&login.user))),
+        }
+        // A file named here would be read in place of the credential.
+        mqtt.remove("password_file");
+    }
+    Ok(document.to_string())
+}
+
+/// A configuration of nothing but its header.
+fn fresh() -> DocumentMut {
+    let mut document = DocumentMut::new();
+    document.decor_mut().set_prefix(HEADER);
+    document
+}
+
+/// Sets a key, where there is something to set it to; the comments around it stay.
+fn set(table: &mut Table, key: &str, text: Option<&str>) {
+    match (text, table.get_mut(key)) {
+        (None, _) => {}
+        (Some(text), Some(item)) => replace(item, text),
+        (Some(text), None) => drop(table.insert(key, value(text))),
+    }
+}
+
+fn replace(item: &mut Item, text: &str) {
+    let mut new = Value::from(text);
+    if let Some(old) = item.as_value() {
+        *new.decor_mut() = old.decor().clone();
+    }
+    *item = Item::Value(new);
+}
