@@ -1,0 +1,357 @@
+//! Time and energy by what the agent is doing: the one layer between the loop and the [books](super::books).
+//!
+//! The loop marks its phases and takes what the meter read. Without a sensor only time is counted, and what asks for
+//! energy gets none.
+
+use super::books::{Books, Idle};
+use super::clock::Clock;
+use super::health::Health;
+use super::ledger::Span;
+use super::meter::{Heard, Meter};
+use super::phase::{ByPhase, Phase};
+use super::probe;
+use super::report::{MeterUse, TurnEnergy, on_wire};
+use super::sensor::{SensorError, Source};
+use super::settings::PowerSettings;
+use super::simulated::board::Board;
+use anyhow::Result;
+use dunlin_hlm::device::Counters;
+use dunlin_hlm::stop::Prices;
+use dunlin_hlm::time::{Duration, Instant};
+use dunlin_wire::{EnergyReport, Telemetry};
+use std::future::Future;
+use tracing::{info, warn};
+
+/// Between two closings of what is open.
+const TICK: Duration = Duration::from_millis(1000);
+/// Periods that the reading behind a reply's end is waited for, and at least and at most how long.
+const GRACE_PERIODS: u64 = 4;
+const GRACE_MIN: Duration = Duration::from_millis(60);
+const GRACE_MAX: Duration = Duration::from_millis(2500);
+/// How often readings are taken in while the loop does something else.
+const TAKE_IN: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Time and, where there is a sensor, energy by what the agent is doing.
+#[derive(Debug)]
+pub struct Energy {
+    clock: Clock,
+    phase: Phase,
+    since: Instant,
+    micros: ByPhase<u64>,
+    metered: Option<Metered>,
+}
+
+/// What is there only with a sensor.
+#[derive(Debug)]
+struct Metered {
+    source: Source,
+    meter: Meter,
+    books: Books,
+    health: Health,
+    /// The simulated board, and what its phases had taken when the reply began.
+    board: Option<(Board, ByPhase<f64>)>,
+    next_tick: Instant,
+    ended: Option<Ended>,
+    telemetry_every: Option<Duration>,
+    next_telemetry: Instant,
+    telemetry_due: bool,
+    report_due: bool,
+    counted: Counted,
+    /// The error that was logged last: the same trouble is logged once.
+    logged: Option<SensorError>,
+}
+
+/// A reply that ended and whose energy is not known yet.
+#[derive(Debug)]
+struct Ended {
+    wait_until: Instant,
+    truth: Option<ByPhase<f64>>,
+}
+
+/// What the wire's counters need beside the books.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    run: u32,
+    reports: u32,
+    requests: u32,
+    committed: u64,
+    drafted: u64,
+    frames: u64,
+}
+
+impl Energy {
+    /// Counts time alone, from now on.
+    pub fn unmetered(phase: Phase) -> Self {
+        let clock = Clock::start();
+        Self { clock, phase, since: clock.now(), micros: ByPhase::default(), metered: None }
+    }
+
+    /// Starts the meter that the settings ask for, if there is one; reports carry the random number `run`, by which
+    /// counts of one start of the program are told from those of another.
+    ///
+    /// # Errors
+    /// The source that they name does not answer, or the system gives no thread.
+    pub fn start(settings: &PowerSettings, run: u32, phase: Phase) -> Result<Self> {
+        let unmetered = Self::unmetered(phase);
+        let metered = Metered::start(settings, run, phase, unmetered.clock)?;
+        Ok(Self { metered, ..unmetered })
+    }
+
+    /// The clock that all times are of.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// What is done from now on.
+    pub fn mark(&mut self, phase: Phase, now: Instant) {
+        self.micros[self.phase] += now.since(self.since).0;
+        self.since = now;
+        if phase == self.phase {
+            return;
+        }
+        self.phase = phase;
+        tracing::trace!(phase = phase.name(), at_us = now.0);
+        let Some(metered) = &mut self.metered else { return };
+        if let Some((board, _)) = &metered.board {
+            board.mark(phase, now);
+        }
+        metered.books.handle_phase(phase, now);
+    }
+
+    /// Time of each phase up to the last mark, µs.
+    pub fn micros(&self) -> ByPhase<u64> {
+        self.micros
+    }
+
+    /// A reply begins.
+    pub fn begin_reply(&mut self, now: Instant) {
+        let Some(metered) = &mut self.metered else { return };
+        metered.books.begin_reply(now);
+        if let Some((board, begin)) = &mut metered.board {
+            *begin = board.truth(now);
+        }
+    }
+
+    /// A reply ends, with what was counted for it. [`Self::poll_reply`] gives its energy when it is known.
+    pub fn end_reply(&mut self, counters: &Counters, now: Instant) {
+        let Some(metered) = &mut self.metered else { return };
+        metered.books.end_reply(now);
+        let grace = Duration(GRACE_PERIODS * metered.source.period.0).clamp(GRACE_MIN, GRACE_MAX);
+        let truth = metered.board.as_ref().map(|(board, begin)| less(board.truth(now), begin));
+        metered.ended = Some(Ended { wait_until: now + grace, truth });
+        let counted = &mut metered.counted;
+        counted.requests = counted.requests.saturating_add(1);
+        counted.committed += counters.committed;
+        counted.drafted += counters.drafted;
+        counted.frames += counters.frames_up;
+    }
+
+    /// Whether the energy of a reply that ended is still to come.
+    pub fn is_open(&self) -> bool {
+        self.metered.as_ref().is_some_and(|metered| metered.ended.is_some())
+    }
+
+    /// The energy of the reply that ended, once a reading has come behind its end or has been waited for long enough.
+    pub fn poll_reply(&mut self, now: Instant) -> Option<TurnEnergy> {
+        self.take_in(now);
+        self.metered.as_mut()?.poll_reply(now)
+    }
+
+    /// The energy of the reply that ended, without waiting any longer.
+    pub fn force_reply(&mut self, now: Instant) -> Option<TurnEnergy> {
+        self.metered.as_mut()?.ended.as_mut()?.wait_until = now;
+        self.poll_reply(now)
+    }
+
+    /// Takes in what the meter read, and closes what is due.
+    pub fn take_in(&mut self, now: Instant) {
+        let Some(metered) = &mut self.metered else { return };
+        while let Some(heard) = metered.meter.next() {
+            match heard {
+                Heard::Sample(sample, _) => metered.books.handle_sample(&sample),
+                Heard::Lost(error) => metered.on_loss(error),
+                Heard::Health(health) => metered.health = health,
+            }
+        }
+        if now >= metered.next_tick {
+            metered.next_tick = now + TICK;
+            metered.books.tick(now);
+        }
+        if let Some(every) = metered.telemetry_every.filter(|_| now >= metered.next_telemetry) {
+            metered.next_telemetry = now + every;
+            metered.telemetry_due = true;
+        }
+    }
+
+    /// When to call [`Self::take_in`] again at the latest.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let metered = self.metered.as_ref()?;
+        // The channel wakes nobody: a reading that is waited for is looked for.
+        let period = Duration((metered.source.period.0 / 2).clamp(1000, 50_000));
+        let look = metered.ended.as_ref().map(|_| now + period);
+        let telemetry = metered.telemetry_every.map(|_| metered.next_telemetry);
+        Some([look, telemetry].into_iter().flatten().fold(metered.next_tick, Instant::min))
+    }
+
+    /// The report of the last reply for the wire, once.
+    pub fn poll_report(&mut self) -> Option<EnergyReport> {
+        let metered = self.metered.as_mut()?;
+        std::mem::take(&mut metered.report_due).then(|| metered.report())
+    }
+
+    /// The telemetry of the last moments for the wire, once.
+    pub fn poll_telemetry(&mut self) -> Option<Telemetry> {
+        let metered = self.metered.as_mut()?;
+        std::mem::take(&mut metered.telemetry_due).then(|| metered.telemetry(self.clock.now()))
+    }
+
+    /// What a second costs, J, where that is known.
+    pub fn prices(&self) -> Option<Prices> {
+        self.metered.as_ref()?.books.prices()
+    }
+
+    /// What the idle board draws, where that is known.
+    pub fn idle(&self) -> Option<Idle> {
+        self.metered.as_ref()?.books.idle()
+    }
+
+    /// Energy and faults since the start, as far as they are known.
+    pub fn total(&self) -> Option<&Span> {
+        self.metered.as_ref().map(|metered| metered.books.total())
+    }
+
+    /// Takes readings in while something else is done.
+    pub async fn during<F: Future>(&mut self, work: F) -> F::Output {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(TAKE_IN), if self.metered.is_some() => self.take_in(self.clock.now()),
+            }
+        }
+    }
+
+    /// Measures the idle board for so long; without a sensor nothing is waited for.
+    pub async fn measure_idle(&mut self, span: std::time::Duration) {
+        if self.metered.is_none() {
+            return;
+        }
+        let before = self.phase;
+        self.mark(Phase::Idle, self.clock.now());
+        self.during(tokio::time::sleep(span)).await;
+        let now = self.clock.now();
+        self.mark(before, now);
+        self.take_in(now);
+        if let Some(metered) = &mut self.metered {
+            metered.books.tick(now);
+            metered.books.settle(now);
+        }
+    }
+}
+
+impl Metered {
+    fn start(settings: &PowerSettings, run: u32, phase: Phase, clock: Clock) -> Result<Option<Self>> {
+        let Some(found) = probe::open(settings, clock)? else { return Ok(None) };
+        if let Some(caution) = &found.caution {
+            warn!("power: {caution}");
+        }
+        let (now, board) = (clock.now(), found.board.clone());
+        if let Some(board) = &board {
+            board.mark(phase, now);
+        }
+        let metering = found.metering(clock);
+        let source = metering.source().clone();
+        info!("power: {source}, {}", source.part);
+        let books = Books::new(phase, now, source.period, settings.idle_w());
+        let meter = Meter::start(metering, probe::health(settings))?;
+        Ok(Some(Self {
+            source,
+            meter,
+            books,
+            health: Health::default(),
+            board: board.map(|board| (board, ByPhase::default())),
+            next_tick: now + TICK,
+            ended: None,
+            telemetry_every: settings.telemetry,
+            next_telemetry: now + settings.telemetry.unwrap_or_default(),
+            telemetry_due: false,
+            report_due: false,
+            counted: Counted { run, ..Counted::default() },
+            logged: None,
+        }))
+    }
+
+    fn poll_reply(&mut self, now: Instant) -> Option<TurnEnergy> {
+        let ended = self.ended.as_ref()?;
+        if now >= ended.wait_until {
+            self.books.settle(now);
+        }
+        let span = self.books.take_reply()?;
+        let ended = self.ended.take()?;
+        self.report_due = true;
+        Some(TurnEnergy {
+            source: self.source.clone(),
+            span,
+            idle: self.books.idle(),
+            load_j: self.books.total().joules[Phase::Load],
+            health: self.health,
+            truth: ended.truth,
+            meter: MeterUse {
+                realtime: self.meter.is_realtime(),
+                dropped: self.meter.dropped(),
+                cpu_share: self.meter.cpu_time().as_secs_f64()
+                    / now.since(Instant(0)).as_secs_f64().max(1e-6),
+            },
+        })
+    }
+
+    fn report(&mut self) -> EnergyReport {
+        let counted = &mut self.counted;
+        counted.reports = counted.reports.saturating_add(1);
+        let total = self.books.total();
+        let Counted { run, reports, requests, committed, drafted, frames } = *counted;
+        EnergyReport {
+            run,
+            reports,
+            source: self.source.kind,
+            requests,
+            phases: on_wire::phases(total),
+            idle_mw: self.books.idle().map(|idle| on_wire::milli(idle.watts)),
+            uncertainty_uj: on_wire::micro(self.source.uncertainty.of(total.total_j(), total.time())),
+            committed,
+            drafted,
+            frames,
+            faults: on_wire::faults(&total.faults),
+        }
+    }
+
+    fn telemetry(&mut self, now: Instant) -> Telemetry {
+        let (tick, total) = (self.books.take_tick(), self.books.total());
+        let seconds = tick.time().as_secs_f64();
+        let mean = if seconds > 0.0 { tick.total_j() / seconds } else { 0.0 };
+        Telemetry {
+            run: self.counted.run,
+            at_us: now.0,
+            source: self.source.kind,
+            mean_mw: on_wire::milli(mean),
+            peak_mw: on_wire::milli(tick.peak_w),
+            energy_uj: on_wire::micro(total.total_j()),
+            temperature_dc: self.health.temperature_c.map(|c| (c * 10.0).round() as i16),
+            throttling: self.health.throttling,
+            faults: on_wire::faults(&total.faults),
+        }
+    }
+
+    fn on_loss(&mut self, error: SensorError) {
+        self.books.handle_loss(&error);
+        if self.logged.as_ref() != Some(&error) {
+            warn!("power: {error}");
+            self.logged = Some(error);
+        }
+    }
+}
+
+/// What each phase took since `begin`.
+fn less(now: ByPhase<f64>, begin: &ByPhase<f64>) -> ByPhase<f64> {
+    ByPhase(std::array::from_fn(|i| now.0[i] - begin.0[i]))
+}
