@@ -21,7 +21,7 @@ use dunlin_hlm::time::Instant;
 use dunlin_link::Traffic;
 use dunlin_power::Energy;
 use dunlin_power::clock::Clock;
-use dunlin_power::phase::{ByPhase, Phase as Charged};
+use dunlin_power::phase::{ByPhase, EnergyPhase as Charged};
 use dunlin_power::report::TurnEnergy;
 use dunlin_wire::topic::Topic;
 use std::ops::ControlFlow;

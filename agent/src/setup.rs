@@ -12,7 +12,7 @@ use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::Drafter;
 use dunlin_power::Energy;
-use dunlin_power::phase::Phase;
+use dunlin_power::phase::EnergyPhase;
 use dunlin_wire::Vocabulary;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -65,7 +65,7 @@ impl<'a> Parts<'a> {
     /// The directory or the power source is wrong.
     pub(crate) fn open(settings: &'a Settings) -> Result<Self> {
         let model = ModelDir::open(settings.model()?)?;
-        let energy = Energy::start(&settings.power, random::number()? as u32, Phase::Load)?;
+        let energy = Energy::start(&settings.power, random::number()? as u32, EnergyPhase::Load)?;
         Ok(Self { settings, model, energy })
     }
 
@@ -75,7 +75,7 @@ impl<'a> Parts<'a> {
     /// The directory is wrong.
     pub(crate) fn unmetered(settings: &'a Settings) -> Result<Self> {
         let model = ModelDir::open(settings.model()?)?;
-        Ok(Self { settings, model, energy: Energy::unmetered(Phase::Load) })
+        Ok(Self { settings, model, energy: Energy::unmetered(EnergyPhase::Load) })
     }
 
     /// Loads the drafter; what that takes is measured.

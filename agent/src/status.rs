@@ -4,7 +4,7 @@ use dunlin_hlm::device::Counters;
 use dunlin_hlm::time::Instant;
 use dunlin_link::Traffic;
 use dunlin_power::Energy;
-use dunlin_power::ledger::Faults;
+use dunlin_power::ledger::ReadingFaults;
 use dunlin_status::{MetricUnit, Schedule, Snapshot};
 
 /// What the agent counts beside its machine, its link and its meter.
@@ -153,7 +153,7 @@ fn of_energy(snapshot: &mut Snapshot, energy: &Energy) {
     for (phase, joules) in total.joules.iter() {
         snapshot.counter(phase.name(), MetricUnit::Joules, *joules, "Energy in this phase.");
     }
-    let Faults { gaps, gap_time, clipped, overflowed, reinitialised, failed } = total.faults;
+    let ReadingFaults { gaps, gap_time, clipped, overflowed, reinitialised, failed } = total.faults;
     snapshot
         .count("samples", total.samples, "Readings of the power sensor.")
         .count("gaps", gaps, "Stretches without a reading, bridged by a straight line.")
@@ -170,7 +170,7 @@ fn of_energy(snapshot: &mut Snapshot, energy: &Energy) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_power::phase::Phase;
+    use dunlin_power::phase::EnergyPhase;
     use dunlin_power::settings::PowerSettings;
     use std::collections::BTreeSet;
 
@@ -187,7 +187,7 @@ mod tests {
         let counted = |committed| Counters { committed, ..Counters::default() };
         status.session_ended(&counted(30));
         status.reply_ended();
-        let energy = Energy::unmetered(Phase::Idle);
+        let energy = Energy::unmetered(EnergyPhase::Idle);
         let snapshot = status.snapshot(&counted(4), LINK, &energy, Instant(90_000_000));
         let lines = snapshot.lines();
         assert_eq!(lines[0], "agent up_seconds=90.000000 sessions=2 replies=1");
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn every_metric_has_a_key_of_its_own_and_a_place() {
         let settings = PowerSettings::of(Default::default(), Some("simulated")).unwrap();
-        let energy = Energy::start(&settings, 1, Phase::Idle).unwrap();
+        let energy = Energy::start(&settings, 1, EnergyPhase::Idle).unwrap();
         let snapshot = Status::default().snapshot(&Counters::default(), LINK, &energy, Instant(0));
         let keys: BTreeSet<_> =
             snapshot.metrics().iter().map(|metric| (metric.group, metric.key())).collect();

@@ -6,7 +6,7 @@ use dunlin_hlm::device::{Counters, Finish};
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use dunlin_link::Traffic;
-use dunlin_power::phase::{ByPhase, Phase};
+use dunlin_power::phase::{ByPhase, EnergyPhase};
 use dunlin_power::report::TurnEnergy;
 use dunlin_wire::{RefusalReason, Vocabulary};
 use std::fmt::Write;
@@ -113,11 +113,11 @@ impl Phases {
     pub(crate) fn between(from: &ByPhase<u64>, until: &ByPhase<u64>) -> Self {
         let of = |phase| Duration(until[phase] - from[phase]);
         Self {
-            draft: of(Phase::Draft),
-            score: of(Phase::Score),
-            send: of(Phase::Send),
-            wait: of(Phase::Wait),
-            idle: of(Phase::Idle),
+            draft: of(EnergyPhase::Draft),
+            score: of(EnergyPhase::Score),
+            send: of(EnergyPhase::Send),
+            wait: of(EnergyPhase::Wait),
+            idle: of(EnergyPhase::Idle),
         }
     }
 }

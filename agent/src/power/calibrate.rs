@@ -13,8 +13,8 @@ use crate::report;
 use crate::screen::{Abilities, Colour};
 use crate::terminal::{ColourChoice, abilities};
 use anyhow::{Context, Result, bail};
-use dunlin_power::calibration::{Calibration, CurrentTable, IdleTable};
-use dunlin_power::phase::Phase;
+use dunlin_power::calibration::{CurrentTable, IdleTable, PowerCalibration};
+use dunlin_power::phase::EnergyPhase;
 use dunlin_power::settings::PowerSettings;
 use dunlin_wire::PowerSource;
 use std::io::{self, Write};
@@ -83,7 +83,7 @@ struct Bench<'a> {
 /// Measures and writes the file; returns the exit code.
 pub(super) async fn calibrate(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let loads = args.loads()?;
-    let kept = if args.out.exists() { Calibration::load(&args.out)?.current } else { None };
+    let kept = if args.out.exists() { PowerCalibration::load(&args.out)?.current } else { None };
     let draft = DraftFile::new(&args.out)?;
     let (errors, interrupts) = (abilities(color, &io::stderr()), Interrupts::listen()?);
     let mut bench = Bench { args, settings, errors, interrupts, input: BufReader::new(tokio::io::stdin()) };
@@ -98,7 +98,7 @@ pub(super) async fn calibrate(args: &Args, settings: &PowerSettings, color: Colo
     if idle.is_none() && loads.is_none() {
         return bench.interrupted("nothing is written");
     }
-    publish(draft, &Calibration { current, idle })?;
+    publish(draft, &PowerCalibration { current, idle })?;
     say(&format!("written: {}", args.out.display()))?;
     say(&format!("in the configuration:\n\n[power]\ncalibration = {}", named(&args.out)?))?;
     match idle {
@@ -112,7 +112,11 @@ impl Bench<'_> {
     async fn current(&mut self, loads: [f64; 2]) -> Result<Option<CurrentTable>> {
         let [first, second] = loads;
         // A simulated board's load: it idles for the smaller one and drafts for the larger one.
-        let phases = if first < second { [Phase::Idle, Phase::Draft] } else { [Phase::Draft, Phase::Idle] };
+        let phases = if first < second {
+            [EnergyPhase::Idle, EnergyPhase::Draft]
+        } else {
+            [EnergyPhase::Draft, EnergyPhase::Idle]
+        };
         let mut points = Vec::new();
         for (load, phase) in loads.into_iter().zip(phases) {
             let Some(shown) = self.shown(load, phase).await? else { return Ok(None) };
@@ -125,7 +129,7 @@ impl Bench<'_> {
     }
 
     /// The mean current that the sensor shows at a load, A.
-    async fn shown(&mut self, load: f64, phase: Phase) -> Result<Option<f64>> {
+    async fn shown(&mut self, load: f64, phase: EnergyPhase) -> Result<Option<f64>> {
         if !self.prompt(&format!("set the load to {load} A and press Enter")).await? {
             return Ok(None);
         }
@@ -150,7 +154,7 @@ impl Bench<'_> {
         if loaded && !self.prompt("take the loads off, leave the board idle and press Enter").await? {
             return Ok(None);
         }
-        let reader = self.open(current, Phase::Idle)?;
+        let reader = self.open(current, EnergyPhase::Idle)?;
         let gathered = self.gather("idle board", self.args.idle_seconds, &reader).await?;
         let Some(tally) = gathered else { return Ok(None) };
         let (watts, seconds) = (rounded(tally.mean_w()), rounded(tally.time().as_secs_f64()));
@@ -158,8 +162,8 @@ impl Bench<'_> {
         Ok(Some(IdleTable { watts, seconds }))
     }
 
-    fn open(&self, current: Option<CurrentTable>, phase: Phase) -> Result<Reader> {
-        let calibration = Calibration { current, idle: None };
+    fn open(&self, current: Option<CurrentTable>, phase: EnergyPhase) -> Result<Reader> {
+        let calibration = PowerCalibration { current, idle: None };
         Reader::open(&PowerSettings { calibration, ..self.settings.clone() }, phase, self.errors)
     }
 
@@ -192,10 +196,10 @@ impl Bench<'_> {
 }
 
 /// Puts the file in its place if the agent itself would read it.
-fn publish(draft: DraftFile, calibration: &Calibration) -> Result<()> {
+fn publish(draft: DraftFile, calibration: &PowerCalibration) -> Result<()> {
     let text = toml::to_string(calibration).context("the calibration as TOML")?;
     draft.file()?.write_all(text.as_bytes()).context("the calibration")?;
-    Calibration::load(draft.path()).context("what was measured makes no calibration")?;
+    PowerCalibration::load(draft.path()).context("what was measured makes no calibration")?;
     draft.publish()
 }
 

@@ -3,10 +3,10 @@
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::clock::Clock;
 use dunlin_power::ledger::Sample;
-use dunlin_power::meter::{Heard, Metering};
-use dunlin_power::phase::Phase;
+use dunlin_power::meter::{MeterEvent, Metering};
+use dunlin_power::phase::EnergyPhase;
 use dunlin_power::probe;
-use dunlin_power::sensor::{SensorError, Source};
+use dunlin_power::sensor::{SensorError, SensorSource};
 use dunlin_power::settings::PowerSettings;
 use dunlin_power::timebase::Timebase;
 use dunlin_power::units::{Amperes, Volts};
@@ -33,7 +33,7 @@ pub(super) struct Examined {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shown {
     /// What it is.
-    pub(super) source: Source,
+    pub(super) source: SensorSource,
     /// What makes its figures doubtful.
     pub(super) cautions: Vec<String>,
     /// One reading.
@@ -50,7 +50,7 @@ pub(super) fn examine(settings: &PowerSettings, kind: PowerSource) -> Examined {
         Err(error) => return Examined { kind, opens: false, shown: Err(format!("{error:#}")) },
     };
     if let Some(board) = &found.board {
-        board.mark(Phase::Idle, clock.now());
+        board.mark(EnergyPhase::Idle, clock.now());
     }
     let caution = found.caution.clone();
     let mut metering = found.metering(clock);
@@ -74,10 +74,10 @@ fn reading<T: Timebase>(
     while time.now() < until {
         let (heard, pause) = metering.look();
         match heard {
-            Some(Heard::Sample(sample, rail)) => return Ok((sample, rail)),
-            Some(Heard::Lost(error @ SensorError::Ended(_))) => return Err(error.to_string()),
-            Some(Heard::Lost(error)) => trouble = error.to_string(),
-            Some(Heard::Health(_)) | None => {}
+            Some(MeterEvent::Sample(sample, rail)) => return Ok((sample, rail)),
+            Some(MeterEvent::Lost(error @ SensorError::Ended(_))) => return Err(error.to_string()),
+            Some(MeterEvent::Lost(error)) => trouble = error.to_string(),
+            Some(MeterEvent::Health(_)) | None => {}
         }
         time.wait(pause);
     }
@@ -104,10 +104,10 @@ mod tests {
     use dunlin_power::units::Watts;
 
     /// A sensor that gives nothing, fails, or gives one current for ever.
-    struct Scripted(Source, Result<Option<f64>, SensorError>);
+    struct Scripted(SensorSource, Result<Option<f64>, SensorError>);
 
     impl PowerSensor for Scripted {
-        fn source(&self) -> &Source {
+        fn source(&self) -> &SensorSource {
             &self.0
         }
 
@@ -126,7 +126,7 @@ mod tests {
 
     fn read(given: Result<Option<f64>, SensorError>, period: Duration) -> (Result<Vec<String>, String>, u64) {
         let time = VirtualTime::default();
-        let sensor = Scripted(Source { period, ..source() }, given);
+        let sensor = Scripted(SensorSource { period, ..source() }, given);
         let mut metering = Metering::new(Box::new(sensor), time.clone());
         let read = reading(&mut metering, &time).map(|(sample, rail)| cautions(&sample, rail));
         (read, time.now().0)

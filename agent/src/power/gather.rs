@@ -5,7 +5,7 @@ use super::reader::{End, Interrupts, Listener, Reader};
 use super::tally::Tally;
 use crate::screen::{Abilities, Colour};
 use anyhow::{Context, Result, bail};
-use dunlin_power::meter::Heard;
+use dunlin_power::meter::MeterEvent;
 use dunlin_power::replay::TraceWriter;
 use std::fs::File;
 use std::time::Duration;
@@ -47,12 +47,12 @@ impl Gather {
 }
 
 impl Listener for Gather {
-    fn heard(&mut self, heard: &Heard) -> Result<()> {
+    fn heard(&mut self, heard: &MeterEvent) -> Result<()> {
         if let Some(trouble) = self.tally.hear(heard) {
             self.progress.line(Colour::Yellow, &trouble);
         }
         match (heard, &mut self.trace) {
-            (Heard::Sample(sample, rail), Some(trace)) => trace.push(sample, *rail).context("the trace"),
+            (MeterEvent::Sample(sample, rail), Some(trace)) => trace.push(sample, *rail).context("the trace"),
             _ => Ok(()),
         }
     }

@@ -72,7 +72,7 @@ fn painted(figures: &[(Colour, String)], abilities: Abilities) -> String {
 mod tests {
     use super::super::tally::tests::{reading, source};
     use super::*;
-    use dunlin_power::meter::Heard;
+    use dunlin_power::meter::MeterEvent;
     use dunlin_power::sensor::SensorError;
 
     const PLAIN: Abilities = Abilities { colour: false, cursor: false };
@@ -84,7 +84,7 @@ mod tests {
             tally.hear(&reading(ms, if ms < 500 { 2.0 } else { 4.0 }));
         }
         if lost {
-            tally.hear(&Heard::Lost(SensorError::Overflow("chip".into())));
+            tally.hear(&MeterEvent::Lost(SensorError::Overflow("chip".into())));
         }
         tally.finish();
         Line::new(&tally, 4.0)

@@ -7,10 +7,10 @@ use crate::screen::{Abilities, Colour};
 use crate::signals;
 use anyhow::{Result, bail};
 use dunlin_power::clock::Clock;
-use dunlin_power::meter::{Heard, Meter};
-use dunlin_power::phase::Phase;
+use dunlin_power::meter::{Meter, MeterEvent};
+use dunlin_power::phase::EnergyPhase;
 use dunlin_power::probe;
-use dunlin_power::sensor::{SensorError, Source};
+use dunlin_power::sensor::{SensorError, SensorSource};
 use dunlin_power::settings::{Choice, PowerSettings};
 use std::future::Future;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) trait Listener {
     ///
     /// # Errors
     /// It can't be written, and the reading ends.
-    fn heard(&mut self, heard: &Heard) -> Result<()>;
+    fn heard(&mut self, heard: &MeterEvent) -> Result<()>;
 
     /// So much time has passed.
     ///
@@ -80,7 +80,7 @@ impl Interrupts {
 
 /// A source that is read.
 pub(super) struct Reader {
-    source: Source,
+    source: SensorSource,
     meter: Meter,
 }
 
@@ -90,7 +90,7 @@ impl Reader {
     ///
     /// # Errors
     /// None answers.
-    pub(super) fn open(settings: &PowerSettings, phase: Phase, errors: Abilities) -> Result<Self> {
+    pub(super) fn open(settings: &PowerSettings, phase: EnergyPhase, errors: Abilities) -> Result<Self> {
         let clock = Clock::start();
         let Some(found) = probe::open(settings, clock)? else {
             if settings.choice == Choice::None {
@@ -111,7 +111,7 @@ impl Reader {
     }
 
     /// What is read.
-    pub(super) fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> &SensorSource {
         &self.source
     }
 
@@ -145,7 +145,7 @@ impl Reader {
     /// Hands on what waits; says whether the trace has ended.
     fn hand_on(&self, listener: &mut impl Listener) -> Result<bool> {
         while let Some(heard) = self.meter.next() {
-            if matches!(heard, Heard::Lost(SensorError::Ended(_))) {
+            if matches!(heard, MeterEvent::Lost(SensorError::Ended(_))) {
                 return Ok(true);
             }
             listener.heard(&heard)?;

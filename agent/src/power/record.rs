@@ -10,7 +10,7 @@ use crate::report;
 use crate::screen::Colour;
 use crate::terminal::{ColourChoice, abilities};
 use anyhow::{Context, Result};
-use dunlin_power::phase::Phase;
+use dunlin_power::phase::EnergyPhase;
 use dunlin_power::replay::TraceWriter;
 use dunlin_power::settings::PowerSettings;
 use std::io;
@@ -35,7 +35,7 @@ pub(super) async fn record(args: &Args, settings: &PowerSettings, color: ColourC
     let errors = abilities(color, &io::stderr());
     let mut interrupts = Interrupts::listen()?;
     let draft = DraftFile::new(&args.out)?;
-    let reader = Reader::open(settings, Phase::Idle, errors)?;
+    let reader = Reader::open(settings, EnergyPhase::Idle, errors)?;
     let trace = TraceWriter::new(draft.file()?, reader.source()).context("the trace")?;
     let gathered = Gather::run("recording", args.seconds, &reader, Some(trace), &mut interrupts, errors);
     let (tally, end) = gathered.await?;

@@ -4,16 +4,16 @@
 
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::books::Books;
-use dunlin_power::ledger::{Faults, Sample};
-use dunlin_power::meter::Heard;
-use dunlin_power::phase::Phase;
-use dunlin_power::sensor::{SensorError, Source};
+use dunlin_power::ledger::{ReadingFaults, Sample};
+use dunlin_power::meter::MeterEvent;
+use dunlin_power::phase::EnergyPhase;
+use dunlin_power::sensor::{SensorError, SensorSource};
 use dunlin_power::units::{Amperes, Volts};
 
 /// The sums.
 #[derive(Debug)]
 pub(super) struct Tally {
-    source: Source,
+    source: SensorSource,
     books: Books,
     /// Where the first window began, and where the last one ended.
     window: Option<(Instant, Instant)>,
@@ -31,10 +31,10 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Nothing heard yet of `source`, whose clock began at 0: a meter may have read before anybody listens.
-    pub(super) fn new(source: &Source) -> Self {
+    pub(super) fn new(source: &SensorSource) -> Self {
         Self {
             source: source.clone(),
-            books: Books::new(Phase::Idle, Instant(0), source.period, None),
+            books: Books::new(EnergyPhase::Idle, Instant(0), source.period, None),
             window: None,
             middle: Instant(0),
             readings: 0,
@@ -47,19 +47,19 @@ impl Tally {
     }
 
     /// Takes in what was heard; gives what is to be said of it: a trouble that is not the last one again.
-    pub(super) fn hear(&mut self, heard: &Heard) -> Option<String> {
+    pub(super) fn hear(&mut self, heard: &MeterEvent) -> Option<String> {
         match heard {
-            Heard::Sample(sample, rail) => {
+            MeterEvent::Sample(sample, rail) => {
                 self.take(sample, *rail);
                 None
             }
-            Heard::Lost(error) => {
+            MeterEvent::Lost(error) => {
                 self.books.handle_loss(error);
                 let is_new = self.said.as_ref() != Some(error);
                 self.said = Some(error.clone());
                 is_new.then(|| error.to_string())
             }
-            Heard::Health(_) => None,
+            MeterEvent::Health(_) => None,
         }
     }
 
@@ -101,7 +101,7 @@ impl Tally {
     }
 
     /// What is heard.
-    pub(super) fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> &SensorSource {
         &self.source
     }
 
@@ -121,7 +121,7 @@ impl Tally {
     }
 
     /// What was lost.
-    pub(super) fn faults(&self) -> Faults {
+    pub(super) fn faults(&self) -> ReadingFaults {
         self.books.total().faults
     }
 
@@ -161,7 +161,7 @@ impl Tally {
 }
 
 /// What was lost, in words; nothing where nothing was.
-pub(super) fn in_words(faults: &Faults) -> Option<String> {
+pub(super) fn in_words(faults: &ReadingFaults) -> Option<String> {
     let counted = [
         (faults.clipped, "clipped"),
         (faults.overflowed, "overflowed"),
@@ -183,8 +183,8 @@ pub(super) mod tests {
     use dunlin_wire::PowerSource;
 
     /// A source that gives a reading each 10 ms.
-    pub(in super::super) fn source() -> Source {
-        Source {
+    pub(in super::super) fn source() -> SensorSource {
+        SensorSource {
             kind: PowerSource::Ina219,
             part: "0x40".into(),
             boundary: "all".into(),
@@ -195,10 +195,10 @@ pub(super) mod tests {
     }
 
     /// A reading of a window that begins at so many ms.
-    pub(in super::super) fn reading(ms: u64, watts: f64) -> Heard {
+    pub(in super::super) fn reading(ms: u64, watts: f64) -> MeterEvent {
         let (from, until) = (Instant(ms * 1000), Instant(ms * 1000 + 10_000));
         let rail = (Volts::from_f64(5.0), Amperes::from_f64(watts / 5.0));
-        Heard::Sample(Sample { from, until, watts, clipped: false }, Some(rail))
+        MeterEvent::Sample(Sample { from, until, watts, clipped: false }, Some(rail))
     }
 
     #[test]
@@ -226,7 +226,7 @@ pub(super) mod tests {
         let mut tally = Tally::new(&source());
         for (ms, watts) in [(1000, 2.0), (1010, 4.0)] {
             let at = Instant(ms * 1000);
-            tally.hear(&Heard::Sample(Sample { from: at, until: at, watts, clipped: false }, None));
+            tally.hear(&MeterEvent::Sample(Sample { from: at, until: at, watts, clipped: false }, None));
         }
         tally.finish();
         assert!((tally.joules() - 0.03).abs() < 1e-5, "{}", tally.joules());
@@ -236,8 +236,9 @@ pub(super) mod tests {
     #[test]
     fn the_same_trouble_is_said_once_and_counted_each_time() {
         let mut tally = Tally::new(&source());
-        let failed =
-            |reason: &str| Heard::Lost(SensorError::Failed { place: "bus".into(), reason: reason.into() });
+        let failed = |reason: &str| {
+            MeterEvent::Lost(SensorError::Failed { place: "bus".into(), reason: reason.into() })
+        };
         assert_eq!(tally.hear(&failed("no answer")), Some("bus: no answer".into()));
         assert_eq!(tally.hear(&failed("no answer")), None);
         assert_eq!(tally.hear(&failed("stuck")), Some("bus: stuck".into()));
@@ -245,7 +246,7 @@ pub(super) mod tests {
         assert_eq!(in_words(&tally.faults()).as_deref(), Some("3 failed"));
         tally.hear(&reading(100, 2.0));
         tally.hear(&reading(200, 2.0));
-        tally.hear(&Heard::Lost(SensorError::Overflow("chip".into())));
+        tally.hear(&MeterEvent::Lost(SensorError::Overflow("chip".into())));
         tally.finish();
         let words = in_words(&tally.faults()).unwrap();
         assert_eq!(words, "1 gaps of 0.10 s in all, 1 overflowed, 3 failed");

@@ -8,8 +8,8 @@ use crate::report;
 use crate::screen::{Abilities, Colour};
 use crate::terminal::{ColourChoice, abilities, columns};
 use anyhow::{Context, Result, bail};
-use dunlin_power::meter::Heard;
-use dunlin_power::phase::Phase;
+use dunlin_power::meter::MeterEvent;
+use dunlin_power::phase::EnergyPhase;
 use dunlin_power::settings::PowerSettings;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) struct Args {
 pub(super) async fn watch(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let (out, errors) = (abilities(color, &io::stdout()), abilities(color, &io::stderr()));
     let mut interrupts = Interrupts::listen()?;
-    let reader = Reader::open(settings, Phase::Idle, errors)?;
+    let reader = Reader::open(settings, EnergyPhase::Idle, errors)?;
     let mut watch = Watch::new(Tally::new(reader.source()), out, errors);
     let end = reader.read(args.seconds, &mut interrupts, &mut watch).await?;
     watch.end()?;
@@ -90,7 +90,7 @@ impl Watch {
 }
 
 impl Listener for Watch {
-    fn heard(&mut self, heard: &Heard) -> Result<()> {
+    fn heard(&mut self, heard: &MeterEvent) -> Result<()> {
         let Some(trouble) = self.tally.hear(heard) else { return Ok(()) };
         if std::mem::take(&mut self.painted) {
             write(ERASE_LINE)?;

@@ -5,7 +5,7 @@ use crate::process::{SEED, alone, generate, stderr, target, tokens};
 use crate::verifier::{self, Plan};
 use dunlin_link::raw::RawClient;
 use dunlin_lm::ModelDir;
-use dunlin_power::phase::Phase;
+use dunlin_power::phase::EnergyPhase;
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, EnergyReport, PhaseTotal, PowerSource, Telemetry};
 use serde_json::Value;
@@ -154,7 +154,7 @@ fn counters_grow_from_reply_to_reply_and_telemetry_comes_between() {
     assert!(telemetry[1].energy_uj > telemetry[0].energy_uj && telemetry[1].at_us > telemetry[0].at_us);
     assert!((2000..7000).contains(&telemetry[1].mean_mw), "{telemetry:?}");
     assert!(second.idle_mw.is_some_and(|idle| (2600..2800).contains(&idle)), "{second:?}");
-    assert_eq!(Phase::ALL.map(Phase::name), second.phases.named().map(|(name, _)| name));
+    assert_eq!(EnergyPhase::ALL.map(EnergyPhase::name), second.phases.named().map(|(name, _)| name));
 }
 
 #[test]

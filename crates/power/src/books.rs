@@ -2,8 +2,8 @@
 //!
 //! Invariant: no clock, no thread. Totals only grow: a span that is closed is never counted anew.
 
-use super::ledger::{Faults, Ledger, Sample, Span};
-use super::phase::Phase;
+use super::ledger::{Ledger, ReadingFaults, Sample, Span};
+use super::phase::EnergyPhase;
 use super::sensor::SensorError;
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::{Duration, Instant};
@@ -64,7 +64,7 @@ pub struct Books {
 
 impl Books {
     /// Books that begin in `phase`, with readings each `period` and what is known of the idle board.
-    pub fn new(phase: Phase, now: Instant, period: Duration, calibrated_idle_w: Option<f64>) -> Self {
+    pub fn new(phase: EnergyPhase, now: Instant, period: Duration, calibrated_idle_w: Option<f64>) -> Self {
         let begin = Span { from: now, until: now, ..Span::default() };
         Self {
             ledger: Ledger::new(phase, now, period),
@@ -79,7 +79,7 @@ impl Books {
     }
 
     /// The board does something else from now on.
-    pub fn handle_phase(&mut self, phase: Phase, now: Instant) {
+    pub fn handle_phase(&mut self, phase: EnergyPhase, now: Instant) {
         self.ledger.handle_phase(phase, now);
         self.collect();
     }
@@ -92,7 +92,7 @@ impl Books {
 
     /// Takes note of a reading that was lost.
     pub fn handle_loss(&mut self, error: &SensorError) {
-        self.ledger.handle_fault(|faults: &mut Faults| match error {
+        self.ledger.handle_fault(|faults: &mut ReadingFaults| match error {
             SensorError::Overflow(_) => faults.overflowed += 1,
             SensorError::Reinitialised(_) => faults.reinitialised += 1,
             SensorError::Failed { .. } => faults.failed += 1,
@@ -151,9 +151,9 @@ impl Books {
     /// What a second of drafting and one of waiting cost, J: waiting costs what the idle board draws where that is
     /// known, else what it drew while it waited.
     pub fn prices(&self) -> Option<Prices> {
-        let draft = self.ledger.power_w(Phase::Draft, READINGS_MIN)?;
+        let draft = self.ledger.power_w(EnergyPhase::Draft, READINGS_MIN)?;
         let idle = self.idle().map(|idle| idle.watts);
-        let wait = idle.or_else(|| self.ledger.power_w(Phase::Wait, READINGS_MIN))?;
+        let wait = idle.or_else(|| self.ledger.power_w(EnergyPhase::Wait, READINGS_MIN))?;
         Prices::new(draft, wait).ok()
     }
 
@@ -181,9 +181,9 @@ impl Books {
     }
 
     fn learn_idle(&mut self, span: &Span) {
-        let seconds = span.micros[Phase::Idle] as f64 / 1e6;
+        let seconds = span.micros[EnergyPhase::Idle] as f64 / 1e6;
         let keep = (-seconds / IDLE_MEMORY_S).exp();
-        self.idle.0 = self.idle.0 * keep + span.joules[Phase::Idle];
+        self.idle.0 = self.idle.0 * keep + span.joules[EnergyPhase::Idle];
         self.idle.1 = self.idle.1 * keep + seconds;
     }
 }
@@ -205,22 +205,22 @@ mod tests {
 
     #[test]
     fn a_reply_is_what_lies_between_its_ends() {
-        let (mut books, mut at) = (Books::new(Phase::Idle, Instant(0), PERIOD, Some(9.0)), 0);
+        let (mut books, mut at) = (Books::new(EnergyPhase::Idle, Instant(0), PERIOD, Some(9.0)), 0);
         assert_eq!(books.idle(), Some(Idle { watts: 9.0, from: IdleFrom::Calibration }));
         read(&mut books, &mut at, 1_000_000, 2.0);
         books.begin_reply(Instant(1_000_000));
-        books.handle_phase(Phase::Draft, Instant(1_000_000));
+        books.handle_phase(EnergyPhase::Draft, Instant(1_000_000));
         read(&mut books, &mut at, 1_500_000, 6.0);
         books.tick(Instant(1_500_000));
         read(&mut books, &mut at, 3_000_000, 6.0);
         books.end_reply(Instant(3_000_000));
-        books.handle_phase(Phase::Idle, Instant(3_000_000));
+        books.handle_phase(EnergyPhase::Idle, Instant(3_000_000));
         assert_eq!(books.take_reply(), None, "no reading came behind its end yet");
         read(&mut books, &mut at, 4_000_000, 2.0);
         let reply = books.take_reply().unwrap();
         assert!((reply.total_j() - 12.0).abs() < 1e-6, "{reply:?}");
         assert_eq!((reply.from, reply.until), (Instant(1_000_000), Instant(3_000_000)));
-        assert_eq!(reply.micros[Phase::Draft], 2_000_000);
+        assert_eq!(reply.micros[EnergyPhase::Draft], 2_000_000);
         let idle = books.idle().unwrap();
         assert!((idle.watts - 2.0).abs() < 0.01 && idle.from == IdleFrom::Measured, "{idle:?}");
         let prices = books.prices().unwrap();
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn totals_are_the_sum_of_ticks() {
-        let (mut books, mut at, mut sum) = (Books::new(Phase::Load, Instant(0), PERIOD, None), 0, 0.0);
+        let (mut books, mut at, mut sum) = (Books::new(EnergyPhase::Load, Instant(0), PERIOD, None), 0, 0.0);
         for second in 1..=5_u64 {
             read(&mut books, &mut at, second * 1_000_000, second as f64);
             books.tick(Instant(second * 1_000_000 - 7));

@@ -17,7 +17,7 @@ const LOADS_APART_MAX_A: f64 = 100.0;
 /// The file. Every key can be left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Calibration {
+pub struct PowerCalibration {
     /// How to correct the current.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<CurrentTable>,
@@ -61,7 +61,7 @@ pub struct Correction {
 /// Gain error of the bus voltage at most, a share (SBOS448): a calibrated current leaves it.
 const BUS_GAIN: f64 = 0.01;
 
-impl Calibration {
+impl PowerCalibration {
     /// Reads the file.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl CurrentTable {
         }
         let gain = apart / (high.0 - low.0);
         let table = Self { gain, offset_a: low.1 - gain * low.0, meter_uncertainty };
-        Calibration { current: Some(table), idle: None }.check()?;
+        PowerCalibration { current: Some(table), idle: None }.check()?;
         Ok(table)
     }
 }
@@ -123,7 +123,7 @@ impl CurrentTable {
 impl Default for Correction {
     /// None, on 5 V.
     fn default() -> Self {
-        Calibration::default().correction(5.0)
+        PowerCalibration::default().correction(5.0)
     }
 }
 
@@ -147,22 +147,22 @@ mod tests {
     use super::*;
     use std::fs::write;
 
-    fn load(text: &str) -> Result<Calibration> {
+    fn load(text: &str) -> Result<PowerCalibration> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("power.toml");
         write(&path, text).unwrap();
-        Calibration::load(&path)
+        PowerCalibration::load(&path)
     }
 
     #[test]
     fn two_loads_make_a_line() {
         let table = CurrentTable::through((0.11, 0.1), (1.03, 1.0), 0.005).unwrap();
-        let correction = Calibration { current: Some(table), idle: None }.correction(5.0);
+        let correction = PowerCalibration { current: Some(table), idle: None }.correction(5.0);
         let corrected = |a: f64| correction.corrected(Amperes::from_f64(a)).as_f64();
         assert!((corrected(0.11) - 0.1).abs() < 2e-6 && (corrected(1.03) - 1.0).abs() < 2e-6);
         assert!((corrected(0.57) - 0.55).abs() < 2e-6);
         assert!((correction.uncertainty.unwrap().relative - 0.0111803).abs() < 1e-6);
-        let written = toml::to_string(&Calibration { current: Some(table), idle: None }).unwrap();
+        let written = toml::to_string(&PowerCalibration { current: Some(table), idle: None }).unwrap();
         assert_eq!(load(&written).unwrap().current, Some(table));
     }
 
@@ -185,6 +185,6 @@ mod tests {
             let error = format!("{:#}", load(text).unwrap_err());
             assert!(error.contains(expected), "{text}: {error}");
         }
-        assert_eq!(load("").unwrap(), Calibration::default());
+        assert_eq!(load("").unwrap(), PowerCalibration::default());
     }
 }

@@ -7,13 +7,13 @@ use super::books::{Books, Idle};
 use super::clock::Clock;
 use super::health::Health;
 use super::ledger::Span;
-use super::meter::{Heard, Meter};
-use super::phase::{ByPhase, Phase};
+use super::meter::{Meter, MeterEvent};
+use super::phase::{ByPhase, EnergyPhase};
 use super::probe;
 use super::report::{MeterUse, TurnEnergy, on_wire};
-use super::sensor::{SensorError, Source};
+use super::sensor::{SensorError, SensorSource};
 use super::settings::PowerSettings;
-use super::simulated::board::Board;
+use super::simulated::board::SimulatedBoard;
 use anyhow::Result;
 use dunlin_hlm::device::Counters;
 use dunlin_hlm::stop::Prices;
@@ -35,28 +35,28 @@ const TAKE_IN: std::time::Duration = std::time::Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Energy {
     clock: Clock,
-    phase: Phase,
+    phase: EnergyPhase,
     since: Instant,
     micros: ByPhase<u64>,
-    metered: Option<Metered>,
+    metered: Option<MeteredEnergy>,
 }
 
 /// What is there only with a sensor.
 #[derive(Debug)]
-struct Metered {
-    source: Source,
+struct MeteredEnergy {
+    source: SensorSource,
     meter: Meter,
     books: Books,
     health: Health,
     /// The simulated board, and what its phases had taken when the reply began.
-    board: Option<(Board, ByPhase<f64>)>,
+    board: Option<(SimulatedBoard, ByPhase<f64>)>,
     next_tick: Instant,
     ended: Option<Ended>,
     telemetry_every: Option<Duration>,
     next_telemetry: Instant,
     telemetry_due: bool,
     report_due: bool,
-    counted: Counted,
+    counted: ReplyTotals,
     /// The error that was logged last: the same trouble is logged once.
     logged: Option<SensorError>,
 }
@@ -70,7 +70,7 @@ struct Ended {
 
 /// What the wire's counters need beside the books.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counted {
+struct ReplyTotals {
     run: u32,
     reports: u32,
     requests: u32,
@@ -81,7 +81,7 @@ struct Counted {
 
 impl Energy {
     /// Counts time alone, from now on.
-    pub fn unmetered(phase: Phase) -> Self {
+    pub fn unmetered(phase: EnergyPhase) -> Self {
         let clock = Clock::start();
         Self { clock, phase, since: clock.now(), micros: ByPhase::default(), metered: None }
     }
@@ -91,9 +91,9 @@ impl Energy {
     ///
     /// # Errors
     /// The source that they name does not answer, or the system gives no thread.
-    pub fn start(settings: &PowerSettings, run: u32, phase: Phase) -> Result<Self> {
+    pub fn start(settings: &PowerSettings, run: u32, phase: EnergyPhase) -> Result<Self> {
         let unmetered = Self::unmetered(phase);
-        let metered = Metered::start(settings, run, phase, unmetered.clock)?;
+        let metered = MeteredEnergy::start(settings, run, phase, unmetered.clock)?;
         Ok(Self { metered, ..unmetered })
     }
 
@@ -103,7 +103,7 @@ impl Energy {
     }
 
     /// What is done from now on.
-    pub fn mark(&mut self, phase: Phase, now: Instant) {
+    pub fn mark(&mut self, phase: EnergyPhase, now: Instant) {
         self.micros[self.phase] += now.since(self.since).0;
         self.since = now;
         if phase == self.phase {
@@ -168,9 +168,9 @@ impl Energy {
         let Some(metered) = &mut self.metered else { return };
         while let Some(heard) = metered.meter.next() {
             match heard {
-                Heard::Sample(sample, _) => metered.books.handle_sample(&sample),
-                Heard::Lost(error) => metered.on_loss(error),
-                Heard::Health(health) => metered.health = health,
+                MeterEvent::Sample(sample, _) => metered.books.handle_sample(&sample),
+                MeterEvent::Lost(error) => metered.on_loss(error),
+                MeterEvent::Health(health) => metered.health = health,
             }
         }
         if now >= metered.next_tick {
@@ -237,7 +237,7 @@ impl Energy {
             return;
         }
         let before = self.phase;
-        self.mark(Phase::Idle, self.clock.now());
+        self.mark(EnergyPhase::Idle, self.clock.now());
         self.during(tokio::time::sleep(span)).await;
         let now = self.clock.now();
         self.mark(before, now);
@@ -249,8 +249,8 @@ impl Energy {
     }
 }
 
-impl Metered {
-    fn start(settings: &PowerSettings, run: u32, phase: Phase, clock: Clock) -> Result<Option<Self>> {
+impl MeteredEnergy {
+    fn start(settings: &PowerSettings, run: u32, phase: EnergyPhase, clock: Clock) -> Result<Option<Self>> {
         let Some(found) = probe::open(settings, clock)? else { return Ok(None) };
         if let Some(caution) = &found.caution {
             warn!("power: {caution}");
@@ -276,7 +276,7 @@ impl Metered {
             next_telemetry: now + settings.telemetry.unwrap_or_default(),
             telemetry_due: false,
             report_due: false,
-            counted: Counted { run, ..Counted::default() },
+            counted: ReplyTotals { run, ..ReplyTotals::default() },
             logged: None,
         }))
     }
@@ -293,7 +293,7 @@ impl Metered {
             source: self.source.clone(),
             span,
             idle: self.books.idle(),
-            load_j: self.books.total().joules[Phase::Load],
+            load_j: self.books.total().joules[EnergyPhase::Load],
             health: self.health,
             truth: ended.truth,
             meter: MeterUse {
@@ -309,7 +309,7 @@ impl Metered {
         let counted = &mut self.counted;
         counted.reports = counted.reports.saturating_add(1);
         let total = self.books.total();
-        let Counted { run, reports, requests, committed, drafted, frames } = *counted;
+        let ReplyTotals { run, reports, requests, committed, drafted, frames } = *counted;
         EnergyReport {
             run,
             reports,

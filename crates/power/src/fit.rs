@@ -5,7 +5,7 @@
 //! 2008): one meter for all and known times are enough to tell consumers apart. Here what is known fades, of each phase
 //! with the readings that had it: power may drift, and a phase that is rare keeps what is known of it.
 
-use super::phase::{ByPhase, PHASES, Phase};
+use super::phase::{ByPhase, EnergyPhase, PHASES};
 
 /// Readings of a phase after which what was known of it has faded to 1/e: 18 s of it at 117 Hz.
 const MEMORY: f64 = 2048.0;
@@ -13,25 +13,25 @@ const MEMORY: f64 = 2048.0;
 const PRIOR: f64 = 1e-3;
 
 type Vector = [f64; PHASES];
-type Matrix = [Vector; PHASES];
+type PhaseMatrix = [Vector; PHASES];
 
 /// Recursive least squares.
 #[derive(Clone, Debug)]
-pub struct Fit {
+pub struct PowerFit {
     /// What is known: Σ f fᵀ of the phases' shares f, faded.
-    known: Matrix,
+    known: PhaseMatrix,
     watts: Vector,
     begun: bool,
 }
 
-impl Default for Fit {
+impl Default for PowerFit {
     fn default() -> Self {
         let known = std::array::from_fn(|i| std::array::from_fn(|j| if i == j { PRIOR } else { 0.0 }));
         Self { known, watts: Vector::default(), begun: false }
     }
 }
 
-impl Fit {
+impl PowerFit {
     /// Takes a reading of `watts` over a window that the phases have `shares` of, which sum to 1.
     pub fn observe(&mut self, shares: &ByPhase<f64>, watts: f64) {
         if !std::mem::replace(&mut self.begun, true) {
@@ -39,7 +39,7 @@ impl Fit {
         }
         let shares = &shares.0;
         let keep: Vector = std::array::from_fn(|i| 1.0 - shares[i] / MEMORY);
-        let faded: Matrix =
+        let faded: PhaseMatrix =
             std::array::from_fn(|i| std::array::from_fn(|j| self.known[i][j] * keep[i] * keep[j]));
         // Fading widens what is known and moves no power.
         let right = std::array::from_fn(|i| dot(&faded[i], &self.watts) + shares[i] * watts);
@@ -53,7 +53,7 @@ impl Fit {
     }
 
     /// In how many readings a phase was seen, each counted by the square of its share: what the fit knows of it.
-    pub fn weight(&self, phase: Phase) -> f64 {
+    pub fn weight(&self, phase: EnergyPhase) -> f64 {
         self.known[phase as usize][phase as usize] - PRIOR
     }
 }
@@ -63,7 +63,7 @@ fn dot(a: &Vector, b: &Vector) -> f64 {
 }
 
 /// The solution of a symmetric, positive definite system, by Cholesky's decomposition.
-fn solve(mut a: Matrix, mut b: Vector) -> Vector {
+fn solve(mut a: PhaseMatrix, mut b: Vector) -> Vector {
     for i in 0..PHASES {
         for j in 0..=i {
             let sum: f64 = (0..j).map(|k| a[i][k] * a[j][k]).sum();
@@ -84,13 +84,14 @@ mod tests {
 
     fn shares(draft: f64, wait: f64, score: f64) -> ByPhase<f64> {
         let mut shares = ByPhase::default();
-        (shares[Phase::Draft], shares[Phase::Wait], shares[Phase::Score]) = (draft, wait, score);
+        (shares[EnergyPhase::Draft], shares[EnergyPhase::Wait], shares[EnergyPhase::Score]) =
+            (draft, wait, score);
         shares
     }
 
     #[test]
     fn mixtures_tell_the_phases_apart() {
-        let mut fit = Fit::default();
+        let mut fit = PowerFit::default();
         for round in 0..300 {
             let draft = f64::from(round % 7) / 7.0;
             let score = f64::from(round % 3) * 0.01;
@@ -98,24 +99,24 @@ mod tests {
             fit.observe(&shares(draft, wait, score), draft * 6.8 + wait * 2.7 + score * 4.0);
         }
         let watts = fit.watts();
-        assert!((watts[Phase::Draft] - 6.8).abs() < 1e-3, "{watts:?}");
-        assert!((watts[Phase::Wait] - 2.7).abs() < 1e-3, "{watts:?}");
-        assert!((watts[Phase::Score] - 4.0).abs() < 0.1, "{watts:?}");
+        assert!((watts[EnergyPhase::Draft] - 6.8).abs() < 1e-3, "{watts:?}");
+        assert!((watts[EnergyPhase::Wait] - 2.7).abs() < 1e-3, "{watts:?}");
+        assert!((watts[EnergyPhase::Score] - 4.0).abs() < 0.1, "{watts:?}");
     }
 
     #[test]
     fn a_phase_drifts_with_its_own_readings_alone() {
-        let mut fit = Fit::default();
+        let mut fit = PowerFit::default();
         (0..5000).for_each(|_| fit.observe(&shares(0.0, 1.0, 0.0), 2.7));
         (0..20_000).for_each(|_| fit.observe(&shares(1.0, 0.0, 0.0), 5.0));
-        assert!((fit.watts()[Phase::Wait] - 2.7).abs() < 1e-6);
+        assert!((fit.watts()[EnergyPhase::Wait] - 2.7).abs() < 1e-6);
         (0..20_000).for_each(|_| fit.observe(&shares(1.0, 0.0, 0.0), 6.0));
-        assert!((fit.watts()[Phase::Draft] - 6.0).abs() < 1e-3, "{:?}", fit.watts());
+        assert!((fit.watts()[EnergyPhase::Draft] - 6.0).abs() < 1e-3, "{:?}", fit.watts());
     }
 
     #[test]
     fn nothing_makes_it_infinite() {
-        let mut fit = Fit::default();
+        let mut fit = PowerFit::default();
         for watts in [0.0, 1e9, -1e9, 0.0, 5.0] {
             for draft in [0.0, 1.0, 0.5, 1e-12] {
                 fit.observe(&shares(draft, 1.0 - draft, 0.0), watts);

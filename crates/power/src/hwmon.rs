@@ -5,7 +5,7 @@
 //!
 //! Invariant: files are read and nothing is written; the driver keeps the chip's settings.
 
-use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
 use super::sysfs::{children, integer, link_name, text};
 use super::units::{Amperes, Volts, Watts};
 use dunlin_hlm::time::Duration;
@@ -60,8 +60,8 @@ fn there(known: &[String]) -> String {
 /// One or more rails, read as one power. The kernel doesn't tell a clipped value from any other.
 #[derive(Debug)]
 pub struct Hwmon {
-    source: Source,
-    rails: Vec<Rail>,
+    source: SensorSource,
+    rails: Vec<HwmonRail>,
     /// A chip's update interval, where the tree tells it.
     lasted: Duration,
 }
@@ -91,11 +91,11 @@ pub fn owner_of(sysfs: &Path, bus: u32, address: u16) -> Option<String> {
 }
 
 impl Hwmon {
-    fn new(rails: Vec<Rail>) -> Self {
+    fn new(rails: Vec<HwmonRail>) -> Self {
         let intervals = rails.iter().filter_map(|rail| rail.interval);
         let lasted = intervals.max_by_key(|interval| interval.0).unwrap_or_default();
         let period = Duration(lasted.0.max(PERIOD_DEFAULT.0));
-        let source = Source {
+        let source = SensorSource {
             kind: PowerSource::Hwmon,
             part: part(&rails),
             boundary: boundary(&rails),
@@ -125,7 +125,7 @@ impl Hwmon {
 }
 
 impl PowerSensor for Hwmon {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &SensorSource {
         &self.source
     }
 
@@ -144,23 +144,23 @@ impl PowerSensor for Hwmon {
 
 /// One supply line with a shunt in it.
 #[derive(Debug)]
-struct Rail {
+struct HwmonRail {
     chip: String,
     name: String,
-    power: Option<Value>,
+    power: Option<HwmonValue>,
     /// Voltage and current; there wherever `power` isn't.
-    line: Option<(Value, Value)>,
+    line: Option<(HwmonValue, HwmonValue)>,
     interval: Option<Duration>,
     shunt_uohm: Option<i64>,
 }
 
-impl Rail {
+impl HwmonRail {
     fn read(&self) -> Result<(Watts, Option<(Volts, Amperes)>), SensorError> {
         let line = self.line.as_ref().map(|(voltage, current)| {
             Ok((Volts::from_micro(voltage.read()?), Amperes::from_micro(current.read()?)))
         });
         let line = line.transpose()?;
-        let power = self.power.as_ref().map(Value::read).transpose()?.map(Watts::from_micro);
+        let power = self.power.as_ref().map(HwmonValue::read).transpose()?.map(Watts::from_micro);
         let product = || line.map_or(Watts::default(), |(voltage, current)| voltage * current);
         Ok((power.unwrap_or_else(product), line))
     }
@@ -168,14 +168,14 @@ impl Rail {
 
 /// A file with one quantity.
 #[derive(Debug)]
-struct Value {
+struct HwmonValue {
     path: PathBuf,
     /// Micro-units in one of the file's.
     micro: i64,
     bounds: RangeInclusive<i64>,
 }
 
-impl Value {
+impl HwmonValue {
     /// A file that is there; only a current may be below zero: it flows either way, and rests a step beside zero.
     fn new(path: PathBuf, micro: i64, negative: bool) -> Option<Self> {
         let max = MICRO_MAX / micro;
@@ -188,7 +188,7 @@ impl Value {
     }
 }
 
-fn all_rails(sysfs: &Path) -> Vec<Rail> {
+fn all_rails(sysfs: &Path) -> Vec<HwmonRail> {
     let mut rails = Vec::new();
     for folder in children(&sysfs.join("class/hwmon"), |name| name.starts_with("hwmon")) {
         rails.extend(hwmon_rails(&folder));
@@ -207,7 +207,7 @@ fn is_real(name: &str) -> bool {
     !name.eq_ignore_ascii_case("nc") && !name.to_ascii_lowercase().contains("sum of shunt voltages")
 }
 
-fn hwmon_rails(folder: &Path) -> Vec<Rail> {
+fn hwmon_rails(folder: &Path) -> Vec<HwmonRail> {
     let Ok(chip) = text(&folder.join("name")) else { return Vec::new() };
     let numbers = match chip.as_str() {
         TRIPLE_CHIP => 1..=3,
@@ -218,16 +218,16 @@ fn hwmon_rails(folder: &Path) -> Vec<Rail> {
 }
 
 /// A channel of a chip; none where it is switched off or has no figure.
-fn hwmon_rail(folder: &Path, chip: &str, number: usize) -> Option<Rail> {
+fn hwmon_rail(folder: &Path, chip: &str, number: usize) -> Option<HwmonRail> {
     let file = |name: String| folder.join(name);
     if integer(&file(format!("in{number}_enable")), 0..=1) == Ok(0) {
         return None;
     }
-    let voltage = Value::new(file(format!("in{number}_input")), 1000, false);
-    let current = Value::new(file(format!("curr{number}_input")), 1000, true);
-    let power = Value::new(file(format!("power{number}_input")), 1, false);
+    let voltage = HwmonValue::new(file(format!("in{number}_input")), 1000, false);
+    let current = HwmonValue::new(file(format!("curr{number}_input")), 1000, true);
+    let power = HwmonValue::new(file(format!("power{number}_input")), 1, false);
     let line = voltage.zip(current);
-    (power.is_some() || line.is_some()).then(|| Rail {
+    (power.is_some() || line.is_some()).then(|| HwmonRail {
         chip: chip.into(),
         name: hwmon_name(folder, chip, number),
         power,
@@ -257,13 +257,14 @@ fn interval(folder: &Path) -> Option<Duration> {
     Some(Duration::from_millis(ms.unsigned_abs()))
 }
 
-fn iio_rail(folder: &Path, channel: usize) -> Option<Rail> {
+fn iio_rail(folder: &Path, channel: usize) -> Option<HwmonRail> {
     let file = |quantity: &str| folder.join(format!("in_{quantity}{channel}_input"));
-    let power = Value::new(file("power"), 1000, false);
-    let line = Value::new(file("voltage"), 1000, false).zip(Value::new(file("current"), 1000, true));
+    let power = HwmonValue::new(file("power"), 1000, false);
+    let line =
+        HwmonValue::new(file("voltage"), 1000, false).zip(HwmonValue::new(file("current"), 1000, true));
     let name = text(&folder.join(format!("rail_name_{channel}"))).ok()?;
     let chip = TRIPLE_CHIP.into();
-    (power.is_some() || line.is_some()).then_some(Rail {
+    (power.is_some() || line.is_some()).then_some(HwmonRail {
         chip,
         name,
         power,
@@ -274,7 +275,7 @@ fn iio_rail(folder: &Path, channel: usize) -> Option<Rail> {
 }
 
 /// The rails that together are all a board's monitors see, none of them twice.
-fn total(mut rails: Vec<Rail>) -> Vec<Rail> {
+fn total(mut rails: Vec<HwmonRail>) -> Vec<HwmonRail> {
     if let Some(input) = rails.iter().position(|rail| TOTALS.contains(&rail.name.as_str())) {
         return vec![rails.swap_remove(input)];
     }
@@ -286,7 +287,7 @@ fn total(mut rails: Vec<Rail>) -> Vec<Rail> {
     rails
 }
 
-fn named(mut known: Vec<Rail>, wanted: &[String]) -> Result<Vec<Rail>, UnknownRail> {
+fn named(mut known: Vec<HwmonRail>, wanted: &[String]) -> Result<Vec<HwmonRail>, UnknownRail> {
     if let Some(absent) = wanted.iter().find(|name| !known.iter().any(|rail| rail.name == **name)) {
         let known = known.into_iter().map(|rail| rail.name).collect();
         return Err(UnknownRail { wanted: absent.clone(), known });
@@ -296,7 +297,7 @@ fn named(mut known: Vec<Rail>, wanted: &[String]) -> Result<Vec<Rail>, UnknownRa
 }
 
 /// `ina3221 VDD_IN`, `ina3221 VDD_GPU_SOC + VDD_CPU_CV`.
-fn part(rails: &[Rail]) -> String {
+fn part(rails: &[HwmonRail]) -> String {
     let mut part = String::new();
     let mut chip = "";
     for rail in rails {
@@ -308,7 +309,7 @@ fn part(rails: &[Rail]) -> String {
     part
 }
 
-fn boundary(rails: &[Rail]) -> String {
+fn boundary(rails: &[HwmonRail]) -> String {
     let names: Vec<_> = rails.iter().map(|rail| rail.name.as_str()).collect();
     match names[..] {
         [input] if TOTALS.contains(&input) => format!(
@@ -319,8 +320,8 @@ fn boundary(rails: &[Rail]) -> String {
     }
 }
 
-fn uncertainty(rails: &[Rail]) -> Uncertainty {
-    let offset = |rail: &Rail| if rail.chip == TRIPLE_CHIP { TRIPLE_OFFSET_W } else { SINGLE_OFFSET_W };
+fn uncertainty(rails: &[HwmonRail]) -> Uncertainty {
+    let offset = |rail: &HwmonRail| if rail.chip == TRIPLE_CHIP { TRIPLE_OFFSET_W } else { SINGLE_OFFSET_W };
     Uncertainty { relative: RELATIVE, offset_w: rails.iter().map(offset).sum() }
 }
 

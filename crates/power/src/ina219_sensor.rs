@@ -3,7 +3,7 @@
 use super::calibration::Correction;
 use super::ina219::{Config, Error, Ina219, Measurement};
 use super::rhythm::Rhythm;
-use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
 use super::timebase::Timebase;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_wire::PowerSource;
@@ -23,7 +23,7 @@ const POLL_MAX: Duration = Duration::from_millis(1);
 pub struct Ina219Sensor<I, T> {
     chip: Ina219<I>,
     time: T,
-    source: Source,
+    source: SensorSource,
     correction: Correction,
     set_up: bool,
     /// When no result was ready yet, or the last one was taken.
@@ -36,7 +36,7 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
     pub fn new(i2c: I, bus: &str, address: u8, config: Config, correction: Correction, time: T) -> Self {
         let period = Duration(config.period_micros());
         let ohms = f64::from(config.shunt_micro_ohms.max(1)) / 1e6;
-        let source = Source {
+        let source = SensorSource {
             kind: PowerSource::Ina219,
             part: format!("{address:#04x} on {bus}, shunt {} mΩ", ohms * 1e3),
             boundary: "all that is fed through the shunt; the supply's own loss is not".into(),
@@ -108,7 +108,7 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
 }
 
 impl<I: I2c + Send, T: Timebase> PowerSensor for Ina219Sensor<I, T> {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &SensorSource {
         &self.source
     }
 

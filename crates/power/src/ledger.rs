@@ -10,8 +10,8 @@
 //!
 //! Invariant: no clock, no file, no thread; memory is bounded. Times are the caller's, and only grow.
 
-use super::fit::Fit;
-use super::phase::{ByPhase, PHASES, Phase};
+use super::fit::PowerFit;
+use super::phase::{ByPhase, EnergyPhase, PHASES};
 use dunlin_hlm::time::{Duration, Instant};
 use heapless::Deque;
 
@@ -44,7 +44,7 @@ impl Sample {
 
 /// What was lost, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
+pub struct ReadingFaults {
     /// Stretches without a reading that were bridged by a straight line.
     pub gaps: u64,
     /// Their length.
@@ -75,7 +75,7 @@ pub struct Span {
     /// The largest of them, W.
     pub peak_w: f64,
     /// What was lost in it.
-    pub faults: Faults,
+    pub faults: ReadingFaults,
     /// Time before its first or behind its last reading, to which that reading's power was given.
     pub extrapolated: Duration,
 }
@@ -115,7 +115,7 @@ struct Knot {
 
 /// Sums since the last cut.
 #[derive(Clone, Debug, Default)]
-struct Sums {
+struct PhaseSums {
     from: Instant,
     /// ∫ p over each phase, J.
     line: ByPhase<f64>,
@@ -124,7 +124,7 @@ struct Sums {
     micros: ByPhase<u64>,
     samples: u64,
     peak_w: f64,
-    faults: Faults,
+    faults: ReadingFaults,
     extrapolated: Duration,
 }
 
@@ -133,19 +133,19 @@ struct Sums {
 pub struct Ledger {
     period: Duration,
     /// Where each phase begins, oldest first; the last one goes on. Never empty.
-    edges: Deque<(Instant, Phase), EDGES_MAX>,
+    edges: Deque<(Instant, EnergyPhase), EDGES_MAX>,
     cuts: Deque<Instant, CUTS_MAX>,
     knot: Option<Knot>,
     /// Up to where energy is charged.
     charged: Instant,
-    sums: Sums,
-    fit: Fit,
+    sums: PhaseSums,
+    fit: PowerFit,
     done: Deque<Span, CUTS_MAX>,
 }
 
 impl Ledger {
     /// A ledger that begins in `phase` and expects a reading each `period`.
-    pub fn new(phase: Phase, now: Instant, period: Duration) -> Self {
+    pub fn new(phase: EnergyPhase, now: Instant, period: Duration) -> Self {
         let mut edges = Deque::new();
         edges.push_back((now, phase)).expect("an empty queue has room");
         Self {
@@ -154,14 +154,14 @@ impl Ledger {
             cuts: Deque::new(),
             knot: None,
             charged: now,
-            sums: Sums { from: now, ..Sums::default() },
-            fit: Fit::default(),
+            sums: PhaseSums { from: now, ..PhaseSums::default() },
+            fit: PowerFit::default(),
             done: Deque::new(),
         }
     }
 
     /// The board does something else from now on.
-    pub fn handle_phase(&mut self, phase: Phase, now: Instant) {
+    pub fn handle_phase(&mut self, phase: EnergyPhase, now: Instant) {
         let (last, current) = *self.edges.back().expect("never empty");
         if current == phase {
             return;
@@ -189,7 +189,7 @@ impl Ledger {
     }
 
     /// Something was lost.
-    pub fn handle_fault(&mut self, count: impl FnOnce(&mut Faults)) {
+    pub fn handle_fault(&mut self, count: impl FnOnce(&mut ReadingFaults)) {
         count(&mut self.sums.faults);
     }
 
@@ -243,7 +243,7 @@ impl Ledger {
     }
 
     /// The power of each phase by all readings so far, W, where it was seen in at least `readings` of them.
-    pub fn power_w(&self, phase: Phase, readings: f64) -> Option<f64> {
+    pub fn power_w(&self, phase: EnergyPhase, readings: f64) -> Option<f64> {
         (self.fit.weight(phase) >= readings).then(|| self.fit.watts()[phase])
     }
 
@@ -261,7 +261,7 @@ impl Ledger {
         shares
     }
 
-    fn phase_at(&self, at: Instant) -> Phase {
+    fn phase_at(&self, at: Instant) -> EnergyPhase {
         let (_, first) = *self.edges.front().expect("never empty");
         self.edges.iter().rev().find(|(begin, _)| *begin <= at).map_or(first, |(_, phase)| *phase)
     }
@@ -271,7 +271,7 @@ impl Ledger {
         &self,
         from: Instant,
         until: Instant,
-    ) -> impl Iterator<Item = (Phase, Instant, Instant)> + '_ {
+    ) -> impl Iterator<Item = (EnergyPhase, Instant, Instant)> + '_ {
         let ends = self.edges.iter().skip(1).map(|(begin, _)| *begin).chain([Instant(u64::MAX)]);
         let begins = self
             .edges
@@ -327,7 +327,7 @@ impl Ledger {
     }
 
     fn end_span(&mut self, until: Instant) {
-        let sums = std::mem::replace(&mut self.sums, Sums { from: until, ..Sums::default() });
+        let sums = std::mem::replace(&mut self.sums, PhaseSums { from: until, ..PhaseSums::default() });
         let span = sums.span(until, &self.fit.watts());
         // Nobody asks for spans: they become one.
         if let Err(span) = self.done.push_back(span) {
@@ -344,7 +344,7 @@ impl Ledger {
     }
 }
 
-impl Sums {
+impl PhaseSums {
     fn span(&self, until: Instant, watts: &ByPhase<f64>) -> Span {
         let joules = std::array::from_fn(|i| {
             let seen: f64 = self.seen[i].0.iter().zip(&watts.0).map(|(seen, watts)| seen * watts).sum();
@@ -372,7 +372,7 @@ fn not_below_zero(joules: [f64; PHASES], line: f64) -> [f64; PHASES] {
     joules.map(|j| j.max(0.0) * total / kept)
 }
 
-impl Faults {
+impl ReadingFaults {
     /// Adds others to these.
     pub fn add(&mut self, other: &Self) {
         self.gaps += other.gaps;

@@ -6,7 +6,7 @@
 use super::clock::Clock;
 use super::health::{Health, HealthReader};
 use super::ledger::Sample;
-use super::sensor::{PowerSensor, Reading, SensorError, Source};
+use super::sensor::{PowerSensor, Reading, SensorError, SensorSource};
 use super::timebase::Timebase;
 use super::units::{Amperes, Joules, Volts};
 use anyhow::{Context, Result};
@@ -33,7 +33,7 @@ const HEALTH_PERIOD: Duration = Duration::from_millis(1000);
 
 /// What the meter hands on.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum MeterEvent {
     /// A reading, with voltage and current where the source has them.
     Sample(Sample, Option<(Volts, Amperes)>),
     /// A reading that was lost.
@@ -45,12 +45,12 @@ pub enum Heard {
 /// A sensor in a thread of its own, until this value is dropped.
 #[derive(Debug)]
 pub struct Meter {
-    heard: Receiver<Heard>,
-    shared: Arc<Shared>,
+    heard: Receiver<MeterEvent>,
+    shared: Arc<MeterShared>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct MeterShared {
     stop: AtomicBool,
     realtime: AtomicBool,
     dropped: AtomicU64,
@@ -64,7 +64,7 @@ impl Meter {
     /// There is no thread for it.
     pub fn start(metering: Metering<Clock>, health: HealthReader) -> Result<Self> {
         let (say, heard) = sync_channel(HEARD_MAX);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(MeterShared::default());
         let work = {
             let shared = Arc::clone(&shared);
             move || work(metering, health, &say, &shared)
@@ -74,7 +74,7 @@ impl Meter {
     }
 
     /// What came and was not taken yet.
-    pub fn next(&self) -> Option<Heard> {
+    pub fn next(&self) -> Option<MeterEvent> {
         self.heard.try_recv().ok()
     }
 
@@ -101,7 +101,12 @@ impl Drop for Meter {
     }
 }
 
-fn work(mut metering: Metering<Clock>, mut health: HealthReader, say: &SyncSender<Heard>, shared: &Shared) {
+fn work(
+    mut metering: Metering<Clock>,
+    mut health: HealthReader,
+    say: &SyncSender<MeterEvent>,
+    shared: &MeterShared,
+) {
     shared.realtime.store(go_first(), Ordering::Relaxed);
     let time = metering.time;
     let mut due = Timebase::now(&time);
@@ -109,7 +114,7 @@ fn work(mut metering: Metering<Clock>, mut health: HealthReader, say: &SyncSende
         let (heard, pause) = metering.look();
         if Timebase::now(&time) >= due {
             due = Timebase::now(&time) + HEALTH_PERIOD;
-            hand_on(say, Heard::Health(health.read()), shared);
+            hand_on(say, MeterEvent::Health(health.read()), shared);
             shared.cpu_us.store(cpu_us(), Ordering::Relaxed);
         }
         if let Some(heard) = heard {
@@ -120,7 +125,7 @@ fn work(mut metering: Metering<Clock>, mut health: HealthReader, say: &SyncSende
 }
 
 /// Never waits: a loop that is gone or busy costs a reading, not the meter's rhythm.
-fn hand_on(say: &SyncSender<Heard>, heard: Heard, shared: &Shared) {
+fn hand_on(say: &SyncSender<MeterEvent>, heard: MeterEvent, shared: &MeterShared) {
     if say.try_send(heard).is_err() {
         shared.dropped.fetch_add(1, Ordering::Relaxed);
     }
@@ -157,12 +162,12 @@ impl<T: Timebase> Metering<T> {
     }
 
     /// What is read.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &SensorSource {
         self.sensor.source()
     }
 
     /// One look at the sensor: what it gave, and how long to wait until the next.
-    pub fn look(&mut self) -> (Option<Heard>, Duration) {
+    pub fn look(&mut self) -> (Option<MeterEvent>, Duration) {
         let before = self.time.now();
         let (period, poll) = (self.source().period, self.source().poll);
         match self.sensor.read() {
@@ -176,12 +181,12 @@ impl<T: Timebase> Metering<T> {
                 let sample = self.sample(reading, before);
                 // Some looks before the next one is due, for clocks differ and threads wake late.
                 let pause = Duration(period.0.saturating_sub(3 * poll.0).max(poll.0));
-                (sample.map(|sample| Heard::Sample(sample, rail)), pause)
+                (sample.map(|sample| MeterEvent::Sample(sample, rail)), pause)
             }
             Err(error) => {
                 let pause = Duration(RETRY_FIRST.0 << self.failures.min(9)).min(RETRY_MAX);
                 self.failures = self.failures.saturating_add(1);
-                (Some(Heard::Lost(error)), pause)
+                (Some(MeterEvent::Lost(error)), pause)
             }
         }
     }
@@ -219,12 +224,12 @@ mod tests {
 
     /// Gives what it was given, one answer a look.
     struct Scripted {
-        source: Source,
+        source: SensorSource,
         answers: Vec<Result<Option<Reading>, SensorError>>,
     }
 
     impl PowerSensor for Scripted {
-        fn source(&self) -> &Source {
+        fn source(&self) -> &SensorSource {
             &self.source
         }
 
@@ -234,7 +239,7 @@ mod tests {
     }
 
     fn metering(answers: Vec<Result<Option<Reading>, SensorError>>) -> (Metering<VirtualTime>, VirtualTime) {
-        let source = Source {
+        let source = SensorSource {
             kind: PowerSource::Hwmon,
             part: "a test".into(),
             boundary: "nothing".into(),
@@ -262,7 +267,7 @@ mod tests {
         assert_eq!(metering.look(), (None, Duration(1_000)));
         time.wait(Duration(100_000));
         let sample = Sample { from: Instant(0), until: Instant(250_000), watts: 2.0, clipped: false };
-        assert_eq!(metering.look().0, Some(Heard::Sample(sample, None)));
+        assert_eq!(metering.look().0, Some(MeterEvent::Sample(sample, None)));
         assert_eq!(metering.look().0, None, "no time passed");
     }
 
@@ -279,8 +284,8 @@ mod tests {
         time.wait(Duration(50_000));
         let window =
             |from, until| Sample { from: Instant(from), until: Instant(until), watts: 3.0, clipped: true };
-        assert_eq!(metering.look().0, Some(Heard::Sample(window(44_000, 48_000), None)));
-        assert_eq!(metering.look().0, Some(Heard::Sample(window(48_000, 48_000), None)));
+        assert_eq!(metering.look().0, Some(MeterEvent::Sample(window(44_000, 48_000), None)));
+        assert_eq!(metering.look().0, Some(MeterEvent::Sample(window(48_000, 48_000), None)));
     }
 
     #[test]
@@ -290,7 +295,7 @@ mod tests {
         let pauses: Vec<u64> = (0..14)
             .map(|_| {
                 let (heard, Duration(pause)) = metering.look();
-                assert!(matches!(heard, Some(Heard::Lost(SensorError::Failed { .. }))));
+                assert!(matches!(heard, Some(MeterEvent::Lost(SensorError::Failed { .. }))));
                 pause
             })
             .collect();

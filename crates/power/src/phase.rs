@@ -7,7 +7,7 @@ pub const PHASES: usize = 6;
 
 /// What a moment is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum EnergyPhase {
     /// The model is loaded.
     Load,
     /// The drafter runs.
@@ -22,7 +22,7 @@ pub enum Phase {
     Idle,
 }
 
-impl Phase {
+impl EnergyPhase {
     /// All, in the order of reports.
     pub const ALL: [Self; PHASES] =
         [Self::Load, Self::Draft, Self::Score, Self::Send, Self::Wait, Self::Idle];
@@ -46,20 +46,20 @@ pub struct ByPhase<T>(pub [T; PHASES]);
 
 impl<T> ByPhase<T> {
     /// The phases with their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (Phase, &T)> {
-        Phase::ALL.into_iter().zip(&self.0)
+    pub fn iter(&self) -> impl Iterator<Item = (EnergyPhase, &T)> {
+        EnergyPhase::ALL.into_iter().zip(&self.0)
     }
 }
 
-impl<T> Index<Phase> for ByPhase<T> {
+impl<T> Index<EnergyPhase> for ByPhase<T> {
     type Output = T;
-    fn index(&self, phase: Phase) -> &T {
+    fn index(&self, phase: EnergyPhase) -> &T {
         &self.0[phase as usize]
     }
 }
 
-impl<T> IndexMut<Phase> for ByPhase<T> {
-    fn index_mut(&mut self, phase: Phase) -> &mut T {
+impl<T> IndexMut<EnergyPhase> for ByPhase<T> {
+    fn index_mut(&mut self, phase: EnergyPhase) -> &mut T {
         &mut self.0[phase as usize]
     }
 }

@@ -7,7 +7,7 @@
 //! Invariant: whatever the command does (hang, flood, fail), a reading ends within two bounds of time, and no two
 //! commands run at once.
 
-use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
 use super::sysfs::{failed, shown};
 use super::units::{Amperes, Volts, Watts};
 use dunlin_hlm::time::Duration;
@@ -41,7 +41,7 @@ const RELATIVE: f64 = 0.05;
 /// The power chip of a Raspberry Pi 5, asked through a command.
 #[derive(Debug)]
 pub struct Pmic {
-    source: Source,
+    source: SensorSource,
     command: PathBuf,
     answer_time_max: Bound,
     /// The rails that are summed.
@@ -56,7 +56,7 @@ impl Pmic {
     /// # Errors
     /// The command isn't there, doesn't answer, or knows no such chip.
     pub fn find(command: &Path) -> Result<Self, SensorError> {
-        let source = Source {
+        let source = SensorSource {
             kind: PowerSource::Pmic,
             part: format!("{} {REQUEST}", command.display()),
             boundary: String::new(),
@@ -74,7 +74,7 @@ impl Pmic {
     }
 
     /// One answer: a rail with both figures at least.
-    fn ask(&mut self) -> Result<BTreeMap<String, Rail>, SensorError> {
+    fn ask(&mut self) -> Result<BTreeMap<String, PmicRail>, SensorError> {
         let text = self.call().map_err(|reason| self.lost(reason))?;
         let table = table(&text).map_err(|reason| self.lost(reason))?;
         if !table.values().any(|rail| rail.power().is_some()) {
@@ -108,7 +108,7 @@ impl Pmic {
 }
 
 impl PowerSensor for Pmic {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &SensorSource {
         &self.source
     }
 
@@ -116,7 +116,7 @@ impl PowerSensor for Pmic {
         let table = self.ask()?;
         let mut micro: i64 = 0;
         for name in &self.rails {
-            let power = table.get(name).and_then(Rail::power);
+            let power = table.get(name).and_then(PmicRail::power);
             let power = power.ok_or_else(|| self.lost(format!("the rail {name} is gone")))?;
             micro = micro.saturating_add(power.micro());
         }
@@ -127,12 +127,12 @@ impl PowerSensor for Pmic {
 
 /// What the chip says of one rail.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Rail {
+struct PmicRail {
     voltage: Option<Volts>,
     current: Option<Amperes>,
 }
 
-impl Rail {
+impl PmicRail {
     fn power(&self) -> Option<Watts> {
         Some(self.voltage? * self.current?)
     }
@@ -140,8 +140,8 @@ impl Rail {
 
 /// The rails of an answer. Its lines are ` VDD_CORE_A current(7)=1.29690000A`, or with other firmware
 /// `VDD_CORE_A=1.2969A`; lines of any other sort say nothing of a rail.
-fn table(text: &str) -> Result<BTreeMap<String, Rail>, String> {
-    let mut table = BTreeMap::<String, Rail>::new();
+fn table(text: &str) -> Result<BTreeMap<String, PmicRail>, String> {
+    let mut table = BTreeMap::<String, PmicRail>::new();
     for line in text.lines() {
         let Some((place, value)) = line.split_once('=') else { continue };
         let name = place.split_whitespace().next().unwrap_or_default();
@@ -162,7 +162,7 @@ fn number(value: &str, unit: char) -> Option<f64> {
 }
 
 /// What the sum takes in: the rails with both figures; the others by name.
-fn boundary(table: &BTreeMap<String, Rail>) -> String {
+fn boundary(table: &BTreeMap<String, PmicRail>) -> String {
     let names = |paired: bool| {
         let of_sort = table.iter().filter(|(_, rail)| rail.power().is_some() == paired);
         of_sort.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
@@ -179,13 +179,13 @@ fn boundary(table: &BTreeMap<String, Rail>) -> String {
 #[derive(Debug)]
 struct Call {
     child: Child,
-    said: Receiver<io::Result<Said>>,
+    said: Receiver<io::Result<PmicOutput>>,
     /// Whether what it said was received: its listener may take a moment longer to go.
     heard: bool,
 }
 
 /// Standard output and error.
-type Said = (Vec<u8>, Vec<u8>);
+type PmicOutput = (Vec<u8>, Vec<u8>);
 
 impl Call {
     /// Starts the command in a process group of its own, so that all of it can be ended.
@@ -245,15 +245,15 @@ impl Call {
 }
 
 /// Takes in what a process says until it has ended; more than an answer's worth is not taken.
-fn listen(out: impl Read, err: impl Read, pid: Pid) -> io::Result<Said> {
-    let mut said = Said::default();
+fn listen(out: impl Read, err: impl Read, pid: Pid) -> io::Result<PmicOutput> {
+    let mut said = PmicOutput::default();
     let taken = out.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut said.0);
     let taken = taken.and(err.take(ANSWER_BYTES_MAX).read_to_end(&mut said.1));
     retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
     taken.and(Ok(said))
 }
 
-fn answer((out, err): Said, status: ExitStatus) -> Result<String, String> {
+fn answer((out, err): PmicOutput, status: ExitStatus) -> Result<String, String> {
     if out.len() as u64 > ANSWER_BYTES_MAX {
         return Err(format!("it answers with more than {ANSWER_BYTES_MAX} bytes"));
     }

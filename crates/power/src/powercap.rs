@@ -6,7 +6,7 @@
 //!
 //! Invariant: no energy is counted twice: not a part beside its whole, not one counter by two names.
 
-use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
 use super::sysfs::{bytes, children, failed, integer, text};
 use super::units::Joules;
 use dunlin_hlm::time::Duration;
@@ -28,7 +28,7 @@ const RELATIVE: f64 = 0.05;
 /// Counters that are summed into one energy, which begins at 0 with the first reading.
 #[derive(Debug)]
 pub struct Powercap {
-    source: Source,
+    source: SensorSource,
     counters: Vec<Counter>,
 }
 
@@ -43,7 +43,7 @@ impl Powercap {
         let zones = FAMILIES.iter().map(|family| zones(&folder, family)).find(|zones| !zones.is_empty());
         let Some(zones) = zones.map(chosen).filter(|zones| !zones.is_empty()) else { return Ok(None) };
         let names: Vec<_> = zones.iter().map(|zone| zone.name.clone()).collect();
-        let source = Source {
+        let source = SensorSource {
             kind: PowerSource::Powercap,
             part: format!("rapl {}", names.join(" + ")),
             boundary: boundary(&names),
@@ -57,7 +57,7 @@ impl Powercap {
 }
 
 impl PowerSensor for Powercap {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &SensorSource {
         &self.source
     }
 

@@ -5,11 +5,11 @@ use super::health::HealthReader;
 use super::ina219::Ina219;
 use super::ina219_sensor::Ina219Sensor;
 use super::meter::Metering;
-use super::phase::Phase;
+use super::phase::EnergyPhase;
 use super::replay::Replay;
 use super::sensor::PowerSensor;
 use super::settings::{Choice, PowerSettings};
-use super::simulated::board::Board;
+use super::simulated::board::SimulatedBoard;
 use super::simulated::chip::{Chip, Troubles, Wiring};
 use super::{hwmon, pmic, powercap};
 use anyhow::{Context, Result, anyhow, bail};
@@ -24,16 +24,16 @@ pub const SEARCHED: [PowerSource; 4] =
 const SIMULATED: &str = "a board that is not there: its power is made up from the phases of this process";
 
 /// A source that answers.
-pub struct Found {
+pub struct DetectedSource {
     /// Its sensor.
     pub sensor: Box<dyn PowerSensor>,
     /// What to know of it beside its figures.
     pub caution: Option<String>,
     /// The board that a simulated one measures.
-    pub board: Option<Board>,
+    pub board: Option<SimulatedBoard>,
 }
 
-impl Found {
+impl DetectedSource {
     fn new(sensor: impl PowerSensor + 'static) -> Self {
         Self { sensor: Box::new(sensor), caution: None, board: None }
     }
@@ -48,7 +48,7 @@ impl Found {
 ///
 /// # Errors
 /// The one they name does not answer.
-pub fn open(settings: &PowerSettings, clock: Clock) -> Result<Option<Found>> {
+pub fn open(settings: &PowerSettings, clock: Clock) -> Result<Option<DetectedSource>> {
     match settings.choice {
         Choice::None => Ok(None),
         Choice::Only(kind) => {
@@ -68,18 +68,18 @@ pub fn open(settings: &PowerSettings, clock: Clock) -> Result<Option<Found>> {
 ///
 /// # Errors
 /// Says why it can't be used.
-pub fn look(settings: &PowerSettings, kind: PowerSource, clock: Clock) -> Result<Found> {
+pub fn look(settings: &PowerSettings, kind: PowerSource, clock: Clock) -> Result<DetectedSource> {
     match kind {
         PowerSource::Ina219 => ina219(settings, clock),
         PowerSource::Hwmon => hwmon(settings),
-        PowerSource::Pmic => Ok(Found::new(pmic::Pmic::find(&settings.vcgencmd)?)),
+        PowerSource::Pmic => Ok(DetectedSource::new(pmic::Pmic::find(&settings.vcgencmd)?)),
         PowerSource::Powercap => {
             let found = powercap::Powercap::find(&settings.sysfs)?;
-            found.map(Found::new).context("the kernel shows no powercap zone")
+            found.map(DetectedSource::new).context("the kernel shows no powercap zone")
         }
         PowerSource::Replay => {
             let trace = settings.trace.as_deref().context("no power.trace is named")?;
-            Ok(Found::new(Replay::open(trace, clock)?))
+            Ok(DetectedSource::new(Replay::open(trace, clock)?))
         }
         PowerSource::Simulated => Ok(simulated(settings, clock)),
     }
@@ -90,7 +90,7 @@ pub fn health(settings: &PowerSettings) -> HealthReader {
     HealthReader::new(&settings.sysfs)
 }
 
-fn ina219(settings: &PowerSettings, clock: Clock) -> Result<Found> {
+fn ina219(settings: &PowerSettings, clock: Clock) -> Result<DetectedSource> {
     let (bus, address) = (settings.i2c.as_path(), settings.address);
     // Two drivers would clear each other's flags.
     if let Some(owner) = bus_number(bus).and_then(|n| hwmon::owner_of(&settings.sysfs, n, address.into())) {
@@ -105,7 +105,7 @@ fn ina219(settings: &PowerSettings, clock: Clock) -> Result<Found> {
     }
     let place = bus.display().to_string();
     let (config, correction) = (settings.ina219, settings.correction());
-    Ok(Found::new(Ina219Sensor::new(chip.release(), &place, address, config, correction, clock)))
+    Ok(DetectedSource::new(Ina219Sensor::new(chip.release(), &place, address, config, correction, clock)))
 }
 
 /// The N of `/dev/i2c-N`.
@@ -113,20 +113,20 @@ fn bus_number(bus: &Path) -> Option<u32> {
     bus.file_name()?.to_str()?.strip_prefix("i2c-")?.parse().ok()
 }
 
-fn hwmon(settings: &PowerSettings) -> Result<Found> {
+fn hwmon(settings: &PowerSettings) -> Result<DetectedSource> {
     let found = hwmon::find(&settings.sysfs, &settings.rails)?;
     let hwmon = found.into_iter().next().context("the kernel shows no power monitor")?;
     let caution = hwmon.caution();
-    Ok(Found { caution, ..Found::new(hwmon) })
+    Ok(DetectedSource { caution, ..DetectedSource::new(hwmon) })
 }
 
-fn simulated(settings: &PowerSettings, clock: Clock) -> Found {
-    let board = Board::new(Phase::Load, clock.now());
+fn simulated(settings: &PowerSettings, clock: Clock) -> DetectedSource {
+    let board = SimulatedBoard::new(EnergyPhase::Load, clock.now());
     let shunt_ohms = f64::from(settings.ina219.shunt_micro_ohms) / 1e6;
     let wiring = Wiring { address: settings.address, shunt_ohms, bus_hz: 400_000, ..Wiring::default() };
     let chip = Chip::new(board.clone(), clock, wiring, Troubles::default());
     let (config, correction) = (settings.ina219, settings.correction());
     let sensor = Ina219Sensor::new(chip, "a simulated bus", settings.address, config, correction, clock);
     let sensor = sensor.called(PowerSource::Simulated, SIMULATED);
-    Found { board: Some(board), ..Found::new(sensor) }
+    DetectedSource { board: Some(board), ..DetectedSource::new(sensor) }
 }

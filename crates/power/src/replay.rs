@@ -4,7 +4,7 @@
 //! current where the source has them. Rows are read one by one: a trace may be longer than memory.
 
 use super::ledger::Sample;
-use super::sensor::{PowerSensor, Reading, SensorError, Source, Uncertainty};
+use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
 use super::timebase::Timebase;
 use super::units::{Amperes, Volts, Watts};
 use anyhow::{Context, Result, bail, ensure};
@@ -39,7 +39,7 @@ struct Head {
 
 /// A reading.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Row {
+struct TraceRow {
     from_us: u64,
     until_us: u64,
     watts: f64,
@@ -58,7 +58,7 @@ impl<W: Write> TraceWriter<W> {
     ///
     /// # Errors
     /// Nothing can be written.
-    pub fn new(mut out: W, source: &Source) -> Result<Self> {
+    pub fn new(mut out: W, source: &SensorSource) -> Result<Self> {
         let head = Head {
             source: source.to_string(),
             part: source.part.clone(),
@@ -79,8 +79,14 @@ impl<W: Write> TraceWriter<W> {
         let (volts, amperes) =
             (rail.map(|(volts, _)| volts.as_f64()), rail.map(|(_, amperes)| amperes.as_f64()));
         let (from_us, until_us) = (sample.from.0, sample.until.0);
-        let row =
-            Row { from_us, until_us, watts: sample.watts, volts, amperes, clipped: sample.clipped.into() };
+        let row = TraceRow {
+            from_us,
+            until_us,
+            watts: sample.watts,
+            volts,
+            amperes,
+            clipped: sample.clipped.into(),
+        };
         Ok(self.rows.serialize(row)?)
     }
 
@@ -97,9 +103,9 @@ impl<W: Write> TraceWriter<W> {
 pub struct Replay<T> {
     rows: csv::Reader<BufReader<File>>,
     time: T,
-    source: Source,
+    source: SensorSource,
     path: PathBuf,
-    next: Option<Row>,
+    next: Option<TraceRow>,
     /// This process's time less the trace's, once it runs.
     shift: Option<i128>,
 }
@@ -113,7 +119,7 @@ impl<T: Timebase> Replay<T> {
         let place = || path.display().to_string();
         let mut file = BufReader::new(File::open(path).with_context(place)?);
         let head = head(&mut file).with_context(place)?;
-        let source = Source {
+        let source = SensorSource {
             kind: PowerSource::Replay,
             part: format!("{} of {}, recorded from {}", path.display(), head.source, head.part),
             boundary: head.boundary,
@@ -130,10 +136,10 @@ impl<T: Timebase> Replay<T> {
     }
 
     /// The next row of the file.
-    fn row(&mut self) -> Result<Row, SensorError> {
+    fn row(&mut self) -> Result<TraceRow, SensorError> {
         let place = self.path.display().to_string();
         let line = self.rows.position().line() + 1;
-        match self.rows.deserialize::<Row>().next() {
+        match self.rows.deserialize::<TraceRow>().next() {
             None => Err(SensorError::Ended(place)),
             Some(Ok(row)) if row.until_us >= row.from_us && row.watts.abs() <= WATTS_MAX => Ok(row),
             Some(Ok(_)) => {
@@ -148,7 +154,7 @@ impl<T: Timebase> Replay<T> {
 }
 
 impl<T: Timebase> PowerSensor for Replay<T> {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &SensorSource {
         &self.source
     }
 
@@ -195,8 +201,8 @@ mod tests {
 
     const COLUMNS: &str = "from_us,until_us,watts,volts,amperes,clipped\n";
 
-    fn source() -> Source {
-        Source {
+    fn source() -> SensorSource {
+        SensorSource {
             kind: PowerSource::Ina219,
             part: "0x40 on \"bus\"".into(),
             boundary: "all".into(),

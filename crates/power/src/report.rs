@@ -3,8 +3,8 @@
 use super::books::{Idle, IdleFrom};
 use super::health::Health;
 use super::ledger::Span;
-use super::phase::{ByPhase, Phase};
-use super::sensor::{Source, Uncertainty};
+use super::phase::{ByPhase, EnergyPhase};
+use super::sensor::{SensorSource, Uncertainty};
 use dunlin_hlm::device::Counters;
 use dunlin_hlm::time::Duration;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq)]
 pub struct TurnEnergy {
     /// Where the figures come from.
-    pub source: Source,
+    pub source: SensorSource,
     /// From the prompt to the end of the reply.
     pub span: Span,
     /// What the idle board draws.
@@ -141,11 +141,11 @@ pub struct ThrottlingFields {
 impl From<&ByPhase<f64>> for PhaseNumbers {
     fn from(numbers: &ByPhase<f64>) -> Self {
         Self {
-            draft: numbers[Phase::Draft],
-            score: numbers[Phase::Score],
-            send: numbers[Phase::Send],
-            wait: numbers[Phase::Wait],
-            idle: numbers[Phase::Idle],
+            draft: numbers[EnergyPhase::Draft],
+            score: numbers[EnergyPhase::Score],
+            send: numbers[EnergyPhase::Send],
+            wait: numbers[EnergyPhase::Wait],
+            idle: numbers[EnergyPhase::Idle],
         }
     }
 }
@@ -238,8 +238,8 @@ impl MeasuredFields {
 
 /// Figures as the wire has them.
 pub(crate) mod on_wire {
-    use crate::ledger::{Faults, Span};
-    use crate::phase::Phase;
+    use crate::ledger::{ReadingFaults, Span};
+    use crate::phase::EnergyPhase;
     use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
 
     /// Thousandths, none below 0.
@@ -255,16 +255,16 @@ pub(crate) mod on_wire {
     pub(crate) fn phases(span: &Span) -> PhaseTotals {
         let of = |phase| PhaseTotal { energy_uj: micro(span.joules[phase]), time_us: span.micros[phase] };
         PhaseTotals {
-            load: of(Phase::Load),
-            draft: of(Phase::Draft),
-            score: of(Phase::Score),
-            send: of(Phase::Send),
-            wait: of(Phase::Wait),
-            idle: of(Phase::Idle),
+            load: of(EnergyPhase::Load),
+            draft: of(EnergyPhase::Draft),
+            score: of(EnergyPhase::Score),
+            send: of(EnergyPhase::Send),
+            wait: of(EnergyPhase::Wait),
+            idle: of(EnergyPhase::Idle),
         }
     }
 
-    pub(crate) fn faults(faults: &Faults) -> MeterFaults {
+    pub(crate) fn faults(faults: &ReadingFaults) -> MeterFaults {
         let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         MeterFaults {
             gaps: count(faults.gaps),

@@ -9,7 +9,7 @@ use thiserror::Error;
 /// What gives power readings. One thread owns it, and a call may take as long as a bus or a file does.
 pub trait PowerSensor: Send {
     /// What it is.
-    fn source(&self) -> &Source;
+    fn source(&self) -> &SensorSource;
 
     /// The next reading, or `None` while there is nothing new.
     ///
@@ -20,7 +20,7 @@ pub trait PowerSensor: Send {
 
 /// What a source is, and what its figures are worth.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Source {
+pub struct SensorSource {
     /// Which sort of source.
     pub kind: PowerSource,
     /// Which part and where: `0x40 on /dev/i2c-1`, `ina3221 VDD_IN`.
@@ -35,7 +35,7 @@ pub struct Source {
     pub poll: Duration,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SensorSource {
     /// `measured (ina219)`: what stands before every figure in joules.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.kind {

@@ -1,6 +1,6 @@
 //! What a configuration says of power: which source, where it is, and what is told to others.
 
-use super::calibration::{Calibration, Correction};
+use super::calibration::{Correction, PowerCalibration};
 use super::ina219::{Averaging, Config, ShuntRange};
 use anyhow::{Context, Result, anyhow, bail};
 pub use dunlin_board::Choice;
@@ -35,7 +35,7 @@ pub struct PowerSettings {
     /// The trace to replay.
     pub trace: Option<PathBuf>,
     /// What a known load taught.
-    pub calibration: Calibration,
+    pub calibration: PowerCalibration,
     /// Between two messages of telemetry; `None` sends none.
     pub telemetry: Option<Duration>,
     /// Where the kernel's tree is.
@@ -59,7 +59,7 @@ impl PowerSettings {
             bail!("power.source \"replay\" needs power.trace");
         }
         let ina219 = ina219(&table)?;
-        let calibration = table.calibration.as_deref().map(Calibration::load).transpose()?;
+        let calibration = table.calibration.as_deref().map(PowerCalibration::load).transpose()?;
         let seconds = table.telemetry_seconds.unwrap_or(TELEMETRY_SECONDS);
         Ok(Self {
             choice,

@@ -12,7 +12,7 @@ use dunlin_hlm::device::Counters;
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::Drafter;
 use dunlin_power::Energy;
-use dunlin_power::phase::Phase;
+use dunlin_power::phase::EnergyPhase;
 use dunlin_power::settings::PowerSettings;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
 
 fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
     let settings = PowerSettings::of(PowerTable::default(), Some("simulated"))?;
-    let mut energy = Energy::start(&settings, 1, Phase::Idle)?;
+    let mut energy = Energy::start(&settings, 1, EnergyPhase::Idle)?;
     let started = energy.clock().now();
     energy.begin_reply(started);
     // The thread tells its processor time once a second.
@@ -92,12 +92,12 @@ fn draft(drafter: &mut Drafter, mut energy: Option<&mut Energy>) -> Result<f64> 
     let started = Instant::now();
     for position in 0..TOKENS {
         if let Some(energy) = energy.as_deref_mut() {
-            energy.mark(Phase::Draft, energy.clock().now());
+            energy.mark(EnergyPhase::Draft, energy.clock().now());
         }
         drafter.truncate(support::PAST);
         drafter.extend(&[token(0, position)])?;
         if let Some(energy) = energy.as_deref_mut() {
-            energy.mark(Phase::Score, energy.clock().now());
+            energy.mark(EnergyPhase::Score, energy.clock().now());
             energy.take_in(energy.clock().now());
         }
     }

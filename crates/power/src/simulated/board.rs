@@ -1,6 +1,6 @@
 //! A board's power as its phases have it, for a chip to measure: the truth that a ledger's split is held against.
 
-use super::super::phase::{ByPhase, Phase};
+use super::super::phase::{ByPhase, EnergyPhase};
 use super::waveform::Waveform;
 use dunlin_hlm::time::Instant;
 use std::collections::VecDeque;
@@ -13,33 +13,37 @@ const WATTS: ByPhase<f64> = ByPhase([5.2, 6.8, 4.6, 4.0, 2.9, 2.7]);
 
 /// Power over time, made of marks of phases. Its copies are the same board.
 #[derive(Clone, Debug)]
-pub struct Board(Arc<Mutex<State>>);
+pub struct SimulatedBoard(Arc<Mutex<BoardState>>);
 
 #[derive(Debug)]
-struct State {
+struct BoardState {
     /// Where each step of power begins, and the energy by then.
-    steps: VecDeque<Step>,
-    phase: Phase,
+    steps: VecDeque<BoardStep>,
+    phase: EnergyPhase,
     /// Energy of each phase up to the last step.
     truth: ByPhase<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct BoardStep {
     begin: Instant,
     joules: f64,
     watts: f64,
 }
 
-impl Board {
+impl SimulatedBoard {
     /// A board that begins in `phase`.
-    pub fn new(phase: Phase, now: Instant) -> Self {
-        let first = Step { begin: now, joules: 0.0, watts: WATTS[phase] };
-        Self(Arc::new(Mutex::new(State { steps: VecDeque::from([first]), phase, truth: ByPhase::default() })))
+    pub fn new(phase: EnergyPhase, now: Instant) -> Self {
+        let first = BoardStep { begin: now, joules: 0.0, watts: WATTS[phase] };
+        Self(Arc::new(Mutex::new(BoardState {
+            steps: VecDeque::from([first]),
+            phase,
+            truth: ByPhase::default(),
+        })))
     }
 
     /// The board does something else from now on.
-    pub fn mark(&self, phase: Phase, now: Instant) {
+    pub fn mark(&self, phase: EnergyPhase, now: Instant) {
         let mut state = self.state();
         if state.phase == phase {
             return;
@@ -56,24 +60,24 @@ impl Board {
         truth
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BoardState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn last(&self) -> Step {
+impl BoardState {
+    fn last(&self) -> BoardStep {
         *self.steps.back().expect("never empty")
     }
 
     /// A step of power begins: what the one before took is its phase's.
-    fn step(&mut self, at: Instant, phase: Phase) {
+    fn step(&mut self, at: Instant, phase: EnergyPhase) {
         let last = self.last();
         let at = at.max(last.begin);
         let joules = last.watts * at.since(last.begin).as_secs_f64();
         self.truth[self.phase] += joules;
         self.phase = phase;
-        self.steps.push_back(Step {
+        self.steps.push_back(BoardStep {
             begin: at,
             joules: last.joules + joules,
             watts: WATTS.0[phase as usize],
@@ -84,11 +88,11 @@ impl State {
     }
 }
 
-impl Waveform for Board {
+impl Waveform for SimulatedBoard {
     fn joules(&self, at: Instant) -> f64 {
         let state = self.state();
         let step = state.steps.partition_point(|step| step.begin <= at).saturating_sub(1);
-        let Step { begin, joules, watts } = state.steps[step];
+        let BoardStep { begin, joules, watts } = state.steps[step];
         joules + watts * at.since(begin).as_secs_f64()
     }
 }

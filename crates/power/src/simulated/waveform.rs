@@ -16,14 +16,14 @@ pub trait Waveform: Send {
 
 /// Power in steps that begin anew after the last.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Steps {
+pub struct StepWaveform {
     /// Where each step ends, µs from the beginning of a period, and the energy by then.
     ends: Vec<(u64, f64)>,
     /// Power of each step, W.
     watts: Vec<f64>,
 }
 
-impl Steps {
+impl StepWaveform {
     /// Steps of so many µs at so many W; those of no length are left out. `None` where nothing is left.
     pub fn new(steps: impl IntoIterator<Item = (u64, f64)>) -> Option<Self> {
         let (mut ends, mut watts, mut at, mut joules) = (Vec::new(), Vec::new(), 0, 0.0);
@@ -42,7 +42,7 @@ impl Steps {
     }
 }
 
-impl Waveform for Steps {
+impl Waveform for StepWaveform {
     fn joules(&self, at: Instant) -> f64 {
         let (period, whole) = *self.ends.last().expect("there is a step");
         let (rounds, within) = (at.0 / period, at.0 % period);
@@ -58,13 +58,13 @@ mod tests {
 
     #[test]
     fn energy_by_hand() {
-        let steps = Steps::new([(2_000_000, 3.0), (0, 9.0), (1_000_000, 6.0)]).unwrap();
+        let steps = StepWaveform::new([(2_000_000, 3.0), (0, 9.0), (1_000_000, 6.0)]).unwrap();
         let joules = |us| steps.joules(Instant(us));
         assert_eq!((joules(0), joules(1_000_000), joules(2_000_000)), (0.0, 3.0, 6.0));
         assert_eq!((joules(2_500_000), joules(3_000_000), joules(7_000_000)), (9.0, 12.0, 27.0));
         assert_eq!(steps.mean_w(Instant(1_500_000), Instant(2_500_000)), 4.5);
         assert_eq!(steps.mean_w(Instant(5), Instant(5)), 0.0);
-        assert_eq!(Steps::constant(2.5).joules(Instant(10_500_000)), 26.25);
-        assert_eq!(Steps::new([(0, 1.0)]), None);
+        assert_eq!(StepWaveform::constant(2.5).joules(Instant(10_500_000)), 26.25);
+        assert_eq!(StepWaveform::new([(0, 1.0)]), None);
     }
 }

@@ -3,7 +3,7 @@
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::ina219::{Averaging, Config, Error, Ina219, Measurement, Register, ShuntRange};
 use dunlin_power::simulated::chip::{Chip, Failure, Troubles, Wiring};
-use dunlin_power::simulated::waveform::Steps;
+use dunlin_power::simulated::waveform::StepWaveform;
 use dunlin_power::timebase::{Timebase, VirtualTime};
 use dunlin_power::units::{Amperes, Volts, Watts};
 use embedded_hal::i2c::{ErrorKind, I2c, NoAcknowledgeSource};
@@ -165,7 +165,7 @@ fn another_driver_reads_our_configuration_as_we_mean_it() {
         }
         // The calibration of a shunt whose full range is 2^15 current steps.
         let time = VirtualTime::default();
-        let chip = Chip::new(Steps::constant(3.0), time, Wiring::default(), Troubles::default());
+        let chip = Chip::new(StepWaveform::constant(3.0), time, Wiring::default(), Troubles::default());
         let mut driver = Ina219::new(chip, ADDRESS, Config { range, ..config(8) });
         driver.configure().unwrap();
         let mut chip = driver.release();
@@ -181,8 +181,8 @@ fn another_driver_reads_our_configuration_as_we_mean_it() {
     assert_eq!([0, 3, 100, 255].map(Averaging::of), [None; 4]);
 }
 
-fn chip_of(watts: f64, time: &VirtualTime, troubles: Troubles) -> Chip<Steps, VirtualTime> {
-    Chip::new(Steps::constant(watts), time.clone(), Wiring::default(), troubles)
+fn chip_of(watts: f64, time: &VirtualTime, troubles: Troubles) -> Chip<StepWaveform, VirtualTime> {
+    Chip::new(StepWaveform::constant(watts), time.clone(), Wiring::default(), troubles)
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn each_trouble_shows_in_its_own_count() {
 fn a_range_at_its_end_is_said() {
     let mut script = Script::new(5);
     // 3.2 A at 5.1 V are the end of 0.1 Ω.
-    script.step(dunlin_power::phase::Phase::Draft, 1_000_000, 18.0);
+    script.step(dunlin_power::phase::EnergyPhase::Draft, 1_000_000, 18.0);
     script.end_round();
     let outcome = measure(&script, &Setup::averaged(8));
     assert!(outcome.faults.clipped > 100 && outcome.total() < -0.1, "{:?}", outcome.faults);

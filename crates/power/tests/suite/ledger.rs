@@ -2,7 +2,7 @@
 
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::ledger::{Ledger, Sample, Span};
-use dunlin_power::phase::{PHASES, Phase};
+use dunlin_power::phase::{EnergyPhase, PHASES};
 use proptest::prelude::*;
 
 const PERIOD: Duration = Duration(10_000);
@@ -22,13 +22,13 @@ fn spans(ledger: &mut Ledger) -> Vec<Span> {
     std::iter::from_fn(|| ledger.poll_span()).collect()
 }
 
-fn ledger(phase: Phase) -> Ledger {
+fn ledger(phase: EnergyPhase) -> Ledger {
     Ledger::new(phase, Instant(0), PERIOD)
 }
 
 #[test]
 fn a_cut_lies_where_it_was_made() {
-    let mut ledger = ledger(Phase::Idle);
+    let mut ledger = ledger(EnergyPhase::Idle);
     ledger.handle_cut(Instant(33_333));
     read(&mut ledger, 0, 30_000, |_| 3.0);
     assert_eq!(spans(&mut ledger), [], "no reading's middle lies behind the cut");
@@ -42,7 +42,7 @@ fn a_cut_lies_where_it_was_made() {
 
 #[test]
 fn a_slope_is_a_slope() {
-    let mut ledger = ledger(Phase::Draft);
+    let mut ledger = ledger(EnergyPhase::Draft);
     ledger.handle_sample(&sample(0, 0, 2.0));
     ledger.handle_sample(&sample(10_000, 10_000, 4.0));
     ledger.handle_cut(Instant(2_500));
@@ -51,7 +51,7 @@ fn a_slope_is_a_slope() {
     let spans = spans(&mut ledger);
     let ends: Vec<Instant> = spans.iter().map(|span| span.until).collect();
     assert_eq!(ends, [Instant(10_000); 2], "what is charged can't be parted any more");
-    let mut ledger = Ledger::new(Phase::Draft, Instant(0), PERIOD);
+    let mut ledger = Ledger::new(EnergyPhase::Draft, Instant(0), PERIOD);
     ledger.handle_cut(Instant(2_500));
     ledger.handle_cut(Instant(10_000));
     ledger.handle_sample(&sample(0, 0, 2.0));
@@ -63,10 +63,10 @@ fn a_slope_is_a_slope() {
 
 #[test]
 fn phases_get_what_is_theirs_though_no_reading_is_wholly_theirs() {
-    let mut ledger = ledger(Phase::Wait);
+    let mut ledger = ledger(EnergyPhase::Wait);
     let draft = |at: u64| at % 7_000 < 3_000;
     for at in (0..2_000_000).step_by(1_000) {
-        ledger.handle_phase(if draft(at) { Phase::Draft } else { Phase::Wait }, Instant(at));
+        ledger.handle_phase(if draft(at) { EnergyPhase::Draft } else { EnergyPhase::Wait }, Instant(at));
     }
     let mean = |from: u64| {
         let drafting = (from..from + PERIOD.0).step_by(1_000).filter(|at| draft(*at)).count();
@@ -75,26 +75,26 @@ fn phases_get_what_is_theirs_though_no_reading_is_wholly_theirs() {
     ledger.handle_cut(Instant(1_990_000));
     read(&mut ledger, 0, 2_000_000, mean);
     let [span] = spans(&mut ledger)[..] else { panic!("one span") };
-    let seconds = span.micros[Phase::Draft] as f64 / 1e6;
-    assert!((span.joules[Phase::Draft] / (7.0 * seconds) - 1.0).abs() < 0.002, "{span:?}");
-    assert!((span.joules[Phase::Wait] / (2.0 * (1.99 - seconds)) - 1.0).abs() < 0.005, "{span:?}");
-    assert!((ledger.power_w(Phase::Draft, 16.0).unwrap() - 7.0).abs() < 0.01);
-    assert_eq!(ledger.power_w(Phase::Send, 16.0), None, "never seen");
+    let seconds = span.micros[EnergyPhase::Draft] as f64 / 1e6;
+    assert!((span.joules[EnergyPhase::Draft] / (7.0 * seconds) - 1.0).abs() < 0.002, "{span:?}");
+    assert!((span.joules[EnergyPhase::Wait] / (2.0 * (1.99 - seconds)) - 1.0).abs() < 0.005, "{span:?}");
+    assert!((ledger.power_w(EnergyPhase::Draft, 16.0).unwrap() - 7.0).abs() < 0.01);
+    assert_eq!(ledger.power_w(EnergyPhase::Send, 16.0), None, "never seen");
 }
 
 #[test]
 fn without_a_reading_there_is_time_and_no_joule() {
-    let mut ledger = ledger(Phase::Load);
+    let mut ledger = ledger(EnergyPhase::Load);
     ledger.handle_cut(Instant(50_000));
     ledger.settle(Instant(60_000));
     let [span] = spans(&mut ledger)[..] else { panic!("one span") };
-    assert_eq!((span.total_j(), span.micros[Phase::Load], span.samples), (0.0, 50_000, 0));
+    assert_eq!((span.total_j(), span.micros[EnergyPhase::Load], span.samples), (0.0, 50_000, 0));
     assert_eq!(span.extrapolated, Duration(60_000));
 }
 
 #[test]
 fn the_last_readings_power_goes_on_where_nobody_waits() {
-    let mut ledger = ledger(Phase::Wait);
+    let mut ledger = ledger(EnergyPhase::Wait);
     read(&mut ledger, 0, 100_000, |_| 2.5);
     ledger.handle_cut(Instant(150_000));
     ledger.settle(Instant(150_000));
@@ -111,7 +111,7 @@ fn the_last_readings_power_goes_on_where_nobody_waits() {
 
 #[test]
 fn what_is_no_number_is_a_failed_reading() {
-    let mut ledger = ledger(Phase::Idle);
+    let mut ledger = ledger(EnergyPhase::Idle);
     read(&mut ledger, 0, 50_000, |at| if at == 20_000 { f64::NAN } else { 1.0 });
     ledger.handle_cut(Instant(40_000));
     ledger.settle(Instant(50_000));
@@ -122,9 +122,9 @@ fn what_is_no_number_is_a_failed_reading() {
 
 #[test]
 fn more_phases_than_it_holds_are_charged_without_waiting() {
-    let mut ledger = ledger(Phase::Idle);
+    let mut ledger = ledger(EnergyPhase::Idle);
     read(&mut ledger, 0, 20_000, |_| 2.0);
-    let phases = [Phase::Draft, Phase::Wait];
+    let phases = [EnergyPhase::Draft, EnergyPhase::Wait];
     for at in 0..10_000_u64 {
         ledger.handle_phase(phases[at as usize % 2], Instant(20_000 + 10 * at));
     }
@@ -138,7 +138,7 @@ fn more_phases_than_it_holds_are_charged_without_waiting() {
 
 #[test]
 fn more_cuts_than_it_holds_and_spans_that_nobody_takes_lose_nothing() {
-    let mut ledger = ledger(Phase::Idle);
+    let mut ledger = ledger(EnergyPhase::Idle);
     read(&mut ledger, 0, 20_000, |_| 2.0);
     (1..=200_u64).for_each(|n| ledger.handle_cut(Instant(20_000 + 100 * n)));
     read(&mut ledger, 40_000, 60_000, |_| 2.0);
@@ -148,8 +148,8 @@ fn more_cuts_than_it_holds_and_spans_that_nobody_takes_lose_nothing() {
     assert!((joules - 0.08).abs() < 1e-6, "{joules}");
 }
 
-fn phase() -> impl Strategy<Value = Phase> {
-    (0..PHASES).prop_map(|at| Phase::ALL[at])
+fn phase() -> impl Strategy<Value = EnergyPhase> {
+    (0..PHASES).prop_map(|at| EnergyPhase::ALL[at])
 }
 
 proptest! {
@@ -161,7 +161,7 @@ proptest! {
         steps in prop::collection::vec((phase(), 1..60_000_u64, 0..4_u8), 1..200),
         watts in 0.5..20.0_f64,
     ) {
-        let mut ledger = ledger(Phase::Idle);
+        let mut ledger = ledger(EnergyPhase::Idle);
         let (mut now, mut read) = (0, 0);
         for (phase, micros, what) in steps {
             now += micros;

@@ -4,12 +4,12 @@ use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::calibration::Correction;
 use dunlin_power::ina219::{Averaging, Config, ShuntRange};
 use dunlin_power::ina219_sensor::Ina219Sensor;
-use dunlin_power::ledger::{Faults, Ledger, Span};
-use dunlin_power::meter::{Heard, Metering};
-use dunlin_power::phase::{ByPhase, PHASES, Phase};
+use dunlin_power::ledger::{Ledger, ReadingFaults, Span};
+use dunlin_power::meter::{MeterEvent, Metering};
+use dunlin_power::phase::{ByPhase, EnergyPhase, PHASES};
 use dunlin_power::sensor::SensorError;
 use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
-use dunlin_power::simulated::waveform::Steps;
+use dunlin_power::simulated::waveform::StepWaveform;
 use dunlin_power::timebase::{Timebase, VirtualTime};
 
 /// The bus's clock: at 100 kHz three transactions take longer than two conversions.
@@ -19,7 +19,7 @@ const BUS_HZ: u32 = 400_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Script {
     /// Phase, µs, W.
-    steps: Vec<(Phase, u64, f64)>,
+    steps: Vec<(EnergyPhase, u64, f64)>,
     rounds: Vec<u64>,
     length: u64,
     seed: u64,
@@ -30,7 +30,7 @@ impl Script {
         Self { seed, ..Self::default() }
     }
 
-    pub(super) fn step(&mut self, phase: Phase, micros: u64, watts: f64) {
+    pub(super) fn step(&mut self, phase: EnergyPhase, micros: u64, watts: f64) {
         self.steps.push((phase, micros, watts));
         self.length += micros;
     }
@@ -49,8 +49,8 @@ impl Script {
         (self.seed >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    fn waveform(&self) -> Steps {
-        Steps::new(self.steps.iter().map(|(_, micros, watts)| (*micros, *watts))).unwrap()
+    fn waveform(&self) -> StepWaveform {
+        StepWaveform::new(self.steps.iter().map(|(_, micros, watts)| (*micros, *watts))).unwrap()
     }
 
     /// Energy of each phase between two moments.
@@ -87,7 +87,7 @@ impl Setup {
 pub(super) struct Outcome {
     pub(super) spans: Vec<Span>,
     truths: Vec<ByPhase<f64>>,
-    pub(super) faults: Faults,
+    pub(super) faults: ReadingFaults,
     pub(super) samples_per_second: f64,
 }
 
@@ -155,11 +155,11 @@ pub(super) fn measure(script: &Script, setup: &Setup) -> Outcome {
         while let Some(at) = cuts.next_if(|at| *at <= now) {
             ledger.handle_cut(Instant(at));
         }
-        let taken = matches!(heard, Some(Heard::Sample(..)));
+        let taken = matches!(heard, Some(MeterEvent::Sample(..)));
         match heard {
-            Some(Heard::Sample(sample, _)) => ledger.handle_sample(&sample),
-            Some(Heard::Lost(error)) => ledger.handle_fault(|faults| count(faults, &error)),
-            Some(Heard::Health(_)) | None => {}
+            Some(MeterEvent::Sample(sample, _)) => ledger.handle_sample(&sample),
+            Some(MeterEvent::Lost(error)) => ledger.handle_fault(|faults| count(faults, &error)),
+            Some(MeterEvent::Health(_)) | None => {}
         }
         spans.extend(std::iter::from_fn(|| ledger.poll_span()));
         let stall = setup.stalls.iter().find(|(from, until)| (*from..*until).contains(&now));
@@ -171,9 +171,9 @@ pub(super) fn measure(script: &Script, setup: &Setup) -> Outcome {
     outcome(script, spans)
 }
 
-fn marks(script: &Script) -> std::iter::Peekable<std::vec::IntoIter<(u64, Phase)>> {
+fn marks(script: &Script) -> std::iter::Peekable<std::vec::IntoIter<(u64, EnergyPhase)>> {
     let mut at = 0;
-    let marks: Vec<(u64, Phase)> = script
+    let marks: Vec<(u64, EnergyPhase)> = script
         .steps
         .iter()
         .map(|(phase, micros, _)| {
@@ -184,7 +184,7 @@ fn marks(script: &Script) -> std::iter::Peekable<std::vec::IntoIter<(u64, Phase)
     marks.into_iter().peekable()
 }
 
-fn count(faults: &mut Faults, error: &SensorError) {
+fn count(faults: &mut ReadingFaults, error: &SensorError) {
     match error {
         SensorError::Overflow(_) => faults.overflowed += 1,
         SensorError::Reinitialised(_) => faults.reinitialised += 1,
@@ -193,7 +193,7 @@ fn count(faults: &mut Faults, error: &SensorError) {
 }
 
 fn outcome(script: &Script, spans: Vec<Span>) -> Outcome {
-    let mut faults = Faults::default();
+    let mut faults = ReadingFaults::default();
     spans.iter().for_each(|span| faults.add(&span.faults));
     let truths = spans.iter().map(|span| script.truth(span.from.0, span.until.0)).collect();
     let samples: u64 = spans.iter().map(|span| span.samples).sum();

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use dunlin_board::{Board, find};
-use dunlin_power::simulated::waveform::Steps as Power;
+use dunlin_power::simulated::waveform::StepWaveform as Power;
 use dunlin_stand::boot::scenes::{Figures, play};
 use dunlin_stand::boot::sensor::Sensor;
 use dunlin_stand::boot::stand::{Places, Stand};

@@ -5,7 +5,7 @@ use crate::usb::peer::{Counted, Peer};
 use anyhow::Result;
 use dunlin_power::clock::Clock;
 use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
-use dunlin_power::simulated::waveform::Steps;
+use dunlin_power::simulated::waveform::StepWaveform;
 use std::path::Path;
 
 /// What a module is sold with, Ω.
@@ -24,7 +24,7 @@ impl Sensor {
     ///
     /// # Errors
     /// The socket can't be made.
-    pub fn start(path: &Path, power: Steps) -> Result<Self> {
+    pub fn start(path: &Path, power: StepWaveform) -> Result<Self> {
         let (dial, clock) = (Dial::new(power), Clock::start());
         let wiring = Wiring { shunt_ohms: SHUNT_OHMS, bus_hz: 400_000, ..Wiring::default() };
         let chip = Chip::new(dial.clone(), clock, wiring, Troubles::default());
@@ -34,7 +34,7 @@ impl Sensor {
     }
 
     /// Measures `power` from now on.
-    pub fn turn(&self, power: Steps) {
+    pub fn turn(&self, power: StepWaveform) {
         self.dial.turn(power, self.clock.now());
     }
 

@@ -8,7 +8,7 @@ use super::sensor::Sensor;
 use crate::wait::Stop;
 use anyhow::{Context, Result, ensure};
 use dunlin_board::{Emulated, ImageTable};
-use dunlin_power::simulated::waveform::Steps;
+use dunlin_power::simulated::waveform::StepWaveform;
 use dunlin_wire::{DevicePresence, Liveness};
 use serde_json::Value;
 use std::fs;
@@ -103,7 +103,7 @@ impl Stand {
         fs::create_dir_all(&places.out).with_context(|| places.out.display().to_string())?;
         let dir = tempfile::Builder::new().prefix("dunlin").tempdir().context("a folder for sockets")?;
         let (out, socket, port) = (&places.out, dir.path().join("usb"), free_port()?);
-        let sensor = Sensor::start(&socket, Steps::constant(4.0))?;
+        let sensor = Sensor::start(&socket, StepWaveform::constant(4.0))?;
         let disk = places.new_disk("disk.img")?;
         let machine = Machine::new(&disk, &places.recipe, dir.path(), out, &socket, port)?;
         Ok(Self {

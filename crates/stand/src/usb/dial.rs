@@ -1,7 +1,7 @@
 //! Power that a test sets while it is measured, and the energy that it really was.
 
 use dunlin_hlm::time::Instant;
-use dunlin_power::simulated::waveform::{Steps, Waveform};
+use dunlin_power::simulated::waveform::{StepWaveform, Waveform};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A power supply's dial. Its copies are the same dial.
@@ -14,17 +14,17 @@ struct Turn {
     begin: Instant,
     /// Energy up to there, J.
     joules: f64,
-    power: Steps,
+    power: StepWaveform,
 }
 
 impl Dial {
     /// A dial that has shown `power` from time 0.
-    pub fn new(power: Steps) -> Self {
+    pub fn new(power: StepWaveform) -> Self {
         Self(Arc::new(Mutex::new(vec![Turn { begin: Instant(0), joules: 0.0, power }])))
     }
 
     /// Shows `power` from `at` on, whose steps begin there; a moment before the last turn counts as that one's.
-    pub fn turn(&self, power: Steps, at: Instant) {
+    pub fn turn(&self, power: StepWaveform, at: Instant) {
         let mut turns = self.turns();
         let begin = turns.last().expect("never empty").begin.max(at);
         let joules = joules(&turns, begin);
@@ -54,15 +54,15 @@ mod tests {
 
     #[test]
     fn each_turn_counts_from_its_moment() {
-        let dial = Dial::new(Steps::constant(2.0));
+        let dial = Dial::new(StepWaveform::constant(2.0));
         let copy = dial.clone();
-        copy.turn(Steps::new([(1_000_000, 4.0), (1_000_000, 6.0)]).unwrap(), Instant(3_000_000));
+        copy.turn(StepWaveform::new([(1_000_000, 4.0), (1_000_000, 6.0)]).unwrap(), Instant(3_000_000));
         let joules = |us| dial.joules(Instant(us));
         assert_eq!((joules(0), joules(1_500_000), joules(3_000_000)), (0.0, 3.0, 6.0));
         assert_eq!((joules(4_000_000), joules(4_500_000), joules(5_000_000)), (10.0, 13.0, 16.0));
         assert_eq!(dial.mean_w(Instant(2_000_000), Instant(4_000_000)), 3.0);
         // No turn comes before the last one.
-        dial.turn(Steps::constant(1.0), Instant(0));
+        dial.turn(StepWaveform::constant(1.0), Instant(0));
         assert_eq!((joules(3_000_000), joules(4_000_000)), (6.0, 7.0));
     }
 }

@@ -5,7 +5,7 @@ use super::super::steps::{Failed, Steps, heading};
 use super::Figures;
 use anyhow::{Context, Result, ensure};
 use dunlin_hlm::time::Instant;
-use dunlin_power::simulated::waveform::{Steps as Power, Waveform};
+use dunlin_power::simulated::waveform::{StepWaveform as Power, Waveform};
 use serde_json::Value;
 
 /// The powers of two replies, W.

@@ -4,7 +4,7 @@ use super::super::stand::{Connected, SOON, Stand};
 use super::super::steps::{Failed, Steps, heading};
 use super::Figures;
 use anyhow::{Context, Result, ensure};
-use dunlin_power::simulated::waveform::Steps as Power;
+use dunlin_power::simulated::waveform::StepWaveform as Power;
 
 /// A board's file with a key that there is not, in its third line.
 const CORRUPT: &str = "printf 'name = \"virt\"\\n[drafter]\\nthreds = 2\\n' > /data/dunlin/etc/corrupt.toml && \

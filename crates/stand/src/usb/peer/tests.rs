@@ -2,7 +2,7 @@ use super::*;
 use crate::usb::dial::Dial;
 use dunlin_power::clock::Clock;
 use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
-use dunlin_power::simulated::waveform::Steps;
+use dunlin_power::simulated::waveform::StepWaveform;
 use proptest::prelude::*;
 use std::io::Read;
 use std::net::Shutdown;
@@ -85,7 +85,7 @@ impl Guest {
 
 fn peer(dir: &tempfile::TempDir, address: u8) -> Peer {
     let wiring = Wiring { address, bus_hz: 400_000, ..Wiring::default() };
-    let dial = Dial::new(Steps::constant(4.0));
+    let dial = Dial::new(StepWaveform::constant(4.0));
     let chip = Chip::new(dial, Clock::start(), wiring, Troubles::default());
     Peer::listen(&dir.path().join("usb"), chip).unwrap()
 }
