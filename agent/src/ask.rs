@@ -6,7 +6,7 @@
 use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
 use crate::flags::positive;
 use crate::generate;
-use crate::serve::Request;
+use crate::serve::PromptRequest;
 use crate::socket::LINE_BYTES_MAX;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
@@ -19,7 +19,7 @@ const SOCKET: &str = "/run/dunlin/agent.sock";
 
 /// Flags of `ask`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct AskFlags {
     /// The prompt; - reads standard input.
     #[arg(value_name = "PROMPT")]
     prompt: String,
@@ -40,7 +40,7 @@ pub struct Args {
 /// A line of the answer, as far as it is shown.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Heard {
+enum AnswerLine {
     Token { text: String },
     Notice { text: String },
     Finished { finish: String, problem: Option<String>, unverified_tokens: u64 },
@@ -51,8 +51,8 @@ enum Heard {
 ///
 /// # Errors
 /// No agent can be reached, it ends in the middle of the reply, or standard output takes nothing.
-pub fn ask(args: &Args) -> Result<u8> {
-    let request = Request::new(generate::prompt(&args.prompt)?, args.max_tokens, args.new);
+pub fn ask(args: &AskFlags) -> Result<u8> {
+    let request = PromptRequest::new(generate::prompt(&args.prompt)?, args.max_tokens, args.new);
     let mut line = serde_json::to_string(&request).context("prompt")?;
     line.push('\n');
     if line.len() as u64 > LINE_BYTES_MAX {
@@ -89,26 +89,26 @@ fn show(line: &str, json: bool) -> Result<Option<u8>> {
     }
     let code = last(&heard);
     match heard {
-        Heard::Token { text } => write!(out, "{text}").and_then(|()| out.flush()),
-        Heard::Notice { text } | Heard::Error { text } => writeln!(errors, "dunlin-agent: {text}"),
-        Heard::Finished { problem: Some(problem), .. } => {
+        AnswerLine::Token { text } => write!(out, "{text}").and_then(|()| out.flush()),
+        AnswerLine::Notice { text } | AnswerLine::Error { text } => writeln!(errors, "dunlin-agent: {text}"),
+        AnswerLine::Finished { problem: Some(problem), .. } => {
             writeln!(out).and_then(|()| writeln!(errors, "dunlin-agent: {problem}"))
         }
-        Heard::Finished { unverified_tokens: 1.., .. } => writeln!(out).and_then(|()| {
+        AnswerLine::Finished { unverified_tokens: 1.., .. } => writeln!(out).and_then(|()| {
             writeln!(errors, "dunlin-agent: not all of it is verified: nobody answered for a while")
         }),
-        Heard::Finished { .. } => writeln!(out),
+        AnswerLine::Finished { .. } => writeln!(out),
     }
     .context("standard output")?;
     Ok(code)
 }
 
 /// The exit code, where nothing follows.
-fn last(heard: &Heard) -> Option<u8> {
+fn last(heard: &AnswerLine) -> Option<u8> {
     match heard {
-        Heard::Token { .. } | Heard::Notice { .. } => None,
-        Heard::Error { .. } => Some(FAILED),
-        Heard::Finished { finish, .. } => Some(exit_code(finish)),
+        AnswerLine::Token { .. } | AnswerLine::Notice { .. } => None,
+        AnswerLine::Error { .. } => Some(FAILED),
+        AnswerLine::Finished { finish, .. } => Some(exit_code(finish)),
     }
 }
 

@@ -28,8 +28,8 @@ use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_wire::Vocabulary;
 use gather::{Gathered, Gatherer, Stopped};
-use progress::Progress;
-use record::Record;
+use progress::CalibrationProgress;
+use record::CalibrationRecord;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ const TOKENS_FEW: usize = 200;
 
 /// Flags of `calibrate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct CalibrateFlags {
     /// The prompts, held out from training: one per line, or a JSON object with a list `prompts`.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
@@ -63,7 +63,7 @@ pub struct Args {
     common: Common,
 }
 
-impl Args {
+impl CalibrateFlags {
     /// The settings, and how to sample.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ fn judging(settings: Settings) -> Result<Settings> {
 ///
 /// # Errors
 /// The prompts can't be read, the model can't be loaded, or the files can't be written.
-pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
+pub async fn calibrate(args: &CalibrateFlags, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let prompts = prompts::read(&args.prompts)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let parts = Parts::unmetered(settings)?;
@@ -104,7 +104,7 @@ pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> 
     let agent = loaded.agent(&args.conduct(), sampling)?.reseeding();
     let errors = abilities(args.common.color, &io::stderr());
     let heard = Arc::new(Notify::new());
-    let progress = Progress::new(args.tokens, says.len(), errors)?;
+    let progress = CalibrationProgress::new(args.tokens, says.len(), errors)?;
     let mut out = Gatherer::new(args.tokens, says.len(), progress, Arc::clone(&heard));
     agent.run(&mut user(says, args.timeout, heard)?, &mut out).await?;
     let gathered = out.into_gathered();
@@ -114,7 +114,7 @@ pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> 
         return Ok(if code == DONE { FAILED } else { code });
     };
     let target = gathered.verifier.as_ref().and_then(|verifier| models.get(verifier));
-    let record = Record::new(args, &model, target, sampling, settings, &gathered, &fit);
+    let record = CalibrationRecord::new(args, &model, target, sampling, settings, &gathered, &fit);
     publish(args, &record)?;
     if fit.count() < TOKENS_FEW {
         let text = format!(
@@ -127,7 +127,7 @@ pub async fn calibrate(args: &Args, settings: &Settings, sampling: Sampling) -> 
 }
 
 /// Every prompt in a session of its own.
-fn says(args: &Args, model: &ModelDir, prompts: &[prompts::Prompt]) -> Result<Vec<Say>> {
+fn says(args: &CalibrateFlags, model: &ModelDir, prompts: &[prompts::Prompt]) -> Result<Vec<Say>> {
     let say = |prompt: &prompts::Prompt| {
         let tokens = model.first_turn(&prompt.text);
         let tokens = tokens.with_context(|| format!("{}: {}", args.prompts.display(), prompt.place))?;
@@ -171,7 +171,7 @@ fn ended(gathered: &Gathered, own: &Vocabulary, errors: Abilities) -> u8 {
 }
 
 /// Writes both files and the table.
-fn publish(args: &Args, record: &Record) -> Result<()> {
+fn publish(args: &CalibrateFlags, record: &CalibrationRecord) -> Result<()> {
     let json = args.out.join("calibration.json");
     files::replace(&json, &(serde_json::to_string_pretty(record)? + "\n"))?;
     let svg = args.out.join("calibration.svg");

@@ -23,19 +23,19 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Write one reply.
-    Generate(generate::Args),
+    Generate(generate::GenerateFlags),
     /// Answer prompts, one per line, and keep the session between them.
-    Serve(serve::Args),
+    Serve(serve::ServeFlags),
     /// Send a prompt to the agent that serves on this device, and write its reply.
-    Ask(ask::Args),
+    Ask(ask::AskFlags),
     /// Test configuration, clock, power source, model, broker and verifier.
     Check(CheckArgs),
     /// Measure rejection against uncertainty on held-out prompts, and propose thresholds.
-    Calibrate(calibrate::Args),
+    Calibrate(calibrate::CalibrateFlags),
     /// Show, record and calibrate the board's power.
-    Power(power::Args),
+    Power(power::PowerFlags),
     /// Set up a board from a text file on its card, and remove the file.
-    FirstBoot(first_boot::Args),
+    FirstBoot(first_boot::FirstBootFlags),
     /// Rewrite a configuration file that has keys of an earlier version.
     MigrateConfig(MigrateArgs),
 }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 /// One line of the answer to a prompt.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Line<'a> {
+enum ClientLine<'a> {
     /// A token was committed; its text is empty until a character is complete.
     Token { text: &'a str, token: TokenId, origin: &'static str },
     /// Something worth knowing.
@@ -36,7 +36,7 @@ enum Line<'a> {
 
 /// Who sent a prompt.
 #[derive(Clone, Debug)]
-pub(crate) enum Client {
+pub(crate) enum ServeClient {
     /// A person at standard input; only errors go this way.
     Terminal,
     /// A program at standard input.
@@ -45,13 +45,13 @@ pub(crate) enum Client {
     Socket(mpsc::Sender<String>),
 }
 
-impl Client {
+impl ServeClient {
     /// Says why a line was not taken.
     pub(crate) fn error(&self, text: &str) {
         match self {
             Self::Terminal => report::line(Abilities { colour: false, cursor: false }, Colour::Red, text),
             _ => {
-                if let Err(error) = self.line(&Line::Error { text }) {
+                if let Err(error) = self.line(&ClientLine::Error { text }) {
                     tracing::warn!("standard output: {error}");
                 }
             }
@@ -63,7 +63,7 @@ impl Client {
         !matches!(self, Self::Socket(lines) if lines.is_closed())
     }
 
-    fn line(&self, line: &Line<'_>) -> io::Result<()> {
+    fn line(&self, line: &ClientLine<'_>) -> io::Result<()> {
         let text = serde_json::to_string(line).expect("a line has only strings and numbers");
         match self {
             Self::Terminal => {}
@@ -79,12 +79,12 @@ impl Client {
 }
 
 /// The loop's end of the desk: whose prompt comes next, and where to say that it was answered.
-pub(crate) struct Front {
-    pub(crate) next: mpsc::Receiver<(String, Client)>,
+pub(crate) struct QueueFront {
+    pub(crate) next: mpsc::Receiver<(String, ServeClient)>,
     pub(crate) answer: mpsc::Sender<bool>,
 }
 
-impl Front {
+impl QueueFront {
     fn answered(&self, taken: bool) -> ControlFlow<()> {
         // A desk that is gone has no further prompt.
         let _ = self.answer.try_send(taken);
@@ -94,19 +94,19 @@ impl Front {
 
 /// Answers each prompt to who sent it.
 pub(crate) struct ClientOutput {
-    front: Front,
+    front: QueueFront,
     model: ModelDir,
     vocabulary: Vocabulary,
     policy: &'static str,
     sampling: Sampling,
     stream: TextStream,
-    current: Option<(String, Client)>,
+    current: Option<(String, ServeClient)>,
     failure: Option<io::Error>,
 }
 
 impl ClientOutput {
     pub(crate) fn new(
-        front: Front,
+        front: QueueFront,
         model: &ModelDir,
         vocabulary: Vocabulary,
         policy: &'static str,
@@ -125,7 +125,7 @@ impl ClientOutput {
         }
     }
 
-    fn line(&mut self, line: &Line<'_>) {
+    fn line(&mut self, line: &ClientLine<'_>) {
         let Some((_, client)) = &self.current else { return };
         if let Err(error) = client.line(line) {
             self.failure = Some(error);
@@ -152,17 +152,17 @@ impl Output for ClientOutput {
             Origin::Unverified => "unverified",
             Origin::Trusted => "trusted",
         };
-        self.line(&Line::Token { text: &text, token: commit.token, origin });
+        self.line(&ClientLine::Token { text: &text, token: commit.token, origin });
     }
 
     fn provisional(&mut self, _tokens: &[TokenId]) {}
 
     fn notice(&mut self, notice: &Notice) {
-        self.line(&Line::Notice { text: &notice.to_string() });
+        self.line(&ClientLine::Notice { text: &notice.to_string() });
     }
 
     fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
-        self.line(&Line::Error { text: &rejection(error) });
+        self.line(&ClientLine::Error { text: &rejection(error) });
         self.current = None;
         self.answered(false)
     }
@@ -172,7 +172,7 @@ impl Output for ClientOutput {
             let text = self.model.tokenizer.decode(&turn.tokens);
             let report = Report::new(turn, prompt, text, self.policy, &self.sampling);
             let problem = turn.ending.problem(&self.vocabulary);
-            self.line(&Line::Finished { report: &report, problem: problem.as_deref() });
+            self.line(&ClientLine::Finished { report: &report, problem: problem.as_deref() });
         }
         self.current = None;
         self.answered(true)
@@ -195,18 +195,18 @@ fn rejection(error: &SayError) -> String {
 }
 
 /// A person's terminal, whose prompts go over the desk as well.
-pub(crate) struct Attended {
+pub(crate) struct AttendedTerminal {
     terminal: Terminal,
-    front: Front,
+    front: QueueFront,
 }
 
-impl Attended {
-    pub(crate) fn new(terminal: Terminal, front: Front) -> Self {
+impl AttendedTerminal {
+    pub(crate) fn new(terminal: Terminal, front: QueueFront) -> Self {
         Self { terminal, front }
     }
 }
 
-impl Output for Attended {
+impl Output for AttendedTerminal {
     fn begin(&mut self) {
         // Whose prompt it is makes no difference here; the place in the channel does.
         let _ = self.front.next.try_recv();

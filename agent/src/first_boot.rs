@@ -6,16 +6,16 @@ use crate::exit::{DONE, FAILED, USAGE};
 use crate::flags::seconds;
 use anyhow::Result;
 use dunlin_link::{AddressError, BrokerAddress, Migrated, migrate};
-use dunlin_provision::disk::Disk;
-use dunlin_provision::standing::{Places, Standing};
-use dunlin_provision::{Card, Defaults, Found, Outcome, board_of, look, say, take, untaken};
+use dunlin_provision::disk::DataDisk;
+use dunlin_provision::standing::{DataPlaces, Standing};
+use dunlin_provision::{Card, Defaults, ProvisionOutcome, SetupFile, board_of, look, say, take, untaken};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tell::Addressee;
+use tell::ReportTarget;
 
 /// Flags of `first-boot`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct FirstBootFlags {
     /// The text file with the settings.
     #[arg(long, value_name = "FILE", default_value = "/boot/firmware/dunlin.txt")]
     file: PathBuf,
@@ -52,22 +52,22 @@ enum Half {
 ///
 /// # Errors
 /// What is there already can't be read.
-pub async fn first_boot(args: &Args) -> Result<u8> {
+pub async fn first_boot(args: &FirstBootFlags) -> Result<u8> {
     let board = args.board.clone().or_else(|| board_of(&args.board_file));
     let defaults = Defaults { board, model: args.model.clone() };
-    let card = Card { file: args.file.clone(), places: Places::of(&args.data), defaults };
+    let card = Card { file: args.file.clone(), places: DataPlaces::of(&args.data), defaults };
     renew(&card.places.agent_toml());
     let standing = Standing::read(&card.places)?;
     let found = look(&card.file, &standing, broker)?;
     let taken = match args.only {
         Some(Half::Report) => untaken(&card.file, &found),
-        _ => take(&card, &standing, &found, &mut Disk::new()),
+        _ => take(&card, &standing, &found, &mut DataDisk::new()),
     };
     if args.only != Some(Half::Take) {
         let told = match (&taken.wrong, &found) {
             (None, _) => tell::all_is_well(&card.places, args.report_within).await,
-            (Some(wrong), Found::Wrong(setup, _) | Found::Good(setup)) => {
-                let addressee = Addressee::of(setup, &standing);
+            (Some(wrong), SetupFile::Invalid(setup, _) | SetupFile::Valid(setup)) => {
+                let addressee = ReportTarget::of(setup, &standing);
                 tell::what_is_wrong(wrong, addressee, &card.places, args.report_within).await
             }
             (Some(_), _) => Ok(()),
@@ -77,9 +77,9 @@ pub async fn first_boot(args: &Args) -> Result<u8> {
         }
     }
     Ok(match taken.outcome {
-        Outcome::Done => DONE,
-        Outcome::Invalid => USAGE,
-        Outcome::Failed => FAILED,
+        ProvisionOutcome::Done => DONE,
+        ProvisionOutcome::Invalid => USAGE,
+        ProvisionOutcome::Failed => FAILED,
     })
 }
 

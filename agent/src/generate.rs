@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 /// Flags of `generate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct GenerateFlags {
     /// The prompt; - reads standard input.
     #[arg(long, value_name = "TEXT")]
     prompt: String,
@@ -50,7 +50,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The model can't be loaded, the prompt is not taken, or the reply or its report can't be written.
-pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
+pub async fn generate(args: &GenerateFlags, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let prompt = prompt(&args.prompt)?;
     let mut parts = Parts::open(settings)?;
     let model = parts.model.clone();
@@ -90,7 +90,11 @@ pub async fn generate(args: &Args, settings: &Settings, sampling: Sampling) -> R
 }
 
 /// The energy of a reply, with what the idle board drew before and after it.
-async fn idle_after(args: &Args, meter: &mut Energy, energy: Option<TurnEnergy>) -> Option<TurnEnergy> {
+async fn idle_after(
+    args: &GenerateFlags,
+    meter: &mut Energy,
+    energy: Option<TurnEnergy>,
+) -> Option<TurnEnergy> {
     if let Some(span) = args.idle_seconds {
         meter.measure_idle(span).await;
     }
@@ -109,7 +113,7 @@ pub(crate) fn prompt(argument: &str) -> Result<String> {
 }
 
 /// A user with one prompt, who may interrupt and who may lose patience.
-fn user(args: &Args, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
+fn user(args: &GenerateFlags, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
     let (prompt, prompts) = mpsc::channel(1);
     let (user, control) = setup::user(prompts, Control::Cancel)?;
     let timeout = args.timeout;
@@ -126,7 +130,7 @@ fn user(args: &Args, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
     Ok(user)
 }
 
-fn write(args: &Args, report: &Report) -> Result<()> {
+fn write(args: &GenerateFlags, report: &Report) -> Result<()> {
     let mut out = io::stdout();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(report)?).context("standard output")?;

@@ -23,30 +23,30 @@ use std::io::{self, Write};
 
 /// Flags of `power`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct PowerFlags {
     #[command(subcommand)]
-    command: Command,
+    command: PowerCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum PowerCommand {
     /// List the power sources that answer, their readings, and advice for the others.
-    Probe(probe::Args),
+    Probe(probe::ProbeFlags),
     /// Show the board's power live.
-    Watch(watch::Args),
+    Watch(watch::WatchFlags),
     /// Write the readings to a trace for the source `replay`.
-    Record(record::Args),
+    Record(record::RecordFlags),
     /// Measure the idle board's power and, with two known loads, the sensor's own error.
-    Calibrate(calibrate::Args),
+    Calibrate(calibrate::PowerCalibrateFlags),
 }
 
-impl Args {
+impl PowerFlags {
     /// The settings.
     ///
     /// # Errors
     /// Names the flag or the key that is wrong.
     pub(crate) fn checked(&self) -> Result<PowerSettings> {
-        if let Command::Calibrate(args) = &self.command {
+        if let PowerCommand::Calibrate(args) = &self.command {
             args.check()?;
         }
         Ok(self.common().settings(&PolicyFlags::default())?.power)
@@ -54,10 +54,10 @@ impl Args {
 
     fn common(&self) -> &Common {
         match &self.command {
-            Command::Probe(args) => &args.common,
-            Command::Watch(args) => &args.common,
-            Command::Record(args) => &args.common,
-            Command::Calibrate(args) => &args.common,
+            PowerCommand::Probe(args) => &args.common,
+            PowerCommand::Watch(args) => &args.common,
+            PowerCommand::Record(args) => &args.common,
+            PowerCommand::Calibrate(args) => &args.common,
         }
     }
 
@@ -70,13 +70,13 @@ impl Args {
 ///
 /// # Errors
 /// The source does not answer or gives no reading, or something can't be written.
-pub async fn power(args: &Args, settings: &PowerSettings) -> Result<u8> {
+pub async fn power(args: &PowerFlags, settings: &PowerSettings) -> Result<u8> {
     let color = args.color();
     match &args.command {
-        Command::Probe(args) => probe::probe(args, settings, color).await,
-        Command::Watch(args) => watch::watch(args, settings, color).await,
-        Command::Record(args) => record::record(args, settings, color).await,
-        Command::Calibrate(args) => calibrate::calibrate(args, settings, color).await,
+        PowerCommand::Probe(args) => probe::probe(args, settings, color).await,
+        PowerCommand::Watch(args) => watch::watch(args, settings, color).await,
+        PowerCommand::Record(args) => record::record(args, settings, color).await,
+        PowerCommand::Calibrate(args) => calibrate::calibrate(args, settings, color).await,
     }
 }
 

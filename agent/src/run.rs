@@ -8,7 +8,7 @@ use crate::link::{Link, LinkEvent};
 use crate::output::{Notice, Output};
 use crate::random;
 use crate::stall::Stall;
-use crate::status::{LinkState, Status};
+use crate::status::{LinkState, StatusLog};
 use crate::supervised::Supervised;
 use crate::turn::{Ending, Phases, Turn};
 use anyhow::Result;
@@ -100,7 +100,7 @@ pub struct Agent {
     energy: Box<Energy>,
     stall: Stall,
     supervised: Supervised,
-    status: Status,
+    status: StatusLog,
     turn: Option<Running>,
     /// A reply that ended and waits for its energy.
     ended: Option<Turn>,
@@ -140,7 +140,7 @@ impl Agent {
             energy,
             stall: Stall::default(),
             supervised: Supervised::by_nobody(),
-            status: Status::default(),
+            status: StatusLog::default(),
             turn: None,
             ended: None,
             moved: false,
@@ -168,7 +168,7 @@ impl Agent {
     /// The same agent, which logs its status at its end and every ten minutes.
     #[must_use]
     pub fn logging_status(self) -> Self {
-        Self { status: Status::logged(self.clock.now()), ..self }
+        Self { status: StatusLog::logged(self.clock.now()), ..self }
     }
 
     /// Runs until the output or the user ends it, or nobody can prompt any more; then says goodbye.

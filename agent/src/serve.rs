@@ -1,6 +1,6 @@
 //! `serve`: prompts one a line, from a Unix socket or standard input, in one session that goes on.
 
-use crate::client::{Attended, Client, ClientOutput, Front};
+use crate::client::{AttendedTerminal, ClientOutput, QueueFront, ServeClient};
 use crate::config::Settings;
 use crate::exit::DONE;
 use crate::flags::ReplyFlags;
@@ -28,7 +28,7 @@ const NEW: &str = "/new";
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ServeFlags {
     /// Read prompts from a Unix socket at this path instead of standard input.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub struct Args {
 /// A prompt as a line of JSON says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Request {
+pub(crate) struct PromptRequest {
     pub(crate) prompt: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<usize>,
@@ -53,7 +53,7 @@ pub(crate) struct Request {
     new_session: bool,
 }
 
-impl Request {
+impl PromptRequest {
     pub(crate) fn new(prompt: String, max_tokens: Option<usize>, new_session: bool) -> Self {
         Self { prompt, max_tokens, new_session }
     }
@@ -71,7 +71,7 @@ impl Request {
 ///
 /// # Errors
 /// The model can't be loaded, the socket can't be made, or standard output takes nothing.
-pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Result<u8> {
+pub async fn serve(args: &ServeFlags, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let parts = Parts::open(settings)?;
     let model = parts.model.clone();
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
@@ -94,7 +94,7 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
         Box::new(ClientOutput::new(front, &model, vocabulary, settings.policy.name(), sampling))
     } else {
         let terminal = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), true, false);
-        Box::new(Attended::new(terminal, front))
+        Box::new(AttendedTerminal::new(terminal, front))
     };
     tokio::spawn(desk.attend());
     agent.supervised(supervised).logging_status().run(&mut { user }, out.as_mut()).await?;
@@ -105,11 +105,11 @@ pub async fn serve(args: &Args, settings: &Settings, sampling: Sampling) -> Resu
 }
 
 /// Takes requests in turn and makes prompts of them; the next waits until the one before is answered.
-struct Desk {
+struct PromptQueue {
     model: ModelDir,
     tokens_max: usize,
-    waiting: mpsc::Receiver<(Request, Client)>,
-    clients: mpsc::Sender<(String, Client)>,
+    waiting: mpsc::Receiver<(PromptRequest, ServeClient)>,
+    clients: mpsc::Sender<(String, ServeClient)>,
     says: mpsc::Sender<Say>,
     /// Whether the prompt was taken.
     answered: mpsc::Receiver<bool>,
@@ -118,17 +118,17 @@ struct Desk {
 fn desk(
     model: &ModelDir,
     tokens_max: usize,
-    waiting: mpsc::Receiver<(Request, Client)>,
-) -> Result<(Desk, User, Front)> {
+    waiting: mpsc::Receiver<(PromptRequest, ServeClient)>,
+) -> Result<(PromptQueue, User, QueueFront)> {
     let (clients, next) = mpsc::channel(1);
     let (says, prompts) = mpsc::channel(1);
     let (answer, answered) = mpsc::channel(1);
     let (user, _) = setup::user(prompts, Control::Quit)?;
-    let desk = Desk { model: model.clone(), tokens_max, waiting, clients, says, answered };
-    Ok((desk, user, Front { next, answer }))
+    let desk = PromptQueue { model: model.clone(), tokens_max, waiting, clients, says, answered };
+    Ok((desk, user, QueueFront { next, answer }))
 }
 
-impl Desk {
+impl PromptQueue {
     async fn attend(mut self) {
         let mut fresh = true;
         while let Some((request, client)) = self.waiting.recv().await {
@@ -147,7 +147,7 @@ impl Desk {
         }
     }
 
-    fn say(&self, request: &Request, first: bool) -> Result<Say> {
+    fn say(&self, request: &PromptRequest, first: bool) -> Result<Say> {
         let prompt = &request.prompt;
         let tokens = if first { self.model.first_turn(prompt) } else { self.model.next_turn(prompt) }?;
         let tokens_max = request.max_tokens.unwrap_or(self.tokens_max);
@@ -157,8 +157,8 @@ impl Desk {
 }
 
 /// Reads lines in a thread of their own: nothing can interrupt a read of standard input.
-fn read_standard_input(requests: mpsc::Sender<(Request, Client)>, json: bool) -> Result<()> {
-    let client = if json { Client::StandardOutput } else { Client::Terminal };
+fn read_standard_input(requests: mpsc::Sender<(PromptRequest, ServeClient)>, json: bool) -> Result<()> {
+    let client = if json { ServeClient::StandardOutput } else { ServeClient::Terminal };
     let read = move || {
         let mut new_session = false;
         for line in io::stdin().lock().lines().map_while(Result::ok) {
@@ -166,7 +166,7 @@ fn read_standard_input(requests: mpsc::Sender<(Request, Client)>, json: bool) ->
             if line == NEW {
                 new_session = true;
             } else if !line.is_empty() {
-                match Request::parse(line) {
+                match PromptRequest::parse(line) {
                     Err(error) => client.error(&format!("{error:#}")),
                     Ok(mut request) => {
                         request.new_session |= std::mem::take(&mut new_session);
@@ -191,10 +191,11 @@ mod tests {
 
     #[test]
     fn a_line_is_a_prompt_or_an_object() {
-        assert_eq!(Request::parse("Hello {x}").unwrap().prompt, "Hello {x}");
-        let request = Request::parse(r#"{"prompt": "a", "max_tokens": 3, "new_session": true}"#).unwrap();
-        assert_eq!(request, Request { prompt: "a".into(), max_tokens: Some(3), new_session: true });
-        assert!(Request::parse(r#"{"promt": "a"}"#).is_err());
-        assert!(Request::parse("{").is_err());
+        assert_eq!(PromptRequest::parse("Hello {x}").unwrap().prompt, "Hello {x}");
+        let request =
+            PromptRequest::parse(r#"{"prompt": "a", "max_tokens": 3, "new_session": true}"#).unwrap();
+        assert_eq!(request, PromptRequest { prompt: "a".into(), max_tokens: Some(3), new_session: true });
+        assert!(PromptRequest::parse(r#"{"promt": "a"}"#).is_err());
+        assert!(PromptRequest::parse("{").is_err());
     }
 }

@@ -4,19 +4,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What both ends share.
 #[derive(Debug)]
-struct Shared<T> {
-    place: Mutex<Place<T>>,
+struct SlotShared<T> {
+    place: Mutex<SlotPlace<T>>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct SlotPlace<T> {
     job: Option<T>,
     is_open: bool,
 }
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, Place<T>> {
+impl<T> SlotShared<T> {
+    fn lock(&self) -> MutexGuard<'_, SlotPlace<T>> {
         // Each change of the place is a single assignment: a thread that panicked has left it whole.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -24,16 +24,16 @@ impl<T> Shared<T> {
 
 /// The end that gives jobs; dropped, it ends the other.
 #[derive(Debug)]
-pub(crate) struct Giver<T>(Arc<Shared<T>>);
+pub(crate) struct Giver<T>(Arc<SlotShared<T>>);
 
 /// The end that takes jobs.
 #[derive(Debug)]
-pub(crate) struct Taker<T>(Arc<Shared<T>>);
+pub(crate) struct Taker<T>(Arc<SlotShared<T>>);
 
 /// Both ends of an empty place.
 pub(crate) fn slot<T>() -> (Giver<T>, Taker<T>) {
-    let place = Mutex::new(Place { job: None, is_open: true });
-    let shared = Arc::new(Shared { place, changed: Condvar::new() });
+    let place = Mutex::new(SlotPlace { job: None, is_open: true });
+    let shared = Arc::new(SlotShared { place, changed: Condvar::new() });
     (Giver(shared.clone()), Taker(shared))
 }
 
@@ -56,7 +56,7 @@ impl<T> Drop for Giver<T> {
 impl<T> Taker<T> {
     /// Waits for the next job; `None` once the other end is gone and nothing waits.
     pub(crate) fn take(&self) -> Option<T> {
-        let nothing_waits = |place: &mut Place<T>| place.job.is_none() && place.is_open;
+        let nothing_waits = |place: &mut SlotPlace<T>| place.job.is_none() && place.is_open;
         let waited = self.0.changed.wait_while(self.0.lock(), nothing_waits);
         waited.unwrap_or_else(PoisonError::into_inner).job.take()
     }

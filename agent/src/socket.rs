@@ -1,8 +1,8 @@
 //! The Unix socket of `serve`: clients connect, send prompts as lines and read JSON lines; prompts of all clients
 //! are answered in turn, in one session.
 
-use crate::client::Client;
-use crate::serve::Request;
+use crate::client::ServeClient;
+use crate::serve::PromptRequest;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, ErrorKind};
@@ -105,7 +105,10 @@ fn remove_stale(path: &Path, there: &Metadata) -> Result<()> {
 ///
 /// # Errors
 /// The runtime takes no listener.
-pub(crate) fn accept(listening: &Listening, requests: mpsc::Sender<(Request, Client)>) -> Result<()> {
+pub(crate) fn accept(
+    listening: &Listening,
+    requests: mpsc::Sender<(PromptRequest, ServeClient)>,
+) -> Result<()> {
     let listener = UnixListener::from_std(listening.listener.try_clone()?)?;
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
     tokio::spawn(async move {
@@ -126,11 +129,11 @@ pub(crate) fn accept(listening: &Listening, requests: mpsc::Sender<(Request, Cli
 }
 
 /// Reads a client's lines until it says no more.
-async fn attend(stream: UnixStream, requests: &mpsc::Sender<(Request, Client)>) {
+async fn attend(stream: UnixStream, requests: &mpsc::Sender<(PromptRequest, ServeClient)>) {
     let (reader, writer) = stream.into_split();
     let (lines, outgoing) = mpsc::channel(LINES_MAX);
     let writing = tokio::spawn(write(writer, outgoing));
-    let client = Client::Socket(lines);
+    let client = ServeClient::Socket(lines);
     let mut reader = BufReader::new(reader);
     loop {
         match line(&mut reader).await {
@@ -140,7 +143,7 @@ async fn attend(stream: UnixStream, requests: &mpsc::Sender<(Request, Client)>) 
                 break;
             }
             Ok(Some(line)) if line.trim().is_empty() => {}
-            Ok(Some(line)) => match Request::parse(line.trim()) {
+            Ok(Some(line)) => match PromptRequest::parse(line.trim()) {
                 Err(error) => client.error(&format!("{error:#}")),
                 Ok(request) => {
                     if requests.send((request, client.clone())).await.is_err() {

@@ -9,7 +9,7 @@ use dunlin_status::{MetricUnit, Schedule, Snapshot};
 
 /// What the agent counts beside its machine, its link and its meter.
 #[derive(Debug, Default)]
-pub(crate) struct Status {
+pub(crate) struct StatusLog {
     /// What the machines of earlier sessions counted.
     past: Counters,
     sessions: u64,
@@ -29,7 +29,7 @@ pub(crate) struct LinkState {
     pub(crate) too_large: u64,
 }
 
-impl Status {
+impl StatusLog {
     /// The status of an agent that runs on: it is logged at its end and, `unasked`, every ten minutes from `now`.
     pub(crate) fn logged(now: Instant) -> Self {
         Self { schedule: Some(Schedule::start(now)), ..Self::default() }
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn sessions_add_up() {
-        let mut status = Status::default();
+        let mut status = StatusLog::default();
         let counted = |committed| Counters { committed, ..Counters::default() };
         status.session_ended(&counted(30));
         status.reply_ended();
@@ -205,7 +205,7 @@ mod tests {
     fn every_metric_has_a_key_of_its_own_and_a_place() {
         let settings = PowerSettings::of(Default::default(), Some("simulated")).unwrap();
         let energy = Energy::start(&settings, 1, EnergyPhase::Idle).unwrap();
-        let snapshot = Status::default().snapshot(&Counters::default(), LINK, &energy, Instant(0));
+        let snapshot = StatusLog::default().snapshot(&Counters::default(), LINK, &energy, Instant(0));
         let keys: BTreeSet<_> =
             snapshot.metrics().iter().map(|metric| (metric.group, metric.key())).collect();
         assert_eq!((keys.len(), snapshot.left_out()), (snapshot.metrics().len(), 0));
@@ -215,9 +215,9 @@ mod tests {
     #[test]
     fn only_an_agent_that_runs_on_logs_unasked() {
         let minutes = |minutes: u64| Instant(minutes * 60_000_000);
-        let mut status = Status::default();
+        let mut status = StatusLog::default();
         assert!(!status.logs_end() && status.deadline().is_none() && !status.is_due(minutes(60)));
-        let mut status = Status::logged(minutes(0));
+        let mut status = StatusLog::logged(minutes(0));
         assert_eq!((status.logs_end(), status.deadline()), (true, Some(minutes(10))));
         assert_eq!([9, 10, 19, 20].map(|at| status.is_due(minutes(at))), [false, true, false, true]);
     }

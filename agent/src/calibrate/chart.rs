@@ -1,6 +1,6 @@
 //! `calibration.svg`: rejection against uncertainty, with what is proposed. Okabe and Ito's colours.
 
-use super::record::{Bin, Proposal, Record};
+use super::record::{CalibrationRecord, Proposal, UncertaintyBin};
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
@@ -22,14 +22,14 @@ const BESIDE: f64 = 0.004;
 /// Neighbouring labels are at least so far apart, in uncertainty.
 const LABELS_APART: f64 = 0.024;
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Area<'b> = DrawingArea<SVGBackend<'b>, Shift>;
+type RejectionChart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type ChartArea<'b> = DrawingArea<SVGBackend<'b>, Shift>;
 
 /// The chart as SVG.
 ///
 /// # Errors
 /// The drawing library's.
-pub(super) fn draw(record: &Record) -> Result<String> {
+pub(super) fn draw(record: &CalibrationRecord) -> Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -40,7 +40,7 @@ pub(super) fn draw(record: &Record) -> Result<String> {
 
 type Painted = Result<(), Box<dyn std::error::Error>>;
 
-fn paint(area: &Area<'_>, record: &Record) -> Painted {
+fn paint(area: &ChartArea<'_>, record: &CalibrationRecord) -> Painted {
     area.fill(&WHITE)?;
     heading(area, record)?;
     legend(area, record)?;
@@ -71,7 +71,7 @@ fn paint(area: &Area<'_>, record: &Record) -> Painted {
     Ok(())
 }
 
-fn heading(area: &Area<'_>, record: &Record) -> Painted {
+fn heading(area: &ChartArea<'_>, record: &CalibrationRecord) -> Painted {
     let target = record.verifier.model.as_deref().or(record.verifier.id.as_deref());
     let title = format!("{} judged by {}", record.drafter.name, target.unwrap_or("an unknown verifier"));
     let counts = format!(
@@ -87,7 +87,7 @@ fn heading(area: &Area<'_>, record: &Record) -> Painted {
 }
 
 /// A vertical line for each threshold, with what it means written along it.
-fn proposals(chart: &mut Chart<'_, '_>, proposals: &[Proposal]) -> Painted {
+fn proposals(chart: &mut RejectionChart<'_, '_>, proposals: &[Proposal]) -> Painted {
     for (proposal, label_at) in proposals.iter().zip(labels(proposals)) {
         let threshold = f64::from(proposal.uncertainty_max);
         let upright = [(threshold, 0.0), (threshold, 1.0)];
@@ -122,7 +122,7 @@ fn ink(size: i32, colour: &RGBColor) -> TextStyle<'_> {
 }
 
 /// The pair's line and the published one.
-fn lines(chart: &mut Chart<'_, '_>, record: &Record) -> Painted {
+fn lines(chart: &mut RejectionChart<'_, '_>, record: &CalibrationRecord) -> Painted {
     let published = record.published_line.corners();
     chart.draw_series(DashedLineSeries::new(published, 6, 4, PUBLISHED.stroke_width(2)))?;
     chart.draw_series(LineSeries::new(record.line.corners(), FITTED.stroke_width(2)))?;
@@ -130,7 +130,7 @@ fn lines(chart: &mut Chart<'_, '_>, record: &Record) -> Painted {
 }
 
 /// A point for each bin that has tokens, with its interval.
-fn bins(chart: &mut Chart<'_, '_>, bins: &[Bin]) -> Painted {
+fn bins(chart: &mut RejectionChart<'_, '_>, bins: &[UncertaintyBin]) -> Painted {
     let known = bins.iter().filter_map(|bin| {
         Some(((bin.uncertainty?, bin.rejection?), (bin.rejection_low?, bin.rejection_high?)))
     });
@@ -145,7 +145,7 @@ fn bins(chart: &mut Chart<'_, '_>, bins: &[Bin]) -> Painted {
 }
 
 /// Above the chart, where it can't hide a point.
-fn legend(area: &Area<'_>, record: &Record) -> Painted {
+fn legend(area: &ChartArea<'_>, record: &CalibrationRecord) -> Painted {
     let sample = |x| [(x, 66), (x + 20, 66)];
     let text = |x, text: String| Text::new(text, (x + 27, 60), ink(14, &INK));
     area.draw(&Circle::new((84, 66), 4, BINS.filled()))?;

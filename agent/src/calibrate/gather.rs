@@ -1,6 +1,6 @@
 //! Gathers judged tokens while prompts are answered.
 
-use super::progress::Progress;
+use super::progress::CalibrationProgress;
 use crate::output::{Notice, Output};
 use crate::screen::Colour;
 use crate::turn::{Ending, Turn};
@@ -59,14 +59,19 @@ pub(super) struct Gatherer {
     verifier: Option<VerifierId>,
     /// How the reply ended that no other follows.
     last: Option<Ending>,
-    progress: Progress,
+    progress: CalibrationProgress,
     /// Told at every token.
     heard: Arc<Notify>,
 }
 
 impl Gatherer {
     /// Gathers up to `tokens_max` tokens from up to `prompts_max` prompts.
-    pub(super) fn new(tokens_max: usize, prompts_max: usize, progress: Progress, heard: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        tokens_max: usize,
+        prompts_max: usize,
+        progress: CalibrationProgress,
+        heard: Arc<Notify>,
+    ) -> Self {
         let (samples, verifier, last) = (Vec::new(), None, None);
         Self { tokens_max, prompts_max, samples, answered: 0, skipped: 0, verifier, last, progress, heard }
     }
@@ -150,7 +155,7 @@ mod tests {
 
     fn gatherer(tokens_max: usize, prompts_max: usize) -> Gatherer {
         let plain = Abilities { colour: false, cursor: false };
-        let progress = Progress::new(tokens_max, prompts_max, plain).unwrap();
+        let progress = CalibrationProgress::new(tokens_max, prompts_max, plain).unwrap();
         Gatherer::new(tokens_max, prompts_max, progress, Arc::new(Notify::new()))
     }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 const LINES: usize = 10;
 
 /// Says how many tokens there are.
-pub(super) struct Progress {
+pub(super) struct CalibrationProgress {
     bar: Bar,
     tokens_max: usize,
     prompts_max: usize,
@@ -16,7 +16,7 @@ pub(super) struct Progress {
     said: usize,
 }
 
-impl Progress {
+impl CalibrationProgress {
     /// Nothing yet of `tokens_max` tokens, from at most `prompts_max` prompts.
     ///
     /// # Errors

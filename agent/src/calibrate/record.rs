@@ -1,6 +1,6 @@
 //! What is known of the pair, as `calibration.json` says it.
 
-use super::Args;
+use super::CalibrateFlags;
 use super::gather::Gathered;
 use crate::config::Settings;
 use crate::turn::fingerprint;
@@ -13,27 +13,27 @@ use std::fmt;
 
 /// The file. Its field names are an interface; shares and uncertainties are 0..=1.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Record {
-    pub(super) drafter: Drafter,
-    pub(super) verifier: Verifier,
+pub(super) struct CalibrationRecord {
+    pub(super) drafter: DrafterRecord,
+    pub(super) verifier: VerifierRecord,
     sampling: Sampled,
     pub(super) uncertainty_form: &'static str,
-    prompts: Prompts,
+    prompts: PromptsRecord,
     /// Why no more tokens were judged: `tokens`, `prompts`, `interrupted`, or how the last reply ended.
     ended: &'static str,
     pub(super) tokens: usize,
     pub(super) rejection: f64,
     pub(super) correlation: f64,
     pub(super) auc: f64,
-    pub(super) line: Line,
-    pub(super) published_line: Line,
-    pub(super) bins: Vec<Bin>,
+    pub(super) line: FittedLine,
+    pub(super) published_line: FittedLine,
+    pub(super) bins: Vec<UncertaintyBin>,
     pub(super) proposals: Vec<Proposal>,
 }
 
 /// Who drafted.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Drafter {
+pub(super) struct DrafterRecord {
     pub(super) name: String,
     weights_sha256: Option<String>,
     vocabulary: u32,
@@ -42,7 +42,7 @@ pub(super) struct Drafter {
 
 /// Who judged, as far as it is known.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Verifier {
+pub(super) struct VerifierRecord {
     pub(super) id: Option<String>,
     pub(super) model: Option<String>,
 }
@@ -58,21 +58,21 @@ struct Sampled {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Prompts {
+struct PromptsRecord {
     file: String,
     answered: usize,
 }
 
 /// `slope · uncertainty + intercept`, clipped to 0..=1.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Line {
+pub(super) struct FittedLine {
     pub(super) slope: f64,
     pub(super) intercept: f64,
 }
 
 /// The tokens of one sixteenth of the uncertainties.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Bin {
+pub(super) struct UncertaintyBin {
     pub(super) from: f64,
     pub(super) to: f64,
     pub(super) tokens: usize,
@@ -97,10 +97,10 @@ pub(super) struct Proposal {
     pub(super) missed: f64,
 }
 
-impl Record {
+impl CalibrationRecord {
     /// What `fit` says of the pair; `target` is the name of the verifier's model.
     pub(super) fn new(
-        args: &Args,
+        args: &CalibrateFlags,
         model: &ModelDir,
         target: Option<&String>,
         sampling: Sampling,
@@ -109,13 +109,13 @@ impl Record {
         fit: &Fit,
     ) -> Self {
         Self {
-            drafter: Drafter {
+            drafter: DrafterRecord {
                 name: model.name.clone(),
                 weights_sha256: model.weights_sha256.clone(),
                 vocabulary: model.vocabulary.size,
                 fingerprint: fingerprint(&model.vocabulary.fingerprint),
             },
-            verifier: Verifier {
+            verifier: VerifierRecord {
                 id: gathered.verifier.as_ref().map(ToString::to_string),
                 model: target.cloned(),
             },
@@ -127,21 +127,21 @@ impl Record {
                 max_tokens: args.text.max_tokens,
             },
             uncertainty_form: settings.rules.uncertainty_form().name(),
-            prompts: Prompts { file: args.prompts.display().to_string(), answered: gathered.prompts },
+            prompts: PromptsRecord { file: args.prompts.display().to_string(), answered: gathered.prompts },
             ended: gathered.stopped.name(),
             tokens: fit.count(),
             rejection: fit.rejection(),
             correlation: fit.correlation(),
             auc: fit.auc(),
-            line: Line { slope: fit.slope(), intercept: fit.intercept() },
-            published_line: Line { slope: PUBLISHED_SLOPE, intercept: PUBLISHED_INTERCEPT },
-            bins: (0..).zip(fit.bins()).map(|(index, bin)| Bin::new(index, bin)).collect(),
+            line: FittedLine { slope: fit.slope(), intercept: fit.intercept() },
+            published_line: FittedLine { slope: PUBLISHED_SLOPE, intercept: PUBLISHED_INTERCEPT },
+            bins: (0..).zip(fit.bins()).map(|(index, bin)| UncertaintyBin::new(index, bin)).collect(),
             proposals: proposals(&args.miss_rates, fit),
         }
     }
 }
 
-impl Line {
+impl FittedLine {
     /// Where it begins, bends and ends, as uncertainty and share.
     pub(super) fn corners(&self) -> Vec<(f64, f64)> {
         let crossing = |share: f64| (share - self.intercept) / self.slope;
@@ -153,7 +153,7 @@ impl Line {
     }
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for FittedLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.intercept < 0.0 { '−' } else { '+' };
         write!(f, "{:.3} u {sign} {:.3}", self.slope, self.intercept.abs())
@@ -167,7 +167,7 @@ impl Proposal {
     }
 }
 
-impl Bin {
+impl UncertaintyBin {
     fn new(index: u32, bin: &FitBin) -> Self {
         let width = 1.0 / SCORES as f64;
         let (low, high) = bin.interval();
@@ -205,28 +205,28 @@ pub(super) mod tests {
     use super::*;
 
     /// A record of eight tokens, two of them rejected.
-    pub(in super::super) fn example() -> (Record, Fit) {
+    pub(in super::super) fn example() -> (CalibrationRecord, Fit) {
         let samples = (0..8_u8).map(|i| (f64::from(f32::from(i) / 10.0), i == 3 || i == 7));
         let fit = Fit::new(samples).unwrap();
-        let record = Record {
-            drafter: Drafter {
+        let record = CalibrationRecord {
+            drafter: DrafterRecord {
                 name: "small <1>".into(),
                 weights_sha256: None,
                 vocabulary: 300,
                 fingerprint: "00ff".into(),
             },
-            verifier: Verifier { id: Some("v1".into()), model: None },
+            verifier: VerifierRecord { id: Some("v1".into()), model: None },
             sampling: Sampled { temperature: 0.7, top_p: 0.95, top_k: 0, seed: None, max_tokens: 40 },
             uncertainty_form: "quadrature",
-            prompts: Prompts { file: "held-out.txt".into(), answered: 2 },
+            prompts: PromptsRecord { file: "held-out.txt".into(), answered: 2 },
             ended: "prompts",
             tokens: fit.count(),
             rejection: fit.rejection(),
             correlation: fit.correlation(),
             auc: fit.auc(),
-            line: Line { slope: fit.slope(), intercept: fit.intercept() },
-            published_line: Line { slope: PUBLISHED_SLOPE, intercept: PUBLISHED_INTERCEPT },
-            bins: (0..).zip(fit.bins()).map(|(index, bin)| Bin::new(index, bin)).collect(),
+            line: FittedLine { slope: fit.slope(), intercept: fit.intercept() },
+            published_line: FittedLine { slope: PUBLISHED_SLOPE, intercept: PUBLISHED_INTERCEPT },
+            bins: (0..).zip(fit.bins()).map(|(index, bin)| UncertaintyBin::new(index, bin)).collect(),
             proposals: proposals(&[0.25, 0.0, 0.15, 0.0], &fit),
         };
         (record, fit)
@@ -250,12 +250,12 @@ pub(super) mod tests {
 
     #[test]
     fn a_line_bends_where_it_is_clipped() {
-        let corners = |slope, intercept| Line { slope, intercept }.corners();
+        let corners = |slope, intercept| FittedLine { slope, intercept }.corners();
         assert_eq!(corners(0.5, 0.25), [(0.0, 0.25), (1.0, 0.75)]);
         assert_eq!(corners(4.0, -1.0), [(0.0, 0.0), (0.25, 0.0), (0.5, 1.0), (1.0, 1.0)]);
         assert_eq!(corners(0.0, 0.2), [(0.0, 0.2), (1.0, 0.2)]);
         assert_eq!(corners(-2.0, 1.0), [(0.0, 1.0), (0.5, 0.0), (1.0, 0.0)]);
-        assert_eq!(Line { slope: 0.815, intercept: -0.066 }.to_string(), "0.815 u − 0.066");
+        assert_eq!(FittedLine { slope: 0.815, intercept: -0.066 }.to_string(), "0.815 u − 0.066");
     }
 
     #[test]

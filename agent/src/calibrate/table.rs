@@ -1,6 +1,6 @@
 //! What was found, in a screenful.
 
-use super::record::{Bin, Proposal, Record};
+use super::record::{CalibrationRecord, Proposal, UncertaintyBin};
 use crate::screen::{Abilities, Colour};
 use dunlin_hlm::uncertainty::Form;
 
@@ -10,7 +10,7 @@ const BAR: usize = 24;
 const COLUMN: usize = 31;
 
 /// Bins as bars, the line, what is proposed.
-pub(super) fn lines(record: &Record, abilities: Abilities) -> Vec<String> {
+pub(super) fn lines(record: &CalibrationRecord, abilities: Abilities) -> Vec<String> {
     let target = match (&record.verifier.model, &record.verifier.id) {
         (Some(model), Some(id)) => format!("{model} at {id}"),
         (Some(name), None) | (None, Some(name)) => name.clone(),
@@ -40,7 +40,7 @@ pub(super) fn lines(record: &Record, abilities: Abilities) -> Vec<String> {
 }
 
 /// How to use it.
-pub(super) fn advice(record: &Record) -> Vec<String> {
+pub(super) fn advice(record: &CalibrationRecord) -> Vec<String> {
     let usable: Vec<&Proposal> =
         record.proposals.iter().filter(|p| p.missed <= p.miss_rate && p.trusted > 0.0).collect();
     let Some((first, others)) = usable.split_first() else {
@@ -71,8 +71,8 @@ fn setting(begin: &str, proposal: &Proposal) -> String {
     )
 }
 
-fn of_bin(bin: &Bin, abilities: Abilities) -> String {
-    let Bin { from, to, tokens, .. } = *bin;
+fn of_bin(bin: &UncertaintyBin, abilities: Abilities) -> String {
+    let UncertaintyBin { from, to, tokens, .. } = *bin;
     let Some(rejection) = bin.rejection else { return format!("{from:.2} – {to:.2} {tokens:>8}") };
     let full = (rejection * BAR as f64).round() as usize;
     let (colour, plain) = match abilities.colour {

@@ -4,10 +4,10 @@
 
 use anyhow::{Context, Result, bail};
 use dunlin_link::{AddressError, BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, retain};
-use dunlin_provision::disk::{Change, Disk};
+use dunlin_provision::disk::{Change, DataDisk};
 use dunlin_provision::mistakes::Mistakes;
-use dunlin_provision::setup::Setup;
-use dunlin_provision::standing::{Login, Places, Standing, text_of};
+use dunlin_provision::setup::BoardSetup;
+use dunlin_provision::standing::{BrokerLogin, DataPlaces, Standing, text_of};
 use dunlin_provision::{PUBLIC, say};
 use dunlin_wire::DeviceId;
 use dunlin_wire::topic::Topic;
@@ -24,20 +24,20 @@ const TRIED: &str = "tried";
 
 /// Whose report it is, and who gets it.
 #[derive(Clone)]
-pub(super) struct Addressee {
+pub(super) struct ReportTarget {
     device: DeviceId,
     broker: String,
-    login: Option<Login>,
+    login: Option<BrokerLogin>,
 }
 
-impl Addressee {
+impl ReportTarget {
     /// From a file as far as it could be read, and from what stands where it names nothing.
-    pub(super) fn of(setup: &Setup, standing: &Standing) -> Option<Self> {
+    pub(super) fn of(setup: &BoardSetup, standing: &Standing) -> Option<Self> {
         let broker = setup.broker.clone().or_else(|| standing.broker())?;
         let address = broker.parse::<BrokerAddress>();
         let in_address = address.as_ref().ok().and_then(|address| address.login.as_ref());
         let in_address = in_address
-            .map(|login| Login { user: login.user.clone(), password: login.password.expose().into() });
+            .map(|login| BrokerLogin { user: login.user.clone(), password: login.password.expose().into() });
         Some(Self {
             device: setup.name.clone().or_else(|| standing.device())?,
             login: in_address.clone().or_else(|| setup.login.clone()).or_else(|| standing.login()),
@@ -64,14 +64,14 @@ impl Addressee {
 
 /// Where a report may lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mark {
+struct ReportMark {
     device: DeviceId,
     broker: String,
     /// Whether it lies there for certain: the broker said so.
     told: bool,
 }
 
-impl Mark {
+impl ReportMark {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let told = words.next()? == TOLD;
@@ -89,14 +89,14 @@ impl Mark {
 /// Nobody was told, and why.
 pub(super) async fn what_is_wrong(
     mistakes: &Mistakes,
-    addressee: Option<Addressee>,
-    places: &Places,
+    addressee: Option<ReportTarget>,
+    places: &DataPlaces,
     within: Duration,
 ) -> Result<()> {
     let Some(addressee) = addressee else {
         bail!("no broker was told: name and broker could not both be read");
     };
-    let mark = |told| Mark { device: addressee.device.clone(), broker: addressee.broker.clone(), told };
+    let mark = |told| ReportMark { device: addressee.device.clone(), broker: addressee.broker.clone(), told };
     remember(mark(false), places).context("no broker was told")?;
     let report = mistakes.report().encode().context("the report")?;
     reached(&addressee, &report, within).await.context("no broker was told")?;
@@ -108,7 +108,7 @@ pub(super) async fn what_is_wrong(
 ///
 /// # Errors
 /// One may still be there, and why; where it is there for certain, the next boot tries again.
-pub(super) async fn all_is_well(places: &Places, within: Duration) -> Result<()> {
+pub(super) async fn all_is_well(places: &DataPlaces, within: Duration) -> Result<()> {
     let marks = marks(places)?;
     if marks.is_empty() {
         return Ok(());
@@ -118,7 +118,7 @@ pub(super) async fn all_is_well(places: &Places, within: Duration) -> Result<()>
     let mut left = Vec::new();
     for mark in marks.into_iter().rev() {
         let addressee =
-            Addressee { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
+            ReportTarget { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
         if let Err(missed) = reached(&addressee, &[], within).await {
             say(&format!("an earlier report of a wrong set-up may still be with the broker: {missed}"));
             left.extend((mark.told && !missed.for_good).then_some(mark));
@@ -128,43 +128,43 @@ pub(super) async fn all_is_well(places: &Places, within: Duration) -> Result<()>
     keep(&left, places)
 }
 
-fn marks(places: &Places) -> Result<Vec<Mark>> {
+fn marks(places: &DataPlaces) -> Result<Vec<ReportMark>> {
     let text = text_of(&places.reported())?.unwrap_or_default();
-    Ok(text.lines().filter_map(Mark::parse).collect())
+    Ok(text.lines().filter_map(ReportMark::parse).collect())
 }
 
 /// Adds a mark, or certainty to one: another file may name another device and another broker.
-fn remember(mark: Mark, places: &Places) -> Result<()> {
+fn remember(mark: ReportMark, places: &DataPlaces) -> Result<()> {
     let before = marks(places)?;
-    let is_same = |other: &Mark| (&other.device, &other.broker) == (&mark.device, &mark.broker);
+    let is_same = |other: &ReportMark| (&other.device, &other.broker) == (&mark.device, &mark.broker);
     let (same, mut marks): (Vec<_>, Vec<_>) = before.iter().cloned().partition(is_same);
     let told = mark.told || same.iter().any(|same| same.told);
-    marks.push(Mark { told, ..mark });
+    marks.push(ReportMark { told, ..mark });
     let kept = &marks[marks.len().saturating_sub(MARKS_MAX)..];
     if kept == before { Ok(()) } else { keep(kept, places) }
 }
 
-fn keep(marks: &[Mark], places: &Places) -> Result<()> {
+fn keep(marks: &[ReportMark], places: &DataPlaces) -> Result<()> {
     let place = places.reported();
     if marks.is_empty() {
-        return Disk::new().remove(&place).with_context(|| place.display().to_string());
+        return DataDisk::new().remove(&place).with_context(|| place.display().to_string());
     }
-    let bytes = marks.iter().map(Mark::line).collect::<String>().into_bytes();
-    Disk::new().put(&[Change { place, bytes, mode: Some(PUBLIC) }])
+    let bytes = marks.iter().map(ReportMark::line).collect::<String>().into_bytes();
+    DataDisk::new().put(&[Change { place, bytes, mode: Some(PUBLIC) }])
 }
 
 /// Why a broker was not reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
-struct Missed {
+struct Unreached {
     why: String,
     /// Whether trying again is of no use.
     for_good: bool,
 }
 
 /// Tries until the broker has taken the message or refused it, or the time is over.
-async fn reached(addressee: &Addressee, bytes: &[u8], within: Duration) -> Result<(), Missed> {
-    let missed = |why: String, for_good| Missed { why, for_good };
+async fn reached(addressee: &ReportTarget, bytes: &[u8], within: Duration) -> Result<(), Unreached> {
+    let missed = |why: String, for_good| Unreached { why, for_good };
     let options = addressee.options().map_err(|error| missed(error.to_string(), true))?;
     let report = Outgoing::new(Topic::Setup(addressee.device.clone()), bytes.to_vec());
     let until = Instant::now() + within;
@@ -187,14 +187,14 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    fn mark(number: usize, told: bool) -> Mark {
-        Mark { device: format!("d{number}").parse().unwrap(), broker: "mqtt://h:1".into(), told }
+    fn mark(number: usize, told: bool) -> ReportMark {
+        ReportMark { device: format!("d{number}").parse().unwrap(), broker: "mqtt://h:1".into(), told }
     }
 
     #[test]
     fn marks_are_kept_once_each_and_not_without_end() {
         let data = TempDir::new().unwrap();
-        let places = Places::of(data.path());
+        let places = DataPlaces::of(data.path());
         for told in [false, true, false] {
             remember(mark(1, told), &places).unwrap();
         }
@@ -208,8 +208,8 @@ mod tests {
     #[test]
     fn a_line_that_is_no_mark_is_none() {
         for line in ["", "told", "told d", "told D mqtt://h", "d mqtt://h"] {
-            assert_eq!(Mark::parse(line), None, "{line}");
+            assert_eq!(ReportMark::parse(line), None, "{line}");
         }
-        assert_eq!(Mark::parse(mark(1, true).line().trim_end()), Some(mark(1, true)));
+        assert_eq!(ReportMark::parse(mark(1, true).line().trim_end()), Some(mark(1, true)));
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: a file is written whole, and only one that the agent itself would read.
 
 use super::gather::Gather;
-use super::reader::{End, Interrupts, Reader};
+use super::reader::{Interrupts, ReadingEnd, SensorReader};
 use super::say;
 use super::tally::Tally;
 use crate::draft_file::DraftFile;
@@ -27,7 +27,7 @@ const LOAD_MAX_A: f64 = 100.0;
 
 /// Flags of `power calibrate`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct PowerCalibrateFlags {
     /// The calibration file; without --load, the `[current]` table of an existing one is kept.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -50,7 +50,7 @@ pub(super) struct Args {
     pub(super) common: Common,
 }
 
-impl Args {
+impl PowerCalibrateFlags {
     /// Says what is wrong with the flags.
     pub(super) fn check(&self) -> Result<()> {
         self.loads().map(|_| ())
@@ -73,7 +73,7 @@ impl Args {
 
 /// A calibration under way.
 struct Bench<'a> {
-    args: &'a Args,
+    args: &'a PowerCalibrateFlags,
     settings: &'a PowerSettings,
     errors: Abilities,
     interrupts: Interrupts,
@@ -81,7 +81,11 @@ struct Bench<'a> {
 }
 
 /// Measures and writes the file; returns the exit code.
-pub(super) async fn calibrate(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
+pub(super) async fn calibrate(
+    args: &PowerCalibrateFlags,
+    settings: &PowerSettings,
+    color: ColourChoice,
+) -> Result<u8> {
     let loads = args.loads()?;
     let kept = if args.out.exists() { PowerCalibration::load(&args.out)?.current } else { None };
     let draft = DraftFile::new(&args.out)?;
@@ -162,16 +166,16 @@ impl Bench<'_> {
         Ok(Some(IdleTable { watts, seconds }))
     }
 
-    fn open(&self, current: Option<CurrentTable>, phase: EnergyPhase) -> Result<Reader> {
+    fn open(&self, current: Option<CurrentTable>, phase: EnergyPhase) -> Result<SensorReader> {
         let calibration = PowerCalibration { current, idle: None };
-        Reader::open(&PowerSettings { calibration, ..self.settings.clone() }, phase, self.errors)
+        SensorReader::open(&PowerSettings { calibration, ..self.settings.clone() }, phase, self.errors)
     }
 
     /// The sums of a measurement; `None` where it was interrupted.
-    async fn gather(&mut self, what: &str, span: Duration, reader: &Reader) -> Result<Option<Tally>> {
+    async fn gather(&mut self, what: &str, span: Duration, reader: &SensorReader) -> Result<Option<Tally>> {
         let gathered = Gather::run(what, span, reader, None, &mut self.interrupts, self.errors);
         let (tally, end) = gathered.await?;
-        Ok((end != End::Interrupt).then_some(tally))
+        Ok((end != ReadingEnd::Interrupt).then_some(tally))
     }
 
     /// Asks for something and waits until it is done; `false` where it was interrupted.

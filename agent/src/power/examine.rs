@@ -26,12 +26,12 @@ pub(super) struct Examined {
     /// Whether a meter would take it.
     pub(super) opens: bool,
     /// What it shows, or why it shows nothing.
-    pub(super) shown: Result<Shown, String>,
+    pub(super) shown: Result<ShownReading, String>,
 }
 
 /// What a source shows.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Shown {
+pub(super) struct ShownReading {
     /// What it is.
     pub(super) source: SensorSource,
     /// What makes its figures doubtful.
@@ -54,7 +54,7 @@ pub(super) fn examine(settings: &PowerSettings, kind: PowerSource) -> Examined {
     }
     let caution = found.caution.clone();
     let mut metering = found.metering(clock);
-    let shown = reading(&mut metering, &clock).map(|(sample, rail)| Shown {
+    let shown = reading(&mut metering, &clock).map(|(sample, rail)| ShownReading {
         source: metering.source().clone(),
         cautions: caution.into_iter().chain(cautions(&sample, rail)).collect(),
         sample,

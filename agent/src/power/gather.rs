@@ -1,7 +1,7 @@
 //! A measurement of known length: its sums, how far it is, and a trace of it where one is wanted.
 
-use super::progress::Progress;
-use super::reader::{End, Interrupts, Listener, Reader};
+use super::progress::PowerProgress;
+use super::reader::{Interrupts, Listener, ReadingEnd, SensorReader};
 use super::tally::Tally;
 use crate::screen::{Abilities, Colour};
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The measurement.
 pub(super) struct Gather {
     tally: Tally,
-    progress: Progress,
+    progress: PowerProgress,
     trace: Option<TraceWriter<File>>,
 }
 
@@ -25,13 +25,13 @@ impl Gather {
     pub(super) async fn run(
         what: &str,
         span: Duration,
-        reader: &Reader,
+        reader: &SensorReader,
         trace: Option<TraceWriter<File>>,
         interrupts: &mut Interrupts,
         errors: Abilities,
-    ) -> Result<(Tally, End)> {
+    ) -> Result<(Tally, ReadingEnd)> {
         let tally = Tally::new(reader.source());
-        let mut gather = Self { tally, progress: Progress::new(what, span, errors)?, trace };
+        let mut gather = Self { tally, progress: PowerProgress::new(what, span, errors)?, trace };
         let end = reader.read(Some(span), interrupts, &mut gather).await;
         gather.progress.end();
         if let Some(trace) = gather.trace {
@@ -39,7 +39,7 @@ impl Gather {
         }
         gather.tally.finish();
         let end = end?;
-        if gather.tally.readings() == 0 && end != End::Interrupt {
+        if gather.tally.readings() == 0 && end != ReadingEnd::Interrupt {
             bail!("{}, {}: no reading came", reader.source(), reader.source().part);
         }
         Ok((gather.tally, end))

@@ -15,9 +15,9 @@ const BETWEEN: &str = "  ";
 
 /// What is shown, the most important first.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Line(Vec<(Colour, String)>);
+pub(super) struct LiveLine(Vec<(Colour, String)>);
 
-impl Line {
+impl LiveLine {
     /// The figures of a tally that was closed, with `now_w` for the power of this moment.
     pub(super) fn new(tally: &Tally, now_w: f64) -> Self {
         let (low, high) = tally.range_w();
@@ -78,7 +78,7 @@ mod tests {
     const PLAIN: Abilities = Abilities { colour: false, cursor: false };
     const ALL: Abilities = Abilities { colour: true, cursor: true };
 
-    fn line(lost: bool) -> Line {
+    fn line(lost: bool) -> LiveLine {
         let mut tally = Tally::new(&source());
         for ms in (0..1000).step_by(10) {
             tally.hear(&reading(ms, if ms < 500 { 2.0 } else { 4.0 }));
@@ -87,7 +87,7 @@ mod tests {
             tally.hear(&MeterEvent::Lost(SensorError::Overflow("chip".into())));
         }
         tally.finish();
-        Line::new(&tally, 4.0)
+        LiveLine::new(&tally, 4.0)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `power probe`: which sources answer, what they show, and what to do about those that don't.
 
-use super::examine::{Examined, Shown, examine};
+use super::examine::{Examined, ShownReading, examine};
 use super::reader::Interrupts;
 use super::{advice, say};
 use crate::check::{Findings, findings};
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 /// Flags of `power probe`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ProbeFlags {
     /// Write the result to standard output as one JSON object.
     #[arg(long)]
     json: bool,
@@ -67,7 +67,7 @@ struct HealthFields {
 }
 
 /// Looks at every source; returns the exit code.
-pub(super) async fn probe(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
+pub(super) async fn probe(args: &ProbeFlags, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let mut interrupts = Interrupts::listen()?;
     let mut examined = Vec::new();
     for kind in wanted(settings.choice) {
@@ -130,8 +130,8 @@ fn tell(
     })
 }
 
-fn figures(shown: &Shown) -> String {
-    let Shown { source, sample, rail, .. } = shown;
+fn figures(shown: &ShownReading) -> String {
+    let ShownReading { source, sample, rail, .. } = shown;
     let rail = rail.map(|(volts, amperes)| format!(" ({volts}, {amperes})")).unwrap_or_default();
     let period = source.period.as_secs_f64();
     format!(
@@ -143,11 +143,11 @@ fn figures(shown: &Shown) -> String {
     )
 }
 
-fn boundary(shown: &Shown) -> String {
+fn boundary(shown: &ShownReading) -> String {
     format!("boundary: {}", shown.source.boundary)
 }
 
-fn uncertainty(shown: &Shown) -> String {
+fn uncertainty(shown: &ShownReading) -> String {
     let off = shown.source.uncertainty;
     format!("may be off by {:.1} % and {:.0} mW", off.relative * 100.0, off.offset_w * 1e3)
 }
@@ -191,9 +191,9 @@ impl SourceFields {
     }
 }
 
-impl From<&Shown> for ShownFields {
-    fn from(shown: &Shown) -> Self {
-        let Shown { source, cautions, sample, rail } = shown;
+impl From<&ShownReading> for ShownFields {
+    fn from(shown: &ShownReading) -> Self {
+        let ShownReading { source, cautions, sample, rail } = shown;
         Self {
             part: source.part.clone(),
             boundary: source.boundary.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 const LINES: f64 = 10.0;
 
 /// A measurement of known length.
-pub(super) struct Progress {
+pub(super) struct PowerProgress {
     what: String,
     span: Duration,
     bar: Bar,
@@ -17,7 +17,7 @@ pub(super) struct Progress {
     said: u32,
 }
 
-impl Progress {
+impl PowerProgress {
     /// The beginning of `what`, which takes `span`.
     ///
     /// # Errors

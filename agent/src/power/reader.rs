@@ -36,7 +36,7 @@ pub(super) trait Listener {
 
 /// Why reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ReadingEnd {
     /// Time is up.
     Time,
     /// The trace has no more readings.
@@ -45,7 +45,7 @@ pub(super) enum End {
     Interrupt,
 }
 
-impl End {
+impl ReadingEnd {
     /// The exit code.
     pub(super) fn code(self) -> u8 {
         match self {
@@ -79,12 +79,12 @@ impl Interrupts {
 }
 
 /// A source that is read.
-pub(super) struct Reader {
+pub(super) struct SensorReader {
     source: SensorSource,
     meter: Meter,
 }
 
-impl Reader {
+impl SensorReader {
     /// Starts to read the source that the settings ask for; a simulated board does what `phase` says. What makes its
     /// figures doubtful is said.
     ///
@@ -124,20 +124,20 @@ impl Reader {
         span: Option<Duration>,
         interrupts: &mut Interrupts,
         listener: &mut impl Listener,
-    ) -> Result<End> {
+    ) -> Result<ReadingEnd> {
         let begin = tokio::time::Instant::now();
         loop {
             let time = begin.elapsed();
             if self.hand_on(listener)? {
-                return Ok(End::Trace);
+                return Ok(ReadingEnd::Trace);
             }
             listener.passed(span.map_or(time, |span| span.min(time)))?;
             let left = span.map_or(LOOK, |span| span.saturating_sub(time));
             if left.is_zero() {
-                return Ok(End::Time);
+                return Ok(ReadingEnd::Time);
             }
             if interrupts.during(tokio::time::sleep(left.min(LOOK))).await.is_none() {
-                return Ok(End::Interrupt);
+                return Ok(ReadingEnd::Interrupt);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `power record`: what a source reads, as a trace that can be replayed.
 
 use super::gather::Gather;
-use super::reader::{End, Interrupts, Reader};
+use super::reader::{Interrupts, ReadingEnd, SensorReader};
 use super::say;
 use super::tally::{Tally, in_words};
 use crate::draft_file::DraftFile;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// Flags of `power record`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RecordFlags {
     /// The trace, a CSV file; an existing one is replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -31,11 +31,11 @@ pub(super) struct Args {
 }
 
 /// Records; returns the exit code. What was read before an interrupt is kept.
-pub(super) async fn record(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
+pub(super) async fn record(args: &RecordFlags, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let errors = abilities(color, &io::stderr());
     let mut interrupts = Interrupts::listen()?;
     let draft = DraftFile::new(&args.out)?;
-    let reader = Reader::open(settings, EnergyPhase::Idle, errors)?;
+    let reader = SensorReader::open(settings, EnergyPhase::Idle, errors)?;
     let trace = TraceWriter::new(draft.file()?, reader.source()).context("the trace")?;
     let gathered = Gather::run("recording", args.seconds, &reader, Some(trace), &mut interrupts, errors);
     let (tally, end) = gathered.await?;
@@ -56,11 +56,11 @@ pub(super) async fn record(args: &Args, settings: &PowerSettings, color: ColourC
 }
 
 /// Why it ended before its time.
-fn early(end: End) -> Option<&'static str> {
+fn early(end: ReadingEnd) -> Option<&'static str> {
     match end {
-        End::Time => None,
-        End::Trace => Some("the trace has ended"),
-        End::Interrupt => Some("interrupted: what was read until then is kept"),
+        ReadingEnd::Time => None,
+        ReadingEnd::Trace => Some("the trace has ended"),
+        ReadingEnd::Interrupt => Some("interrupted: what was read until then is kept"),
     }
 }
 

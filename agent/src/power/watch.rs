@@ -1,7 +1,7 @@
 //! `power watch`: the power while it is drawn, as one line that is painted over; a line a second where that can't be.
 
-use super::line::{Line, SPARK_MAX};
-use super::reader::{End, Interrupts, Listener, Reader};
+use super::line::{LiveLine, SPARK_MAX};
+use super::reader::{Interrupts, Listener, ReadingEnd, SensorReader};
 use super::tally::Tally;
 use crate::flags::{Common, seconds};
 use crate::report;
@@ -22,7 +22,7 @@ const ERASE_LINE: &str = "\r\x1b[K";
 
 /// Flags of `power watch`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct WatchFlags {
     /// How long to watch; by default until an interrupt.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<Duration>,
@@ -31,17 +31,17 @@ pub(super) struct Args {
 }
 
 /// Shows what is drawn; returns the exit code.
-pub(super) async fn watch(args: &Args, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
+pub(super) async fn watch(args: &WatchFlags, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let (out, errors) = (abilities(color, &io::stdout()), abilities(color, &io::stderr()));
     let mut interrupts = Interrupts::listen()?;
-    let reader = Reader::open(settings, EnergyPhase::Idle, errors)?;
+    let reader = SensorReader::open(settings, EnergyPhase::Idle, errors)?;
     let mut watch = Watch::new(Tally::new(reader.source()), out, errors);
     let end = reader.read(args.seconds, &mut interrupts, &mut watch).await?;
     watch.end()?;
-    if watch.tally.readings() == 0 && end != End::Interrupt {
+    if watch.tally.readings() == 0 && end != ReadingEnd::Interrupt {
         bail!("{}, {}: no reading came", reader.source(), reader.source().part);
     }
-    if end == End::Trace {
+    if end == ReadingEnd::Trace {
         report::line(errors, Colour::Yellow, "the trace has ended");
     }
     Ok(end.code())
@@ -72,7 +72,7 @@ impl Watch {
             self.watts.remove(0);
         }
         self.watts.push(now_w);
-        let line = Line::new(&self.tally, now_w);
+        let line = LiveLine::new(&self.tally, now_w);
         let text = match self.out.cursor {
             true => format!("{ERASE_LINE}{}", line.within(columns(), &self.watts, self.out)),
             false => line.whole(self.out) + "\n",

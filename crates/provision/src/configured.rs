@@ -1,6 +1,6 @@
 //! The agent's configuration: what stands already, with what a set-up file names.
 
-use super::setup::Setup;
+use super::setup::BoardSetup;
 use super::standing::Standing;
 use anyhow::{Context, Result};
 use dunlin_wire::DeviceId;
@@ -24,7 +24,7 @@ pub struct Defaults {
 ///
 /// # Errors
 /// Names a key that is in the way.
-pub(crate) fn configured(standing: &Standing, setup: &Setup, defaults: &Defaults) -> Result<String> {
+pub(crate) fn configured(standing: &Standing, setup: &BoardSetup, defaults: &Defaults) -> Result<String> {
     let mut document = standing.document.clone().unwrap_or_else(fresh);
     let root = document.as_table_mut();
     set(root, "device", setup.name.as_ref().map(DeviceId::as_str));

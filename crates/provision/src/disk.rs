@@ -22,7 +22,7 @@ pub struct Change {
 
 /// What is done to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum DiskStep {
     MakeFolder,
     Create,
     Write,
@@ -35,27 +35,27 @@ pub(crate) enum Step {
 }
 
 /// What is asked before a step.
-type Before<'a> = dyn FnMut(Step, &Path) -> io::Result<()> + 'a;
+type Before<'a> = dyn FnMut(DiskStep, &Path) -> io::Result<()> + 'a;
 
 /// The disk; `before` is asked before each step, and an error of it is the step's.
-pub struct Disk<'a> {
+pub struct DataDisk<'a> {
     before: Box<Before<'a>>,
 }
 
-impl Default for Disk<'_> {
+impl Default for DataDisk<'_> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'a> Disk<'a> {
+impl<'a> DataDisk<'a> {
     /// The disk as it is.
     pub fn new() -> Self {
         Self::with(|_, _| Ok(()))
     }
 
     /// A disk whose steps are watched, or fail.
-    pub(crate) fn with(before: impl FnMut(Step, &Path) -> io::Result<()> + 'a) -> Self {
+    pub(crate) fn with(before: impl FnMut(DiskStep, &Path) -> io::Result<()> + 'a) -> Self {
         Self { before: Box::new(before) }
     }
 
@@ -68,7 +68,7 @@ impl<'a> Disk<'a> {
         if written.is_err() {
             // What is there takes up room that may be wanted; what isn't there needs no removing.
             for path in changes.iter().map(|change| beside(&change.place)) {
-                let _ = self.step(Step::Remove, &path).and_then(|()| fs::remove_file(&path));
+                let _ = self.step(DiskStep::Remove, &path).and_then(|()| fs::remove_file(&path));
             }
         }
         written?;
@@ -79,7 +79,7 @@ impl<'a> Disk<'a> {
         let path = beside(&change.place);
         let named = || path.display().to_string();
         if let Some(folder) = change.place.parent().filter(|folder| !folder.is_dir()) {
-            self.step(Step::MakeFolder, folder)
+            self.step(DiskStep::MakeFolder, folder)
                 .and_then(|()| fs::create_dir_all(folder))
                 .with_context(named)?;
         }
@@ -87,25 +87,25 @@ impl<'a> Disk<'a> {
     }
 
     fn written(&mut self, path: &Path, change: &Change) -> io::Result<()> {
-        self.step(Step::Create, path)?;
+        self.step(DiskStep::Create, path)?;
         let mut file = File::create(path)?;
         if let Some(mode) = change.mode {
             file.set_permissions(Permissions::from_mode(mode))?;
         }
-        self.step(Step::Write, path)?;
+        self.step(DiskStep::Write, path)?;
         file.write_all(&change.bytes)?;
-        self.step(Step::Sync, path)?;
+        self.step(DiskStep::Sync, path)?;
         file.sync_all()
     }
 
     fn publish(&mut self, change: &Change) -> Result<()> {
         let place = &change.place;
-        let moved = self.step(Step::Rename, place).and_then(|()| fs::rename(beside(place), place));
+        let moved = self.step(DiskStep::Rename, place).and_then(|()| fs::rename(beside(place), place));
         moved.and_then(|()| self.sync_folder(place)).with_context(|| place.display().to_string())
     }
 
     fn sync_folder(&mut self, place: &Path) -> io::Result<()> {
-        self.step(Step::SyncFolder, place)?;
+        self.step(DiskStep::SyncFolder, place)?;
         let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
@@ -123,7 +123,7 @@ impl<'a> Disk<'a> {
         let mut file = OpenOptions::new().write(true).open(place)?;
         let length = file.metadata()?.len();
         let head = length.min(HEAD_BYTES as u64);
-        for (step, from, until) in [(Step::OverwriteHead, 0, head), (Step::Overwrite, head, length)] {
+        for (step, from, until) in [(DiskStep::OverwriteHead, 0, head), (DiskStep::Overwrite, head, length)] {
             self.step(step, place)?;
             file.seek(SeekFrom::Start(from))?;
             io::copy(&mut io::Read::take(io::repeat(0), until - from), &mut file)?;
@@ -137,12 +137,12 @@ impl<'a> Disk<'a> {
     /// # Errors
     /// It isn't there, or can't be removed.
     pub fn remove(&mut self, place: &Path) -> io::Result<()> {
-        self.step(Step::Remove, place)?;
+        self.step(DiskStep::Remove, place)?;
         fs::remove_file(place)?;
         self.sync_folder(place)
     }
 
-    fn step(&mut self, step: Step, path: &Path) -> io::Result<()> {
+    fn step(&mut self, step: DiskStep, path: &Path) -> io::Result<()> {
         (self.before)(step, path)
     }
 }

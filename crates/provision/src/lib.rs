@@ -22,10 +22,10 @@ mod tests;
 use anyhow::{Context, Result};
 pub use configured::Defaults;
 use configured::configured;
-use disk::{Change, Disk};
+use disk::{Change, DataDisk};
 use mistakes::Mistakes;
-use setup::{BrokerCheck, Setup};
-use standing::{Places, Standing};
+use setup::{BoardSetup, BrokerCheck};
+use standing::{DataPlaces, Standing};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -38,17 +38,17 @@ pub const PUBLIC: u32 = 0o644;
 const SECRET: u32 = 0o600;
 
 /// What a set-up file is.
-pub enum Found {
+pub enum SetupFile {
     /// Not there.
-    Nothing,
+    Missing,
     /// What a removal that was cut off left.
     Overwritten,
     /// There, and nothing is filled in.
     Blank,
     /// Wrong, and what could be read all the same.
-    Wrong(Setup, Mistakes),
+    Invalid(BoardSetup, Mistakes),
     /// Right.
-    Good(Setup),
+    Valid(BoardSetup),
 }
 
 /// A board's set-up file, and what it is set up with.
@@ -56,14 +56,14 @@ pub struct Card {
     /// The file.
     pub file: PathBuf,
     /// Where the board keeps what it is set up with.
-    pub places: Places,
+    pub places: DataPlaces,
     /// What a new configuration names that the file doesn't.
     pub defaults: Defaults,
 }
 
 /// How far a file was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProvisionOutcome {
     /// There is nothing left to do.
     Done,
     /// The file has mistakes.
@@ -73,42 +73,42 @@ pub enum Outcome {
 }
 
 /// What came of a file.
-pub struct Taken {
+pub struct Provisioned {
     /// How far it was taken.
-    pub outcome: Outcome,
+    pub outcome: ProvisionOutcome,
     /// What is wrong with it.
     pub wrong: Option<Mistakes>,
 }
 
-const WELL: Taken = Taken { outcome: Outcome::Done, wrong: None };
+const WELL: Provisioned = Provisioned { outcome: ProvisionOutcome::Done, wrong: None };
 
 /// Reads the file and looks at it against what stands.
 ///
 /// # Errors
 /// It is there and can't be read.
-pub fn look(file: &Path, standing: &Standing, broker: BrokerCheck) -> Result<Found> {
+pub fn look(file: &Path, standing: &Standing, broker: BrokerCheck) -> Result<SetupFile> {
     let bytes = match read(file) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SetupFile::Missing),
         Err(error) => return Err(error).with_context(|| file.display().to_string()),
     };
     if text::is_overwritten(&bytes) {
-        return Ok(Found::Overwritten);
+        return Ok(SetupFile::Overwritten);
     }
     let text = match text::decode(&bytes) {
         Ok(text) => text,
         Err((line, what)) => {
             let mut mistakes = Mistakes::default();
             mistakes.push(line, what);
-            return Ok(Found::Wrong(Setup::default(), mistakes));
+            return Ok(SetupFile::Invalid(BoardSetup::default(), mistakes));
         }
     };
     let parsed = parse::parse(&text);
     if parsed.is_blank() {
-        return Ok(Found::Blank);
+        return Ok(SetupFile::Blank);
     }
     let (setup, mistakes) = setup::checked(parsed, standing, broker);
-    Ok(if mistakes.is_empty() { Found::Good(setup) } else { Found::Wrong(setup, mistakes) })
+    Ok(if mistakes.is_empty() { SetupFile::Valid(setup) } else { SetupFile::Invalid(setup, mistakes) })
 }
 
 /// As much of a file as shows that it is too large.
@@ -119,10 +119,10 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Takes a good file and removes it; says what is wrong with another.
-pub fn take(card: &Card, standing: &Standing, found: &Found, disk: &mut Disk<'_>) -> Taken {
+pub fn take(card: &Card, standing: &Standing, found: &SetupFile, disk: &mut DataDisk<'_>) -> Provisioned {
     let name = card.file.display();
     match found {
-        Found::Nothing | Found::Blank => {
+        SetupFile::Missing | SetupFile::Blank => {
             if standing.is_set_up() {
                 say(&format!("{name}: nothing is set there; this board stays as it is set up"));
             } else {
@@ -134,12 +134,12 @@ pub fn take(card: &Card, standing: &Standing, found: &Found, disk: &mut Disk<'_>
             forget_problems(&card.file, disk);
             WELL
         }
-        Found::Overwritten => gone(card, disk),
-        Found::Wrong(_, mistakes) => {
+        SetupFile::Overwritten => gone(card, disk),
+        SetupFile::Invalid(_, mistakes) => {
             refuse(&card.file, &Refusal::wrong(&card.file, mistakes), disk);
-            Taken { outcome: Outcome::Invalid, wrong: Some(mistakes.clone()) }
+            Provisioned { outcome: ProvisionOutcome::Invalid, wrong: Some(mistakes.clone()) }
         }
-        Found::Good(setup) => match apply(card, standing, setup, disk) {
+        SetupFile::Valid(setup) => match apply(card, standing, setup, disk) {
             Ok(()) => {
                 say(&taken(setup));
                 gone(card, disk)
@@ -147,26 +147,28 @@ pub fn take(card: &Card, standing: &Standing, found: &Found, disk: &mut Disk<'_>
             Err(error) => {
                 let mistakes = Mistakes::of(format!("it is right, but could not be taken: {error:#}"));
                 refuse(&card.file, &Refusal::untaken(&card.file, &mistakes), disk);
-                Taken { outcome: Outcome::Failed, wrong: Some(mistakes) }
+                Provisioned { outcome: ProvisionOutcome::Failed, wrong: Some(mistakes) }
             }
         },
     }
 }
 
 /// What the second half finds, when the first has left a file that is no good.
-pub fn untaken(file: &Path, found: &Found) -> Taken {
+pub fn untaken(file: &Path, found: &SetupFile) -> Provisioned {
     match found {
-        Found::Nothing | Found::Blank | Found::Overwritten => WELL,
-        Found::Wrong(_, mistakes) => Taken { outcome: Outcome::Done, wrong: Some(mistakes.clone()) },
-        Found::Good(_) => {
+        SetupFile::Missing | SetupFile::Blank | SetupFile::Overwritten => WELL,
+        SetupFile::Invalid(_, mistakes) => {
+            Provisioned { outcome: ProvisionOutcome::Done, wrong: Some(mistakes.clone()) }
+        }
+        SetupFile::Valid(_) => {
             let why = format!("it is right, but was not taken: {} says why", problems(file).display());
-            Taken { outcome: Outcome::Done, wrong: Some(Mistakes::of(why)) }
+            Provisioned { outcome: ProvisionOutcome::Done, wrong: Some(Mistakes::of(why)) }
         }
     }
 }
 
 /// Writes everything that `setup` names.
-fn apply(card: &Card, standing: &Standing, setup: &Setup, disk: &mut Disk<'_>) -> Result<()> {
+fn apply(card: &Card, standing: &Standing, setup: &BoardSetup, disk: &mut DataDisk<'_>) -> Result<()> {
     let Card { places, defaults, .. } = card;
     let mut changes = Vec::new();
     let mut put = |place, text: &str, mode| {
@@ -193,14 +195,14 @@ fn apply(card: &Card, standing: &Standing, setup: &Setup, disk: &mut Disk<'_>) -
 }
 
 /// Overwrites and removes a file that was taken, and what was said of an earlier one.
-fn gone(card: &Card, disk: &mut Disk<'_>) -> Taken {
+fn gone(card: &Card, disk: &mut DataDisk<'_>) -> Provisioned {
     forget_problems(&card.file, disk);
     match disk.erase(&card.file) {
         Ok(()) => WELL,
         Err(error) => {
             let advice = "remove it yourself, for its passwords can be read there";
             say(&format!("the set-up is done, but its file could not be removed: {error:#}; {advice}"));
-            Taken { outcome: Outcome::Failed, ..WELL }
+            Provisioned { outcome: ProvisionOutcome::Failed, ..WELL }
         }
     }
 }
@@ -235,7 +237,7 @@ impl Refusal {
 }
 
 /// Says what is wrong on standard error, and beside the file for who next opens the card.
-fn refuse(file: &Path, refusal: &Refusal, disk: &mut Disk<'_>) {
+fn refuse(file: &Path, refusal: &Refusal, disk: &mut DataDisk<'_>) {
     let Refusal { head, lines, foot } = refusal;
     say(&format!("{head}\n{lines}\n{foot}"));
     let bytes = format!("{head}\n\n{lines}\n\n{foot}\n").into_bytes();
@@ -249,7 +251,7 @@ fn refuse(file: &Path, refusal: &Refusal, disk: &mut Disk<'_>) {
     }
 }
 
-fn forget_problems(file: &Path, disk: &mut Disk<'_>) {
+fn forget_problems(file: &Path, disk: &mut DataDisk<'_>) {
     let place = problems(file);
     if let Err(error) = disk.remove(&place)
         && error.kind() != ErrorKind::NotFound
@@ -269,7 +271,7 @@ pub fn board_of(file: &Path) -> Option<String> {
 }
 
 /// What was set up, without anything that is secret.
-fn taken(setup: &Setup) -> String {
+fn taken(setup: &BoardSetup) -> String {
     let parts = [
         setup.name.as_ref().map(|name| format!("name {name}")),
         setup.broker.as_ref().map(|broker| format!("broker {broker}")),

@@ -11,7 +11,7 @@ const QUOTES: [(char, char); 3] = [('"', '"'), ('\'', '\''), ('“', '”')];
 
 /// What a file may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Key {
+pub(crate) enum SetupKey {
     Name,
     Broker,
     BrokerUser,
@@ -24,7 +24,7 @@ pub(crate) enum Key {
 
 /// A value and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct SetupEntry {
     pub(crate) line: usize,
     pub(crate) value: String,
 }
@@ -32,11 +32,11 @@ pub(crate) struct Entry {
 /// What a file says.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
-    pub(crate) entries: BTreeMap<Key, Entry>,
+    pub(crate) entries: BTreeMap<SetupKey, SetupEntry>,
     pub(crate) mistakes: Mistakes,
 }
 
-impl Key {
+impl SetupKey {
     pub(crate) const ALL: [Self; 8] = [
         Self::Name,
         Self::Broker,
@@ -100,7 +100,7 @@ impl Parsed {
             let said = "no = in it: a line is `key = value`, or a comment that begins with #";
             return self.mistakes.push(Some(line), said);
         };
-        let Some(key) = Key::find(name.trim()) else {
+        let Some(key) = SetupKey::find(name.trim()) else {
             return self.mistakes.push(Some(line), unknown(name.trim()));
         };
         let value = unquoted(value.trim());
@@ -112,7 +112,7 @@ impl Parsed {
             let said = format!("{} is in line {} already: keep one of the two", key.name(), first.line);
             return self.mistakes.push(Some(line), said);
         }
-        self.entries.insert(key, Entry { line, value: value.into() });
+        self.entries.insert(key, SetupEntry { line, value: value.into() });
     }
 }
 
@@ -125,15 +125,15 @@ fn unquoted(value: &str) -> &str {
 fn unknown(name: &str) -> String {
     let lower = name.to_ascii_lowercase().replace(['-', ' '], "_");
     let shown: String = name.chars().take(SHOWN_MAX).collect();
-    let near = |key: &Key| lower.len() > 2 && key.name().contains(&lower);
-    let mut meant: Vec<_> = Key::ALL.into_iter().filter(near).map(Key::name).collect();
+    let near = |key: &SetupKey| lower.len() > 2 && key.name().contains(&lower);
+    let mut meant: Vec<_> = SetupKey::ALL.into_iter().filter(near).map(SetupKey::name).collect();
     if meant.is_empty() {
-        let by_distance = |key: &Key| strsim::osa_distance(&lower, key.name());
-        let nearest = Key::ALL.into_iter().min_by_key(by_distance);
-        meant.extend(nearest.filter(|key| by_distance(key) <= TYPING_ERRORS_MAX).map(Key::name));
+        let by_distance = |key: &SetupKey| strsim::osa_distance(&lower, key.name());
+        let nearest = SetupKey::ALL.into_iter().min_by_key(by_distance);
+        meant.extend(nearest.filter(|key| by_distance(key) <= TYPING_ERRORS_MAX).map(SetupKey::name));
     }
     match meant.as_slice() {
-        [] => format!("unknown key {shown:?}; known are {}", Key::ALL.map(Key::name).join(", ")),
+        [] => format!("unknown key {shown:?}; known are {}", SetupKey::ALL.map(SetupKey::name).join(", ")),
         meant => format!("unknown key {shown:?}: did you mean {}?", meant.join(" or ")),
     }
 }
@@ -217,12 +217,12 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read(values in prop::collection::btree_map(0..8usize, "\\PC{0,20}", 0..8)) {
-            let line = |(key, value): (&usize, &String)| format!("{} = \"{value}\"\n", Key::ALL[*key].name());
+            let line = |(key, value): (&usize, &String)| format!("{} = \"{value}\"\n", SetupKey::ALL[*key].name());
             let text: String = values.iter().map(line).collect();
             let parsed = parse(&text);
             prop_assert!(parsed.mistakes.is_empty());
             let read: BTreeMap<_, _> = parsed.entries.into_iter().map(|(key, entry)| (key, entry.value)).collect();
-            prop_assert_eq!(read, values.into_iter().map(|(key, value)| (Key::ALL[key], value)).collect());
+            prop_assert_eq!(read, values.into_iter().map(|(key, value)| (SetupKey::ALL[key], value)).collect());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What a set-up file asks for: its values, checked against each other and against what stands already.
 
 use super::mistakes::Mistakes;
-use super::parse::{Entry, Key, Parsed};
-use super::standing::{Login, Standing};
+use super::parse::{Parsed, SetupEntry, SetupKey};
+use super::standing::{BrokerLogin, Standing};
 use super::{ssh_key, wifi};
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
@@ -16,13 +16,13 @@ pub type BrokerCheck = fn(&str) -> Result<(), String>;
 
 /// What is to be changed; what isn't named stays as it is.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Setup {
+pub struct BoardSetup {
     /// This device's name.
     pub name: Option<DeviceId>,
     /// The broker's address.
     pub broker: Option<String>,
     /// Who it is to the broker.
-    pub login: Option<Login>,
+    pub login: Option<BrokerLogin>,
     /// The wireless network.
     pub(crate) wifi: Option<Wifi>,
     /// A key that may log in.
@@ -30,17 +30,19 @@ pub struct Setup {
 }
 
 /// What `parsed` asks for, as far as it is right; what is wrong is added to its mistakes.
-pub(crate) fn checked(parsed: Parsed, standing: &Standing, check: BrokerCheck) -> (Setup, Mistakes) {
-    let mut reader = Reader { entries: parsed.entries, mistakes: parsed.mistakes };
+pub(crate) fn checked(parsed: Parsed, standing: &Standing, check: BrokerCheck) -> (BoardSetup, Mistakes) {
+    let mut reader = SetupReader { entries: parsed.entries, mistakes: parsed.mistakes };
     reader.refuse_empty();
-    let setup = Setup {
-        name: reader.value(Key::Name, name),
-        broker: reader.value(Key::Broker, |url| broker(url, check)),
+    let setup = BoardSetup {
+        name: reader.value(SetupKey::Name, name),
+        broker: reader.value(SetupKey::Broker, |url| broker(url, check)),
         login: reader.login(),
         wifi: reader.wifi(),
-        ssh_key: reader.value(Key::Ssh, |key| ssh_key::check(key).map(|()| key.into()).map_err(Into::into)),
+        ssh_key: reader
+            .value(SetupKey::Ssh, |key| ssh_key::check(key).map(|()| key.into()).map_err(Into::into)),
     };
-    let known = [(Key::Name, standing.device().is_some()), (Key::Broker, standing.broker().is_some())];
+    let known =
+        [(SetupKey::Name, standing.device().is_some()), (SetupKey::Broker, standing.broker().is_some())];
     for (key, _) in known.into_iter().filter(|(_, known)| !known) {
         reader.require(key, "this board has none yet");
     }
@@ -48,12 +50,12 @@ pub(crate) fn checked(parsed: Parsed, standing: &Standing, check: BrokerCheck) -
     (setup, reader.mistakes)
 }
 
-struct Reader {
-    entries: BTreeMap<Key, Entry>,
+struct SetupReader {
+    entries: BTreeMap<SetupKey, SetupEntry>,
     mistakes: Mistakes,
 }
 
-impl Reader {
+impl SetupReader {
     fn refuse_empty(&mut self) {
         for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.value.is_empty()) {
             let said =
@@ -63,48 +65,48 @@ impl Reader {
     }
 
     /// A key's value through `check`; `None` where it is left out or wrong.
-    fn value<T>(&mut self, key: Key, check: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn value<T>(&mut self, key: SetupKey, check: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let entry = self.entries.get(&key).filter(|entry| !entry.value.is_empty())?;
         let wrong = |why| self.mistakes.push(Some(entry.line), format!("{}: {why}", key.name()));
         check(&entry.value).map_err(wrong).ok()
     }
 
     /// Says that a key is missing, and why it is needed.
-    fn require(&mut self, key: Key, why: &str) {
+    fn require(&mut self, key: SetupKey, why: &str) {
         if !self.entries.contains_key(&key) {
             self.mistakes.push(None, format!("{} is missing: {why}", key.name()));
         }
     }
 
     /// The first of `keys` that is there.
-    fn first(&self, keys: &[Key]) -> Option<Key> {
+    fn first(&self, keys: &[SetupKey]) -> Option<SetupKey> {
         keys.iter().copied().find(|key| self.entries.contains_key(key))
     }
 
-    fn login(&mut self) -> Option<Login> {
-        let first = self.first(&[Key::BrokerUser, Key::BrokerPassword])?;
-        for key in [Key::BrokerUser, Key::BrokerPassword] {
+    fn login(&mut self) -> Option<BrokerLogin> {
+        let first = self.first(&[SetupKey::BrokerUser, SetupKey::BrokerPassword])?;
+        for key in [SetupKey::BrokerUser, SetupKey::BrokerPassword] {
             self.require(key, &format!("{} needs it", first.name()));
         }
         let text = |text: &str| Ok(text.to_owned());
-        Some(Login {
-            user: self.value(Key::BrokerUser, text)?,
-            password: self.value(Key::BrokerPassword, text)?,
+        Some(BrokerLogin {
+            user: self.value(SetupKey::BrokerUser, text)?,
+            password: self.value(SetupKey::BrokerPassword, text)?,
         })
     }
 
     fn wifi(&mut self) -> Option<Wifi> {
-        let first = self.first(&[Key::WifiSsid, Key::WifiPassword, Key::WifiCountry])?;
-        self.require(Key::WifiSsid, &format!("{} needs it", first.name()));
-        self.require(Key::WifiPassword, "a network without one needs wifi_password = open");
-        let ssid = self.value(Key::WifiSsid, |ssid| wifi::check_ssid(ssid).map(|()| ssid.into()));
-        let password = self.value(Key::WifiPassword, wifi::password);
-        let country = self.value(Key::WifiCountry, wifi::country);
+        let first = self.first(&[SetupKey::WifiSsid, SetupKey::WifiPassword, SetupKey::WifiCountry])?;
+        self.require(SetupKey::WifiSsid, &format!("{} needs it", first.name()));
+        self.require(SetupKey::WifiPassword, "a network without one needs wifi_password = open");
+        let ssid = self.value(SetupKey::WifiSsid, |ssid| wifi::check_ssid(ssid).map(|()| ssid.into()));
+        let password = self.value(SetupKey::WifiPassword, wifi::password);
+        let country = self.value(SetupKey::WifiCountry, wifi::country);
         Some(Wifi::new(ssid?, password?, country))
     }
 
     /// A configuration that can't be read is replaced only by one that is complete.
-    fn rescue(&mut self, setup: &Setup, standing: &Standing) {
+    fn rescue(&mut self, setup: &BoardSetup, standing: &Standing) {
         let Some((_, why)) = &standing.unreadable else { return };
         if setup.name.is_none() || setup.broker.is_none() {
             self.mistakes

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use toml_edit::DocumentMut;
 
 /// The folders and files of the data partition.
-pub struct Places {
+pub struct DataPlaces {
     data: PathBuf,
 }
 
-impl Places {
+impl DataPlaces {
     /// Those of a data partition that is mounted at `data`.
     pub fn of(data: &Path) -> Self {
         Self { data: data.into() }
@@ -62,7 +62,7 @@ pub struct Standing {
 
 /// User and password at a broker.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Login {
+pub struct BrokerLogin {
     /// The user.
     pub user: String,
     /// The password.
@@ -74,7 +74,7 @@ impl Standing {
     ///
     /// # Errors
     /// Names the file that can't be read.
-    pub fn read(places: &Places) -> Result<Self> {
+    pub fn read(places: &DataPlaces) -> Result<Self> {
         let mut standing = Self {
             password: text_of(&places.password())?,
             authorized_keys: text_of(&places.authorized_keys())?.unwrap_or_default(),
@@ -109,9 +109,9 @@ impl Standing {
     }
 
     /// User and password at the broker.
-    pub fn login(&self) -> Option<Login> {
+    pub fn login(&self) -> Option<BrokerLogin> {
         let user = self.document.as_ref()?.get("mqtt")?.get("user")?.as_str()?.into();
-        Some(Login { user, password: self.password.clone().unwrap_or_default() })
+        Some(BrokerLogin { user, password: self.password.clone().unwrap_or_default() })
     }
 
     fn text(&self, key: &str) -> Option<&str> {

@@ -1,6 +1,6 @@
 //! A card and a data partition in a folder: what a file does to them, with the power cut at every step.
 
-use super::disk::Step;
+use super::disk::DiskStep;
 use super::*;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -69,17 +69,17 @@ impl Board {
     fn card(&self) -> Card {
         Card {
             file: self.file(),
-            places: Places::of(&self.data("")),
+            places: DataPlaces::of(&self.data("")),
             defaults: Defaults { board: Some("rpi4".into()), model: "/models/drafter".into() },
         }
     }
 
     /// One boot.
-    fn boots(&self) -> Taken {
-        self.boots_on(&mut Disk::new())
+    fn boots(&self) -> Provisioned {
+        self.boots_on(&mut DataDisk::new())
     }
 
-    fn boots_on(&self, disk: &mut Disk<'_>) -> Taken {
+    fn boots_on(&self, disk: &mut DataDisk<'_>) -> Provisioned {
         let card = self.card();
         let standing = Standing::read(&card.places).unwrap();
         let found = look(&card.file, &standing, checked).unwrap();
@@ -88,7 +88,7 @@ impl Board {
 
     fn mistakes(&self) -> Vec<String> {
         let taken = self.boots();
-        assert_eq!(taken.outcome, Outcome::Invalid);
+        assert_eq!(taken.outcome, ProvisionOutcome::Invalid);
         taken.wrong.unwrap().lines()
     }
 
@@ -113,7 +113,7 @@ impl Board {
 #[test]
 fn a_good_file_sets_a_board_up_and_is_gone() {
     let board = Board::with(&format!("{FULL}wifi_country = de\nssh_key = {KEY}\n"));
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     let files: Vec<_> = board.files().into_iter().map(|(name, text)| format!("== {name}\n{text}")).collect();
     insta::assert_snapshot!(files.join("\n"));
     for (name, mode) in [(AGENT, PUBLIC), (PASSWORD, SECRET), (WIFI, SECRET), ("ssh/authorized_keys", SECRET)]
@@ -121,7 +121,7 @@ fn a_good_file_sets_a_board_up_and_is_gone() {
         assert_eq!(fs::metadata(board.data(name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
     }
     let before = board.files();
-    assert_eq!(board.boots().outcome, Outcome::Done, "the boot after");
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done, "the boot after");
     assert_eq!(board.files(), before);
 }
 
@@ -131,12 +131,12 @@ fn a_later_file_changes_what_it_names() {
     board.boots();
     let before = board.files();
     board.fill_in("wifi_ssid = Cellar\nwifi_password = 0123456789\n");
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     let mut after = board.files();
     let wifi = after.insert(format!("data/{WIFI}"), before[&format!("data/{WIFI}")].clone()).unwrap();
     assert!(wifi.contains("Cellar") && after == before, "nothing but the network has changed");
     board.fill_in("broker = mqtt://elsewhere:1884\n");
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     assert!(board.read(AGENT).contains("broker = \"mqtt://elsewhere:1884\"\n"));
     assert!(board.read(AGENT).contains("device = \"plover-1\"\n") && board.read(PASSWORD) == "s3cret");
 }
@@ -149,7 +149,7 @@ fn what_was_edited_by_hand_stays() {
     board.put(AGENT, edited);
     board.put("ssh/authorized_keys", "ssh-rsa AAAA other");
     board.fill_in(format!("{FULL}ssh_key = {KEY}\n"));
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     insta::assert_snapshot!(board.read(AGENT));
     assert_eq!(board.read("ssh/authorized_keys"), format!("ssh-rsa AAAA other\n{KEY}\n"));
     board.fill_in(format!("ssh_key = {KEY}\n"));
@@ -164,7 +164,7 @@ fn a_configuration_that_is_none_is_kept_beside_a_new_one() {
     let said = board.mistakes();
     assert!(said.iter().any(|line| line.contains("agent.toml:2: ")), "{said:?}");
     board.fill_in(FULL);
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     assert_eq!(board.read("dunlin/etc/agent.toml.unreadable"), "device = \"a\"\nbroker = \n");
     assert!(board.read(AGENT).contains("device = \"plover-1\""));
 }
@@ -187,7 +187,7 @@ fn a_file_with_mistakes_changes_nothing_and_says_all_of_them() {
         assert!(!said.contains("hunter2"), "a password is shown: {said}");
     }
     board.fill_in(FULL);
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     assert!(board.files().keys().all(|name| name.starts_with("data/")), "nothing is left on the card");
 }
 
@@ -208,7 +208,7 @@ fn what_belongs_together_is_asked_for_together() {
         ["name is missing: this board has none yet", "broker is missing: this board has none yet"]
     );
     let open = Board::with("name = a\nbroker = mqtt://h\nwifi_ssid = s\nwifi_password = open\n");
-    assert_eq!(open.boots().outcome, Outcome::Done);
+    assert_eq!(open.boots().outcome, ProvisionOutcome::Done);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_template_that_nobody_filled_in_is_no_mistake() {
     let template = include_str!("../../../boards/image/dunlin.txt");
     let board = Board::with(template);
     let taken = board.boots();
-    assert!(taken.outcome == Outcome::Done && taken.wrong.is_none());
+    assert!(taken.outcome == ProvisionOutcome::Done && taken.wrong.is_none());
     assert_eq!(board.files().into_values().collect::<Vec<_>>(), [template], "it waits to be filled in");
     let filled = template
         .replace("\nname =\n", "\nname = plover-1\n")
@@ -259,16 +259,16 @@ fn a_template_that_nobody_filled_in_is_no_mistake() {
         .replace("#wifi_password =", "wifi_password = open")
         .replace("#wifi_country =", "wifi_country = gb")
         .replace("#ssh_key =", &format!("ssh_key = {KEY}"));
-    assert_eq!(parse::parse(&filled).entries.len(), parse::Key::ALL.len(), "the template has every key");
+    assert_eq!(parse::parse(&filled).entries.len(), parse::SetupKey::ALL.len(), "the template has every key");
     board.fill_in(filled);
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     assert!(!board.file().exists());
 }
 
 /// Boots with the power cut before step `at`; false where there are fewer steps.
 fn cut(board: &Board, at: usize) -> bool {
     let (mut step, mut fell) = (0, false);
-    board.boots_on(&mut Disk::with(|_, _| {
+    board.boots_on(&mut DataDisk::with(|_, _| {
         step += 1;
         fell |= step > at;
         if fell { Err(io::Error::other("the power is cut")) } else { Ok(()) }
@@ -303,7 +303,7 @@ fn the_power_may_be_cut_before_any_step() {
             let unfinished = name.ends_with(".new") || name == "fat/dunlin-problems.txt";
             assert!(known || unfinished || text.starts_with('\0'), "step {at}: {name} is neither: {text}");
         }
-        assert_eq!(board.boots().outcome, Outcome::Done, "the boot after step {at}");
+        assert_eq!(board.boots().outcome, ProvisionOutcome::Done, "the boot after step {at}");
         assert_eq!(board.files(), after, "after step {at}");
         at += 1;
     }
@@ -314,7 +314,7 @@ fn the_power_may_be_cut_before_any_step() {
 fn every_file_is_synced_before_the_text_is_touched() {
     let board = Board::with("name = a\nbroker = mqtt://h\n");
     let steps = RefCell::new(Vec::new());
-    board.boots_on(&mut Disk::with(|step, path| {
+    board.boots_on(&mut DataDisk::with(|step, path| {
         let name = path.strip_prefix(board.dir.path()).unwrap().display();
         steps.borrow_mut().push(format!("{step:?} {name}"));
         Ok(())
@@ -325,14 +325,14 @@ fn every_file_is_synced_before_the_text_is_touched() {
 #[test]
 fn without_space_nothing_changes_and_nothing_is_lost() {
     let full = |step, path: &Path| match step {
-        Step::Write if path.to_str().unwrap().contains("/data/") && path.ends_with("hostname.new") => {
+        DiskStep::Write if path.to_str().unwrap().contains("/data/") && path.ends_with("hostname.new") => {
             Err(io::Error::from(ErrorKind::StorageFull))
         }
         _ => Ok(()),
     };
     let board = Board::with(FULL);
-    let taken = board.boots_on(&mut Disk::with(full));
-    assert_eq!(taken.outcome, Outcome::Failed);
+    let taken = board.boots_on(&mut DataDisk::with(full));
+    assert_eq!(taken.outcome, ProvisionOutcome::Failed);
     let said = taken.wrong.unwrap().lines();
     assert!(said[0].contains("it is right, but could not be taken: "), "{said:?}");
     assert!(said[0].contains("hostname.new: no storage space"), "{said:?}");
@@ -341,7 +341,7 @@ fn without_space_nothing_changes_and_nothing_is_lost() {
     assert_eq!(files["fat/dunlin.txt"], FULL);
     let problems_said = &files["fat/dunlin-problems.txt"];
     assert!(problems_said.contains("the next start tries again") && !problems_said.contains("mistake"));
-    assert_eq!(board.boots().outcome, Outcome::Done, "with space again");
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done, "with space again");
     assert!(!board.file().exists() && !problems(&board.file()).exists());
 }
 
@@ -352,13 +352,13 @@ fn a_card_that_cannot_be_written_is_said_and_the_board_is_set_up() {
         false => Ok(()),
     };
     let board = Board::with(FULL);
-    let taken = board.boots_on(&mut Disk::with(locked));
-    assert!(taken.outcome == Outcome::Failed && taken.wrong.is_none());
+    let taken = board.boots_on(&mut DataDisk::with(locked));
+    assert!(taken.outcome == ProvisionOutcome::Failed && taken.wrong.is_none());
     assert!(board.read(AGENT).contains("plover-1"));
     board.fill_in("wrong");
     assert_eq!(
-        board.boots_on(&mut Disk::with(locked)).outcome,
-        Outcome::Invalid,
+        board.boots_on(&mut DataDisk::with(locked)).outcome,
+        ProvisionOutcome::Invalid,
         "mistakes are said all the same"
     );
 }
@@ -366,11 +366,11 @@ fn a_card_that_cannot_be_written_is_said_and_the_board_is_set_up() {
 #[test]
 fn no_card_and_no_text_are_all_right_and_a_folder_is_not() {
     let board = Board::new();
-    assert_eq!(board.boots().outcome, Outcome::Done);
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done);
     fs::remove_dir(board.file().parent().unwrap()).unwrap();
-    assert_eq!(board.boots().outcome, Outcome::Done, "the partition isn't mounted");
+    assert_eq!(board.boots().outcome, ProvisionOutcome::Done, "the partition isn't mounted");
     fs::create_dir_all(board.file()).unwrap();
-    let standing = Standing::read(&Places::of(&board.data(""))).unwrap();
+    let standing = Standing::read(&DataPlaces::of(&board.data(""))).unwrap();
     let error = look(&board.file(), &standing, checked).err().unwrap();
     assert!(format!("{error:#}").contains("dunlin.txt: Is a directory"), "{error:#}");
 }
@@ -380,7 +380,7 @@ fn a_card_is_not_worn_by_the_same_problems() {
     let board = Board::with("wrong");
     board.boots();
     let steps = RefCell::new(0);
-    board.boots_on(&mut Disk::with(|_, _| {
+    board.boots_on(&mut DataDisk::with(|_, _| {
         *steps.borrow_mut() += 1;
         Ok(())
     }));
