@@ -56,7 +56,7 @@ pub fn ask(args: &AskFlags) -> Result<u8> {
     let mut line = serde_json::to_string(&request).context("prompt")?;
     line.push('\n');
     if line.len() as u64 > LINE_BYTES_MAX {
-        bail!("the prompt has {} bytes; with all around it {LINE_BYTES_MAX} are taken", request.prompt.len());
+        bail!("the prompt has {} bytes; a request may have {LINE_BYTES_MAX} in all", request.prompt.len());
     }
     let mut stream = connect(&args.socket)?;
     stream.write_all(line.as_bytes()).with_context(|| args.socket.display().to_string())?;
@@ -81,7 +81,8 @@ fn connect(path: &Path) -> Result<UnixStream> {
 
 /// Shows a line; gives the exit code where it is the last one.
 fn show(line: &str, json: bool) -> Result<Option<u8>> {
-    let heard = serde_json::from_str(line).with_context(|| format!("this is no line of an agent: {line}"))?;
+    let heard =
+        serde_json::from_str(line).with_context(|| format!("invalid answer from the agent: {line:?}"))?;
     let (mut out, mut errors) = (io::stdout(), io::stderr());
     if json {
         writeln!(out, "{line}").context("standard output")?;
@@ -95,7 +96,7 @@ fn show(line: &str, json: bool) -> Result<Option<u8>> {
             writeln!(out).and_then(|()| writeln!(errors, "dunlin-agent: {problem}"))
         }
         AnswerLine::Finished { unverified_tokens: 1.., .. } => writeln!(out).and_then(|()| {
-            writeln!(errors, "dunlin-agent: not all of it is verified: nobody answered for a while")
+            writeln!(errors, "dunlin-agent: some tokens are unverified: no verifier answered for a while")
         }),
         AnswerLine::Finished { .. } => writeln!(out),
     }
@@ -156,7 +157,7 @@ mod tests {
     #[test]
     fn what_no_agent_would_say_is_shown_as_it_came() {
         let error = format!("{:#}", show("HTTP/1.1 400 Bad Request", false).unwrap_err());
-        assert!(error.contains("no line of an agent: HTTP/1.1 400"), "{error}");
+        assert!(error.contains("invalid answer from the agent: \"HTTP/1.1 400"), "{error}");
         assert!(show(r#"{"event":"token"}"#, true).is_err());
     }
 }

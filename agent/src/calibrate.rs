@@ -110,7 +110,7 @@ pub async fn calibrate(args: &CalibrateFlags, settings: &Settings, sampling: Sam
     let gathered = out.into_gathered();
     let code = ended(&gathered, &vocabulary, errors);
     let Some(fit) = Fit::new(gathered.samples.iter().copied()) else {
-        report::line(errors, Colour::Red, "dunlin-agent: no token was judged; nothing is written");
+        report::line(errors, Colour::Red, "dunlin-agent: no verdict was received, so nothing is written");
         return Ok(if code == DONE { FAILED } else { code });
     };
     let target = gathered.verifier.as_ref().and_then(|verifier| models.get(verifier));
@@ -118,7 +118,7 @@ pub async fn calibrate(args: &CalibrateFlags, settings: &Settings, sampling: Sam
     publish(args, &record)?;
     if fit.count() < TOKENS_FEW {
         let text = format!(
-            "only {} tokens were judged: with fewer than {TOKENS_FEW}, take the thresholds for a guess; give more prompts or a larger --max-tokens",
+            "only {} tokens were judged: below {TOKENS_FEW} the thresholds are a guess; give more prompts or a larger --max-tokens",
             fit.count()
         );
         report::line(errors, Colour::Yellow, &text);

@@ -31,11 +31,11 @@ impl fmt::Display for Notice {
         match self {
             Self::NoBroker(None) => f.write_str("waiting for the broker"),
             Self::NoBroker(Some(loss)) => write!(f, "waiting for the broker: {}", loss.reason),
-            Self::NoVerifier => f.write_str("waiting for a verifier: none has given a lease yet"),
-            Self::NoVerdict(verifier) => write!(f, "waiting for verifier {verifier}: its answer is late"),
-            Self::GaveUp => f.write_str("nobody answers: going on alone, tokens are not verified"),
+            Self::NoVerifier => f.write_str("waiting for a verifier: no lease yet"),
+            Self::NoVerdict(verifier) => write!(f, "waiting for the answer of verifier {verifier}"),
+            Self::GaveUp => f.write_str("no answer: going on alone, the tokens are unverified"),
             Self::Returned => f.write_str("a verifier answers again"),
-            Self::Malformed(error) => write!(f, "a message that is none was dropped: {error}"),
+            Self::Malformed(error) => write!(f, "dropped a malformed message: {error}"),
         }
     }
 }

@@ -97,7 +97,7 @@ fn remove_stale(path: &Path, there: &Metadata) -> Result<()> {
             fs::remove_file(path).with_context(|| name.to_string())
         }
         // A listener with a full queue, for one, or another user's.
-        Err(error) => bail!("{name}: an agent may serve there: {error}"),
+        Err(error) => bail!("{name}: can't tell whether an agent serves there: {error}"),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn advice(record: &CalibrationRecord) -> Vec<String> {
     let usable: Vec<&Proposal> =
         record.proposals.iter().filter(|p| p.missed <= p.miss_rate && p.trusted > 0.0).collect();
     let Some((first, others)) = usable.split_first() else {
-        return vec!["No threshold keeps the misses that low: stay with the policy lossless.".into()];
+        return vec!["No threshold keeps the miss rate that low: stay with the policy `lossless`.".into()];
     };
     let mut lines = vec![
         "Under lossless nothing needs setting. To trust tokens up to a threshold, in the configuration:"

@@ -94,13 +94,13 @@ pub(super) async fn what_is_wrong(
     within: Duration,
 ) -> Result<()> {
     let Some(addressee) = addressee else {
-        bail!("no broker was told: name and broker could not both be read");
+        bail!("the broker was not notified: its address or this device's name could not be read");
     };
     let mark = |told| ReportMark { device: addressee.device.clone(), broker: addressee.broker.clone(), told };
-    remember(mark(false), places).context("no broker was told")?;
+    remember(mark(false), places).context("the broker was not notified")?;
     let report = mistakes.report().encode().context("the report")?;
-    reached(&addressee, &report, within).await.context("no broker was told")?;
-    say(&format!("the broker at {} was told", addressee.broker));
+    reached(&addressee, &report, within).await.context("the broker was not notified")?;
+    say(&format!("reported to the broker at {}", addressee.broker));
     remember(mark(true), places)
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn all_is_well(places: &DataPlaces, within: Duration) -> Result
         let addressee =
             ReportTarget { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
         if let Err(missed) = reached(&addressee, &[], within).await {
-            say(&format!("an earlier report of a wrong set-up may still be with the broker: {missed}"));
+            say(&format!("the broker may still keep an earlier report of an invalid set-up file: {missed}"));
             left.extend((mark.told && !missed.for_good).then_some(mark));
         }
     }

@@ -11,7 +11,7 @@ pub(crate) fn of(kind: PowerSource, said: &str, settings: &PowerSettings) -> Str
         PowerSource::Pmic => pmic(said).into(),
         PowerSource::Powercap => powercap(said).into(),
         PowerSource::Replay => "name a trace of `power record` with power.trace".into(),
-        PowerSource::Simulated => "report it: a simulated sensor can't fail".into(),
+        PowerSource::Simulated => "please report this: a simulated sensor can't fail".into(),
     }
 }
 
@@ -24,12 +24,12 @@ fn ina219(said: &str, settings: &PowerSettings) -> String {
         return format!("join the group of {bus}: sudo usermod -aG i2c $USER, and log in anew");
     }
     if said.contains("No such file") {
-        return "switch the bus on: on a Raspberry Pi dtparam=i2c_arm=on in /boot/firmware/config.txt and a reboot, \
+        return "enable the bus: on a Raspberry Pi dtparam=i2c_arm=on in /boot/firmware/config.txt and a reboot, \
                 elsewhere modprobe i2c-dev; or name another with power.i2c (`i2cdetect -l` lists them)"
             .into();
     }
     format!(
-        "see the wiring of VCC, GND, SDA and SCL, and that {address:#04x} on {bus} is right: `i2cdetect -y N` shows \
+        "check the wiring of VCC, GND, SDA and SCL, and that {address:#04x} on {bus} is right: `i2cdetect -y N` shows \
          what answers; set power.address or power.i2c"
     )
 }
@@ -40,7 +40,7 @@ fn hwmon(said: &str) -> &'static str {
         said if said.contains("no power monitor") => {
             "nothing to do, unless this is a Jetson, or an INA2xx that the device tree names"
         }
-        _ => "see that its files under class/hwmon can be read",
+        _ => "make its files under class/hwmon readable",
     }
 }
 
@@ -65,7 +65,7 @@ fn powercap(said: &str) -> &'static str {
             "run it as root, or make the counters readable after each start: sudo chmod a+r \
              /sys/class/powercap/*/energy_uj"
         }
-        _ => "see that the files under class/powercap can be read",
+        _ => "make the files under class/powercap readable",
     }
 }
 

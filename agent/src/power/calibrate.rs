@@ -141,8 +141,8 @@ impl Bench<'_> {
         let kind = reader.source().kind;
         if !matches!(kind, PowerSource::Ina219 | PowerSource::Simulated) {
             bail!(
-                "{}: only the current of an INA219 that the agent itself reads is corrected; without --load the idle \
-                 board alone is measured",
+                "{}: only the current of an INA219 that the agent reads itself can be corrected; leave --load out to \
+                 measure the idle board",
                 reader.source()
             );
         }
@@ -188,7 +188,7 @@ impl Bench<'_> {
         let read = self.interrupts.during(self.input.read_line(&mut line)).await;
         let Some(read) = read else { return Ok(false) };
         if read.context("standard input")? == 0 {
-            bail!("standard input ended before {text:?} was answered; --yes waits for nobody");
+            bail!("standard input ended before {text:?} was answered; --yes asks no questions");
         }
         Ok(true)
     }
@@ -203,7 +203,7 @@ impl Bench<'_> {
 fn publish(draft: DraftFile, calibration: &PowerCalibration) -> Result<()> {
     let text = toml::to_string(calibration).context("the calibration as TOML")?;
     draft.file()?.write_all(text.as_bytes()).context("the calibration")?;
-    PowerCalibration::load(draft.path()).context("what was measured makes no calibration")?;
+    PowerCalibration::load(draft.path()).context("the measurements give no valid calibration")?;
     draft.publish()
 }
 

@@ -126,7 +126,7 @@ fn tell(
     say(&format!("health: {}", of_health(health)))?;
     say(&match auto {
         Some(kind) => format!("auto takes {}", kind.name()),
-        None => "auto takes none: nothing would be measured".into(),
+        None => "auto finds no source: nothing would be measured".into(),
     })
 }
 
@@ -155,10 +155,10 @@ fn uncertainty(shown: &ShownReading) -> String {
 fn of_health(health: &Health) -> String {
     let temperature = match health.temperature_c {
         Some(degrees) => format!("{degrees:.1} °C"),
-        None => "no temperature is told".into(),
+        None => "no temperature is reported".into(),
     };
     let throttling = match health.throttling {
-        None => "nothing tells of throttling".into(),
+        None => "throttling is not reported".into(),
         Some(throttling) if throttling.flags() == 0 => "not throttled".into(),
         Some(throttling) => {
             format!("now: {}; since the start: {}", causes(throttling), causes(throttling.since_boot()))
@@ -236,7 +236,7 @@ mod tests {
         let said = |temperature_c, flags: Option<u8>| {
             of_health(&Health { temperature_c, throttling: flags.map(Throttling::new) })
         };
-        assert_eq!(said(None, None), "no temperature is told; nothing tells of throttling");
+        assert_eq!(said(None, None), "no temperature is reported; throttling is not reported");
         assert_eq!(said(Some(47.71), Some(0)), "47.7 °C; not throttled");
         let throttled = said(Some(80.0), Some(0x59));
         assert_eq!(

@@ -96,7 +96,7 @@ impl SensorReader {
             if settings.choice == Choice::None {
                 bail!("power.source is \"none\": name one with --power");
             }
-            bail!("no source of power answers; `dunlin-agent power probe` says why");
+            bail!("no power source answers; `dunlin-agent power probe` shows why");
         };
         if let Some(board) = &found.board {
             board.mark(phase, clock.now());

@@ -40,7 +40,7 @@ pub(super) async fn record(args: &RecordFlags, settings: &PowerSettings, color: 
     let gathered = Gather::run("recording", args.seconds, &reader, Some(trace), &mut interrupts, errors);
     let (tally, end) = gathered.await?;
     if tally.readings() == 0 {
-        report::line(errors, Colour::Yellow, "interrupted before the first reading: nothing is written");
+        report::line(errors, Colour::Yellow, "interrupted before the first reading; nothing is written");
         return Ok(end.code());
     }
     draft.publish()?;
@@ -60,13 +60,13 @@ fn early(end: ReadingEnd) -> Option<&'static str> {
     match end {
         ReadingEnd::Time => None,
         ReadingEnd::Trace => Some("the trace has ended"),
-        ReadingEnd::Interrupt => Some("interrupted: what was read until then is kept"),
+        ReadingEnd::Interrupt => Some("interrupted; the readings so far are kept"),
     }
 }
 
 fn summary(tally: &Tally) -> String {
     format!(
-        "{}: {} readings over {:.2} s, {:.3} J ± {:.3} J, {:.3} W in the mean",
+        "{}: {} readings over {:.2} s, {:.3} J ± {:.3} J, {:.3} W on average",
         tally.source(),
         tally.readings(),
         tally.time().as_secs_f64(),

@@ -163,7 +163,7 @@ fn the_two_halves_may_be_apart() {
     let output = board.boots(&good(broker.port), &["--only", "report"]);
     assert!(board.file().exists(), "it takes nothing");
     let kept = SetupReport::decode(&Heard::at(broker.port).next().payload).unwrap();
-    assert!(kept.text.contains("was not taken"), "{} {}", kept.text, stderr(&output));
+    assert!(kept.text.contains("was not applied"), "{} {}", kept.text, stderr(&output));
     let output = board.boots(&good(broker.port), &["--only", "take"]);
     assert!(output.status.code() == Some(0) && !board.file().exists() && board.is_marked());
     let output = board.boots("", &["--only", "report"]);
@@ -197,18 +197,18 @@ fn an_absent_broker_is_waited_for_and_not_for_ever() {
     let output = board.command(&wrong(port), "0.2", &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        stderr(&output).contains("no broker was told: nothing listens at 127.0.0.1:"),
+        stderr(&output).contains("the broker was not notified: nothing listens at 127.0.0.1:"),
         "{}",
         stderr(&output)
     );
     let output = board.command("name = pi-7\n", "0.2", &[]).output().unwrap();
-    assert!(stderr(&output).contains("no broker was told: name and broker"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the broker was not notified: its address"), "{}", stderr(&output));
     let mut broker = Broker::start();
     broker.kill();
     let waiting = board.command(&wrong(broker.port), "600", &[]).spawn().unwrap();
     broker.restart();
     let output = waiting.wait_with_output().unwrap();
-    assert!(stderr(&output).contains("was told"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("reported to the broker"), "{}", stderr(&output));
 }
 
 #[test]

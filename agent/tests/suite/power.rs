@@ -101,11 +101,11 @@ fn probe_without_any_source_says_what_each_lacks() {
     for expected in [
         "✗ ina219: ",
         "dtparam=i2c_arm=on",
-        "✗ hwmon: the kernel shows no power monitor",
+        "✗ hwmon: the kernel has no power monitor",
         "✗ pmic: ",
-        "✗ powercap: the kernel shows no powercap zone",
-        "no temperature is told; nothing tells of throttling",
-        "auto takes none",
+        "✗ powercap: the kernel has no powercap zone",
+        "no temperature is reported; throttling is not reported",
+        "auto finds no source",
     ] {
         assert!(out.contains(expected), "no {expected:?} in {out}");
     }
@@ -161,8 +161,8 @@ fn probe_tells_a_source_that_opens_and_gives_no_reading() {
     bench.write("sys/class/hwmon/hwmon0/power1_input", "N/A\n");
     let (code, out, _) = bench.run(&["probe"]);
     assert_eq!(code, 1, "{out}");
-    assert!(out.contains("power1_input: \"N/A\" is no whole number"), "{out}");
-    assert!(out.contains("→ see that its files") && out.contains("auto takes hwmon"), "{out}");
+    assert!(out.contains("power1_input: \"N/A\" is not a whole number"), "{out}");
+    assert!(out.contains("→ make its files") && out.contains("auto takes hwmon"), "{out}");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn probe_looks_at_what_is_made_up_where_it_is_named() {
         ),
         "{out}"
     );
-    assert!(out.contains("auto takes none"), "{out}");
+    assert!(out.contains("auto finds no source"), "{out}");
     bench.write("trace.csv", &format!("{HEAD}{COLUMNS}0,0,2.5,,,0\n"));
     bench.write("agent.toml", "[power]\ntrace = \"trace.csv\"\n");
     let (_, out, _) = bench.run(&["probe", "--power", "replay"]);
@@ -207,14 +207,11 @@ fn watch_without_a_source_fails() {
     let bench = Bench::new("");
     let (code, out, errors) = bench.run(&["watch"]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(errors.contains("no source of power answers; `dunlin-agent power probe` says why"), "{errors}");
+    assert!(errors.contains("no power source answers; `dunlin-agent power probe` shows why"), "{errors}");
     let (code, _, errors) = bench.run(&["watch", "--power", "none"]);
     assert!(code == 1 && errors.contains("power.source is \"none\""), "{errors}");
     let (code, _, errors) = bench.run(&["watch", "--power", "hwmon"]);
-    assert!(
-        code == 1 && errors.contains("power source hwmon: the kernel shows no power monitor"),
-        "{errors}"
-    );
+    assert!(code == 1 && errors.contains("power source hwmon: the kernel has no power monitor"), "{errors}");
 }
 
 #[test]
@@ -238,7 +235,7 @@ fn a_recorded_trace_can_be_replayed() {
     assert!(errors.contains("recording: 0.4 of 0.4 s, ") && !errors.contains('\x1b'), "{errors}");
     let first = rows(&bench.at("first.csv"));
     assert!(out.starts_with(&format!("simulated (ina219): {} readings over 0.", first.len())), "{out}");
-    assert!(out.contains(" W in the mean") && out.ends_with("written: first.csv\n"), "{out}");
+    assert!(out.contains(" W on average") && out.ends_with("written: first.csv\n"), "{out}");
     // The trace ends long before its time is up.
     let (code, out, errors) = bench.run(&record("replay", "second.csv", "600"));
     assert_eq!(code, 0, "{errors}");
@@ -262,7 +259,7 @@ fn an_interrupted_recording_is_kept() {
     assert!(line.starts_with("recording: 2.0 of 20.0 s"), "{line}");
     let (code, out, errors) = said(interrupted(child));
     assert_eq!(code, 130);
-    assert!(errors.contains("interrupted: what was read until then is kept"), "{errors}");
+    assert!(errors.contains("interrupted; the readings so far are kept"), "{errors}");
     let kept = rows(&bench.at("a.csv"));
     assert!(out.starts_with(&format!("simulated (ina219): {} readings", kept.len())), "{out}");
     assert_eq!(bench.files(), ["a.csv", "agent.toml"]);
@@ -445,7 +442,7 @@ fn a_power_below_zero_is_no_idle_power() {
     let bench = Bench::new("source = \"replay\"\ntrace = \"trace.csv\"");
     bench.write("trace.csv", &format!("{HEAD}{COLUMNS}0,4000,-2.5,,,0\n8000,12000,-2.5,,,0\n"));
     let (code, _, errors) = bench.run(&QUICK);
-    assert!(code == 1 && errors.contains("what was measured makes no calibration"), "{errors}");
+    assert!(code == 1 && errors.contains("the measurements give no valid calibration"), "{errors}");
     assert_eq!(bench.files(), ["agent.toml", "trace.csv"]);
 }
 
@@ -510,7 +507,8 @@ fn check_names_the_source() {
     assert!(check(&bench, "simulated").contains("✓ power: simulated (ina219), 0x40 on a simulated bus"));
     let said = check(&bench, "hwmon");
     assert!(
-        said.contains("✗ power: power source hwmon: the kernel shows no") && said.contains("  → "),
+        said.contains("✗ power: power source hwmon: the kernel has no power monitor")
+            && said.contains("  → "),
         "{said}"
     );
     let said = check(&bench.with_hwmon(500), "auto");

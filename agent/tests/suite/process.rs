@@ -449,9 +449,9 @@ fn an_interrupted_calibration_keeps_what_it_has() {
     let mut child =
         calibrate(&broker.url(), &dir).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(said.any(|line| line.contains("its answer is late")));
+    assert!(said.any(|line| line.contains("waiting for the answer of verifier")));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert!(said.any(|line| line.contains("take the thresholds for a guess")));
+    assert!(said.any(|line| line.contains("the thresholds are a guess")));
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let found = calibration(&dir);
     assert_eq!(found["ended"], "interrupted");
@@ -464,7 +464,7 @@ fn a_calibration_whose_verifier_is_gone_gives_up() {
     let dir = TempDir::new().unwrap();
     let alone = calibrate(&broker.url(), &dir).args(["--timeout", "1.5"]).output().unwrap();
     assert_eq!(alone.status.code(), Some(5), "{}", stderr(&alone));
-    assert!(stderr(&alone).contains("no token was judged; nothing is written"), "{}", stderr(&alone));
+    assert!(stderr(&alone).contains("no verdict was received, so nothing is written"), "{}", stderr(&alone));
     assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
     let plan = Plan { frames_max: Some(3), ..Plan::default() };
     let _verifier = verifier::start(broker.port, target(), plan);

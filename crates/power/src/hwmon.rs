@@ -52,7 +52,7 @@ pub struct UnknownRail {
 
 fn there(known: &[String]) -> String {
     if known.is_empty() {
-        return "the kernel reads no power monitor".into();
+        return "the kernel has no power monitor".into();
     }
     format!("there are {}", known.join(", "))
 }
@@ -466,7 +466,7 @@ mod tests {
         let there = "VDD_GPU_SOC, VDD_CPU_CV, VIN_SYS_5V0, VDDQ_VDD2_1V8AO";
         assert_eq!(unknown.to_string(), format!("no rail is called \"NC\"; there are {there}"));
         let none = find(Tree::new(&[]).root(), &["VDD_IN".into()]).unwrap_err();
-        assert_eq!(none.to_string(), "no rail is called \"VDD_IN\"; the kernel reads no power monitor");
+        assert_eq!(none.to_string(), "no rail is called \"VDD_IN\"; the kernel has no power monitor");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl<E: fmt::Debug> fmt::Display for Error<E> {
                 write!(f, "{register:?} register ({:#04x}): {error:?}", *register as u8)
             }
             Self::Overflow => f.write_str("the result overflowed"),
-            Self::Reinitialised => f.write_str("the settings were lost and written anew"),
+            Self::Reinitialised => f.write_str("the settings were lost and written again"),
         }
     }
 }

@@ -255,13 +255,13 @@ fn listen(out: impl Read, err: impl Read, pid: Pid) -> io::Result<PmicOutput> {
 
 fn answer((out, err): PmicOutput, status: ExitStatus) -> Result<String, String> {
     if out.len() as u64 > ANSWER_BYTES_MAX {
-        return Err(format!("it answers with more than {ANSWER_BYTES_MAX} bytes"));
+        return Err(format!("its answer has more than {ANSWER_BYTES_MAX} bytes"));
     }
     if !status.success() {
         let said = if err.is_empty() { out } else { err };
         return Err(format!("{status}, {}", complaint(&String::from_utf8_lossy(&said))));
     }
-    String::from_utf8(out).map_err(|_| "it answers with bytes that are no text".into())
+    String::from_utf8(out).map_err(|_| "its answer is not text".into())
 }
 
 /// The first line of what it said, with what to do where that is known.
@@ -385,9 +385,9 @@ mod tests {
             assert_eq!(reason(pmic.read()), expected);
         }
         does(&tree, "printf '\\377\\376'");
-        assert_eq!(reason(pmic.read()), "it answers with bytes that are no text");
+        assert_eq!(reason(pmic.read()), "its answer is not text");
         does(&tree, "yes '3V3_SYS_V volt(9)=3.31V'");
-        assert_eq!(reason(pmic.read()), "it answers with more than 16384 bytes");
+        assert_eq!(reason(pmic.read()), "its answer has more than 16384 bytes");
         says(&tree, ANSWER);
         assert_eq!(power(&mut pmic), POWER);
     }

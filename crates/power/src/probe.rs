@@ -21,7 +21,7 @@ use std::path::Path;
 pub const SEARCHED: [PowerSource; 4] =
     [PowerSource::Ina219, PowerSource::Hwmon, PowerSource::Pmic, PowerSource::Powercap];
 /// What a simulated sensor measures.
-const SIMULATED: &str = "a board that is not there: its power is made up from the phases of this process";
+const SIMULATED: &str = "a simulated board: its power follows the phases of this process";
 
 /// A source that answers.
 pub struct DetectedSource {
@@ -75,7 +75,7 @@ pub fn look(settings: &PowerSettings, kind: PowerSource, clock: Clock) -> Result
         PowerSource::Pmic => Ok(DetectedSource::new(pmic::Pmic::find(&settings.vcgencmd)?)),
         PowerSource::Powercap => {
             let found = powercap::Powercap::find(&settings.sysfs)?;
-            found.map(DetectedSource::new).context("the kernel shows no powercap zone")
+            found.map(DetectedSource::new).context("the kernel has no powercap zone")
         }
         PowerSource::Replay => {
             let trace = settings.trace.as_deref().context("no power.trace is named")?;
@@ -100,7 +100,7 @@ fn ina219(settings: &PowerSettings, clock: Clock) -> Result<DetectedSource> {
     let mut chip = Ina219::new(open()?, address, settings.ina219);
     match chip.is_there() {
         Ok(true) => {}
-        Ok(false) => bail!("what answers at {address:#04x} on {} is no INA219", bus.display()),
+        Ok(false) => bail!("the chip at {address:#04x} on {} is not an INA219", bus.display()),
         Err(error) => bail!("{}: nothing answers at {address:#04x}: {error}", bus.display()),
     }
     let place = bus.display().to_string();
@@ -115,7 +115,7 @@ fn bus_number(bus: &Path) -> Option<u32> {
 
 fn hwmon(settings: &PowerSettings) -> Result<DetectedSource> {
     let found = hwmon::find(&settings.sysfs, &settings.rails)?;
-    let hwmon = found.into_iter().next().context("the kernel shows no power monitor")?;
+    let hwmon = found.into_iter().next().context("the kernel has no power monitor")?;
     let caution = hwmon.caution();
     Ok(DetectedSource { caution, ..DetectedSource::new(hwmon) })
 }

@@ -143,7 +143,7 @@ impl<T: Timebase> Replay<T> {
             None => Err(SensorError::Ended(place)),
             Some(Ok(row)) if row.until_us >= row.from_us && row.watts.abs() <= WATTS_MAX => Ok(row),
             Some(Ok(_)) => {
-                let reason = "a window that ends before it begins, or a power that is none".into();
+                let reason = "a window that ends before it begins, or an invalid power".into();
                 Err(SensorError::Failed { place: format!("{place}:{line}"), reason })
             }
             Some(Err(error)) => {
@@ -183,7 +183,7 @@ fn head(file: &mut impl BufRead) -> Result<Head> {
     let mut line = String::new();
     std::io::Read::take(&mut *file, HEAD_BYTES_MAX).read_line(&mut line)?;
     let Some(json) = line.strip_prefix(MARK) else {
-        bail!("line 1 does not begin with {MARK:?}: no trace of `power record`");
+        bail!("line 1 does not begin with {MARK:?}: not a trace of `power record`");
     };
     let head: Head = serde_json::from_str(json).context("line 1")?;
     let sane = |x: f64| x.is_finite() && x >= 0.0;
@@ -315,8 +315,8 @@ mod tests {
         };
         assert_eq!(said(&whole), None);
         for (text, expected) in [
-            (String::new(), "no trace of `power record`"),
-            ("from_us,until_us,watts\n".into(), "no trace of `power record`"),
+            (String::new(), "not a trace of `power record`"),
+            ("from_us,until_us,watts\n".into(), "not a trace of `power record`"),
             (MARK.into(), "line 1: EOF"),
             (whole[..MARK.len() + 20].into(), "line 1: EOF"),
             (whole.replace("part", "parts"), "line 1: unknown field `parts`"),

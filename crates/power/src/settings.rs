@@ -91,7 +91,7 @@ impl PowerSettings {
 fn ina219(table: &PowerTable) -> Result<Config> {
     let milliohms = table.shunt_milliohms.unwrap_or(SHUNT_MILLIOHMS);
     let conversions = table.averaging.unwrap_or(AVERAGING);
-    let averaging = Averaging::of(conversions).context("power.averaging is no power of two")?;
+    let averaging = Averaging::of(conversions).context("power.averaging is not a power of two")?;
     Ok(Config {
         shunt_micro_ohms: (milliohms * 1000.0).round() as u32,
         range: ShuntRange::Mv320,

@@ -17,11 +17,11 @@ const SHOWN_CHARS_MAX: usize = 40;
 /// What a file holds, without the space around it.
 pub(super) fn text(path: &Path) -> Result<String, SensorError> {
     let bytes = bytes(path).map_err(|error| failed(path, error))?;
-    let text = String::from_utf8(bytes).map_err(|_| failed(path, "holds bytes that are no text"))?;
+    let text = String::from_utf8(bytes).map_err(|_| failed(path, "not text"))?;
     let text = text.trim();
     match text {
         "" => Err(failed(path, "is empty")),
-        text if text.contains('\0') => Err(failed(path, "holds bytes that are no text")),
+        text if text.contains('\0') => Err(failed(path, "not text")),
         text => Ok(text.into()),
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn integer(path: &Path, bounds: RangeInclusive<i64>) -> Result<i64, S
     let value = text.parse().ok().filter(|value| bounds.contains(value));
     value.ok_or_else(|| {
         let reason =
-            format!("{:?} is no whole number from {} to {}", shown(&text), bounds.start(), bounds.end());
+            format!("{:?} is not a whole number from {} to {}", shown(&text), bounds.start(), bounds.end());
         failed(path, reason)
     })
 }
@@ -145,7 +145,7 @@ mod tests {
         let path = tree.at("n");
         assert_eq!(integer(&path, 0..=42), Ok(42));
         let above = integer(&path, 0..=41).unwrap_err().to_string();
-        assert_eq!(above, format!("{}: \"42\" is no whole number from 0 to 41", path.display()));
+        assert_eq!(above, format!("{}: \"42\" is not a whole number from 0 to 41", path.display()));
         for garbage in GARBAGE {
             tree.write("n", garbage);
             let error = integer(&path, 0..=i64::MAX).unwrap_err().to_string();
@@ -165,8 +165,8 @@ mod tests {
             let SensorError::Failed { reason, .. } = error else { panic!("{error}") };
             reason
         };
-        assert_eq!(reason(b"VDD\0IN"), "holds bytes that are no text");
-        assert_eq!(reason(b"\xff"), "holds bytes that are no text");
+        assert_eq!(reason(b"VDD\0IN"), "not text");
+        assert_eq!(reason(b"\xff"), "not text");
         assert_eq!(reason(b" \n"), "is empty");
         assert_eq!(reason(&[b'7'; 4097]), "holds more than 4096 bytes");
     }

@@ -29,12 +29,12 @@ pub(crate) fn configured(standing: &Standing, setup: &BoardSetup, defaults: &Def
     let root = document.as_table_mut();
     set(root, "device", setup.name.as_ref().map(DeviceId::as_str));
     set(root, "broker", setup.broker.as_deref());
-    let model = defaults.model.to_str().context("the model's path is no text")?;
+    let model = defaults.model.to_str().context("the model's path is not UTF-8")?;
     set(root, "board", defaults.board.as_deref().filter(|_| !root.contains_key("board")));
     set(root, "model", Some(model).filter(|_| !root.contains_key("model")));
     if let Some(login) = &setup.login {
         let mqtt = root.entry("mqtt").or_insert_with(toml_edit::table);
-        let mqtt = mqtt.as_table_like_mut().context("agent.toml: mqtt is no table")?;
+        let mqtt = mqtt.as_table_like_mut().context("agent.toml: mqtt is not a table")?;
         match mqtt.get_mut("user") {
             Some(item) => replace(item, &login.user),
             None => drop(mqtt.insert("user", value(&login.user))),

@@ -124,7 +124,7 @@ pub fn take(card: &Card, standing: &Standing, found: &SetupFile, disk: &mut Data
     match found {
         SetupFile::Missing | SetupFile::Blank => {
             if standing.is_set_up() {
-                say(&format!("{name}: nothing is set there; this board stays as it is set up"));
+                say(&format!("{name} sets nothing; the board keeps its settings"));
             } else {
                 say(&format!(
                     "this board is not set up yet: fill in {name}, which is dunlin.txt on the card's first \
@@ -145,7 +145,7 @@ pub fn take(card: &Card, standing: &Standing, found: &SetupFile, disk: &mut Data
                 gone(card, disk)
             }
             Err(error) => {
-                let mistakes = Mistakes::of(format!("it is right, but could not be taken: {error:#}"));
+                let mistakes = Mistakes::of(format!("it is valid, but could not be applied: {error:#}"));
                 refuse(&card.file, &Refusal::untaken(&card.file, &mistakes), disk);
                 Provisioned { outcome: ProvisionOutcome::Failed, wrong: Some(mistakes) }
             }
@@ -161,7 +161,7 @@ pub fn untaken(file: &Path, found: &SetupFile) -> Provisioned {
             Provisioned { outcome: ProvisionOutcome::Done, wrong: Some(mistakes.clone()) }
         }
         SetupFile::Valid(_) => {
-            let why = format!("it is right, but was not taken: {} says why", problems(file).display());
+            let why = format!("it is valid, but was not applied: see {}", problems(file).display());
             Provisioned { outcome: ProvisionOutcome::Done, wrong: Some(Mistakes::of(why)) }
         }
     }

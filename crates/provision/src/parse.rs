@@ -105,7 +105,7 @@ impl Parsed {
         };
         let value = unquoted(value.trim());
         if value.chars().any(char::is_control) {
-            let said = format!("{} has a control character in its value: type it anew", key.name());
+            let said = format!("{} has a control character in its value: type it again", key.name());
             return self.mistakes.push(Some(line), said);
         }
         if let Some(first) = self.entries.get(&key) {
@@ -181,7 +181,7 @@ mod tests {
                 "line 6: unknown key \"password\": did you mean broker_password or wifi_password?",
                 "line 7: unknown key \"zzz\"; known are name, broker, broker_user, broker_password, wifi_ssid, \
                  wifi_password, wifi_country, ssh_key",
-                "line 8: broker has a control character in its value: type it anew",
+                "line 8: broker has a control character in its value: type it again",
             ]
         );
         let long = said(&format!("{}\u{1b}[2J = 1", "x".repeat(100)));

@@ -109,8 +109,7 @@ impl SetupReader {
     fn rescue(&mut self, setup: &BoardSetup, standing: &Standing) {
         let Some((_, why)) = &standing.unreadable else { return };
         if setup.name.is_none() || setup.broker.is_none() {
-            self.mistakes
-                .push(None, format!("{why}: name both name and broker here, and a new one takes its place"));
+            self.mistakes.push(None, format!("{why}: set both name and broker here to replace it"));
         }
     }
 }
@@ -118,7 +117,7 @@ impl SetupReader {
 fn name(text: &str) -> Result<DeviceId, String> {
     let rule = "a name has a-z, 0-9 and '-', at most 32 of them, and begins and ends with a letter or digit";
     let shown: String = text.chars().take(40).collect();
-    let wrong = format!("{shown:?} is none: {rule}");
+    let wrong = format!("{shown:?} is invalid: {rule}");
     if text.starts_with('-') || text.ends_with('-') { Err(wrong) } else { text.parse().map_err(|_| wrong) }
 }
 
@@ -130,7 +129,7 @@ fn broker(url: &str, check: BrokerCheck) -> Result<String, String> {
         return Err("leave user and password out of it: they are broker_user and broker_password".into());
     }
     if url.contains([' ', '\t', '#']) {
-        return Err("text behind it: a comment has a line of its own".into());
+        return Err("text after the address: write a comment on a line of its own".into());
     }
     check(url).map(|()| url.into())
 }

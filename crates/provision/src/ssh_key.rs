@@ -23,7 +23,7 @@ pub(crate) fn check(line: &str) -> Result<(), &'static str> {
     let (kind, blob) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     if !KINDS.contains(&kind) {
         return Err(
-            "no public key: it is the one line of a file whose name ends with .pub, and begins with \
+            "not a public key: it is the one line of a file whose name ends with .pub, and begins with \
             ssh-ed25519, ssh-rsa, ecdsa-… or sk-…",
         );
     }
@@ -32,7 +32,7 @@ pub(crate) fn check(line: &str) -> Result<(), &'static str> {
     if fields.len() < 2 || fields[0] != kind.as_bytes() { Err(CUT) } else { Ok(()) }
 }
 
-const CUT: &str = "no whole key: copy the line again, all of it";
+const CUT: &str = "an incomplete key: copy the whole line again";
 
 /// The fields of a key, each behind its length; `None` where they don't end with it.
 fn fields(mut blob: &[u8]) -> Option<Vec<&[u8]>> {
@@ -66,8 +66,8 @@ mod tests {
         }
         assert_eq!(check(&format!("{ED25519}AAAA")), Err(CUT), "too long");
         assert_eq!(check(&ED25519.replacen("ssh-ed25519", "ssh-rsa", 1)), Err(CUT), "another kind's");
-        assert!(check("PuTTY-User-Key-File-3: ssh-ed25519").unwrap_err().starts_with("no public key"));
-        assert!(check("ssh-dss AAAA").unwrap_err().starts_with("no public key"));
+        assert!(check("PuTTY-User-Key-File-3: ssh-ed25519").unwrap_err().starts_with("not a public key"));
+        assert!(check("ssh-dss AAAA").unwrap_err().starts_with("not a public key"));
     }
 
     proptest! {

@@ -225,7 +225,7 @@ fn wrong_values_are_named_with_what_to_do() {
     for (wrong, what) in [
         ("host", "no mqtt:// in front"),
         ("mqtt://nowhere:0", "no such port"),
-        ("mqtt://host # mine", "a comment has a line of its own"),
+        ("mqtt://host # mine", "write a comment on a line of its own"),
         (&format!("mqtt://{}", "h".repeat(300)), "longer than 300 bytes"),
     ] {
         let line = of(&format!("broker = {wrong}\nname = a"));
@@ -334,7 +334,7 @@ fn without_space_nothing_changes_and_nothing_is_lost() {
     let taken = board.boots_on(&mut DataDisk::with(full));
     assert_eq!(taken.outcome, ProvisionOutcome::Failed);
     let said = taken.wrong.unwrap().lines();
-    assert!(said[0].contains("it is right, but could not be taken: "), "{said:?}");
+    assert!(said[0].contains("it is valid, but could not be applied: "), "{said:?}");
     assert!(said[0].contains("hostname.new: no storage space"), "{said:?}");
     let files = board.files();
     assert_eq!(files.keys().collect::<Vec<_>>(), ["fat/dunlin-problems.txt", "fat/dunlin.txt"]);

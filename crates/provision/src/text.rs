@@ -19,7 +19,7 @@ pub(crate) fn is_overwritten(bytes: &[u8]) -> bool {
 /// Says what it is instead, and the line where that is known.
 pub(crate) fn decode(bytes: &[u8]) -> Result<String, (Option<usize>, String)> {
     if bytes.len() > FILE_BYTES_MAX {
-        let larger = format!("larger than {FILE_BYTES_MAX} bytes: this is no set-up file");
+        let larger = format!("larger than {FILE_BYTES_MAX} bytes: not a set-up file");
         return Err((None, larger));
     }
     let text = match bytes {
@@ -51,7 +51,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, (Option<usize
     let text = String::from_utf16(&pairs.iter().map(|pair| unit(*pair)).collect::<Vec<_>>());
     match text {
         Ok(text) if rest.is_empty() && !text.contains('\0') => Ok(text),
-        _ => Err((None, format!("begins as UTF-16 and is none: {PLAIN}"))),
+        _ => Err((None, format!("begins as UTF-16 but is not valid: {PLAIN}"))),
     }
 }
 

@@ -90,12 +90,12 @@ pub(crate) fn password(text: &str) -> Result<Password, String> {
 pub(crate) fn country(text: &str) -> Result<String, String> {
     let code = text.to_ascii_uppercase();
     if code == "UK" {
-        return Err("no country's code: the United Kingdom's is GB".into());
+        return Err("not a country code: the United Kingdom's is GB".into());
     }
     if code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return Ok(code);
     }
-    Err("no country's code, which is two letters, such as DE or US".into())
+    Err("not a country code: two letters, such as DE or US".into())
 }
 
 #[cfg(test)]
