@@ -14,7 +14,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Where the service listens, as its unit says.
+/// The service's socket, as its unit has it.
 const SOCKET: &str = "/run/dunlin/agent.sock";
 
 /// Flags of `ask`.

@@ -24,12 +24,12 @@ impl Bar {
         Ok(Self { bar, abilities })
     }
 
-    /// Whether there is one.
+    /// True where there is a bar.
     pub(crate) fn is_shown(&self) -> bool {
         self.bar.is_some()
     }
 
-    /// How far it is, and what is said beside it.
+    /// Moves the bar, and sets the text beside it.
     pub(crate) fn set(&self, position: u64, message: String) {
         if let Some(bar) = &self.bar {
             bar.set_message(message);

@@ -34,7 +34,7 @@ enum ClientLine<'a> {
     Error { text: &'a str },
 }
 
-/// Who sent a prompt.
+/// The sender of a prompt.
 #[derive(Clone, Debug)]
 pub(crate) enum ServeClient {
     /// A person at standard input; only errors go this way.
@@ -58,7 +58,7 @@ impl ServeClient {
         }
     }
 
-    /// Whether it can still be reached.
+    /// True while it can be reached.
     fn is_there(&self) -> bool {
         !matches!(self, Self::Socket(lines) if lines.is_closed())
     }

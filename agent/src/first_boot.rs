@@ -95,7 +95,7 @@ fn renew(config: &Path) {
     }
 }
 
-/// What is wrong with a broker's address, in words.
+/// The error of a broker's address, in words.
 fn broker(url: &str) -> Result<(), String> {
     let wrong = |error: AddressError| error.to_string().trim_start_matches("broker ").to_owned();
     url.parse::<BrokerAddress>().map(drop).map_err(wrong)

@@ -1,4 +1,4 @@
-//! What the loop shows, and to whom: a terminal, a client of the socket, a test.
+//! Outputs of the loop: a terminal, a client of the socket, a test.
 
 use crate::turn::Turn;
 use dunlin_hlm::TokenId;
@@ -40,7 +40,7 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Where tokens and notices go.
+/// An output for tokens and notices.
 pub trait Output {
     /// The next prompt is taken up.
     fn begin(&mut self) {}
@@ -66,7 +66,7 @@ pub trait Output {
     /// The reply ended; `Break` ends the agent.
     fn finished(&mut self, turn: &Turn) -> ControlFlow<()>;
 
-    /// Whether anybody still wants the reply.
+    /// False once nobody wants the reply any more.
     fn wanted(&self) -> bool {
         true
     }

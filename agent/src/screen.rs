@@ -40,7 +40,7 @@ impl Colour {
     }
 }
 
-/// What a place text is written to can do.
+/// Abilities of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     /// Colours may be used.

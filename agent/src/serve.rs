@@ -111,7 +111,7 @@ struct PromptQueue {
     waiting: mpsc::Receiver<(PromptRequest, ServeClient)>,
     clients: mpsc::Sender<(String, ServeClient)>,
     says: mpsc::Sender<Say>,
-    /// Whether the prompt was taken.
+    /// True where the prompt was accepted.
     answered: mpsc::Receiver<bool>,
 }
 

@@ -8,21 +8,21 @@ use dunlin_wire::VerifierId;
 /// Silence after which a user wants to know.
 const PATIENCE: Duration = Duration::from_millis(1000);
 
-/// What is missing, and since when.
+/// The missing part of a reply, and since when it is missing.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
-    /// When to look again; `None` while no reply is under way or it was said already.
+    /// Time to look again; `None` while no reply is under way or the notice was given.
     deadline: Option<Instant>,
     /// A reply is under way.
     active: bool,
     verifier: Option<VerifierId>,
     loss: Option<Loss>,
-    /// What was said last, so that it is said once.
+    /// The last notice, so that it is given once.
     said: Option<Notice>,
 }
 
 impl Stall {
-    /// When to ask for a [`notice`](Self::notice).
+    /// Time to ask for a [`notice`](Self::notice).
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -59,7 +59,7 @@ impl Stall {
         self.watch(now);
     }
 
-    /// What a reply that has not moved is waiting for, where that was not said yet.
+    /// The notice for a reply that has not moved, once.
     pub(crate) fn notice(&mut self, up: bool, waiting: bool, now: Instant) -> Option<Notice> {
         let Some(notice) = self.missing(up, waiting) else {
             self.watch(now);
@@ -71,7 +71,7 @@ impl Stall {
         news.then_some(notice)
     }
 
-    /// What is missing: the connection, a lease, or an answer.
+    /// The missing part: the connection, a lease, or an answer.
     pub(crate) fn missing(&self, up: bool, waiting: bool) -> Option<Notice> {
         match &self.verifier {
             _ if !up => Some(Notice::NoBroker(self.loss.clone())),

@@ -26,7 +26,7 @@ pub enum ColourChoice {
     Never,
 }
 
-/// What `stream` can do, given the user's choice.
+/// Abilities of `stream`, given the user's choice.
 pub fn abilities(choice: ColourChoice, stream: &impl IsTerminal) -> Abilities {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -53,7 +53,7 @@ pub struct Terminal {
     stream: TextStream,
     errors: Abilities,
     vocabulary: Vocabulary,
-    /// Whether the agent ends after one reply.
+    /// True where the agent ends after one reply.
     once: bool,
     /// The last turn, for who waits for the agent to end.
     last: Option<Turn>,

@@ -101,7 +101,7 @@ fn proposals(chart: &mut RejectionChart<'_, '_>, proposals: &[Proposal]) -> Pain
     Ok(())
 }
 
-/// Where the labels of ascending thresholds stand: right of their lines, where neighbours leave room.
+/// Places of the labels of ascending thresholds: right of their lines, where neighbours leave room.
 fn labels(proposals: &[Proposal]) -> Vec<f64> {
     let (mut free, mut limit) = (0.0_f64, 1.0_f64);
     let mut labels = Vec::new();

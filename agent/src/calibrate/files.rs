@@ -1,4 +1,4 @@
-//! What is left behind: whole files, and a few lines on standard output.
+//! The output: whole files, and a few lines on standard output.
 
 use crate::draft_file::DraftFile;
 use anyhow::{Context, Result};

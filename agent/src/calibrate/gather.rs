@@ -36,14 +36,14 @@ impl Stopped {
     }
 }
 
-/// What was gathered.
+/// The result.
 #[derive(Clone, Debug)]
 pub(super) struct Gathered {
     /// Uncertainties, 0..=1, and whether the target chose another token.
     pub(super) samples: Vec<(f64, bool)>,
     /// Prompts that were answered, the last perhaps in part.
     pub(super) prompts: usize,
-    /// Who judged last.
+    /// The verifier that judged last.
     pub(super) verifier: Option<VerifierId>,
     /// Why it ended.
     pub(super) stopped: Stopped,
@@ -57,7 +57,7 @@ pub(super) struct Gatherer {
     answered: usize,
     skipped: usize,
     verifier: Option<VerifierId>,
-    /// How the reply ended that no other follows.
+    /// The ending of the last reply, where it ended the calibration.
     last: Option<Ending>,
     progress: CalibrationProgress,
     /// Told at every token.
@@ -76,7 +76,7 @@ impl Gatherer {
         Self { tokens_max, prompts_max, samples, answered: 0, skipped: 0, verifier, last, progress, heard }
     }
 
-    /// What there is, once the agent has ended.
+    /// The result, once the agent has ended.
     pub(super) fn into_gathered(self) -> Gathered {
         self.progress.end();
         let stopped = match self.last {

@@ -1,4 +1,4 @@
-//! How far it is: a bar on a terminal, a line at every tenth elsewhere. Standard error.
+//! Progress of a calibration: a bar on a terminal, a line at every tenth elsewhere. Standard error.
 
 use crate::bar::Bar;
 use crate::screen::{Abilities, Colour};

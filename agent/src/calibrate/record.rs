@@ -1,4 +1,4 @@
-//! What is known of the pair, as `calibration.json` says it.
+//! The measurement of a pair, as `calibration.json` has it.
 
 use super::CalibrateFlags;
 use super::gather::Gathered;
@@ -31,7 +31,7 @@ pub(super) struct CalibrationRecord {
     pub(super) proposals: Vec<Proposal>,
 }
 
-/// Who drafted.
+/// The drafter.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct DrafterRecord {
     pub(super) name: String,
@@ -40,7 +40,7 @@ pub(super) struct DrafterRecord {
     fingerprint: String,
 }
 
-/// Who judged, as far as it is known.
+/// The verifier, as far as it is known.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct VerifierRecord {
     pub(super) id: Option<String>,
@@ -98,7 +98,7 @@ pub(super) struct Proposal {
 }
 
 impl CalibrationRecord {
-    /// What `fit` says of the pair; `target` is the name of the verifier's model.
+    /// The record of a fit; `target` is the name of the verifier's model.
     pub(super) fn new(
         args: &CalibrateFlags,
         model: &ModelDir,
@@ -142,7 +142,7 @@ impl CalibrationRecord {
 }
 
 impl FittedLine {
-    /// Where it begins, bends and ends, as uncertainty and share.
+    /// The points where it begins, bends and ends, as uncertainty and share.
     pub(super) fn corners(&self) -> Vec<(f64, f64)> {
         let crossing = |share: f64| (share - self.intercept) / self.slope;
         let bends = [crossing(0.0), crossing(1.0)].into_iter().filter(|u| *u > 0.0 && *u < 1.0);

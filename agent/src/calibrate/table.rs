@@ -1,4 +1,4 @@
-//! What was found, in a screenful.
+//! The result as a screenful of text.
 
 use super::record::{CalibrationRecord, Proposal, UncertaintyBin};
 use crate::screen::{Abilities, Colour};
@@ -6,7 +6,7 @@ use dunlin_hlm::uncertainty::Form;
 
 /// Characters of a bar for a bin whose tokens were all rejected.
 const BAR: usize = 24;
-/// Where the comments of the configuration begin.
+/// Column of the configuration's comments.
 const COLUMN: usize = 31;
 
 /// Bins as bars, the line, what is proposed.
@@ -39,7 +39,7 @@ pub(super) fn lines(record: &CalibrationRecord, abilities: Abilities) -> Vec<Str
     lines
 }
 
-/// How to use it.
+/// Instructions for using the result.
 pub(super) fn advice(record: &CalibrationRecord) -> Vec<String> {
     let usable: Vec<&Proposal> =
         record.proposals.iter().filter(|p| p.missed <= p.miss_rate && p.trusted > 0.0).collect();

@@ -22,7 +22,7 @@ const MARKS_MAX: usize = 8;
 const TOLD: &str = "told";
 const TRIED: &str = "tried";
 
-/// Whose report it is, and who gets it.
+/// A device, and the broker that gets its report.
 #[derive(Clone)]
 pub(super) struct ReportTarget {
     device: DeviceId,
@@ -62,12 +62,12 @@ impl ReportTarget {
     }
 }
 
-/// Where a report may lie.
+/// A broker that may keep a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ReportMark {
     device: DeviceId,
     broker: String,
-    /// Whether it lies there for certain: the broker said so.
+    /// True where the broker acknowledged it.
     told: bool,
 }
 
@@ -158,7 +158,7 @@ fn keep(marks: &[ReportMark], places: &DataPlaces) -> Result<()> {
 #[error("{why}")]
 struct Unreached {
     why: String,
-    /// Whether trying again is of no use.
+    /// True where another attempt is of no use.
     for_good: bool,
 }
 

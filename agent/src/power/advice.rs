@@ -1,9 +1,9 @@
-//! What to do where a source of power does not answer.
+//! Advice for a source of power that does not answer.
 
 use dunlin_power::settings::PowerSettings;
 use dunlin_wire::PowerSource;
 
-/// What to do about a source that said this.
+/// Advice for a source with this error.
 pub(crate) fn of(kind: PowerSource, said: &str, settings: &PowerSettings) -> String {
     match kind {
         PowerSource::Ina219 => ina219(said, settings),
@@ -77,7 +77,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    /// What is advised where `look` fails under these settings.
+    /// The advice where `look` fails under these settings.
     fn advised(settings: &PowerSettings, kind: PowerSource) -> String {
         let error = probe::look(settings, kind, Clock::start()).err().unwrap();
         of(kind, &format!("{error:#}"), settings)

@@ -153,7 +153,7 @@ impl Bench<'_> {
         Ok(Some(shown))
     }
 
-    /// What the idle board draws, with the current corrected; `None` where it was interrupted.
+    /// Power of the idle board, with the current corrected; `None` where it was interrupted.
     async fn idle(&mut self, current: Option<CurrentTable>, loaded: bool) -> Result<Option<IdleTable>> {
         if loaded && !self.prompt("take the loads off, leave the board idle and press Enter").await? {
             return Ok(None);

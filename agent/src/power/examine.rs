@@ -12,29 +12,29 @@ use dunlin_power::timebase::Timebase;
 use dunlin_power::units::{Amperes, Volts};
 use dunlin_wire::PowerSource;
 
-/// How long a reading is waited for at least, and in periods of its source.
+/// Least time to wait for a reading, and in periods of its source.
 const WAIT_MIN: Duration = Duration::from_millis(3000);
 const WAIT_PERIODS: u64 = 4;
 /// A current below this is no offset of a sensor, A: that of an INA219 with 10 mΩ is 20 mA at most.
 const BACKWARDS_A: f64 = -0.02;
 
-/// What was found of a source.
+/// The result of examining a source.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Examined {
-    /// Which.
+    /// The source.
     pub(super) kind: PowerSource,
-    /// Whether a meter would take it.
+    /// True where a meter would use it.
     pub(super) opens: bool,
-    /// What it shows, or why it shows nothing.
+    /// Its reading, or the error.
     pub(super) shown: Result<ShownReading, String>,
 }
 
-/// What a source shows.
+/// A reading that is shown.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ShownReading {
-    /// What it is.
+    /// The source's description.
     pub(super) source: SensorSource,
-    /// What makes its figures doubtful.
+    /// A caution about its figures.
     pub(super) cautions: Vec<String>,
     /// One reading.
     pub(super) sample: Sample,

@@ -13,7 +13,7 @@ const SPARK_MIN: usize = 12;
 /// Between two figures.
 const BETWEEN: &str = "  ";
 
-/// What is shown, the most important first.
+/// Parts of the line, the most important first.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LiveLine(Vec<(Colour, String)>);
 

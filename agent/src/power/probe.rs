@@ -25,7 +25,7 @@ pub(super) struct ProbeFlags {
     pub(super) common: Common,
 }
 
-/// What was found. Its field names are an interface.
+/// The result of a probe. Its field names are an interface.
 #[derive(Debug, Serialize)]
 struct Probed {
     sources: Vec<SourceFields>,
@@ -54,7 +54,7 @@ struct ShownFields {
     watts: f64,
     volts: Option<f64>,
     amperes: Option<f64>,
-    /// How far a power may be off: a share of it, and W.
+    /// Uncertainty of a power: a share of it, and W.
     uncertainty_relative: f64,
     uncertainty_watts: f64,
     cautions: Vec<String>,
@@ -92,7 +92,7 @@ pub(super) async fn probe(args: &ProbeFlags, settings: &PowerSettings, color: Co
     Ok(if examined.iter().any(|found| found.shown.is_ok()) { DONE } else { FAILED })
 }
 
-/// What is looked at: what `auto` looks at, and what is named beside that.
+/// The sources that are examined: those of `auto`, and one that is named.
 fn wanted(choice: Choice) -> Vec<PowerSource> {
     let named = match choice {
         Choice::Only(kind) if !SEARCHED.contains(&kind) => Some(kind),

@@ -1,4 +1,4 @@
-//! How far a measurement is: a bar on a terminal, a line at every tenth elsewhere. Standard error.
+//! Progress of a measurement: a bar on a terminal, a line at every tenth elsewhere. Standard error.
 
 use crate::bar::Bar;
 use crate::screen::{Abilities, Colour};
@@ -27,7 +27,7 @@ impl PowerProgress {
         Ok(Self { what: what.into(), span, bar, said: 0 })
     }
 
-    /// So much time has passed, with so many readings.
+    /// Shows the time that has passed, and the number of readings.
     pub(super) fn at(&mut self, time: Duration, readings: u64) {
         let text = format!(
             "{}: {:.1} of {:.1} s, {readings} readings",

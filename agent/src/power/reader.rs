@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 /// Between two looks at what the meter has read.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// What listens to a source.
+/// A receiver of a source's events.
 pub(super) trait Listener {
     /// Takes what was heard.
     ///
@@ -27,7 +27,7 @@ pub(super) trait Listener {
     /// It can't be written, and the reading ends.
     fn heard(&mut self, heard: &MeterEvent) -> Result<()>;
 
-    /// So much time has passed.
+    /// Called with the time that has passed.
     ///
     /// # Errors
     /// Nothing can be shown, and the reading ends.
@@ -110,7 +110,7 @@ impl SensorReader {
         Ok(Self { source, meter })
     }
 
-    /// What is read.
+    /// The source that is read.
     pub(super) fn source(&self) -> &SensorSource {
         &self.source
     }

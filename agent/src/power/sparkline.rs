@@ -15,7 +15,7 @@ pub(super) fn sparkline(figures: &[f64], columns: usize) -> String {
     shown.iter().map(|figure| BARS[level(*figure, low, high)]).collect()
 }
 
-/// Which eighth of the range a figure is in.
+/// The eighth of the range that a figure is in.
 fn level(figure: f64, low: f64, high: f64) -> usize {
     let range = high - low;
     if range < RANGE_MIN {

@@ -1,4 +1,4 @@
-//! What was heard of a source so far: its energy, the range of its power, and what was lost.
+//! Readings of a source so far: its energy, the range of its power, and its losses.
 //!
 //! Invariant: energy is that of the readings' own windows. Nothing is made up before the first or behind the last.
 
@@ -15,7 +15,7 @@ use dunlin_power::units::{Amperes, Volts};
 pub(super) struct Tally {
     source: SensorSource,
     books: Books,
-    /// Where the first window began, and where the last one ended.
+    /// Begin of the first window, and end of the last one.
     window: Option<(Instant, Instant)>,
     /// The middle of the last window.
     middle: Instant,
@@ -100,12 +100,12 @@ impl Tally {
         self.books.settle(at);
     }
 
-    /// What is heard.
+    /// The source.
     pub(super) fn source(&self) -> &SensorSource {
         &self.source
     }
 
-    /// How many readings came.
+    /// Number of readings.
     pub(super) fn readings(&self) -> u64 {
         self.readings
     }
@@ -115,12 +115,12 @@ impl Tally {
         self.books.total().total_j()
     }
 
-    /// How far the energy may be off, J.
+    /// Uncertainty of the energy, J.
     pub(super) fn uncertainty_j(&self) -> f64 {
         self.source.uncertainty.of(self.joules(), self.time())
     }
 
-    /// What was lost.
+    /// Losses.
     pub(super) fn faults(&self) -> ReadingFaults {
         self.books.total().faults
     }
@@ -160,7 +160,7 @@ impl Tally {
     }
 }
 
-/// What was lost, in words; nothing where nothing was.
+/// Losses in words; empty where there are none.
 pub(super) fn in_words(faults: &ReadingFaults) -> Option<String> {
     let counted = [
         (faults.clipped, "clipped"),

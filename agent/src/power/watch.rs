@@ -53,9 +53,9 @@ struct Watch {
     errors: Abilities,
     /// Mean power of the last stretches between two lines, W.
     watts: Vec<f64>,
-    /// When the next line is due.
+    /// Time of the next line.
     due: Duration,
-    /// Whether a line stands that is to be painted over.
+    /// True while a line stands that is to be painted over.
     painted: bool,
 }
 
@@ -81,7 +81,7 @@ impl Watch {
         write(&text)
     }
 
-    /// What stays when all is over.
+    /// The last line, which stays.
     fn end(&mut self) -> Result<()> {
         self.tally.finish();
         self.show()?;

@@ -27,7 +27,7 @@ enum Cut {
     End,
 }
 
-/// Where an idle power comes from.
+/// Origin of an idle power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdleFrom {
     /// Measured by this process while nothing was asked of it.
@@ -36,12 +36,12 @@ pub enum IdleFrom {
     Calibration,
 }
 
-/// What the board draws while it does nothing.
+/// Power of the idle board.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Idle {
     /// Mean power, W.
     pub watts: f64,
-    /// Where that comes from.
+    /// Its origin.
     pub from: IdleFrom,
 }
 
@@ -50,12 +50,12 @@ pub struct Idle {
 pub struct Books {
     ledger: Ledger,
     cuts: VecDeque<Cut>,
-    /// What was closed since the last reply began or ended.
+    /// Spans closed since the last reply began or ended.
     open: Span,
     /// The last reply.
     reply: Option<Span>,
     total: Span,
-    /// What was closed since telemetry was taken.
+    /// Spans closed since telemetry was taken.
     tick: Span,
     /// Faded energy and time without work, J and s.
     idle: (f64, f64),
@@ -128,18 +128,18 @@ impl Books {
         self.reply.take()
     }
 
-    /// What was closed since it was asked last.
+    /// The span since the last call.
     pub fn take_tick(&mut self) -> Span {
         let next = Span { from: self.tick.until, until: self.tick.until, ..Span::default() };
         std::mem::replace(&mut self.tick, next)
     }
 
-    /// All that was closed.
+    /// The sum of all spans.
     pub fn total(&self) -> &Span {
         &self.total
     }
 
-    /// What the idle board draws: as measured, or else as a calibration says.
+    /// Power of the idle board: as measured, or else from a calibration.
     pub fn idle(&self) -> Option<Idle> {
         let (joules, seconds) = self.idle;
         if seconds >= IDLE_MIN_S {

@@ -1,4 +1,4 @@
-//! What a known load taught of a sensor, and what the idle board draws: a small TOML file.
+//! Corrections from known loads, and the power of the idle board: a small TOML file.
 
 use super::sensor::Uncertainty;
 use super::units::Amperes;
@@ -18,10 +18,10 @@ const LOADS_APART_MAX_A: f64 = 100.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PowerCalibration {
-    /// How to correct the current.
+    /// Correction of the current.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<CurrentTable>,
-    /// What the idle board draws.
+    /// Power of the idle board.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleTable>,
 }
@@ -34,11 +34,11 @@ pub struct CurrentTable {
     pub gain: f64,
     /// Offset, A.
     pub offset_a: f64,
-    /// What the meter beside it may be off by, a share.
+    /// Uncertainty of the meter beside it, a share.
     pub meter_uncertainty: f64,
 }
 
-/// What the idle board draws.
+/// Power of the idle board.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdleTable {
@@ -52,9 +52,9 @@ pub struct IdleTable {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Correction {
     table: Option<CurrentTable>,
-    /// What the board is fed with, V: an offset in current is so much in power.
+    /// Supply voltage of the board, V: it turns an offset in current into one in power.
     pub supply_v: f64,
-    /// What a corrected figure may be off by; without a correction as the data sheet says.
+    /// Uncertainty of a corrected figure; without a correction that of the data sheet.
     pub uncertainty: Option<Uncertainty>,
 }
 
@@ -128,7 +128,7 @@ impl Default for Correction {
 }
 
 impl Correction {
-    /// Whether there is none.
+    /// True where nothing is corrected.
     pub fn is_none(&self) -> bool {
         self.table.is_none()
     }

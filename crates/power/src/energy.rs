@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(1000);
 const GRACE_PERIODS: u64 = 4;
 const GRACE_MIN: Duration = Duration::from_millis(60);
 const GRACE_MAX: Duration = Duration::from_millis(2500);
-/// How often readings are taken in while the loop does something else.
+/// Time between two reads of the meter while the loop does something else.
 const TAKE_IN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Time and, where there is a sensor, energy by what the agent is doing.
@@ -41,7 +41,7 @@ pub struct Energy {
     metered: Option<MeteredEnergy>,
 }
 
-/// What is there only with a sensor.
+/// The part that exists only with a sensor.
 #[derive(Debug)]
 struct MeteredEnergy {
     source: SensorSource,
@@ -68,7 +68,7 @@ struct Ended {
     truth: Option<ByPhase<f64>>,
 }
 
-/// What the wire's counters need beside the books.
+/// Sums over replies that the wire's reports carry beside the books.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReplyTotals {
     run: u32,
@@ -102,7 +102,7 @@ impl Energy {
         self.clock
     }
 
-    /// What is done from now on.
+    /// Begins a phase.
     pub fn mark(&mut self, phase: EnergyPhase, now: Instant) {
         self.micros[self.phase] += now.since(self.since).0;
         self.since = now;
@@ -146,7 +146,7 @@ impl Energy {
         counted.frames += counters.frames_up;
     }
 
-    /// Whether the energy of a reply that ended is still to come.
+    /// True while the energy of a reply that ended is still to come.
     pub fn is_open(&self) -> bool {
         self.metered.as_ref().is_some_and(|metered| metered.ended.is_some())
     }
@@ -183,7 +183,7 @@ impl Energy {
         }
     }
 
-    /// When to call [`Self::take_in`] again at the latest.
+    /// The latest time for the next call of [`Self::take_in`].
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let metered = self.metered.as_ref()?;
         // The channel wakes nobody: a reading that is waited for is looked for.
@@ -205,12 +205,12 @@ impl Energy {
         std::mem::take(&mut metered.telemetry_due).then(|| metered.telemetry(self.clock.now()))
     }
 
-    /// What a second costs, J, where that is known.
+    /// Prices of a second, J, where they are known.
     pub fn prices(&self) -> Option<Prices> {
         self.metered.as_ref()?.books.prices()
     }
 
-    /// What the idle board draws, where that is known.
+    /// Power of the idle board, where it is known.
     pub fn idle(&self) -> Option<Idle> {
         self.metered.as_ref()?.books.idle()
     }
@@ -351,7 +351,7 @@ impl MeteredEnergy {
     }
 }
 
-/// What each phase took since `begin`.
+/// Energy of each phase since `begin`, J.
 fn less(now: ByPhase<f64>, begin: &ByPhase<f64>) -> ByPhase<f64> {
     ByPhase(std::array::from_fn(|i| now.0[i] - begin.0[i]))
 }

@@ -18,7 +18,7 @@ type PhaseMatrix = [Vector; PHASES];
 /// Recursive least squares.
 #[derive(Clone, Debug)]
 pub struct PowerFit {
-    /// What is known: Σ f fᵀ of the phases' shares f, faded.
+    /// The normal matrix: Σ f fᵀ of the phases' shares f, faded.
     known: PhaseMatrix,
     watts: Vector,
     begun: bool,

@@ -1,4 +1,4 @@
-//! How a board is doing: how hot its processor is, and whether something holds it back.
+//! State of a board: the temperature of its processor, and what throttles it.
 //!
 //! Invariant: nothing here fails: what can't be read is none, and the next reading tries again.
 
@@ -16,7 +16,7 @@ const TEMPERATURE_MC: (i64, i64) = (-55_000, 150_000);
 /// The bits that a Raspberry Pi's firmware knows: now, and since the start sixteen bits further up.
 const FIRMWARE_BITS: u32 = 0x000f_000f;
 
-/// How a board is doing.
+/// State of a board.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Health {
     /// Temperature of the processor, °C, or of the hottest place where the board doesn't tell that one.
@@ -42,7 +42,7 @@ impl HealthReader {
         Self { sysfs: sysfs.into(), counts: BTreeMap::new(), seen: 0 }
     }
 
-    /// How the board is doing now.
+    /// Reads the state of the board.
     pub fn read(&mut self) -> Health {
         Health { temperature_c: temperature_c(&self.sysfs), throttling: self.throttling() }
     }
@@ -113,13 +113,13 @@ fn voltage_alarm(sysfs: &Path) -> Option<u8> {
     Some(if alarm == 1 { Throttling::UNDER_VOLTAGE } else { 0 })
 }
 
-/// How often each core of an x86 processor was slowed down by heat.
+/// Number of times that heat slowed down each core of an x86 processor.
 fn cpu_counters(sysfs: &Path) -> Vec<PathBuf> {
     let cpus = children(&sysfs.join("devices/system/cpu"), |name| name.starts_with("cpu"));
     cpus.into_iter().map(|cpu| cpu.join("thermal_throttle/core_throttle_count")).collect()
 }
 
-/// How often a Jetson was slowed down by its supply: `oc1_event_cnt` and so on.
+/// Number of times that its supply slowed down a Jetson: `oc1_event_cnt` and so on.
 fn current_counters(sysfs: &Path) -> Vec<PathBuf> {
     let is_counter = |name: &str| name.starts_with("oc") && name.ends_with("_event_cnt");
     hwmon(sysfs, "soctherm_oc").flat_map(|chip| children(&chip, is_counter)).collect()

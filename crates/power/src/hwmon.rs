@@ -25,7 +25,7 @@ const TRIPLE_CHIP: &str = "ina3221";
 const TOTALS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
 /// A rail that another one feeds: summing both would count it twice (Jetson AGX Orin).
 const FED_BY: [(&str, &str); 1] = [("VDDQ_VDD2_1V8AO", "VIN_SYS_5V0")];
-/// What the kernel takes a shunt for where nobody said otherwise, µΩ.
+/// Shunt that the kernel assumes where none is configured, µΩ.
 const SHUNT_DEFAULT_UOHM: i64 = 10_000;
 /// Between two readings where the tree doesn't tell how often there is a new one.
 const PERIOD_DEFAULT: Duration = Duration::from_millis(10);
@@ -111,7 +111,7 @@ impl Hwmon {
         self.rails.iter().map(|rail| rail.name.as_str())
     }
 
-    /// What makes the figures doubtful, in words: a shunt that nobody told the kernel the value of.
+    /// A caution about the figures, in words: the kernel may assume a wrong shunt.
     pub fn caution(&self) -> Option<String> {
         let unset = self.rails.iter().find(|rail| rail.shunt_uohm == Some(SHUNT_DEFAULT_UOHM))?;
         Some(format!(

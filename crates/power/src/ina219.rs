@@ -12,9 +12,9 @@ use embedded_hal::i2c::I2c;
 
 /// One conversion of 12 bits, ns (SBOS448, table 5: 8 of them take 4.26 ms).
 const CONVERSION_NS: u64 = 532_000;
-/// What the shunt register counts in, µV.
+/// Step of the shunt register, µV.
 const SHUNT_STEP_UV: i64 = 10;
-/// What the bus register counts in, mV.
+/// Step of the bus register, mV.
 const BUS_STEP_MV: i64 = 4;
 /// The end of the bus register's range of 32 V, in its steps.
 const BUS_STEPS_MAX: u16 = 8000;
@@ -39,11 +39,11 @@ pub enum Register {
     Bus = 2,
     /// Power by the chip's own arithmetic; reading it clears the ready flag.
     Power = 3,
-    /// What the chip multiplies the shunt voltage by.
+    /// Factor by which the chip multiplies the shunt voltage.
     Calibration = 5,
 }
 
-/// How many conversions of 12 bits make a reading.
+/// Number of conversions of 12 bits in a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Averaging(u8);
 
@@ -60,7 +60,7 @@ pub enum ShuntRange {
     Mv320,
 }
 
-/// How to measure.
+/// Settings of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The shunt's resistance, µΩ, above 0.
@@ -124,7 +124,7 @@ impl Averaging {
         if conversions.is_power_of_two() { Some(Self(conversions)) } else { None }
     }
 
-    /// How long a reading takes, µs.
+    /// Length of a reading, µs.
     pub const fn micros(self) -> u64 {
         self.0 as u64 * CONVERSION_NS / 1000
     }
@@ -141,7 +141,7 @@ impl ShuntRange {
         4000 << self as u16
     }
 
-    /// What the calibration must be for the current register to use its 15 bits over the range.
+    /// Calibration with which the current register uses its 15 bits over the range.
     ///
     /// `trunc(0.04096 / (I_LSB · R))` with `I_LSB · R` the range over 2^15: the resistance cancels. Bit 0 is always 0.
     const fn calibration(self) -> u16 {
@@ -189,7 +189,7 @@ pub struct Ina219<I> {
     i2c: I,
     address: u8,
     config: Config,
-    /// Whether the settings may be lost.
+    /// True while the settings may be lost.
     suspect: bool,
 }
 

@@ -25,9 +25,9 @@ const GAP_PERIODS: u64 = 3;
 /// A reading on the ledger's clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// Where its window begins.
+    /// Begin of its window.
     pub from: Instant,
-    /// Where it ends.
+    /// End of its window.
     pub until: Instant,
     /// Mean power in it, W.
     pub watts: f64,
@@ -42,7 +42,7 @@ impl Sample {
     }
 }
 
-/// What was lost, by cause.
+/// Losses, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadingFaults {
     /// Stretches without a reading that were bridged by a straight line.
@@ -59,12 +59,12 @@ pub struct ReadingFaults {
     pub failed: u64,
 }
 
-/// What happened between two cuts.
+/// Time and energy between two cuts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Span {
-    /// Where it begins.
+    /// Its begin.
     pub from: Instant,
-    /// Where it ends.
+    /// Its end.
     pub until: Instant,
     /// Energy of each phase, J.
     pub joules: ByPhase<f64>,
@@ -74,7 +74,7 @@ pub struct Span {
     pub samples: u64,
     /// The largest of them, W.
     pub peak_w: f64,
-    /// What was lost in it.
+    /// Its losses.
     pub faults: ReadingFaults,
     /// Time before its first or behind its last reading, to which that reading's power was given.
     pub extrapolated: Duration,
@@ -132,7 +132,7 @@ struct PhaseSums {
 #[derive(Debug)]
 pub struct Ledger {
     period: Duration,
-    /// Where each phase begins, oldest first; the last one goes on. Never empty.
+    /// Begin of each phase, oldest first; the last one goes on. Never empty.
     edges: Deque<(Instant, EnergyPhase), EDGES_MAX>,
     cuts: Deque<Instant, CUTS_MAX>,
     knot: Option<Knot>,

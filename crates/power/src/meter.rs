@@ -26,19 +26,19 @@ const RETRY_FIRST: Duration = Duration::from_millis(2);
 /// Pause after many failures.
 const RETRY_MAX: Duration = Duration::from_millis(1000);
 
-/// What waits for the loop: more than eight seconds at 117 Hz. What comes then is dropped.
+/// Bound of the events that wait for the loop: more than eight seconds at 117 Hz. Later ones are dropped.
 const HEARD_MAX: usize = 1024;
 /// Between two looks at temperature and throttling.
 const HEALTH_PERIOD: Duration = Duration::from_millis(1000);
 
-/// What the meter hands on.
+/// An event of the meter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MeterEvent {
     /// A reading, with voltage and current where the source has them.
     Sample(Sample, Option<(Volts, Amperes)>),
     /// A reading that was lost.
     Lost(SensorError),
-    /// How the board is doing.
+    /// State of the board.
     Health(Health),
 }
 
@@ -73,12 +73,12 @@ impl Meter {
         Ok(Self { heard, shared })
     }
 
-    /// What came and was not taken yet.
+    /// Events that were not taken yet.
     pub fn next(&self) -> Option<MeterEvent> {
         self.heard.try_recv().ok()
     }
 
-    /// Whether the thread runs before all that are not of real time.
+    /// True where the thread runs before all threads without real-time priority.
     pub fn is_realtime(&self) -> bool {
         self.shared.realtime.load(Ordering::Relaxed)
     }
@@ -161,7 +161,7 @@ impl<T: Timebase> Metering<T> {
         Self { sensor, time, counted: None, failures: 0 }
     }
 
-    /// What is read.
+    /// The source that is read.
     pub fn source(&self) -> &SensorSource {
         self.sensor.source()
     }

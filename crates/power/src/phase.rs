@@ -1,11 +1,11 @@
-//! What the board is doing, as far as time and energy are charged to it.
+//! Phases of the agent's work, to which time and energy are charged.
 
 use std::ops::{Index, IndexMut};
 
-/// How many there are.
+/// Number of phases.
 pub const PHASES: usize = 6;
 
-/// What a moment is charged to.
+/// A phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnergyPhase {
     /// The model is loaded.

@@ -23,13 +23,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration as Bound;
 
-/// What the command is asked.
+/// Arguments of the command.
 const REQUEST: &str = "pmic_read_adc";
 /// Between two readings.
 const PERIOD: Duration = Duration::from_millis(100);
-/// How long the command may take; it takes some milliseconds.
+/// Time limit of the command; it takes some milliseconds.
 const ANSWER_TIME_MAX: Bound = Bound::from_secs(1);
-/// How long a command that was ended may take to go.
+/// Time limit for a command that was killed to end.
 const END_TIME_MAX: Bound = Bound::from_secs(1);
 /// Bytes of an answer; real ones have about a thousand.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
@@ -125,7 +125,7 @@ impl PowerSensor for Pmic {
     }
 }
 
-/// What the chip says of one rail.
+/// Volts and amperes of one rail.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct PmicRail {
     voltage: Option<Volts>,
@@ -161,7 +161,7 @@ fn number(value: &str, unit: char) -> Option<f64> {
     (0.0..=VALUE_MAX).contains(&number).then_some(number)
 }
 
-/// What the sum takes in: the rails with both figures; the others by name.
+/// Rails with both figures, which the sum includes, and the others by name.
 fn boundary(table: &BTreeMap<String, PmicRail>) -> String {
     let names = |paired: bool| {
         let of_sort = table.iter().filter(|(_, rail)| rail.power().is_some() == paired);
@@ -180,7 +180,7 @@ fn boundary(table: &BTreeMap<String, PmicRail>) -> String {
 struct Call {
     child: Child,
     said: Receiver<io::Result<PmicOutput>>,
-    /// Whether what it said was received: its listener may take a moment longer to go.
+    /// True once its output was received: its listener may take a moment longer to end.
     heard: bool,
 }
 
@@ -214,7 +214,7 @@ impl Call {
         }
     }
 
-    /// What it said, or why that is no answer; `None` when it has not ended in time.
+    /// The output, or why it is invalid; `None` where the command has not ended in time.
     fn finish(&mut self, time: Bound) -> Option<Result<String, String>> {
         let said = match self.said.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => return None,
@@ -278,7 +278,7 @@ mod tests {
     use std::fs::OpenOptions;
     use std::os::unix::fs::symlink;
 
-    /// What a Raspberry Pi 5 answers.
+    /// The answer of a Raspberry Pi 5.
     const ANSWER: &str = "     3V7_WL_SW_A current(0)=0.09760000A
        3V3_SYS_A current(1)=0.06100000A
       VDD_CORE_A current(7)=1.29690000A

@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// The families of counters. One that has any is taken alone: the last shows the first's again, by another way.
 const FAMILIES: [&str; 3] = ["intel-rapl", "amd-rapl", "intel-rapl-mmio"];
-/// What the counter of the whole platform is called.
+/// Name of the counter of the whole platform.
 const PLATFORM: &str = "psys";
-/// What counters of memory are called; those inside a package are not in its figure.
+/// Names of counters of memory; those inside a package are not in its figure.
 const MEMORY: &str = "dram";
 /// Between two readings: the counters are renewed about every millisecond.
 const PERIOD: Duration = Duration::from_millis(10);
@@ -108,7 +108,7 @@ fn boundary(names: &[String]) -> String {
 #[derive(Debug)]
 struct Counter {
     path: PathBuf,
-    /// What it holds at most, µJ.
+    /// Its largest value, µJ.
     max: i64,
     last: Option<i64>,
     /// µJ since the first reading.

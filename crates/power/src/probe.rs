@@ -1,4 +1,4 @@
-//! Which sources of power there are here, and the one that is asked for.
+//! Sources of power on this machine, and the one that the settings ask for.
 
 use super::clock::Clock;
 use super::health::HealthReader;
@@ -20,14 +20,14 @@ use std::path::Path;
 /// The order in which sources are looked for: what measures most of the board first.
 pub const SEARCHED: [PowerSource; 4] =
     [PowerSource::Ina219, PowerSource::Hwmon, PowerSource::Pmic, PowerSource::Powercap];
-/// What a simulated sensor measures.
+/// Boundary of a simulated sensor.
 const SIMULATED: &str = "a simulated board: its power follows the phases of this process";
 
 /// A source that answers.
 pub struct DetectedSource {
     /// Its sensor.
     pub sensor: Box<dyn PowerSensor>,
-    /// What to know of it beside its figures.
+    /// A caution about its figures.
     pub caution: Option<String>,
     /// The board that a simulated one measures.
     pub board: Option<SimulatedBoard>,
@@ -85,7 +85,7 @@ pub fn look(settings: &PowerSettings, kind: PowerSource, clock: Clock) -> Result
     }
 }
 
-/// How the board is doing, read beside whatever source.
+/// Reader of the board's state, for use beside any source.
 pub fn health(settings: &PowerSettings) -> HealthReader {
     HealthReader::new(&settings.sysfs)
 }

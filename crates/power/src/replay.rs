@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-/// What the first line begins with.
+/// Begin of the first line.
 const MARK: &str = "# dunlin power trace 1 ";
 /// The longest first line, bytes.
 const HEAD_BYTES_MAX: u64 = 4096;
@@ -25,7 +25,7 @@ const WATTS_MAX: f64 = 1e5;
 /// Time between two readings at most that a trace may tell, µs.
 const PERIOD_US_MAX: u64 = 3_600_000_000;
 
-/// What was recorded.
+/// The first line's JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {

@@ -1,4 +1,4 @@
-//! What a reply took, for reports of the agent and for the wire.
+//! Energy of a reply, for reports of the agent and for the wire.
 
 use super::books::{Idle, IdleFrom};
 use super::health::Health;
@@ -12,26 +12,26 @@ use serde::Serialize;
 /// The energy of one reply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TurnEnergy {
-    /// Where the figures come from.
+    /// Source of the figures.
     pub source: SensorSource,
     /// From the prompt to the end of the reply.
     pub span: Span,
-    /// What the idle board draws.
+    /// Power of the idle board.
     pub idle: Option<Idle>,
     /// Loading the model took so much, once for all replies of the process, J.
     pub load_j: f64,
-    /// How the board was doing at the end.
+    /// State of the board at the end.
     pub health: Health,
-    /// What a simulated board's phases really took, J.
+    /// True energy of a simulated board's phases, J.
     pub truth: Option<ByPhase<f64>>,
-    /// What the meter itself needed.
+    /// Cost of the meter itself.
     pub meter: MeterUse,
 }
 
-/// What the meter itself needed.
+/// Cost of the meter itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct MeterUse {
-    /// Whether its thread has real-time priority.
+    /// True where its thread has real-time priority.
     pub realtime: bool,
     /// Readings that the loop did not take in time.
     pub dropped: u64,
@@ -40,7 +40,7 @@ pub struct MeterUse {
 }
 
 impl Uncertainty {
-    /// How far an energy may be off, J: the shares add up over time, and so does the offset.
+    /// Uncertainty of an energy, J: the shares add up over time, and so does the offset.
     pub fn of(&self, joules: f64, time: Duration) -> f64 {
         self.relative * joules.abs() + self.offset_w * time.as_secs_f64()
     }
@@ -59,15 +59,15 @@ pub struct EnergyFields {
 /// The fields that there are only with a sensor.
 #[derive(Clone, Debug, Serialize)]
 pub struct MeasuredFields {
-    /// Which part and where.
+    /// Part and place.
     pub part: String,
-    /// What is inside the figures.
+    /// What the figures include.
     pub boundary: String,
     /// Energy of the reply, gross.
     pub joules: f64,
-    /// How far it may be off.
+    /// Their uncertainty, J.
     pub uncertainty_joules: f64,
-    /// What the idle board draws.
+    /// Power of the idle board, W.
     pub idle_watts: Option<f64>,
     /// `measured` or `calibration`.
     pub idle_from: Option<&'static str>,
@@ -105,11 +105,11 @@ pub struct MeasuredFields {
     pub extrapolated_seconds: f64,
     /// Of the processor.
     pub temperature_c: Option<f64>,
-    /// What holds the board back.
+    /// Causes of throttling.
     pub throttling: Option<ThrottlingFields>,
-    /// What the meter itself needed.
+    /// Cost of the meter itself.
     pub meter: MeterUse,
-    /// What a simulated board really took, by phase.
+    /// True energy of a simulated board, by phase, J.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truth: Option<PhaseNumbers>,
 }
@@ -129,7 +129,7 @@ pub struct PhaseNumbers {
     pub idle: f64,
 }
 
-/// What holds a board back, now and at any time since it started.
+/// Causes of throttling, now and at any time since the board started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ThrottlingFields {
     /// Flags of now: 1 under-voltage, 2 frequency capped, 4 throttled, 8 soft temperature limit.
@@ -212,7 +212,7 @@ impl MeasuredFields {
         }
     }
 
-    /// What may be wrong with the figures, in words; nothing where nothing is.
+    /// Doubts about the figures, in words; empty where there are none.
     pub fn doubts(&self) -> Vec<String> {
         let counted = [
             (self.gaps, "gaps"),

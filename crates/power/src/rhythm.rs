@@ -15,7 +15,7 @@ const DRIFT_MAX: f64 = 0.12;
 pub(super) struct Rhythm {
     nominal: f64,
     period: f64,
-    /// When the last one ended, µs.
+    /// End of the last one, µs.
     end: Option<f64>,
 }
 

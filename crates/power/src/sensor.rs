@@ -6,9 +6,9 @@ use dunlin_wire::PowerSource;
 use std::fmt;
 use thiserror::Error;
 
-/// What gives power readings. One thread owns it, and a call may take as long as a bus or a file does.
+/// A source of power readings. One thread owns it, and a call may take as long as a bus or a file does.
 pub trait PowerSensor: Send {
-    /// What it is.
+    /// Its description.
     fn source(&self) -> &SensorSource;
 
     /// The next reading, or `None` while there is nothing new.
@@ -18,16 +18,16 @@ pub trait PowerSensor: Send {
     fn read(&mut self) -> Result<Option<Reading>, SensorError>;
 }
 
-/// What a source is, and what its figures are worth.
+/// Description of a source, and the uncertainty of its figures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SensorSource {
-    /// Which sort of source.
+    /// Its kind.
     pub kind: PowerSource,
-    /// Which part and where: `0x40 on /dev/i2c-1`, `ina3221 VDD_IN`.
+    /// Part and place: `0x40 on /dev/i2c-1`, `ina3221 VDD_IN`.
     pub part: String,
-    /// What its figures take in and what they leave out, in words.
+    /// What its figures include and leave out, in words.
     pub boundary: String,
-    /// How far its figures may be off.
+    /// Uncertainty of its figures.
     pub uncertainty: Uncertainty,
     /// From one reading to the next.
     pub period: Duration,
@@ -51,7 +51,7 @@ impl fmt::Display for SensorSource {
     }
 }
 
-/// How far a power figure may be off: a share of it, and a part that does not depend on it.
+/// Uncertainty of a power figure: a share of it, and an offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Uncertainty {
     /// Share of the figure: shunt tolerance and gain.
@@ -60,7 +60,7 @@ pub struct Uncertainty {
     pub offset_w: f64,
 }
 
-/// What a sensor gives.
+/// A reading of a sensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reading {
     /// Mean power over a window of time.
@@ -71,9 +71,9 @@ pub enum Reading {
         rail: Option<(Volts, Amperes)>,
         /// At the end of the sensor's range: the true value may be larger.
         clipped: bool,
-        /// How long before the reading the window ended.
+        /// Time between the end of the window and the reading.
         ended: Duration,
-        /// How long the window was; 0 for a value of one moment.
+        /// Length of the window; 0 for a value of one moment.
         lasted: Duration,
     },
     /// Energy since some fixed moment: it only grows.
@@ -94,7 +94,7 @@ pub enum SensorError {
     Failed {
         /// Bus and register, or file.
         place: String,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
     /// A trace has no more readings.

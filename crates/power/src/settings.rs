@@ -1,4 +1,4 @@
-//! What a configuration says of power: which source, where it is, and what is told to others.
+//! Settings of power measurement: the source, its place, and what is reported.
 
 use super::calibration::{Correction, PowerCalibration};
 use super::ina219::{Averaging, Config, ShuntRange};
@@ -20,25 +20,25 @@ const VCGENCMD: &str = "vcgencmd";
 /// The settings, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PowerSettings {
-    /// Which source is used.
+    /// The source to use.
     pub choice: Choice,
     /// The I2C bus of an INA219.
     pub i2c: PathBuf,
     /// Its address there.
     pub address: u8,
-    /// How it measures.
+    /// Its measurement.
     pub ina219: Config,
-    /// What the board is fed with, V.
+    /// Supply voltage of the board, V.
     pub supply_v: f64,
     /// The rails to add up; the usual ones where none is named.
     pub rails: Vec<String>,
     /// The trace to replay.
     pub trace: Option<PathBuf>,
-    /// What a known load taught.
+    /// Corrections from known loads.
     pub calibration: PowerCalibration,
     /// Between two messages of telemetry; `None` sends none.
     pub telemetry: Option<Duration>,
-    /// Where the kernel's tree is.
+    /// Root of the kernel's tree.
     pub sysfs: PathBuf,
     /// The firmware's command on a Raspberry Pi.
     pub vcgencmd: PathBuf,
@@ -87,7 +87,7 @@ impl PowerSettings {
     }
 }
 
-/// How the chip measures.
+/// The chip's settings from a table.
 fn ina219(table: &PowerTable) -> Result<Config> {
     let milliohms = table.shunt_milliohms.unwrap_or(SHUNT_MILLIOHMS);
     let conversions = table.averaging.unwrap_or(AVERAGING);

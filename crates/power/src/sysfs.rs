@@ -14,7 +14,7 @@ const FILE_BYTES_MAX: usize = 4096;
 /// Characters of a file's content that an error shows.
 const SHOWN_CHARS_MAX: usize = 40;
 
-/// What a file holds, without the space around it.
+/// A file's text, without the space around it.
 pub(super) fn text(path: &Path) -> Result<String, SensorError> {
     let bytes = bytes(path).map_err(|error| failed(path, error))?;
     let text = String::from_utf8(bytes).map_err(|_| failed(path, "not text"))?;
@@ -37,7 +37,7 @@ pub(super) fn integer(path: &Path, bounds: RangeInclusive<i64>) -> Result<i64, S
     })
 }
 
-/// What a file holds; an error where that is more than any of the kernel's.
+/// A file's bytes; an error where they are more than any file of the kernel's has.
 pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
@@ -52,12 +52,12 @@ pub(super) fn failed(path: &Path, reason: impl Display) -> SensorError {
     SensorError::Failed { place: path.display().to_string(), reason: reason.to_string() }
 }
 
-/// As much of a text as an error shows.
+/// The beginning of a text, as an error shows it.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
-/// What a folder holds under names that are wanted, `hwmon2` before `hwmon10`; nothing where there is no folder.
+/// Entries of a folder with names that are wanted, `hwmon2` before `hwmon10`; empty where there is no folder.
 pub(super) fn children(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -79,7 +79,7 @@ pub(super) mod fake {
     use std::path::{Path, PathBuf};
     use tempfile::TempDir;
 
-    /// What a broken file may hold: no figure of any kind.
+    /// Contents of broken files: no valid figure among them.
     pub(crate) const GARBAGE: [&[u8]; 9] = [
         b"",
         b"\n",

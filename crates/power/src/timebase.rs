@@ -5,7 +5,7 @@ use dunlin_hlm::time::{Duration, Instant};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What time it is, and how to let it pass.
+/// A clock that can also wait.
 pub trait Timebase: Clone + Send {
     /// Now.
     fn now(&self) -> Instant;

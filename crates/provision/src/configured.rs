@@ -12,7 +12,7 @@ const HEADER: &str = "\
 # Every key is in agent.md.
 ";
 
-/// What a new configuration names that a set-up file doesn't.
+/// Values of a new configuration that a set-up file doesn't name.
 pub struct Defaults {
     /// The board's name, where it is known.
     pub board: Option<String>,

@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 
 /// A file that shall be.
 pub struct Change {
-    /// Where.
+    /// Its place.
     pub place: PathBuf,
-    /// What is in it.
+    /// Its content.
     pub bytes: Vec<u8>,
-    /// Who may read it; `None` on a file system that knows no modes.
+    /// Its mode; `None` on a file system without modes.
     pub mode: Option<u32>,
 }
 
-/// What is done to the disk.
+/// A change of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiskStep {
     MakeFolder,
@@ -34,7 +34,7 @@ pub(crate) enum DiskStep {
     Remove,
 }
 
-/// What is asked before a step.
+/// A hook that runs before each step.
 type Before<'a> = dyn FnMut(DiskStep, &Path) -> io::Result<()> + 'a;
 
 /// The disk; `before` is asked before each step, and an error of it is the step's.
@@ -147,7 +147,7 @@ impl<'a> DataDisk<'a> {
     }
 }
 
-/// Where a file is written before it takes its place: always the same, so that nothing is left of a cut.
+/// The file that is written first and renamed to its place: always the same, so that a power cut leaves no other.
 fn beside(place: &Path) -> PathBuf {
     let mut name = place.file_name().unwrap_or_default().to_owned();
     name.push(".new");

@@ -37,11 +37,11 @@ pub const PUBLIC: u32 = 0o644;
 /// Root alone reads it.
 const SECRET: u32 = 0o600;
 
-/// What a set-up file is.
+/// A set-up file, as it was found.
 pub enum SetupFile {
     /// Not there.
     Missing,
-    /// What a removal that was cut off left.
+    /// Left by an interrupted removal.
     Overwritten,
     /// There, and nothing is filled in.
     Blank,
@@ -55,13 +55,13 @@ pub enum SetupFile {
 pub struct Card {
     /// The file.
     pub file: PathBuf,
-    /// Where the board keeps what it is set up with.
+    /// The board's data partition.
     pub places: DataPlaces,
-    /// What a new configuration names that the file doesn't.
+    /// Values of a new configuration that the file doesn't name.
     pub defaults: Defaults,
 }
 
-/// How far a file was taken.
+/// Result of applying a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProvisionOutcome {
     /// There is nothing left to do.
@@ -72,11 +72,11 @@ pub enum ProvisionOutcome {
     Failed,
 }
 
-/// What came of a file.
+/// What became of a file.
 pub struct Provisioned {
-    /// How far it was taken.
+    /// Its result.
     pub outcome: ProvisionOutcome,
-    /// What is wrong with it.
+    /// Its mistakes.
     pub wrong: Option<Mistakes>,
 }
 
@@ -111,7 +111,7 @@ pub fn look(file: &Path, standing: &Standing, broker: BrokerCheck) -> Result<Set
     Ok(if mistakes.is_empty() { SetupFile::Valid(setup) } else { SetupFile::Invalid(setup, mistakes) })
 }
 
-/// As much of a file as shows that it is too large.
+/// The beginning of a file, long enough to show that it is too large.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?.take(text::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
@@ -153,7 +153,7 @@ pub fn take(card: &Card, standing: &Standing, found: &SetupFile, disk: &mut Data
     }
 }
 
-/// What the second half finds, when the first has left a file that is no good.
+/// The result of the second half, where the first left an invalid file.
 pub fn untaken(file: &Path, found: &SetupFile) -> Provisioned {
     match found {
         SetupFile::Missing | SetupFile::Blank | SetupFile::Overwritten => WELL,
@@ -207,7 +207,7 @@ fn gone(card: &Card, disk: &mut DataDisk<'_>) -> Provisioned {
     }
 }
 
-/// What is said of a file that was not taken.
+/// The message about a file that was not applied.
 struct Refusal {
     head: String,
     lines: String,
@@ -270,7 +270,7 @@ pub fn board_of(file: &Path) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// What was set up, without anything that is secret.
+/// A summary of what was set up, without secrets.
 fn taken(setup: &BoardSetup) -> String {
     let parts = [
         setup.name.as_ref().map(|name| format!("name {name}")),

@@ -1,4 +1,4 @@
-//! What is wrong with a set-up file.
+//! Mistakes in a set-up file.
 //!
 //! Invariant: a mistake never quotes a password or a key, for it is shown on a screen and sent to a broker.
 
@@ -13,7 +13,7 @@ const KEPT_MAX: usize = 24;
 pub(crate) struct Mistake {
     /// The line it is in, from 1; none where something is missing.
     pub(crate) line: Option<usize>,
-    /// What is wrong and what to do.
+    /// The mistake, and its remedy.
     pub(crate) text: String,
 }
 
@@ -50,12 +50,12 @@ impl Mistakes {
         }
     }
 
-    /// Whether there are none.
+    /// True where there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many there are, in words.
+    /// Their number, in words.
     pub(crate) fn counted(&self) -> String {
         if self.count == 1 { "1 mistake".into() } else { format!("{} mistakes", self.count) }
     }
@@ -74,7 +74,7 @@ impl Mistakes {
     }
 }
 
-/// What is missing comes after what is wrong.
+/// The order of mistakes: by line, then what is missing.
 fn sorted(line: Option<usize>) -> usize {
     line.unwrap_or(usize::MAX)
 }

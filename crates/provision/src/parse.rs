@@ -9,7 +9,7 @@ const SHOWN_MAX: usize = 40;
 const TYPING_ERRORS_MAX: usize = 3;
 const QUOTES: [(char, char); 3] = [('"', '"'), ('\'', '\''), ('“', '”')];
 
-/// What a file may set.
+/// A key of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SetupKey {
     Name,
@@ -29,7 +29,7 @@ pub(crate) struct SetupEntry {
     pub(crate) value: String,
 }
 
-/// What a file says.
+/// The entries and mistakes of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub(crate) entries: BTreeMap<SetupKey, SetupEntry>,
@@ -68,7 +68,7 @@ impl SetupKey {
 }
 
 impl Parsed {
-    /// Whether nothing was filled in yet: no value, and nothing wrong.
+    /// True where nothing was filled in yet: no value, and no mistake.
     pub(crate) fn is_blank(&self) -> bool {
         self.mistakes.is_empty() && self.entries.values().all(|entry| entry.value.is_empty())
     }

@@ -1,4 +1,4 @@
-//! What a set-up file asks for: its values, checked against each other and against what stands already.
+//! The values of a set-up file, checked against each other and against the present state.
 
 use super::mistakes::Mistakes;
 use super::parse::{Parsed, SetupEntry, SetupKey};
@@ -11,17 +11,17 @@ use wifi::Wifi;
 /// Bytes of a broker's address at most: a host's name has 253.
 const BROKER_BYTES_MAX: usize = 300;
 
-/// What is wrong with a broker's address, in words.
+/// A check of a broker's address: the error in words.
 pub type BrokerCheck = fn(&str) -> Result<(), String>;
 
-/// What is to be changed; what isn't named stays as it is.
+/// The changes that a file asks for; what isn't named stays as it is.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct BoardSetup {
     /// This device's name.
     pub name: Option<DeviceId>,
     /// The broker's address.
     pub broker: Option<String>,
-    /// Who it is to the broker.
+    /// User and password at the broker.
     pub login: Option<BrokerLogin>,
     /// The wireless network.
     pub(crate) wifi: Option<Wifi>,

@@ -1,4 +1,4 @@
-//! What a board was set up with before.
+//! The state of a board before a set-up file is applied.
 
 use anyhow::{Context, Result, anyhow};
 use dunlin_wire::DeviceId;
@@ -23,7 +23,7 @@ impl DataPlaces {
         self.data.join("dunlin/etc/agent.toml")
     }
 
-    /// Where a configuration that is no TOML is kept.
+    /// Place for a configuration that is not TOML.
     pub(crate) fn unreadable(&self) -> PathBuf {
         self.data.join("dunlin/etc/agent.toml.unreadable")
     }
@@ -50,7 +50,7 @@ impl DataPlaces {
     }
 }
 
-/// What stands already.
+/// The present state.
 #[derive(Default)]
 pub struct Standing {
     pub(crate) document: Option<DocumentMut>,
@@ -103,7 +103,7 @@ impl Standing {
         self.text("broker").map(Into::into)
     }
 
-    /// Whether an agent has what it needs.
+    /// True where the agent has all it needs.
     pub(crate) fn is_set_up(&self) -> bool {
         self.device().is_some() && self.broker().is_some()
     }

@@ -8,7 +8,7 @@ pub(crate) const HEAD_BYTES: usize = 512;
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 const PLAIN: &str = "save it as plain text, in UTF-8";
 
-/// Whether this is what a removal that was cut off has left: it begins with zeros, which no text does.
+/// True for what an interrupted removal leaves: it begins with zeros, which no text does.
 pub(crate) fn is_overwritten(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().take(HEAD_BYTES).all(|byte| *byte == 0)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 /// Bytes of a network's name at most.
 const SSID_BYTES_MAX: usize = 32;
-/// What stands for the password of a network that has none.
+/// The password that stands for a network without one.
 const OPEN: &str = "open";
 
 /// A network to join.
@@ -15,7 +15,7 @@ pub(crate) struct Wifi {
     country: Option<String>,
 }
 
-/// How a network lets one in.
+/// Authentication of a network.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Password {
     /// It has no password.
@@ -67,7 +67,7 @@ pub(crate) fn check_ssid(ssid: &str) -> Result<(), String> {
     }
 }
 
-/// What a password is.
+/// The kind of a password.
 ///
 /// # Errors
 /// Says how long it is.

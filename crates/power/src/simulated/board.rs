@@ -17,7 +17,7 @@ pub struct SimulatedBoard(Arc<Mutex<BoardState>>);
 
 #[derive(Debug)]
 struct BoardState {
-    /// Where each step of power begins, and the energy by then.
+    /// Begin of each step of power, and the energy by then.
     steps: VecDeque<BoardStep>,
     phase: EnergyPhase,
     /// Energy of each phase up to the last step.
@@ -51,7 +51,7 @@ impl SimulatedBoard {
         state.step(now, phase);
     }
 
-    /// What each phase has really taken up to `now`, J.
+    /// True energy of each phase up to `now`, J.
     pub fn truth(&self, now: Instant) -> ByPhase<f64> {
         let state = self.state();
         let last = state.last();

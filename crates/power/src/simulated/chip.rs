@@ -10,29 +10,29 @@ use super::waveform::Waveform;
 use dunlin_hlm::time::{Duration, Instant};
 use embedded_hal::i2c::{Error, ErrorKind, ErrorType, I2c, NoAcknowledgeSource, Operation};
 
-/// What the configuration is after power comes (SBOS448).
+/// Configuration after power-up (SBOS448).
 const CONFIGURATION_RESET: u16 = 0x399f;
 const OVF: u16 = 1;
 const CNVR: u16 = 1 << 1;
-/// How long a transaction on a stuck bus takes until the kernel gives up.
+/// Length of a transaction on a stuck bus, until the kernel gives up.
 const STUCK: Duration = Duration::from_millis(10);
 
-/// What hangs on the chip.
+/// Wiring of the chip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wiring {
-    /// Where the chip answers.
+    /// Its address.
     pub address: u8,
     /// The shunt, Ω.
     pub shunt_ohms: f64,
     /// Voltage at the load while it draws nothing.
     pub supply_v: f64,
-    /// How much of it is lost for each ampere, Ω.
+    /// Supply voltage lost for each ampere, Ω.
     pub supply_ohms: f64,
     /// The bus's clock, Hz.
     pub bus_hz: u32,
 }
 
-/// What goes wrong, and when.
+/// Faults, and their times.
 #[derive(Clone, Debug, Default)]
 pub struct Troubles {
     /// Share of the transactions that are not acknowledged.
@@ -56,16 +56,16 @@ pub struct Chip<W, T> {
     troubles: Troubles,
     configuration: u16,
     calibration: u16,
-    /// When the conversions that run now began.
+    /// Begin of the conversions that run now.
     began: Instant,
-    /// When the ready flag was cleared last.
+    /// Time at which the ready flag was cleared last.
     cleared: Instant,
     /// The register that is read next.
     pointer: u8,
     transactions: u64,
 }
 
-/// What a transaction fails with.
+/// Error of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Nobody acknowledged.
@@ -128,12 +128,12 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
         }
     }
 
-    /// How long shunt and bus conversions take, µs.
+    /// Length of shunt and bus conversions, µs.
     fn conversions(&self) -> (u64, u64) {
         (conversion_us(self.configuration >> 3), conversion_us(self.configuration >> 7))
     }
 
-    /// When the conversion that lies `offset` before the end of each pair and was completed last ended.
+    /// End of the last completed conversion that lies `offset` before the end of each pair.
     fn last_end(&self, offset: u64, now: Instant) -> Option<Instant> {
         let (shunt, bus) = self.conversions();
         let period = shunt + bus;
@@ -256,7 +256,7 @@ impl<W: Waveform, T: Timebase> I2c for Chip<W, T> {
     }
 }
 
-/// How long a conversion with these four bits takes, µs (SBOS448, table 5).
+/// Length of a conversion with these four bits, µs (SBOS448, table 5).
 fn conversion_us(code: u16) -> u64 {
     match code & 0b1111 {
         0b0000 | 0b0100 => 84,

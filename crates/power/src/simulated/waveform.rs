@@ -17,7 +17,7 @@ pub trait Waveform: Send {
 /// Power in steps that begin anew after the last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepWaveform {
-    /// Where each step ends, µs from the beginning of a period, and the energy by then.
+    /// End of each step, µs from the beginning of a period, and the energy by then.
     ends: Vec<(u64, f64)>,
     /// Power of each step, W.
     watts: Vec<f64>,
