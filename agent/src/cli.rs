@@ -1,13 +1,12 @@
 //! The commands, and which function runs each.
 
-use crate::exit::DONE;
-use crate::exit::{FAILED, USAGE};
+use crate::exit::{DONE, FAILED, USAGE};
 use crate::flags::{Common, PolicyFlags};
 use crate::{ask, calibrate, check, first_boot, generate, power, serve, signals};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use dunlin_link::migrate;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -58,7 +57,8 @@ struct CheckArgs {
 /// Runs a command; its errors go to standard error.
 pub fn run(cli: Cli) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,status=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time();
+    log.with_ansi(io::stderr().is_terminal()).init();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(FAILED, &error.into()),
