@@ -79,7 +79,7 @@ impl StatusLog {
             .count("replies", self.replies, "Replies that ended.");
         device(&mut snapshot, &counters);
         of_link(&mut snapshot, link);
-        of_energy(&mut snapshot, energy);
+        of_energy(&mut snapshot, energy, now);
         snapshot
     }
 }
@@ -142,9 +142,9 @@ fn of_link(snapshot: &mut Snapshot, link: LinkState) {
         .counter("control_down", MetricUnit::Bytes, control_down, "Other MQTT packets received.");
 }
 
-fn of_energy(snapshot: &mut Snapshot, energy: &Energy) {
+fn of_energy(snapshot: &mut Snapshot, energy: &Energy, now: Instant) {
     snapshot.group("time");
-    for (phase, micros) in energy.micros().iter() {
+    for (phase, micros) in energy.micros_until(now).iter() {
         let seconds = *micros as f64 / 1e6;
         snapshot.counter(phase.name(), MetricUnit::Seconds, seconds, "Time in this phase.");
     }
@@ -197,7 +197,9 @@ mod tests {
             "link connected=1 oversize=5 too_large=6 publish_up_bytes=4 publish_down_bytes=3 control_up_bytes=2 \
              control_down_bytes=1"
         );
-        assert!(lines[3].starts_with("time load_seconds="), "{lines:?}");
+        assert!(lines[3].starts_with("time load_seconds=0.000000 "), "{lines:?}");
+        let idle = lines[3].split("idle_seconds=").nth(1).unwrap().parse::<f64>().unwrap();
+        assert!(idle > 1.0, "the phase under way counts: {lines:?}");
         assert_eq!(lines.len(), 4, "without a sensor no energy is shown");
     }
 

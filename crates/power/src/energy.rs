@@ -123,6 +123,13 @@ impl Energy {
         self.micros
     }
 
+    /// Time of each phase up to `now`, µs, that of the one under way included.
+    pub fn micros_until(&self, now: Instant) -> ByPhase<u64> {
+        let mut micros = self.micros;
+        micros[self.phase] += now.since(self.since).0;
+        micros
+    }
+
     /// A reply begins.
     pub fn begin_reply(&mut self, now: Instant) {
         let Some(metered) = &mut self.metered else { return };
