@@ -78,6 +78,11 @@ COMMIT_BASE := c1be764f4bf0a707d84f4cfadb8f4c71d872cdb8
 commits:
 	@.ci/commits $(COMMIT_BASE)
 
+.PHONY: layers
+layers: need-cargo ## Who may depend on whom, names that types share, circles between files
+	@python3 -B crates/layers_test.py
+	@python3 -B crates/layers.py
+
 # The build for a bare-metal target is the real proof; where that target can't be had, a crate with its own
 # panic handler shows the same on any host.
 BARE := thumbv7em-none-eabihf
