@@ -147,7 +147,7 @@ mod tests {
     use crate::screen::Abilities;
     use crate::turn::Phases;
     use dunlin_hlm::device::Counters;
-    use dunlin_hlm::importance::Weights;
+    use dunlin_hlm::importance::RecentImportances;
     use dunlin_hlm::stop::Prices;
     use dunlin_hlm::time::Duration;
     use dunlin_hlm::uncertainty::Unit;
@@ -161,7 +161,7 @@ mod tests {
 
     fn judged(uncertainty: f32, rejected: bool) -> Judged {
         let uncertainty = Unit::new(uncertainty).unwrap();
-        let (importance, recent) = (Unit::ZERO, Weights::default());
+        let (importance, recent) = (Unit::ZERO, RecentImportances::default());
         Judged { position: 1, uncertainty, importance, recent, held: false, rejected }
     }
 

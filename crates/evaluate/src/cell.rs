@@ -3,14 +3,14 @@
 //! Invariant: a cell is a function of its plan and the models; what was learned is carried from reply to reply within
 //! it and never beyond.
 
-use super::channel::{Channel, Link};
-use super::clock::{Clock, Energy, prices};
+use super::channel::{ModelledChannel, ModelledLink};
+use super::clock::{ModelledClock, ModelledEnergy, prices};
 use super::dice::mix;
 use super::law;
 use super::metrics::{rouge_l, slot_counts};
 use super::pair::Pair;
-use super::plan::{Cell, ModelledBoard, Plan, Size, Writer};
-use super::record::{Record, TokenRecord};
+use super::plan::{Cell, EvaluationPlan, ModelledBoard, Size, Writer};
+use super::record::{CellRecord, TokenRecord};
 use super::setting::Setting;
 use anyhow::{Context, Result, ensure};
 use dunlin_hlm::TokenId;
@@ -21,8 +21,8 @@ use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Verifier, VerifierConfig};
 use dunlin_lm::{Tokenizer, Vocabulary, bert_score};
 use dunlin_lm_tract::Encoder;
-use dunlin_sim::mqtt::{Kind, VERIFIER};
-use dunlin_sim::quiet::{Outcome, play};
+use dunlin_sim::mqtt::{MessageKind, VERIFIER};
+use dunlin_sim::quiet::{SessionOutcome, play};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,9 +35,9 @@ const TARGET_AGAIN: &str = "target-again";
 const PATIENCE: Duration = Duration::from_millis(600_000);
 
 /// What all cells share.
-pub struct Shared<'a> {
+pub struct EvaluationContext<'a> {
     /// The plan.
-    pub plan: &'a Plan,
+    pub plan: &'a EvaluationPlan,
     /// Of both models.
     pub tokenizer: Option<&'a Tokenizer>,
     /// Of both models.
@@ -67,15 +67,15 @@ pub struct Reference {
 
 /// What a cell came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Done {
+pub struct PlayedCell {
     /// Its line.
-    pub record: Record,
+    pub record: CellRecord,
     /// The fate of each token, where that was asked for.
     pub tokens: Vec<TokenRecord>,
 }
 
 /// One reply to be written.
-struct Turn<'a> {
+struct PromptTurn<'a> {
     prompt: &'a [TokenId],
     sampling: Sampling,
     seed: u64,
@@ -83,7 +83,7 @@ struct Turn<'a> {
 
 /// Sums that become means at the end.
 #[derive(Default)]
-struct Sums {
+struct CellSums {
     exact: u64,
     tv: f64,
     kl: f64,
@@ -95,30 +95,30 @@ struct Sums {
     slots: (u64, u64),
 }
 
-impl Shared<'_> {
+impl EvaluationContext<'_> {
     /// Plays a cell.
     ///
     /// # Errors
     /// A model fails, or a reply ends other than by its length or a stop token.
-    pub fn play(&self, pair: &mut Pair<'_>, cell: &Cell) -> Result<Done> {
-        let mut done = Done { record: blank(cell), tokens: Vec::new() };
+    pub fn play(&self, pair: &mut Pair<'_>, cell: &Cell) -> Result<PlayedCell> {
+        let mut done = PlayedCell { record: blank(cell), tokens: Vec::new() };
         done.record.drafter_parameters = cell.size.unwrap_or(self.size).drafter_parameters;
-        let (mut sums, mut learned) = (Sums::default(), Learned::default());
+        let (mut sums, mut learned) = (CellSums::default(), Learned::default());
         for (i, prompt) in self.prompts.iter().enumerate() {
             for j in 0..u64::from(cell.seeds) {
                 let sampling = Sampling::new(cell.temperature as f32, 1.0, 0)?;
                 let seed = mix(&[self.plan.seed, i as u64, j]);
-                let turn = Turn { prompt, sampling, seed };
+                let turn = PromptTurn { prompt, sampling, seed };
                 let reply = match &cell.writer {
                     Writer::TargetAgain => {
-                        self.reference(pair, &Turn { seed: mix(&[seed, 1]), ..turn })?.tokens.clone()
+                        self.reference(pair, &PromptTurn { seed: mix(&[seed, 1]), ..turn })?.tokens.clone()
                     }
                     Writer::Policy(setting, board, channel) => {
                         let size = cell.size.unwrap_or(self.size);
                         let place = (setting.as_ref(), board.as_ref(), channel.as_ref(), size);
                         let outcome = self.reply(pair, place, &turn, &mut learned)?;
                         add_costs(&mut done.record, &outcome);
-                        add_energy(&mut done.record, Energy::of(&outcome, &board.modelled, channel));
+                        add_energy(&mut done.record, ModelledEnergy::of(&outcome, &board.modelled, channel));
                         if cell.tokens {
                             done.tokens.extend(fates(&outcome, prompt.len(), cell.temperature));
                         }
@@ -138,10 +138,10 @@ impl Shared<'_> {
     fn reply(
         &self,
         pair: &mut Pair<'_>,
-        (setting, board, channel, drafter): (&Setting, &ModelledBoard, &Channel, Size),
-        turn: &Turn<'_>,
+        (setting, board, channel, drafter): (&Setting, &ModelledBoard, &ModelledChannel, Size),
+        turn: &PromptTurn<'_>,
         learned: &mut Learned,
-    ) -> Result<Outcome> {
+    ) -> Result<SessionOutcome> {
         let (drafter_max, target_max) = pair.context_max();
         let Vocabulary { size, fingerprint } = self.vocabulary;
         let vocabulary = dunlin_wire::Vocabulary { size, fingerprint };
@@ -166,12 +166,12 @@ impl Shared<'_> {
             lossy: true,
             idle_max: PATIENCE,
         })?;
-        let mut clock = Clock {
+        let mut clock = ModelledClock {
             board,
             size: drafter,
             vocabulary: size,
             server: self.plan.server,
-            link: Link::new(channel, mix(&[turn.seed, 2])),
+            link: ModelledLink::new(channel, mix(&[turn.seed, 2])),
         };
         let reply = Reply { tokens_max: self.plan.tokens_max, stop: self.stop.clone() };
         pair.begin(turn.prompt.len());
@@ -182,7 +182,7 @@ impl Shared<'_> {
         Ok(outcome)
     }
 
-    fn reference(&self, pair: &mut Pair<'_>, turn: &Turn<'_>) -> Result<Arc<Reference>> {
+    fn reference(&self, pair: &mut Pair<'_>, turn: &PromptTurn<'_>) -> Result<Arc<Reference>> {
         // The seed tells prompt and replica.
         let key = (turn.seed, turn.sampling.temperature().to_bits());
         if let Some(known) = self.references.lock().get(&key) {
@@ -200,9 +200,9 @@ impl Shared<'_> {
         &self,
         pair: &mut Pair<'_>,
         cell: &Cell,
-        turn: &Turn<'_>,
+        turn: &PromptTurn<'_>,
         reply: &[TokenId],
-        sums: &mut Sums,
+        sums: &mut CellSums,
     ) -> Result<()> {
         let reference = self.reference(pair, turn)?;
         sums.exact += u64::from(reference.tokens == reply);
@@ -246,8 +246,8 @@ impl References {
     }
 }
 
-impl Sums {
-    fn settle(&self, record: &mut Record) {
+impl CellSums {
+    fn settle(&self, record: &mut CellRecord) {
         let mean = |sum: f64, count: u64| sum / count.max(1) as f64;
         record.exact = mean(self.exact as f64, record.replies);
         record.rouge_l = mean(self.rouge_l, record.replies);
@@ -269,20 +269,20 @@ fn surprise(logits: &[f32], token: TokenId) -> f64 {
     sum.ln() - f64::from(logits[token as usize] - highest)
 }
 
-fn blank(cell: &Cell) -> Record {
-    let mut record = Record {
+fn blank(cell: &Cell) -> CellRecord {
+    let mut record = CellRecord {
         run: cell.run.clone(),
         policy: TARGET_AGAIN.into(),
         label: TARGET_AGAIN.into(),
         temperature: cell.temperature,
         channel: NOWHERE.into(),
         board: NOWHERE.into(),
-        ..Record::default()
+        ..CellRecord::default()
     };
     if let Writer::Policy(setting, board, channel) = &cell.writer {
         let [uncertainty_max, importance_lambda, random_rate, epsilon] =
             setting.thresholds().map(|x| x.map(shortest));
-        record = Record {
+        record = CellRecord {
             policy: setting.policy.clone(),
             label: setting.label.clone(),
             uncertainty_max,
@@ -304,7 +304,7 @@ fn shortest(x: f32) -> f64 {
     format!("{x}").parse().unwrap_or(f64::from(x))
 }
 
-fn add_costs(record: &mut Record, outcome: &Outcome) {
+fn add_costs(record: &mut CellRecord, outcome: &SessionOutcome) {
     let kept = |origin| !matches!(origin, Origin::Accepted | Origin::Target);
     record.trusted += outcome.commits.iter().filter(|commit| kept(commit.origin)).count() as u64;
     let count = |held, rejected: Option<bool>| {
@@ -320,7 +320,8 @@ fn add_costs(record: &mut Record, outcome: &Outcome) {
     record.target_passes += outcome.account.target_passes;
     record.target_tokens += outcome.account.target_tokens;
     record.seconds += outcome.took.as_secs_f64();
-    let opening = outcome.carried.iter().position(|sent| matches!(sent.kind, Kind::Draft | Kind::Other));
+    let opening =
+        outcome.carried.iter().position(|sent| matches!(sent.kind, MessageKind::Draft | MessageKind::Other));
     let (opening, rest) = outcome.carried.split_at(opening.unwrap_or(outcome.carried.len()));
     record.opening_up +=
         opening.iter().filter(|sent| sent.kind.is_up()).map(|sent| sent.mqtt as u64).sum::<u64>();
@@ -338,7 +339,7 @@ fn add_costs(record: &mut Record, outcome: &Outcome) {
     }
 }
 
-fn add_energy(record: &mut Record, energy: Energy) {
+fn add_energy(record: &mut CellRecord, energy: ModelledEnergy) {
     record.draft_j += energy.draft_j;
     record.score_j += energy.score_j;
     record.send_j += energy.send_j;
@@ -346,7 +347,7 @@ fn add_energy(record: &mut Record, energy: Energy) {
     record.idle_j += energy.idle_j;
 }
 
-fn fates(outcome: &Outcome, prompt: usize, temperature: f64) -> impl Iterator<Item = TokenRecord> {
+fn fates(outcome: &SessionOutcome, prompt: usize, temperature: f64) -> impl Iterator<Item = TokenRecord> {
     outcome.fates.iter().map(move |fate| TokenRecord {
         temperature,
         position: fate.position.saturating_sub(prompt) as u64,

@@ -18,7 +18,7 @@ const LOSS_MAX: f64 = 0.5;
 /// A channel between a device and its broker. Powers are above a board that is idle.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Channel {
+pub struct ModelledChannel {
     /// Its name in plans and reports.
     pub name: String,
     /// Bandwidth of a radio, Hz; a wire has none and always carries its highest rate.
@@ -34,7 +34,7 @@ pub struct Channel {
     #[serde(deserialize_with = "rate")]
     pub rate_bps_min: f64,
     /// How the signal's power varies.
-    pub fading: Fading,
+    pub fading: ChannelFading,
     /// Round trip of an empty message, ms.
     #[serde(deserialize_with = "amount")]
     pub rtt_ms: f64,
@@ -60,7 +60,7 @@ pub struct Channel {
 /// How a signal's power varies from message to message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Fading {
+pub enum ChannelFading {
     /// Not at all.
     None,
     /// `|h|²` is exponential with mean 1, one draw for each message.
@@ -85,7 +85,7 @@ pub struct Stack {
     pub timeout_ms: f64,
 }
 
-impl Channel {
+impl ModelledChannel {
     /// Reads a channel's file.
     ///
     /// # Errors
@@ -95,7 +95,10 @@ impl Channel {
         let at = path.display();
         let radio = channel.bandwidth_hz.is_some();
         ensure!(radio == channel.snr_db.is_some(), "{at}: a radio needs both bandwidth_hz and snr_db");
-        ensure!(radio || channel.fading == Fading::None, "{at}: fading without bandwidth_hz and snr_db");
+        ensure!(
+            radio || channel.fading == ChannelFading::None,
+            "{at}: fading without bandwidth_hz and snr_db"
+        );
         ensure!(channel.rate_bps_min <= channel.rate_bps_max, "{at}: rate_bps_min is above rate_bps_max");
         Ok(channel)
     }
@@ -113,16 +116,16 @@ impl Channel {
     /// |h|² of message `number`.
     fn gain(&self, seed: u64, number: u64) -> f64 {
         match self.fading {
-            Fading::None => 1.0,
-            Fading::Rayleigh => -unit(&[seed, number]).ln(),
+            ChannelFading::None => 1.0,
+            ChannelFading::Rayleigh => -unit(&[seed, number]).ln(),
         }
     }
 }
 
 /// A channel under one session.
 #[derive(Debug)]
-pub struct Link<'a> {
-    channel: &'a Channel,
+pub struct ModelledLink<'a> {
+    channel: &'a ModelledChannel,
     seed: u64,
     number: u64,
     up: Way,
@@ -136,14 +139,14 @@ struct Way {
     arrived_us: u64,
 }
 
-impl<'a> Link<'a> {
+impl<'a> ModelledLink<'a> {
     /// A session on `channel` whose fades and losses follow from `seed`.
-    pub fn new(channel: &'a Channel, seed: u64) -> Self {
+    pub fn new(channel: &'a ModelledChannel, seed: u64) -> Self {
         Self { channel, seed, number: 0, up: Way::default(), down: Way::default() }
     }
 
     /// The channel.
-    pub fn channel(&self) -> &Channel {
+    pub fn channel(&self) -> &ModelledChannel {
         self.channel
     }
 
@@ -222,14 +225,14 @@ pub(crate) mod tests {
     use super::*;
 
     /// A radio of 1 MHz at 0 dB that carries 1 Mbit/s where nothing fades.
-    pub(crate) fn radio() -> Channel {
-        Channel {
+    pub(crate) fn radio() -> ModelledChannel {
+        ModelledChannel {
             name: "radio".into(),
             bandwidth_hz: Some(1e6),
             snr_db: Some(0.0),
             rate_bps_max: 10e6,
             rate_bps_min: 1e3,
-            fading: Fading::None,
+            fading: ChannelFading::None,
             rtt_ms: 20.0,
             loss: 0.0,
             send_w: 2.0,
@@ -253,16 +256,16 @@ pub(crate) mod tests {
         close(radio().rate_bps(1.0), 1e6);
         close(radio().rate_bps(3.0), 2e6);
         // 20 dB: log2(101) = 6.6582115.
-        close(Channel { snr_db: Some(20.0), ..radio() }.rate_bps(1.0), 6.658_211_5e6);
+        close(ModelledChannel { snr_db: Some(20.0), ..radio() }.rate_bps(1.0), 6.658_211_5e6);
         // The modulations end at 10 Mbit/s, and a fade leaves 1 kbit/s.
-        close(Channel { snr_db: Some(60.0), ..radio() }.rate_bps(1.0), 10e6);
+        close(ModelledChannel { snr_db: Some(60.0), ..radio() }.rate_bps(1.0), 10e6);
         close(radio().rate_bps(1e-9), 1e3);
-        close(Channel { bandwidth_hz: None, snr_db: None, ..radio() }.rate_bps(1.0), 10e6);
+        close(ModelledChannel { bandwidth_hz: None, snr_db: None, ..radio() }.rate_bps(1.0), 10e6);
     }
 
     #[test]
     fn rayleigh_has_a_mean_of_one_and_is_exponential() {
-        let channel = Channel { fading: Fading::Rayleigh, ..radio() };
+        let channel = ModelledChannel { fading: ChannelFading::Rayleigh, ..radio() };
         let gains: Vec<f64> = (0..100_000).map(|number| channel.gain(5, number)).collect();
         let mean = gains.iter().sum::<f64>() / 1e5;
         assert!((mean - 1.0).abs() < 0.01, "{mean}");
@@ -274,7 +277,7 @@ pub(crate) mod tests {
     #[test]
     fn a_message_by_hand() {
         let channel = radio();
-        let mut link = Link::new(&channel, 1);
+        let mut link = ModelledLink::new(&channel, 1);
         // 50 bytes, 72 with TLS, 112 on air: 896 µs at 1 Mbit/s, then half a round trip; an ACK of 40 takes 320 µs.
         let passage = link.carry(true, 50, 1_000);
         assert_eq!(passage.up, Air { ip: 90, tls: 112, busy_us: 896 });
@@ -291,10 +294,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lost_segment_costs_its_bytes_again_and_a_timeout_that_doubles() {
-        let channel = Channel { loss: 0.5, ..radio() };
+        let channel = ModelledChannel { loss: 0.5, ..radio() };
         let mut seen = [0; 3];
         for seed in 0..200 {
-            let passage = Link::new(&channel, seed).carry(true, 50, 0);
+            let passage = ModelledLink::new(&channel, seed).carry(true, 50, 0);
             let times = passage.up.tls / 112;
             assert_eq!((passage.up.tls % 112, passage.up.ip), (0, 90 * times), "seed {seed}");
             assert_eq!(passage.up.busy_us, 896 * times as u64);
@@ -305,15 +308,15 @@ pub(crate) mod tests {
             }
         }
         assert!((80..120).contains(&seen[0]) && (35..65).contains(&seen[1]), "{seen:?}");
-        let again = |seed| Link::new(&channel, seed).carry(true, 50, 0);
+        let again = |seed| ModelledLink::new(&channel, seed).carry(true, 50, 0);
         assert_eq!(again(3), again(3));
     }
 
     #[test]
     fn what_was_lost_does_not_overtake() {
-        let channel = Channel { loss: 0.5, ..radio() };
+        let channel = ModelledChannel { loss: 0.5, ..radio() };
         for seed in 0..50 {
-            let mut link = Link::new(&channel, seed);
+            let mut link = ModelledLink::new(&channel, seed);
             let arrivals: Vec<u64> = (0..10).map(|_| link.carry(false, 10, 0).arrives_us).collect();
             assert!(arrivals.is_sorted(), "seed {seed}: {arrivals:?}");
         }
@@ -323,11 +326,11 @@ pub(crate) mod tests {
         fading = 'rayleigh'\nrtt_ms = 5\nloss = 0.1\nsend_w = 1\nreceive_w = 1\nwait_w = 1\ntail_ms = 0\n[stack]\n\
         header_bytes = 40\nack_bytes = 40\nsegment_bytes = 1460\ntls_bytes = 22\ntimeout_ms = 200\n";
 
-    fn load(text: &str) -> Result<Channel> {
+    fn load(text: &str) -> Result<ModelledChannel> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, text).unwrap();
-        Channel::load(&path)
+        ModelledChannel::load(&path)
     }
 
     #[test]

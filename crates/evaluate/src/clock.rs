@@ -1,16 +1,16 @@
 //! A modelled board, channel and server as a session sees them, and the energy that its time comes to.
 
-use super::channel::{Channel, Link};
+use super::channel::{ModelledChannel, ModelledLink};
 use super::plan::{ModelledBoard, Server, Size};
 use dunlin_board::Modelled;
 use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::stop::{Prices, PricesError};
 use dunlin_hlm::verifier::Job;
-use dunlin_sim::quiet::{Outcome, Passage, Timing};
+use dunlin_sim::quiet::{Passage, SessionOutcome, Timing};
 
 /// How long everything takes in one session.
 #[derive(Debug)]
-pub struct Clock<'a> {
+pub struct ModelledClock<'a> {
     /// The board.
     pub board: &'a ModelledBoard,
     /// The drafter on it.
@@ -20,10 +20,10 @@ pub struct Clock<'a> {
     /// The target.
     pub server: Server,
     /// What lies between.
-    pub link: Link<'a>,
+    pub link: ModelledLink<'a>,
 }
 
-impl Timing for Clock<'_> {
+impl Timing for ModelledClock<'_> {
     fn draft_us(&self, job: &DraftJob) -> u64 {
         let Size { drafter_parameters, drafter_bits } = self.size;
         self.board.modelled.draft_us(drafter_parameters, drafter_bits, job.tokens.len()).round() as u64
@@ -48,7 +48,7 @@ impl Timing for Clock<'_> {
 
 /// Modelled energy by phase, J; all but the last above what the idle board draws.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Energy {
+pub struct ModelledEnergy {
     /// The drafter.
     pub draft_j: f64,
     /// Drawing and scoring.
@@ -61,9 +61,9 @@ pub struct Energy {
     pub idle_j: f64,
 }
 
-impl Energy {
+impl ModelledEnergy {
     /// What a session took.
-    pub fn of(outcome: &Outcome, board: &Modelled, channel: &Channel) -> Self {
+    pub fn of(outcome: &SessionOutcome, board: &Modelled, channel: &ModelledChannel) -> Self {
         let seconds = |us: u64| us as f64 / 1e6;
         let busy =
             |air: fn(&Passage) -> u64| seconds(outcome.carried.iter().map(|sent| air(&sent.passage)).sum());
@@ -83,7 +83,7 @@ impl Energy {
 ///
 /// # Errors
 /// The constants come to no price: a board that draws nothing.
-pub fn prices(board: &Modelled, channel: &Channel) -> Result<Prices, PricesError> {
+pub fn prices(board: &Modelled, channel: &ModelledChannel) -> Result<Prices, PricesError> {
     let beside_drafting_w = if channel.tail_ms > 0.0 { channel.wait_w } else { 0.0 };
     Prices::new(board.idle_w + board.draft_w + beside_drafting_w, board.idle_w + channel.wait_w)
 }
@@ -95,8 +95,8 @@ mod tests {
     use dunlin_hlm::device::{Counters, Finish, JobId};
     use dunlin_hlm::time::Duration;
     use dunlin_hlm::verifier::{self, Slot};
-    use dunlin_sim::mqtt::Kind;
-    use dunlin_sim::quiet::{Account, Air, Carried};
+    use dunlin_sim::mqtt::MessageKind;
+    use dunlin_sim::quiet::{Air, Carried, TimeAccount};
 
     const MODELLED: Modelled = Modelled {
         idle_w: 2.0,
@@ -117,29 +117,32 @@ mod tests {
             mqtt: 0,
             passage: Passage { arrives_us: 0, up: air(up), down: air(down) },
         };
-        let outcome = Outcome {
+        let outcome = SessionOutcome {
             commits: Vec::new(),
             finish: Finish::Stop,
             counters: Counters::default(),
-            carried: vec![sent(Kind::Draft, 300_000, 100_000), sent(Kind::Verdict, 200_000, 150_000)],
+            carried: vec![
+                sent(MessageKind::Draft, 300_000, 100_000),
+                sent(MessageKind::Verdict, 200_000, 150_000),
+            ],
             fates: Vec::new(),
-            account: Account {
+            account: TimeAccount {
                 draft_us: 2_000_000,
                 score_us: 500_000,
                 wait_us: 4_000_000,
-                ..Account::default()
+                ..TimeAccount::default()
             },
             took: Duration(10_000_000),
         };
         // 2 s at 3 W, half a second at 1 W, 0.5 s at 2 W and 0.25 s at 1 W, 4 s at 0.5 W, 10 s at 2 W.
-        let expected = Energy { draft_j: 6.0, score_j: 0.5, send_j: 1.25, wait_j: 2.0, idle_j: 20.0 };
-        assert_eq!(Energy::of(&outcome, &MODELLED, &radio()), expected);
+        let expected = ModelledEnergy { draft_j: 6.0, score_j: 0.5, send_j: 1.25, wait_j: 2.0, idle_j: 20.0 };
+        assert_eq!(ModelledEnergy::of(&outcome, &MODELLED, &radio()), expected);
     }
 
     #[test]
     fn prices_by_hand() {
         // 2 W idle, 3 W more for the drafter, and half a watt for a radio that listens.
-        let tail = Channel { tail_ms: 100.0, ..radio() };
+        let tail = ModelledChannel { tail_ms: 100.0, ..radio() };
         assert_eq!(prices(&MODELLED, &tail), Prices::new(5.5, 2.5));
         assert_eq!(prices(&MODELLED, &radio()), Prices::new(5.0, 2.5));
         let nothing = Modelled { idle_w: 0.0, draft_w: 0.0, ..MODELLED };
@@ -150,13 +153,13 @@ mod tests {
     fn times_by_hand() {
         let board =
             ModelledBoard { name: "b".into(), context_tokens_max: None, radio: None, modelled: MODELLED };
-        let channel = Channel { tail_ms: 1.5, ..radio() };
-        let clock = Clock {
+        let channel = ModelledChannel { tail_ms: 1.5, ..radio() };
+        let clock = ModelledClock {
             board: &board,
             size: Size { drafter_parameters: 8e6, drafter_bits: 4.0 },
             vocabulary: 2048,
             server: Server { pass_us: 1000.0, token_us: 10.0 },
-            link: Link::new(&channel, 1),
+            link: ModelledLink::new(&channel, 1),
         };
         assert_eq!(clock.draft_us(&DraftJob { id: JobId(0), keep: 9, tokens: vec![1] }), 1_100);
         assert_eq!(clock.score_us(), 1_024);

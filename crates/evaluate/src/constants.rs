@@ -1,6 +1,6 @@
 //! Every constant that modelled figures come from, with what its file says of its source.
 
-use super::plan::{Plan, Writer};
+use super::plan::{EvaluationPlan, Writer};
 use super::report::Constant;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ const UNITS: [(&str, &str); 10] = [
 ///
 /// # Errors
 /// A file can't be read any more.
-pub fn constants(plan: &Plan) -> Result<Vec<Constant>> {
+pub fn constants(plan: &EvaluationPlan) -> Result<Vec<Constant>> {
     let (mut boards, mut channels) = (BTreeSet::new(), BTreeSet::new());
     for cell in &plan.cells {
         if let Writer::Policy(_, board, channel) = &cell.writer {
@@ -150,7 +150,7 @@ mod tests {
             boards = dir.path(),
         );
         std::fs::write(dir.path().join("p.toml"), plan).unwrap();
-        let all = constants(&Plan::load(&dir.path().join("p.toml")).unwrap()).unwrap();
+        let all = constants(&EvaluationPlan::load(&dir.path().join("p.toml")).unwrap()).unwrap();
         let of_board: Vec<(&str, &str)> = all
             .iter()
             .filter_map(|constant| Some((constant.name.strip_prefix("b, ")?, constant.source.as_str())))

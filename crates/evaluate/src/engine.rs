@@ -1,10 +1,10 @@
 //! All cells of a plan: which are known, who plays the rest, and the files that come of it.
 
-use super::cell::{Done, References, Shared};
+use super::cell::{EvaluationContext, PlayedCell, References};
 use super::pair::{Memory, Pair};
-use super::plan::{Cell, Plan, Size, Writer, prompts};
-use super::progress::Progress;
-use super::record::{Record, TokenRecord};
+use super::plan::{Cell, EvaluationPlan, Size, Writer, prompts};
+use super::progress::PlanProgress;
+use super::record::{CellRecord, TokenRecord};
 use super::store::{FORMAT, Store, hash};
 use anyhow::{Context, Result, anyhow, ensure};
 use dunlin_lm::ModelDir;
@@ -27,7 +27,7 @@ const TARGET_CACHE_BYTES: usize = 64 << 20;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Results {
     /// One for each cell, in the plan's order.
-    pub records: Vec<Record>,
+    pub records: Vec<CellRecord>,
     /// The fates of the default policy's tokens.
     pub tokens: Vec<TokenRecord>,
     /// Cells that were played now; the rest was known.
@@ -68,12 +68,12 @@ pub struct Options<'a> {
 ///
 /// # Errors
 /// A model can't be loaded or fails, or a file can't be written.
-pub fn run(plan: &Plan, options: Options<'_>, progress: &Progress<'_>) -> Result<Results> {
+pub fn run(plan: &EvaluationPlan, options: Options<'_>, progress: &PlanProgress<'_>) -> Result<Results> {
     let dirs = Dirs::open(&plan.pair)?;
     let drafter = &dirs.drafter;
     let weights = fs::metadata(&drafter.weights).with_context(|| drafter.weights.display().to_string())?;
     let asked = prompts(&plan.pair, plan.prompts)?;
-    let shared = Shared {
+    let shared = EvaluationContext {
         plan,
         tokenizer: Some(&drafter.tokenizer),
         vocabulary: drafter.vocabulary,
@@ -101,27 +101,33 @@ pub fn run(plan: &Plan, options: Options<'_>, progress: &Progress<'_>) -> Result
 /// # Errors
 /// A model can't be loaded or fails, or a file can't be written.
 pub fn play_all(
-    shared: &Shared<'_>,
+    shared: &EvaluationContext<'_>,
     make: &dyn MakePair,
     fingerprint: &str,
     options: Options<'_>,
-    progress: &Progress<'_>,
+    progress: &PlanProgress<'_>,
 ) -> Result<Results> {
     let store = Store::open(options.out)?;
     let cells = &shared.plan.cells;
     let hashes: Vec<String> = cells.iter().map(|cell| identity(shared, fingerprint, cell)).collect();
     let known = |hash: &String| if options.fresh { None } else { store.get(hash) };
-    let found: Vec<Option<Done>> = hashes.iter().map(known).collect();
+    let found: Vec<Option<PlayedCell>> = hashes.iter().map(known).collect();
     let todo: Vec<usize> = (0..cells.len()).filter(|i| found[*i].is_none()).collect();
     progress.start(todo.len(), cells.len() - todo.len());
     let groups = groups(cells, &todo);
-    let work =
-        Work { shared, groups: &groups, hashes: &hashes, store: &store, progress, next: AtomicUsize::new(0) };
+    let work = CellQueue {
+        shared,
+        groups: &groups,
+        hashes: &hashes,
+        store: &store,
+        progress,
+        next: AtomicUsize::new(0),
+    };
     let played = work.play(make, options.workers.unwrap_or(1));
     progress.finish();
     let mut played = played?;
     let done = found.into_iter().enumerate().map(|(i, known)| known.or_else(|| played.remove(&i)));
-    let done: Vec<Done> = done.collect::<Option<_>>().context("a cell was not played")?;
+    let done: Vec<PlayedCell> = done.collect::<Option<_>>().context("a cell was not played")?;
     let tokens = done.iter().flat_map(|done| done.tokens.iter().cloned()).collect();
     let records = done.into_iter().map(|done| done.record).collect();
     let results = Results { records, tokens, played: todo.len(), pair: String::new() };
@@ -149,8 +155,8 @@ fn groups(cells: &[Cell], todo: &[usize]) -> Vec<Vec<usize>> {
 }
 
 /// Everything a cell depends on, hashed.
-fn identity(shared: &Shared<'_>, fingerprint: &str, cell: &Cell) -> String {
-    let Plan { seed, tokens_max, server, .. } = shared.plan;
+fn identity(shared: &EvaluationContext<'_>, fingerprint: &str, cell: &Cell) -> String {
+    let EvaluationPlan { seed, tokens_max, server, .. } = shared.plan;
     let (prompts, stop, size) = (&shared.prompts, &shared.stop, shared.size);
     let version = env!("CARGO_PKG_VERSION");
     let all = format!(
@@ -160,32 +166,32 @@ fn identity(shared: &Shared<'_>, fingerprint: &str, cell: &Cell) -> String {
 }
 
 /// What the threads share.
-struct Work<'a, 'p> {
-    shared: &'a Shared<'a>,
+struct CellQueue<'a, 'p> {
+    shared: &'a EvaluationContext<'a>,
     groups: &'a [Vec<usize>],
     hashes: &'a [String],
     store: &'a Store,
-    progress: &'a Progress<'p>,
+    progress: &'a PlanProgress<'p>,
     next: AtomicUsize,
 }
 
-impl Work<'_, '_> {
-    fn play(&self, make: &dyn MakePair, workers: usize) -> Result<BTreeMap<usize, Done>> {
+impl CellQueue<'_, '_> {
+    fn play(&self, make: &dyn MakePair, workers: usize) -> Result<BTreeMap<usize, PlayedCell>> {
         let memory = Memory::new(MEMORY_BYTES_MAX);
         let workers = workers.clamp(1, self.groups.len().max(1));
-        let parts: Vec<Result<Vec<(usize, Done)>>> = scope(|scope| {
+        let parts: Vec<Result<Vec<(usize, PlayedCell)>>> = scope(|scope| {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| self.work(make, &memory))).collect();
             let ended = |thread: ScopedJoinHandle<'_, _>| {
                 thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of the evaluation panicked")))
             };
             threads.into_iter().map(ended).collect()
         });
-        let parts: Vec<Vec<(usize, Done)>> = parts.into_iter().collect::<Result<_>>()?;
+        let parts: Vec<Vec<(usize, PlayedCell)>> = parts.into_iter().collect::<Result<_>>()?;
         Ok(parts.into_iter().flatten().collect())
     }
 
     /// One thread: a group after the other until none is left. After a failure the others find none.
-    fn work(&self, make: &dyn MakePair, memory: &Memory) -> Result<Vec<(usize, Done)>> {
+    fn work(&self, make: &dyn MakePair, memory: &Memory) -> Result<Vec<(usize, PlayedCell)>> {
         let mut done = Vec::new();
         let mut pair = None;
         while let Some(group) = self.groups.get(self.next.fetch_add(1, Ordering::Relaxed)) {
@@ -204,7 +210,7 @@ impl Work<'_, '_> {
         make: &dyn MakePair,
         memory: &'m Memory,
         i: usize,
-    ) -> Result<Done> {
+    ) -> Result<PlayedCell> {
         let pair = match pair {
             Some(pair) => pair,
             None => pair.insert(make.make(memory)?),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::acceptance::law;
 use dunlin_hlm::calibration::Calibration;
-use dunlin_hlm::importance::{Weights, row};
+use dunlin_hlm::importance::{RecentImportances, row};
 use dunlin_hlm::payload::laws;
 use dunlin_hlm::policy::{Decision, Held, HeldTokens, Rules, Scored};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
@@ -46,7 +46,7 @@ pub fn deviation(
         return Ok(None);
     }
     let mut sum = Deviation::default();
-    let mut recent = Weights::default();
+    let mut recent = RecentImportances::default();
     for position in prompt..text.len() {
         let before = &text[..position];
         let target = pair.target_rows(before, 1)?.pop().context("the target gave no row")?;
@@ -54,7 +54,8 @@ pub fn deviation(
         let importance = drafter.attention.as_deref().map_or(Unit::ZERO, row);
         recent.push(importance);
         let p = Distribution::from_logits(&target, sampling).context("the target's logits")?;
-        let step = Step { rules, logits: &drafter.logits, importance, recent, size: target.len() as u32 };
+        let step =
+            PolicyStep { rules, logits: &drafter.logits, importance, recent, size: target.len() as u32 };
         let Deviation { tv, kl } = distance(&step.law(&p, sampling)?, &p);
         sum.tv += tv;
         sum.kl += kl;
@@ -63,15 +64,15 @@ pub fn deviation(
 }
 
 /// One step of a policy.
-struct Step<'a> {
+struct PolicyStep<'a> {
     rules: &'a Rules,
     logits: &'a [f32],
     importance: Unit,
-    recent: Weights,
+    recent: RecentImportances,
     size: u32,
 }
 
-impl Step<'_> {
+impl PolicyStep<'_> {
     fn law(&self, p: &Distribution, sampling: &Sampling) -> Result<Vec<(TokenId, f64)>> {
         let logits = &self.logits[..self.size as usize];
         let q = Distribution::from_logits(logits, sampling).context("the drafter's logits")?;
@@ -135,9 +136,9 @@ mod tests {
     fn deviation_of(table: PolicyTable) -> Deviation {
         let rules = Rules::new(&table).unwrap();
         let importance = Unit::new(0.5).unwrap();
-        let mut recent = Weights::default();
+        let mut recent = RecentImportances::default();
         recent.push(importance);
-        let step = Step { rules: &rules, logits: &DRAFTER, importance, recent, size: 5 };
+        let step = PolicyStep { rules: &rules, logits: &DRAFTER, importance, recent, size: 5 };
         let p = distribution(&TARGET);
         distance(&step.law(&p, &sampling()).unwrap(), &p)
     }

@@ -10,25 +10,25 @@ use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::verifier::{Job, Slot};
 use dunlin_lm::{Draft, Extend, SessionId, Target};
-use dunlin_sim::quiet::{Models, Row};
+use dunlin_sim::quiet::{DrafterRow, Models};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Digest of a text.
-type Key = [u8; 16];
+type TextDigest = [u8; 16];
 
 /// Rows by the text before them, shared by all threads; when it is full it starts from nothing.
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: usize,
-    held: Mutex<Held>,
+    held: Mutex<KnownRows>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    drafts: HashMap<Key, Row>,
-    targets: HashMap<Key, Arc<[f32]>>,
+struct KnownRows {
+    drafts: HashMap<TextDigest, DrafterRow>,
+    targets: HashMap<TextDigest, Arc<[f32]>>,
     bytes: usize,
 }
 
@@ -50,8 +50,8 @@ pub struct Pair<'m> {
     /// Tokens of the current prompt.
     prompt: usize,
     /// What the device takes the drafter to hold, and the verifier its sessions.
-    device: Text,
-    slots: BTreeMap<Slot, Text>,
+    device: HashedText,
+    slots: BTreeMap<Slot, HashedText>,
     /// What they do hold.
     drafter_holds: Vec<TokenId>,
     target_holds: Vec<TokenId>,
@@ -60,9 +60,9 @@ pub struct Pair<'m> {
 
 /// A text with the digest of each of its beginnings.
 #[derive(Clone, Debug, Default)]
-struct Text {
+struct HashedText {
     tokens: Vec<TokenId>,
-    keys: Vec<Key>,
+    keys: Vec<TextDigest>,
 }
 
 impl Memory {
@@ -71,24 +71,24 @@ impl Memory {
         Self { bytes_max, held: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, KnownRows> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep_draft(&self, key: Key, row: Row) {
+    fn keep_draft(&self, key: TextDigest, row: DrafterRow) {
         let size = row.logits.len() + row.attention.as_ref().map_or(0, |weights| weights.len());
         self.room(size).drafts.insert(key, row);
     }
 
-    fn keep_target(&self, key: Key, row: Arc<[f32]>) {
+    fn keep_target(&self, key: TextDigest, row: Arc<[f32]>) {
         self.room(row.len()).targets.insert(key, row);
     }
 
-    fn room(&self, floats: usize) -> MutexGuard<'_, Held> {
+    fn room(&self, floats: usize) -> MutexGuard<'_, KnownRows> {
         let mut held = self.lock();
-        let bytes = floats * size_of::<f32>() + size_of::<(Key, Row)>();
+        let bytes = floats * size_of::<f32>() + size_of::<(TextDigest, DrafterRow)>();
         if held.bytes + bytes > self.bytes_max {
-            *held = Held::default();
+            *held = KnownRows::default();
         }
         held.bytes += bytes;
         held
@@ -112,7 +112,7 @@ impl<'m> Pair<'m> {
             session,
             memory,
             prompt: 0,
-            device: Text::default(),
+            device: HashedText::default(),
             slots: BTreeMap::new(),
             drafter_holds: Vec::new(),
             target_holds: Vec::new(),
@@ -133,7 +133,7 @@ impl<'m> Pair<'m> {
     /// Starts a session whose first `prompt` tokens come at once.
     pub fn begin(&mut self, prompt: usize) {
         self.prompt = prompt;
-        self.device = Text::default();
+        self.device = HashedText::default();
         self.slots.clear();
     }
 
@@ -142,7 +142,7 @@ impl<'m> Pair<'m> {
     /// # Errors
     /// The target fails.
     pub fn target_rows(&mut self, text: &[TokenId], rows: usize) -> Result<Vec<Arc<[f32]>>> {
-        let mut own = Text::default();
+        let mut own = HashedText::default();
         own.extend(text);
         self.rows(&own, rows)
     }
@@ -151,8 +151,8 @@ impl<'m> Pair<'m> {
     ///
     /// # Errors
     /// The drafter fails.
-    pub fn drafter_row(&mut self, text: &[TokenId]) -> Result<Row> {
-        let mut own = Text::default();
+    pub fn drafter_row(&mut self, text: &[TokenId]) -> Result<DrafterRow> {
+        let mut own = HashedText::default();
         own.extend(text);
         self.row(&own)
     }
@@ -169,7 +169,7 @@ impl<'m> Pair<'m> {
         sampling: &Sampling,
         seed: u64,
     ) -> Result<Vec<TokenId>> {
-        let mut text = Text::default();
+        let mut text = HashedText::default();
         text.extend(prompt);
         let room = self.target.context_max().saturating_sub(prompt.len());
         for _ in 0..tokens_max.min(room) {
@@ -184,7 +184,7 @@ impl<'m> Pair<'m> {
         Ok(text.tokens.split_off(prompt.len()))
     }
 
-    fn rows(&mut self, text: &Text, rows: usize) -> Result<Vec<Arc<[f32]>>> {
+    fn rows(&mut self, text: &HashedText, rows: usize) -> Result<Vec<Arc<[f32]>>> {
         let first = text.tokens.len() - rows;
         let known: Vec<Option<Arc<[f32]>>> = {
             let held = self.memory.lock();
@@ -209,7 +209,7 @@ impl<'m> Pair<'m> {
     }
 
     /// The drafter's row for the last token of a text that starts with the current prompt.
-    fn row(&mut self, text: &Text) -> Result<Row> {
+    fn row(&mut self, text: &HashedText) -> Result<DrafterRow> {
         let key = text.keys.last().context("a row of no text")?;
         if let Some(row) = self.memory.lock().drafts.get(key) {
             return Ok(row.clone());
@@ -230,7 +230,7 @@ impl<'m> Pair<'m> {
             self.drafter_holds.extend_from_slice(tokens);
             let last = rows.len() - 1;
             let attention = rows.attention(last).map(Into::into);
-            let row = Row { logits: rows.logits(last).into(), attention };
+            let row = DrafterRow { logits: rows.logits(last).into(), attention };
             self.memory.keep_draft(text.keys[next - 1], row.clone());
             held = next;
             if held == length {
@@ -241,7 +241,7 @@ impl<'m> Pair<'m> {
 }
 
 impl Models for Pair<'_> {
-    fn draft(&mut self, job: &DraftJob) -> Result<Row> {
+    fn draft(&mut self, job: &DraftJob) -> Result<DrafterRow> {
         let mut text = std::mem::take(&mut self.device);
         text.truncate(job.keep);
         text.extend(&job.tokens);
@@ -260,7 +260,7 @@ impl Models for Pair<'_> {
     }
 }
 
-impl Text {
+impl HashedText {
     fn truncate(&mut self, length: usize) {
         self.tokens.truncate(length);
         self.keys.truncate(length);
@@ -270,8 +270,8 @@ impl Text {
         for token in tokens {
             let before = self.keys.last().copied().unwrap_or_default();
             let digest = Sha256::new().chain_update(before).chain_update(token.to_le_bytes()).finalize();
-            let mut key = Key::default();
-            key.copy_from_slice(&digest[..size_of::<Key>()]);
+            let mut key = TextDigest::default();
+            key.copy_from_slice(&digest[..size_of::<TextDigest>()]);
             self.tokens.push(*token);
             self.keys.push(key);
         }
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_full_memory_starts_again() {
-        let row = size_of::<(Key, Row)>() + 64 * 4;
+        let row = size_of::<(TextDigest, DrafterRow)>() + 64 * 4;
         let memory = Memory::new(2 * row);
         let mut pair = pair(&memory);
         for end in 1..=3 {

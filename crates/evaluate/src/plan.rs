@@ -1,6 +1,6 @@
 //! A plan: which policies are run on which boards and channels, read from TOML and checked before anything runs.
 
-use super::channel::Channel;
+use super::channel::ModelledChannel;
 use super::setting::{PolicySweep, Setting};
 use anyhow::{Context, Result, bail, ensure};
 use dunlin_board::{Board, Modelled, Radio, amount, rate, wrong};
@@ -20,7 +20,7 @@ const WEIGHT_BITS: f64 = 4.5;
 
 /// A plan, checked.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct EvaluationPlan {
     /// Its name.
     pub name: String,
     /// What every session's seed is derived from.
@@ -64,7 +64,7 @@ pub struct Cell {
 #[derive(Clone, Debug)]
 pub enum Writer {
     /// A device and a verifier.
-    Policy(Box<Setting>, Arc<ModelledBoard>, Arc<Channel>),
+    Policy(Box<Setting>, Arc<ModelledBoard>, Arc<ModelledChannel>),
     /// The target alone with another seed: how far two of its own replies lie apart.
     TargetAgain,
 }
@@ -108,7 +108,7 @@ pub struct Size {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct PlanFile {
     name: String,
     seed: u64,
     pair: Spanned<PathBuf>,
@@ -141,12 +141,12 @@ struct Run {
 }
 
 /// A file's text, to say where in it something is wrong.
-struct Source<'a> {
+struct PlanText<'a> {
     path: &'a Path,
     text: String,
 }
 
-impl Plan {
+impl EvaluationPlan {
     /// Reads and checks a plan and the boards and channels it names; paths in it are relative to the working
     /// directory.
     ///
@@ -154,8 +154,8 @@ impl Plan {
     /// Names the file, line and key that is wrong.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let source = Source { path, text };
-        let parsed = toml::from_str::<File>(&source.text);
+        let source = PlanText { path, text };
+        let parsed = toml::from_str::<PlanFile>(&source.text);
         let file = parsed.map_err(|error| wrong(path, &source.text, error.span(), error.message()))?;
         let pair = file.pair.get_ref();
         for part in ["drafter", "target", "prompts.json"] {
@@ -190,7 +190,7 @@ impl Plan {
 
 impl Run {
     /// Cells by temperature, then policy, then board and channel.
-    fn expand(&self, source: &Source<'_>, file: &File, cells: &mut Vec<Cell>) -> Result<()> {
+    fn expand(&self, source: &PlanText<'_>, file: &PlanFile, cells: &mut Vec<Cell>) -> Result<()> {
         source.filled(&self.boards)?;
         source.filled(&self.temperatures)?;
         source.filled(&self.policy)?;
@@ -217,7 +217,7 @@ impl Run {
         Ok(())
     }
 
-    fn settings(&self, source: &Source<'_>) -> Result<Vec<Setting>> {
+    fn settings(&self, source: &PlanText<'_>) -> Result<Vec<Setting>> {
         let (mut settings, mut labels) = (Vec::new(), BTreeSet::new());
         for row in self.policy.get_ref() {
             for setting in
@@ -231,7 +231,7 @@ impl Run {
         Ok(settings)
     }
 
-    fn boards(&self, source: &Source<'_>, file: &File) -> Result<Vec<Arc<ModelledBoard>>> {
+    fn boards(&self, source: &PlanText<'_>, file: &PlanFile) -> Result<Vec<Arc<ModelledBoard>>> {
         let load = |called: &Spanned<String>| {
             let path = file.boards_dir.join(format!("{}.toml", called.get_ref()));
             source.ensure(path.exists(), called.span(), format!("{} is missing", path.display()))?;
@@ -244,7 +244,11 @@ impl Run {
     }
 
     /// Every board on every channel, or on that of its own radio.
-    fn places(&self, source: &Source<'_>, file: &File) -> Result<Vec<(Arc<ModelledBoard>, Arc<Channel>)>> {
+    fn places(
+        &self,
+        source: &PlanText<'_>,
+        file: &PlanFile,
+    ) -> Result<Vec<(Arc<ModelledBoard>, Arc<ModelledChannel>)>> {
         let boards = self.boards(source, file)?;
         let mut places = Vec::new();
         let Some(names) = &self.channels else {
@@ -269,7 +273,11 @@ impl Run {
     }
 
     /// Every channel with every value that this run sets in its place.
-    fn swept(&self, source: &Source<'_>, mut channels: Vec<Channel>) -> Result<Vec<Arc<Channel>>> {
+    fn swept(
+        &self,
+        source: &PlanText<'_>,
+        mut channels: Vec<ModelledChannel>,
+    ) -> Result<Vec<Arc<ModelledChannel>>> {
         if let Some(snr) = &self.snr_db {
             let radio = channels.iter().all(|channel| channel.snr_db.is_some());
             source.ensure(radio, snr.span(), "a channel of this run is no radio")?;
@@ -288,16 +296,25 @@ impl Run {
 }
 
 /// A channel by its name.
-fn channel(source: &Source<'_>, file: &File, name: &str, place: Range<usize>) -> Result<Channel> {
+fn channel(
+    source: &PlanText<'_>,
+    file: &PlanFile,
+    name: &str,
+    place: Range<usize>,
+) -> Result<ModelledChannel> {
     let path = file.channels_dir.join(format!("{name}.toml"));
     source.ensure(path.exists(), place.clone(), format!("{} is missing", path.display()))?;
-    let channel = Channel::load(&path)?;
+    let channel = ModelledChannel::load(&path)?;
     let own = &channel.name;
     source.ensure(own == name, place, format!("{} calls itself {own}", path.display()))?;
     Ok(channel)
 }
 
-fn swept(channels: &[Channel], values: &[f64], set: impl Fn(&mut Channel, f64)) -> Vec<Channel> {
+fn swept(
+    channels: &[ModelledChannel],
+    values: &[f64],
+    set: impl Fn(&mut ModelledChannel, f64),
+) -> Vec<ModelledChannel> {
     let each = channels.iter().flat_map(|channel| values.iter().map(move |value| (channel.clone(), *value)));
     each.map(|(mut channel, value)| {
         set(&mut channel, value);
@@ -306,7 +323,7 @@ fn swept(channels: &[Channel], values: &[f64], set: impl Fn(&mut Channel, f64)) 
     .collect()
 }
 
-impl Source<'_> {
+impl PlanText<'_> {
     fn wrong(&self, span: Range<usize>, what: impl Display) -> anyhow::Error {
         wrong(self.path, &self.text, Some(span), what)
     }
@@ -333,12 +350,12 @@ impl Size {
 /// The file is missing, is not `{"prompts": [...]}`, or holds fewer.
 pub fn prompts(pair: &Path, count: usize) -> Result<Vec<String>> {
     #[derive(Deserialize)]
-    struct Prompts {
+    struct PromptsFile {
         prompts: Vec<String>,
     }
     let path = pair.join("prompts.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let mut file: Prompts = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let mut file: PromptsFile = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     let held = file.prompts.len();
     ensure!(held >= count, "{} holds {held} prompts, the plan wants {count}", path.display());
     file.prompts.truncate(count);
@@ -393,7 +410,7 @@ rtt_ms = [5, 50, 500]
 policy = [{ name = "lossless" }]
 "#;
 
-    fn load(text: &str) -> Result<Plan> {
+    fn load(text: &str) -> Result<EvaluationPlan> {
         let dir = tempfile::tempdir().unwrap();
         for part in ["pair/drafter", "pair/target"] {
             std::fs::create_dir_all(dir.path().join(part)).unwrap();
@@ -403,7 +420,7 @@ policy = [{ name = "lossless" }]
         let pair = dir.path().join("pair").display().to_string();
         let path = dir.path().join("p.toml");
         std::fs::write(&path, text.replace("PAIR", &pair).replace("ROOT", root)).unwrap();
-        Plan::load(&path)
+        EvaluationPlan::load(&path)
     }
 
     #[test]
@@ -464,7 +481,7 @@ policy = [{ name = "lossless" }]
     fn every_radio_is_a_channel() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("channels");
         for radio in Radio::ALL {
-            let channel = Channel::load(&dir.join(format!("{}.toml", radio.name()))).unwrap();
+            let channel = ModelledChannel::load(&dir.join(format!("{}.toml", radio.name()))).unwrap();
             assert_eq!(channel.name, radio.name());
         }
     }

@@ -25,7 +25,7 @@ const FONT: &str = "sans-serif";
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum SeriesMark {
     /// Points alone.
     Points,
     /// A line alone.
@@ -38,7 +38,7 @@ pub(super) enum Mark {
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) name: String,
-    pub(super) mark: Mark,
+    pub(super) mark: SeriesMark,
     pub(super) points: Vec<(f64, f64)>,
     /// From where to where a value may lie: x, low, high.
     pub(super) errors: Vec<(f64, f64, f64)>,
@@ -46,7 +46,7 @@ pub(super) struct Series {
 
 impl Series {
     /// A series without error bars; what is not finite is left out.
-    pub(super) fn new(name: &str, mark: Mark, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+    pub(super) fn new(name: &str, mark: SeriesMark, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let points = points.into_iter().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
         Self { name: name.to_string(), mark, points, errors: Vec::new() }
     }
@@ -59,14 +59,14 @@ impl Series {
 
 /// Series over two axes.
 #[derive(Debug)]
-pub(super) struct Chart {
+pub(super) struct LineChart {
     pub(super) title: String,
     pub(super) x: String,
     pub(super) y: String,
     pub(super) series: Vec<Series>,
 }
 
-impl Chart {
+impl LineChart {
     /// Whether any series has a point.
     pub(super) fn is_empty(&self) -> bool {
         self.series.iter().all(|series| series.points.is_empty())
@@ -99,7 +99,7 @@ impl Chart {
                 .draw()?;
             for (i, series) in self.series.iter().enumerate() {
                 let colour = PALETTE[i % PALETTE.len()];
-                if series.mark != Mark::Points {
+                if series.mark != SeriesMark::Points {
                     chart.draw_series(LineSeries::new(
                         series.points.iter().copied(),
                         colour.stroke_width(2),
@@ -109,19 +109,19 @@ impl Chart {
                 chart.draw_series(bars.map(|&(x, low, high)| {
                     PathElement::new(vec![(x, low), (x, high)], colour.stroke_width(1))
                 }))?;
-                if series.mark != Mark::Line {
+                if series.mark != SeriesMark::Line {
                     for point in &series.points {
                         dot(&root, chart.backend_coord(point), i)?;
                     }
                 }
             }
-            let marks: Vec<Mark> = self.series.iter().map(|series| series.mark).collect();
+            let marks: Vec<SeriesMark> = self.series.iter().map(|series| series.mark).collect();
             legend(&root, &names, |i, at| {
-                if marks[i] != Mark::Points {
+                if marks[i] != SeriesMark::Points {
                     let line = vec![(at.0 - 9, at.1), (at.0 + 9, at.1)];
                     root.draw(&PathElement::new(line, PALETTE[i % PALETTE.len()].stroke_width(2)))?;
                 }
-                if marks[i] == Mark::Line { Ok(()) } else { dot(&root, at, i) }
+                if marks[i] == SeriesMark::Line { Ok(()) } else { dot(&root, at, i) }
             })
         })
     }
@@ -181,9 +181,9 @@ impl Bars {
     }
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type PlotArea<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-fn draw(size: (u32, u32), on: impl FnOnce(Area<'_>) -> Result<()>) -> Result<String> {
+fn draw(size: (u32, u32), on: impl FnOnce(PlotArea<'_>) -> Result<()>) -> Result<String> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     root.fill(&WHITE)?;
@@ -193,7 +193,7 @@ fn draw(size: (u32, u32), on: impl FnOnce(Area<'_>) -> Result<()>) -> Result<Str
     Ok(svg)
 }
 
-fn legend(root: &Area<'_>, names: &[&str], mark: impl Fn(usize, (i32, i32)) -> Result<()>) -> Result<()> {
+fn legend(root: &PlotArea<'_>, names: &[&str], mark: impl Fn(usize, (i32, i32)) -> Result<()>) -> Result<()> {
     let left = i32::try_from(SIZE.0 - LEGEND)? + 22;
     for (i, name) in names.iter().enumerate() {
         let y = 48 + 21 * i32::try_from(i)?;
@@ -203,13 +203,13 @@ fn legend(root: &Area<'_>, names: &[&str], mark: impl Fn(usize, (i32, i32)) -> R
     Ok(())
 }
 
-fn text(root: &Area<'_>, what: &str, at: (i32, i32), side: HPos) -> Result<()> {
+fn text(root: &PlotArea<'_>, what: &str, at: (i32, i32), side: HPos) -> Result<()> {
     let style = (FONT, 13).into_text_style(root).pos(Pos::new(side, VPos::Center));
     root.draw(&Text::new(what, at, style)).map_err(|error| anyhow!(error)).context("drawing a label")
 }
 
 /// A point in the colour and shape of a series.
-fn dot(root: &Area<'_>, at: (i32, i32), series: usize) -> Result<()> {
+fn dot(root: &PlotArea<'_>, at: (i32, i32), series: usize) -> Result<()> {
     let style = PALETTE[series % PALETTE.len()].filled();
     match series / PALETTE.len() {
         0 => root.draw(&Circle::new(at, 4, style))?,
@@ -258,14 +258,18 @@ mod tests {
 
     #[test]
     fn a_chart_names_its_axes_and_series_and_is_the_same_each_time() {
-        let chart = Chart {
+        let chart = LineChart {
             title: "Title".to_string(),
             x: "SNR, dB".to_string(),
             y: "tokens/s".to_string(),
             series: (0..18)
                 .map(|i| Series {
                     errors: vec![(1.0, 0.0, 30.0)],
-                    ..Series::new(&format!("series {i}"), Mark::Both, [(0.0, f64::from(i)), (f64::NAN, 0.0)])
+                    ..Series::new(
+                        &format!("series {i}"),
+                        SeriesMark::Both,
+                        [(0.0, f64::from(i)), (f64::NAN, 0.0)],
+                    )
                 })
                 .collect(),
         };
@@ -276,7 +280,7 @@ mod tests {
         assert!(!svg.contains("NaN") && chart.series.iter().all(|series| series.points.len() == 1));
         assert_eq!(svg, chart.svg().unwrap());
         assert!(!chart.is_empty());
-        assert!(Chart { series: vec![Series::new("none", Mark::Line, [])], ..chart }.is_empty());
+        assert!(LineChart { series: vec![Series::new("none", SeriesMark::Line, [])], ..chart }.is_empty());
     }
 
     #[test]

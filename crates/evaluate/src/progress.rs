@@ -6,24 +6,24 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Shows what is done.
-pub struct Progress<'a> {
-    shown: Shown<'a>,
-    state: Mutex<State>,
+pub struct PlanProgress<'a> {
+    shown: ProgressOutput<'a>,
+    state: Mutex<ProgressState>,
 }
 
-enum Shown<'a> {
+enum ProgressOutput<'a> {
     Bar(ProgressBar),
     Lines(Mutex<&'a mut (dyn Write + Send)>),
 }
 
-struct State {
+struct ProgressState {
     started: Instant,
     total: usize,
     done: usize,
     tokens: u64,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> PlanProgress<'a> {
     /// A bar on standard error.
     pub fn bar() -> Self {
         let bar = ProgressBar::no_length();
@@ -31,26 +31,26 @@ impl<'a> Progress<'a> {
         bar.set_style(
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        Self::new(Shown::Bar(bar))
+        Self::new(ProgressOutput::Bar(bar))
     }
 
     /// A line whenever another tenth is done.
     pub fn lines(out: &'a mut (dyn Write + Send)) -> Self {
-        Self::new(Shown::Lines(Mutex::new(out)))
+        Self::new(ProgressOutput::Lines(Mutex::new(out)))
     }
 
-    fn new(shown: Shown<'a>) -> Self {
-        let state = State { started: Instant::now(), total: 0, done: 0, tokens: 0 };
+    fn new(shown: ProgressOutput<'a>) -> Self {
+        let state = ProgressState { started: Instant::now(), total: 0, done: 0, tokens: 0 };
         Self { shown, state: Mutex::new(state) }
     }
 
     /// `total` cells are to be played, beside `known` that were found.
     pub(super) fn start(&self, total: usize, known: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { started: Instant::now(), total, done: 0, tokens: 0 };
+        *state = ProgressState { started: Instant::now(), total, done: 0, tokens: 0 };
         match &self.shown {
-            Shown::Bar(bar) => bar.set_length(total as u64),
-            Shown::Lines(out) => write_line(out, &format!("{total} cells to play, {known} known")),
+            ProgressOutput::Bar(bar) => bar.set_length(total as u64),
+            ProgressOutput::Lines(out) => write_line(out, &format!("{total} cells to play, {known} known")),
         }
     }
 
@@ -59,25 +59,25 @@ impl<'a> Progress<'a> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done += 1;
         state.tokens += tokens;
-        let State { started, total, done, tokens } = *state;
+        let ProgressState { started, total, done, tokens } = *state;
         let seconds = started.elapsed().as_secs_f64();
         let speed = format!("{:.0} tokens/s", tokens as f64 / seconds.max(1e-3));
         match &self.shown {
-            Shown::Bar(bar) => {
+            ProgressOutput::Bar(bar) => {
                 bar.set_message(speed);
                 bar.set_position(done as u64);
             }
-            Shown::Lines(out) if done * 10 / total != (done - 1) * 10 / total => {
+            ProgressOutput::Lines(out) if done * 10 / total != (done - 1) * 10 / total => {
                 let left = seconds / done as f64 * (total - done) as f64;
                 write_line(out, &format!("{done}/{total} cells, {speed}, {left:.0} s left"));
             }
-            Shown::Lines(_) => {}
+            ProgressOutput::Lines(_) => {}
         }
     }
 
     /// Nothing more will be shown.
     pub(super) fn finish(&self) {
-        if let Shown::Bar(bar) = &self.shown {
+        if let ProgressOutput::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }

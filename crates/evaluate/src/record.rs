@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One policy setting at one temperature on one channel and board, over all prompts and seeds of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct CellRecord {
     /// Which of the plan's runs: `main`, `strictness`, `snr`, `rtt`, `ablation` or `risk`.
     pub run: String,
     /// The policy's name.
@@ -103,7 +103,7 @@ pub struct Record {
     pub idle_j: f64,
 }
 
-impl Record {
+impl CellRecord {
     /// Modelled energy of all phases, J.
     pub fn joules(&self) -> f64 {
         self.draft_j + self.score_j + self.send_j + self.wait_j + self.idle_j

@@ -15,13 +15,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::plots::{Bars, Chart};
-use super::record::{Record, TokenRecord};
+use super::plots::{Bars, LineChart};
+use super::record::{CellRecord, TokenRecord};
 use super::tables::{Table, code, setting};
 
 /// What an evaluation was, for the head of its report.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Header {
+pub struct ReportHeader {
     /// The plan's name.
     pub plan: String,
     /// The model pair's name.
@@ -53,7 +53,12 @@ pub struct Constant {
 ///
 /// # Errors
 /// If there are no records, a plot can't be drawn or a file can't be written.
-pub fn write(header: &Header, records: &[Record], tokens: &[TokenRecord], out: &Path) -> Result<()> {
+pub fn write(
+    header: &ReportHeader,
+    records: &[CellRecord],
+    tokens: &[TokenRecord],
+    out: &Path,
+) -> Result<()> {
     let report = build(header, records, tokens)?;
     fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     let text = ("report.md".to_string(), report.text);
@@ -64,7 +69,7 @@ pub fn write(header: &Header, records: &[Record], tokens: &[TokenRecord], out: &
     Ok(())
 }
 
-fn build(header: &Header, records: &[Record], tokens: &[TokenRecord]) -> Result<Builder> {
+fn build(header: &ReportHeader, records: &[CellRecord], tokens: &[TokenRecord]) -> Result<Builder> {
     ensure!(!records.is_empty(), "there are no records to report on: no run of the plan wrote a reply");
     let mut report = Builder::default();
     head(&mut report, header);
@@ -84,8 +89,8 @@ fn build(header: &Header, records: &[Record], tokens: &[TokenRecord]) -> Result<
     Ok(report)
 }
 
-fn head(report: &mut Builder, header: &Header) {
-    let Header { plan, pair, prompts, tokens_max, seed, replies, .. } = header;
+fn head(report: &mut Builder, header: &ReportHeader) {
+    let ReportHeader { plan, pair, prompts, tokens_max, seed, replies, .. } = header;
     report.text = format!("# Evaluation: {plan}\n");
     report.paragraph(&format!(
         "Pair {}, {prompts} prompts, at most {tokens_max} tokens each, seed {seed}; {replies} replies.",
@@ -138,7 +143,7 @@ impl Builder {
     }
 
     /// A chart as the next plot of a section; one without a point is left out.
-    fn chart(&mut self, section: &str, chart: &Chart) -> Result<()> {
+    fn chart(&mut self, section: &str, chart: &LineChart) -> Result<()> {
         if !chart.is_empty() {
             self.plot(
                 section,
@@ -164,11 +169,15 @@ impl Builder {
 }
 
 /// The records of one run, by what they have in common, in the order of the plan.
-struct Groups<'a>(Vec<(String, Vec<&'a Record>)>);
+struct Groups<'a>(Vec<(String, Vec<&'a CellRecord>)>);
 
 impl<'a> Groups<'a> {
-    fn new(records: impl IntoIterator<Item = &'a Record>, run: &str, key: fn(&Record) -> String) -> Self {
-        let mut groups: Vec<(String, Vec<&Record>)> = Vec::new();
+    fn new(
+        records: impl IntoIterator<Item = &'a CellRecord>,
+        run: &str,
+        key: fn(&CellRecord) -> String,
+    ) -> Self {
+        let mut groups: Vec<(String, Vec<&CellRecord>)> = Vec::new();
         for record in records.into_iter().filter(|record| record.run == run) {
             let key = key(record);
             match groups.iter_mut().find(|(known, _)| *known == key) {
@@ -183,20 +192,20 @@ impl<'a> Groups<'a> {
         self.0.is_empty()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&str, &[&'a Record])> {
+    fn iter(&self) -> impl Iterator<Item = (&str, &[&'a CellRecord])> {
         self.0.iter().map(|(key, group)| (key.as_str(), group.as_slice()))
     }
 }
 
 /// Temperature, channel and board of a record.
-fn place(record: &Record) -> String {
+fn place(record: &CellRecord) -> String {
     format!("temperature {}, {}, {}", setting(record.temperature), record.channel, record.board)
 }
 
-fn joules_per_token(record: &Record) -> f64 {
+fn joules_per_token(record: &CellRecord) -> f64 {
     record.per_token(record.joules())
 }
 
-fn joules_above_idle_per_token(record: &Record) -> f64 {
+fn joules_above_idle_per_token(record: &CellRecord) -> f64 {
     record.per_token(record.joules() - record.idle_j)
 }

@@ -1,6 +1,6 @@
 //! Finished cells on disk, each under a hash of everything it depends on.
 
-use super::cell::Done;
+use super::cell::PlayedCell;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// A finished cell; one that can't be read is none.
-    pub fn get(&self, hash: &str) -> Option<Done> {
+    pub fn get(&self, hash: &str) -> Option<PlayedCell> {
         serde_json::from_str(&fs::read_to_string(self.path(hash)).ok()?).ok()
     }
 
@@ -36,7 +36,7 @@ impl Store {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn put(&self, hash: &str, done: &Done) -> Result<Done> {
+    pub fn put(&self, hash: &str, done: &PlayedCell) -> Result<PlayedCell> {
         let text = serde_json::to_string(done)?;
         let (path, new) = (self.path(hash), self.dir.join(format!("{hash}.new")));
         fs::write(&new, &text).with_context(|| format!("can't write {}", new.display()))?;

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use dunlin_evaluate::engine::{Options, run};
-use dunlin_evaluate::plan::Plan;
-use dunlin_evaluate::progress::Progress;
-use dunlin_evaluate::record::Record;
+use dunlin_evaluate::plan::EvaluationPlan;
+use dunlin_evaluate::progress::PlanProgress;
+use dunlin_evaluate::record::CellRecord;
 use std::path::Path;
 
 const PLAN: &str = r#"
@@ -29,13 +29,13 @@ policy = [
 ]
 "#;
 
-fn records(out: &Path) -> Vec<Record> {
+fn records(out: &Path) -> Vec<CellRecord> {
     let path = out.join("plan.toml");
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     std::fs::write(&path, PLAN.replace("ROOT", root)).unwrap();
     let mut silence = std::io::sink();
     let options = Options { out, fresh: false, workers: None, bertscore: None };
-    run(&Plan::load(&path).unwrap(), options, &Progress::lines(&mut silence)).unwrap().records
+    run(&EvaluationPlan::load(&path).unwrap(), options, &PlanProgress::lines(&mut silence)).unwrap().records
 }
 
 #[test]

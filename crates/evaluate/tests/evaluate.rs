@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::Result;
-use dunlin_evaluate::cell::{References, Shared};
+use dunlin_evaluate::cell::{EvaluationContext, References};
 use dunlin_evaluate::engine::{MakePair, Options, Results, play_all};
 use dunlin_evaluate::pair::{Memory, Pair};
-use dunlin_evaluate::plan::{Plan, Size};
-use dunlin_evaluate::progress::Progress;
+use dunlin_evaluate::plan::{EvaluationPlan, Size};
+use dunlin_evaluate::progress::PlanProgress;
 use dunlin_lm::{Target, Toy};
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ impl MakePair for Toys {
     }
 }
 
-fn plan(dir: &Path) -> Plan {
+fn plan(dir: &Path) -> EvaluationPlan {
     for part in ["drafter", "target"] {
         fs::create_dir_all(dir.join(part)).unwrap();
     }
@@ -46,12 +46,12 @@ fn plan(dir: &Path) -> Plan {
     let text = PLAN.replace("PAIR", &dir.display().to_string());
     let path = dir.join("toy.toml");
     fs::write(&path, text.replace("ROOT", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))).unwrap();
-    Plan::load(&path).unwrap()
+    EvaluationPlan::load(&path).unwrap()
 }
 
-fn run(plan: &Plan, fingerprint: &str, options: Options<'_>) -> Results {
+fn run(plan: &EvaluationPlan, fingerprint: &str, options: Options<'_>) -> Results {
     let toy = Toy::new(1, 64, 0.7);
-    let shared = Shared {
+    let shared = EvaluationContext {
         plan,
         tokenizer: None,
         vocabulary: toy.target().vocabulary(),
@@ -62,7 +62,7 @@ fn run(plan: &Plan, fingerprint: &str, options: Options<'_>) -> Results {
         encoder: None,
     };
     let mut silence = std::io::sink();
-    play_all(&shared, &Toys(toy), fingerprint, options, &Progress::lines(&mut silence)).unwrap()
+    play_all(&shared, &Toys(toy), fingerprint, options, &PlanProgress::lines(&mut silence)).unwrap()
 }
 
 fn files(out: &Path) -> [Vec<u8>; 2] {
@@ -96,7 +96,7 @@ fn a_changed_plan_plays_what_it_changes() {
     let first = plan(dir.path());
     let options = Options { out: dir.path(), fresh: false, workers: Some(1), bertscore: None };
     run(&first, "toy", options);
-    let seed = Plan { seed: 8, ..first.clone() };
+    let seed = EvaluationPlan { seed: 8, ..first.clone() };
     assert_eq!(run(&seed, "toy", options).played, first.cells.len());
     let mut fewer = first.clone();
     fewer.cells.truncate(3);
@@ -131,7 +131,7 @@ fn the_default_policy_writes_the_targets_text_at_a_cost_that_adds_up() {
         assert!((record.joules() - parts.iter().sum::<f64>()).abs() < 1e-9, "{name}");
     }
     let of = |label: &str, channel: &str| {
-        let wanted = |r: &&_| matches!(r, dunlin_evaluate::record::Record { label: l, channel: c, .. } if l == label && c == channel);
+        let wanted = |r: &&_| matches!(r, dunlin_evaluate::record::CellRecord { label: l, channel: c, .. } if l == label && c == channel);
         results.records.iter().rfind(wanted).unwrap()
     };
     // Where a frame is dear several drafts share one; on the cheap link so uncertain ones pay one by one.

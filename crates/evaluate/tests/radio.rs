@@ -14,8 +14,8 @@ use dunlin_hlm::verifier::{Job, Slot, Verifier, VerifierConfig};
 use dunlin_lm::{Draft, Extend, ModelDir, SessionId, Target, Toy};
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_lm_tract::Drafter;
-use dunlin_sim::mqtt::{Kind, VERIFIER};
-use dunlin_sim::quiet::{Carried, Costs, Models, Outcome, Row, play};
+use dunlin_sim::mqtt::{MessageKind, VERIFIER};
+use dunlin_sim::quiet::{Carried, Costs, DrafterRow, Models, SessionOutcome, play};
 use dunlin_wire::Vocabulary;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -60,11 +60,11 @@ impl Pair {
 }
 
 impl Models for Pair {
-    fn draft(&mut self, job: &DraftJob) -> anyhow::Result<Row> {
+    fn draft(&mut self, job: &DraftJob) -> anyhow::Result<DrafterRow> {
         self.drafter.truncate(job.keep);
         let rows = self.drafter.extend(&job.tokens)?;
         let last = rows.len() - 1;
-        Ok(Row { logits: rows.logits(last).into(), attention: rows.attention(last).map(Into::into) })
+        Ok(DrafterRow { logits: rows.logits(last).into(), attention: rows.attention(last).map(Into::into) })
     }
 
     fn verify(&mut self, job: &Job) -> anyhow::Result<Vec<f32>> {
@@ -100,7 +100,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, outcome: &SessionOutcome) {
         assert!(outcome.commits.iter().all(|commit| commit.origin != Origin::Unverified));
         self.committed += outcome.commits.len();
         self.frames += outcome.counters.frames_up as usize;
@@ -112,11 +112,11 @@ impl Sum {
         for Carried { kind, payload, mqtt, .. } in &outcome.carried {
             self.up_all += if kind.is_up() { *mqtt } else { 0 };
             match kind {
-                Kind::Draft => {
+                MessageKind::Draft => {
                     self.payload += payload;
                     self.up += mqtt;
                 }
-                Kind::Verdict => self.down += mqtt,
+                MessageKind::Verdict => self.down += mqtt,
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use dunlin_hlm::acceptance::Asked;
+use dunlin_hlm::acceptance::JudgedFrame;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::payload::{Sent, quantise, read};
 use dunlin_hlm::policy::{Policy, Rules};
@@ -126,7 +126,8 @@ fn committed(rows: &Step, rules: &Rules, size: u32, seed: u64) -> u32 {
         bonus: false,
         rows: rows_sent,
     };
-    let asked = Asked { frame: &frame, weights: &weights, vocabulary: size, seed, sampling: sampling() };
+    let asked =
+        JudgedFrame { frame: &frame, weights: &weights, vocabulary: size, seed, sampling: sampling() };
     asked.judge(&rows.target, &mut Distribution::certain(0)).unwrap().token
 }
 

@@ -18,7 +18,7 @@ const DOMAIN_ACCEPTANCE: u64 = 0x6163_6365_7074_696e;
 
 /// A frame with what belongs to it, and what its tokens are judged with.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct JudgedFrame<'a> {
     /// The frame.
     pub frame: &'a DraftFrame,
     /// The weights that came for it, one per vocabulary entry, where its rows are full.
@@ -87,7 +87,7 @@ pub fn law(
     law.into_iter().filter(|(_, probability)| *probability > 0.0).collect()
 }
 
-impl Asked<'_> {
+impl JudgedFrame<'_> {
     /// The first of the frame's drafts whose row of the target is needed; the number of drafts where none is.
     pub fn first_row(&self) -> usize {
         first_row(self.frame)
@@ -157,7 +157,7 @@ impl Asked<'_> {
     }
 }
 
-/// See [`Asked::first_row`].
+/// See [`JudgedFrame::first_row`].
 pub(crate) fn first_row(frame: &DraftFrame) -> usize {
     match frame.rows {
         Rows::None => 0,

@@ -15,7 +15,7 @@ pub const MEMORY_TOKENS: f64 = 512.0;
 
 /// What is known of the tokens with one uncertainty score.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Bin {
+pub struct CalibrationBin {
     /// Tokens seen, faded by age.
     pub observed: f64,
     /// Those among them that were rejected, faded by age.
@@ -28,13 +28,13 @@ pub struct Bin {
 /// corrected by verdicts, kept monotone by pooling adjacent violators.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Calibration {
-    bins: [Bin; SCORES],
+    bins: [CalibrationBin; SCORES],
 }
 
 impl Calibration {
     /// The prior line, before any verdict.
     pub fn new() -> Self {
-        let mut calibration = Self { bins: [Bin::default(); SCORES] };
+        let mut calibration = Self { bins: [CalibrationBin::default(); SCORES] };
         calibration.refit();
         calibration
     }
@@ -72,7 +72,7 @@ impl Calibration {
     }
 
     /// All bins, by score.
-    pub fn bins(&self) -> &[Bin; SCORES] {
+    pub fn bins(&self) -> &[CalibrationBin; SCORES] {
         &self.bins
     }
 

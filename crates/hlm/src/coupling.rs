@@ -16,7 +16,7 @@ const DOMAIN_RESIDUAL: u64 = 0x7265_7369_6475_616c;
 
 /// A drawn token and how clearly it won.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Choice {
+pub struct Draw {
     /// The token.
     pub token: TokenId,
     /// The best minus the second best of `ln p + G`, ≥ 0 (at temperature 0: of the logits); +∞ without a second.
@@ -37,7 +37,7 @@ pub fn couple(distribution: &Distribution, seed: u64, position: u64) -> TokenId 
 }
 
 /// As [`couple`], with the margin by which the token won, for counting near ties.
-pub fn couple_with_margin(distribution: &Distribution, seed: u64, position: u64) -> Choice {
+pub fn couple_with_margin(distribution: &Distribution, seed: u64, position: u64) -> Draw {
     draw(distribution, &Noise::new(DOMAIN_TOKENS, seed, position))
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn couple_residual(distribution: &Distribution, seed: u64, position: 
     draw(distribution, &Noise::new(DOMAIN_RESIDUAL, seed, position)).token
 }
 
-fn draw(distribution: &Distribution, noise: &Noise) -> Choice {
+fn draw(distribution: &Distribution, noise: &Noise) -> Draw {
     let (mut token, mut best, mut second) = (0, f64::NEG_INFINITY, f64::NEG_INFINITY);
     for candidate in distribution.support() {
         let bits = noise.bits(u64::from(candidate.token));
@@ -60,7 +60,7 @@ fn draw(distribution: &Distribution, noise: &Noise) -> Choice {
             second = score;
         }
     }
-    Choice { token, margin: distribution.greedy_margin().unwrap_or(best - second) }
+    Draw { token, margin: distribution.greedy_margin().unwrap_or(best - second) }
 }
 
 /// Counter-based noise of one position: SplitMix64 entered at any index.
@@ -269,7 +269,7 @@ mod tests {
                 .collect();
             scores.sort_by(|a, b| b.0.total_cmp(&a.0));
             let choice = couple_with_margin(&distribution, 3, position);
-            assert_eq!(choice, Choice { token: scores[0].1, margin: scores[0].0 - scores[1].0 });
+            assert_eq!(choice, Draw { token: scores[0].1, margin: scores[0].0 - scores[1].0 });
         }
     }
 
@@ -277,10 +277,10 @@ mod tests {
     fn greedy_takes_the_highest_logit_whatever_the_seed() {
         let distribution = Distribution::from_logits(&[1.0, 4.0, 4.0, 3.5], &Sampling::greedy()).unwrap();
         for seed in 0..100 {
-            assert_eq!(couple_with_margin(&distribution, seed, seed), Choice { token: 1, margin: 0.0 });
+            assert_eq!(couple_with_margin(&distribution, seed, seed), Draw { token: 1, margin: 0.0 });
         }
         let distribution = Distribution::from_logits(&[1.0, 4.0, 3.5], &Sampling::greedy()).unwrap();
-        assert_eq!(couple_with_margin(&distribution, 0, 0), Choice { token: 1, margin: 0.5 });
+        assert_eq!(couple_with_margin(&distribution, 0, 0), Draw { token: 1, margin: 0.5 });
         assert_eq!(couple_with_margin(&Distribution::certain(5), 0, 0).margin, f64::INFINITY);
     }
 }

@@ -13,7 +13,7 @@ pub const MEMORY_TOKENS: f64 = 32.0;
 
 /// Mean and spread of the last importances, kept as they come, faded by age.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Weights {
+pub struct RecentImportances {
     count: f64,
     mean: f64,
     squares: f64,
@@ -65,7 +65,7 @@ pub fn received<R: AsRef<[f32]>>(later_rows: &[R], index: usize) -> Option<Unit>
     (count > 0.0).then(|| Unit::clamped(sum / (sum + count)))
 }
 
-impl Weights {
+impl RecentImportances {
     /// Takes one more importance in.
     pub fn push(&mut self, importance: Unit) {
         let (weight, keep) = (f64::from(importance.get()), 1.0 - 1.0 / MEMORY_TOKENS);
@@ -101,12 +101,12 @@ impl AdaptiveThreshold {
     }
 
     /// The threshold after these importances.
-    pub fn of(&self, recent: &Weights) -> f64 {
+    pub fn of(&self, recent: &RecentImportances) -> f64 {
         recent.mean() + f64::from(self.lambda) * recent.deviation()
     }
 
     /// Whether a token stands out of the last ones, itself among them; never where all of them are alike.
-    pub fn exceeded(&self, recent: &Weights, importance: Unit) -> bool {
+    pub fn exceeded(&self, recent: &RecentImportances, importance: Unit) -> bool {
         f64::from(importance.get()) > self.of(recent)
     }
 }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn thresholds_follow_the_last_tokens() {
-        let mut recent = Weights::default();
+        let mut recent = RecentImportances::default();
         assert_eq!((recent.mean(), recent.deviation()), (0.0, 0.0));
         let pushed = [0.2, 0.4, 0.4, 0.4, 0.5, 0.5, 0.7, 0.9];
         pushed.iter().for_each(|&weight| recent.push(unit(weight)));
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_is_long_past_has_no_weight() {
-        let mut recent = Weights::default();
+        let mut recent = RecentImportances::default();
         (0..50).for_each(|_| recent.push(unit(0.9)));
         (0..500).for_each(|_| recent.push(unit(0.1)));
         assert!((recent.mean() - 0.1).abs() < 1e-6 && recent.deviation() < 1e-3);
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn nothing_stands_out_of_equals() {
-        let mut step = Weights::default();
+        let mut step = RecentImportances::default();
         for _ in 0..3 {
             step.push(unit(0.3));
             assert!(!AdaptiveThreshold::new(-8.0).unwrap().exceeded(&step, unit(0.3)));

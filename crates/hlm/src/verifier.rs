@@ -515,7 +515,7 @@ impl Verifier {
             self.counters.stale += 1;
             return;
         }
-        let question = acceptance::Asked {
+        let question = acceptance::JudgedFrame {
             frame,
             weights: &session.weights.weights,
             vocabulary: self.config.vocabulary.size,

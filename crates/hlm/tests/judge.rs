@@ -7,7 +7,7 @@ mod models;
 use std::collections::BTreeMap;
 
 use dunlin_hlm::TokenId;
-use dunlin_hlm::acceptance::{Asked, acceptance, residual};
+use dunlin_hlm::acceptance::{JudgedFrame, acceptance, residual};
 use dunlin_hlm::coupling::{couple, gumbel};
 use dunlin_hlm::payload::read;
 use dunlin_hlm::policy::{Payload, PayloadForm, Policy};
@@ -193,7 +193,7 @@ fn a_frame_that_is_judged_twice_gets_the_same_answer_whatever_was_judged_before(
             let first = models.judge(&drafted, true, seed, BASE, 0);
             let frame = drafted.frame(models.size, BASE, true);
             let asked =
-                Asked { frame: &frame, weights: &[], vocabulary: 30, seed, sampling: models.sampling };
+                JudgedFrame { frame: &frame, weights: &[], vocabulary: 30, seed, sampling: models.sampling };
             let mut used = models.p(5).clone();
             let rows = models.rows(0, &drafted.tokens);
             assert_eq!(asked.judge(&rows, &mut used), Some(first.0));

@@ -21,7 +21,7 @@ const CORRELATION_BYTES: usize = 11;
 
 /// What a message is, as far as its packet depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// A request for a lease.
     Open,
     /// Committed text for the verifier.
@@ -36,7 +36,7 @@ pub enum Kind {
     Verdict,
 }
 
-impl Kind {
+impl MessageKind {
     /// Whether the device sends it.
     pub fn is_up(self) -> bool {
         !matches!(self, Self::Reply | Self::Verdict)
@@ -67,17 +67,17 @@ impl Packets {
     }
 
     /// Bytes of the next packet with `payload` bytes in it.
-    pub fn bytes(&mut self, kind: Kind, payload: usize) -> usize {
+    pub fn bytes(&mut self, kind: MessageKind, payload: usize) -> usize {
         match kind {
             // QoS 1, with an expiry, the topic to answer on and correlation data.
-            Kind::Open => {
+            MessageKind::Open => {
                 let properties = EXPIRY_BYTES + 3 + self.reply + CORRELATION_BYTES;
                 publish_bytes(self.open, PACKET_ID_BYTES + properties, payload)
             }
             // QoS 1, with the correlation data given back.
-            Kind::Reply => publish_bytes(self.reply, PACKET_ID_BYTES + CORRELATION_BYTES, payload),
-            Kind::Verdict => publish_bytes(self.verdicts, 0, payload),
-            Kind::Context | Kind::Draft | Kind::Other => {
+            MessageKind::Reply => publish_bytes(self.reply, PACKET_ID_BYTES + CORRELATION_BYTES, payload),
+            MessageKind::Verdict => publish_bytes(self.verdicts, 0, payload),
+            MessageKind::Context | MessageKind::Draft | MessageKind::Other => {
                 let topic = if std::mem::replace(&mut self.bound, true) { 0 } else { self.frames };
                 publish_bytes(topic, ALIAS_BYTES, payload)
             }
@@ -112,15 +112,15 @@ mod tests {
     fn the_first_frame_names_its_topic_and_the_next_its_alias() {
         let mut packets = packets();
         // header 1, length 1, topic 2 + 25, properties 1 + 3, payload 31
-        assert_eq!(packets.bytes(Kind::Context, 31), 64);
-        assert_eq!(packets.bytes(Kind::Draft, 31), 39);
-        assert_eq!(packets.bytes(Kind::Verdict, 10), 1 + 1 + 2 + 14 + 1 + 10);
+        assert_eq!(packets.bytes(MessageKind::Context, 31), 64);
+        assert_eq!(packets.bytes(MessageKind::Draft, 31), 39);
+        assert_eq!(packets.bytes(MessageKind::Verdict, 10), 1 + 1 + 2 + 14 + 1 + 10);
     }
 
     #[test]
     fn a_request_carries_an_id_and_properties() {
         // header 1, length 1, topic 2 + 15, id 2, properties 1 + 5 + (3 + 15) + (3 + 8), payload 40
-        assert_eq!(packets().bytes(Kind::Open, 40), 96);
+        assert_eq!(packets().bytes(MessageKind::Open, 40), 96);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the text must be, by the models and the coupling alone.
 
-use crate::plan::{Script, Turn};
+use crate::plan::{Script, ScriptedTurn};
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::acceptance::{acceptance, residual};
@@ -28,13 +28,13 @@ const ACCEPTANCE: u64 = 0x6163_6365_7074_696e;
 const RESIDUAL: u64 = 0x7265_7369_6475_616c;
 
 /// One step of a session: what either model would write after the text.
-struct Step<'a> {
+struct OracleStep<'a> {
     script: &'a Script,
     pair: &'a ToyPair,
     text: &'a [TokenId],
 }
 
-impl Step<'_> {
+impl OracleStep<'_> {
     fn row(&self, logits: &[f32], sampling: &Sampling) -> Distribution {
         Distribution::from_logits(logits, sampling).expect("toy logits are finite")
     }
@@ -111,7 +111,7 @@ pub fn check(script: &Script, pair: &ToyPair, told: &[Told]) -> Result<(), Wrong
 fn check_turn(
     script: &Script,
     pair: &ToyPair,
-    turn: &Turn,
+    turn: &ScriptedTurn,
     told: &Told,
     text: &mut Vec<TokenId>,
 ) -> Result<(), Wrong> {
@@ -121,7 +121,7 @@ fn check_turn(
         if let Some(ended) = ended {
             return Err(Wrong(format!("{commit:?} after the reply ended by {ended:?}")));
         }
-        let expected = Step { script, pair, text }.lawful(commit.origin)?;
+        let expected = OracleStep { script, pair, text }.lawful(commit.origin)?;
         if commit.position != text.len() || !expected.contains(&commit.token) {
             return Err(Wrong(format!("{commit:?} where one of {expected:?} belongs at {}", text.len())));
         }
@@ -135,7 +135,7 @@ fn check_turn(
 }
 
 /// Why the reply must end here, if it must.
-fn end(turn: &Turn, limit: usize, committed: usize, text: &[TokenId]) -> Option<Finish> {
+fn end(turn: &ScriptedTurn, limit: usize, committed: usize, text: &[TokenId]) -> Option<Finish> {
     if text.last().is_some_and(|token| turn.reply.stop.contains(token)) {
         Some(Finish::Stop)
     } else if text.len() < limit {

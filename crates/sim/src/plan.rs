@@ -13,7 +13,7 @@ pub const FAULTS_END_US: u64 = 60_000_000;
 
 /// One turn of a session.
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub struct ScriptedTurn {
     /// What the user says.
     pub prompt: Vec<TokenId>,
     /// How long the answer may get.
@@ -26,7 +26,7 @@ pub struct Turn {
 #[derive(Clone, Debug)]
 pub struct Script {
     /// Its turns; a device that lost its state starts again with the first.
-    pub turns: Vec<Turn>,
+    pub turns: Vec<ScriptedTurn>,
     /// Seed of the coupling.
     pub seed: u64,
     /// How the target is sampled.
@@ -119,7 +119,7 @@ impl Plan {
 }
 
 fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
-    let turns: Vec<Turn> = (0..rng.usize(1..=3)).map(|_| turn(rng, pair.vocabulary)).collect();
+    let turns: Vec<ScriptedTurn> = (0..rng.usize(1..=3)).map(|_| turn(rng, pair.vocabulary)).collect();
     let needed: usize = turns.iter().map(|turn| turn.prompt.len() + turn.reply.tokens_max).sum();
     let first = turns[0].prompt.len();
     let tight = turns.len() == 1 && rng.u8(0..8) == 0;
@@ -172,12 +172,16 @@ fn policy(rng: &mut Rng) -> PolicyTable {
     }
 }
 
-fn turn(rng: &mut Rng, vocabulary: u32) -> Turn {
+fn turn(rng: &mut Rng, vocabulary: u32) -> ScriptedTurn {
     let long = rng.u8(0..20) == 0;
     let length = if long { rng.usize(257..600) } else { rng.usize(1..=12) };
     let prompt = (0..length).map(|_| rng.u32(..vocabulary)).collect();
     let stop = if rng.bool() { vec![rng.u32(..vocabulary)] } else { Vec::new() };
-    Turn { prompt, reply: Reply { tokens_max: rng.usize(1..=30), stop }, think_us: rng.u64(..5_000_000) }
+    ScriptedTurn {
+        prompt,
+        reply: Reply { tokens_max: rng.usize(1..=30), stop },
+        think_us: rng.u64(..5_000_000),
+    }
 }
 
 fn fault(rng: &mut Rng, devices: usize, verifiers: usize) -> Fault {

@@ -1,6 +1,6 @@
 //! One session over a link without faults, with models whose rows are real and whose time is modelled.
 
-use crate::mqtt::{self, Kind, Packets};
+use crate::mqtt::{self, MessageKind, Packets};
 use anyhow::{Result, bail};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
@@ -86,7 +86,7 @@ impl Timing for Costs {
 
 /// A drafter's last row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct DrafterRow {
     /// One per vocabulary entry.
     pub logits: Arc<[f32]>,
     /// Over all positions.
@@ -96,7 +96,7 @@ pub struct Row {
 /// The two models.
 pub trait Models {
     /// Runs the drafter; an error ends the session.
-    fn draft(&mut self, job: &DraftJob) -> Result<Row>;
+    fn draft(&mut self, job: &DraftJob) -> Result<DrafterRow>;
     /// Runs the target: `rows × vocabulary` logits.
     fn verify(&mut self, job: &Job) -> Result<Vec<f32>>;
 }
@@ -105,7 +105,7 @@ pub trait Models {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
     /// What it is.
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// Its bytes.
     pub payload: usize,
     /// Bytes of its MQTT packet.
@@ -146,7 +146,7 @@ impl Fate {
 
 /// Where the modelled time of a session went, µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct TimeAccount {
     /// The drafter ran.
     pub draft_us: u64,
     /// Drafted tokens were scored.
@@ -161,7 +161,7 @@ pub struct Account {
 
 /// What a session came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct SessionOutcome {
     /// The reply.
     pub commits: Vec<Commit>,
     /// How it ended.
@@ -173,7 +173,7 @@ pub struct Outcome {
     /// Every drafted token whose fate was told.
     pub fates: Vec<Fate>,
     /// Where the time went.
-    pub account: Account,
+    pub account: TimeAccount,
     /// Virtual time from prompt to end.
     pub took: Duration,
 }
@@ -191,7 +191,7 @@ struct Quiet<'a> {
     models: &'a mut dyn Models,
     timing: &'a mut dyn Timing,
     packets: Packets,
-    radio: Radio,
+    radio: RadioUse,
     id: DeviceId,
     prompt: usize,
     now: u64,
@@ -200,7 +200,7 @@ struct Quiet<'a> {
     commits: Vec<Commit>,
     carried: Vec<Carried>,
     fates: Vec<Fate>,
-    account: Account,
+    account: TimeAccount,
     finish: Option<Finish>,
 }
 
@@ -215,14 +215,14 @@ pub fn play(
     timing: &mut dyn Timing,
     prompt: &[TokenId],
     reply: Reply,
-) -> Result<Outcome> {
+) -> Result<SessionOutcome> {
     let id: DeviceId = mqtt::DEVICE.parse().expect("a valid id");
     let packets = Packets::new(&id, &mqtt::VERIFIER.parse().expect("a valid id"));
     let mut world = Quiet {
         device,
         verifier,
         models,
-        radio: Radio { tail_us: timing.tail_us(), ..Radio::default() },
+        radio: RadioUse { tail_us: timing.tail_us(), ..RadioUse::default() },
         timing,
         packets,
         id,
@@ -233,7 +233,7 @@ pub fn play(
         commits: Vec::new(),
         carried: Vec::new(),
         fates: Vec::new(),
-        account: Account::default(),
+        account: TimeAccount::default(),
         finish: None,
     };
     world.device.handle_link(true, Instant(0));
@@ -246,7 +246,7 @@ pub fn play(
         }
     };
     world.account.wait_us = world.radio.off(world.now);
-    Ok(Outcome {
+    Ok(SessionOutcome {
         commits: world.commits,
         finish,
         counters: *world.device.counters(),
@@ -336,7 +336,8 @@ impl Quiet<'_> {
             }
         }
         while let Some(message) = self.device.poll_transmit(Instant(self.now)) {
-            let kind = if message.channel == Channel::Open { Kind::Open } else { kind_of(&message.bytes) };
+            let kind =
+                if message.channel == Channel::Open { MessageKind::Open } else { kind_of(&message.bytes) };
             let arrives = self.carry(kind, message.bytes.len());
             self.at(arrives, Due::Up(message.channel, message.bytes.to_vec()));
         }
@@ -349,13 +350,14 @@ impl Quiet<'_> {
             }
         }
         while let Some(answer) = self.verifier.poll_transmit() {
-            let kind = if answer.channel == Answer::Reply { Kind::Reply } else { Kind::Verdict };
+            let kind =
+                if answer.channel == Answer::Reply { MessageKind::Reply } else { MessageKind::Verdict };
             let arrives = self.carry(kind, answer.bytes.len());
             self.at(arrives, Due::Down(answer.channel, answer.bytes.to_vec()));
         }
     }
 
-    fn carry(&mut self, kind: Kind, payload: usize) -> u64 {
+    fn carry(&mut self, kind: MessageKind, payload: usize) -> u64 {
         let mqtt = self.packets.bytes(kind, payload);
         let passage = self.timing.carry(kind.is_up(), mqtt, self.now);
         if kind.is_up() {
@@ -367,17 +369,17 @@ impl Quiet<'_> {
     }
 }
 
-fn kind_of(bytes: &[u8]) -> Kind {
+fn kind_of(bytes: &[u8]) -> MessageKind {
     match Up::decode(bytes) {
-        Ok(Up::Draft(_)) => Kind::Draft,
-        Ok(Up::Context(_)) => Kind::Context,
-        _ => Kind::Other,
+        Ok(Up::Draft(_)) => MessageKind::Draft,
+        Ok(Up::Context(_)) => MessageKind::Context,
+        _ => MessageKind::Other,
     }
 }
 
 /// When the device's radio is up: from a message until its answer, and a while after.
 #[derive(Debug, Default)]
-struct Radio {
+struct RadioUse {
     tail_us: u64,
     /// The last message or answer.
     seen: u64,
@@ -389,7 +391,7 @@ struct Radio {
     busy_us: u64,
 }
 
-impl Radio {
+impl RadioUse {
     fn asked(&mut self, now: u64) {
         self.pass(now);
         self.asked = true;
@@ -425,7 +427,7 @@ mod tests {
 
     #[test]
     fn the_radio_is_up_until_the_answer_and_a_while_after() {
-        let mut radio = Radio { tail_us: 50, ..Radio::default() };
+        let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
         radio.asked(100);
         radio.asked(110);
         radio.heard(200);
@@ -438,14 +440,14 @@ mod tests {
 
     #[test]
     fn a_tail_ends_with_the_next_message() {
-        let mut radio = Radio { tail_us: 50, ..Radio::default() };
+        let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
         radio.asked(0);
         radio.heard(10);
         radio.asked(30);
         radio.heard(40);
         assert_eq!(radio.off(45), 10 + 20 + 10 + 50);
         // Nothing was heard of the last one: no tail.
-        let mut radio = Radio { tail_us: 50, ..Radio::default() };
+        let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
         radio.asked(0);
         radio.heard(10);
         radio.asked(30);

@@ -32,7 +32,7 @@ enum What {
     Reborn(usize),
 }
 
-struct Node {
+struct DeviceNode {
     device: Device,
     life: u64,
     cache: Vec<TokenId>,
@@ -44,7 +44,7 @@ struct Node {
     armed: Option<Instant>,
 }
 
-struct Desk {
+struct VerifierNode {
     verifier: Verifier,
     life: u64,
     caches: BTreeMap<Slot, Vec<TokenId>>,
@@ -75,8 +75,8 @@ struct World<'a> {
     serial: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     things: BTreeMap<u64, What>,
-    nodes: Vec<Node>,
-    desks: Vec<Desk>,
+    nodes: Vec<DeviceNode>,
+    desks: Vec<VerifierNode>,
     silent_until: u64,
     broker_down_until: u64,
     coverage: Coverage,
@@ -105,8 +105,8 @@ fn device_id(device: usize) -> DeviceId {
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x5eed);
-        let nodes = plan.devices.iter().map(|script| Node::new(plan, script, &mut rng)).collect();
-        let desks = (0..plan.verifiers).map(|v| Desk::new(plan, v, 0)).collect();
+        let nodes = plan.devices.iter().map(|script| DeviceNode::new(plan, script, &mut rng)).collect();
+        let desks = (0..plan.verifiers).map(|v| VerifierNode::new(plan, v, 0)).collect();
         let mut world = Self {
             plan,
             rng,
@@ -410,7 +410,7 @@ impl<'a> World<'a> {
 
     fn rebirth(&mut self, verifier: usize) -> Result<(), Wrong> {
         let life = self.desks[verifier].life + 1;
-        let fresh = Desk::new(self.plan, verifier, life);
+        let fresh = VerifierNode::new(self.plan, verifier, life);
         let old = core::mem::replace(&mut self.desks[verifier], fresh);
         self.coverage.verifier.add(old.verifier.counters());
         Ok(())
@@ -421,7 +421,7 @@ impl<'a> World<'a> {
         if self.nodes[device].turn >= script.turns.len() {
             return Ok(());
         }
-        let fresh = Node::new(self.plan, script, &mut self.rng);
+        let fresh = DeviceNode::new(self.plan, script, &mut self.rng);
         let old = core::mem::replace(&mut self.nodes[device], fresh);
         self.coverage.device.add(old.device.counters());
         let life = old.life + 1;
@@ -458,7 +458,7 @@ impl<'a> World<'a> {
     }
 }
 
-impl Node {
+impl DeviceNode {
     fn new(plan: &Plan, script: &Script, rng: &mut Rng) -> Self {
         let importance_form = Some(if rng.bool() { ImportanceForm::Row } else { ImportanceForm::Received });
         let policy = PolicyTable { importance_form, ..script.policy.clone() };
@@ -484,7 +484,7 @@ impl Node {
     }
 }
 
-impl Desk {
+impl VerifierNode {
     fn new(plan: &Plan, number: usize, life: u64) -> Self {
         let longest = plan.devices.iter().map(|script| script.context_tokens_max).max().unwrap_or(2);
         let config = VerifierConfig {

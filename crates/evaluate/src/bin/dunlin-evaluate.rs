@@ -4,9 +4,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use dunlin_evaluate::constants::constants;
 use dunlin_evaluate::engine::{self, Options};
-use dunlin_evaluate::plan::Plan;
-use dunlin_evaluate::progress::Progress;
-use dunlin_evaluate::report::{self, Header};
+use dunlin_evaluate::plan::EvaluationPlan;
+use dunlin_evaluate::progress::PlanProgress;
+use dunlin_evaluate::report::{self, ReportHeader};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ const BAD_PLAN: u8 = 2;
 
 /// Compare policies side by side on a model pair, with modelled boards and channels.
 #[derive(Parser)]
-struct Arguments {
+struct Args {
     /// The plan; paths in it are relative to the working directory.
     #[arg(long, value_name = "FILE", default_value = "crates/evaluate/plans/quick.toml")]
     plan: PathBuf,
@@ -32,8 +32,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let plan = match Plan::load(&arguments.plan) {
+    let arguments = Args::parse();
+    let plan = match EvaluationPlan::load(&arguments.plan) {
         Ok(plan) => plan,
         Err(error) => {
             eprintln!("evaluate: {error:#}");
@@ -50,13 +50,13 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "where the report is is what the program says")]
-fn evaluate(plan: &Plan, arguments: &Arguments) -> Result<()> {
+fn evaluate(plan: &EvaluationPlan, arguments: &Args) -> Result<()> {
     let (out, mut stderr) = (&arguments.out, std::io::stderr());
-    let progress = if stderr.is_terminal() { Progress::bar() } else { Progress::lines(&mut stderr) };
+    let progress = if stderr.is_terminal() { PlanProgress::bar() } else { PlanProgress::lines(&mut stderr) };
     let options =
         Options { out, fresh: arguments.fresh, workers: None, bertscore: arguments.bertscore.as_deref() };
     let results = engine::run(plan, options, &progress)?;
-    let header = Header {
+    let header = ReportHeader {
         plan: plan.name.clone(),
         pair: results.pair,
         prompts: plan.prompts,

@@ -6,8 +6,8 @@
 use anyhow::Result;
 
 use super::{Builder, Groups, place};
-use crate::plots::{Chart, Mark, Series};
-use crate::record::Record;
+use crate::plots::{LineChart, Series, SeriesMark};
+use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, percent};
 
 /// Where in the common stretch of rates the families are compared.
@@ -30,7 +30,7 @@ struct Family<'a> {
 
 /// What a comparison at equal rates says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum Comparison {
     Helps,
     Harms,
     Nothing,
@@ -46,7 +46,7 @@ struct Comparison {
 }
 
 /// The families side by side, and in words whether importance helps.
-pub(super) fn section(report: &mut Builder, records: &[Record]) -> Result<()> {
+pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     let groups = Groups::new(records, "ablation", place);
     if groups.is_empty() {
         return Ok(());
@@ -75,11 +75,11 @@ pub(super) fn section(report: &mut Builder, records: &[Record]) -> Result<()> {
         let line = |family: &Family<'_>| {
             Series::new(
                 family.name,
-                Mark::Both,
+                SeriesMark::Both,
                 family.curve.iter().map(|(rate, quality)| (*rate, quality[0])),
             )
         };
-        let chart = Chart {
+        let chart = LineChart {
             title: format!("Ablation: {group}"),
             x: "draft frames up per committed token".to_string(),
             y: "TV per token".to_string(),
@@ -91,7 +91,7 @@ pub(super) fn section(report: &mut Builder, records: &[Record]) -> Result<()> {
 }
 
 /// Records by what their label says before a colon or comma.
-fn families<'a>(records: &[&'a Record]) -> Vec<Family<'a>> {
+fn families<'a>(records: &[&'a CellRecord]) -> Vec<Family<'a>> {
     let mut families: Vec<Family<'a>> = Vec::new();
     for record in records {
         let name = record.label.split([':', ',']).next().unwrap_or_default().trim();
@@ -168,14 +168,14 @@ fn compare(with: &Family<'_>, without: &Family<'_>) -> Option<Comparison> {
 }
 
 impl Comparison {
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self) -> Comparison {
         let difference = self.with - self.without;
         if difference.abs() <= NONE_BELOW * self.without {
-            Outcome::Nothing
+            Comparison::Nothing
         } else if difference < 0.0 {
-            Outcome::Helps
+            Comparison::Helps
         } else {
-            Outcome::Harms
+            Comparison::Harms
         }
     }
 }
@@ -191,9 +191,9 @@ fn sentence(families: &[Family<'_>], with: &str, without: &str) -> Option<String
     };
     let Comparison { from, to, with: tv, without: base } = comparison;
     let found = match comparison.outcome() {
-        Outcome::Helps => "helps".to_string(),
-        Outcome::Harms => "does not help".to_string(),
-        Outcome::Nothing => format!("makes no difference beyond {}", percent(NONE_BELOW, 0)),
+        Comparison::Helps => "helps".to_string(),
+        Comparison::Harms => "does not help".to_string(),
+        Comparison::Nothing => format!("makes no difference beyond {}", percent(NONE_BELOW, 0)),
     };
     Some(format!(
         "At equal upload rate ({} to {} frames per token) `{with}` has a mean TV of {} and `{without}` of {}: here \
@@ -231,17 +231,18 @@ mod tests {
         assert_eq!(overlap(&[&a, &b]), Some((0.3, 0.5)));
         let comparison = compare(&a, &b).unwrap();
         assert!((comparison.with - 0.15).abs() < 1e-12 && (comparison.without - 0.35).abs() < 1e-12);
-        assert_eq!(comparison.outcome(), Outcome::Helps);
-        assert_eq!(compare(&b, &a).unwrap().outcome(), Outcome::Harms);
+        assert_eq!(comparison.outcome(), Comparison::Helps);
+        assert_eq!(compare(&b, &a).unwrap().outcome(), Comparison::Harms);
         let near = family("near", &[(0.1, 0.306), (0.5, 0.102)]);
-        assert_eq!(compare(&near, &a).unwrap().outcome(), Outcome::Nothing);
+        assert_eq!(compare(&near, &a).unwrap().outcome(), Comparison::Nothing);
         let beyond = family("beyond", &[(0.6, 0.1), (0.9, 0.1)]);
         assert_eq!((overlap(&[&a, &beyond]), overlap(&[]), compare(&a, &beyond)), (None, None, None));
     }
 
     #[test]
     fn labels_make_families_and_words_come_from_numbers() {
-        let setting = |label: &str, frames_up, tv| Record { frames_up, committed: 100, tv, ..record(label) };
+        let setting =
+            |label: &str, frames_up, tv| CellRecord { frames_up, committed: 100, tv, ..record(label) };
         let records = [
             setting("uncertainty: 0.5", 20, 0.4),
             setting("both: 0.5", 20, 0.2),
@@ -268,8 +269,8 @@ mod tests {
     #[test]
     fn families_by_other_names_are_not_passed_over_in_silence() {
         let mut report = Builder::default();
-        let records =
-            ["and, u 0.1", "or, u 0.1"].map(|label| Record { run: "ablation".to_string(), ..record(label) });
+        let records = ["and, u 0.1", "or, u 0.1"]
+            .map(|label| CellRecord { run: "ablation".to_string(), ..record(label) });
         section(&mut report, &records).unwrap();
         assert!(report.text.contains("Nothing can be said of importance"), "{}", report.text);
     }

@@ -4,8 +4,8 @@ use anyhow::Result;
 use dunlin_hlm::policy::Policy;
 
 use super::{Builder, Groups, joules_above_idle_per_token, joules_per_token, place};
-use crate::plots::{Bars, Chart, Mark, Series};
-use crate::record::Record;
+use crate::plots::{Bars, LineChart, Series, SeriesMark};
+use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, optional, percent, significant};
 
 /// The target's own text with another seed: what text metrics say of two samples of one law.
@@ -14,8 +14,8 @@ const AGAIN: &str = "target-again";
 const TV_ZERO: f64 = 1e-6;
 
 /// Text, radio, compute and energy of each policy, cell by cell.
-pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
-    let again = |record: &&Record| record.policy == AGAIN;
+pub(super) fn main(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
+    let again = |record: &&CellRecord| record.policy == AGAIN;
     let cells = Groups::new(records.iter().filter(|record| !again(record)), "main", place);
     if cells.is_empty() {
         return Ok(());
@@ -27,7 +27,7 @@ pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
          target alone writes with the same seed. The saving is 1 − J/J(`hlm`) per committed token: *gross* with \
          what the idle board draws, *above idle* without.",
     );
-    let all_again: Vec<&Record> = records.iter().filter(again).collect();
+    let all_again: Vec<&CellRecord> = records.iter().filter(again).collect();
     for (cell, records) in cells.iter() {
         report.subheading(cell);
         let floor = all_again
@@ -36,11 +36,11 @@ pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
         report.table(&text(&records.iter().copied().chain(floor.copied()).collect::<Vec<_>>()));
         report.table(&radio(records));
         report.table(&compute(records));
-        let point = |record: &&Record| {
+        let point = |record: &&CellRecord| {
             let at = (record.upload_rate(), record.tv);
-            Series::new(&record.label, Mark::Points, [at])
+            Series::new(&record.label, SeriesMark::Points, [at])
         };
-        let chart = Chart {
+        let chart = LineChart {
             title: format!("Policies: {cell}"),
             x: "draft frames up per committed token".to_string(),
             y: "TV per token".to_string(),
@@ -52,7 +52,7 @@ pub(super) fn main(report: &mut Builder, records: &[Record]) -> Result<()> {
 }
 
 /// The cost with other drafters on the clock: the text is the pair's own.
-pub(super) fn other_sizes(report: &mut Builder, records: &[Record]) {
+pub(super) fn other_sizes(report: &mut Builder, records: &[CellRecord]) {
     let cells = Groups::new(records, "size", |record| {
         format!("{}, {:.0} M parameters", place(record), record.drafter_parameters / 1e6)
     });
@@ -71,7 +71,7 @@ pub(super) fn other_sizes(report: &mut Builder, records: &[Record]) {
 }
 
 /// What a baseline gains from what its papers don't have.
-pub(super) fn bonus(report: &mut Builder, records: &[Record]) {
+pub(super) fn bonus(report: &mut Builder, records: &[CellRecord]) {
     let cells = Groups::new(records, "bonus", place);
     if cells.is_empty() {
         return;
@@ -88,7 +88,7 @@ pub(super) fn bonus(report: &mut Builder, records: &[Record]) {
     }
 }
 
-fn text(records: &[&Record]) -> Table {
+fn text(records: &[&CellRecord]) -> Table {
     let bert = records.iter().any(|record| record.bertscore.is_some());
     let mut heads = vec!["policy", "exact", "TV", "KL, nats", "NLL, nats", "ROUGE-L", "slots"];
     heads.extend(bert.then_some("BERTScore"));
@@ -110,7 +110,7 @@ fn text(records: &[&Record]) -> Table {
     table
 }
 
-fn radio(records: &[&Record]) -> Table {
+fn radio(records: &[&CellRecord]) -> Table {
     let mut table = Table::new(["up per token", "frames", "payload, B", "MQTT, B", "TLS, B", "down MQTT, B"]);
     for record in records.iter().filter(|record| record.policy != AGAIN) {
         let bytes = |bytes: u64| fixed(record.per_token(bytes as f64), 1);
@@ -126,7 +126,7 @@ fn radio(records: &[&Record]) -> Table {
     table
 }
 
-fn compute(records: &[&Record]) -> Table {
+fn compute(records: &[&CellRecord]) -> Table {
     let hlm = preset(records, "hlm");
     let mut table = Table::new([
         "policy",
@@ -139,7 +139,7 @@ fn compute(records: &[&Record]) -> Table {
         "saving above idle (modelled)",
     ]);
     for record in records {
-        let against = |cost: fn(&Record) -> f64| {
+        let against = |cost: fn(&CellRecord) -> f64| {
             percent(hlm.map_or(f64::NAN, |hlm| saving(cost(record), cost(hlm))), 1)
         };
         table.row(vec![
@@ -162,13 +162,13 @@ fn saving(cost: f64, of: f64) -> f64 {
 }
 
 /// The record of a policy as it is by default, else its first.
-fn preset<'a>(records: &[&'a Record], policy: &str) -> Option<&'a Record> {
+fn preset<'a>(records: &[&'a CellRecord], policy: &str) -> Option<&'a CellRecord> {
     let mut found = records.iter().copied().filter(|record| record.policy == policy);
     found.clone().find(|record| record.label == policy).or_else(|| found.next())
 }
 
 /// Whether the exact policy is never worse: at most as many frames, and no distance where the other has one.
-fn dominates(lossless: &Record, other: &Record) -> bool {
+fn dominates(lossless: &CellRecord, other: &CellRecord) -> bool {
     lossless.upload_rate() <= other.upload_rate() && lossless.tv < TV_ZERO && other.tv >= TV_ZERO
 }
 
@@ -178,7 +178,7 @@ fn is_exact(policy: &str) -> bool {
 }
 
 /// Whether `lossless` needs no more frames than the policies that trade text for them.
-pub(super) fn dominance(report: &mut Builder, records: &[Record]) {
+pub(super) fn dominance(report: &mut Builder, records: &[CellRecord]) {
     let (mut holds, mut fails) = (0, Vec::new());
     let mut table = Table::new([
         "policy",
@@ -225,7 +225,7 @@ pub(super) fn dominance(report: &mut Builder, records: &[Record]) {
 }
 
 /// Where the joules go.
-pub(super) fn energy(report: &mut Builder, records: &[Record]) -> Result<()> {
+pub(super) fn energy(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     const PARTS: [&str; 5] = ["draft", "score", "send", "wait", "idle"];
     let drafting = records.iter().filter(|record| record.policy != AGAIN);
     let cells = Groups::new(drafting, "main", place);
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn savings_by_hand() {
         assert_eq!([saving(1.0, 4.0), saving(4.0, 4.0), saving(5.0, 4.0)], [0.75, 0.0, -0.25]);
-        let a = Record {
+        let a = CellRecord {
             committed: 10,
             draft_j: 1.0,
             score_j: 2.0,
@@ -281,7 +281,7 @@ mod tests {
         };
         assert_eq!((joules_per_token(&a), joules_above_idle_per_token(&a)), (1.5, 1.0));
         let table =
-            compute(&[&Record { label: "hlm".to_string(), policy: "hlm".to_string(), ..a.clone() }, &a]);
+            compute(&[&CellRecord { label: "hlm".to_string(), policy: "hlm".to_string(), ..a.clone() }, &a]);
         assert!(table.to_string().contains("0.0 %"), "{table}");
         let table = compute(&[&a]).to_string();
         assert!(table.contains("– |") && !table.contains("0.0 %"), "no hlm, no saving:\n{table}");
@@ -289,19 +289,19 @@ mod tests {
 
     #[test]
     fn dominance_needs_frames_and_law() {
-        let at = |frames_up, tv| Record { frames_up, committed: 100, tv, ..record("x") };
+        let at = |frames_up, tv| CellRecord { frames_up, committed: 100, tv, ..record("x") };
         assert!(dominates(&at(30, 0.0), &at(30, 0.01)));
         assert!(dominates(&at(29, 1e-9), &at(30, 0.01)));
         assert!(!dominates(&at(31, 0.0), &at(30, 0.01)), "more frames");
         assert!(!dominates(&at(30, 0.0), &at(30, 0.0)), "the other is exact too");
         assert!(!dominates(&at(30, 0.01), &at(30, 0.02)), "neither is exact");
-        assert!(dominates(&Record { committed: 200, ..at(40, 0.0) }, &at(30, 0.01)), "per token");
+        assert!(dominates(&CellRecord { committed: 200, ..at(40, 0.0) }, &at(30, 0.01)), "per token");
     }
 
     #[test]
     fn the_preset_goes_before_its_variants() {
-        let variant = Record { policy: "hlm".to_string(), ..record("hlm x") };
-        let plain = Record { policy: "hlm".to_string(), ..record("hlm") };
+        let variant = CellRecord { policy: "hlm".to_string(), ..record("hlm x") };
+        let plain = CellRecord { policy: "hlm".to_string(), ..record("hlm") };
         assert_eq!(preset(&[&variant, &plain], "hlm"), Some(&plain));
         assert_eq!(preset(&[&variant], "hlm"), Some(&variant));
         assert_eq!(preset(&[&variant], "u-hlm"), None);

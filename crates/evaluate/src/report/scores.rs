@@ -4,7 +4,7 @@ use anyhow::Result;
 use dunlin_hlm::fit::{Fit, PUBLISHED_INTERCEPT, PUBLISHED_SLOPE};
 
 use super::Builder;
-use crate::plots::{Chart, Mark, Series};
+use crate::plots::{LineChart, Series, SeriesMark};
 use crate::record::TokenRecord;
 use crate::tables::{Table, fixed, percent, setting};
 
@@ -65,9 +65,9 @@ pub(super) fn uncertainty(report: &mut Builder, tokens: &[TokenRecord]) -> Resul
     Ok(())
 }
 
-fn bins(temperature: f64, fit: &Fit) -> (Table, Chart) {
+fn bins(temperature: f64, fit: &Fit) -> (Table, LineChart) {
     let mut table = Table::new(["u", "tokens", "mean u", "rejected", "from", "to", "line"]);
-    let mut points = Series::new("tokens in 16 bins", Mark::Points, []);
+    let mut points = Series::new("tokens in 16 bins", SeriesMark::Points, []);
     for (i, bin) in fit.bins().iter().enumerate().filter(|(_, bin)| bin.count > 0) {
         let edge = |i: usize| i as f64 / fit.bins().len() as f64;
         let (mean, share) = (bin.mean(), bin.rate());
@@ -89,9 +89,9 @@ fn bins(temperature: f64, fit: &Fit) -> (Table, Chart) {
         let mut corners = [0.0, -intercept / slope, (1.0 - intercept) / slope, 1.0];
         corners.sort_by(f64::total_cmp);
         let within = corners.into_iter().filter(|u| (0.0..=1.0).contains(u));
-        Series::new(name, Mark::Line, within.map(|u| (u, (slope * u + intercept).clamp(0.0, 1.0))))
+        Series::new(name, SeriesMark::Line, within.map(|u| (u, (slope * u + intercept).clamp(0.0, 1.0))))
     };
-    let chart = Chart {
+    let chart = LineChart {
         title: format!("Uncertainty and rejection, temperature {}", setting(temperature)),
         x: "uncertainty u".to_string(),
         y: "share rejected".to_string(),
@@ -167,9 +167,9 @@ fn positions(report: &mut Builder, temperature: f64, tokens: &[&TokenRecord]) ->
     report.table(&table);
     let each = means(tokens, 1);
     let line = |name: &str, column: usize| {
-        Series::new(name, Mark::Line, each.iter().map(|(from, mean)| (*from as f64, mean[column])))
+        Series::new(name, SeriesMark::Line, each.iter().map(|(from, mean)| (*from as f64, mean[column])))
     };
-    let chart = Chart {
+    let chart = LineChart {
         title: format!("Importance over the reply, temperature {}", setting(temperature)),
         x: "position in the reply, tokens".to_string(),
         y: "mean".to_string(),

@@ -3,21 +3,21 @@
 use anyhow::Result;
 
 use super::{Builder, Groups, joules_per_token, place};
-use crate::plots::{Chart, Mark, Series};
-use crate::record::Record;
+use crate::plots::{LineChart, Series, SeriesMark};
+use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, percent, setting, significant};
 
 /// A quantity of a record and how it is written.
-type Column = (&'static str, fn(&Record) -> f64, fn(f64) -> String);
+type Column = (&'static str, fn(&CellRecord) -> f64, fn(f64) -> String);
 
-const RATE: Column = ("frames per token", Record::upload_rate, |x| fixed(x, 3));
+const RATE: Column = ("frames per token", CellRecord::upload_rate, |x| fixed(x, 3));
 const TV: Column = ("TV per token", |record| record.tv, |x| fixed(x, 4));
 const JOULES: Column = ("modelled J per token", joules_per_token, significant);
 const SPEED: Column =
     ("modelled tokens/s", |record| record.committed as f64 / record.seconds, |x| fixed(x, 1));
 
 /// λ against the uncertainty threshold.
-pub(super) fn strictness(report: &mut Builder, records: &[Record]) -> Result<()> {
+pub(super) fn strictness(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     let groups =
         Groups::new(records, "strictness", |record| format!("{}, {}", code(&record.policy), place(record)));
     if groups.is_empty() {
@@ -35,15 +35,15 @@ pub(super) fn strictness(report: &mut Builder, records: &[Record]) -> Result<()>
         }
         let thresholds = distinct(records.iter().filter_map(|record| record.uncertainty_max));
         let line = |threshold: &f64| {
-            let mut row: Vec<&Record> =
+            let mut row: Vec<&CellRecord> =
                 records.iter().copied().filter(|record| record.uncertainty_max == Some(*threshold)).collect();
             row.sort_by(|a, b| {
                 a.importance_lambda.unwrap_or(0.0).total_cmp(&b.importance_lambda.unwrap_or(0.0))
             });
             let points = row.iter().map(|record| (record.upload_rate(), record.tv));
-            Series::new(&format!("u > {}, λ varies", setting(*threshold)), Mark::Both, points)
+            Series::new(&format!("u > {}, λ varies", setting(*threshold)), SeriesMark::Both, points)
         };
-        let chart = Chart {
+        let chart = LineChart {
             title: format!("Strictness: {}", group.replace('`', "")),
             x: "draft frames up per committed token".to_string(),
             y: TV.0.to_string(),
@@ -54,13 +54,13 @@ pub(super) fn strictness(report: &mut Builder, records: &[Record]) -> Result<()>
     Ok(())
 }
 
-fn grid(records: &[&Record], (name, value, write): Column) -> Table {
+fn grid(records: &[&CellRecord], (name, value, write): Column) -> Table {
     let lambdas = distinct(records.iter().filter_map(|record| record.importance_lambda));
     let heads = lambdas.iter().map(|lambda| format!("λ = {}", setting(*lambda)));
     let mut table = Table::new(std::iter::once(format!("{name}; u above")).chain(heads));
     for threshold in distinct(records.iter().filter_map(|record| record.uncertainty_max)) {
         let cell = |lambda: &f64| {
-            let here = |record: &&&Record| {
+            let here = |record: &&&CellRecord| {
                 (record.uncertainty_max, record.importance_lambda) == (Some(threshold), Some(*lambda))
             };
             write(records.iter().find(here).map_or(f64::NAN, |record| value(record)))
@@ -71,7 +71,7 @@ fn grid(records: &[&Record], (name, value, write): Column) -> Table {
 }
 
 /// Throughput and energy over the radio's signal-to-noise ratio.
-pub(super) fn snr(report: &mut Builder, records: &[Record]) -> Result<()> {
+pub(super) fn snr(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     over(
         report,
         records,
@@ -80,8 +80,8 @@ pub(super) fn snr(report: &mut Builder, records: &[Record]) -> Result<()> {
 }
 
 /// Throughput and energy over the round trip.
-pub(super) fn rtt(report: &mut Builder, records: &[Record]) -> Result<()> {
-    let value = |record: &Record| Some(record.rtt_ms);
+pub(super) fn rtt(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
+    let value = |record: &CellRecord| Some(record.rtt_ms);
     over(report, records, &Knob { run: "rtt", heading: "Over the round trip", name: "round trip, ms", value })
 }
 
@@ -90,10 +90,10 @@ struct Knob {
     run: &'static str,
     heading: &'static str,
     name: &'static str,
-    value: fn(&Record) -> Option<f64>,
+    value: fn(&CellRecord) -> Option<f64>,
 }
 
-fn over(report: &mut Builder, records: &[Record], knob: &Knob) -> Result<()> {
+fn over(report: &mut Builder, records: &[CellRecord], knob: &Knob) -> Result<()> {
     let key = if names_the_knob(records, knob) { place_but_channel } else { place };
     let groups = Groups::new(records, knob.run, key);
     if groups.is_empty() {
@@ -115,13 +115,13 @@ fn over(report: &mut Builder, records: &[Record], knob: &Knob) -> Result<()> {
                 let mut points: Vec<(f64, f64)> =
                     of.filter_map(|record| Some(((knob.value)(record)?, column.1(record)))).collect();
                 points.sort_by(|a, b| a.0.total_cmp(&b.0));
-                Series::new(label, Mark::Both, points)
+                Series::new(label, SeriesMark::Both, points)
             };
             let series = labels.iter().map(line).collect();
             let title = format!("{}: {group}", knob.heading);
             report.chart(
                 knob.run,
-                &Chart { title, x: knob.name.to_string(), y: column.0.to_string(), series },
+                &LineChart { title, x: knob.name.to_string(), y: column.0.to_string(), series },
             )?;
         }
     }
@@ -129,17 +129,17 @@ fn over(report: &mut Builder, records: &[Record], knob: &Knob) -> Result<()> {
 }
 
 /// Whether every channel has but one position of the knob, so that it is the channels that make the sweep.
-fn names_the_knob(records: &[Record], knob: &Knob) -> bool {
-    let run: Vec<&Record> = records.iter().filter(|record| record.run == knob.run).collect();
+fn names_the_knob(records: &[CellRecord], knob: &Knob) -> bool {
+    let run: Vec<&CellRecord> = records.iter().filter(|record| record.run == knob.run).collect();
     run.iter().all(|a| run.iter().all(|b| a.channel != b.channel || (knob.value)(a) == (knob.value)(b)))
 }
 
-fn place_but_channel(record: &Record) -> String {
+fn place_but_channel(record: &CellRecord) -> String {
     format!("temperature {}, {}", setting(record.temperature), record.board)
 }
 
 /// Policies down, the knob across.
-fn by_knob(records: &[&Record], knob: &Knob, (name, value, write): Column) -> Table {
+fn by_knob(records: &[&CellRecord], knob: &Knob, (name, value, write): Column) -> Table {
     let at = distinct(records.iter().filter_map(|record| (knob.value)(record)));
     let heads = at.iter().map(|x| format!("{} {}", knob.name, setting(*x)));
     let mut table = Table::new(std::iter::once(name.to_string()).chain(heads));
@@ -150,7 +150,7 @@ fn by_knob(records: &[&Record], knob: &Knob, (name, value, write): Column) -> Ta
         }
         seen.push(label);
         let cell = |x: &f64| {
-            let here = |record: &&&Record| record.label == label && (knob.value)(record) == Some(*x);
+            let here = |record: &&&CellRecord| record.label == label && (knob.value)(record) == Some(*x);
             write(records.iter().find(here).map_or(f64::NAN, |record| value(record)))
         };
         table.row(std::iter::once(code(label)).chain(at.iter().map(cell)).collect());
@@ -159,7 +159,7 @@ fn by_knob(records: &[&Record], knob: &Knob, (name, value, write): Column) -> Ta
 }
 
 /// Whether the share of misses among audited tokens is held.
-pub(super) fn risk(report: &mut Builder, records: &[Record]) {
+pub(super) fn risk(report: &mut Builder, records: &[CellRecord]) {
     let groups = Groups::new(records, "risk", place);
     if groups.is_empty() {
         return;
@@ -202,7 +202,7 @@ pub(super) fn risk(report: &mut Builder, records: &[Record]) {
 }
 
 /// Misses per audited token.
-fn miss_rate(record: &Record) -> f64 {
+fn miss_rate(record: &CellRecord) -> f64 {
     record.missed as f64 / record.audited as f64
 }
 
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_grid_has_a_dash_where_nothing_was_run() {
-        let at = |u, lambda, frames_up| Record {
+        let at = |u, lambda, frames_up| CellRecord {
             uncertainty_max: Some(u),
             importance_lambda: Some(lambda),
             frames_up,
@@ -241,13 +241,13 @@ mod tests {
 
     #[test]
     fn channels_are_apart_unless_they_are_the_sweep() {
-        let at = |channel: &str, rtt_ms| Record {
+        let at = |channel: &str, rtt_ms| CellRecord {
             run: "rtt".to_string(),
             channel: channel.to_string(),
             rtt_ms,
             ..record("hlm")
         };
-        let headings = |records: &[Record]| {
+        let headings = |records: &[CellRecord]| {
             let mut report = Builder::default();
             rtt(&mut report, records).unwrap();
             report
@@ -265,9 +265,9 @@ mod tests {
 
     #[test]
     fn a_miss_rate_is_of_audited_tokens() {
-        let risk = Record { audited: 200, missed: 3, judged: 9, ..record("risk") };
+        let risk = CellRecord { audited: 200, missed: 3, judged: 9, ..record("risk") };
         assert_eq!(miss_rate(&risk), 0.015);
-        assert!(miss_rate(&Record { audited: 0, missed: 0, ..risk }).is_nan());
+        assert!(miss_rate(&CellRecord { audited: 0, missed: 0, ..risk }).is_nan());
         assert_eq!(distinct([2.0, 1.0, 2.0].into_iter()), [1.0, 2.0]);
     }
 }

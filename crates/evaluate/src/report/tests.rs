@@ -1,8 +1,8 @@
 use super::*;
 
 /// A record of the run `main` with round figures.
-pub(super) fn record(label: &str) -> Record {
-    Record {
+pub(super) fn record(label: &str) -> CellRecord {
+    CellRecord {
         run: "main".to_string(),
         policy: label.split(' ').next().unwrap_or_default().to_string(),
         label: label.to_string(),
@@ -51,8 +51,8 @@ pub(super) fn record(label: &str) -> Record {
     }
 }
 
-fn lossy(label: &str, frames_up: u64, tv: f64) -> Record {
-    Record {
+fn lossy(label: &str, frames_up: u64, tv: f64) -> CellRecord {
+    CellRecord {
         frames_up,
         tv,
         kl: Some(2.0 * tv),
@@ -64,8 +64,8 @@ fn lossy(label: &str, frames_up: u64, tv: f64) -> Record {
     }
 }
 
-fn records() -> Vec<Record> {
-    let hlm = Record {
+fn records() -> Vec<CellRecord> {
+    let hlm = CellRecord {
         frames_up: 200,
         payload_up: 500_000,
         draft_j: 3.0,
@@ -73,11 +73,11 @@ fn records() -> Vec<Record> {
         idle_j: 90.0,
         ..record("hlm")
     };
-    let again = Record { exact: 0.0, rouge_l: 0.41, slots: 0.31, ..record("target-again") };
+    let again = CellRecord { exact: 0.0, rouge_l: 0.41, slots: 0.31, ..record("target-again") };
     let mut records =
         vec![hlm, lossy("u-hlm", 78, 0.0085), lossy("local", 0, 0.31), record("lossless"), again];
     for (u, lambda, frames_up) in [(0.1, -1.0, 90), (0.1, 1.0, 70), (0.3, -1.0, 60), (0.3, 1.0, 40)] {
-        records.push(Record {
+        records.push(CellRecord {
             run: "strictness".to_string(),
             uncertainty_max: Some(u),
             importance_lambda: Some(lambda),
@@ -87,9 +87,9 @@ fn records() -> Vec<Record> {
     for (label, seconds) in [("hlm", 90.0), ("lossless", 12.0)] {
         for snr_db in [0.0, 10.0] {
             let seconds = seconds / (1.0 + snr_db / 10.0);
-            let radio = Record { snr_db: Some(snr_db), seconds, ..record(label) };
-            records.push(Record { run: "snr".to_string(), ..radio.clone() });
-            records.push(Record { run: "rtt".to_string(), snr_db: None, rtt_ms: 20.0 + snr_db, ..radio });
+            let radio = CellRecord { snr_db: Some(snr_db), seconds, ..record(label) };
+            records.push(CellRecord { run: "snr".to_string(), ..radio.clone() });
+            records.push(CellRecord { run: "rtt".to_string(), snr_db: None, rtt_ms: 20.0 + snr_db, ..radio });
         }
     }
     for (label, frames_up, tv) in [
@@ -104,11 +104,11 @@ fn records() -> Vec<Record> {
         ("random: 0.2", 20, 0.09),
         ("random: 0.8", 160, 0.02),
     ] {
-        records.push(Record { run: "ablation".to_string(), ..lossy(label, frames_up, tv) });
+        records.push(CellRecord { run: "ablation".to_string(), ..lossy(label, frames_up, tv) });
     }
     for (epsilon, missed) in [(0.0, 0), (0.01, 1), (0.05, 6)] {
         let label = format!("risk ε{epsilon}");
-        let of = |record| Record {
+        let of = |record| CellRecord {
             run: "risk".to_string(),
             epsilon: Some(epsilon),
             audited: 100,
@@ -135,8 +135,8 @@ fn tokens() -> Vec<TokenRecord> {
     (0..160).map(token).collect()
 }
 
-fn header() -> Header {
-    Header {
+fn header() -> ReportHeader {
+    ReportHeader {
         plan: "small".to_string(),
         pair: "demo".to_string(),
         prompts: 4,
@@ -186,7 +186,7 @@ fn every_column_of_time_or_energy_says_modelled() {
 fn what_was_not_run_is_left_out() {
     let all = records();
     for run in ["main", "strictness", "snr", "rtt", "ablation", "risk"] {
-        let some: Vec<Record> = all.iter().filter(|record| record.run == run).cloned().collect();
+        let some: Vec<CellRecord> = all.iter().filter(|record| record.run == run).cloned().collect();
         let text = build(&header(), &some, &[]).unwrap().text;
         let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
         let want: &[&str] = match run {
@@ -203,14 +203,14 @@ fn what_was_not_run_is_left_out() {
 
 #[test]
 fn a_chart_without_a_point_is_left_out() {
-    let nothing = Record { run: "snr".to_string(), ..record("hlm") };
+    let nothing = CellRecord { run: "snr".to_string(), ..record("hlm") };
     let report = build(&header(), &[nothing], &[]).unwrap();
     assert!(report.text.contains("## Over the radio's quality") && report.plots.is_empty());
 }
 
 #[test]
 fn bertscore_has_a_column_where_it_was_measured() {
-    let scored = Record { bertscore: Some(0.875), ..record("lossless") };
+    let scored = CellRecord { bertscore: Some(0.875), ..record("lossless") };
     let text = build(&header(), &[record("hlm"), scored], &[]).unwrap().text;
     assert!(text.contains("BERTScore |") && text.contains("0.875"), "{text}");
     let text = build(&header(), &[record("hlm")], &[]).unwrap().text;

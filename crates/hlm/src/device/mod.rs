@@ -19,7 +19,7 @@ pub use types::{
 
 use crate::TokenId;
 use crate::conformal::Conformal;
-use crate::importance::Weights;
+use crate::importance::RecentImportances;
 use crate::limits::LimitError;
 use crate::policy::HeldTokens;
 use crate::probabilities::Distribution;
@@ -61,7 +61,7 @@ pub struct Device {
     /// Drafted tokens behind the text: those under way, then those drafted ahead.
     drafted: Vec<Drafted>,
     /// Importances of the last drafts.
-    recent: Weights,
+    recent: RecentImportances,
     /// Length of the text with the last prompt.
     prompt_end: usize,
     /// Drafts that were not held, and whose rows fit one frame.
@@ -105,7 +105,7 @@ impl Device {
             learned,
             text: Text::default(),
             drafted: Vec::new(),
-            recent: Weights::default(),
+            recent: RecentImportances::default(),
             prompt_end: 0,
             fed: Vec::new(),
             job: None,

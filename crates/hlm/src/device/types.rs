@@ -4,7 +4,7 @@ use crate::TokenId;
 use crate::calibration::Calibration;
 use crate::conformal::Conformal;
 use crate::counters::counters;
-use crate::importance::Weights;
+use crate::importance::RecentImportances;
 use crate::policy::Rules;
 use crate::probabilities::Sampling;
 use crate::rtt::Rtt;
@@ -195,7 +195,7 @@ pub struct Judged {
     /// How much it matters.
     pub importance: Unit,
     /// The importances up to it, its own among them.
-    pub recent: Weights,
+    pub recent: RecentImportances,
     /// Whether it stays all the same.
     pub held: bool,
     /// Whether the target rejected it, or chose another.

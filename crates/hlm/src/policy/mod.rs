@@ -13,7 +13,7 @@ pub use table::PolicyTable;
 
 use crate::TokenId;
 use crate::calibration::Calibration;
-use crate::importance::{AdaptiveThreshold, LambdaError, Weights};
+use crate::importance::{AdaptiveThreshold, LambdaError, RecentImportances};
 use crate::stop::StopRule;
 use crate::uncertainty::{Form, Unit, to_score4};
 use dunlin_wire::limits::ROW_ENTRIES_MAX;
@@ -94,7 +94,7 @@ pub struct Scored {
     /// How much it matters.
     pub importance: Unit,
     /// The importances up to this token, its own among them.
-    pub recent: Weights,
+    pub recent: RecentImportances,
     /// A coin for the random trigger.
     pub coin: Unit,
     /// Whether it ends the text, so that nothing can be drafted behind it.
@@ -394,7 +394,7 @@ mod tests {
             token: 1,
             uncertainty: unit(uncertainty),
             importance: unit(importance),
-            recent: Weights::default(),
+            recent: RecentImportances::default(),
             coin: Unit::ONE,
             ends: false,
             stays: false,
@@ -402,7 +402,7 @@ mod tests {
     }
 
     fn held(tokens: &[Scored]) -> Held {
-        let (mut held, mut recent) = (Held::new(), Weights::default());
+        let (mut held, mut recent) = (Held::new(), RecentImportances::default());
         for token in tokens {
             recent.push(token.importance);
             held.push(Scored { recent, ..*token }, &Calibration::new());

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test uses a part
 
 use dunlin_hlm::TokenId;
-use dunlin_hlm::acceptance::{Asked, Outcome};
+use dunlin_hlm::acceptance::{JudgedFrame, Outcome};
 use dunlin_hlm::coupling::{couple, gumbel};
 use dunlin_hlm::payload::{Sent, quantise, read};
 use dunlin_hlm::policy::{Payload, PayloadForm};
@@ -103,7 +103,7 @@ impl Models {
         last: TokenId,
     ) -> (Outcome, Vec<TokenId>) {
         let frame = drafted.frame(self.size, position, bonus);
-        let asked = Asked {
+        let asked = JudgedFrame {
             frame: &frame,
             weights: drafted.weights(),
             vocabulary: self.size,

@@ -47,7 +47,7 @@ struct Ask {
 }
 
 /// Where things are.
-struct Places {
+struct DemoPlaces {
     bins: PathBuf,
     models: PathBuf,
     out: PathBuf,
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the verdict is what the program is for")]
 fn demo(stop: &Stop) -> Result<()> {
-    let (ask, places) = (Ask::from_environment(), Places::find()?);
+    let (ask, places) = (Ask::from_environment(), DemoPlaces::find()?);
     fs::create_dir_all(&places.out).with_context(|| format!("can't make {}", places.out.display()))?;
     eprintln!("demo: broker and verifier are starting (log: {})", places.out.join("verifier.log").display());
     let (mut verifier, broker) = start_verifier(&places, stop)?;
@@ -133,7 +133,7 @@ impl Ask {
     }
 }
 
-impl Places {
+impl DemoPlaces {
     /// The other programs lie beside this one, the models in the checkout.
     fn find() -> Result<Self> {
         let own = env::current_exe().context("can't tell where this program is")?;
@@ -151,7 +151,7 @@ impl Places {
     }
 }
 
-fn start_verifier(places: &Places, stop: &Stop) -> Result<(Process, String)> {
+fn start_verifier(places: &DemoPlaces, stop: &Stop) -> Result<(Process, String)> {
     let (log, ready) = (places.out.join("verifier.log"), places.out.join("broker"));
     let _ = fs::remove_file(&ready);
     let file = File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
@@ -169,7 +169,7 @@ fn start_verifier(places: &Places, stop: &Stop) -> Result<(Process, String)> {
     Ok((verifier, broker.trim().to_owned()))
 }
 
-fn run_agent(ask: &Ask, places: &Places, broker: &str, stop: &Stop) -> Result<Value> {
+fn run_agent(ask: &Ask, places: &DemoPlaces, broker: &str, stop: &Stop) -> Result<Value> {
     let path = places.out.join("agent.json");
     let _ = fs::remove_file(&path);
     let mut command = places.command("dunlin-agent")?;
@@ -197,7 +197,7 @@ fn stop_verifier(verifier: &mut Process, stop: &Stop) -> Result<()> {
 }
 
 /// The target alone with the sampling that the agent reports to have used.
-fn run_reference(ask: &Ask, report: &Value, places: &Places, stop: &Stop) -> Result<Value> {
+fn run_reference(ask: &Ask, report: &Value, places: &DemoPlaces, stop: &Stop) -> Result<Value> {
     let path = places.out.join("reference.json");
     let out = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
     let prompt = report["prompt"].as_str().context("the agent's report has no prompt")?;
@@ -225,7 +225,7 @@ fn finish(child: &mut Process, name: &str, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-fn write_report(places: &Places, report: &Value, reference: &Value, identical: bool) -> Result<()> {
+fn write_report(places: &DemoPlaces, report: &Value, reference: &Value, identical: bool) -> Result<()> {
     let mut fields: Map<String, Value> =
         FIELDS.iter().map(|name| ((*name).to_owned(), report[*name].clone())).collect();
     fields.insert("reference_text".into(), reference["text"].clone());

@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use dunlin_board::{Board, find};
 use dunlin_power::simulated::waveform::StepWaveform as Power;
-use dunlin_stand::boot::scenes::{Figures, play};
+use dunlin_stand::boot::scenes::{BootFigures, play};
 use dunlin_stand::boot::sensor::Sensor;
-use dunlin_stand::boot::stand::{Places, Stand};
-use dunlin_stand::boot::steps::Steps;
+use dunlin_stand::boot::stand::{Stand, StandPlaces};
+use dunlin_stand::boot::steps::BootSteps;
 use dunlin_stand::wait::Stop;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ const SHOWN: [(u64, f64); 2] = [(2_000_000, 3.0), (2_000_000, 5.0)];
 
 /// Boots a board's image in QEMU, with a broker, a verifier and a simulated INA219 on USB around it.
 #[derive(Parser)]
-struct Arguments {
+struct Args {
     /// The image's board; its file names the QEMU machine that boots it.
     #[arg(long, value_name = "BOARD", default_value = "virt")]
     board: PathBuf,
@@ -39,7 +39,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Args::parse();
     let done = Stop::on_signals().and_then(|stop| match &arguments.sensor {
         Some(path) => serve(path, &stop).map(|()| true),
         None => test(&arguments, &stop),
@@ -55,8 +55,8 @@ fn main() -> ExitCode {
 }
 
 /// Whether all steps passed.
-fn test(arguments: &Arguments, stop: &Stop) -> Result<bool> {
-    let Arguments { out, seed, .. } = arguments;
+fn test(arguments: &Args, stop: &Stop) -> Result<bool> {
+    let Args { out, seed, .. } = arguments;
     let started = Instant::now();
     let board = Board::load(&find(&arguments.board, Path::new(""), &[root()?.join("boards")])?)?;
     let image =
@@ -64,7 +64,8 @@ fn test(arguments: &Arguments, stop: &Stop) -> Result<bool> {
     let image = image.as_path();
     eprintln!("test-boot: {}, seed {seed}; logs in {}", image.display(), out.display());
     let mut stand = Stand::new(places(&board, image, out)?, *seed, stop)?;
-    let (mut steps, mut figures) = (Steps::default(), Figures { seed: *seed, ..Figures::default() });
+    let (mut steps, mut figures) =
+        (BootSteps::default(), BootFigures { seed: *seed, ..BootFigures::default() });
     let played = play(&mut stand, &mut steps, &mut figures).is_ok();
     let report = out.join("report.json");
     steps.write(&report, &figures)?;
@@ -88,7 +89,7 @@ fn root() -> Result<PathBuf> {
 }
 
 /// The other programs lie beside this one.
-fn places(board: &Board, image: &Path, out: &Path) -> Result<Places> {
+fn places(board: &Board, image: &Path, out: &Path) -> Result<StandPlaces> {
     let own = std::env::current_exe().context("can't tell where this program is")?;
     let verifier = own.with_file_name("dunlin-verifier");
     anyhow::ensure!(verifier.is_file(), "{} is missing: run `make build`", verifier.display());
@@ -96,12 +97,12 @@ fn places(board: &Board, image: &Path, out: &Path) -> Result<Places> {
     anyhow::ensure!(image.is_file(), "{} is missing: run `make image BOARD={name}`", image.display());
     let recipe = board.image.clone().with_context(|| format!("no image is made for {name}"))?;
     let out = std::path::absolute(out).context("the folder for logs")?;
-    Ok(Places { image: image.into(), recipe, verifier, models: root()?.join("models/demo"), out })
+    Ok(StandPlaces { image: image.into(), recipe, verifier, models: root()?.join("models/demo"), out })
 }
 
-fn summary(steps: &Steps, figures: &Figures, took: Duration) {
+fn summary(steps: &BootSteps, figures: &BootFigures, took: Duration) {
     let (passed, all) = steps.passed();
-    let Figures { boot_to_connected_seconds: boots, samples_per_second: rates, .. } = figures;
+    let BootFigures { boot_to_connected_seconds: boots, samples_per_second: rates, .. } = figures;
     eprintln!("\n{passed} of {all} steps passed in {:.0} s.", took.as_secs_f64());
     if let Some(range) = range(boots) {
         eprintln!("Boot to connected: {range} guest seconds.");

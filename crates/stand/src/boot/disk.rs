@@ -16,7 +16,7 @@ const ENTRY: usize = 16;
 
 /// A disk.
 #[derive(Debug)]
-pub struct Disk {
+pub struct TestDisk {
     path: PathBuf,
     /// Where the FAT partition begins, which stays; the last partition grows while the machine runs.
     fat_offset: u64,
@@ -24,14 +24,14 @@ pub struct Disk {
 
 /// Where a partition lies, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partition {
+pub struct DiskPartition {
     /// Its first byte.
     pub offset: u64,
     /// Its length.
     pub length: u64,
 }
 
-impl Disk {
+impl TestDisk {
     /// A disk at `path` with what the image has, and `room` bytes behind it.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Disk {
     pub fn check(&self, partition: usize) -> Result<()> {
         let partitions = partitions(&self.path)?;
         let found = partition.checked_sub(1).and_then(|index| partitions.get(index));
-        let Partition { offset, length } =
+        let DiskPartition { offset, length } =
             *found.with_context(|| format!("the disk has no partition {partition}"))?;
         let copy = self.path.with_extension("part");
         let mut dd = Command::new("dd");
@@ -139,7 +139,7 @@ fn fsck(file: &Path, how: &str) -> Result<(i32, String)> {
 }
 
 /// The partitions of an image.
-fn partitions(path: &Path) -> Result<Vec<Partition>> {
+fn partitions(path: &Path) -> Result<Vec<DiskPartition>> {
     let mut sector = [0; SECTOR as usize];
     let mut file = File::open(path).with_context(|| path.display().to_string())?;
     file.seek(SeekFrom::Start(0))?;
@@ -150,7 +150,7 @@ fn partitions(path: &Path) -> Result<Vec<Partition>> {
 }
 
 /// The partitions of a table, up to the first that is none.
-fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<Partition> {
+fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<DiskPartition> {
     if sector[510..] != [0x55, 0xaa] {
         return Vec::new();
     }
@@ -158,7 +158,7 @@ fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<Partition> {
     let word = |entry: &[u8], at: usize| {
         u64::from(u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])) * SECTOR
     };
-    let all = entries.map(|entry| Partition { offset: word(entry, 8), length: word(entry, 12) });
+    let all = entries.map(|entry| DiskPartition { offset: word(entry, 8), length: word(entry, 12) });
     all.take_while(|partition| partition.length > 0).collect()
 }
 
@@ -183,8 +183,10 @@ mod tests {
         sector[462 + 8..462 + 16].copy_from_slice(&[0, 8, 2, 0, 1, 0, 0, 0]);
         assert_eq!(of_table(&sector), []);
         sector[510..].copy_from_slice(&[0x55, 0xaa]);
-        let expected =
-            [Partition { offset: 1 << 20, length: 64 << 20 }, Partition { offset: 65 << 20, length: 512 }];
+        let expected = [
+            DiskPartition { offset: 1 << 20, length: 64 << 20 },
+            DiskPartition { offset: 65 << 20, length: 512 },
+        ];
         assert_eq!(of_table(&sector), expected);
     }
 
@@ -192,9 +194,9 @@ mod tests {
     fn what_is_no_image_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
-        assert!(Disk::from_image(&image, &disk, SECTOR).unwrap_err().to_string().contains("cp: "));
+        assert!(TestDisk::from_image(&image, &disk, SECTOR).unwrap_err().to_string().contains("cp: "));
         fs::write(&image, b"").unwrap();
-        let error = Disk::from_image(&image, &disk, SECTOR).unwrap_err().to_string();
+        let error = TestDisk::from_image(&image, &disk, SECTOR).unwrap_err().to_string();
         assert!(error.ends_with("has no partition table"), "{error}");
     }
 }

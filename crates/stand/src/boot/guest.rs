@@ -29,7 +29,7 @@ pub struct Guest {
 
 /// A prompt that is being answered.
 #[derive(Debug)]
-pub struct Asked {
+pub struct PendingPrompt {
     process: Process,
     lines: Lines,
 }
@@ -108,11 +108,11 @@ impl Guest {
     ///
     /// # Errors
     /// ssh can't be run.
-    pub fn ask(&self, prompt: &str, tokens_max: usize, log: &Path) -> Result<Asked> {
+    pub fn ask(&self, prompt: &str, tokens_max: usize, log: &Path) -> Result<PendingPrompt> {
         let prompt = prompt.replace('\'', r"'\''");
         let script = format!("dunlin-agent ask --json --new --max-tokens {tokens_max} '{prompt}'");
         let (process, lines) = Process::heard(&mut self.command(&script)?, log)?;
-        Ok(Asked { process, lines })
+        Ok(PendingPrompt { process, lines })
     }
 
     /// The whole answer: the last event.
@@ -156,7 +156,7 @@ impl Drop for Guest {
     }
 }
 
-impl Asked {
+impl PendingPrompt {
     /// Tokens that have come.
     pub fn tokens(&self) -> usize {
         self.lines.since(0).iter().filter(|line| line.contains("\"event\":\"token\"")).count()

@@ -12,10 +12,10 @@ const LINE_BYTES_MAX: usize = 1 << 16;
 
 /// Lines that a thread reads.
 #[derive(Clone, Debug)]
-pub struct Lines(Arc<Mutex<Heard>>);
+pub struct Lines(Arc<Mutex<LineBuffer>>);
 
 #[derive(Debug, Default)]
-struct Heard {
+struct LineBuffer {
     lines: Vec<String>,
     /// The last line, which has no end yet.
     begun: Vec<u8>,
@@ -66,12 +66,12 @@ impl Lines {
         self.heard().is_over
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn heard(&self) -> MutexGuard<'_, LineBuffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Heard {
+impl LineBuffer {
     fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_takes_no_more_room_than_a_long_one() {
-        let mut heard = Heard::default();
+        let mut heard = LineBuffer::default();
         heard.push(&vec![b'x'; 3 * LINE_BYTES_MAX + 5]);
         assert_eq!((heard.lines.len(), heard.begun.len()), (3, 5));
     }

@@ -4,7 +4,7 @@
 //! QEMU does not run a Raspberry Pi's firmware: kernel, initial file system and arguments are taken out of the image's
 //! FAT partition as the firmware would, and given to it.
 
-use super::disk::Disk;
+use super::disk::TestDisk;
 use super::lines::Lines;
 use crate::process::Process;
 use crate::wait::Stop;
@@ -38,7 +38,7 @@ pub struct Machine {
 
 /// A machine that runs.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningMachine {
     process: Process,
     console: Lines,
     log: PathBuf,
@@ -51,7 +51,7 @@ impl Machine {
     /// # Errors
     /// The image lacks them, or QEMU has no such machine.
     pub fn new(
-        disk: &Disk,
+        disk: &TestDisk,
         recipe: &ImageTable,
         parts: &Path,
         logs: &Path,
@@ -87,13 +87,13 @@ impl Machine {
     ///
     /// # Errors
     /// The emulator is not installed, or the log can't be written.
-    pub fn power_up(&self, disk: &Disk, name: &str) -> Result<Running> {
+    pub fn power_up(&self, disk: &TestDisk, name: &str) -> Result<RunningMachine> {
         let log = self.logs.join(format!("{name}.log"));
         let (process, console) = Process::heard(&mut self.command(disk), &log)?;
-        Ok(Running { process, console, log, since: Instant::now() })
+        Ok(RunningMachine { process, console, log, since: Instant::now() })
     }
 
-    fn command(&self, disk: &Disk) -> Command {
+    fn command(&self, disk: &TestDisk) -> Command {
         let mut command = Command::new(QEMU);
         command.args(["-no-reboot", "-display", "none", "-monitor", "none"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
@@ -110,7 +110,7 @@ impl Machine {
         command
     }
 
-    fn virt(&self, command: &mut Command, disk: &Disk) {
+    fn virt(&self, command: &mut Command, disk: &TestDisk) {
         command.args(["-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512", "-serial", "stdio"]);
         command.args(["-append", &self.arguments]);
         command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.path().display())]);
@@ -122,7 +122,7 @@ impl Machine {
 
     /// The console is the second serial port. The machine takes the start of its watchdog for a restart, so nobody may
     /// start it.
-    fn raspi3b(&self, command: &mut Command, disk: &Disk) {
+    fn raspi3b(&self, command: &mut Command, disk: &TestDisk) {
         command.args(["-M", "raspi3b", "-serial", "null", "-serial", "stdio"]);
         command.args(["-append", &format!("{} systemd.watchdog_sec=0", self.arguments)]);
         command.args(["-drive", &format!("if=sd,format=raw,file={}", disk.path().display())]);
@@ -130,7 +130,7 @@ impl Machine {
     }
 }
 
-impl Running {
+impl RunningMachine {
     /// Cuts the power: what the machine had not handed to its disk is lost.
     pub fn cut(mut self) {
         self.process.kill();

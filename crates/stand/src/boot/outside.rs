@@ -18,7 +18,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// A name at the broker and its password.
 #[derive(Clone, Copy, Debug)]
-pub struct Account {
+pub struct BrokerAccount {
     /// The name.
     pub user: &'static str,
     /// The password.
@@ -26,15 +26,15 @@ pub struct Account {
 }
 
 /// The board's, with letters that have a meaning elsewhere.
-pub const BOARD: Account = Account { user: "kestrel", password: "wing & a = \"prayer\" #1" };
+pub const BOARD: BrokerAccount = BrokerAccount { user: "kestrel", password: "wing & a = \"prayer\" #1" };
 /// The verifier's.
-const VERIFIER: Account = Account { user: "verifier", password: "target-only" };
+const VERIFIER: BrokerAccount = BrokerAccount { user: "verifier", password: "target-only" };
 /// The listener's.
-const LISTENER: Account = Account { user: "listener", password: "all-ears" };
+const LISTENER: BrokerAccount = BrokerAccount { user: "listener", password: "all-ears" };
 
 /// mosquitto, which lets nobody in without an account, and a listener to what boards say.
 #[derive(Debug)]
-pub struct Broker {
+pub struct SiteBroker {
     config: PathBuf,
     port: u16,
     processes: Option<(Process, Process)>,
@@ -45,7 +45,7 @@ pub struct Broker {
 
 /// What was said on a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct TopicMessage {
     /// The topic.
     pub topic: String,
     /// Whether it had been said before we listened.
@@ -54,7 +54,7 @@ pub struct Said {
     pub payload: Vec<u8>,
 }
 
-impl Broker {
+impl SiteBroker {
     /// A broker on a port of its own, which is not up yet.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Broker {
         let passwords = dir.join("passwords");
         fs::write(&passwords, "").with_context(|| passwords.display().to_string())?;
         fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600))?;
-        for Account { user, password } in [BOARD, VERIFIER, LISTENER] {
+        for BrokerAccount { user, password } in [BOARD, VERIFIER, LISTENER] {
             run(Command::new("mosquitto_passwd").arg("-b").arg(&passwords).args([user, password]))?;
         }
         let port = free_port()?;
@@ -124,20 +124,20 @@ impl Broker {
     }
 
     /// The messages from number `from` on.
-    pub fn said(&self, from: usize) -> Vec<Said> {
+    pub fn said(&self, from: usize) -> Vec<TopicMessage> {
         let lines = self.ear.as_ref().map(|ear| ear.since(from)).unwrap_or_default();
-        lines.iter().filter_map(|line| Said::parse(line)).collect()
+        lines.iter().filter_map(|line| TopicMessage::parse(line)).collect()
     }
 
     /// What the broker keeps for whoever asks later.
     ///
     /// # Errors
     /// It can't be asked.
-    pub fn kept(&self, topic: &str) -> Result<Option<Said>> {
+    pub fn kept(&self, topic: &str) -> Result<Option<TopicMessage>> {
         let output = self.listener().args(["--retained-only", "-W", "3", "-C", "1", "-t", topic]).output();
         let output = output.context("mosquitto_sub: apt-get install mosquitto-clients")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(text.lines().next().and_then(Said::parse))
+        Ok(text.lines().next().and_then(TopicMessage::parse))
     }
 
     fn listen(&self) -> Command {
@@ -155,7 +155,7 @@ impl Broker {
     }
 }
 
-impl Said {
+impl TopicMessage {
     /// A line of topic, mark of retention and payload in hexadecimal.
     fn parse(line: &str) -> Option<Self> {
         let mut parts = line.split(' ');
@@ -169,12 +169,12 @@ impl Said {
 
 /// The verifier with the demo target.
 #[derive(Debug)]
-pub struct Verifier {
+pub struct SiteVerifier {
     _process: Process,
     energy: PathBuf,
 }
 
-impl Verifier {
+impl SiteVerifier {
     /// Starts it; it waits for its broker by itself.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl Verifier {
     pub fn start(
         program: &Path,
         model: &Path,
-        broker: &Broker,
+        broker: &SiteBroker,
         dir: &Path,
         logs: &Path,
         stop: &Stop,
@@ -192,7 +192,7 @@ impl Verifier {
         for old in [&ready, &energy] {
             let _ = fs::remove_file(old);
         }
-        let Account { user, password } = VERIFIER;
+        let BrokerAccount { user, password } = VERIFIER;
         let text = format!("broker = 'mqtt://{user}:{password}@127.0.0.1:{}'\n", broker.port);
         fs::write(&config, text).with_context(|| config.display().to_string())?;
         let out = File::create(&log).with_context(|| log.display().to_string())?;
@@ -255,12 +255,12 @@ mod tests {
 
     #[test]
     fn what_was_said_is_read() {
-        let said = Said::parse("dl1/d/kestrel/u/st 1 1a800101").unwrap();
+        let said = TopicMessage::parse("dl1/d/kestrel/u/st 1 1a800101").unwrap();
         assert_eq!((said.topic.as_str(), said.retained), ("dl1/d/kestrel/u/st", true));
         assert_eq!(said.payload, [0x1a, 0x80, 1, 1]);
-        assert!(Said::parse("t 0 ").unwrap().payload.is_empty());
-        assert_eq!(Said::parse("t 0 1"), None);
-        assert_eq!(Said::parse("t 0 é1"), None);
-        assert_eq!(Said::parse("t"), None);
+        assert!(TopicMessage::parse("t 0 ").unwrap().payload.is_empty());
+        assert_eq!(TopicMessage::parse("t 0 1"), None);
+        assert_eq!(TopicMessage::parse("t 0 é1"), None);
+        assert_eq!(TopicMessage::parse("t"), None);
     }
 }

@@ -7,14 +7,14 @@ mod first_boot;
 mod trouble;
 
 use super::stand::Stand;
-use super::steps::{Failed, Steps};
+use super::steps::{BootSteps, Failed};
 use anyhow::ensure;
 use dunlin_board::Emulated;
 use serde::Serialize;
 
 /// What was measured. Its field names are an interface.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Figures {
+pub struct BootFigures {
     /// What the dice began with.
     pub seed: u64,
     /// From the kernel's start to connected, in the machine's seconds, of each boot with a broker there.
@@ -33,14 +33,18 @@ pub struct Figures {
 ///
 /// # Errors
 /// A step failed, and was said.
-pub fn play(stand: &mut Stand, steps: &mut Steps, figures: &mut Figures) -> Result<(), Failed> {
+pub fn play(stand: &mut Stand, steps: &mut BootSteps, figures: &mut BootFigures) -> Result<(), Failed> {
     match stand.machine.kind() {
         Emulated::Virt => with_everything(stand, steps, figures),
         Emulated::Raspi3b => card::play(stand, steps, figures),
     }
 }
 
-fn with_everything(stand: &mut Stand, steps: &mut Steps, figures: &mut Figures) -> Result<(), Failed> {
+fn with_everything(
+    stand: &mut Stand,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
+) -> Result<(), Failed> {
     let mut connected = first_boot::play(stand, steps)?;
     answers::play(stand, steps, figures, &mut connected)?;
     trouble::in_the_running_machine(stand, steps, figures, &mut connected)?;

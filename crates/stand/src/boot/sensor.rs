@@ -1,7 +1,7 @@
 //! The power sensor of an emulated machine: a simulated INA219 on USB, whose power is set and known.
 
 use crate::usb::dial::Dial;
-use crate::usb::peer::{Counted, Peer};
+use crate::usb::peer::{CableCounters, Peer};
 use anyhow::Result;
 use dunlin_power::clock::Clock;
 use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
@@ -44,7 +44,7 @@ impl Sensor {
     }
 
     /// What went over the cable.
-    pub fn counted(&self) -> Counted {
+    pub fn counted(&self) -> CableCounters {
         self.peer.counted()
     }
 }

@@ -1,9 +1,9 @@
 //! Everything that a scene needs: the machine, what is around it, and what it is held against.
 
-use super::disk::Disk;
+use super::disk::TestDisk;
 use super::guest::Guest;
-use super::machine::{HOST_INSIDE, Machine, Running};
-use super::outside::{BOARD, Broker, Said, Verifier, free_port, reference};
+use super::machine::{HOST_INSIDE, Machine, RunningMachine};
+use super::outside::{BOARD, SiteBroker, SiteVerifier, TopicMessage, free_port, reference};
 use super::sensor::Sensor;
 use crate::wait::Stop;
 use anyhow::{Context, Result, ensure};
@@ -33,7 +33,7 @@ pub const SOON: Duration = Duration::from_secs(240);
 
 /// Where things are.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct StandPlaces {
     /// The image.
     pub image: PathBuf,
     /// What it was made by.
@@ -50,15 +50,15 @@ pub struct Places {
 #[derive(Debug)]
 pub struct Stand {
     /// Where things are.
-    pub places: Places,
+    pub places: StandPlaces,
     /// Whether the end is wanted.
     pub stop: Stop,
     /// The sensor.
     pub sensor: Sensor,
     /// The broker.
-    pub broker: Broker,
+    pub broker: SiteBroker,
     /// The verifier.
-    pub verifier: Option<Verifier>,
+    pub verifier: Option<SiteVerifier>,
     /// The inside of the machine.
     pub guest: Guest,
     /// What is random.
@@ -66,7 +66,7 @@ pub struct Stand {
     /// The machine, which boots whatever disk.
     pub machine: Machine,
     /// The disk that is kept from scene to scene.
-    pub disk: Disk,
+    pub disk: TestDisk,
     boots: usize,
     prompts: Vec<String>,
     /// Sockets and secrets. Sockets need short paths.
@@ -77,20 +77,20 @@ pub struct Stand {
 #[derive(Debug)]
 pub struct Connected {
     /// The machine.
-    pub running: Running,
+    pub running: RunningMachine,
     /// When the broker told of it.
     at: Instant,
 }
 
-impl Places {
+impl StandPlaces {
     /// A new disk with what the image has.
     ///
     /// # Errors
     /// The image can't be copied.
-    pub fn new_disk(&self, name: &str) -> Result<Disk> {
+    pub fn new_disk(&self, name: &str) -> Result<TestDisk> {
         // QEMU takes only cards whose size is a power of two, as the image's own is.
         let room = if self.recipe.emulated_machine == Some(Emulated::Virt) { ROOM } else { 0 };
-        Disk::from_image(&self.image, &self.out.join(name), room)
+        TestDisk::from_image(&self.image, &self.out.join(name), room)
     }
 }
 
@@ -99,7 +99,7 @@ impl Stand {
     ///
     /// # Errors
     /// Something is not installed, or the image lacks something.
-    pub fn new(places: Places, seed: u64, stop: &Stop) -> Result<Self> {
+    pub fn new(places: StandPlaces, seed: u64, stop: &Stop) -> Result<Self> {
         fs::create_dir_all(&places.out).with_context(|| places.out.display().to_string())?;
         let dir = tempfile::Builder::new().prefix("dunlin").tempdir().context("a folder for sockets")?;
         let (out, socket, port) = (&places.out, dir.path().join("usb"), free_port()?);
@@ -109,7 +109,7 @@ impl Stand {
         Ok(Self {
             stop: stop.clone(),
             sensor,
-            broker: Broker::new(dir.path(), out)?,
+            broker: SiteBroker::new(dir.path(), out)?,
             verifier: None,
             guest: Guest::new(port, dir.path(), out, stop)?,
             dice: fastrand::Rng::with_seed(seed),
@@ -129,9 +129,10 @@ impl Stand {
     pub fn surround(&mut self) -> Result<()> {
         self.broker.start(&self.stop)?;
         if self.verifier.is_none() {
-            let Places { verifier, models, out, .. } = &self.places;
+            let StandPlaces { verifier, models, out, .. } = &self.places;
             let target = models.join("target");
-            let started = Verifier::start(verifier, &target, &self.broker, self.dir.path(), out, &self.stop)?;
+            let started =
+                SiteVerifier::start(verifier, &target, &self.broker, self.dir.path(), out, &self.stop)?;
             self.verifier = Some(started);
         }
         Ok(())
@@ -156,7 +157,7 @@ impl Stand {
     ///
     /// # Errors
     /// The emulator can't be started.
-    pub fn boot(&mut self, name: &str, disk: Option<&Disk>) -> Result<Running> {
+    pub fn boot(&mut self, name: &str, disk: Option<&TestDisk>) -> Result<RunningMachine> {
         self.boots += 1;
         self.guest.forget();
         self.machine.power_up(disk.unwrap_or(&self.disk), &format!("boot-{:02}-{name}", self.boots))
@@ -166,7 +167,7 @@ impl Stand {
     ///
     /// # Errors
     /// It does not come.
-    pub fn boot_connected(&mut self, name: &str, disk: Option<&Disk>) -> Result<Connected> {
+    pub fn boot_connected(&mut self, name: &str, disk: Option<&TestDisk>) -> Result<Connected> {
         let from = self.broker.heard();
         let running = self.boot(name, disk)?;
         self.connected(running, from, BOOT_WITHIN)
@@ -176,7 +177,7 @@ impl Stand {
     ///
     /// # Errors
     /// It does not come.
-    pub fn connected(&self, mut running: Running, from: usize, limit: Duration) -> Result<Connected> {
+    pub fn connected(&self, mut running: RunningMachine, from: usize, limit: Duration) -> Result<Connected> {
         let what = format!("{DEVICE} says at the broker that it is there");
         running.until(&self.stop, &what, limit, |_| Ok(self.is_there(from).then_some(())))?;
         Ok(Connected { running, at: Instant::now() })
@@ -186,7 +187,7 @@ impl Stand {
     ///
     /// # Errors
     /// It does not.
-    pub fn reachable(&self, running: &mut Running) -> Result<()> {
+    pub fn reachable(&self, running: &mut RunningMachine) -> Result<()> {
         running.until(&self.stop, "ssh into the machine", BOOT_WITHIN, |_| {
             Ok(self.guest.attempt("true")?.0.then_some(()))
         })
@@ -218,7 +219,7 @@ impl Stand {
     }
 
     fn held_against(&self, reply: &Value) -> Result<()> {
-        let Places { verifier, models, .. } = &self.places;
+        let StandPlaces { verifier, models, .. } = &self.places;
         let alone = reference(verifier, &models.join("target"), reply, TOKENS_MAX)?;
         let (got, expected) = (&reply["tokens"], &alone["tokens"]);
         ensure!(got == expected, "the text differs: {} for {}", reply["text"], alone["text"]);
@@ -227,7 +228,7 @@ impl Stand {
     }
 
     /// Messages of the board on one of its topics, from number `from` on.
-    pub fn said(&self, topic: &str, from: usize) -> Vec<Said> {
+    pub fn said(&self, topic: &str, from: usize) -> Vec<TopicMessage> {
         let topic = format!("dl1/d/{DEVICE}/u/{topic}");
         self.broker.said(from).into_iter().filter(|said| said.topic == topic).collect()
     }

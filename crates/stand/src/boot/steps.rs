@@ -9,13 +9,13 @@ use std::time::Instant;
 
 /// The steps so far.
 #[derive(Debug, Default, Serialize)]
-pub struct Steps {
-    steps: Vec<Step>,
+pub struct BootSteps {
+    steps: Vec<BootStep>,
 }
 
 /// One of them. Its field names are an interface.
 #[derive(Debug, Serialize)]
-struct Step {
+struct BootStep {
     name: String,
     passed: bool,
     /// What was seen, or what was missing.
@@ -28,7 +28,7 @@ struct Step {
 #[derive(Debug)]
 pub struct Failed;
 
-impl Steps {
+impl BootSteps {
     /// Takes a step, which says what it saw and gives what it found.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Steps {
         };
         let seconds = started.elapsed().as_secs_f64();
         show(name, passed, &seen, seconds);
-        self.steps.push(Step { name: name.into(), passed, seen, seconds });
+        self.steps.push(BootStep { name: name.into(), passed, seen, seconds });
         found
     }
 
@@ -68,7 +68,7 @@ impl Steps {
         struct Whole<'a, F> {
             #[serde(flatten)]
             figures: &'a F,
-            steps: &'a [Step],
+            steps: &'a [BootStep],
         }
         let text = serde_json::to_string_pretty(&Whole { figures, steps: &self.steps })?;
         fs::write(path, text + "\n").with_context(|| path.display().to_string())
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn steps_are_kept_with_what_was_seen() {
-        let mut steps = Steps::default();
+        let mut steps = BootSteps::default();
         assert_eq!(steps.step("a", || Ok(("seen".into(), 7))).unwrap(), 7);
         assert!(steps.see("b", || bail!("missing")).is_err());
         assert_eq!(steps.passed(), (1, 2));

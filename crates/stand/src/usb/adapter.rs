@@ -47,7 +47,7 @@ pub enum BusStatus {
 
 /// The first eight bytes of a control transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Setup {
+pub struct UsbSetup {
     /// Direction, owner and recipient.
     pub request_type: u8,
     /// Which request.
@@ -62,7 +62,7 @@ pub struct Setup {
 
 /// The device does not do that, or could not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stall;
+pub struct EndpointStall;
 
 /// The adapter with its bus.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub struct Adapter<I> {
     status: BusStatus,
 }
 
-impl Setup {
+impl UsbSetup {
     /// Whether data goes to the host.
     pub fn is_to_host(&self) -> bool {
         self.request_type & TO_HOST != 0
@@ -88,17 +88,17 @@ impl<I: I2c> Adapter<I> {
     ///
     /// # Errors
     /// A request that the device does not know, or a bus that failed otherwise than by silence.
-    pub fn control(&mut self, setup: &Setup, data: &[u8]) -> Result<Vec<u8>, Stall> {
+    pub fn control(&mut self, setup: &UsbSetup, data: &[u8]) -> Result<Vec<u8>, EndpointStall> {
         let mut answer = match setup.request_type & OWNER {
             STANDARD => standard(setup)?,
             VENDORS => self.vendor(setup, data)?,
-            _ => return Err(Stall),
+            _ => return Err(EndpointStall),
         };
         answer.truncate(setup.length.into());
         Ok(answer)
     }
 
-    fn vendor(&mut self, setup: &Setup, data: &[u8]) -> Result<Vec<u8>, Stall> {
+    fn vendor(&mut self, setup: &UsbSetup, data: &[u8]) -> Result<Vec<u8>, EndpointStall> {
         match setup.request {
             ECHO => Ok(setup.value.to_le_bytes().into()),
             GET_FUNCTIONS => Ok(FUNCTIONS.to_le_bytes().into()),
@@ -106,12 +106,12 @@ impl<I: I2c> Adapter<I> {
             SET_DELAY => Ok(Vec::new()),
             GET_BUS_STATUS => Ok(vec![self.status as u8]),
             BUS..=BUS_LAST => self.transfer(setup, data),
-            _ => Err(Stall),
+            _ => Err(EndpointStall),
         }
     }
 
     /// One message on the bus. Silence is no failure of the transfer: the driver asks for the status next.
-    fn transfer(&mut self, setup: &Setup, data: &[u8]) -> Result<Vec<u8>, Stall> {
+    fn transfer(&mut self, setup: &UsbSetup, data: &[u8]) -> Result<Vec<u8>, EndpointStall> {
         let mut read = vec![0; if setup.is_to_host() { setup.length.into() } else { 0 }];
         let operation = if setup.is_to_host() { Operation::Read(&mut read) } else { Operation::Write(data) };
         let Ok(address) = u8::try_from(setup.index) else {
@@ -123,21 +123,21 @@ impl<I: I2c> Adapter<I> {
             Err(error) if matches!(error.kind(), ErrorKind::NoAcknowledge(_)) => BusStatus::NotAcknowledged,
             Err(_) => {
                 self.status = BusStatus::Idle;
-                return Err(Stall);
+                return Err(EndpointStall);
             }
         };
         Ok(read)
     }
 }
 
-fn standard(setup: &Setup) -> Result<Vec<u8>, Stall> {
+fn standard(setup: &UsbSetup) -> Result<Vec<u8>, EndpointStall> {
     match setup.request {
         GET_STATUS if setup.is_to_host() => Ok(vec![0, 0]),
         GET_DESCRIPTOR if setup.is_to_host() => {
             let [kind, index] = setup.value.to_be_bytes();
-            descriptor(kind, index).ok_or(Stall)
+            descriptor(kind, index).ok_or(EndpointStall)
         }
-        _ => Err(Stall),
+        _ => Err(EndpointStall),
     }
 }
 
@@ -201,12 +201,12 @@ mod tests {
         }
     }
 
-    fn to_host(request: u8, index: u16, length: u16) -> Setup {
-        Setup { request_type: 0xc1, request, index, length, ..Setup::default() }
+    fn to_host(request: u8, index: u16, length: u16) -> UsbSetup {
+        UsbSetup { request_type: 0xc1, request, index, length, ..UsbSetup::default() }
     }
 
-    fn to_device(request: u8, index: u16, length: u16) -> Setup {
-        Setup { request_type: 0x41, request, index, length, ..Setup::default() }
+    fn to_device(request: u8, index: u16, length: u16) -> UsbSetup {
+        UsbSetup { request_type: 0x41, request, index, length, ..UsbSetup::default() }
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
             assert_eq!(adapter.control(&to_host(7, address, 2), &[]), Ok(vec![0, 0]));
             assert_eq!(adapter.control(&to_host(3, 0, 1), &[]), Ok(vec![2]), "{address:#x}");
         }
-        assert_eq!(adapter.control(&to_device(7, 0x41, 1), &[0]), Err(Stall));
+        assert_eq!(adapter.control(&to_device(7, 0x41, 1), &[0]), Err(EndpointStall));
         assert_eq!(adapter.control(&to_host(3, 0, 1), &[]), Ok(vec![0]));
     }
 
@@ -236,17 +236,17 @@ mod tests {
     fn functions_and_echo() {
         let mut adapter = Adapter::new(Bus::default());
         assert_eq!(adapter.control(&to_host(1, 0, 4), &[]), Ok(vec![0x01, 0x00, 0xff, 0x0e]));
-        let echo = Setup { value: 0xbeef, ..to_host(0, 0, 2) };
+        let echo = UsbSetup { value: 0xbeef, ..to_host(0, 0, 2) };
         assert_eq!(adapter.control(&echo, &[]), Ok(vec![0xef, 0xbe]));
         assert_eq!(adapter.control(&to_device(2, 0, 0), &[]), Ok(vec![]));
-        assert_eq!(adapter.control(&to_host(8, 0, 4), &[]), Err(Stall));
+        assert_eq!(adapter.control(&to_host(8, 0, 4), &[]), Err(EndpointStall));
     }
 
     #[test]
     fn descriptors_are_as_long_as_they_say_and_no_longer_than_asked() {
         let mut adapter = Adapter::new(Bus::default());
         let mut get = |value, length| {
-            let setup = Setup { request_type: 0x80, request: 6, value, index: 0, length };
+            let setup = UsbSetup { request_type: 0x80, request: 6, value, index: 0, length };
             adapter.control(&setup, &[])
         };
         let device = get(0x0100, 64).unwrap();
@@ -259,11 +259,11 @@ mod tests {
             let text = get(0x0300 + index, 255).unwrap();
             assert_eq!((text.len(), text[1]), (usize::from(text[0]), 3));
         }
-        assert_eq!(get(0x0303, 255), Err(Stall));
-        assert_eq!(get(0x0600, 10), Err(Stall));
+        assert_eq!(get(0x0303, 255), Err(EndpointStall));
+        assert_eq!(get(0x0600, 10), Err(EndpointStall));
         // To the device, and of no owner we know.
-        let setup = Setup { request_type: 0x00, request: 6, value: 0x0100, index: 0, length: 18 };
-        assert_eq!(adapter.control(&setup, &[]), Err(Stall));
-        assert_eq!(adapter.control(&Setup { request_type: 0xa1, ..setup }, &[]), Err(Stall));
+        let setup = UsbSetup { request_type: 0x00, request: 6, value: 0x0100, index: 0, length: 18 };
+        assert_eq!(adapter.control(&setup, &[]), Err(EndpointStall));
+        assert_eq!(adapter.control(&UsbSetup { request_type: 0xa1, ..setup }, &[]), Err(EndpointStall));
     }
 }

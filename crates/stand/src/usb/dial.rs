@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A power supply's dial. Its copies are the same dial.
 #[derive(Clone, Debug)]
-pub struct Dial(Arc<Mutex<Vec<Turn>>>);
+pub struct Dial(Arc<Mutex<Vec<DialTurn>>>);
 
 /// From when on it shows what.
 #[derive(Clone, Debug)]
-struct Turn {
+struct DialTurn {
     begin: Instant,
     /// Energy up to there, J.
     joules: f64,
@@ -20,7 +20,7 @@ struct Turn {
 impl Dial {
     /// A dial that has shown `power` from time 0.
     pub fn new(power: StepWaveform) -> Self {
-        Self(Arc::new(Mutex::new(vec![Turn { begin: Instant(0), joules: 0.0, power }])))
+        Self(Arc::new(Mutex::new(vec![DialTurn { begin: Instant(0), joules: 0.0, power }])))
     }
 
     /// Shows `power` from `at` on, whose steps begin there; a moment before the last turn counts as that one's.
@@ -28,10 +28,10 @@ impl Dial {
         let mut turns = self.turns();
         let begin = turns.last().expect("never empty").begin.max(at);
         let joules = joules(&turns, begin);
-        turns.push(Turn { begin, joules, power });
+        turns.push(DialTurn { begin, joules, power });
     }
 
-    fn turns(&self) -> MutexGuard<'_, Vec<Turn>> {
+    fn turns(&self) -> MutexGuard<'_, Vec<DialTurn>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -42,9 +42,9 @@ impl Waveform for Dial {
     }
 }
 
-fn joules(turns: &[Turn], at: Instant) -> f64 {
+fn joules(turns: &[DialTurn], at: Instant) -> f64 {
     let turn = turns.partition_point(|turn| turn.begin <= at).saturating_sub(1);
-    let Turn { begin, joules, power } = &turns[turn];
+    let DialTurn { begin, joules, power } = &turns[turn];
     joules + power.joules(Instant(at.since(*begin).0))
 }
 

@@ -4,7 +4,7 @@
 
 use super::adapter::Adapter;
 use super::redir;
-use super::session::Session;
+use super::session::UsbSession;
 use anyhow::{Context, Result};
 use embedded_hal::i2c::I2c;
 use std::fs;
@@ -26,13 +26,13 @@ pub struct Peer {
 struct Cable {
     is_plugged: bool,
     /// The virtual machine that is connected.
-    connected: Option<(UnixStream, Session)>,
-    counted: Counted,
+    connected: Option<(UnixStream, UsbSession)>,
+    counted: CableCounters,
 }
 
 /// What happened on the cable so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct CableCounters {
     /// Virtual machines that connected.
     pub connections: u64,
     /// Requests that came, transfers among them.
@@ -74,7 +74,7 @@ impl Peer {
     }
 
     /// What happened so far.
-    pub fn counted(&self) -> Counted {
+    pub fn counted(&self) -> CableCounters {
         lock(&self.cable).counted
     }
 
@@ -114,17 +114,17 @@ fn lock(cable: &Mutex<Cable>) -> MutexGuard<'_, Cable> {
 
 /// Serves one virtual machine until it is gone.
 fn serve<I: I2c>(stream: &UnixStream, cable: &Mutex<Cable>, adapter: &mut Adapter<I>) -> io::Result<()> {
-    let mut session = Session::default();
+    let mut session = UsbSession::default();
     {
         let mut cable = lock(cable);
         session.plug(cable.is_plugged);
         let mut writing = stream.try_clone()?;
-        writing.write_all(&Session::hello())?;
+        writing.write_all(&UsbSession::hello())?;
         cable.counted.connections += 1;
         cable.connected = Some((writing, session));
     }
     let mut reading = BufReader::new(stream);
-    let mut ids = redir::Ids::default();
+    let mut ids = redir::RedirIds::default();
     while let Some((id, request)) = redir::read(&mut reading, ids)? {
         let mut cable = lock(cable);
         cable.counted.requests += 1;

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a packet that can't be is an error, and no length in it makes room for more than [`PAYLOAD_BYTES_MAX`].
 
-use super::adapter::Setup;
+use super::adapter::UsbSetup;
 use std::fmt;
 use std::io::{self, Read};
 
@@ -47,7 +47,7 @@ pub struct Capabilities(pub u32);
 
 /// What comes from the virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum RedirRequest {
     /// Who it is, and what it can do.
     Hello(Capabilities),
     /// The bus was reset.
@@ -73,7 +73,7 @@ pub enum Request {
         /// The endpoint, with its direction.
         endpoint: u8,
         /// What is asked.
-        setup: Setup,
+        setup: UsbSetup,
         /// What goes to the device.
         data: Vec<u8>,
     },
@@ -83,7 +83,7 @@ pub enum Request {
 
 /// What goes to the virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RedirAnswer {
     /// Who we are.
     Hello,
     /// The endpoints: the control endpoint alone.
@@ -130,7 +130,7 @@ pub enum Answer {
         /// The endpoint, as asked.
         endpoint: u8,
         /// As asked.
-        setup: Setup,
+        setup: UsbSetup,
         /// How it went.
         status: Status,
         /// What goes to the host.
@@ -152,7 +152,7 @@ pub enum Status {
 
 /// How long ids are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ids {
+pub enum RedirIds {
     /// 32 bits.
     #[default]
     Short,
@@ -201,8 +201,8 @@ impl Capabilities {
     }
 
     /// How long ids are from now on, where these are shared.
-    pub fn ids(self) -> Ids {
-        if self.0 & 1 << 5 != 0 { Ids::Long } else { Ids::Short }
+    pub fn ids(self) -> RedirIds {
+        if self.0 & 1 << 5 != 0 { RedirIds::Long } else { RedirIds::Short }
     }
 
     fn has_versions(self) -> bool {
@@ -218,28 +218,28 @@ impl Capabilities {
 ///
 /// # Errors
 /// The stream failed or ended in a packet, or the packet is [`Malformed`] (as `InvalidData`).
-pub fn read(stream: &mut impl Read, ids: Ids) -> io::Result<Option<(u64, Request)>> {
+pub fn read(stream: &mut impl Read, ids: RedirIds) -> io::Result<Option<(u64, RedirRequest)>> {
     let mut header = [0; 16];
-    let header = &mut header[..if ids == Ids::Long { 16 } else { 12 }];
+    let header = &mut header[..if ids == RedirIds::Long { 16 } else { 12 }];
     if stream.read(&mut header[..1])? == 0 {
         return Ok(None);
     }
     stream.read_exact(&mut header[1..])?;
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let (kind, bytes) = (word(0), word(4));
-    let id = u64::from(word(8)) | if ids == Ids::Long { u64::from(word(12)) << 32 } else { 0 };
+    let id = u64::from(word(8)) | if ids == RedirIds::Long { u64::from(word(12)) << 32 } else { 0 };
     let length = usize::try_from(bytes).unwrap_or(usize::MAX);
     if length > PAYLOAD_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, Malformed::Large { kind, bytes }));
     }
     let mut payload = vec![0; length];
     stream.read_exact(&mut payload)?;
-    let request =
-        Request::parse(kind, &payload).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let request = RedirRequest::parse(kind, &payload)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(Some((id, request)))
 }
 
-impl Request {
+impl RedirRequest {
     /// A packet's payload.
     ///
     /// # Errors
@@ -270,31 +270,31 @@ impl Request {
 }
 
 /// A text, and any number of words of capabilities: the ones we know are in the first.
-fn hello(payload: &[u8]) -> Option<Request> {
+fn hello(payload: &[u8]) -> Option<RedirRequest> {
     let words = payload.get(TEXT_BYTES..).filter(|words| words.len() % 4 == 0)?;
     let first = words.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
-    Some(Request::Hello(Capabilities(first)))
+    Some(RedirRequest::Hello(Capabilities(first)))
 }
 
 /// A control transfer, whose data goes one way only.
-fn control(payload: &[u8]) -> Option<Request> {
+fn control(payload: &[u8]) -> Option<RedirRequest> {
     let (head, data) = payload.split_at_checked(CONTROL_BYTES)?;
     let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
     let setup =
-        Setup { request: head[1], request_type: head[2], value: half(4), index: half(6), length: half(8) };
+        UsbSetup { request: head[1], request_type: head[2], value: half(4), index: half(6), length: half(8) };
     let expected = if setup.is_to_host() { 0 } else { usize::from(setup.length) };
-    (data.len() == expected).then(|| Request::Control { endpoint: head[0], setup, data: data.into() })
+    (data.len() == expected).then(|| RedirRequest::Control { endpoint: head[0], setup, data: data.into() })
 }
 
-impl Answer {
+impl RedirAnswer {
     /// The packet, as two sides that share `capabilities` understand it.
     pub fn packet(&self, id: u64, capabilities: Capabilities) -> Vec<u8> {
         let (kind, payload) = self.payload(capabilities);
         let length = u32::try_from(payload.len()).expect("our payloads are short");
         // A hello comes before anything was agreed on.
-        let ids = if *self == Self::Hello { Ids::Short } else { capabilities.ids() };
+        let ids = if *self == Self::Hello { RedirIds::Short } else { capabilities.ids() };
         let id = id.to_le_bytes();
-        let id = if ids == Ids::Long { &id[..] } else { &id[..4] };
+        let id = if ids == RedirIds::Long { &id[..] } else { &id[..4] };
         [&kind.to_le_bytes()[..], &length.to_le_bytes(), id, &payload].concat()
     }
 
@@ -355,8 +355,8 @@ fn endpoints(packet_bytes: u8, capabilities: Capabilities) -> Vec<u8> {
 }
 
 /// A transfer to the host says how much came, one to the device how much was asked.
-fn control_payload(endpoint: u8, setup: &Setup, status: Status, data: &[u8]) -> Vec<u8> {
-    let Setup { request_type, request, value, index, length } = *setup;
+fn control_payload(endpoint: u8, setup: &UsbSetup, status: Status, data: &[u8]) -> Vec<u8> {
+    let UsbSetup { request_type, request, value, index, length } = *setup;
     let came = u16::try_from(data.len()).expect("an answer is cut to what was asked");
     let length = if setup.is_to_host() { came } else { length };
     let halves: Vec<u8> = [value, index, length].into_iter().flat_map(u16::to_le_bytes).collect();

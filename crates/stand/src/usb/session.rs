@@ -3,7 +3,7 @@
 //! Invariant: no stream, no thread; the first answer after the hellos is all that the device is.
 
 use super::adapter::{Adapter, CLASS_VENDOR, PACKET_BYTES, PRODUCT, VENDOR, VERSION};
-use super::redir::{Answer, Capabilities, Ids, Request, Status};
+use super::redir::{Capabilities, RedirAnswer, RedirIds, RedirRequest, Status};
 use embedded_hal::i2c::I2c;
 
 /// The device's one configuration.
@@ -11,26 +11,26 @@ const CONFIGURATION: u8 = 1;
 
 /// A connection.
 #[derive(Debug, Default)]
-pub struct Session {
+pub struct UsbSession {
     /// What both sides can do, once the other has said.
     shared: Option<Capabilities>,
     is_plugged: bool,
 }
 
-impl Session {
+impl UsbSession {
     /// The packet that opens a connection.
     pub fn hello() -> Vec<u8> {
-        Answer::Hello.packet(0, Capabilities::default())
+        RedirAnswer::Hello.packet(0, Capabilities::default())
     }
 
     /// How long the ids of coming packets are.
-    pub fn ids(&self) -> Ids {
+    pub fn ids(&self) -> RedirIds {
         self.shared.unwrap_or_default().ids()
     }
 
     /// The packets that answer a request; none where there is nothing to say.
-    pub fn handle<I: I2c>(&mut self, id: u64, request: &Request, adapter: &mut Adapter<I>) -> Vec<u8> {
-        if let Request::Hello(theirs) = request {
+    pub fn handle<I: I2c>(&mut self, id: u64, request: &RedirRequest, adapter: &mut Adapter<I>) -> Vec<u8> {
+        if let RedirRequest::Hello(theirs) = request {
             return self.greet(*theirs);
         }
         let Some(shared) = self.shared.filter(|_| self.is_plugged) else { return Vec::new() };
@@ -42,7 +42,7 @@ impl Session {
     pub fn plug(&mut self, plugged: bool) -> Vec<u8> {
         let changed = std::mem::replace(&mut self.is_plugged, plugged) != plugged;
         let Some(shared) = self.shared.filter(|_| changed) else { return Vec::new() };
-        if plugged { presented(shared) } else { Answer::Disconnect.packet(0, shared) }
+        if plugged { presented(shared) } else { RedirAnswer::Disconnect.packet(0, shared) }
     }
 
     /// A second hello changes nothing: what was agreed on stays.
@@ -57,47 +57,48 @@ impl Session {
 }
 
 fn presented(shared: Capabilities) -> Vec<u8> {
-    let connect = Answer::Connect { class: CLASS_VENDOR, vendor: VENDOR, product: PRODUCT, version: VERSION };
+    let connect =
+        RedirAnswer::Connect { class: CLASS_VENDOR, vendor: VENDOR, product: PRODUCT, version: VERSION };
     let all = [
-        Answer::EndpointInfo { packet_bytes: PACKET_BYTES },
-        Answer::InterfaceInfo { class: CLASS_VENDOR },
+        RedirAnswer::EndpointInfo { packet_bytes: PACKET_BYTES },
+        RedirAnswer::InterfaceInfo { class: CLASS_VENDOR },
         connect,
     ];
     all.iter().flat_map(|answer| answer.packet(0, shared)).collect()
 }
 
-fn answer<I: I2c>(request: &Request, adapter: &mut Adapter<I>) -> Option<Answer> {
+fn answer<I: I2c>(request: &RedirRequest, adapter: &mut Adapter<I>) -> Option<RedirAnswer> {
     match request {
-        Request::Hello(_) | Request::Reset | Request::Other(_) => None,
-        Request::SetConfiguration(asked) => {
+        RedirRequest::Hello(_) | RedirRequest::Reset | RedirRequest::Other(_) => None,
+        RedirRequest::SetConfiguration(asked) => {
             let status = if *asked == CONFIGURATION { Status::Success } else { Status::Invalid };
-            Some(Answer::Configuration { status, configuration: CONFIGURATION })
+            Some(RedirAnswer::Configuration { status, configuration: CONFIGURATION })
         }
-        Request::GetConfiguration => {
-            Some(Answer::Configuration { status: Status::Success, configuration: CONFIGURATION })
+        RedirRequest::GetConfiguration => {
+            Some(RedirAnswer::Configuration { status: Status::Success, configuration: CONFIGURATION })
         }
-        Request::SetAlternate { interface, alternate } => {
+        RedirRequest::SetAlternate { interface, alternate } => {
             let status = if (*interface, *alternate) == (0, 0) { Status::Success } else { Status::Invalid };
-            Some(Answer::Alternate { status, interface: *interface, alternate: 0 })
+            Some(RedirAnswer::Alternate { status, interface: *interface, alternate: 0 })
         }
-        Request::GetAlternate { interface } => {
+        RedirRequest::GetAlternate { interface } => {
             let status = if *interface == 0 { Status::Success } else { Status::Invalid };
-            Some(Answer::Alternate { status, interface: *interface, alternate: 0 })
+            Some(RedirAnswer::Alternate { status, interface: *interface, alternate: 0 })
         }
-        Request::Control { endpoint, setup, data } => {
+        RedirRequest::Control { endpoint, setup, data } => {
             let done = adapter.control(setup, data);
             let status = if done.is_ok() { Status::Success } else { Status::Stall };
             // Data that went to the device does not come back.
             let data = done.unwrap_or_default();
             let data = if setup.is_to_host() { data } else { Vec::new() };
-            Some(Answer::Control { endpoint: *endpoint, setup: *setup, status, data })
+            Some(RedirAnswer::Control { endpoint: *endpoint, setup: *setup, status, data })
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::adapter::{Adapter, Setup};
+    use super::super::adapter::{Adapter, UsbSetup};
     use super::*;
     use embedded_hal::i2c::{ErrorKind, ErrorType, Operation};
 
@@ -115,29 +116,30 @@ mod tests {
 
     #[test]
     fn what_was_agreed_on_stays() {
-        let (mut session, mut adapter) = (Session::default(), Adapter::new(NoBus));
+        let (mut session, mut adapter) = (UsbSession::default(), Adapter::new(NoBus));
         session.plug(true);
-        let mut hello = |session: &mut Session, theirs| {
-            session.handle(0, &Request::Hello(Capabilities(theirs)), &mut adapter)
+        let mut hello = |session: &mut UsbSession, theirs| {
+            session.handle(0, &RedirRequest::Hello(Capabilities(theirs)), &mut adapter)
         };
         assert!(!hello(&mut session, 1 << 5).is_empty());
-        assert_eq!(session.ids(), Ids::Long);
+        assert_eq!(session.ids(), RedirIds::Long);
         assert!(hello(&mut session, 0).is_empty());
-        assert_eq!(session.ids(), Ids::Long);
+        assert_eq!(session.ids(), RedirIds::Long);
     }
 
     #[test]
     fn a_bus_that_fails_stalls_and_data_never_comes_back_from_a_write() {
-        let (mut session, mut adapter) = (Session::default(), Adapter::new(NoBus));
+        let (mut session, mut adapter) = (UsbSession::default(), Adapter::new(NoBus));
         session.plug(true);
-        session.handle(0, &Request::Hello(Capabilities::default()), &mut adapter);
-        let setup = Setup { request_type: 0x41, request: 7, index: 0x40, length: 1, value: 0 };
-        let control = Request::Control { endpoint: 0, setup, data: vec![9] };
+        session.handle(0, &RedirRequest::Hello(Capabilities::default()), &mut adapter);
+        let setup = UsbSetup { request_type: 0x41, request: 7, index: 0x40, length: 1, value: 0 };
+        let control = RedirRequest::Control { endpoint: 0, setup, data: vec![9] };
         let packet = session.handle(3, &control, &mut adapter);
         assert_eq!((packet.len(), packet[12 + 3]), (12 + 10, Status::Stall as u8));
         // An echo to the device would give data.
-        let setup = Setup { request: 0, ..setup };
-        let packet = session.handle(4, &Request::Control { endpoint: 0, setup, data: vec![9] }, &mut adapter);
+        let setup = UsbSetup { request: 0, ..setup };
+        let packet =
+            session.handle(4, &RedirRequest::Control { endpoint: 0, setup, data: vec![9] }, &mut adapter);
         assert_eq!((packet.len(), packet[12 + 3]), (12 + 10, Status::Success as u8));
     }
 }

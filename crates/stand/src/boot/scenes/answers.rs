@@ -1,8 +1,8 @@
 //! Prompts: drafted inside, corrected outside, and the energy held against what the sensor really measured.
 
 use super::super::stand::{Connected, SOON, Stand};
-use super::super::steps::{Failed, Steps, heading};
-use super::Figures;
+use super::super::steps::{BootSteps, Failed, heading};
+use super::BootFigures;
 use anyhow::{Context, Result, ensure};
 use dunlin_hlm::time::Instant;
 use dunlin_power::simulated::waveform::{StepWaveform as Power, Waveform};
@@ -17,8 +17,8 @@ const SPAN: f64 = 0.05;
 
 pub(super) fn play(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
     connected: &mut Connected,
 ) -> Result<(), Failed> {
     heading("Replies and their energy");
@@ -62,7 +62,7 @@ pub(super) fn play(
     })
 }
 
-impl Figures {
+impl BootFigures {
     /// Takes in a reply that was held against the target alone.
     pub(super) fn note(&mut self, reply: &Value) {
         self.identical_replies += 1;

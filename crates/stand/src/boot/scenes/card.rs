@@ -3,8 +3,8 @@
 //! There is no sensor: QEMU's Raspberry Pi has no I2C that answers.
 
 use super::super::stand::{BOOT_WITHIN, SETUP, Stand};
-use super::super::steps::{Failed, Steps, heading};
-use super::Figures;
+use super::super::steps::{BootSteps, Failed, heading};
+use super::BootFigures;
 use super::cuts::while_writing;
 use super::first_boot::healthy;
 use anyhow::ensure;
@@ -12,7 +12,11 @@ use anyhow::ensure;
 /// The model that the device tree names, and what has a driver: the pin header's bus, and the card.
 const DRIVEN: &str = "tr -d '\\0' < /proc/device-tree/model; echo; ls /dev/i2c-1 /dev/mmcblk0p2";
 
-pub(super) fn play(stand: &mut Stand, steps: &mut Steps, figures: &mut Figures) -> Result<(), Failed> {
+pub(super) fn play(
+    stand: &mut Stand,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
+) -> Result<(), Failed> {
     heading("A card in a board");
     let mut connected = steps.step("it sets itself up and connects, over its USB", || {
         stand.surround()?;

@@ -3,11 +3,11 @@
 //! A cut ends the emulator with SIGKILL: what the machine had not handed to its disk is lost. What a card's own
 //! controller loses is not played.
 
-use super::super::disk::Disk;
-use super::super::machine::Running;
+use super::super::disk::TestDisk;
+use super::super::machine::RunningMachine;
 use super::super::stand::{BOOT_WITHIN, Connected, SETUP, SOON, Stand, TOKENS_MAX};
-use super::super::steps::{Failed, Steps, heading};
-use super::Figures;
+use super::super::steps::{BootSteps, Failed, heading};
+use super::BootFigures;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const WRITTEN: [usize; 2] = [2, 4];
 
 pub(super) fn play(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
     connected: Connected,
 ) -> Result<(), Failed> {
     heading("Power cuts");
@@ -42,8 +42,8 @@ pub(super) fn play(
 
 pub(super) fn while_writing(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
     mut connected: Connected,
 ) -> Result<Connected, Failed> {
     let token = 1 + stand.dice.usize(..TOKENS);
@@ -65,8 +65,8 @@ pub(super) fn while_writing(
 
 fn while_booting(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
     lines: usize,
 ) -> Result<Connected, Failed> {
     let line = 1 + stand.dice.usize(..lines - 1);
@@ -84,8 +84,8 @@ fn while_booting(
 
 fn while_setting_up(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
 ) -> Result<Connected, Failed> {
     let delay = stand.dice.u64(..SET_UP_MS);
     let disk = steps.step(&format!("a cut {delay} ms into the set-up of a new board"), || {
@@ -107,7 +107,7 @@ fn while_setting_up(
 }
 
 /// A moment that no line on the console marks.
-fn cut_after(running: Running, delay: Duration) {
+fn cut_after(running: RunningMachine, delay: Duration) {
     #[expect(clippy::disallowed_methods, reason = "a power cut waits for nothing: its moment is drawn")]
     std::thread::sleep(delay);
     running.cut();
@@ -116,10 +116,10 @@ fn cut_after(running: Running, delay: Duration) {
 /// The board comes back and answers.
 fn back(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
     name: &str,
-    disk: Option<&Disk>,
+    disk: Option<&TestDisk>,
 ) -> Result<Connected, Failed> {
     steps.step("it comes back and answers", || {
         let mut connected = stand.boot_connected(&format!("after-{name}"), disk)?;
@@ -135,7 +135,7 @@ fn back(
 }
 
 /// The file systems that are in use are sound.
-fn sound(disk: &Disk) -> Result<String> {
+fn sound(disk: &TestDisk) -> Result<String> {
     for partition in WRITTEN {
         disk.check(partition)?;
     }

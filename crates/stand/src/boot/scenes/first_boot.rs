@@ -1,7 +1,7 @@
 //! The first boot: a file with mistakes, then the mended one while there is no broker.
 
 use super::super::stand::{BOOT_WITHIN, Connected, DEVICE, PROBLEMS, SETUP, SOON, Stand};
-use super::super::steps::{Failed, Steps, heading};
+use super::super::steps::{BootSteps, Failed, heading};
 use anyhow::{Context, Result, ensure};
 use dunlin_wire::SetupReport;
 
@@ -10,14 +10,14 @@ const MISTAKE: &str = "wifi_pasword = hunter2hunter2\n";
 const MISTAKE_LINE: &str = "line 7";
 const MISTAKE_KEY: &str = "wifi_pasword";
 
-pub(super) fn play(stand: &mut Stand, steps: &mut Steps) -> Result<Connected, Failed> {
+pub(super) fn play(stand: &mut Stand, steps: &mut BootSteps) -> Result<Connected, Failed> {
     heading("A set-up file with a mistake");
     malformed(stand, steps)?;
     heading("The mended file, and no broker");
     set_up(stand, steps)
 }
 
-fn malformed(stand: &mut Stand, steps: &mut Steps) -> Result<(), Failed> {
+fn malformed(stand: &mut Stand, steps: &mut BootSteps) -> Result<(), Failed> {
     let mut running = steps.step("the machine boots", || {
         stand.surround()?;
         let text = stand.setup_file()? + MISTAKE;
@@ -56,7 +56,7 @@ fn malformed(stand: &mut Stand, steps: &mut Steps) -> Result<(), Failed> {
     Ok(())
 }
 
-fn set_up(stand: &mut Stand, steps: &mut Steps) -> Result<Connected, Failed> {
+fn set_up(stand: &mut Stand, steps: &mut BootSteps) -> Result<Connected, Failed> {
     let mut running = steps.step("the file is taken, and removed", || {
         stand.broker.kill();
         let text = stand.setup_file()?;

@@ -1,8 +1,8 @@
 //! What goes wrong on a board: no room, a corrupt file, no sensor.
 
 use super::super::stand::{Connected, SOON, Stand};
-use super::super::steps::{Failed, Steps, heading};
-use super::Figures;
+use super::super::steps::{BootSteps, Failed, heading};
+use super::BootFigures;
 use anyhow::{Context, Result, ensure};
 use dunlin_power::simulated::waveform::StepWaveform as Power;
 
@@ -21,8 +21,8 @@ const FILLED: &str =
 /// A full disk, then a corrupt file of the board.
 pub(super) fn in_the_running_machine(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
     connected: &mut Connected,
 ) -> Result<(), Failed> {
     heading("No room, and a corrupt file");
@@ -58,8 +58,8 @@ pub(super) fn in_the_running_machine(
 /// A boot without the sensor's cable.
 pub(super) fn without_sensor(
     stand: &mut Stand,
-    steps: &mut Steps,
-    figures: &mut Figures,
+    steps: &mut BootSteps,
+    figures: &mut BootFigures,
 ) -> Result<(), Failed> {
     heading("No sensor");
     stand.sensor.plug(false);

@@ -174,11 +174,11 @@ proptest! {
             (prop_oneof![Just(0_u32), 3..12_u32, Just(100)], prop::collection::vec(any::<u8>(), 0..80)), 0..20,
         ),
     ) {
-        let mut session = Session::default();
+        let mut session = UsbSession::default();
         let mut adapter = Adapter::new(silent::Silent);
         session.plug(true);
         for (kind, payload) in packets {
-            if let Ok(request) = redir::Request::parse(kind, &payload) {
+            if let Ok(request) = redir::RedirRequest::parse(kind, &payload) {
                 let bytes = session.handle(1, &request, &mut adapter);
                 prop_assert!(bytes.len() <= redir::PAYLOAD_BYTES_MAX + 400);
             }
