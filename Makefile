@@ -62,7 +62,7 @@ nightly: ## What takes too long for every change: Arm under emulation, packages,
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s) BOOT_BOARD=rpi3
 	$(MAKE) --no-print-directory reproducible BOARD=virt
 
-check: format lint shell commits no-std docs ## Formatting, lints of Rust and shell, commit form, and the proof that the core needs no operating system
+check: format lint layers shell commits no-std docs ## Formatting, lints of Rust and shell, layers, commit form, and the proof that the core needs no operating system
 
 format: need-cargo
 	$(CARGO) fmt --all --check
