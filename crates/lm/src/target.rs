@@ -1,28 +1,10 @@
 //! The target's interface: many sessions, extended together, each with its own context.
 
-use std::fmt;
-
 use dunlin_wire::Vocabulary;
 
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
-
-/// One context held by a [`Target`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(u64);
-
-impl SessionId {
-    /// The session that an engine has numbered.
-    pub fn new(number: u64) -> Self {
-        Self(number)
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session {}", self.0)
-    }
-}
+use crate::session::SessionId;
 
 /// One session's part of a batch: keep the first `keep` tokens, append `tokens`, give the last `rows` rows.
 #[derive(Clone, Copy, Debug)]

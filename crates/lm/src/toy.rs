@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::draft::{Draft, Rows};
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
-use crate::target::{Extend, Promise, SessionId, Target, check_part, check_tokens};
+use crate::session::SessionId;
+use crate::target::{Extend, Promise, Target, check_part, check_tokens};
 
 /// Logits are spread evenly over 0 to this: at 8, about a fifth of the tokens hold most of the probability.
 const SPREAD: f32 = 8.0;
