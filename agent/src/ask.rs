@@ -6,7 +6,7 @@
 use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
 use crate::flags::positive;
 use crate::generate;
-use crate::serve::PromptRequest;
+use crate::request::PromptRequest;
 use crate::socket::LINE_BYTES_MAX;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;

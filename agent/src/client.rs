@@ -1,6 +1,7 @@
 //! Clients of `serve`: where the events of their prompts go, as JSON lines.
 
-use crate::output::{Notice, Output};
+use crate::notice::Notice;
+use crate::output::Output;
 use crate::report::{self, Report};
 use crate::screen::{Abilities, Colour};
 use crate::terminal::Terminal;

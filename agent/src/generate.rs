@@ -3,7 +3,8 @@
 use crate::config::Settings;
 use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
 use crate::flags::{ReplyFlags, seconds};
-use crate::output::{Notice, Output};
+use crate::notice::Notice;
+use crate::output::Output;
 use crate::report::{self, Report};
 use crate::run::{Control, Say, User};
 use crate::screen::Colour;

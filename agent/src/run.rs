@@ -5,7 +5,8 @@
 
 use crate::drafter::{Done, Worker};
 use crate::link::{Link, LinkEvent};
-use crate::output::{Notice, Output};
+use crate::notice::Notice;
+use crate::output::Output;
 use crate::random;
 use crate::stall::Stall;
 use crate::status::{LinkState, StatusLog};

@@ -5,6 +5,7 @@ use crate::config::Settings;
 use crate::exit::DONE;
 use crate::flags::ReplyFlags;
 use crate::output::Output;
+use crate::request::PromptRequest;
 use crate::run::{Control, Say, User};
 use crate::setup::{self, Parts};
 use crate::socket;
@@ -15,7 +16,6 @@ use dunlin_hlm::device::Reply;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_service::Service;
-use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
@@ -40,31 +40,6 @@ pub struct ServeFlags {
     json: bool,
     #[command(flatten)]
     pub(crate) reply: ReplyFlags,
-}
-
-/// A prompt as a line of JSON says it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PromptRequest {
-    pub(crate) prompt: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_tokens: Option<usize>,
-    #[serde(default)]
-    new_session: bool,
-}
-
-impl PromptRequest {
-    pub(crate) fn new(prompt: String, max_tokens: Option<usize>, new_session: bool) -> Self {
-        Self { prompt, max_tokens, new_session }
-    }
-
-    /// A line: an object, or the prompt itself.
-    pub(crate) fn parse(line: &str) -> Result<Self> {
-        if line.starts_with('{') {
-            return serde_json::from_str(line).context("the line is no request");
-        }
-        Ok(Self { prompt: line.into(), ..Self::default() })
-    }
 }
 
 /// Serves until its input ends or it is interrupted; returns the exit code.
@@ -183,19 +158,4 @@ fn read_standard_input(requests: mpsc::Sender<(PromptRequest, ServeClient)>, jso
     }
     std::thread::Builder::new().name("input".into()).spawn(read).context("no thread for standard input")?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_a_prompt_or_an_object() {
-        assert_eq!(PromptRequest::parse("Hello {x}").unwrap().prompt, "Hello {x}");
-        let request =
-            PromptRequest::parse(r#"{"prompt": "a", "max_tokens": 3, "new_session": true}"#).unwrap();
-        assert_eq!(request, PromptRequest { prompt: "a".into(), max_tokens: Some(3), new_session: true });
-        assert!(PromptRequest::parse(r#"{"promt": "a"}"#).is_err());
-        assert!(PromptRequest::parse("{").is_err());
-    }
 }

@@ -2,7 +2,7 @@
 //! are answered in turn, in one session.
 
 use crate::client::ServeClient;
-use crate::serve::PromptRequest;
+use crate::request::PromptRequest;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, ErrorKind};

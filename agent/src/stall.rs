@@ -1,6 +1,6 @@
 //! Notices when a reply has not moved for a second, and says what it is waiting for.
 
-use crate::output::Notice;
+use crate::notice::Notice;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_link::Loss;
 use dunlin_wire::VerifierId;

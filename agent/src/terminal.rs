@@ -1,6 +1,7 @@
 //! The reply on standard output, token by token; notices on standard error.
 
-use crate::output::{Notice, Output};
+use crate::notice::Notice;
+use crate::output::Output;
 use crate::report;
 use crate::screen::{Abilities, Colour, Screen};
 use crate::turn::Turn;

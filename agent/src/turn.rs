@@ -1,6 +1,6 @@
 //! One turn: a prompt, its reply, and what it cost.
 
-use crate::output::Notice;
+use crate::notice::Notice;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Counters, Finish};
 use dunlin_hlm::stop::Prices;

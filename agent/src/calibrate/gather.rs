@@ -1,7 +1,8 @@
 //! Gathers judged tokens while prompts are answered.
 
 use super::progress::CalibrationProgress;
-use crate::output::{Notice, Output};
+use crate::notice::Notice;
+use crate::output::Output;
 use crate::screen::Colour;
 use crate::turn::{Ending, Turn};
 use dunlin_hlm::TokenId;

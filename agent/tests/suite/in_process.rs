@@ -6,7 +6,7 @@ use crate::proxy::Proxy;
 use crate::recorder::Recorder;
 use crate::verifier::{self, Alone, Plan};
 use dunlin_agent::drafter::Worker;
-use dunlin_agent::output::Notice;
+use dunlin_agent::notice::Notice;
 use dunlin_agent::run::{Agent, Control, Farewell, Say, Seat, User};
 use dunlin_agent::turn::Ending;
 use dunlin_hlm::device::{DeviceConfig, Finish, Offline, Origin, Reply};

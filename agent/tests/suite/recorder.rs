@@ -1,6 +1,7 @@
 //! An output that writes everything down, and does what a test wants at each token and notice.
 
-use dunlin_agent::output::{Notice, Output};
+use dunlin_agent::notice::Notice;
+use dunlin_agent::output::Output;
 use dunlin_agent::turn::Turn;
 use dunlin_hlm::device::{Commit, Judged, SayError};
 use std::ops::ControlFlow;
