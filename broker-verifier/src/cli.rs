@@ -122,7 +122,7 @@ struct ReferenceArgs {
 }
 
 /// An error with what the process ends with.
-type Outcome = Result<Exit, (Exit, Error)>;
+type CommandResult = Result<Exit, (Exit, Error)>;
 
 /// Reads the command line, does what it asks and says what went wrong.
 pub fn main() -> ExitCode {
@@ -149,7 +149,7 @@ fn usage(error: Error) -> (Exit, Error) {
     (Exit::Usage, error)
 }
 
-fn run_serve(args: &ServeArgs) -> Outcome {
+fn run_serve(args: &ServeArgs) -> CommandResult {
     let mut config = args.merged().map_err(usage)?;
     config.model().map_err(usage)?;
     set_threads(config.threads).map_err(failure)?;
@@ -208,7 +208,7 @@ fn status_requests() -> Result<mpsc::Receiver<()>> {
     Ok(requests)
 }
 
-fn run_reference(args: &ReferenceArgs) -> Outcome {
+fn run_reference(args: &ReferenceArgs) -> CommandResult {
     let sampling = Sampling::new(args.temperature, args.top_p, args.top_k);
     let sampling = sampling.context("sampling").map_err(usage)?;
     let mut config = Config { model: Some(args.model.clone()), ..Config::default() };
@@ -250,7 +250,7 @@ fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Resul
     writeln!(io::stdout(), "{line}").context("standard output")
 }
 
-fn run_check(args: &ServeArgs) -> Outcome {
+fn run_check(args: &ServeArgs) -> CommandResult {
     let config = args.merged();
     if let Ok(config) = &config {
         set_threads(config.threads).map_err(failure)?;
@@ -259,7 +259,7 @@ fn run_check(args: &ServeArgs) -> Outcome {
     block_on(async { Ok(check(config).await?) }).map_err(failure)
 }
 
-fn run_migrate(args: &MigrateArgs) -> Outcome {
+fn run_migrate(args: &MigrateArgs) -> CommandResult {
     let migrated = migrate(&args.file).map_err(failure)?;
     writeln!(io::stdout(), "{}", migrated.report(&args.file)).context("standard output").map_err(failure)?;
     Ok(Exit::Ok)

@@ -43,14 +43,14 @@ pub(crate) struct Caches {
 /// One session's keys and values.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    layers: Vec<Layer>,
+    layers: Vec<LayerCache>,
     length: usize,
     reserved: usize,
     width: usize,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Layer {
+struct LayerCache {
     keys: Vec<f32>,
     values: Vec<f32>,
 }
@@ -68,7 +68,7 @@ impl Caches {
     pub(crate) fn open(&mut self) -> SessionId {
         let session = SessionId::new(self.next);
         self.next += 1;
-        let layers = vec![Layer::default(); self.size.layers];
+        let layers = vec![LayerCache::default(); self.size.layers];
         self.open.insert(session, Cache { layers, length: 0, reserved: 0, width: self.size.width });
         session
     }

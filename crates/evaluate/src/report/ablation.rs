@@ -30,7 +30,7 @@ struct Family<'a> {
 
 /// What a comparison at equal rates says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
+enum Benefit {
     Helps,
     Harms,
     Nothing,
@@ -168,14 +168,14 @@ fn compare(with: &Family<'_>, without: &Family<'_>) -> Option<Comparison> {
 }
 
 impl Comparison {
-    fn outcome(&self) -> Comparison {
+    fn outcome(&self) -> Benefit {
         let difference = self.with - self.without;
         if difference.abs() <= NONE_BELOW * self.without {
-            Comparison::Nothing
+            Benefit::Nothing
         } else if difference < 0.0 {
-            Comparison::Helps
+            Benefit::Helps
         } else {
-            Comparison::Harms
+            Benefit::Harms
         }
     }
 }
@@ -191,9 +191,9 @@ fn sentence(families: &[Family<'_>], with: &str, without: &str) -> Option<String
     };
     let Comparison { from, to, with: tv, without: base } = comparison;
     let found = match comparison.outcome() {
-        Comparison::Helps => "helps".to_string(),
-        Comparison::Harms => "does not help".to_string(),
-        Comparison::Nothing => format!("makes no difference beyond {}", percent(NONE_BELOW, 0)),
+        Benefit::Helps => "helps".to_string(),
+        Benefit::Harms => "does not help".to_string(),
+        Benefit::Nothing => format!("makes no difference beyond {}", percent(NONE_BELOW, 0)),
     };
     Some(format!(
         "At equal upload rate ({} to {} frames per token) `{with}` has a mean TV of {} and `{without}` of {}: here \
@@ -231,10 +231,10 @@ mod tests {
         assert_eq!(overlap(&[&a, &b]), Some((0.3, 0.5)));
         let comparison = compare(&a, &b).unwrap();
         assert!((comparison.with - 0.15).abs() < 1e-12 && (comparison.without - 0.35).abs() < 1e-12);
-        assert_eq!(comparison.outcome(), Comparison::Helps);
-        assert_eq!(compare(&b, &a).unwrap().outcome(), Comparison::Harms);
+        assert_eq!(comparison.outcome(), Benefit::Helps);
+        assert_eq!(compare(&b, &a).unwrap().outcome(), Benefit::Harms);
         let near = family("near", &[(0.1, 0.306), (0.5, 0.102)]);
-        assert_eq!(compare(&near, &a).unwrap().outcome(), Comparison::Nothing);
+        assert_eq!(compare(&near, &a).unwrap().outcome(), Benefit::Nothing);
         let beyond = family("beyond", &[(0.6, 0.1), (0.9, 0.1)]);
         assert_eq!((overlap(&[&a, &beyond]), overlap(&[]), compare(&a, &beyond)), (None, None, None));
     }

@@ -17,7 +17,7 @@ const ADVICE: &str =
 
 /// The meaning of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Input {
+enum EncoderInput {
     Ids,
     Mask,
     Types,
@@ -28,7 +28,7 @@ enum Input {
 pub(crate) struct EncoderGraph {
     path: PathBuf,
     state: TypedSimpleState,
-    inputs: Vec<(Input, DatumType)>,
+    inputs: Vec<(EncoderInput, DatumType)>,
     output: String,
     width: usize,
 }
@@ -102,31 +102,31 @@ fn describe(tensor: &Tensor) -> String {
     format!("{:?} of {:?}", tensor.datum_type(), tensor.shape())
 }
 
-fn feed(input: Input, tokens: &[u32], kind: DatumType) -> TractResult<TValue> {
+fn feed(input: EncoderInput, tokens: &[u32], kind: DatumType) -> TractResult<TValue> {
     let numbers: Vec<i64> = match input {
-        Input::Ids => tokens.iter().map(|token| i64::from(*token)).collect(),
-        Input::Mask => vec![1; tokens.len()],
-        Input::Types => vec![0; tokens.len()],
-        Input::Positions => (0..tokens.len() as i64).collect(),
+        EncoderInput::Ids => tokens.iter().map(|token| i64::from(*token)).collect(),
+        EncoderInput::Mask => vec![1; tokens.len()],
+        EncoderInput::Types => vec![0; tokens.len()],
+        EncoderInput::Positions => (0..tokens.len() as i64).collect(),
     };
     integers(&numbers, kind)
 }
 
-fn known_inputs(path: &Path, graph: &GraphProto) -> Result<Vec<(Input, DatumType)>> {
+fn known_inputs(path: &Path, graph: &GraphProto) -> Result<Vec<(EncoderInput, DatumType)>> {
     let declared = graph.input.iter().filter(|input| !is_weight(graph, &input.name));
     let inputs = declared.map(|input| known_input(path, input)).collect::<Result<Vec<_>>>()?;
-    if !inputs.iter().any(|(input, _)| *input == Input::Ids) {
+    if !inputs.iter().any(|(input, _)| *input == EncoderInput::Ids) {
         return Err(Error::value(path, "input input_ids", "a tensor", "nothing"));
     }
     Ok(inputs)
 }
 
-fn known_input(path: &Path, input: &ValueInfoProto) -> Result<(Input, DatumType)> {
+fn known_input(path: &Path, input: &ValueInfoProto) -> Result<(EncoderInput, DatumType)> {
     let kind = match input.name.as_str() {
-        "input_ids" => Input::Ids,
-        "attention_mask" => Input::Mask,
-        "token_type_ids" => Input::Types,
-        "position_ids" => Input::Positions,
+        "input_ids" => EncoderInput::Ids,
+        "attention_mask" => EncoderInput::Mask,
+        "token_type_ids" => EncoderInput::Types,
+        "position_ids" => EncoderInput::Positions,
         name => return Err(Error::unsupported(path, format!("input {name}"), ADVICE)),
     };
     match tensor_type(input).map(|tensor| tensor.elem_type) {
@@ -153,7 +153,7 @@ fn hidden_output(path: &Path, graph: &GraphProto) -> Result<(String, usize)> {
 fn build(
     path: &Path,
     proto: &ModelProto,
-    inputs: &[(Input, DatumType)],
+    inputs: &[(EncoderInput, DatumType)],
     output: usize,
 ) -> TractResult<TypedSimpleState> {
     let mut model = parse(path, proto, &[output])?;
