@@ -1,15 +1,13 @@
 //! The `check` command: configuration, target and broker, and a remedy for each fault.
 
-use std::io::{self, IsTerminal};
-
+use crate::config::Config;
+use crate::engine::{load, memory_mib, warm_up};
+use crate::exit::Exit;
 use anyhow::{Result, anyhow, ensure};
 use dunlin_link::{BrokerFacts, probe};
 use dunlin_service::Findings;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
-
-use crate::config::Config;
-use crate::engine::{load, memory_mib, warm_up};
-use crate::exit::Exit;
+use std::io::{self, IsTerminal};
 
 /// Checks configuration, target and broker, and writes what it finds to standard output.
 ///

@@ -1,22 +1,5 @@
 //! The command line: what is asked, and what the process ends with.
 
-use std::fs;
-use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
-use anyhow::{Context, Error, Result, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use dunlin_hlm::probabilities::Sampling;
-use dunlin_link::{MQTT_PASSWORD, migrate};
-use dunlin_service::{Service, credential};
-use dunlin_wire::VerifierId;
-use tokio::runtime::{self, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
-
 use crate::check::check;
 use crate::config::Config;
 use crate::embedded::Embedded;
@@ -25,6 +8,21 @@ use crate::exit::Exit;
 use crate::reference::{Request, write};
 use crate::report::End;
 use crate::run::{Hooks, Served, serve};
+use anyhow::{Context, Error, Result, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_link::{MQTT_PASSWORD, migrate};
+use dunlin_service::{Service, credential};
+use dunlin_wire::VerifierId;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
 
 /// Verify the drafts of Dunlin's devices with a large model, beside an MQTT 5 broker.
 #[derive(Debug, Parser)]

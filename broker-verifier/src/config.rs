@@ -1,16 +1,14 @@
 //! A verifier's configuration: one file, then the command line over it, then one check of every range.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-
+use crate::link::INFLIGHT_MAX;
 use anyhow::{Context, Result, ensure};
 use dunlin_link::{BrokerAddress, ConnectOptions, Login, MqttTable, refuse_old_keys};
 use dunlin_wire::VerifierId;
 use dunlin_wire::limits::DRAFT_TOKENS_MAX;
 use serde::Deserialize;
-
-use crate::link::INFLIGHT_MAX;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 /// Sessions that one verifier keeps: its presence counts the free ones in 16 bits.
 pub const SESSIONS_MAX: usize = u16::MAX as usize;

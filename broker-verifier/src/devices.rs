@@ -2,9 +2,8 @@
 //!
 //! Invariant: the table is bounded; the device not heard of for the longest time makes room.
 
-use std::collections::BTreeMap;
-
 use dunlin_wire::DeviceId;
+use std::collections::BTreeMap;
 
 /// Devices kept; what is known of a device beyond it begins anew.
 pub const DEVICES_MAX: usize = 4096;

@@ -2,14 +2,13 @@
 //!
 //! Invariant: it is reached through its socket like any other, by the verifier too.
 
+use anyhow::{Context, Result, anyhow, ensure};
+use mqtt5::broker::config::{AuthConfig, RateLimitConfig, StorageConfig};
+use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::Duration;
-
-use anyhow::{Context, Result, anyhow, ensure};
-use mqtt5::broker::config::{AuthConfig, RateLimitConfig, StorageConfig};
-use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
 use tokio::runtime::{self, Runtime};
 
 /// Bytes of a packet; every message of the protocol fits, and what the fleet tool sends to a device.

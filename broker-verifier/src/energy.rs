@@ -7,15 +7,13 @@ mod figures;
 mod file;
 mod order;
 
-use std::path::Path;
-use std::time::Duration;
-
 use anyhow::Result;
 use dunlin_wire::{DecodeError, DeviceId, EnergyReport, PowerSource, Telemetry, Throttling};
-
 use figures::{Faults, Figures, Flags, begun};
 use file::LogFile;
 use order::{Last, Place};
+use std::path::Path;
+use std::time::Duration;
 
 pub use crate::devices::DEVICES_MAX;
 use crate::devices::Devices;

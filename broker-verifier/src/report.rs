@@ -1,13 +1,11 @@
 //! What was done, for the log and for tests.
 
-use std::time::Duration;
-
-use dunlin_hlm::verifier::Counters;
-use dunlin_status::{MetricUnit, Snapshot};
-
 use crate::energy::EnergyCounters;
 use crate::link::LinkCounters;
 use crate::setup::SetupCounters;
+use dunlin_hlm::verifier::Counters;
+use dunlin_status::{MetricUnit, Snapshot};
+use std::time::Duration;
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,11 +3,9 @@
 //! Invariant: nothing here reaches the protocol machine, and what is written to the log is bounded by time, whatever
 //! the devices send. Time is an argument.
 
-use std::time::Duration;
-
-use dunlin_wire::{DeviceId, PREFIX_EMPTY, PrefixDigest, SetupReport};
-
 use crate::devices::Devices;
+use dunlin_wire::{DeviceId, PREFIX_EMPTY, PrefixDigest, SetupReport};
+use std::time::Duration;
 
 /// Warnings in one period at most.
 pub const WARNINGS_MAX: u32 = 20;

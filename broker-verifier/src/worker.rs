@@ -3,14 +3,13 @@
 //! Invariant: it knows slots and tokens, and neither sessions of the protocol nor the link. Work and results
 //! go through bounded channels, and work is done in the order of arrival.
 
+use anyhow::{Context, Error, Result, anyhow};
+use dunlin_hlm::verifier::{Event, Job, JobId, RowsError, Slot};
+use dunlin_lm::{Extend, SessionId, Target};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use anyhow::{Context, Error, Result, anyhow};
-use dunlin_hlm::verifier::{Event, Job, JobId, RowsError, Slot};
-use dunlin_lm::{Extend, SessionId, Target};
 use tokio::sync::mpsc;
 
 /// Jobs in one batch: bounds the rows held at once.

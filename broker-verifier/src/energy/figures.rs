@@ -1,8 +1,7 @@
 //! What two reports of a device say of the time between them, and how it is written.
 
-use std::fmt;
-
 use dunlin_wire::{EnergyReport, MeterFaults, PhaseTotals, Throttling};
+use std::fmt;
 
 /// The names of the flags of throttling, from the least significant.
 const FLAGS: [&str; 4] = ["under-voltage", "frequency capped", "throttled", "soft temperature limit"];

@@ -2,14 +2,13 @@
 //!
 //! Invariant: a line is written whole or not at all as far as the system allows, and a write that fails ends nothing.
 
+use anyhow::{Context, Result};
+use dunlin_wire::DeviceId;
+use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-
-use anyhow::{Context, Result};
-use dunlin_wire::DeviceId;
-use serde::Serialize;
 
 /// A line.
 #[derive(Serialize)]

@@ -2,9 +2,8 @@
 //!
 //! Invariant: counters are compared within a run only, and what comes out as [`Place::After`] can be subtracted.
 
-use std::cmp::Ordering;
-
 use dunlin_wire::{EnergyReport, MeterFaults, PhaseTotals, Telemetry};
+use std::cmp::Ordering;
 
 /// A message whose counters grow within a run.
 pub(super) trait Counted: Copy + PartialEq {

@@ -1,9 +1,8 @@
 //! Reports and telemetry in every order, by what is counted and what is logged.
 
-use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
-
 use super::*;
 use crate::logged::logged;
+use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
 
 /// Report `reports` of a run, with 1 J and 10 tokens each.
 fn report(run: u32, reports: u32) -> EnergyReport {

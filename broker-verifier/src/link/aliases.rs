@@ -3,9 +3,8 @@
 //! Invariant: an alias is bound by the packet that carries topic and number, so it counts as bound only once
 //! that packet was taken, and a new connection starts with none.
 
-use std::collections::BTreeMap;
-
 use dunlin_wire::DeviceId;
+use std::collections::BTreeMap;
 
 /// Aliases kept, however many the broker allows.
 pub(super) const ALIASES_MAX: u16 = 1024;

@@ -3,14 +3,12 @@
 //! Invariant: nothing here waits. What the client can't take now stays in order; what was meant for a lost
 //! connection is dropped with it, for its receivers ask again.
 
-use std::collections::VecDeque;
-
+use super::LinkCounters;
+use super::aliases::{Aliases, Form};
 use dunlin_link::{Alias, Outgoing, Publisher, Taken};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, VerifierId};
-
-use super::LinkCounters;
-use super::aliases::{Aliases, Form};
+use std::collections::VecDeque;
 
 /// Messages that wait while the client is busy; beyond it the oldest is dropped and counted.
 pub(super) const OUTBOX_MAX: usize = 1024;

@@ -10,14 +10,12 @@ mod sweeps;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
-
 use super::plots::{Bars, LineChart};
 use super::record::{CellRecord, TokenRecord};
 use super::tables::{Table, code, setting};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::Path;
 
 /// What an evaluation was, for the head of its report.
 #[derive(Clone, Debug, PartialEq)]

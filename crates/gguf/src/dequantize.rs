@@ -1,9 +1,8 @@
 //! The numbers that blocks stand for, computed as ggml does: the same bits.
 
-use half::{bf16, f16};
-
 use crate::block_type::BlockType;
 use crate::error::{Error, Result};
+use half::{bf16, f16};
 
 /// Numbers in a block of the types whose names end in `_K`.
 const SUPER_BLOCK: usize = 256;

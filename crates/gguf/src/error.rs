@@ -1,8 +1,7 @@
 //! Errors of files. Each message names the key or tensor, but not the file, which the caller knows.
 
-use std::io;
-
 use crate::block_type::BlockType;
+use std::io;
 
 /// A result whose error is this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,13 +1,12 @@
 //! The head of a file: metadata and the list of tensors.
 
-use std::collections::BTreeMap;
-use std::io::Read;
-
 use crate::block_type::BlockType;
 use crate::error::{Error, Result};
 use crate::limits::{ALIGNMENT_MAX, DIMENSIONS_MAX, KEYS_MAX, TENSORS_MAX};
 use crate::reader::Reader;
 use crate::value::Value;
+use std::collections::BTreeMap;
+use std::io::Read;
 
 const MAGIC: [u8; 4] = *b"GGUF";
 const EMBEDDING: &str = "token_embd.weight";

@@ -1,9 +1,8 @@
 //! Little-endian numbers and strings from a stream, counted and bounded.
 
-use std::io::{ErrorKind, Read};
-
 use crate::error::{Error, Result};
 use crate::limits::{HEADER_BYTES_MAX, STRING_BYTES_MAX};
+use std::io::{ErrorKind, Read};
 
 /// A stream with the number of bytes taken from it.
 pub(crate) struct Reader<'r> {

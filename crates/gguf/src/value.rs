@@ -1,9 +1,8 @@
 //! Metadata values.
 
-use std::fmt;
-
 use crate::error::Result;
 use crate::reader::Reader;
+use std::fmt;
 
 macro_rules! values {
     ($($(#[$doc:meta])* $name:ident = $number:literal: $type:ty, $read:ident;)*) => {

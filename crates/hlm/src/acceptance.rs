@@ -3,14 +3,13 @@
 //! Invariant: the outcome is a function of the frame, the target's rows, the sampling and the session's seed, so a
 //! frame that is judged twice gets the same answer. The noise of each rule is part of the protocol.
 
-use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
-
 use crate::TokenId;
 use crate::coupling::{Noise, couple, couple_residual};
 use crate::payload::{self, Sent};
 use crate::policy::PayloadForm;
 use crate::probabilities::{Distribution, Sampling};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use dunlin_wire::{DraftFrame, Rows};
 
 /// "acceptin": apart from the noise that tokens are drawn with.

@@ -4,10 +4,9 @@
 //! Invariant: the noise is a function of (seed, position, token) alone. Both ends compute it, so the formulas
 //! of this module are part of the protocol: changing one is a new protocol version.
 
-use core::f64::consts::LN_2;
-
 use crate::TokenId;
 use crate::probabilities::Distribution;
+use core::f64::consts::LN_2;
 
 /// The noise that tokens are drawn with.
 const DOMAIN_TOKENS: u64 = 0;

@@ -3,13 +3,12 @@
 //! Invariant: both ends turn what was sent into a distribution by [`read`], so where the token is drawn from that
 //! distribution, rejection sampling against it is exact. Only [`PayloadForm::TopK`] is not drawn from.
 
-use alloc::vec;
-use alloc::vec::Vec;
-use core::cmp::Ordering;
-
 use crate::TokenId;
 use crate::policy::{Payload, PayloadForm};
 use crate::probabilities::{Candidate, Distribution};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
 use dunlin_wire::{Entry, Row};
 
 /// The weight of the most probable token where weights are relative, of certainty where they are not.

@@ -3,11 +3,10 @@
 //! Invariant: a [`Distribution`] is never empty, its support is in the order of token ids and its
 //! probabilities sum to 1. Nothing here draws: see [`crate::coupling`].
 
+use crate::TokenId;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
-
-use crate::TokenId;
 
 /// The highest temperature that is accepted.
 pub const TEMPERATURE_MAX: f32 = 10.0;

@@ -13,9 +13,8 @@ mod prices;
 
 pub use prices::{Prices, PricesError};
 
-use core::num::NonZeroU16;
-
 use crate::time::Duration;
+use core::num::NonZeroU16;
 
 /// The least that rounds cost, s: one tick of the clock, so that no rate is infinite.
 const ROUND_COST_MIN: f64 = 1e-6;

@@ -4,8 +4,6 @@
 
 mod models;
 
-use std::collections::BTreeMap;
-
 use dunlin_hlm::TokenId;
 use dunlin_hlm::acceptance::{JudgedFrame, acceptance, residual};
 use dunlin_hlm::coupling::{couple, gumbel};
@@ -13,6 +11,7 @@ use dunlin_hlm::payload::read;
 use dunlin_hlm::policy::{Payload, PayloadForm, Policy};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use models::{BASE, CONTEXTS, Models, chi_square, sampling};
+use std::collections::BTreeMap;
 
 /// "acceptin" and "residual", as the wire document gives them.
 const COIN: u64 = 0x6163_6365_7074_696e;

@@ -4,11 +4,10 @@
 //! short text, and the probability that drafter and target agree, which a closed form gives. Seeds are fixed and
 //! the limits of all tests lie at one in a million, so the outcome is the same each time.
 
-use std::collections::BTreeMap;
-
 use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::{couple, gumbel};
 use dunlin_hlm::probabilities::{Distribution, Sampling, overlap, total_variation};
+use std::collections::BTreeMap;
 
 const VOCABULARY: usize = 5;
 const DRAFT_TOKENS: u64 = 3;

@@ -1,13 +1,11 @@
 //! A GGUF file's metadata and tensors, with errors that name the file.
 
+use crate::matrix::{Matrix, Trials, is_supported};
+use dunlin_gguf::{Header, TensorInfo};
+use dunlin_lm::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-
-use dunlin_gguf::{Header, TensorInfo};
-use dunlin_lm::{Error, Result};
-
-use crate::matrix::{Matrix, Trials, is_supported};
 
 /// A size in a file above which it can't be a language model's, so that products of sizes can't overflow.
 pub(crate) const DIMENSION_MAX: usize = 1 << 20;

@@ -1,8 +1,7 @@
 //! Key/value caches of many sessions under one budget of bytes.
 
-use std::collections::BTreeMap;
-
 use dunlin_lm::{Error, Result, SessionId};
+use std::collections::BTreeMap;
 
 /// Positions by which a session's cache grows.
 pub(crate) const GROW_POSITIONS: usize = 64;

@@ -8,22 +8,20 @@
 mod config;
 mod weights;
 
-use std::path::Path;
-use std::thread;
-
+use crate::gguf::Gguf;
+use crate::kv::{CacheSize, Caches};
+use crate::math::{Heads, Rotation, rms_norm, silu_times};
+use crate::matrix::threads;
+use crate::numerics;
 use config::Config;
 use dunlin_lm::identity::cache::kept_digest;
 use dunlin_lm::target::check_part;
 use dunlin_lm::{
     Error, Extend, ModelDir, Promise, Result, Role, SessionId, Target, TargetIdentity, Vocabulary,
 };
+use std::path::Path;
+use std::thread;
 use weights::{Layer, Weights};
-
-use crate::gguf::Gguf;
-use crate::kv::{CacheSize, Caches};
-use crate::math::{Heads, Rotation, rms_norm, silu_times};
-use crate::matrix::threads;
-use crate::numerics;
 
 /// Rows in one pass; longer batches and prompts are cut.
 const PASS_ROWS_MAX: usize = 256;

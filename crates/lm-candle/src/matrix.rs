@@ -9,15 +9,14 @@
 //! collapses: set it to the cores that are free, or set `CANDLE_BARRIER_POOL_SPIN_LIMIT=0` as well, before
 //! the process starts.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 use dunlin_gguf::BlockType;
 use dunlin_lm::guard::no_panic;
 use dunlin_lm::{Error, Result};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const ENGINE: &str = "candle";
 

@@ -1,11 +1,9 @@
 //! A small decoder as a [`Draft`]: an ONNX model with its cache, from a [`ModelDir`].
 
-use std::fmt;
-
+use crate::onnx::{Decoder, Past, Step, Warning};
 use dunlin_lm::target::check_tokens;
 use dunlin_lm::{Draft, Error, ModelDir, Result, Role, Rows, Vocabulary};
-
-use crate::onnx::{Decoder, Past, Step, Warning};
+use std::fmt;
 
 /// Tokens in one run of the model; a longer prompt is cut, which bounds the memory of its attention.
 const RUN_TOKENS_MAX: usize = 128;

@@ -2,13 +2,11 @@
 //!
 //! Invariant: what a text becomes doesn't depend on the texts before it.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-
+use crate::onnx::EncoderGraph;
 use dunlin_lm::tokenizer::FramedTokenizer;
 use dunlin_lm::{Embeddings, Error, Result};
-
-use crate::onnx::EncoderGraph;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// An encoder held in memory; it runs on the caller's thread.
 pub struct Encoder {

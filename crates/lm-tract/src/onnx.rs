@@ -12,13 +12,12 @@ mod encoder;
 mod signature;
 mod weights;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-
 use dunlin_lm::bundle::CacheShape;
 use dunlin_lm::guard::no_panic;
 use dunlin_lm::{Error, Result};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;

@@ -7,15 +7,13 @@
 mod hugging_face;
 mod manifest;
 
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+use dunlin_wire::Vocabulary;
+use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-
-use dunlin_wire::Vocabulary;
-use sha2::{Digest, Sha256};
-
-use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
 
 /// The end that a model is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]

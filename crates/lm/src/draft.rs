@@ -1,8 +1,7 @@
 //! The drafter's interface: tokens in, one row of logits and attention per token out.
 
-use dunlin_wire::Vocabulary;
-
 use crate::error::Result;
+use dunlin_wire::Vocabulary;
 
 /// A causal language model with one growing context that can be rolled back.
 pub trait Draft {

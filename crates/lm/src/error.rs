@@ -1,10 +1,9 @@
 //! Errors of models, their files, and requests to them. Each message names the file or input, the expected and the
 //! found value.
 
+use crate::session::SessionId;
 use std::io;
 use std::path::{Path, PathBuf};
-
-use crate::session::SessionId;
 
 /// A result whose error is this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,15 +1,13 @@
 //! The identity of a target: its name, its weights, and what else its bits depend on.
 
+use crate::bundle::hex;
+use crate::error::{Error, Result};
+use dunlin_gguf::{Header, TensorInfo};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
-
-use dunlin_gguf::{Header, TensorInfo};
-use sha2::{Digest, Sha256};
-
-use crate::bundle::hex;
-use crate::error::{Error, Result};
 
 pub mod cache;
 

@@ -9,15 +9,13 @@
 
 mod framed;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
-
-use tokenizers::AddedVocabulary;
-
 use crate::error::{Error, Result};
 use crate::guard::no_panic;
 pub use framed::{Framed, FramedTokenizer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use tokenizers::AddedVocabulary;
 
 const PLACE: &str = "{prompt}";
 const FORMAT: &str = "tokenizer.json";

@@ -3,12 +3,11 @@
 //! A threshold trades text for uploads, so two scores compare only where they upload as much: each family of
 //! thresholds is a curve over the upload rate, read between its points by straight lines.
 
-use anyhow::Result;
-
 use super::{Builder, Groups, place};
 use crate::plots::{LineChart, Series, SeriesMark};
 use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, percent};
+use anyhow::Result;
 
 /// Where in the common stretch of rates the families are compared.
 const AT: [f64; 3] = [0.25, 0.5, 0.75];

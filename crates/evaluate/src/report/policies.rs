@@ -1,12 +1,11 @@
 //! The runs named `main`: policies side by side, dominance and where the joules go.
 
-use anyhow::Result;
-use dunlin_hlm::policy::Policy;
-
 use super::{Builder, Groups, joules_above_idle_per_token, joules_per_token, place};
 use crate::plots::{Bars, LineChart, Series, SeriesMark};
 use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, optional, percent, significant};
+use anyhow::Result;
+use dunlin_hlm::policy::Policy;
 
 /// The target's own text with another seed: what text metrics say of two samples of one law.
 const AGAIN: &str = "target-again";

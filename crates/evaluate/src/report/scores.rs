@@ -1,12 +1,11 @@
 //! What the scores of drafted tokens foretell.
 
-use anyhow::Result;
-use dunlin_hlm::fit::{Fit, PUBLISHED_INTERCEPT, PUBLISHED_SLOPE};
-
 use super::Builder;
 use crate::plots::{LineChart, Series, SeriesMark};
 use crate::record::TokenRecord;
 use crate::tables::{Table, fixed, percent, setting};
+use anyhow::Result;
+use dunlin_hlm::fit::{Fit, PUBLISHED_INTERCEPT, PUBLISHED_SLOPE};
 
 /// Rows of a table over positions.
 const ROWS: u64 = 12;

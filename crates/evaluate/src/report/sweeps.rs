@@ -1,11 +1,10 @@
 //! Runs that turn one knob: strictness, radio, round trip, risk.
 
-use anyhow::Result;
-
 use super::{Builder, Groups, joules_per_token, place};
 use crate::plots::{LineChart, Series, SeriesMark};
 use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, percent, setting, significant};
+use anyhow::Result;
 
 /// A quantity of a record and how it is written.
 type Column = (&'static str, fn(&CellRecord) -> f64, fn(f64) -> String);

@@ -1,8 +1,7 @@
 //! Whatever a file holds, reading it gives a header that keeps inside of it, or an error.
 
-use proptest::prelude::*;
-
 use crate::build::{read, whole};
+use proptest::prelude::*;
 
 fn check(bytes: &[u8]) {
     if let Ok(header) = read(bytes) {

@@ -1,8 +1,7 @@
 //! Files with a mistake each, and what is reported of it.
 
-use dunlin_gguf::limits::{ARRAY_ELEMENTS_MAX, KEYS_MAX, STRING_BYTES_MAX, TENSORS_MAX};
-
 use crate::build::{File, read, whole};
+use dunlin_gguf::limits::{ARRAY_ELEMENTS_MAX, KEYS_MAX, STRING_BYTES_MAX, TENSORS_MAX};
 
 fn message(file: &File) -> String {
     file.read().unwrap_err().to_string()

@@ -1,8 +1,7 @@
 //! What is read from sound files.
 
-use dunlin_gguf::{Array, BlockType, TensorInfo, Value};
-
 use crate::build::{File, whole};
+use dunlin_gguf::{Array, BlockType, TensorInfo, Value};
 
 #[test]
 fn every_kind_of_value_is_read() {

@@ -1,9 +1,8 @@
 //! A Llama's shape, from the metadata of its GGUF file.
 
-use dunlin_lm::{Error, Result};
-
 use crate::gguf::{DIMENSION_MAX, Gguf};
 use crate::math::Heads;
+use dunlin_lm::{Error, Result};
 
 const ADVICE: &str = "use a file of the Llama family with plain, linear or Llama-3 rotary positions";
 

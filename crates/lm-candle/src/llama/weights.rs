@@ -1,12 +1,10 @@
 //! A Llama's tensors, each checked against its shape.
 
-use std::collections::BTreeSet;
-
-use dunlin_lm::{Error, Result};
-
 use super::config::Config;
 use crate::gguf::Gguf;
 use crate::matrix::Matrix;
+use dunlin_lm::{Error, Result};
+use std::collections::BTreeSet;
 
 const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
 

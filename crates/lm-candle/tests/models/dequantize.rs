@@ -1,12 +1,10 @@
 //! The numbers that blocks stand for, against candle's.
 
-use std::borrow::Cow;
-
+use crate::files::Random;
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use dunlin_gguf::BlockType;
-
-use crate::files::Random;
+use std::borrow::Cow;
 
 const BLOCKS: usize = 50;
 

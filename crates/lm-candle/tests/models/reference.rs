@@ -1,11 +1,10 @@
 //! The target against a plain Llama in f64, written from the paper's formulas and sharing no code with it.
 
+use crate::files::Random;
+use crate::tiny::{Opened, Tiny, open};
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use dunlin_lm::{Extend, Target};
-
-use crate::files::Random;
-use crate::tiny::{Opened, Tiny, open};
 
 struct Reference<'a> {
     tiny: &'a Tiny,

@@ -1,14 +1,12 @@
 //! The target's promise: the same tokens give the same bits, however they are batched, cut or rolled back.
 
-use std::collections::BTreeMap;
-
+use crate::files::{Random, demo};
+use crate::tiny::{Tiny, open};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use dunlin_lm::{Error, Extend, ModelDir, SessionId, Target};
 use dunlin_lm_candle::LlamaTarget;
-
-use crate::files::{Random, demo};
-use crate::tiny::{Tiny, open};
+use std::collections::BTreeMap;
 
 #[test]
 fn a_bare_gguf_file_opens() {

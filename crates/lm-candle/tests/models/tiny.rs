@@ -1,15 +1,13 @@
 //! Small GGUF files made on the spot.
 
-use std::fs::File;
-use std::path::Path;
-
+use crate::files::{Random, fixture};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use dunlin_lm::ModelDir;
 use dunlin_lm_candle::LlamaTarget;
-
-use crate::files::{Random, fixture};
+use std::fs::File;
+use std::path::Path;
 
 /// The shape of a small Llama, and how its matrices are stored.
 #[derive(Clone, Debug)]

@@ -1,11 +1,10 @@
 //! The first pass of a target, in which candle packs its weights.
 
+use crate::tiny::{Tiny, open};
 use allocation_counter::measure;
 use candle_core::quantized::GgmlDType;
 use dunlin_lm::{Error, Extend, Target};
 use dunlin_lm_candle::LlamaTarget;
-
-use crate::tiny::{Tiny, open};
 
 /// Bytes that one pass over `rows` tokens allocates.
 fn pass_bytes(target: &mut LlamaTarget, rows: usize) -> u64 {

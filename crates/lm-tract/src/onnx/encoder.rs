@@ -1,15 +1,13 @@
 //! An encoder from an ONNX file: `input_ids` [1,S], optionally `attention_mask`, `token_type_ids` and
 //! `position_ids` of the same shape; `last_hidden_state`, else the first output, [1,S,H].
 
-use std::path::{Path, PathBuf};
-
+use super::signature::{is_weight, tensor_type};
+use super::{ENGINE, engine, integers, parse, read, run, spawn, weights};
 use dunlin_lm::{Error, Result};
+use std::path::{Path, PathBuf};
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModelExt};
-
-use super::signature::{is_weight, tensor_type};
-use super::{ENGINE, engine, integers, parse, read, run, spawn, weights};
 
 const OUTPUT: &str = "last_hidden_state";
 const ADVICE: &str =

@@ -1,9 +1,8 @@
 //! The inputs and outputs of a decoder's ONNX file, and their shapes.
 
-use std::path::Path;
-
 use dunlin_lm::bundle::CacheShape;
 use dunlin_lm::{Error, Result};
+use std::path::Path;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::type_proto;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};

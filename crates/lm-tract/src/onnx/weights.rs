@@ -1,11 +1,10 @@
 //! A check of quantized weights. tract runs 4 bits in blocks of 32 (`MatMulNBits`) and plain floats well. What it
 //! can't run is refused by name; what it runs, but slowly or large, is a warning.
 
+use dunlin_lm::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-
-use dunlin_lm::{Error, Result};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 const ADVICE: &str = "quantize the matrices as MatMulNBits with 4 bits and blocks of 32";

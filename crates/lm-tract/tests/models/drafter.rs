@@ -1,9 +1,8 @@
 //! The drafter on the demo pair and on a Hugging Face export with grouped-query attention.
 
+use crate::files::{Random, demo, fixture};
 use dunlin_lm::{Draft, Error, ModelDir, Rows};
 use dunlin_lm_tract::Drafter;
-
-use crate::files::{Random, demo, fixture};
 
 fn load_demo() -> Drafter {
     let (drafter, warnings) = Drafter::load(&ModelDir::open(demo("drafter")).unwrap()).unwrap();

@@ -1,16 +1,14 @@
 //! A tiny BERT from PyTorch, its embeddings and BERTScores against Python's, and directories that aren't encoders.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use crate::files::{Random, demo};
+use crate::onnx::{FLOAT, FLOAT16, INT64, encode, floats, node, value};
 use dunlin_lm::{BertScore, Embeddings, Error, bert_score};
 use dunlin_lm_tract::Encoder;
 use prost::Message;
 use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto};
-
-use crate::files::{Random, demo};
-use crate::onnx::{FLOAT, FLOAT16, INT64, encode, floats, node, value};
 
 /// What `make_encoder.py` wrote.
 #[derive(Deserialize)]

@@ -3,17 +3,15 @@
 //!
 //! `DUNLIN_GOLDEN=write` writes the file anew; `DUNLIN_GOLDEN_PROMPTS=N` compares the first N prompts alone.
 
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
-
+use crate::files::demo;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::importance;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::uncertainty::{Form, to_score4, uncertainty};
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::Drafter;
-
-use crate::files::demo;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// Tokens drafted for each prompt, where the drafter doesn't end before.
 const TOKENS_MAX: usize = 20;

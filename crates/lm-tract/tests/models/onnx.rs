@@ -1,17 +1,15 @@
 //! What the drafter says about ONNX files that aren't as it wants them: each is built here, one mistake apart.
 
-use std::fs;
-
+use crate::files::{Random, fixture};
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::{Drafter, Warning};
 use prost::Message;
+use std::fs;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, type_proto,
 };
-
-use crate::files::{Random, fixture};
 
 pub(crate) const FLOAT: i32 = 1;
 const UINT8: i32 = 2;

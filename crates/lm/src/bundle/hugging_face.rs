@@ -1,16 +1,14 @@
 //! Directories and files as others publish them: no checksums, the prompt form unknown.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
-
-use dunlin_gguf::Header;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-
 use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
+use dunlin_gguf::Header;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
 struct Config {

@@ -1,12 +1,10 @@
 //! Dunlin's own form of a model directory: `model.toml` names the files, their checksums and the vocabulary.
 
-use std::path::{Component, Path, PathBuf};
-
-use serde::Deserialize;
-
 use super::{ModelDir, PromptForm, Role, SpecialIds, hex, read_text, sha256_file, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
+use serde::Deserialize;
+use std::path::{Component, Path, PathBuf};
 
 const FORMAT: u32 = 1;
 

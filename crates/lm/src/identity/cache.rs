@@ -3,16 +3,14 @@
 //! Invariant: a kept digest is used only where the file has the size and the time of its last change that it had when
 //! the digest was computed.
 
+use super::weights_digest;
+use crate::bundle::hex;
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
-
-use sha2::{Digest, Sha256};
-
-use super::weights_digest;
-use crate::bundle::hex;
-use crate::error::{Error, Result};
 
 /// Bytes of the largest file whose digest isn't kept: it takes a fraction of a second.
 const UNKEPT_BYTES_MAX: u64 = 64 << 20;

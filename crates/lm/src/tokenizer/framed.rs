@@ -1,14 +1,12 @@
 //! A tokenizer for an encoder: a whole text with what the tokenizer itself puts around it, like `[CLS]` and
 //! `[SEP]`. Nothing is decoded, so any kind of `tokenizer.json` will do.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
-use tokenizers::{Encoding, TruncationParams};
-
 use super::{read, size};
 use crate::error::{Error, Result};
 use crate::guard::no_panic;
+use std::collections::BTreeSet;
+use std::path::Path;
+use tokenizers::{Encoding, TruncationParams};
 
 /// Tokens of one text where `tokenizer.json` sets no limit: the positions of most encoders.
 const TEXT_TOKENS_MAX: usize = 512;

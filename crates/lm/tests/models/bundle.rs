@@ -1,11 +1,9 @@
 //! Model directories, whole and spoilt.
 
+use crate::files::{demo, fixture};
+use dunlin_lm::{Error, ModelDir, Role};
 use std::fs;
 use std::path::Path;
-
-use dunlin_lm::{Error, ModelDir, Role};
-
-use crate::files::{demo, fixture};
 
 #[test]
 fn the_demo_pair_shares_a_vocabulary() {

@@ -1,8 +1,7 @@
 //! Texts through the demo's byte-level tokenizer and a SentencePiece-like one.
 
-use dunlin_lm::{Error, ModelDir, TextStream, Tokenizer};
-
 use crate::files::{Random, demo, fixture};
+use dunlin_lm::{Error, ModelDir, TextStream, Tokenizer};
 
 const FORM: &str = "<|bos|><|user|>{prompt}<|assistant|>";
 
