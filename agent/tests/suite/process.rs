@@ -316,18 +316,18 @@ fn the_status_is_logged_on_request_and_at_the_end() {
     agent.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = agent.spawn().unwrap();
     let mut prompts = child.stdin.take().unwrap();
-    writeln!(prompts, "{PROMPT}").unwrap();
+    writeln!(prompts, "{PROMPT}\n/new\n{PROMPT}").unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("\"finished\"")));
+    assert_eq!(lines.by_ref().filter(|line| line.contains("\"finished\"")).take(2).count(), 2);
     assert!(Command::new("kill").args(["-USR1", &child.id().to_string()]).status().unwrap().success());
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     let mut next = |group: &str| log.find(|line| line.contains(&format!("status: {group} "))).unwrap();
-    assert!(next("agent").contains(" sessions=1 replies=1"));
-    let committed = three_turns()[0].len();
+    assert!(next("agent").contains(" sessions=2 replies=2"));
+    let committed = 2 * three_turns()[0].len();
     assert!(next("device").contains(&format!(" committed={committed} unverified=0 ")));
     assert!(next("link").contains(" connected=1 "));
     drop(prompts);
-    assert!(next("agent").contains(" replies=1"));
+    assert!(next("agent").contains(" replies=2"));
     assert!(next("link").contains(" connected=0 "));
     assert!(child.wait().unwrap().success());
 }
