@@ -134,7 +134,7 @@ async fn run_model(settings: &Settings) -> Result<Tried> {
     let step = step(&mut worker, tokens.len(), tokens[..1].to_vec()).await?;
     let context = settings.context_tokens_max(worker.described().context_max);
     let memory = settings.memory(&model.weights)?;
-    Ok(Tried { name: model.name, context, step, memory, vocabulary: setup::on_wire(&model.vocabulary) })
+    Ok(Tried { name: model.name, context, step, memory, vocabulary: model.vocabulary })
 }
 
 async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Duration> {

@@ -85,7 +85,7 @@ impl<'a> Parts<'a> {
     pub(crate) async fn load(self) -> Result<Loaded<'a>> {
         let Self { settings, model, mut energy } = self;
         let worker = energy.during(worker(settings, &model)).await?;
-        let vocabulary = on_wire(&worker.described().vocabulary);
+        let vocabulary = worker.described().vocabulary;
         Ok(Loaded { settings, vocabulary, worker, energy })
     }
 }
@@ -132,9 +132,4 @@ pub(crate) fn user(
     signals::forward(at_signal, control.clone())?;
     signals::forward_status(control.clone())?;
     Ok((User { prompts, controls }, control))
-}
-
-/// A model's vocabulary as the protocol names it.
-pub(crate) fn on_wire(vocabulary: &dunlin_lm::Vocabulary) -> Vocabulary {
-    Vocabulary { size: vocabulary.size, fingerprint: vocabulary.fingerprint }
 }
