@@ -74,7 +74,8 @@ impl CalibrateFlags {
 
     fn conduct(&self) -> Conduct {
         let (seed, give_up_after) = (self.text.seed, self.timeout);
-        Conduct { seed, offline: Offline::Wait, give_up_after, ends_on_refusal: true }
+        let (offline, ends_on_refusal, accept_model_change) = (Offline::Wait, true, false);
+        Conduct { seed, offline, give_up_after, ends_on_refusal, accept_model_change }
     }
 }
 

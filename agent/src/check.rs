@@ -14,7 +14,7 @@ use dunlin_lm::ModelDir;
 use dunlin_power::clock::Clock;
 use dunlin_power::probe;
 use dunlin_power::settings::{Choice, PowerSettings};
-use dunlin_wire::{Liveness, VerifierId, VerifierPresence, Vocabulary};
+use dunlin_wire::{Liveness, Promise, VerifierId, VerifierPresence, Vocabulary};
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -226,14 +226,26 @@ fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings
         );
     }
     if let Some((name, presence)) = seen.iter().find(|(_, presence)| suits(presence, own)) {
-        let VerifierPresence { model, slots_free, .. } = presence;
-        return findings.good(&format!("verifier: {name} with {model}, {slots_free} slots free"));
+        return findings.good(&format!("verifier: {name} with {}", target_described(presence)));
     }
     for (name, presence) in seen {
         let (what, advice) = unsuited(presence, own);
         findings.bad(&format!("verifier: {name} {what}"), advice)?;
     }
     Ok(())
+}
+
+/// A verifier's target in words; the names are foreign text, so they are escaped.
+fn target_described(presence: &VerifierPresence) -> String {
+    let VerifierPresence { model, engine, numerics, target, promise, load, .. } = presence;
+    let (model, engine, numerics) = (model.escape_debug(), engine.escape_debug(), numerics.escape_debug());
+    let promise = match promise {
+        Promise::Exact => "exact",
+        Promise::Distribution => "exact in distribution",
+        Promise::Approximate => "approximate",
+    };
+    let load = u32::from(*load) * 100 / 255;
+    format!("{model} ({target}; {engine}; {numerics}; {promise}), {load} % of its sessions in use")
 }
 
 fn unsuited(presence: &VerifierPresence, own: Option<&Vocabulary>) -> (String, &'static str) {

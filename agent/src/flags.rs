@@ -80,6 +80,9 @@ pub struct ReplyFlags {
     /// Silence after which --offline applies.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub give_up_after: Duration,
+    /// Go on with a text though only a verifier with another model is there; the report names the token.
+    #[arg(long)]
+    accept_model_change: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -136,7 +139,13 @@ impl ReplyFlags {
             OfflineChoice::Wait => Offline::Wait,
             OfflineChoice::Trust => Offline::Trust,
         };
-        Conduct { seed: self.text.seed, offline, give_up_after: self.give_up_after, ends_on_refusal }
+        Conduct {
+            seed: self.text.seed,
+            offline,
+            give_up_after: self.give_up_after,
+            ends_on_refusal,
+            accept_model_change: self.accept_model_change,
+        }
     }
 
     /// When to use colours.

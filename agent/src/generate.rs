@@ -150,7 +150,10 @@ pub(crate) fn exit_code(ending: &Ending) -> u8 {
     match ending {
         Ending::Machine(Finish::Stop | Finish::TokensMax | Finish::ContextFull) => DONE,
         Ending::Machine(Finish::Cancelled) => INTERRUPTED,
-        Ending::Machine(Finish::Refused(_) | Finish::Rejected | Finish::LossyRefused) => REFUSED,
+        Ending::Machine(
+            Finish::Refused(_) | Finish::Rejected | Finish::LossyRefused | Finish::OtherTarget { .. },
+        )
+        | Ending::OtherModel(_) => REFUSED,
         Ending::Machine(Finish::DrafterFailed) | Ending::DrafterFailed(_) => FAILED,
         Ending::BrokerRefused(_) | Ending::TimedOut(Some(Notice::NoBroker(_))) => NO_BROKER,
         Ending::TimedOut(_) => TIMED_OUT,

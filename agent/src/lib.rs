@@ -24,6 +24,7 @@ pub mod link;
 pub mod notice;
 pub mod output;
 pub mod power;
+pub mod provenance;
 pub mod random;
 pub mod report;
 mod request;

@@ -247,11 +247,12 @@ impl Link {
 
     fn filters(&self) -> Vec<TopicName> {
         let device = || self.config.device.clone();
+        let presence = topic::VERIFIER_PRESENCE_FILTER.parse();
+        let presence = presence.expect("a filter fits TOPIC_BYTES_MAX");
         if !self.config.announce {
-            let presence = topic::VERIFIER_PRESENCE_FILTER.parse();
-            return vec![presence.expect("a filter fits TOPIC_BYTES_MAX")];
+            return vec![presence];
         }
-        vec![Topic::Reply(device()).name(), Topic::Verdicts(device()).name()]
+        vec![Topic::Reply(device()).name(), Topic::Verdicts(device()).name(), presence]
     }
 
     fn announce(&mut self, liveness: Liveness) {
@@ -292,7 +293,7 @@ impl Link {
                     self.oversize += 1;
                 }
             }
-            self.opens = self.opens.wrapping_add(u32::from(matches!(message.channel, Channel::Open)));
+            self.opens = self.opens.wrapping_add(u32::from(matches!(message.channel, Channel::Open(_))));
             self.outbox.pop_front();
         }
     }
@@ -355,12 +356,12 @@ fn route(Message { topic, payload, .. }: Message) -> Option<LinkEvent> {
 fn outgoing(device: &DeviceId, message: &Transmit, alias: Option<&BoundAlias>, opens: u32) -> Outgoing {
     let payload = message.bytes.to_vec();
     match &message.channel {
-        Channel::Open => {
+        Channel::Open(verifier) => {
             let number: [u8; CORRELATION_BYTES] = opens.to_be_bytes();
             Outgoing {
                 response_topic: Some(Topic::Reply(device.clone())),
                 correlation: Some(number.to_vec()),
-                ..Outgoing::new(Topic::Open(device.clone()), payload)
+                ..Outgoing::new(Topic::Open(device.clone(), verifier.clone()), payload)
             }
         }
         Channel::Frames(verifier) => {

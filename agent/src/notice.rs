@@ -17,6 +17,8 @@ pub enum Notice {
     GaveUp,
     /// A verifier answers again.
     Returned,
+    /// From this token of the reply on another target writes: one with this model, or the same with other numerics.
+    TargetChanged(usize, Option<String>),
     /// A message came that is none; nothing changed.
     Malformed(DecodeError),
 }
@@ -30,6 +32,12 @@ impl fmt::Display for Notice {
             Self::NoVerdict(verifier) => write!(f, "waiting for the answer of verifier {verifier}"),
             Self::GaveUp => f.write_str("no answer: going on alone, the tokens are unverified"),
             Self::Returned => f.write_str("a verifier answers again"),
+            Self::TargetChanged(token, Some(writer)) => {
+                write!(f, "another model writes from token {token} on: {writer}")
+            }
+            Self::TargetChanged(token, None) => {
+                write!(f, "not reproducible from token {token} on: the verifier has other numerics")
+            }
             Self::Malformed(error) => write!(f, "dropped a malformed message: {error}"),
         }
     }

@@ -1,5 +1,6 @@
 //! What a reply cost: one JSON object for programs, a few lines on standard error for people.
 
+use crate::provenance::{Provenance, promise};
 use crate::screen::{Abilities, Colour};
 use crate::turn::{Phases, Turn};
 use dunlin_hlm::TokenId;
@@ -78,6 +79,20 @@ pub struct Report {
     pub prices: PriceFields,
     /// What was measured.
     pub energy: EnergyFields,
+    /// The verifier that wrote last; null where none did.
+    pub verifier: Option<String>,
+    /// Its model's name.
+    pub model: Option<String>,
+    /// The engine that ran the model, and its numerics.
+    pub engine: Option<String>,
+    /// The target's weights and numerics, 8 bytes in hexadecimal.
+    pub target: Option<String>,
+    /// The target's promise: exact, distribution or approximate.
+    pub promise: Option<&'static str>,
+    /// The first token that the same prompt and seed need not give again.
+    pub not_reproducible_from: Option<usize>,
+    /// The first token that another model wrote.
+    pub model_changed_from: Option<usize>,
     /// Why the reply ended.
     pub finish: &'static str,
 }
@@ -130,7 +145,7 @@ impl From<Phases> for PhaseSeconds {
 impl Report {
     /// The report of `turn`, whose reply reads `text`.
     pub fn new(turn: &Turn, prompt: &str, text: String, policy: &str, sampling: &Sampling) -> Self {
-        let counted = &turn.counters;
+        let (counted, writer) = (&turn.counters, turn.provenance.writer.as_ref());
         Self {
             text,
             prompt: prompt.into(),
@@ -163,6 +178,13 @@ impl Report {
             phases: turn.phases.into(),
             prices: turn.prices.into(),
             energy: EnergyFields::new(turn.energy.as_ref(), counted),
+            verifier: writer.map(|writer| writer.verifier.to_string()),
+            model: writer.map(|writer| writer.model.clone()),
+            engine: writer.map(|writer| writer.engine.clone()),
+            target: writer.map(|writer| writer.target.to_string()),
+            promise: writer.map(|writer| promise(writer.promise)),
+            not_reproducible_from: turn.provenance.not_reproducible_from,
+            model_changed_from: turn.provenance.model_changed_from,
             finish: turn.ending.name(),
         }
     }
@@ -257,6 +279,10 @@ fn counts(turn: &Turn) -> Vec<String> {
             share(c.drafted, c.committed)
         ),
     ];
+    let Provenance { writer, not_reproducible_from, model_changed_from } = &turn.provenance;
+    lines.extend(writer.as_ref().map(|writer| format!("written by {}", writer.described())));
+    lines.extend(model_changed_from.map(|token| format!("another model wrote from token {token} on")));
+    lines.extend(not_reproducible_from.map(|token| format!("not reproducible from token {token} on")));
     if turn.counters.trusted > 0 {
         lines.push(format!("{} of the tokens are trusted, not the target's word", turn.counters.trusted));
     }

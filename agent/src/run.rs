@@ -7,6 +7,7 @@ use crate::drafter::{Done, Worker};
 use crate::link::{Link, LinkEvent};
 use crate::notice::Notice;
 use crate::output::Output;
+use crate::provenance::{Provenance, Writer, other_target};
 use crate::random;
 use crate::stall::Stall;
 use crate::status::{LinkState, StatusLog};
@@ -15,7 +16,8 @@ use crate::turn::{Ending, Phases, Turn};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Phase, Reply, Session,
+    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Phase, PinnedTarget, Reply,
+    Session,
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
@@ -24,6 +26,7 @@ use dunlin_power::Energy;
 use dunlin_power::clock::Clock;
 use dunlin_power::phase::{ByPhase, EnergyPhase as Charged};
 use dunlin_power::report::TurnEnergy;
+use dunlin_wire::VerifierId;
 use dunlin_wire::topic::Topic;
 use std::ops::ControlFlow;
 use tokio::sync::mpsc;
@@ -107,6 +110,10 @@ pub struct Agent {
     ended: Option<Turn>,
     /// Whether what is shown behind the committed text may have changed.
     moved: bool,
+    /// The last lease: its verifier and target.
+    lessor: Option<(VerifierId, PinnedTarget)>,
+    /// Whether another target than its first one wrote in this session.
+    target_changed: bool,
 }
 
 /// A reply under way, and the counts when it began.
@@ -117,6 +124,9 @@ struct Running {
     counters: Counters,
     traffic: Traffic,
     ending: Option<Ending>,
+    /// Position of the reply's first token in the session's text.
+    begin: usize,
+    provenance: Provenance,
 }
 
 impl Agent {
@@ -145,6 +155,8 @@ impl Agent {
             turn: None,
             ended: None,
             moved: false,
+            lessor: None,
+            target_changed: false,
         })
     }
 
@@ -226,7 +238,8 @@ impl Agent {
             }
             LinkEvent::Reply(bytes) => self.device.handle_reply(&bytes, now),
             LinkEvent::Verdict(bytes) => self.device.handle_down(&bytes, now),
-            LinkEvent::Presence(..) | LinkEvent::Room => {}
+            LinkEvent::Presence(verifier, bytes) => self.device.handle_presence(&verifier, &bytes, now),
+            LinkEvent::Room => {}
         }
     }
 
@@ -294,8 +307,21 @@ impl Agent {
         }
         self.energy.begin_reply(now);
         self.stall.begin(now);
-        self.turn =
-            Some(Running { started: now, tokens: Vec::new(), micros, counters, traffic, ending: None });
+        let mut provenance = Provenance::default();
+        if self.target_changed {
+            // The text before this reply came from two targets, so that its prompt and seed don't give it again.
+            provenance.not_reproducible_from = Some(0);
+        }
+        self.turn = Some(Running {
+            started: now,
+            tokens: Vec::new(),
+            micros,
+            counters,
+            traffic,
+            ending: None,
+            begin: self.device.text().len(),
+            provenance,
+        });
         Ok(ControlFlow::Continue(()))
     }
 
@@ -333,7 +359,9 @@ impl Agent {
             Event::Committed(commit) => self.on_commit(&commit, out),
             Event::Finished(finish) => return self.on_finish(finish, out),
             Event::Judged(judged) => out.judged(&judged),
-            Event::Leased(verifier) => {
+            Event::TargetChanged { position, model } => self.on_target_changed(position, model, out),
+            Event::Leased { verifier, target } => {
+                self.lessor = Some((verifier.clone(), target));
                 out.leased(&verifier);
                 self.supervised.leased(&verifier);
                 self.stall.leased(verifier, self.clock.now());
@@ -345,6 +373,18 @@ impl Agent {
             Event::Malformed(error) => out.notice(&Notice::Malformed(error)),
         }
         ControlFlow::Continue(())
+    }
+
+    fn on_target_changed(&mut self, position: usize, model: bool, out: &mut dyn Output) {
+        self.target_changed = true;
+        let Some(running) = &mut self.turn else { return };
+        let token = position.saturating_sub(running.begin);
+        running.provenance.change(token, model);
+        let writer = self.device.target().filter(|_| model).map(|target| target.id);
+        let named = writer.and_then(|target| self.device.verifier_with(target));
+        let named =
+            named.map(|(verifier, presence)| format!("{} on {verifier}", presence.model.escape_debug()));
+        out.notice(&Notice::TargetChanged(token, named.or_else(|| writer.map(|target| target.to_string()))));
     }
 
     fn on_commit(&mut self, commit: &Commit, out: &mut dyn Output) {
@@ -365,10 +405,13 @@ impl Agent {
         self.stall.end();
         let counters = self.device.counters().since(&running.counters);
         self.energy.end_reply(&counters, now);
+        let provenance = Provenance { writer: self.writer(&counters), ..running.provenance };
+        let ending = running.ending.unwrap_or_else(|| self.ending(finish));
         let turn = Turn {
+            provenance,
             seed: self.seed,
             tokens: running.tokens,
-            ending: running.ending.unwrap_or(Ending::Machine(finish)),
+            ending,
             took: now.since(running.started),
             phases: Phases::between(&running.micros, &self.energy.micros()),
             counters,
@@ -381,6 +424,22 @@ impl Agent {
             return ControlFlow::Continue(());
         }
         out.finished(&turn)
+    }
+
+    /// The machine's end of a reply, with the names that the machine doesn't keep.
+    fn ending(&self, finish: Finish) -> Ending {
+        match finish {
+            Finish::OtherTarget { ours, theirs } => {
+                Ending::OtherModel(other_target(&self.device, ours, theirs))
+            }
+            finish => Ending::Machine(finish),
+        }
+    }
+
+    /// The verifier of a reply with these counts, if one judged any of it.
+    fn writer(&self, counters: &Counters) -> Option<Writer> {
+        let (verifier, target) = self.lessor.as_ref().filter(|_| counters.rounds > 0)?;
+        Some(Writer::of(&self.device, verifier, *target))
     }
 
     /// Hands the link what the machine wants to send and the link takes.
@@ -488,6 +547,7 @@ impl Agent {
         self.session += 1;
         let session = new_session(&self.seat, if self.reseeds { self.session } else { 0 })?;
         self.seed = session.seed;
+        self.target_changed = false;
         self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
         self.device.handle_link(self.link.is_up(), self.clock.now());
         Ok(())

@@ -31,6 +31,8 @@ pub(crate) struct Conduct {
     pub(crate) give_up_after: std::time::Duration,
     /// Whether a broker that refuses the device ends the reply.
     pub(crate) ends_on_refusal: bool,
+    /// Whether a verifier with another model may go on with a text.
+    pub(crate) accept_model_change: bool,
 }
 
 /// Loads the drafter of `model` in a thread of its own, where the board has room for it.
@@ -112,6 +114,7 @@ impl Loaded<'_> {
             offline: conduct.offline,
             give_up_after: Duration(give_up_after),
             context_tokens_max: settings.context_tokens_max(worker.described().context_max),
+            accept_model_change: conduct.accept_model_change,
         };
         let Conduct { seed, ends_on_refusal, .. } = *conduct;
         let seat = Seat { device, sampling, seed, ends_on_refusal };

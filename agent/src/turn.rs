@@ -1,6 +1,7 @@
 //! One turn: a prompt, its reply, and what it cost.
 
 use crate::notice::Notice;
+use crate::provenance::Provenance;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Counters, Finish};
 use dunlin_hlm::stop::Prices;
@@ -22,6 +23,8 @@ pub enum Ending {
     DrafterFailed(String),
     /// The broker refuses this device, for the reason given.
     BrokerRefused(String),
+    /// Only a verifier with another model was there, as the text says.
+    OtherModel(String),
 }
 
 impl Ending {
@@ -38,6 +41,7 @@ impl Ending {
             Self::Machine(Finish::DrafterFailed) | Self::DrafterFailed(_) => "drafter_failed",
             Self::TimedOut(_) => "timed_out",
             Self::BrokerRefused(_) => "broker_refused",
+            Self::Machine(Finish::OtherTarget { .. }) | Self::OtherModel(_) => "other_model",
         }
     }
 
@@ -58,7 +62,12 @@ impl Ending {
             }
             Self::TimedOut(None) => Some("time was up before the reply was complete".into()),
             Self::TimedOut(Some(notice)) => Some(format!("time was up while {notice}")),
-            Self::DrafterFailed(reason) | Self::BrokerRefused(reason) => Some(reason.clone()),
+            Self::Machine(Finish::OtherTarget { ours, theirs }) => {
+                Some(format!("the text so far was written by the target {ours}; only {theirs} is here"))
+            }
+            Self::DrafterFailed(reason) | Self::BrokerRefused(reason) | Self::OtherModel(reason) => {
+                Some(reason.clone())
+            }
         }
     }
 }
@@ -131,6 +140,8 @@ pub struct Turn {
     pub tokens: Vec<TokenId>,
     /// Why it ended.
     pub ending: Ending,
+    /// What wrote it.
+    pub provenance: Provenance,
     /// From the prompt to the end.
     pub took: Duration,
     /// Where the time went.

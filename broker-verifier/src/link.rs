@@ -9,9 +9,10 @@ mod outbox;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dunlin_hlm::verifier::Correlation;
 use dunlin_link::{Arrival, Arrivals, ConnectOptions, Dialer, Ended, Publisher, Will};
 use dunlin_wire::limits::PACKET_BYTES_MAX;
-use dunlin_wire::topic::{ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter};
+use dunlin_wire::topic::{ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter, open_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -26,8 +27,6 @@ pub use outbox::Message;
 pub const INFLIGHT_MAX: u16 = 64;
 /// Received messages that wait for the loop; beyond it the socket is not read.
 const EVENTS_MAX: usize = 64;
-/// Bytes of correlation data that are given back; longer ones are left out.
-const CORRELATION_BYTES_MAX: usize = 64;
 /// Filters without which there is still something to serve: what devices report there is not logged.
 const OPTIONAL: [&str; 3] = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER];
 
@@ -56,7 +55,7 @@ pub enum LinkEvent {
         /// The message.
         bytes: Vec<u8>,
         /// Correlation data, for the reply.
-        correlation: Option<Vec<u8>>,
+        correlation: Option<Correlation>,
     },
     /// A device sent something on its frame topic.
     Frame {
@@ -256,8 +255,8 @@ impl Task {
     ) -> Result<Option<LinkEvent>, String> {
         match arrival {
             Arrival::Accepted(accepted) => {
-                let frames = frames_filter(&self.options.id);
-                if !accepted.subscribe([frames.as_str(), OPEN_FILTER].into_iter().chain(OPTIONAL)) {
+                let (frames, opens) = (frames_filter(&self.options.id), open_filter(&self.options.id));
+                if !accepted.subscribe([frames.as_str(), &opens].into_iter().chain(OPTIONAL)) {
                     return Err("a new connection had no room for its subscriptions".into());
                 }
                 *publisher = Some(accepted);
@@ -291,7 +290,7 @@ impl Task {
     fn will(&self, generation: u32) -> Will {
         let mut shared = lock(&self.shared);
         shared.presence.generation = generation;
-        let lost = VerifierPresence { liveness: Liveness::Lost, slots_free: 0, ..shared.presence.clone() };
+        let lost = VerifierPresence { liveness: Liveness::Lost, load: 0, ..shared.presence.clone() };
         Will { topic: Topic::VerifierPresence(self.options.id.clone()), payload: encode(&lost) }
     }
 
@@ -301,9 +300,10 @@ impl Task {
             Topic::Frames(device, verifier) if verifier == self.options.id => {
                 Some(LinkEvent::Frame { device, bytes })
             }
-            Topic::Open(device) => {
+            Topic::Open(device, verifier) if verifier == self.options.id => {
                 self.count_redirected(&device, response_topic.as_deref());
-                let correlation = correlation.filter(|data| data.len() <= CORRELATION_BYTES_MAX);
+                // Longer data is left out: nothing that a peer sends is kept without a bound.
+                let correlation = correlation.and_then(|data| Correlation::from_slice(&data).ok());
                 Some(LinkEvent::Open { device, bytes, correlation })
             }
             Topic::Energy(device) => Some(LinkEvent::Energy { device, bytes }),
@@ -355,10 +355,11 @@ mod tests {
 
     #[test]
     fn a_refusal_ends_a_connection_only_where_serving_needs_the_subscription() {
-        let frames = frames_filter(&"v1".parse().unwrap());
+        let own = "v1".parse().unwrap();
+        let (frames, opens) = (frames_filter(&own), open_filter(&own));
         let refused = |filter: &str| check_refusals(&[(filter.to_owned(), "NotAuthorized".to_owned())]);
         assert_eq!(check_refusals(&[]), Ok(()));
-        for needed in [frames.as_str(), OPEN_FILTER] {
+        for needed in [frames.as_str(), opens.as_str()] {
             assert!(refused(needed).is_err_and(|reason| reason.contains(needed)));
         }
         for optional in OPTIONAL {

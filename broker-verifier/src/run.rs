@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
-use dunlin_hlm::verifier::{Answer, Event, Outgoing, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{Answer, Event, Outgoing, TargetDescription, Verifier, VerifierConfig};
 use dunlin_link::GOODBYE_MAX;
 use dunlin_lm::Target;
 use dunlin_service::Service;
 use dunlin_status::Schedule;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
-use dunlin_wire::{DeviceId, Liveness, ModelName, VerifierPresence, Vocabulary};
+use dunlin_wire::{TargetId, VerifierPresence, Vocabulary, fitting_name};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -83,8 +83,6 @@ struct Serve {
     worker: Worker,
     /// Work the target's thread had no room for; while there is any, the link is not read.
     backlog: VecDeque<Event>,
-    /// Who asked for a lease in this turn, and what the reply shall carry.
-    asking: Option<(DeviceId, Vec<u8>)>,
     stop: mpsc::Receiver<()>,
     status: mpsc::Receiver<()>,
     schedule: Schedule,
@@ -94,7 +92,7 @@ struct Serve {
     drain_max: Duration,
     drain_until: Option<Instant>,
     sessions_max: usize,
-    slots_announced: usize,
+    load_announced: u8,
     announced: Instant,
     target: TargetCounters,
     energy: Energy,
@@ -109,31 +107,32 @@ impl Serve {
         let lm = served.target.vocabulary();
         let vocabulary = Vocabulary { size: lm.size, fingerprint: lm.fingerprint };
         let context = served.target.context_max().min(SESSION_TOKENS_MAX as usize);
-        let machine = Verifier::new(VerifierConfig {
+        let machine = VerifierConfig {
             id: config.id.clone(),
             vocabulary,
+            target: described(&served),
             context_tokens_max: context as u32,
             sessions_max: config.sessions,
             draft_tokens_max: config.draft_tokens_max,
             lossy: config.lossy,
             idle_max: Span::from_millis(config.idle_s * 1000),
-        });
+        };
+        let machine = Verifier::new(machine).context("the target doesn't suit the protocol")?;
         let energy = Energy::start(config.energy_log.as_deref())?;
         let link = Link::start(LinkOptions {
             connect: config.connect_options("dunlin-verifier")?,
             id: config.id.clone(),
-            presence: presence(vocabulary, &served.name, config.sessions),
+            presence: machine.presence(),
         });
         let place = format!("the broker at {}, serving {}", config.broker, served.name);
         let mut service = hooks.service.patience(PASS_MAX);
         service.status(&format!("looking for {place}"));
         let now = Instant::now();
         Ok(Self {
-            machine: machine.context("the target doesn't suit the protocol")?,
+            machine,
             link,
             worker: Worker::start(served.target, WORK_MAX)?,
             backlog: VecDeque::new(),
-            asking: None,
             stop: hooks.stop,
             status: hooks.status,
             schedule: Schedule::start(Now(0)),
@@ -143,7 +142,7 @@ impl Serve {
             drain_max: Duration::from_secs(config.drain_s),
             drain_until: None,
             sessions_max: config.sessions,
-            slots_announced: config.sessions,
+            load_announced: 0,
             announced: now,
             target: TargetCounters::default(),
             energy,
@@ -176,7 +175,7 @@ impl Serve {
         }
         self.hand_work_over();
         self.publish_answers();
-        self.announce_slots();
+        self.announce_load();
         if self.schedule.is_due(self.now()) {
             self.log_status();
         }
@@ -188,8 +187,7 @@ impl Serve {
         let now = self.now();
         match event {
             LinkEvent::Open { device, bytes, correlation } => {
-                self.machine.handle_open(&device, &bytes, now);
-                self.asking = correlation.map(|data| (device, data));
+                self.machine.handle_open(&device, &bytes, correlation, now);
             }
             LinkEvent::Frame { device, bytes } => self.machine.handle_frame(&device, &bytes, now),
             LinkEvent::Energy { device, bytes } => self.energy.handle_report(&device, &bytes, unix_time()),
@@ -242,34 +240,31 @@ impl Serve {
 
     /// Down: answers go to the device they are for, on that device's own topics.
     fn publish_answers(&mut self) {
-        let mut asking = self.asking.take();
-        while let Some(Outgoing { device, channel, bytes }) = self.machine.poll_transmit() {
+        while let Some(Outgoing { device, channel, correlation, bytes }) = self.machine.poll_transmit() {
             let bytes = bytes.to_vec();
             self.link.publish(match channel {
                 Answer::Verdict => Message::Verdict { device, bytes },
                 Answer::Reply => {
-                    let own = asking.take_if(|(asker, _)| *asker == device);
-                    Message::Reply { device, bytes, correlation: own.map(|(_, data)| data) }
+                    Message::Reply { device, bytes, correlation: correlation.map(|data| data.to_vec()) }
                 }
             });
         }
     }
 
-    /// Announces a changed number of free slots, not more often than [`ANNOUNCE_INTERVAL`].
-    fn announce_slots(&mut self) {
-        if self.slots_free() != self.slots_announced && self.announced.elapsed() >= ANNOUNCE_INTERVAL {
+    /// Announces a changed load, not more often than [`ANNOUNCE_INTERVAL`].
+    fn announce_load(&mut self) {
+        if self.machine.presence().load != self.load_announced
+            && self.announced.elapsed() >= ANNOUNCE_INTERVAL
+        {
             self.announce();
         }
     }
 
     fn announce(&mut self) {
-        let (slots, draining) = (self.slots_free(), self.drain_until.is_some());
-        self.slots_announced = slots;
+        let VerifierPresence { load, draining, .. } = self.machine.presence();
+        self.load_announced = load;
         self.announced = Instant::now();
-        self.link.announce(|presence| {
-            presence.slots_free = if draining { 0 } else { slots as u16 };
-            presence.draining = draining;
-        });
+        self.link.announce(|announced| (announced.load, announced.draining) = (load, draining));
     }
 
     /// Tells devices that it goes, and ends every lease that isn't being verified.
@@ -277,8 +272,8 @@ impl Serve {
         tracing::info!(sessions = self.machine.sessions(), "draining; a second signal ends at once");
         self.service.stopping();
         self.drain_until = Some(Instant::now() + self.drain_max);
-        self.announce();
         self.machine.drain();
+        self.announce();
     }
 
     fn ended(&self) -> Turn {
@@ -295,14 +290,10 @@ impl Serve {
         let idle = self.machine.poll_timeout().map(on_clock);
         let manager = self.service.deadline().map(on_clock);
         let announce =
-            (self.slots_free() != self.slots_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
+            (self.machine.presence().load != self.load_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
         let status = Some(on_clock(self.schedule.deadline()));
         let timers = [idle, manager, announce, status, self.drain_until];
         timers.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER)
-    }
-
-    fn slots_free(&self) -> usize {
-        self.sessions_max.saturating_sub(self.machine.sessions())
     }
 
     fn now(&self) -> Now {
@@ -316,7 +307,8 @@ impl Serve {
     }
 
     fn gauges(&self) -> Gauges {
-        let (sessions, slots_free) = (self.machine.sessions(), self.slots_free());
+        let sessions = self.machine.sessions();
+        let slots_free = self.sessions_max.saturating_sub(sessions);
         Gauges { up: self.started.elapsed(), sessions, slots_free, connected: self.connected }
     }
 
@@ -334,34 +326,19 @@ impl Serve {
     }
 }
 
+/// The target's identity and promise as the protocol has room for them.
+fn described(served: &Served) -> TargetDescription {
+    let identity = served.target.identity();
+    TargetDescription {
+        id: TargetId::new(&identity.weights, &identity.numerics_digest()),
+        promise: served.target.promise(),
+        model: fitting_name(&served.name),
+        engine: fitting_name(&identity.engine),
+        numerics: fitting_name(&identity.numerics),
+    }
+}
+
 /// The calendar's time, since 1970; 0 where the clock is before.
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// What is announced of a verifier; the link fills in the generation.
-fn presence(vocabulary: Vocabulary, name: &str, slots: usize) -> VerifierPresence {
-    let mut model = ModelName::new();
-    name.chars().take_while(|c| model.push(*c).is_ok()).for_each(drop);
-    VerifierPresence {
-        generation: 0,
-        liveness: Liveness::Here,
-        vocabulary,
-        model,
-        slots_free: slots as u16,
-        draining: false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_name_is_cut_between_characters() {
-        let vocabulary = Vocabulary { size: 8, fingerprint: [0; 8] };
-        let announced = presence(vocabulary, &"é".repeat(40), 3);
-        assert_eq!(announced.model.as_str(), "é".repeat(32));
-        assert!(announced.encode().is_ok());
-    }
 }

@@ -14,7 +14,7 @@ use dunlin_lm::{Extend, Promise, SessionId, Target, TargetIdentity, ToyTarget, V
 use dunlin_verifier::reference::{Request, write};
 use dunlin_verifier::{Config, End};
 use dunlin_wire::limits::FRAME_BYTES_MAX;
-use dunlin_wire::{CloseReason, Closed, Down, Lease, Liveness, Refusal, RefusalReason, Reply};
+use dunlin_wire::{CloseReason, Closed, Down, Lease, Liveness, Refusal, RefusalReason, Reply, frame_digest};
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -98,7 +98,7 @@ async fn what_is_no_message_changes_nothing(broker: Broker) {
     let malformed: [&[u8]; 6] =
         [b"garbage", b"", &newer, &good[..3], &trailing, &[good[0]; FRAME_BYTES_MAX + 500]];
     malformed.iter().for_each(|bytes| device.send_frame(bytes));
-    device.client.post("dl1/d/Not-An-Id/u/op", &device.open_message().encode().unwrap()).await;
+    device.client.post("dl1/d/Not-An-Id/u/op/verifier-1", &device.open_message().encode().unwrap()).await;
     // Larger than any message: dropped before the machine sees it, and the connection lives on.
     device.send_frame(&[good[0]; 4000]);
     device.send_frame(&good);
@@ -122,7 +122,7 @@ async fn no_messages_over_the_embedded_broker() {
 /// More QoS 1 messages than mosquitto has under way to one client, on each topic that a verifier reads at QoS 1.
 async fn large_messages_dont_silence_a_verifier(mosquitto: Mosquitto) {
     const TIMES: usize = 21;
-    let topics = ["dl1/d/d1/u/op", "dl1/d/d1/u/en", "dl1/d/d1/u/su"];
+    let topics = ["dl1/d/d1/u/op/verifier-1", "dl1/d/d1/u/en", "dl1/d/d1/u/su"];
     let running = Running::start(config(mosquitto.port), toy().target()).await;
     let mut device = Device::connect(mosquitto.port, "d1").await;
     for topic in topics.iter().flat_map(|topic| [topic; TIMES]) {
@@ -151,7 +151,8 @@ async fn a_frame_without_a_lease_is_answered_with_its_end() {
     let mut device = Device::connect(broker.port(), "d1").await;
     let frame = device.frame(&[7]);
     device.send_frame(&frame);
-    let unknown = Closed { session: 1, epoch: 1, reason: CloseReason::Unknown };
+    let nonce = frame_digest(&frame);
+    let unknown = Closed { session: 1, epoch: 1, nonce, reason: CloseReason::Unknown };
     assert_eq!(device.down().await, Down::Closed(unknown));
     running.drained().await;
 }
@@ -463,15 +464,15 @@ async fn a_stop_without_a_broker_ends_too() {
 }
 
 #[tokio::test]
-async fn free_slots_are_announced() {
+async fn the_load_is_announced() {
     let broker = Broker::embedded();
     let running = Running::start(Config { sessions: 5, ..config(broker.port()) }, toy().target()).await;
     let mut watcher = Client::connect(broker.port(), "watcher", PRESENCE).await;
-    watcher.presence(|presence| presence.slots_free == 5).await;
+    watcher.presence(|presence| presence.load == 0).await;
     let device = leased(&broker, "d1").await;
-    watcher.presence(|presence| presence.slots_free == 4).await;
+    watcher.presence(|presence| presence.load == 51).await;
     device.close();
-    watcher.presence(|presence| presence.slots_free == 5).await;
+    watcher.presence(|presence| presence.load == 0).await;
     running.drained().await;
 }
 

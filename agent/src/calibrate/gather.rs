@@ -145,6 +145,7 @@ impl Output for Gatherer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provenance::Provenance;
     use crate::screen::Abilities;
     use crate::turn::Phases;
     use dunlin_hlm::device::Counters;
@@ -168,6 +169,7 @@ mod tests {
 
     fn turn(ending: Ending) -> Turn {
         Turn {
+            provenance: Provenance::default(),
             seed: 1,
             tokens: Vec::new(),
             ending,

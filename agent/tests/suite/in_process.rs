@@ -69,6 +69,7 @@ impl Setup {
                 offline: self.offline,
                 give_up_after: self.give_up_after,
                 context_tokens_max: 4096,
+                accept_model_change: false,
             };
             let seat = Seat { device, sampling: sampling(), seed: Some(SEED), ends_on_refusal: true };
             let link = link(self.port);

@@ -3,11 +3,13 @@
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{Answer, Event, Job, RowsError, Slot, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{
+    Answer, Event, Job, RowsError, Slot, TargetDescription, Verifier, VerifierConfig,
+};
 use dunlin_link::raw::{RawClient, RawEvent, RawMessage};
 use dunlin_lm::{Extend, SessionId, Target};
-use dunlin_wire::topic::{OPEN_FILTER, Topic, frames_filter};
-use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence, Vocabulary};
+use dunlin_wire::topic::{Topic, frames_filter, open_filter};
+use dunlin_wire::{DeviceId, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
@@ -63,22 +65,22 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
     let config = VerifierConfig {
         id: id(),
         vocabulary,
+        target: TargetDescription {
+            id: TargetId::from_bytes([1; 8]),
+            promise: Promise::Exact,
+            model: "scripted".try_into().unwrap(),
+            engine: "scripted".try_into().unwrap(),
+            numerics: "bits".try_into().unwrap(),
+        },
         context_tokens_max: target.context_max() as u32,
         sessions_max: 4,
         draft_tokens_max: 16,
         lossy: true,
         idle_max: Duration::from_millis(600_000),
     };
-    let client = RawClient::persistent(port, "v1", &[OPEN_FILTER, &frames_filter(&id())]);
-    let presence = VerifierPresence {
-        generation: 1,
-        liveness: Liveness::Here,
-        vocabulary,
-        model: "scripted".try_into().unwrap(),
-        slots_free: 4,
-        draining: false,
-    };
+    let client = RawClient::persistent(port, "v1", &[&open_filter(&id()), &frames_filter(&id())]);
     let machine = Verifier::new(config).unwrap();
+    let presence = VerifierPresence { generation: 1, ..machine.presence() };
     let mut shell = Shell { machine, target, sessions: BTreeMap::new(), client, presence, plan, frames: 0 };
     shell.run(&ready).await;
 }
@@ -104,12 +106,12 @@ impl Shell {
     fn take(&mut self, message: &RawMessage) {
         let now = Instant(0);
         match Topic::parse(&message.topic) {
-            Some(Topic::Open(device)) => {
+            Some(Topic::Open(device, _)) => {
                 let reply = Topic::Reply(device.clone()).name();
                 assert_eq!(message.response_topic.as_deref(), Some(reply.as_str()));
                 assert!(message.correlation.is_some());
                 assert!(message.expiry_seconds.is_some_and(|seconds| seconds <= 5));
-                self.machine.handle_open(&device, &message.payload, now);
+                self.machine.handle_open(&device, &message.payload, None, now);
             }
             Some(Topic::Frames(device, _)) => {
                 self.frames += 1;

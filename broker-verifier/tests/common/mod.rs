@@ -296,7 +296,7 @@ impl Device {
 
     pub fn send_open(&self, like: RawMessage) {
         let bytes = self.open_message().encode().unwrap();
-        self.client.send(&Topic::Open(self.id.clone()), &bytes, like);
+        self.client.send(&Topic::Open(self.id.clone(), VERIFIER.parse().unwrap()), &bytes, like);
     }
 
     pub async fn open(&mut self) -> Reply {
@@ -341,6 +341,7 @@ impl Device {
             session: 1,
             epoch: 1,
             round: self.round,
+            send: 1,
             base: self.tokens.len() as u32,
             prefix: prefix(&self.tokens),
             token_bits: token_bits(self.vocabulary.size),
@@ -348,6 +349,7 @@ impl Device {
             held: 0,
             bonus: true,
             rows: Rows::None,
+            credit: None,
         };
         frame.encode().unwrap().to_vec()
     }

@@ -18,7 +18,7 @@ use dunlin_hlm::device::{Device, DeviceConfig, Finish, Learned, Offline, Origin,
 use dunlin_hlm::policy::DRAFT_TOKENS_MAX;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
-use dunlin_hlm::verifier::{Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{TargetDescription, Verifier, VerifierConfig};
 use dunlin_lm::{Tokenizer, Vocabulary, bert_score};
 use dunlin_lm_tract::Encoder;
 use dunlin_sim::mqtt::{MessageKind, VERIFIER};
@@ -151,6 +151,7 @@ impl EvaluationContext<'_> {
             offline: Offline::Wait,
             give_up_after: PATIENCE,
             context_tokens_max: board.context_tokens_max.unwrap_or(drafter_max).min(drafter_max),
+            accept_model_change: false,
         };
         let session =
             Session { number: 1, epoch: 1, nonce: turn.seed, seed: turn.seed, sampling: turn.sampling };
@@ -160,6 +161,7 @@ impl EvaluationContext<'_> {
         let mut verifier = Verifier::new(VerifierConfig {
             id: VERIFIER.parse().context("the verifier's id")?,
             vocabulary,
+            target: TargetDescription::default(),
             context_tokens_max: target_max.min(u32::MAX as usize) as u32,
             sessions_max: 1,
             draft_tokens_max: DRAFT_TOKENS_MAX,

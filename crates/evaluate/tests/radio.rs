@@ -10,7 +10,7 @@ use dunlin_hlm::device::{Device, DeviceConfig, DraftJob, Learned, Offline, Origi
 use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
-use dunlin_hlm::verifier::{Job, Slot, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{Job, Slot, TargetDescription, Verifier, VerifierConfig};
 use dunlin_lm::{Draft, Extend, ModelDir, SessionId, Target, Toy};
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_lm_tract::Drafter;
@@ -155,6 +155,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(10_000),
             context_tokens_max: pair.drafter.context_max(),
+            accept_model_change: false,
         };
         let sampling = Sampling::new(SAMPLING.0, SAMPLING.1, SAMPLING.2).unwrap();
         let session = Session { number: 1, epoch: 1, nonce: i as u64, seed: i as u64, sampling };
@@ -162,6 +163,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
         let mut verifier = Verifier::new(VerifierConfig {
             id: VERIFIER.parse().unwrap(),
             vocabulary,
+            target: TargetDescription::default(),
             context_tokens_max: pair.target.context_max() as u32,
             sessions_max: 1,
             draft_tokens_max: 16,

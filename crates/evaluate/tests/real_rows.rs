@@ -118,6 +118,7 @@ fn committed(rows: &Step, rules: &Rules, size: u32, seed: u64) -> u32 {
         session: 1,
         epoch: 1,
         round: 1,
+        send: 1,
         base: 1,
         prefix: PREFIX_EMPTY.short(),
         token_bits: token_bits(size),
@@ -125,6 +126,7 @@ fn committed(rows: &Step, rules: &Rules, size: u32, seed: u64) -> u32 {
         held: 0,
         bonus: false,
         rows: rows_sent,
+        credit: None,
     };
     let asked =
         JudgedFrame { frame: &frame, weights: &weights, vocabulary: size, seed, sampling: sampling() };

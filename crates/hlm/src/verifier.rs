@@ -16,10 +16,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 use dunlin_wire::limits::{CODES_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX};
 use dunlin_wire::{
-    CloseReason, Closed, Codes, Context, DeviceId, Down, DraftFrame, Lease, Open, Refusal, RefusalReason,
-    Reply, Resync, Rows, Up, Verdict, VerifierId, Vocabulary, frame_check, token_bits,
+    CloseReason, Closed, Codes, Context, CouplingProfile, DeviceId, Down, DraftFrame, EngineName, Lease,
+    Liveness, LogTime, ModelName, Open, Price, Promise, Refusal, RefusalReason, Reply, Resync, Rows,
+    TargetId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary, check_of, frame_digest, token_bits,
 };
 
+/// Correlation data of a request: bytes of the requester's, given back in the reply.
+pub type Correlation = heapless::Vec<u8, CORRELATION_BYTES_MAX>;
+/// Bytes of correlation data at most.
+pub const CORRELATION_BYTES_MAX: usize = 64;
 /// Answers that wait for the link; beyond it the oldest is dropped, and its device asks again.
 pub const OUTBOX_MAX: usize = 1024;
 
@@ -30,6 +35,8 @@ pub struct VerifierConfig {
     pub id: VerifierId,
     /// The target's vocabulary.
     pub vocabulary: Vocabulary,
+    /// The target's identity and promise.
+    pub target: TargetDescription,
     /// Tokens a session may reach: the target's context.
     pub context_tokens_max: u32,
     /// Sessions kept; the least recently used makes room for a new one.
@@ -40,6 +47,21 @@ pub struct VerifierConfig {
     pub lossy: bool,
     /// A session not heard of for so long is dropped.
     pub idle_max: Duration,
+}
+
+/// A target's identity, promise and names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetDescription {
+    /// Its weights and numerics.
+    pub id: TargetId,
+    /// What it promises.
+    pub promise: Promise,
+    /// The model's name.
+    pub model: ModelName,
+    /// The engine that runs it.
+    pub engine: EngineName,
+    /// The kernels and the cache type that its bits depend on.
+    pub numerics: EngineName,
 }
 
 /// The machine's number for a session of the target.
@@ -99,6 +121,8 @@ pub struct Outgoing {
     pub device: DeviceId,
     /// On which topic.
     pub channel: Answer,
+    /// The correlation data of the request that a reply answers, as they came.
+    pub correlation: Option<Correlation>,
     /// The message.
     pub bytes: heapless::Vec<u8, MESSAGE_BYTES_MAX>,
 }
@@ -141,7 +165,8 @@ type Key = (DeviceId, u8);
 #[derive(Debug)]
 struct Asked {
     frame: DraftFrame,
-    check: u8,
+    /// Of its bytes, its count of sends left out.
+    digest: u64,
 }
 
 /// The weights that belong to a round's frame, as far as they came.
@@ -153,11 +178,37 @@ struct Weights {
     parts: Vec<bool>,
 }
 
+/// The newest frame of a session, as far as it has come.
 #[derive(Debug)]
-struct Work {
-    id: JobId,
-    /// The frame to judge; `None` where its lease ended meanwhile.
-    asked: Option<Asked>,
+enum Round {
+    /// No frame, or it was answered.
+    Idle,
+    /// Not all weights of the frame's rows have come.
+    AwaitingCodes(Asked),
+    /// The target works for the session.
+    Verifying {
+        id: JobId,
+        /// The frame to judge; `None` where its lease ended meanwhile.
+        asked: Option<Asked>,
+        /// A newer frame: it is looked at once the target is done, and the older one then needs no answer.
+        pending: Option<Asked>,
+    },
+}
+
+impl Round {
+    fn is_verifying(&self) -> bool {
+        matches!(self, Self::Verifying { .. })
+    }
+
+    /// The number of the newest frame.
+    fn newest(&self) -> Option<u32> {
+        let asked = match self {
+            Self::Idle => None,
+            Self::AwaitingCodes(asked) => Some(asked),
+            Self::Verifying { asked, pending, .. } => pending.as_ref().or(asked.as_ref()),
+        };
+        asked.map(|asked| asked.frame.round)
+    }
 }
 
 #[derive(Debug)]
@@ -170,12 +221,8 @@ struct Session {
     text: Text,
     /// What the target's cache holds.
     fed: Vec<TokenId>,
-    answered: Option<(u32, Verdict)>,
-    work: Option<Work>,
-    /// The newest frame that came while another was being verified.
-    pending: Option<Asked>,
-    /// A frame whose weights have not all come.
-    waiting: Option<Asked>,
+    answered: Option<Verdict>,
+    round: Round,
     weights: Weights,
     used: Instant,
 }
@@ -222,13 +269,38 @@ impl Verifier {
         self.sessions.len()
     }
 
+    /// The presence to announce, of generation 0.
+    pub fn presence(&self) -> VerifierPresence {
+        let target = self.config.target.clone();
+        VerifierPresence {
+            generation: 0,
+            liveness: Liveness::Here,
+            vocabulary: self.config.vocabulary,
+            target: target.id,
+            promise: target.promise,
+            coupling: CouplingProfile::SplitMix,
+            model: target.model,
+            engine: target.engine,
+            numerics: target.numerics,
+            price: Price::default(),
+            load: (self.sessions.len() * 255 / self.config.sessions_max) as u8,
+            draining: self.draining,
+        }
+    }
+
     /// What happened since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Takes a message from a device's open topic.
-    pub fn handle_open(&mut self, device: &DeviceId, bytes: &[u8], now: Instant) {
+    /// Takes a message from a device's open topic; the reply carries the `correlation` that came with it.
+    pub fn handle_open(
+        &mut self,
+        device: &DeviceId,
+        bytes: &[u8],
+        correlation: Option<Correlation>,
+        now: Instant,
+    ) {
         let Ok(open) = Open::decode(bytes) else {
             self.counters.malformed += 1;
             return;
@@ -247,7 +319,7 @@ impl Verifier {
             Reply::Refusal(_) => self.counters.refusals += 1,
         }
         let bytes = reply.encode().expect("a reply is made of checked values");
-        self.send(Outgoing { device: key.0, channel: Answer::Reply, bytes });
+        self.send(Outgoing { device: key.0, channel: Answer::Reply, correlation, bytes });
     }
 
     /// Takes a message from a device's frame topic.
@@ -259,7 +331,7 @@ impl Verifier {
             Ok(Up::Codes(codes)) => self.on_codes(device, &codes, now),
             Ok(Up::Draft(frame)) => {
                 self.counters.frames += 1;
-                let asked = Asked { frame, check: frame_check(bytes) };
+                let asked = Asked { frame, digest: frame_digest(bytes) };
                 self.on_draft(device, asked, now);
             }
         }
@@ -269,14 +341,19 @@ impl Verifier {
     pub fn handle_rows(&mut self, id: JobId, rows: Result<&[f32], RowsError>, now: Instant) {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(work) = session.work.take_if(|work| work.id == id) else { return };
+        let (asked, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
+            Round::Verifying { id: own, asked, pending } if own == id => (asked, pending),
+            other => {
+                session.round = other;
+                return;
+            }
+        };
         session.used = now;
-        let pending = session.pending.take();
         match rows {
-            Err(RowsError::Budget) => return self.make_room(&key, pending.or(work.asked)),
+            Err(RowsError::Budget) => return self.make_room(&key, pending.or(asked)),
             Err(RowsError::Failed) => return self.end(&key, CloseReason::Failed),
-            Ok(rows) => match (pending, work.asked) {
-                (Some(newer), _) => self.start(&key, newer),
+            Ok(rows) => match (pending, asked) {
+                (Some(newer), _) => self.await_codes_or_start(&key, newer),
                 (None, Some(asked)) => self.judge(&key, &asked, rows),
                 (None, None) => {}
             },
@@ -289,7 +366,7 @@ impl Verifier {
     /// Drops sessions that were silent for too long.
     pub fn handle_timeout(&mut self, now: Instant) {
         let idle_max = self.config.idle_max;
-        let silent = |s: &Session| s.work.is_none() && now.since(s.used) >= idle_max;
+        let silent = |s: &Session| !s.round.is_verifying() && now.since(s.used) >= idle_max;
         let keys: Vec<Key> =
             self.sessions.iter().filter(|(_, s)| silent(s)).map(|(key, _)| key.clone()).collect();
         for key in keys {
@@ -319,7 +396,7 @@ impl Verifier {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let idle = self.sessions.values().filter(|s| s.work.is_none());
+        let idle = self.sessions.values().filter(|s| !s.round.is_verifying());
         idle.map(|s| s.used + self.config.idle_max).min()
     }
 
@@ -365,7 +442,12 @@ impl Verifier {
             epoch: open.epoch,
             nonce: open.nonce,
             verifier: self.config.id.clone(),
+            target: self.config.target.id,
+            promise: self.config.target.promise,
+            coupling: CouplingProfile::SplitMix,
+            price: Price::default(),
             draft_tokens_max: self.config.draft_tokens_max,
+            credit_tokens_max: 0,
             context_tokens_max: self.config.context_tokens_max,
             length: length as u32,
             digest: session.text.full(length).expect("length is at most the text's"),
@@ -386,9 +468,7 @@ impl Verifier {
             text: Text::default(),
             fed: Vec::new(),
             answered: None,
-            work: None,
-            pending: None,
-            waiting: None,
+            round: Round::Idle,
             weights: Weights::default(),
             used: now,
         };
@@ -397,7 +477,7 @@ impl Verifier {
     }
 
     fn on_context(&mut self, device: &DeviceId, context: &Context, now: Instant) {
-        let Some(key) = self.find(device, context.session, context.epoch) else { return };
+        let Some(key) = self.find(device, context.session, context.epoch, None) else { return };
         let config = &self.config;
         let end = context.offset as usize + context.tokens.len();
         let size = config.vocabulary.size;
@@ -422,7 +502,7 @@ impl Verifier {
     }
 
     fn on_codes(&mut self, device: &DeviceId, codes: &Codes, now: Instant) {
-        let Some(key) = self.find(device, codes.session, codes.epoch) else { return };
+        let Some(key) = self.find(device, codes.session, codes.epoch, None) else { return };
         let size = self.config.vocabulary.size as usize;
         let session = self.sessions.get_mut(&key).expect("found above");
         session.used = now;
@@ -430,36 +510,44 @@ impl Verifier {
             self.counters.stale += 1;
             return;
         }
-        if let Some(asked) = session.waiting.take_if(|asked| asked.frame.round <= codes.round) {
-            self.on_draft(device, asked, now);
+        // A frame that waits is looked at again: it may be complete now, or older than these weights and then in vain.
+        if matches!(&session.round, Round::AwaitingCodes(asked) if asked.frame.round <= codes.round)
+            && let Round::AwaitingCodes(asked) = core::mem::replace(&mut session.round, Round::Idle)
+        {
+            self.await_codes_or_start(&key, asked);
         }
     }
 
     fn on_draft(&mut self, device: &DeviceId, asked: Asked, now: Instant) {
-        let Some(key) = self.find(device, asked.frame.session, asked.frame.epoch) else { return };
+        let frame = &asked.frame;
+        let Some(key) = self.find(device, frame.session, frame.epoch, Some(asked.digest)) else { return };
         if !self.config.lossy && is_lossy(&asked.frame) {
             return self.end(&key, CloseReason::Policy);
         }
         let session = self.sessions.get_mut(&key).expect("found above");
         session.used = now;
-        let round = asked.frame.round;
-        let newest = [
-            session.answered.map(|(round, _)| round),
-            session.waiting.as_ref().map(|asked| asked.frame.round),
-            session.work.as_ref().and_then(|work| work.asked.as_ref()).map(|asked| asked.frame.round),
-            session.pending.as_ref().map(|asked| asked.frame.round),
-        ];
-        match session.answered {
-            Some((answered, verdict)) if answered == round => {
+        let (round, send) = (asked.frame.round, asked.frame.send);
+        let newest = session.answered.map(|verdict| verdict.round).max(session.round.newest());
+        match (session.answered, &mut session.round) {
+            // The same answer, but for the send that it answers: each one times a round.
+            (Some(verdict), _) if verdict.round == round => {
                 self.counters.repeated += 1;
-                self.answer(&key, &Down::Verdict(verdict));
+                self.answer(&key, &Down::Verdict(Verdict { send, ..verdict }));
             }
-            _ if newest.iter().flatten().any(|newest| *newest >= round) => self.counters.stale += 1,
-            _ if asked.frame.rows == Rows::Full && !session.weights.are_complete(round) => {
-                session.waiting = Some(asked);
-            }
-            _ if session.work.is_some() => session.pending = Some(asked),
-            _ => self.start(&key, asked),
+            _ if newest.is_some_and(|newest| newest >= round) => self.counters.stale += 1,
+            (_, Round::Verifying { pending, .. }) => *pending = Some(asked),
+            _ => self.await_codes_or_start(&key, asked),
+        }
+    }
+
+    /// Starts on a frame, or lets it wait for the rest of its weights.
+    fn await_codes_or_start(&mut self, key: &Key, asked: Asked) {
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        if asked.frame.rows == Rows::Full && !session.weights.are_complete(asked.frame.round) {
+            session.round = Round::AwaitingCodes(asked);
+        } else {
+            session.round = Round::Idle;
+            self.start(key, asked);
         }
     }
 
@@ -471,6 +559,7 @@ impl Verifier {
             && frame.base as usize + frame.drafts.len() + usize::from(frame.bonus) <= context_max as usize
             && frame.drafts.len() <= usize::from(self.config.draft_tokens_max)
             && (frame.bonus || !frame.drafts.is_empty())
+            && frame.credit.is_none()
             && frame.rows.list().iter().flat_map(|row| &row.entries).all(|entry| entry.token < vocabulary)
             && frame.token_bits == token_bits(vocabulary)
             && frame.drafts.iter().all(|draft| draft.token < vocabulary);
@@ -483,9 +572,10 @@ impl Verifier {
         if session.text.short(base) != Some(frame.prefix) {
             let length = session.text.len().min(base);
             let digest = session.text.full(length).expect("length is at most the text's");
-            let (session, epoch) = (frame.session, frame.epoch);
+            let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
             self.counters.resyncs += 1;
-            return self.answer(key, &Down::Resync(Resync { session, epoch, length: length as u32, digest }));
+            return self
+                .answer(key, &Down::Resync(Resync { session, epoch, round, length: length as u32, digest }));
         }
         session.text.truncate(base);
         // The row behind the last draft is that of the bonus.
@@ -498,14 +588,14 @@ impl Verifier {
         session.fed.truncate(keep);
         session.fed.extend(&tokens);
         let job = Job { id, slot: session.slot, keep, tokens, rows: fed + 1 - first_row(frame) };
-        session.work = Some(Work { id, asked: Some(asked) });
+        session.round = Round::Verifying { id, asked: Some(asked), pending: None };
         self.jobs.insert(id, key.clone());
         self.events.push_back(Event::Verify(job));
     }
 
     /// Judges a frame by the target's rows and answers.
     fn judge(&mut self, key: &Key, asked: &Asked, rows: &[f32]) {
-        let Asked { frame, check } = asked;
+        let Asked { frame, digest } = asked;
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         let base = frame.base as usize;
         // Context or weights that came meanwhile replaced those: the device has moved on, and will ask again.
@@ -535,12 +625,15 @@ impl Verifier {
             session: session_number,
             epoch,
             round,
-            check: *check,
+            check: check_of(*digest),
+            send: frame.send,
+            pass: LogTime::default(),
+            queue: LogTime::default(),
             accepted: accepted_u8,
             token,
             missed,
         };
-        session.answered = Some((round, verdict));
+        session.answered = Some(verdict);
         self.count(frame, &verdict);
         self.answer(key, &Down::Verdict(verdict));
     }
@@ -573,22 +666,25 @@ impl Verifier {
 
     /// Drops the least recently used session that is not being verified and is not `but`.
     fn evict(&mut self, but: &Key) -> bool {
-        let idle = self.sessions.iter().filter(|(key, s)| s.work.is_none() && *key != but);
+        let idle = self.sessions.iter().filter(|(key, s)| !s.round.is_verifying() && *key != but);
         let Some(key) = idle.min_by_key(|(_, s)| s.used).map(|(key, _)| key.clone()) else { return false };
         self.counters.evicted += 1;
         self.forget(&key);
         true
     }
 
-    /// The key of a live lease; a device that means another one is told so.
-    fn find(&mut self, device: &DeviceId, session: u8, epoch: u8) -> Option<Key> {
+    /// The key of a live lease. A device whose frame, of this digest, means another one is told so; what goes before a
+    /// frame is not answered, since the frame will be.
+    fn find(&mut self, device: &DeviceId, session: u8, epoch: u8, frame: Option<u64>) -> Option<Key> {
         let key = (device.clone(), session);
         if self.sessions.get(&key).is_some_and(|s| s.epoch == epoch) {
             return Some(key);
         }
         self.counters.stale += 1;
-        let closed = Closed { session, epoch, reason: CloseReason::Unknown };
-        self.answer(&key, &Down::Closed(closed));
+        if let Some(nonce) = frame {
+            let closed = Closed { session, epoch, nonce, reason: CloseReason::Unknown };
+            self.answer(&key, &Down::Closed(closed));
+        }
         None
     }
 
@@ -599,7 +695,7 @@ impl Verifier {
     }
 
     fn end_if_idle(&mut self, key: &Key) {
-        if self.sessions.get(key).is_some_and(|session| session.work.is_none()) {
+        if self.sessions.get(key).is_some_and(|session| !session.round.is_verifying()) {
             self.end(key, CloseReason::Draining);
         }
     }
@@ -607,7 +703,7 @@ impl Verifier {
     /// Ends a lease and says why.
     fn end(&mut self, key: &Key, reason: CloseReason) {
         if let Some(session) = self.sessions.get(key) {
-            let closed = Closed { session: key.1, epoch: session.epoch, reason };
+            let closed = Closed { session: key.1, epoch: session.epoch, nonce: session.nonce, reason };
             self.answer(key, &Down::Closed(closed));
         }
         self.forget(key);
@@ -621,7 +717,7 @@ impl Verifier {
 
     fn answer(&mut self, key: &Key, down: &Down) {
         let bytes = down.encode().expect("an answer is made of checked values");
-        self.send(Outgoing { device: key.0.clone(), channel: Answer::Verdict, bytes });
+        self.send(Outgoing { device: key.0.clone(), channel: Answer::Verdict, correlation: None, bytes });
     }
 
     fn send(&mut self, outgoing: Outgoing) {
@@ -645,11 +741,11 @@ impl Session {
         self.seed = open.seed;
         self.sampling = sampling;
         self.answered = None;
-        self.pending = None;
-        self.waiting = None;
         self.weights = Weights::default();
-        if let Some(work) = &mut self.work {
-            work.asked = None;
+        match &mut self.round {
+            // The target's cache is in use until its rows come.
+            Round::Verifying { asked, pending, .. } => (*asked, *pending) = (None, None),
+            round => *round = Round::Idle,
         }
         self.text.truncate(open.length as usize);
     }

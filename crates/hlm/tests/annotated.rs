@@ -324,7 +324,8 @@ fn weights_that_are_none_of_the_vocabulary_are_ignored() {
     assert_eq!(wide.token(), (1, 4));
     let mut wide = Wide::new();
     wide.codes(&Codes { epoch: EPOCH - 1, ..parts(1, 5).remove(0) });
-    assert_eq!(wide.0.said(), [closed(EPOCH - 1, CloseReason::Unknown)]);
+    wide.0.assert_quiet(); // the frame behind them will be answered
+    assert_eq!(wide.0.verifier.counters().stale, 1);
 }
 
 #[test]

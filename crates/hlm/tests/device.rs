@@ -4,7 +4,7 @@ mod bench;
 mod machines;
 
 use Origin::{Accepted, Target, Unverified};
-use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, STOP, Sent, committed, config, lease, reply};
+use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, STOP, Sent, committed, config, lease, leased, reply};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
     DeviceConfig, DraftRow, Event, Finish, JobId, Learned, Offline, Origin, Phase, SayError,
@@ -98,7 +98,7 @@ fn an_answer_to_another_request_is_stale() {
     }
     assert_eq!(bench.device.counters().stale, 3);
     bench.lease(&good);
-    assert_eq!(bench.happened(), [Event::Leased("desk".parse().unwrap())]);
+    assert_eq!(bench.happened(), [leased()]);
     bench.sent();
     bench.lease(&good);
     assert_eq!((bench.happened(), bench.sent(), bench.device.counters().stale), (vec![], vec![], 4));
@@ -256,10 +256,10 @@ fn an_unanswered_frame_is_sent_again_then_the_lease_is_given_up() {
     bench.wait(1_999);
     bench.device.handle_timeout(bench.now);
     assert_eq!(bench.sent(), []);
-    for next in [4_000, 8_000] {
+    for (next, send) in [(4_000, 2), (8_000, 3)] {
         bench.ring();
         bench.frame_sent();
-        assert_eq!((&bench.frame, bench.until_timer()), (&bytes, next));
+        assert_eq!((&bench.frame, bench.until_timer()), (&Bench::sent_again(&bytes, send), next));
     }
     assert_eq!((bench.device.counters().frames_up, bench.device.counters().resent), (3, 2));
     bench.happened();
@@ -307,7 +307,7 @@ fn nothing_is_sent_while_the_link_is_down_and_the_open_frame_is_sent_again() {
     assert_eq!(bench.sent(), []);
     bench.device.handle_link(true, bench.now);
     bench.frame_sent();
-    assert_eq!(bench.frame, bytes);
+    assert_eq!(bench.frame, Bench::sent_again(&bytes, 2));
     assert_eq!(bench.device.counters().resent, 1);
     bench.verdict(2, 6);
     bench.device.handle_link(false, bench.now);
@@ -361,7 +361,7 @@ fn a_device_that_trusts_itself_goes_on_unverified_and_returns() {
     let open = bench.open_sent();
     assert_eq!((open.epoch, open.length), (0, 6));
     bench.lease(&lease(0, &[]));
-    assert_eq!(bench.happened(), [Event::Leased("desk".parse().unwrap()), Event::Returned]);
+    assert_eq!(bench.happened(), [leased(), Event::Returned]);
     bench.draft(7);
     bench.draft(8);
     let sent = bench.sent();
@@ -393,17 +393,17 @@ fn a_resync_sends_what_is_missing_and_the_frame_again() {
     let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
     let bytes = bench.frame.clone();
     bench.happened();
-    for (shared, offset) in [(&[1, 2][..], 2), (&[9][..], 0)] {
+    for (shared, offset, send) in [(&[1, 2][..], 2, 2), (&[9][..], 0, 3)] {
         let (length, digest) = (shared.len() as u32, digest(shared).full());
-        bench.down(&Down::Resync(Resync { session: 7, epoch: EPOCH, length, digest }));
+        bench.down(&Down::Resync(Resync { session: 7, epoch: EPOCH, round: 1, length, digest }));
         assert_eq!(bench.happened(), [Event::Resynced]);
         let sent = bench.sent();
         let [Sent::Context(context), Sent::Frame(_)] = sent.as_slice() else { panic!("{sent:?}") };
-        assert_eq!((context.offset, &bench.frame), (offset, &bytes));
+        assert_eq!((context.offset, &bench.frame), (offset, &Bench::sent_again(&bytes, send)));
     }
     bench.verdict(0, 9);
     let (length, digest) = (0, digest(&[]).full());
-    bench.down(&Down::Resync(Resync { session: 7, epoch: EPOCH, length, digest }));
+    bench.down(&Down::Resync(Resync { session: 7, epoch: EPOCH, round: 1, length, digest }));
     assert_eq!((bench.sent(), bench.device.counters().stale), (vec![], 1), "no frame asked for it");
 }
 

@@ -13,7 +13,7 @@ use dunlin_hlm::importance::AdaptiveThreshold;
 use dunlin_hlm::payload::quantise;
 use dunlin_hlm::policy::{DRAFT_TOKENS_MAX, HeldTokens, Payload, Policy, PolicyTable, Rules};
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{self, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{self, TargetDescription, Verifier, VerifierConfig};
 use dunlin_wire::limits::CODES_MAX;
 use dunlin_wire::{Codes, Context, DeviceId, Down, DraftFrame, Rows, Up, Verdict, Vocabulary};
 use machines::VOCABULARY;
@@ -68,11 +68,13 @@ impl<'a> Pair<'a> {
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(120_000),
             context_tokens_max: 4_096,
+            accept_model_change: false,
         };
         let session = Session { number: 7, epoch: 255, nonce: 10, seed: SEED, sampling: models.sampling };
         let verifier = VerifierConfig {
             id: "desk".parse().expect("a valid id"),
             vocabulary: vocabulary(models),
+            target: TargetDescription::default(),
             context_tokens_max: 4_096,
             sessions_max: 1,
             draft_tokens_max: 16,
@@ -101,9 +103,16 @@ impl<'a> Pair<'a> {
     /// A whole reply.
     fn reply(config: &PolicyTable, models: &'a Models) -> Self {
         let mut pair = Self::new(config, models, true);
-        pair.device.handle_link(true, pair.now);
+        pair.connect();
         pair.say(&PROMPT, TOKENS);
         pair
+    }
+
+    fn connect(&mut self) {
+        let presence = self.verifier.presence().encode().expect("a valid presence");
+        let desk = "desk".parse().expect("a valid id");
+        self.device.handle_presence(&desk, &presence, self.now);
+        self.device.handle_link(true, self.now);
     }
 
     fn say(&mut self, prompt: &[TokenId], tokens_max: usize) {
@@ -132,7 +141,7 @@ impl<'a> Pair<'a> {
         }
         for message in sent {
             match message.channel {
-                Channel::Open => self.verifier.handle_open(&self.name, &message.bytes, self.now),
+                Channel::Open(_) => self.verifier.handle_open(&self.name, &message.bytes, None, self.now),
                 Channel::Frames(_) => self.verifier.handle_frame(&self.name, &message.bytes, self.now),
             }
         }
@@ -152,7 +161,7 @@ impl<'a> Pair<'a> {
     }
 
     fn note(&mut self, channel: &Channel, bytes: &[u8]) {
-        if *channel == Channel::Open {
+        if matches!(channel, Channel::Open(_)) {
             return;
         }
         match Up::decode(bytes).expect("a valid message") {
@@ -187,7 +196,7 @@ impl<'a> Pair<'a> {
             Event::Committed(commit) => self.commits.push(commit),
             Event::Judged(judged) => self.judged.push(judged),
             Event::Finished(finish) => self.finish = Some(finish),
-            Event::Leased(_) => {}
+            Event::Leased { .. } => {}
             other => panic!("{other:?} without any loss"),
         }
     }
@@ -509,7 +518,7 @@ fn a_verifier_without_lossy_policies_ends_the_reply_of_those_that_are() {
     for &policy in Policy::ALL {
         let config = PolicyTable { epsilon: Some(0.3), ..policy.table() };
         let mut pair = Pair::new(&config, &models, false);
-        pair.device.handle_link(true, pair.now);
+        pair.connect();
         pair.say(&PROMPT, TOKENS);
         let refused = is_lossy(policy) && policy != Policy::Local;
         let expected = if refused { Finish::LossyRefused } else { Finish::TokensMax };

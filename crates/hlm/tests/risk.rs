@@ -12,7 +12,7 @@ use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::uncertainty::{Form, uncertainty};
-use dunlin_hlm::verifier::{self, Answer, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{self, Answer, TargetDescription, Verifier, VerifierConfig};
 use dunlin_wire::{DeviceId, Vocabulary};
 use machines::VOCABULARY;
 use models::uniform;
@@ -80,11 +80,13 @@ impl Pair {
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(120_000),
             context_tokens_max: 2_048,
+            accept_model_change: false,
         };
         let session = Session { number: 1, epoch: 0, nonce: 5, seed: 6, sampling: Sampling::greedy() };
         let verifier = VerifierConfig {
             id: "desk".parse().expect("a valid id"),
             vocabulary,
+            target: TargetDescription::default(),
             context_tokens_max: 2_048,
             sessions_max: 1,
             draft_tokens_max: 16,
@@ -105,6 +107,8 @@ impl Pair {
     }
 
     fn run(&mut self) {
+        let presence = self.verifier.presence().encode().expect("a valid presence");
+        self.device.handle_presence(&"desk".parse().expect("a valid id"), &presence, self.now);
         self.device.handle_link(true, self.now);
         self.device.say(&[1], Reply { tokens_max: REPLY, stop: Vec::new() }, self.now).expect("taken");
         while !self.finished {
@@ -115,7 +119,7 @@ impl Pair {
     fn step(&mut self) {
         while let Some(message) = self.device.poll_transmit(self.now) {
             match message.channel {
-                Channel::Open => self.verifier.handle_open(&self.name, &message.bytes, self.now),
+                Channel::Open(_) => self.verifier.handle_open(&self.name, &message.bytes, None, self.now),
                 Channel::Frames(_) => self.verifier.handle_frame(&self.name, &message.bytes, self.now),
             }
         }

@@ -159,11 +159,14 @@ fn audited_tokens_behind_the_first_miss_are_dropped_with_the_rest() {
 fn weights_and_frame_are_sent_again_together() {
     let mut bench = Bench::leased(of(Policy::Hlm));
     bench.draft(4);
-    let first = bench.sent();
+    let mut first = bench.sent();
     assert_eq!(with_codes(&first).0.len(), 1);
     let bytes = bench.frame.clone();
     bench.ring();
-    assert_eq!((bench.sent(), &bench.frame), (first, &bytes));
+    let again = Bench::sent_again(&bytes, 2);
+    let Some(Sent::Frame(frame)) = first.last_mut() else { panic!("no frame") };
+    frame.send = 2;
+    assert_eq!((bench.sent(), &bench.frame), (first, &again));
     let counters = bench.device.counters();
     assert_eq!((counters.frames_up, counters.resent, counters.sent_drafts), (2, 1, 1));
 }
@@ -215,13 +218,17 @@ fn a_resync_brings_the_text_up_to_the_frame_and_the_frame_again() {
     let mut bench = asking(of(Policy::UHlm));
     bench.sent();
     let bytes = bench.frame.clone();
-    for (shared, offset) in [(&[1, 2][..], 2), (&[9][..], 0)] {
+    for (shared, offset, send) in [(&[1, 2][..], 2, 2), (&[9][..], 0, 3)] {
         let (length, digest) = (shared.len() as u32, digest(shared).full());
-        bench.down(&Down::Resync(Resync { session: 7, epoch: EPOCH, length, digest }));
+        bench.down(&Down::Resync(Resync { session: 7, epoch: EPOCH, round: 1, length, digest }));
         let sent = bench.sent();
         let context = context_of(&sent[0]);
         assert_eq!((context.offset as usize, &context.tokens[..]), (offset, &PROMPT[offset..]));
-        assert_eq!((with_codes(&sent[1..]).0.len(), &bench.frame), (1, &bytes), "what rides is in the frame");
+        assert_eq!(
+            (with_codes(&sent[1..]).0.len(), &bench.frame),
+            (1, &Bench::sent_again(&bytes, send)),
+            "what rides is in the frame"
+        );
     }
 }
 

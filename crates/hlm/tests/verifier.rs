@@ -5,7 +5,7 @@ mod machines;
 
 use desk::{
     Desk, EPOCH, IDLE_MS, PROMPT, SESSION, closed, config, context, device, frame, open, resync, rows,
-    verdict,
+    unknown, verdict,
 };
 use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
@@ -142,7 +142,7 @@ fn a_gap_is_left_to_the_frame_which_says_what_is_missing() {
     desk.assert_quiet();
     assert_eq!(desk.verifier.counters().stale, 2);
     desk.frame(0, &frame(1, &[1, 2, 3, 4, 5, 6], &[7]));
-    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(&PROMPT)]));
+    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(1, &PROMPT)]));
     // The question cost nothing: with the context the same round is verified.
     desk.context(0, &context(&PROMPT, &[4, 5, 6]));
     let asked = frame(1, &[1, 2, 3, 4, 5, 6], &[7]);
@@ -153,10 +153,10 @@ fn a_gap_is_left_to_the_frame_which_says_what_is_missing() {
 fn a_prefix_that_differs_asks_for_context() {
     let mut desk = Desk::leased();
     desk.frame(0, &frame(1, &[1, 2, 9], &[4]));
-    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(&PROMPT)]));
+    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(1, &PROMPT)]));
     // What is shared is at most what the device has.
     desk.frame(0, &frame(1, &[1, 9], &[4]));
-    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(&[1, 2])]));
+    assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(1, &[1, 2])]));
     assert_eq!(desk.verifier.counters().resyncs, 2);
 }
 
@@ -219,16 +219,18 @@ fn context_beyond_what_is_served_is_rejected() {
 fn an_unknown_lease_is_told_so_under_its_own_epoch() {
     let mut desk = Desk::new(config());
     desk.frame(0, &frame(1, &PROMPT, &[]));
+    assert_eq!(desk.said(), [unknown(&frame(1, &PROMPT, &[]))]);
     desk.context(0, &context(&[], &PROMPT));
-    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Unknown), closed(EPOCH, CloseReason::Unknown)]);
+    desk.assert_quiet(); // the frame behind it will be answered
     let mut desk = Desk::leased();
     for epoch in [EPOCH - 1, EPOCH + 1] {
-        desk.frame(0, &DraftFrame { epoch, ..frame(1, &PROMPT, &[]) });
+        let foreign = DraftFrame { epoch, ..frame(1, &PROMPT, &[]) };
+        desk.frame(0, &foreign);
         desk.context(0, &Context { epoch, ..context(&[], &[9]) });
-        assert_eq!(desk.said(), [closed(epoch, CloseReason::Unknown), closed(epoch, CloseReason::Unknown)]);
+        assert_eq!(desk.said(), [unknown(&foreign)]);
     }
     desk.frame(1, &frame(1, &PROMPT, &[]));
-    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Unknown)], "another device's session is no one's");
+    assert_eq!(desk.said(), [unknown(&frame(1, &PROMPT, &[]))], "another device's session is no one's");
     assert_eq!(desk.verifier.counters().stale, 5);
     let asked = frame(1, &PROMPT, &[]);
     assert_eq!(desk.round(0, &asked, &[4]), [verdict(&asked, 0, 4)]);
@@ -370,7 +372,7 @@ fn the_least_recently_used_session_makes_room() {
     desk.welcome(2);
     assert!(matches!(desk.events().as_slice(), [Event::Release(slot)] if *slot != kept.slot));
     desk.frame(1, &frame(1, &PROMPT, &[]));
-    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Unknown)]);
+    assert_eq!(desk.said(), [unknown(&frame(1, &PROMPT, &[]))]);
     assert_eq!(desk.verifier.counters().evicted, 1);
 }
 
@@ -533,7 +535,12 @@ fn a_full_outbox_drops_the_oldest_answer_and_counts_it() {
     }
     let said = desk.said();
     assert_eq!((said.len(), desk.verifier.counters().dropped), (OUTBOX_MAX, 3));
-    let unknown = |session, epoch| Down::Closed(Closed { session, epoch, reason: CloseReason::Unknown });
+    let unknown = |session, epoch| {
+        let Down::Closed(closed) = unknown(&DraftFrame { session, epoch, ..frame(1, &PROMPT, &[]) }) else {
+            panic!()
+        };
+        Down::Closed(Closed { session, ..closed })
+    };
     assert_eq!((said[0], said[OUTBOX_MAX - 1]), (unknown(0, 3), unknown(4, 2)));
 }
 
@@ -587,7 +594,7 @@ fn bytes_that_are_no_message_are_counted() {
     let mut desk = Desk::leased();
     desk.send(0, &[]);
     desk.send(0, &open(EPOCH, 3).encode().unwrap());
-    desk.verifier.handle_open(&device(0), &[0xff; 9], desk.now);
+    desk.verifier.handle_open(&device(0), &[0xff; 9], None, desk.now);
     desk.assert_quiet();
     assert_eq!((desk.verifier.counters().malformed, desk.verifier.sessions()), (3, 1));
 }

@@ -156,6 +156,10 @@ mod tests {
         Topic::Frames(device(), "v1".parse().unwrap())
     }
 
+    fn open() -> Topic {
+        Topic::Open(device(), "v1".parse().unwrap())
+    }
+
     #[test]
     fn a_frame_by_topic() {
         // header 1, length 1, topic 2 + 17, no properties 1, payload 31
@@ -171,10 +175,10 @@ mod tests {
 
     #[test]
     fn a_request_for_a_lease_has_a_packet_id_and_properties() {
-        let open = PublishShape::new(&Topic::Open(device()), 40);
+        let open = PublishShape::new(&open(), 40);
         let open = open.answered_on(&Topic::Reply(device())).correlated(CORRELATION_BYTES);
-        // header 1, length 1, topic 2 + 15, id 2, properties 1 + 5 + (3 + 15) + (3 + 4), payload 40
-        assert_eq!(open.bytes(), 92);
+        // header 1, length 1, topic 2 + 18, id 2, properties 1 + 5 + (3 + 15) + (3 + 4), payload 40
+        assert_eq!(open.bytes(), 95);
     }
 
     #[test]
@@ -209,7 +213,7 @@ mod tests {
             answered in any::<bool>(),
         ) {
             let topic = match which {
-                0 => Topic::Open(device()),
+                0 => open(),
                 1 => frames(),
                 2 => Topic::Energy(device()),
                 _ => Topic::DevicePresence(device()),

@@ -5,6 +5,7 @@ use dunlin_wire::Vocabulary;
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
 use crate::session::SessionId;
+use dunlin_wire::Promise;
 
 /// One session's part of a batch: keep the first `keep` tokens, append `tokens`, give the last `rows` rows.
 #[derive(Clone, Copy, Debug)]
@@ -17,18 +18,6 @@ pub struct Extend<'a> {
     pub tokens: &'a [u32],
     /// Number of last tokens whose logits are wanted, at most `tokens.len()`.
     pub rows: usize,
-}
-
-/// The promise of a target about its choices, strongest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Promise {
-    /// The logits of a position are a function of the tokens up to it: the same bits in every batch, chunk and
-    /// order of rollbacks.
-    Exact,
-    /// Each token is drawn from the target's law, but bits depend on the batch.
-    Distribution,
-    /// Neither.
-    Approximate,
 }
 
 /// A causal language model that holds many contexts and extends several in one pass.

@@ -10,7 +10,8 @@ use crate::draft::{Draft, Rows};
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
 use crate::session::SessionId;
-use crate::target::{Extend, Promise, Target, check_part, check_tokens};
+use crate::target::{Extend, Target, check_part, check_tokens};
+use dunlin_wire::Promise;
 
 /// Logits are spread evenly over 0 to this: at 8, about a fifth of the tokens hold most of the probability.
 const SPREAD: f32 = 8.0;

@@ -58,7 +58,7 @@ impl Packets {
     pub fn new(device: &DeviceId, verifier: &VerifierId) -> Self {
         let length = |topic: Topic| topic.name().len();
         Self {
-            open: length(Topic::Open(device.clone())),
+            open: length(Topic::Open(device.clone(), verifier.clone())),
             reply: length(Topic::Reply(device.clone())),
             frames: length(Topic::Frames(device.clone(), verifier.clone())),
             verdicts: length(Topic::Verdicts(device.clone())),
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn a_request_carries_an_id_and_properties() {
-        // header 1, length 1, topic 2 + 15, id 2, properties 1 + 5 + (3 + 15) + (3 + 8), payload 40
-        assert_eq!(packets().bytes(MessageKind::Open, 40), 96);
+        // header 1, length 1, topic 2 + 26, id 2, properties 1 + 5 + (3 + 15) + (3 + 8), payload 40
+        assert_eq!(packets().bytes(MessageKind::Open, 40), 107);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the text must be, by the models and the coupling alone.
 
-use crate::plan::{Script, ScriptedTurn};
+use crate::plan::{Script, ScriptedTurn, Serves};
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::acceptance::{acceptance, residual};
@@ -9,12 +9,15 @@ use dunlin_hlm::device::{Commit, Finish, Origin};
 use dunlin_hlm::payload::laws;
 use dunlin_hlm::policy::{Coupling, HeldTokens};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
+use std::collections::BTreeSet;
 
 /// A reply as the device reported it.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// Tokens in the order of their commits.
     pub commits: Vec<Commit>,
+    /// For each, the target of the session as the device knew it.
+    pub targets: Vec<Option<Serves>>,
     /// How it ended; `None` where it never did.
     pub finish: Option<Finish>,
 }
@@ -31,6 +34,8 @@ const RESIDUAL: u64 = 0x7265_7369_6475_616c;
 struct OracleStep<'a> {
     script: &'a Script,
     pair: &'a ToyPair,
+    /// The pair whose target writes.
+    target: &'a ToyPair,
     text: &'a [TokenId],
 }
 
@@ -44,7 +49,7 @@ impl OracleStep<'_> {
     }
 
     fn target(&self) -> Distribution {
-        self.row(&self.pair.target(self.text), &self.script.sampling)
+        self.row(&self.target.target(self.text), &self.script.sampling)
     }
 
     /// What the drafter draws from, and what the verifier takes it for.
@@ -105,6 +110,15 @@ pub fn check(script: &Script, pair: &ToyPair, told: &[Told]) -> Result<(), Wrong
         text.extend(&turn.prompt);
         check_turn(script, pair, turn, told, &mut text)?;
     }
+    let weights: BTreeSet<bool> = told
+        .iter()
+        .flat_map(|told| &told.targets)
+        .flatten()
+        .map(|target| *target == Serves::OtherWeights)
+        .collect();
+    if weights.len() > 1 && !script.accept_model_change {
+        return Err(Wrong("two models wrote one session".into()));
+    }
     Ok(())
 }
 
@@ -117,19 +131,23 @@ fn check_turn(
 ) -> Result<(), Wrong> {
     let limit = script.context_tokens_max.min(text.len() + turn.reply.tokens_max);
     let mut ended = None;
-    for commit in &told.commits {
+    for (commit, target) in told.commits.iter().zip(&told.targets) {
         if let Some(ended) = ended {
             return Err(Wrong(format!("{commit:?} after the reply ended by {ended:?}")));
         }
-        let expected = OracleStep { script, pair, text }.lawful(commit.origin)?;
+        let target = target.unwrap_or(Serves::Home).pair(pair);
+        let expected = OracleStep { script, pair, target: &target, text }.lawful(commit.origin)?;
         if commit.position != text.len() || !expected.contains(&commit.token) {
             return Err(Wrong(format!("{commit:?} where one of {expected:?} belongs at {}", text.len())));
         }
         text.push(commit.token);
         ended = end(turn, limit, told.commits.len(), text);
     }
-    if told.finish.is_some() && told.finish == ended {
-        return Ok(());
+    match told.finish {
+        // Only where it wrote nothing further, and the user does not take another model.
+        Some(Finish::OtherTarget { .. }) if ended.is_none() && !script.accept_model_change => return Ok(()),
+        Some(_) if told.finish == ended => return Ok(()),
+        _ => {}
     }
     Err(Wrong(format!("ended by {:?} after {} tokens, not by {ended:?}", told.finish, told.commits.len())))
 }

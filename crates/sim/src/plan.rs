@@ -6,6 +6,7 @@ use dunlin_hlm::device::Reply;
 use dunlin_hlm::policy::{HeldTokens, Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::uncertainty::{Form, Unit};
+use dunlin_wire::TargetId;
 use fastrand::Rng;
 
 /// Faults happen before this time, in virtual microseconds; then the network heals.
@@ -43,6 +44,19 @@ pub struct Script {
     pub context_tokens_max: usize,
     /// Time of one drafted token, µs.
     pub draft_us: u64,
+    /// Whether another model may go on with the text.
+    pub accept_model_change: bool,
+}
+
+/// The target of a verifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// The pair's own.
+    Home,
+    /// The pair's own, with other numerics.
+    OtherNumerics,
+    /// One with other weights.
+    OtherWeights,
 }
 
 /// Something that goes wrong.
@@ -56,8 +70,8 @@ pub enum Fault {
     Silence(u64),
     /// The verifier starts anew with no state.
     VerifierRestart(usize),
-    /// The verifier drains, then starts anew.
-    VerifierDrain(usize),
+    /// The verifier drains, and starts anew after so many µs.
+    VerifierDrain(usize, u64),
     /// The device starts anew with no state.
     DeviceRestart(usize),
     /// Bytes that are no message reach everybody.
@@ -71,8 +85,8 @@ pub struct Plan {
     pub pair: ToyPair,
     /// The devices.
     pub devices: Vec<Script>,
-    /// Verifiers that share the requests.
-    pub verifiers: usize,
+    /// The verifiers, by what they serve.
+    pub verifiers: Vec<Serves>,
     /// Sessions each verifier keeps.
     pub sessions_max: usize,
     /// Chance that a message is lost.
@@ -91,17 +105,24 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
 }
 
+/// What turns a pair's target into one with other weights.
+const OTHER_WEIGHTS: u64 = 0x6f74_6865_7220_6f6e;
+
 impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
         let hostile = rng.u8(0..4) > 0;
         let pair = ToyPair { vocabulary: rng.u32(5..=20), seed: rng.u64(..), agreement: rng.f32() };
-        let devices: Vec<Script> = (0..rng.usize(1..=2)).map(|_| script(rng, &pair)).collect();
+        let mut devices: Vec<Script> = (0..rng.usize(1..=2)).map(|_| script(rng, &pair)).collect();
         let verifiers = rng.usize(1..=2);
         let count = if hostile { rng.usize(0..=6) } else { 0 };
         let faults = (0..count).map(|_| (rng.u64(..FAULTS_END_US), fault(rng, devices.len(), verifiers)));
         let faults = faults.collect();
+        let serves =
+            |rng: &mut Rng| [Serves::Home, Serves::OtherNumerics, Serves::OtherWeights][rng.usize(..3)];
+        let verifiers = (0..verifiers).map(|_| serves(rng)).collect();
+        devices.iter_mut().for_each(|script| script.accept_model_change = rng.u8(0..4) == 0);
         Self {
             pair,
             verifiers,
@@ -115,6 +136,31 @@ impl Plan {
             faults,
             devices,
         }
+    }
+}
+
+impl Serves {
+    /// The pair whose target a verifier of this kind serves.
+    pub fn pair(self, home: &ToyPair) -> ToyPair {
+        match self {
+            Self::Home | Self::OtherNumerics => *home,
+            Self::OtherWeights => ToyPair { seed: home.seed ^ OTHER_WEIGHTS, ..*home },
+        }
+    }
+
+    /// Its identity.
+    pub fn target(self) -> TargetId {
+        let (weights, numerics) = match self {
+            Self::Home => (1, 1),
+            Self::OtherNumerics => (1, 2),
+            Self::OtherWeights => (2, 1),
+        };
+        TargetId::new(&[weights; 32], &[numerics; 32])
+    }
+
+    /// The kind of a verifier with this identity.
+    pub fn of(target: TargetId) -> Option<Self> {
+        [Self::Home, Self::OtherNumerics, Self::OtherWeights].into_iter().find(|kind| kind.target() == target)
     }
 }
 
@@ -136,6 +182,7 @@ fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
         give_up_us: rng.u64(500_000..20_000_000),
         context_tokens_max: if tight { first + rng.usize(1..=12) } else { needed + 1 },
         draft_us: rng.u64(1_000..100_000),
+        accept_model_change: false,
         turns,
     }
 }
@@ -186,13 +233,13 @@ fn turn(rng: &mut Rng, vocabulary: u32) -> ScriptedTurn {
 
 fn fault(rng: &mut Rng, devices: usize, verifiers: usize) -> Fault {
     let span = rng.u64(10_000..15_000_000);
-    match rng.u8(0..7) {
+    match rng.u8(0..8) {
         0 => Fault::LinkDown(rng.usize(..devices), span),
         1 => Fault::BrokerDown(span),
         2 => Fault::Silence(span),
         3 => Fault::VerifierRestart(rng.usize(..verifiers)),
-        4 => Fault::VerifierDrain(rng.usize(..verifiers)),
-        5 => Fault::DeviceRestart(rng.usize(..devices)),
+        4 | 5 => Fault::VerifierDrain(rng.usize(..verifiers), span),
+        6 => Fault::DeviceRestart(rng.usize(..devices)),
         _ => Fault::Garbage,
     }
 }

@@ -236,6 +236,9 @@ pub fn play(
         account: TimeAccount::default(),
         finish: None,
     };
+    let presence = world.verifier.presence().encode().expect("a presence of checked values");
+    let verifier = mqtt::VERIFIER.parse().expect("a valid id");
+    world.device.handle_presence(&verifier, &presence, Instant(0));
     world.device.handle_link(true, Instant(0));
     world.device.say(prompt, reply, Instant(0))?;
     world.settle();
@@ -290,7 +293,7 @@ impl Quiet<'_> {
     fn happen(&mut self, due: Due) -> Result<()> {
         let now = Instant(self.now);
         match due {
-            Due::Up(Channel::Open, bytes) => self.verifier.handle_open(&self.id, &bytes, now),
+            Due::Up(Channel::Open(_), bytes) => self.verifier.handle_open(&self.id, &bytes, None, now),
             Due::Up(Channel::Frames(_), bytes) => self.verifier.handle_frame(&self.id, &bytes, now),
             Due::Down(channel, bytes) => {
                 self.radio.heard(self.now);
@@ -336,8 +339,10 @@ impl Quiet<'_> {
             }
         }
         while let Some(message) = self.device.poll_transmit(Instant(self.now)) {
-            let kind =
-                if message.channel == Channel::Open { MessageKind::Open } else { kind_of(&message.bytes) };
+            let kind = match message.channel {
+                Channel::Open(_) => MessageKind::Open,
+                Channel::Frames(_) => kind_of(&message.bytes),
+            };
             let arrives = self.carry(kind, message.bytes.len());
             self.at(arrives, Due::Up(message.channel, message.bytes.to_vec()));
         }

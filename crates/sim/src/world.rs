@@ -1,15 +1,16 @@
 //! Virtual time: devices, verifiers and the messages between them.
 
 use crate::oracle::{self, Told, Wrong};
-use crate::plan::{FAULTS_END_US, Fault, Plan, Script};
+use crate::plan::{FAULTS_END_US, Fault, Plan, Script, Serves};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, JobId, Learned, Offline, Session,
+    Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, Finish, JobId, Learned, Offline,
+    Session,
 };
 use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{self, Answer, Job, RowsError, Slot, Verifier, VerifierConfig};
-use dunlin_wire::{DeviceId, VerifierId, Vocabulary};
+use dunlin_hlm::verifier::{self, Answer, Job, RowsError, Slot, TargetDescription, Verifier, VerifierConfig};
+use dunlin_wire::{DeviceId, Promise, VerifierId, VerifierPresence, Vocabulary};
 use fastrand::Rng;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,6 +23,7 @@ pub const END_US: u64 = FAULTS_END_US + 1_200_000_000;
 enum What {
     ToVerifier { verifier: usize, device: usize, open: bool, bytes: Vec<u8> },
     ToDevice { device: usize, answer: Answer, bytes: Vec<u8> },
+    Presence { device: usize, verifier: usize },
     Drafted { device: usize, life: u64, id: JobId, took: u64, logits: Vec<f32>, attention: Vec<f32> },
     Verified { verifier: usize, life: u64, id: verifier::JobId, rows: Result<Vec<f32>, RowsError> },
     DeviceTimer(usize),
@@ -65,6 +67,12 @@ pub struct Coverage {
     pub gave_up: u64,
     /// Devices that came back.
     pub returned: u64,
+    /// Texts that a target with other weights went on with.
+    pub changed_models: u64,
+    /// Texts that a target with other numerics went on with.
+    pub changed_numerics: u64,
+    /// Replies that ended because only another target was there.
+    pub other_targets: u64,
 }
 
 /// A run under way.
@@ -102,11 +110,15 @@ fn device_id(device: usize) -> DeviceId {
     format!("device-{device}").parse().expect("a valid id")
 }
 
+fn verifier_id(verifier: usize) -> VerifierId {
+    format!("verifier-{verifier}").parse().expect("a valid id")
+}
+
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x5eed);
         let nodes = plan.devices.iter().map(|script| DeviceNode::new(plan, script, &mut rng)).collect();
-        let desks = (0..plan.verifiers).map(|v| VerifierNode::new(plan, v, 0)).collect();
+        let desks = (0..plan.verifiers.len()).map(|v| VerifierNode::new(plan, v, 0)).collect();
         let mut world = Self {
             plan,
             rng,
@@ -165,7 +177,7 @@ impl<'a> World<'a> {
             What::ToVerifier { verifier, device, open, bytes } => {
                 let desk = &mut self.desks[verifier].verifier;
                 match open {
-                    true => desk.handle_open(&device_id(device), &bytes, now),
+                    true => desk.handle_open(&device_id(device), &bytes, None, now),
                     false => desk.handle_frame(&device_id(device), &bytes, now),
                 }
                 self.serve(verifier)
@@ -178,6 +190,17 @@ impl<'a> World<'a> {
                     Answer::Reply => self.nodes[device].device.handle_reply(&bytes, now),
                     Answer::Verdict => self.nodes[device].device.handle_down(&bytes, now),
                 }
+                self.attend(device)
+            }
+            What::Presence { device, verifier } => {
+                if self.link_down(device) {
+                    return Ok(()); // the next connection is given what is retained
+                }
+                let desk = &self.desks[verifier];
+                let generation = desk.life as u32;
+                let presence = VerifierPresence { generation, ..desk.verifier.presence() };
+                let bytes = presence.encode().expect("a presence of checked values");
+                self.nodes[device].device.handle_presence(&verifier_id(verifier), &bytes, now);
                 self.attend(device)
             }
             What::Drafted { device, life, id, took, logits, attention } => {
@@ -205,6 +228,7 @@ impl<'a> World<'a> {
             What::LinkUp(device) => {
                 if !self.link_down(device) {
                     self.nodes[device].device.handle_link(true, now);
+                    (0..self.desks.len()).for_each(|verifier| self.announce(device, verifier));
                 }
                 self.attend(device)
             }
@@ -254,11 +278,9 @@ impl<'a> World<'a> {
             self.on_event(device, event)?;
         }
         while let Some(message) = self.nodes[device].device.poll_transmit(Instant(self.now)) {
-            let open = message.channel == Channel::Open;
-            let verifier = match &message.channel {
-                Channel::Open => self.rng.usize(..self.desks.len()),
-                Channel::Frames(id) => self.desk_of(id),
-            };
+            let open = matches!(message.channel, Channel::Open(_));
+            let (Channel::Open(id) | Channel::Frames(id)) = &message.channel;
+            let verifier = self.desk_of(id);
             for at in self.arrivals(device) {
                 self.at(at, What::ToVerifier { verifier, device, open, bytes: message.bytes.to_vec() });
             }
@@ -281,8 +303,14 @@ impl<'a> World<'a> {
         let node = &mut self.nodes[device];
         match event {
             Event::Draft(job) => return self.draft(device, job),
-            Event::Committed(commit) => node.told.last_mut().expect("a reply").commits.push(commit),
+            Event::Committed(commit) => {
+                let serves = node.device.target().and_then(|target| Serves::of(target.id));
+                let told = node.told.last_mut().expect("a reply");
+                told.commits.push(commit);
+                told.targets.push(serves);
+            }
             Event::Finished(finish) => {
+                self.coverage.other_targets += u64::from(matches!(finish, Finish::OtherTarget { .. }));
                 node.told.last_mut().expect("a reply").finish = Some(finish);
                 node.turn += 1;
                 let life = node.life;
@@ -293,7 +321,13 @@ impl<'a> World<'a> {
             }
             Event::GaveUp => self.coverage.gave_up += 1,
             Event::Returned => self.coverage.returned += 1,
-            Event::Leased(_) | Event::Judged(_) | Event::Resynced | Event::Waiting | Event::Malformed(_) => {}
+            Event::TargetChanged { model: true, .. } => self.coverage.changed_models += 1,
+            Event::TargetChanged { model: false, .. } => self.coverage.changed_numerics += 1,
+            Event::Leased { .. }
+            | Event::Judged(_)
+            | Event::Resynced
+            | Event::Waiting
+            | Event::Malformed(_) => {}
         }
         Ok(())
     }
@@ -354,7 +388,8 @@ impl<'a> World<'a> {
         cache.truncate(job.keep);
         cache.extend(&job.tokens);
         let first = cache.len() + 1 - job.rows;
-        let rows = (first..=cache.len()).flat_map(|length| self.plan.pair.target(&cache[..length])).collect();
+        let pair = self.plan.verifiers[verifier].pair(&self.plan.pair);
+        let rows = (first..=cache.len()).flat_map(|length| pair.target(&cache[..length])).collect();
         desk.free_at = desk.free_at.max(now) + cost;
         let (life, at) = (desk.life, desk.free_at);
         let failure = self.now < FAULTS_END_US && self.rng.f64() < self.plan.target_failure;
@@ -362,6 +397,12 @@ impl<'a> World<'a> {
         let rows = if failure { Err(error) } else { Ok(rows) };
         self.at(at, What::Verified { verifier, life, id: job.id, rows });
         Ok(())
+    }
+
+    /// A verifier's retained presence is on its way to a device; a broker repeats it until it has arrived.
+    fn announce(&mut self, device: usize, verifier: usize) {
+        let at = self.now.max(self.silent_until) + self.plan.delay_us;
+        self.at(at, What::Presence { device, verifier });
     }
 
     /// When a message arrives: never, once or twice.
@@ -389,9 +430,10 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Fault::VerifierRestart(verifier) => self.rebirth(verifier),
-            Fault::VerifierDrain(verifier) => {
+            Fault::VerifierDrain(verifier, span) => {
                 self.desks[verifier].verifier.drain();
-                self.at(self.now + 2_000_000, What::Reborn(verifier));
+                (0..self.nodes.len()).for_each(|device| self.announce(device, verifier));
+                self.at(self.now + span, What::Reborn(verifier));
                 self.serve(verifier)
             }
             Fault::DeviceRestart(device) => self.restart(device),
@@ -413,6 +455,7 @@ impl<'a> World<'a> {
         let fresh = VerifierNode::new(self.plan, verifier, life);
         let old = core::mem::replace(&mut self.desks[verifier], fresh);
         self.coverage.verifier.add(old.verifier.counters());
+        (0..self.nodes.len()).for_each(|device| self.announce(device, verifier));
         Ok(())
     }
 
@@ -438,10 +481,11 @@ impl<'a> World<'a> {
             let bytes: Vec<u8> = (0..self.rng.usize(..64)).map(|_| self.rng.u8(..)).collect();
             self.nodes[device].device.handle_down(&bytes, now);
             self.nodes[device].device.handle_reply(&bytes, now);
+            self.nodes[device].device.handle_presence(&"stranger".parse().expect("a valid id"), &bytes, now);
             self.attend(device)?;
             for verifier in 0..self.desks.len() {
                 self.desks[verifier].verifier.handle_frame(&device_id(device), &bytes, now);
-                self.desks[verifier].verifier.handle_open(&device_id(device), &bytes, now);
+                self.desks[verifier].verifier.handle_open(&device_id(device), &bytes, None, now);
                 self.serve(verifier)?;
             }
         }
@@ -468,6 +512,7 @@ impl DeviceNode {
             offline: if script.trust { Offline::Trust } else { Offline::Wait },
             give_up_after: Duration(script.give_up_us),
             context_tokens_max: script.context_tokens_max,
+            accept_model_change: script.accept_model_change,
         };
         let (number, epoch, nonce) = (rng.u8(..), rng.u8(..), rng.u64(..));
         let session = Session { number, epoch, nonce, seed: script.seed, sampling: script.sampling };
@@ -488,8 +533,13 @@ impl VerifierNode {
     fn new(plan: &Plan, number: usize, life: u64) -> Self {
         let longest = plan.devices.iter().map(|script| script.context_tokens_max).max().unwrap_or(2);
         let config = VerifierConfig {
-            id: format!("verifier-{number}").parse().expect("a valid id"),
+            id: verifier_id(number),
             vocabulary: vocabulary(plan),
+            target: TargetDescription {
+                id: plan.verifiers[number].target(),
+                promise: Promise::Exact,
+                ..TargetDescription::default()
+            },
             context_tokens_max: longest as u32,
             sessions_max: plan.sessions_max,
             draft_tokens_max: 16,
@@ -518,5 +568,8 @@ impl Coverage {
         self.sessions += other.sessions;
         self.gave_up += other.gave_up;
         self.returned += other.returned;
+        self.changed_models += other.changed_models;
+        self.changed_numerics += other.changed_numerics;
+        self.other_targets += other.other_targets;
     }
 }

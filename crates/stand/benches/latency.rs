@@ -196,7 +196,8 @@ impl Device {
             vocabulary: Vocabulary { size: described.size, fingerprint: described.fingerprint },
             length: 0,
         };
-        client.send(&Topic::Open(id.clone()).name(), &open.encode()?)?;
+        let verifier = "verifier-1".parse().ok().context("an id")?;
+        client.send(&Topic::Open(id.clone(), verifier).name(), &open.encode()?)?;
         let Reply::Lease(lease) = Reply::decode(client.receive()?)? else {
             bail!("the verifier gives no lease")
         };
@@ -219,6 +220,7 @@ impl Device {
             session: 1,
             epoch: 1,
             round: self.round,
+            send: 1,
             base: self.length as u32,
             prefix: self.prefix.short(),
             token_bits: token_bits(VOCABULARY),
@@ -226,6 +228,7 @@ impl Device {
             held: 0,
             bonus: true,
             rows: Rows::None,
+            credit: None,
         };
         let bytes = frame.encode()?;
         let started = Instant::now();

@@ -4,7 +4,7 @@ mod support;
 
 use allocation_counter::measure;
 use anyhow::{Context, Result, ensure};
-use dunlin_wire::{Down, Draft, DraftFrame, Rows, Score, Up, Verdict, frame_check, token_bits};
+use dunlin_wire::{Down, Draft, DraftFrame, LogTime, Rows, Score, Up, Verdict, frame_check, token_bits};
 use serde_json::json;
 use std::hint::black_box;
 use std::time::Duration;
@@ -25,6 +25,9 @@ fn main() -> Result<()> {
         epoch: 2,
         round: 3,
         check: frame_check(&up),
+        send: 1,
+        pass: LogTime(0),
+        queue: LogTime(0),
         accepted: DRAFTS as u8,
         token: token(0, DRAFTS),
         missed: 0,
@@ -46,6 +49,7 @@ fn frame() -> Result<DraftFrame> {
         session: 1,
         epoch: 2,
         round: 3,
+        send: 1,
         base: 64,
         prefix: [0x5a, 0xa5],
         token_bits: token_bits(VOCABULARY),
@@ -53,6 +57,7 @@ fn frame() -> Result<DraftFrame> {
         held: 0,
         bonus: true,
         rows: Rows::None,
+        credit: None,
     })
 }
 

@@ -1,22 +1,33 @@
-//! The draft frame that says more than its drafts: which are held, whether a bonus token is wanted, and rows.
+//! The draft frame with more than its drafts: held ones, no bonus token, rows, or credit.
 
 use crate::bits::{BitReader, BitWriter};
 use crate::codec::{self, Kind};
-use crate::frame::{Draft, DraftFrame, DraftHeader, SCORE_BITS, Score};
-use crate::limits::{ANNOTATED_BYTES_MAX, DRAFT_TOKENS_MAX};
+use crate::frame::{Credit, Draft, DraftFrame, DraftHeader, SCORE_BITS, Score, put_token};
+use crate::limits::{ANNOTATED_BYTES_MAX, DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, STOP_IDS_MAX};
 use crate::rows::{Form, Row, Rows, WEIGHT_BITS};
 use crate::{DecodeError, EncodeError};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-/// The largest mode: a lattice with a bonus token.
+/// The largest mode without credit: a lattice with a bonus token.
 const MODE_MAX: u8 = 4 << 1 | 1;
+/// The mode with credit: no rows, and a bonus token.
+const MODE_CREDIT: u8 = 1 << 4 | 1;
+/// What stands above the count of stop ids where the text is to be sent again.
+const AGAIN: u8 = 1 << 4;
 
 #[derive(Serialize, Deserialize)]
 struct AnnotatedHeader {
     draft: DraftHeader,
-    /// Whether a bonus token is wanted, and above it the number of the rows' form.
+    /// Whether a bonus token is wanted, above it the number of the rows' form, and above that whether credit follows.
     mode: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CreditHeader {
+    until: u32,
+    /// The count of stop ids, and above it [`AGAIN`].
+    stop: u8,
 }
 
 /// What a tail holds, piece by piece as it is read.
@@ -29,9 +40,18 @@ struct Tail {
 
 pub(crate) fn encode(frame: &DraftFrame) -> Result<Vec<u8, ANNOTATED_BYTES_MAX>, EncodeError> {
     check(frame).map_err(EncodeError::OutOfRange)?;
-    let mode = frame.rows.number() << 1 | u8::from(frame.bonus);
+    let mode = match frame.credit {
+        None => frame.rows.number() << 1 | u8::from(frame.bonus),
+        Some(_) => MODE_CREDIT,
+    };
     let mut bytes = codec::put(Kind::Annotated, &AnnotatedHeader { draft: DraftHeader::of(frame)?, mode })?;
+    if let Some(Credit { until, again, stop }) = &frame.credit {
+        let stop = stop.len() as u8 | if *again { AGAIN } else { 0 };
+        codec::append(&mut bytes, &CreditHeader { until: *until, stop })?;
+    }
     let mut bits = BitWriter::new(&mut bytes);
+    let stop_ids = frame.credit.iter().flat_map(|credit| &credit.stop);
+    stop_ids.copied().try_for_each(|id| put_token(&mut bits, id, frame.token_bits))?;
     let room = |pushed| if pushed { Ok(()) } else { Err(EncodeError::NoRoom) };
     if let Rows::Lattice { resolution, .. } = frame.rows {
         room(bits.push(resolution.into(), WEIGHT_BITS))?;
@@ -40,7 +60,7 @@ pub(crate) fn encode(frame: &DraftFrame) -> Result<Vec<u8, ANNOTATED_BYTES_MAX>,
     for (index, draft) in frame.drafts.iter().enumerate() {
         let held = frame.is_held(index);
         room(bits.push(held.into(), 1))?;
-        draft.put_token(&mut bits, frame.token_bits)?;
+        put_token(&mut bits, draft.token, frame.token_bits)?;
         if held {
             continue;
         }
@@ -55,11 +75,15 @@ pub(crate) fn encode(frame: &DraftFrame) -> Result<Vec<u8, ANNOTATED_BYTES_MAX>,
 pub(crate) fn decode(bytes: &[u8]) -> Result<DraftFrame, DecodeError> {
     let (AnnotatedHeader { draft: header, mode }, tail) = codec::take(bytes)?;
     let (token_bits, count) = header.shape()?;
-    if mode > MODE_MAX {
+    if mode > MODE_MAX && mode != MODE_CREDIT {
         return Err(DecodeError::Impossible("mode"));
     }
-    let mut bits = BitReader::new(tail);
-    let form = match mode >> 1 {
+    let (credit, mut bits) = match mode {
+        MODE_CREDIT => take_credit(tail, token_bits)?,
+        _ => (None, BitReader::new(tail)),
+    };
+    let number = if credit.is_some() { 0 } else { mode >> 1 };
+    let form = match number {
         0 | 1 => None,
         2 => Some(Form::TopK),
         3 => Some(Form::TopKSampled),
@@ -68,17 +92,43 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<DraftFrame, DecodeError> {
     let Tail { drafts, held, rows } = take_tail(&mut bits, count, token_bits, form)?;
     bits.end()?;
     let rows = match form {
-        None if mode >> 1 == 0 => Rows::None,
+        None if number == 0 => Rows::None,
         None => Rows::Full,
         Some(Form::TopK) => Rows::TopK(rows),
         Some(Form::TopKSampled) => Rows::TopKSampled(rows),
         Some(Form::Lattice(resolution)) => Rows::Lattice { resolution, rows },
     };
-    let DraftHeader { session, epoch, round, base, prefix, .. } = header;
+    let DraftHeader { send, session, epoch, round, base, prefix, .. } = header;
     let bonus = mode & 1 == 1;
-    let frame = DraftFrame { session, epoch, round, base, prefix, token_bits, drafts, held, bonus, rows };
+    let frame = DraftFrame {
+        session,
+        epoch,
+        round,
+        send,
+        base,
+        prefix,
+        token_bits,
+        drafts,
+        held,
+        bonus,
+        rows,
+        credit,
+    };
     check(&frame).map_err(DecodeError::Impossible)?;
     if frame.is_plain() { Err(DecodeError::NotCanonical) } else { Ok(frame) }
+}
+
+/// The credit behind the mode, and the bits behind its stop ids.
+fn take_credit(bytes: &[u8], token_bits: u8) -> Result<(Option<Credit>, BitReader<'_>), DecodeError> {
+    let (CreditHeader { until, stop: packed }, tail) = codec::take(bytes)?;
+    let (again, count) = (packed & AGAIN != 0, packed & !AGAIN);
+    if usize::from(count) > STOP_IDS_MAX {
+        return Err(DecodeError::Impossible("stop"));
+    }
+    let mut bits = BitReader::new(tail);
+    let stop =
+        (0..count).map(|_| bits.take(token_bits).ok_or(DecodeError::Truncated)).collect::<Result<_, _>>()?;
+    Ok((Some(Credit { until, again, stop }), bits))
 }
 
 fn take_resolution(bits: &mut BitReader<'_>) -> Result<u8, DecodeError> {
@@ -127,5 +177,19 @@ fn check(frame: &DraftFrame) -> Result<(), &'static str> {
     if frame.drafts.iter().enumerate().any(|(index, draft)| frame.is_held(index) && scored(draft)) {
         return Err("scores");
     }
+    check_credit(frame)?;
     frame.rows.check(frame.judged())
+}
+
+/// The name of the first field of a credit that no sender produces. Rows are drawn from without the shared seed, so that
+/// a verifier can't go on by itself behind them.
+fn check_credit(frame: &DraftFrame) -> Result<(), &'static str> {
+    let Some(credit) = &frame.credit else { return Ok(()) };
+    if frame.rows != Rows::None || !frame.bonus {
+        return Err("credit");
+    }
+    if credit.until < frame.base || credit.until > SESSION_TOKENS_MAX {
+        return Err("until");
+    }
+    if credit.stop.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err("stop") }
 }

@@ -140,10 +140,18 @@ pub(crate) fn put<H: Serialize, const N: usize>(kind: Kind, header: &H) -> Resul
     for byte in [first].into_iter().chain(second) {
         bytes.push(byte).map_err(|_| EncodeError::NoRoom)?;
     }
+    append(&mut bytes, header)?;
+    Ok(bytes)
+}
+
+/// Appends a postcard header.
+pub(crate) fn append<H: Serialize, const N: usize>(
+    bytes: &mut Vec<u8, N>,
+    header: &H,
+) -> Result<(), EncodeError> {
     let mut scratch = [0; HEADER_BYTES_MAX];
     let header = postcard::to_slice(header, &mut scratch).map_err(|_| EncodeError::NoRoom)?;
-    bytes.extend_from_slice(header).map_err(|_| EncodeError::NoRoom)?;
-    Ok(bytes)
+    bytes.extend_from_slice(header).map_err(|_| EncodeError::NoRoom)
 }
 
 fn from_postcard(error: postcard::Error) -> DecodeError {

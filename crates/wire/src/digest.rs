@@ -37,8 +37,3 @@ impl PrefixDigest {
         [full[0], full[1]]
     }
 }
-
-/// The check of a frame's bytes that its verdict repeats: the digest of the bytes taken as tokens, folded to 8 bits.
-pub fn frame_check(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(PREFIX_EMPTY, |digest, byte| digest.push(u32::from(*byte))).full()[0]
-}

@@ -4,10 +4,10 @@ use crate::annotated;
 use crate::bits::{BitReader, BitWriter};
 use crate::codec::{self, Kind};
 use crate::codes::Codes;
-use crate::digest::Prefix;
+use crate::digest::{PREFIX_EMPTY, Prefix};
 use crate::limits::{
     ANNOTATED_BYTES_MAX, CONTEXT_BYTES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX,
-    SESSION_TOKENS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
+    SENDS_MAX, SESSION_TOKENS_MAX, STOP_IDS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
 };
 use crate::rows::Rows;
 use crate::{DecodeError, EncodeError, TokenId};
@@ -66,6 +66,8 @@ pub struct DraftFrame {
     pub epoch: u8,
     /// Counts the frames of the epoch from 1, never 0; a frame sent again keeps its round.
     pub round: u32,
+    /// Counts the sends of this frame from 1, never 0; [`SENDS_MAX`](crate::limits::SENDS_MAX) stands for any more.
+    pub send: u8,
     /// Length in tokens of the committed text the drafts continue.
     pub base: u32,
     /// Short digest of that text.
@@ -80,6 +82,19 @@ pub struct DraftFrame {
     pub bonus: bool,
     /// What the judged drafts, those that are not held, were drawn from, as far as it is sent.
     pub rows: Rows,
+    /// Permission to write on behind what the drafts bring, where it is asked for.
+    pub credit: Option<Credit>,
+}
+
+/// Permission for the verifier to write tokens beyond the one that the drafts did not give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credit {
+    /// Length in tokens that the text may reach; the frame's base means that nothing more is wanted.
+    pub until: u32,
+    /// Whether what was written behind the base is to be sent again.
+    pub again: bool,
+    /// Tokens that end the text where they are written, in ascending order; listed once a reply.
+    pub stop: Vec<TokenId, STOP_IDS_MAX>,
 }
 
 /// A piece of committed text: the prompt, a later turn, or what a verifier must be told again.
@@ -124,6 +139,7 @@ pub enum Up {
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct DraftHeader {
+    pub(crate) send: u8,
     pub(crate) session: u8,
     pub(crate) epoch: u8,
     pub(crate) round: u32,
@@ -149,18 +165,19 @@ pub const fn token_bits(size: u32) -> u8 {
     if bits < TOKEN_BITS_MIN { TOKEN_BITS_MIN } else { bits }
 }
 
-impl Draft {
-    pub(crate) fn put_token<const N: usize>(
-        &self,
-        bits: &mut BitWriter<'_, N>,
-        token_bits: u8,
-    ) -> Result<(), EncodeError> {
-        if self.token >> token_bits != 0 {
-            return Err(EncodeError::OutOfRange("token"));
-        }
-        if bits.push(self.token, token_bits) { Ok(()) } else { Err(EncodeError::NoRoom) }
+/// Appends a token id in `token_bits` bits.
+pub(crate) fn put_token<const N: usize>(
+    bits: &mut BitWriter<'_, N>,
+    token: TokenId,
+    token_bits: u8,
+) -> Result<(), EncodeError> {
+    if token >> token_bits != 0 {
+        return Err(EncodeError::OutOfRange("token"));
     }
+    if bits.push(token, token_bits) { Ok(()) } else { Err(EncodeError::NoRoom) }
+}
 
+impl Draft {
     pub(crate) fn put_scores<const N: usize>(&self, bits: &mut BitWriter<'_, N>) -> Result<(), EncodeError> {
         let scores = u32::from(self.uncertainty.0) << SCORE_BITS | u32::from(self.importance.0);
         if bits.push(scores, 2 * SCORE_BITS) { Ok(()) } else { Err(EncodeError::NoRoom) }
@@ -170,10 +187,10 @@ impl Draft {
 impl DraftHeader {
     /// The header of a frame whose position and widths are within their limits.
     pub(crate) fn of(frame: &DraftFrame) -> Result<Self, EncodeError> {
-        let DraftFrame { session, epoch, round, base, prefix, token_bits, .. } = *frame;
-        check_draft(round, base, token_bits, frame.drafts.len()).map_err(EncodeError::OutOfRange)?;
+        let DraftFrame { send, session, epoch, round, base, prefix, token_bits, .. } = *frame;
+        check_draft(send, round, base, token_bits, frame.drafts.len()).map_err(EncodeError::OutOfRange)?;
         let shape = (token_bits - TOKEN_BITS_MIN) * COUNTS + frame.drafts.len() as u8;
-        Ok(Self { session, epoch, round, base, prefix, shape })
+        Ok(Self { send, session, epoch, round, base, prefix, shape })
     }
 
     /// The width of a token id and the count of drafts.
@@ -182,15 +199,15 @@ impl DraftHeader {
             return Err(DecodeError::Impossible("shape"));
         }
         let (token_bits, count) = (TOKEN_BITS_MIN + self.shape / COUNTS, usize::from(self.shape % COUNTS));
-        check_draft(self.round, self.base, token_bits, count).map_err(DecodeError::Impossible)?;
+        check_draft(self.send, self.round, self.base, token_bits, count).map_err(DecodeError::Impossible)?;
         Ok((token_bits, count))
     }
 }
 
 impl DraftFrame {
-    /// Whether the frame says no more than its drafts: none is held, a bonus token is wanted, and there are no rows.
+    /// True where the frame is its drafts alone: none is held, a bonus token is wanted, no rows and no credit.
     pub fn is_plain(&self) -> bool {
-        self.held == 0 && self.bonus && self.rows == Rows::None
+        self.held == 0 && self.bonus && self.rows == Rows::None && self.credit.is_none()
     }
 
     /// Whether draft `index` is held.
@@ -215,7 +232,7 @@ impl DraftFrame {
         let mut bytes = codec::put(Kind::Draft, &DraftHeader::of(self)?)?;
         let mut bits = BitWriter::new(&mut bytes);
         for draft in &self.drafts {
-            draft.put_token(&mut bits, self.token_bits)?;
+            put_token(&mut bits, draft.token, self.token_bits)?;
             draft.put_scores(&mut bits)?;
         }
         Ok(bytes)
@@ -224,16 +241,43 @@ impl DraftFrame {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (header, tail) = codec::take::<DraftHeader>(bytes)?;
         let (token_bits, count) = header.shape()?;
-        let DraftHeader { session, epoch, round, base, prefix, .. } = header;
+        let DraftHeader { send, session, epoch, round, base, prefix, .. } = header;
         let drafts = unpack(tail, count, |bits| {
             let token = bits.take(token_bits)?;
             let uncertainty = Score::of(bits.take(SCORE_BITS)?);
             let importance = Score::of(bits.take(SCORE_BITS)?);
             Some(Draft { token, uncertainty, importance })
         })?;
-        let (held, bonus, rows) = (0, true, Rows::None);
-        Ok(Self { session, epoch, round, base, prefix, token_bits, drafts, held, bonus, rows })
+        let (held, bonus, rows, credit) = (0, true, Rows::None, None);
+        Ok(Self { session, epoch, round, send, base, prefix, token_bits, drafts, held, bonus, rows, credit })
     }
+}
+
+/// Where the count of a frame's sends stands among its bytes.
+const SEND_AT: usize = 1;
+
+/// Counts one more send in the bytes of an encoded frame, which says the same otherwise.
+pub fn count_send(frame: &mut [u8]) {
+    if let Some(send) = frame.get_mut(SEND_AT) {
+        *send = send.saturating_add(1).min(SENDS_MAX);
+    }
+}
+
+/// The digest of a frame's bytes, each taken as a token, but for the count of its sends.
+pub fn frame_digest(bytes: &[u8]) -> u64 {
+    let covered = bytes.iter().enumerate().filter(|(at, _)| *at != SEND_AT);
+    let digest = covered.fold(PREFIX_EMPTY, |digest, (_, byte)| digest.push(u32::from(*byte)));
+    u64::from_be_bytes(digest.full())
+}
+
+/// The check of a frame's bytes that its verdict repeats.
+pub fn frame_check(bytes: &[u8]) -> u8 {
+    check_of(frame_digest(bytes))
+}
+
+/// The check of a frame with this digest: the top 8 bits.
+pub const fn check_of(digest: u64) -> u8 {
+    digest.to_be_bytes()[0]
 }
 
 impl Context {
@@ -250,12 +294,7 @@ impl Context {
         let mut bytes = codec::put(Kind::Context, &header)?;
         let mut bits = BitWriter::new(&mut bytes);
         for &token in &self.tokens {
-            if token >> self.token_bits != 0 {
-                return Err(EncodeError::OutOfRange("token"));
-            }
-            if !bits.push(token, self.token_bits) {
-                return Err(EncodeError::NoRoom);
-            }
+            put_token(&mut bits, token, self.token_bits)?;
         }
         Ok(bytes)
     }
@@ -298,8 +337,12 @@ impl Up {
 }
 
 /// The name of the first field of a draft frame that no sender produces.
-fn check_draft(round: u32, base: u32, token_bits: u8, count: usize) -> Result<(), &'static str> {
-    if round == 0 { Err("round") } else { check_packed(token_bits, base, count, "base") }
+fn check_draft(send: u8, round: u32, base: u32, token_bits: u8, count: usize) -> Result<(), &'static str> {
+    match (send, round) {
+        (0, _) => Err("send"),
+        (_, 0) => Err("round"),
+        _ => check_packed(token_bits, base, count, "base"),
+    }
 }
 
 /// The name of the first field that no sender produces: `count` items behind `position`, which `name` is.

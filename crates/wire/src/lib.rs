@@ -24,21 +24,26 @@ mod presence;
 mod rows;
 mod session;
 mod setup;
+mod target;
 pub mod topic;
 mod verdict;
 mod wide;
 
 pub use codec::VERSION;
 pub use codes::Codes;
-pub use digest::{Digest, PREFIX_EMPTY, Prefix, PrefixDigest, frame_check};
+pub use digest::{Digest, PREFIX_EMPTY, Prefix, PrefixDigest};
 pub use energy::{EnergyReport, MeterFaults, PhaseTotal, PhaseTotals, PowerSource, Telemetry, Throttling};
 pub use error::{DecodeError, EncodeError};
-pub use frame::{Close, Context, Draft, DraftFrame, Score, Up, token_bits};
+pub use frame::{
+    Close, Context, Credit, Draft, DraftFrame, Score, Up, check_of, count_send, frame_check, frame_digest,
+    token_bits,
+};
 pub use id::{DeviceId, IdError, VerifierId};
-pub use presence::{DevicePresence, Liveness, ModelName, VerifierPresence};
+pub use presence::{DevicePresence, EngineName, Liveness, ModelName, VerifierPresence, fitting_name};
 pub use rows::{Entry, Row, Rows, judged_drafts_max, row_bits_max};
 pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};
 pub use setup::SetupReport;
+pub use target::{CouplingProfile, LogTime, Price, Promise, TargetId};
 pub use verdict::{CloseReason, Closed, Down, Resync, Verdict};
 
 /// A token id of the vocabulary both sides share.

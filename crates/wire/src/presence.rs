@@ -1,14 +1,24 @@
 //! Who is there: retained messages of devices and verifiers.
 
 use crate::codec::{self, Kind};
-use crate::limits::{MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX};
+use crate::limits::{ENGINE_NAME_BYTES_MAX, MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX};
 use crate::session::{Vocabulary, check_vocabulary};
-use crate::{DecodeError, EncodeError};
+use crate::{CouplingProfile, DecodeError, EncodeError, Price, Promise, TargetId};
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// A model's name in a presence message.
 pub type ModelName = String<MODEL_NAME_BYTES_MAX>;
+/// An engine's name, or that of its numerics, in a presence message.
+pub type EngineName = String<ENGINE_NAME_BYTES_MAX>;
+
+/// A name as far as there is room for it, cut between characters.
+pub fn fitting_name<const N: usize>(name: &str) -> String<N> {
+    let mut short = String::new();
+    // The first character without room ends it.
+    let _ = name.chars().try_for_each(|letter| short.push(letter));
+    short
+}
 
 /// Whether a peer is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +49,22 @@ pub struct VerifierPresence {
     pub liveness: Liveness,
     /// The target's vocabulary.
     pub vocabulary: Vocabulary,
+    /// The target's identity.
+    pub target: TargetId,
+    /// What the target promises.
+    pub promise: Promise,
+    /// How the target's choices are drawn.
+    pub coupling: CouplingProfile,
     /// The target's name.
     pub model: ModelName,
-    /// Sessions it can still take without evicting one.
-    pub slots_free: u16,
+    /// The engine that runs the target.
+    pub engine: EngineName,
+    /// The kernels and the cache type that its bits depend on.
+    pub numerics: EngineName,
+    /// What the verifier's time costs.
+    pub price: Price,
+    /// Sessions it holds, in 255ths of those it can.
+    pub load: u8,
     /// True while it finishes what it has and takes no new session.
     pub draining: bool,
 }
@@ -89,5 +111,17 @@ impl VerifierPresence {
         };
         check_vocabulary(&presence.vocabulary).map_err(DecodeError::Impossible)?;
         Ok(presence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        assert_eq!(fitting_name::<64>(&"é".repeat(40)).as_str(), "é".repeat(32));
+        assert_eq!(fitting_name::<5>("aéé€b").as_str(), "aéé");
+        assert_eq!(fitting_name::<64>("short").as_str(), "short");
     }
 }

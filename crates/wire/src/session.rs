@@ -4,7 +4,7 @@ use crate::codec::{self, Kind};
 use crate::digest::Digest;
 use crate::id::VerifierId;
 use crate::limits::{DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
-use crate::{DecodeError, EncodeError};
+use crate::{CouplingProfile, DecodeError, EncodeError, Price, Promise, TargetId};
 use core::fmt;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
@@ -66,8 +66,18 @@ pub struct Lease {
     pub nonce: u64,
     /// Who promises: frames go to this verifier's topic.
     pub verifier: VerifierId,
+    /// The target; its names stand in the verifier's presence.
+    pub target: TargetId,
+    /// What the target promises.
+    pub promise: Promise,
+    /// How the target's choices are drawn.
+    pub coupling: CouplingProfile,
+    /// What the verifier's time costs.
+    pub price: Price,
     /// Drafted tokens the verifier takes in one frame.
     pub draft_tokens_max: u8,
+    /// Tokens that a frame's [`Credit`](crate::Credit) may ask for beyond its base; 0 where none is given.
+    pub credit_tokens_max: u16,
     /// Tokens the session may reach.
     pub context_tokens_max: u32,
     /// Length in tokens of the text the verifier still has of this session, at most the request's.

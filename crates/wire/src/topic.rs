@@ -13,8 +13,6 @@ const ANSWER_EXPIRY_SECONDS: u32 = 5;
 /// A topic or filter.
 pub type TopicName = String<TOPIC_BYTES_MAX>;
 
-/// The filter verifiers share to receive requests for leases.
-pub const OPEN_FILTER: &str = "$share/open/dl1/d/+/u/op";
 /// The filter verifiers share to receive reports of energy.
 pub const ENERGY_FILTER: &str = "$share/energy/dl1/d/+/u/en";
 /// The filter verifiers share to receive telemetry.
@@ -49,8 +47,8 @@ pub struct Delivery {
 pub enum Topic {
     /// `dl1/d/<dev>/u/st`: a device's presence, retained.
     DevicePresence(DeviceId),
-    /// `dl1/d/<dev>/u/op`: a device asks for a lease.
-    Open(DeviceId),
+    /// `dl1/d/<dev>/u/op/<ver>`: a device asks a verifier for a lease.
+    Open(DeviceId, VerifierId),
     /// `dl1/d/<dev>/n/op`: the answer.
     Reply(DeviceId),
     /// `dl1/d/<dev>/u/f/<ver>`: drafts and context, to the verifier that holds the lease.
@@ -73,7 +71,7 @@ impl Topic {
         let mut name = TopicName::new();
         let written = match self {
             Self::DevicePresence(dev) => write!(name, "dl1/d/{dev}/u/st"),
-            Self::Open(dev) => write!(name, "dl1/d/{dev}/u/op"),
+            Self::Open(dev, ver) => write!(name, "dl1/d/{dev}/u/op/{ver}"),
             Self::Reply(dev) => write!(name, "dl1/d/{dev}/n/op"),
             Self::Frames(dev, ver) => write!(name, "dl1/d/{dev}/u/f/{ver}"),
             Self::Verdicts(dev) => write!(name, "dl1/d/{dev}/n/c"),
@@ -118,7 +116,7 @@ impl Topic {
         let dev = if class == "d" { id.parse().ok()? } else { return None };
         match rest {
             (Some("u"), Some("st"), None, _) => Some(Self::DevicePresence(dev)),
-            (Some("u"), Some("op"), None, _) => Some(Self::Open(dev)),
+            (Some("u"), Some("op"), Some(ver), None) => Some(Self::Open(dev, ver.parse().ok()?)),
             (Some("n"), Some("op"), None, _) => Some(Self::Reply(dev)),
             (Some("u"), Some("f"), Some(ver), None) => Some(Self::Frames(dev, ver.parse().ok()?)),
             (Some("n"), Some("c"), None, _) => Some(Self::Verdicts(dev)),
@@ -140,6 +138,13 @@ pub fn filter_delivery(filter: &str) -> Option<Delivery> {
         name.push(if character == '+' { 'x' } else { character }).ok()?;
     }
     Some(Topic::parse(&name)?.delivery())
+}
+
+/// The filter by which verifier `ver` receives requests for its leases.
+pub fn open_filter(ver: &VerifierId) -> TopicName {
+    let mut name = TopicName::new();
+    write!(name, "dl1/d/+/u/op/{ver}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");
+    name
 }
 
 /// The filter by which verifier `ver` receives the frames of every device it has given a lease.

@@ -3,7 +3,7 @@
 use crate::codec::{self, Kind};
 use crate::digest::Digest;
 use crate::limits::{DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
-use crate::{DecodeError, EncodeError, TokenId};
+use crate::{DecodeError, EncodeError, LogTime, TokenId};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,12 @@ pub struct Verdict {
     pub round: u32,
     /// A check of the answered frame's bytes: tells apart frames of a device's two lives.
     pub check: u8,
+    /// Which send of the frame is answered, from 1: the answer to each times a round.
+    pub send: u8,
+    /// The time of the target's pass.
+    pub pass: LogTime,
+    /// The wait before it.
+    pub queue: LogTime,
     /// How many drafts the target agreed with, from the first.
     pub accepted: u8,
     /// The target's own token after those.
@@ -33,6 +39,8 @@ pub struct Resync {
     pub session: u8,
     /// The lease.
     pub epoch: u8,
+    /// The round of the frame that can't be judged yet, never 0.
+    pub round: u32,
     /// Length in tokens of the verifier's text.
     pub length: u32,
     /// Digest of that text.
@@ -61,6 +69,8 @@ pub struct Closed {
     pub session: u8,
     /// The lease that ended.
     pub epoch: u8,
+    /// The session's nonce; of an unknown lease the [digest](crate::frame_digest) of the frame that named it.
+    pub nonce: u64,
     /// Why.
     pub reason: CloseReason,
 }
@@ -83,19 +93,22 @@ struct VerdictHeader {
     epoch: u8,
     round: u32,
     check: u8,
+    send: u8,
+    pass: LogTime,
+    queue: LogTime,
     accepted: u8,
     token: TokenId,
 }
 
 impl VerdictHeader {
     fn of(verdict: &Verdict) -> Self {
-        let Verdict { session, epoch, round, check, accepted, token, .. } = *verdict;
-        Self { session, epoch, round, check, accepted, token }
+        let Verdict { session, epoch, round, check, send, pass, queue, accepted, token, .. } = *verdict;
+        Self { session, epoch, round, check, send, pass, queue, accepted, token }
     }
 
     fn verdict(self) -> Verdict {
-        let Self { session, epoch, round, check, accepted, token } = self;
-        Verdict { session, epoch, round, check, accepted, token, missed: 0 }
+        let Self { session, epoch, round, check, send, pass, queue, accepted, token } = self;
+        Verdict { session, epoch, round, check, send, pass, queue, accepted, token, missed: 0 }
     }
 }
 
@@ -135,7 +148,8 @@ impl Down {
 
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Verdict(v) if v.round == 0 => Err("round"),
+            Self::Verdict(Verdict { round: 0, .. }) | Self::Resync(Resync { round: 0, .. }) => Err("round"),
+            Self::Verdict(v) if v.send == 0 => Err("send"),
             Self::Verdict(v) if usize::from(v.accepted) > DRAFT_TOKENS_MAX => Err("accepted"),
             Self::Verdict(v) if v.token >= VOCABULARY_SIZE_MAX => Err("token"),
             Self::Verdict(v) if u32::from(v.missed) >> v.accepted != 0 => Err("missed"),

@@ -2,13 +2,16 @@
 
 mod common;
 
-use common::{On, annotated, codes, frame, held_drafts, last_tokens, lattice, row, top_k, top_k_sampled};
+use common::{
+    On, annotated, codes, credited, frame, held_drafts, last_tokens, lattice, row, top_k, top_k_sampled,
+};
 use dunlin_wire::limits::{
     ANNOTATED_BYTES_MAX, ANNOTATED_HEADER_BYTES_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX, TOKEN_BITS_MAX,
     TOKEN_BITS_MIN,
 };
 use dunlin_wire::{
-    DecodeError, DraftFrame, EncodeError, Row, Rows, Up, judged_drafts_max, row_bits_max, token_bits,
+    Credit, DecodeError, DraftFrame, EncodeError, Row, Rows, Up, count_send, frame_check, frame_digest,
+    judged_drafts_max, row_bits_max, token_bits,
 };
 use std::collections::BTreeSet;
 
@@ -23,7 +26,7 @@ fn bytes(count: u8, mode: u8, bits: &[&str]) -> Vec<u8> {
     bits.extend(std::iter::repeat_n('0', bits.len().next_multiple_of(8) - bits.len()));
     let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).expect("bits");
     let tail = (0..bits.len()).step_by(8).map(byte);
-    [0x1c, 1, 2, 3, 100, 0x0e, 0xd5, count, mode].into_iter().chain(tail).collect()
+    [0x1c, 1, 1, 2, 3, 100, 0x0e, 0xd5, count, mode].into_iter().chain(tail).collect()
 }
 
 /// `value` in `width` bits.
@@ -56,6 +59,7 @@ fn rows<const N: usize>(rows: [Row; N]) -> heapless::Vec<Row, DRAFT_TOKENS_MAX> 
 const TOP_K: u8 = 2 << 1 | 1;
 const SAMPLED: u8 = 3 << 1 | 1;
 const LATTICE: u8 = 4 << 1 | 1;
+const CREDIT: u8 = 1 << 4 | 1;
 
 #[test]
 fn a_plain_frame_has_one_kind() {
@@ -105,9 +109,75 @@ fn the_tail_is_what_the_document_says() {
     assert_eq!(frame.rows, Rows::TopKSampled(rows([row(&[(1, 255), (3, 1)])])));
 }
 
+/// A frame of no drafts at base 100 and 8 bits a token, with credit.
+fn credit(until: &[u8], stop: u8, ids: &[&str]) -> Vec<u8> {
+    let frame = bytes(0, CREDIT, ids);
+    let (header, tail) = frame.split_at(10);
+    [header, until, &[stop], tail].concat()
+}
+
+#[test]
+fn credit_stands_between_the_mode_and_the_drafts() {
+    let frame = decoded(&credit(&[105], 0x12, &["00000111", "11111111"]));
+    let stop = [7, 255].into_iter().collect();
+    assert_eq!(frame.credit, Some(Credit { until: 105, again: true, stop }));
+    let frame = credited();
+    assert_eq!(decoded(&frame.encode().expect("a valid frame")), frame);
+    let all = Credit { until: 131_072, again: true, stop: (1..=8).collect() };
+    let all = DraftFrame { credit: Some(all), ..frame };
+    assert_eq!(decoded(&all.encode().expect("a valid frame")), all);
+    let end = decoded(&credit(&[100], 0, &[]));
+    assert_eq!(end.credit, Some(Credit { until: 100, again: false, stop: Default::default() }));
+}
+
+#[test]
+fn impossible_credit_is_named() {
+    impossible(&credit(&[99], 0, &[]), "until");
+    impossible(&credit(&[0x81, 0x80, 0x08], 0, &[]), "until");
+    impossible(&credit(&[105], 9, &[]), "stop");
+    impossible(&credit(&[105], 0x20, &[]), "stop");
+    impossible(&credit(&[105], 2, &["00000111", "00000111"]), "stop");
+    impossible(&credit(&[105], 2, &["00000111", "00000110"]), "stop");
+    assert_eq!(Up::decode(&credit(&[105], 1, &[])), Err(DecodeError::Truncated));
+    assert_eq!(Up::decode(&credit(&[105], 0, &["00000111"])), Err(DecodeError::Trailing));
+    let with = |until, rows, bonus| {
+        let credit = Some(Credit { until, again: false, stop: Default::default() });
+        DraftFrame { credit, ..annotated(&[(450, 3, 12)], 0, bonus, rows) }
+    };
+    refused(&with(99, Rows::None, true), "until");
+    refused(&with(131_073, Rows::None, true), "until");
+    refused(&with(105, Rows::None, false), "credit");
+    refused(&with(105, Rows::Full, true), "credit");
+    refused(&with(105, Rows::TopK(rows([row(&[(1, 255)])])), true), "credit");
+    let stop = [9, 9].into_iter().collect();
+    let twice =
+        DraftFrame { credit: Some(Credit { until: 105, again: false, stop }), ..with(105, Rows::None, true) };
+    refused(&twice, "stop");
+    let large = [1 << 15].into_iter().collect();
+    refused(&DraftFrame { credit: Some(Credit { until: 105, again: false, stop: large }), ..twice }, "token");
+}
+
+#[test]
+fn a_frame_sent_again_differs_in_its_count_of_sends_alone() {
+    for frame in [credited(), held_drafts(), frame(3, 100, 15, &[(1, 2, 3)])] {
+        let first = frame.encode().expect("a valid frame");
+        let mut again = first.clone();
+        count_send(&mut again);
+        assert_eq!(decoded(&again), DraftFrame { send: 2, ..frame.clone() });
+        assert_eq!((frame_check(&again), frame_digest(&again)), (frame_check(&first), frame_digest(&first)));
+        for at in (0..first.len()).filter(|at| *at != 1) {
+            let mut other = first.clone();
+            other[at] ^= 1;
+            assert_ne!(frame_digest(&other), frame_digest(&first), "byte {at}");
+        }
+        (0..300).for_each(|_| count_send(&mut again));
+        assert_eq!(decoded(&again).send, u8::MAX, "the count stays at its largest");
+    }
+}
+
 #[test]
 fn impossible_modes_and_counts_are_named() {
-    for mode in 10..=255 {
+    for mode in (10..=255).filter(|mode| *mode != CREDIT) {
         impossible(&bytes(1, mode, &[JUDGED, DRAFT]), "mode");
     }
     impossible(&bytes(187, 0, &[]), "shape");
@@ -302,10 +372,10 @@ fn as_many_judged_drafts_fit_as_promised() {
 fn a_frame_that_has_no_room_is_refused_and_not_cut() {
     let mut largest = common::largest_annotated();
     let Rows::TopK(list) = &mut largest.rows else { panic!("a top-k frame") };
-    list[6] = last_tokens(18, 34, 255);
+    list[6] = last_tokens(18, 33, 255);
     assert_eq!(largest.encode(), Err(EncodeError::NoRoom));
     let bits = (ANNOTATED_BYTES_MAX - ANNOTATED_HEADER_BYTES_MAX) * 8;
-    assert!((11_073..11_073 + 26).contains(&bits), "one entry more is one too many");
+    assert!((11_066..11_066 + 26).contains(&bits), "one entry more is one too many");
 }
 
 #[test]

@@ -3,19 +3,20 @@
 mod common;
 
 use common::{
-    Message, NONCE, On, V1, V2, annotated, closed, codes, context, digest, eight_drafts, frame, held_drafts,
-    largest_audited, largest_draft, largest_energy, largest_presence, largest_setup, largest_telemetry,
-    last_tokens, lattice, lease_resumed, open_resume, refusal, smallest_energy, smallest_telemetry, top_k,
-    top_k_sampled, typical_energy, typical_setup, typical_telemetry, verifier_id, verifier_presence,
+    Message, NONCE, On, PRICE, TARGET, V1, V2, annotated, closed, codes, context, credited, digest,
+    eight_drafts, frame, held_drafts, largest_audited, largest_draft, largest_energy, largest_presence,
+    largest_setup, largest_telemetry, last_tokens, lattice, lease_resumed, open_resume, refusal,
+    smallest_energy, smallest_telemetry, top_k, top_k_sampled, typical_energy, typical_setup,
+    typical_telemetry, verifier_id, verifier_presence,
 };
 use dunlin_wire::topic::{
-    Delivery, ENERGY_FILTER, OPEN_FILTER, Qos, SETUP_FILTER, TELEMETRY_FILTER, Topic,
-    VERIFIER_PRESENCE_FILTER, frames_filter,
+    Delivery, ENERGY_FILTER, Qos, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
+    frames_filter, open_filter,
 };
 use dunlin_wire::{
-    Close, CloseReason, Codes, DevicePresence, DraftFrame, EnergyReport, Lease, Liveness, Open, PowerSource,
-    RefusalReason, Resync, Row, Rows, SamplingParams, SetupReport, VERSION, Verdict, VerifierPresence,
-    frame_check, limits, token_bits,
+    Close, CloseReason, Codes, CouplingProfile, Credit, DevicePresence, DraftFrame, EnergyReport, Lease,
+    Liveness, LogTime, Open, PowerSource, Promise, RefusalReason, Resync, Row, Rows, SamplingParams,
+    SetupReport, VERSION, Verdict, VerifierPresence, frame_check, limits, token_bits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +55,8 @@ fn frames() -> Vec<(&'static str, Message)> {
 
 fn lossy() -> Vec<(&'static str, Message)> {
     let full = annotated(&[(450, 0, 0), (1, 0, 15)], 0b01, false, Rows::Full);
+    let end = Credit { until: 100, again: false, stop: Default::default() };
+    let ended = DraftFrame { send: 2, credit: Some(end), ..frame(3, 100, 15, &[]) };
     vec![
         ("annotated-held", held_drafts().into()),
         ("annotated-no-bonus", annotated(&[(450, 3, 12)], 0, false, Rows::None).into()),
@@ -61,6 +64,8 @@ fn lossy() -> Vec<(&'static str, Message)> {
         ("annotated-top-k", top_k().into()),
         ("annotated-top-k-sampled", top_k_sampled().into()),
         ("annotated-lattice", lattice().into()),
+        ("annotated-credit", credited().into()),
+        ("annotated-credit-ends", ended.into()),
         ("codes-first", codes(3, 0, &[255, 0, 1, 128]).into()),
         ("codes-last", Codes { session: 255, epoch: 0, ..codes(300, 255, &[7]) }.into()),
     ]
@@ -68,12 +73,32 @@ fn lossy() -> Vec<(&'static str, Message)> {
 
 fn answers() -> Vec<(&'static str, Message)> {
     let check = frame_check(&eight_drafts().encode().expect("a valid frame"));
-    let corrected = Verdict { session: 1, epoch: 2, round: 3, check, accepted: 5, token: 812, missed: 0 };
-    let late =
-        Verdict { session: 255, epoch: 0, round: 300, check: 0, accepted: 16, token: 262_143, missed: 0 };
+    let corrected = Verdict {
+        session: 1,
+        epoch: 2,
+        round: 3,
+        check,
+        send: 1,
+        pass: PRICE.pass,
+        queue: PRICE.queue,
+        accepted: 5,
+        token: 812,
+        missed: 0,
+    };
+    let late = Verdict {
+        session: 255,
+        epoch: 0,
+        round: 300,
+        check: 0,
+        send: 3,
+        accepted: 16,
+        token: 262_143,
+        ..corrected
+    };
     let check = frame_check(&held_drafts().encode().expect("a valid frame"));
     let audited = Verdict { check, accepted: 4, missed: 0b10, ..corrected };
-    let resync = |length, text: &[u32]| Resync { session: 1, epoch: 3, length, digest: digest(text).full() };
+    let resync =
+        |length, text: &[u32]| Resync { session: 1, epoch: 3, round: 3, length, digest: digest(text).full() };
     vec![
         ("verdict-corrected", corrected.into()),
         ("verdict-late", late.into()),
@@ -98,7 +123,12 @@ fn session() -> Vec<(&'static str, Message)> {
         epoch: 0,
         nonce: NONCE,
         verifier: verifier_id("dunlin-1"),
+        target: TARGET,
+        promise: Promise::Exact,
+        coupling: CouplingProfile::SplitMix,
+        price: PRICE,
         draft_tokens_max: 8,
+        credit_tokens_max: 0,
         context_tokens_max: 4096,
         length: 0,
         digest: digest(&[]).full(),
@@ -118,7 +148,9 @@ fn session() -> Vec<(&'static str, Message)> {
 
 fn presence() -> Vec<(&'static str, Message)> {
     let device = |generation, liveness| DevicePresence { generation, liveness };
-    let draining = VerifierPresence { draining: true, ..verifier_presence(Liveness::Here, V2, "", 0) };
+    let unnamed = verifier_presence(Liveness::Here, V2, "", 255);
+    let (engine, numerics, promise) = (Default::default(), Default::default(), Promise::Distribution);
+    let draining = VerifierPresence { draining: true, engine, numerics, promise, ..unnamed };
     vec![
         ("device-presence-here", device(1, Liveness::Here).into()),
         ("device-presence-left", device(128, Liveness::Left).into()),
@@ -234,6 +266,8 @@ fn limits_are_the_documents() {
     }
     let code = named![
         DRAFT_TOKENS_MAX,
+        SENDS_MAX,
+        STOP_IDS_MAX,
         TOKEN_BITS_MAX,
         TOKEN_BITS_MIN,
         VOCABULARY_SIZE_MAX,
@@ -254,6 +288,7 @@ fn limits_are_the_documents() {
         MESSAGE_BYTES_MAX,
         ID_BYTES_MAX,
         MODEL_NAME_BYTES_MAX,
+        ENGINE_NAME_BYTES_MAX,
         TOPIC_BYTES_MAX,
         PACKET_BYTES_MAX,
         PACKET_BYTES_ANNOUNCED,
@@ -281,7 +316,7 @@ fn topics_are_the_documents() {
     let (device, verifier) = (|| dev.parse().unwrap(), || verifier_id(ver));
     let code = [
         ("device presence", Topic::DevicePresence(device())),
-        ("open", Topic::Open(device())),
+        ("open", Topic::Open(device(), verifier())),
         ("reply", Topic::Reply(device())),
         ("frames", Topic::Frames(device(), verifier())),
         ("verdicts", Topic::Verdicts(device())),
@@ -298,7 +333,7 @@ fn topics_are_the_documents() {
     }
     let filters: Vec<_> = table("filter | subscribed by").iter().map(|r| filled(&r[0])).collect();
     let code = [
-        OPEN_FILTER,
+        &open_filter(&verifier()),
         &frames_filter(&verifier()),
         ENERGY_FILTER,
         TELEMETRY_FILTER,
@@ -329,8 +364,18 @@ fn digests_are_the_documents() {
     );
 }
 
-const NO_VERDICT: Verdict =
-    Verdict { session: 0, epoch: 0, round: 1, check: 0, accepted: 0, token: 0, missed: 0 };
+const NO_VERDICT: Verdict = Verdict {
+    session: 0,
+    epoch: 0,
+    round: 1,
+    check: 0,
+    send: 1,
+    pass: LogTime(0),
+    queue: LogTime(0),
+    accepted: 0,
+    token: 0,
+    missed: 0,
+};
 
 /// The bytes of the message a row of the table of sizes names: the least and the most over the tokens or numbers.
 fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {

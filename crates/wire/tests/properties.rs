@@ -7,14 +7,15 @@ use common::{
     largest_presence, largest_setup, largest_telemetry, lattice, lease_resumed, open_resume, row,
 };
 use dunlin_wire::limits::{
-    CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX, SESSION_TOKENS_MAX,
+    CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX, SESSION_TOKENS_MAX, STOP_IDS_MAX,
     TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Draft, DraftFrame, EnergyReport,
-    Lease, Liveness, MeterFaults, ModelName, Open, PhaseTotal, PhaseTotals, PowerSource, Refusal,
-    RefusalReason, Resync, Row, Rows, SamplingParams, Score, SetupReport, Telemetry, Throttling, TokenId,
-    VERSION, Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
+    Close, CloseReason, Closed, Codes, Context, CouplingProfile, Credit, DecodeError, DevicePresence, Draft,
+    DraftFrame, EnergyReport, EngineName, Lease, Liveness, LogTime, MeterFaults, ModelName, Open, PhaseTotal,
+    PhaseTotals, PowerSource, Price, Promise, Refusal, RefusalReason, Resync, Row, Rows, SamplingParams,
+    Score, SetupReport, TargetId, Telemetry, Throttling, TokenId, VERSION, Verdict, VerifierId,
+    VerifierPresence, Vocabulary, judged_drafts_max,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -26,6 +27,31 @@ fn position() -> impl Strategy<Value = u32> {
 
 fn round() -> impl Strategy<Value = u32> {
     number().prop_map(|round| round.max(1))
+}
+
+fn send() -> impl Strategy<Value = u8> {
+    prop_oneof![1..=3u8, 1..=u8::MAX]
+}
+
+/// Tokens beyond a frame's base, whether they are asked for again, and numbers that become stop ids.
+fn credit() -> impl Strategy<Value = Option<(u32, bool, Vec<u32>)>> {
+    prop::option::weighted(
+        0.3,
+        (number(), any::<bool>(), prop::collection::vec(any::<u32>(), 0..=STOP_IDS_MAX)),
+    )
+}
+
+fn time() -> impl Strategy<Value = LogTime> {
+    any::<u8>().prop_map(LogTime)
+}
+
+fn price() -> impl Strategy<Value = Price> {
+    (time(), time(), time()).prop_map(|(pass, row, queue)| Price { pass, row, queue })
+}
+
+fn target() -> impl Strategy<Value = (TargetId, Promise)> {
+    let promises = [Promise::Exact, Promise::Distribution, Promise::Approximate];
+    (any::<[u8; 8]>().prop_map(TargetId::from_bytes), select(promises.to_vec()))
 }
 
 fn number() -> impl Strategy<Value = u32> {
@@ -52,13 +78,37 @@ fn tokens(token_bits: u8) -> impl Strategy<Value = Vec<TokenId>> {
 }
 
 fn draft_frame() -> impl Strategy<Value = Message> {
-    let header = (any::<u8>(), any::<u8>(), round(), position(), any::<[u8; 2]>());
+    let header = (any::<[u8; 2]>(), send(), round(), position(), any::<[u8; 2]>(), credit());
     let packed = (TOKEN_BITS_MIN..=TOKEN_BITS_MAX).prop_flat_map(|bits| (Just(bits), drafts(bits)));
-    (header, packed).prop_map(|((session, epoch, round, base, prefix), (token_bits, drafts))| {
+    (header, packed).prop_map(|(([session, epoch], send, round, base, prefix, raw), (token_bits, drafts))| {
         let base = base.min(SESSION_TOKENS_MAX - drafts.len() as u32);
         let drafts = drafts.into_iter().collect();
         let (held, bonus, rows) = (0, true, Rows::None);
-        DraftFrame { session, epoch, round, base, prefix, token_bits, drafts, held, bonus, rows }.into()
+        let credit = raw.map(|(beyond, again, stop)| Credit {
+            until: base.saturating_add(beyond).min(SESSION_TOKENS_MAX),
+            again,
+            stop: stop
+                .iter()
+                .map(|id| id >> (32 - token_bits))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
+        });
+        DraftFrame {
+            session,
+            epoch,
+            round,
+            send,
+            base,
+            prefix,
+            token_bits,
+            drafts,
+            held,
+            bonus,
+            rows,
+            credit,
+        }
+        .into()
     })
 }
 
@@ -93,9 +143,9 @@ fn annotated(drafts: usize, entries: usize) -> impl Strategy<Value = Message> {
     let raw = prop::collection::vec(any::<(u32, u8)>(), 1..=entries);
     let draft = (any::<u32>(), 0..16u8, 0..16u8, any::<bool>(), raw);
     let drafts = prop::collection::vec(draft, 0..=drafts);
-    let header = (any::<[u8; 3]>(), round(), position(), TOKEN_BITS_MIN..=TOKEN_BITS_MAX);
+    let header = (any::<[u8; 3]>(), send(), round(), position(), TOKEN_BITS_MIN..=TOKEN_BITS_MAX);
     (header, drafts, 0..5u8, 1..=255u8, any::<bool>()).prop_map(
-        move |(([session, epoch, prefix], round, base, token_bits), raw, form, resolution, bonus)| {
+        move |(([session, epoch, prefix], send, round, base, token_bits), raw, form, resolution, bonus)| {
             let form = [None, None, Some(Form::TopK), Some(Form::Sampled), Some(Form::Lattice(resolution))]
                 [usize::from(form)]
             .ok_or(form);
@@ -128,7 +178,22 @@ fn annotated(drafts: usize, entries: usize) -> impl Strategy<Value = Message> {
             };
             let (base, bonus) = (base.min(SESSION_TOKENS_MAX - raw.len() as u32), bonus || raw.is_empty());
             let prefix = [prefix, !prefix];
-            DraftFrame { session, epoch, round, base, prefix, token_bits, drafts, held, bonus, rows }.into()
+            let credit = None;
+            DraftFrame {
+                session,
+                epoch,
+                round,
+                send,
+                base,
+                prefix,
+                token_bits,
+                drafts,
+                held,
+                bonus,
+                rows,
+                credit,
+            }
+            .into()
         },
     )
 }
@@ -153,16 +218,26 @@ fn context() -> impl Strategy<Value = Message> {
 
 fn answer() -> impl Strategy<Value = Message> {
     use CloseReason::{Draining, Failed, Policy, Rejected, Unknown};
-    let verdict =
-        (any::<[u8; 3]>(), round(), 0..=DRAFT_TOKENS_MAX as u8, 0..VOCABULARY_SIZE_MAX, any::<(bool, u16)>())
-            .prop_map(|([session, epoch, check], round, accepted, token, (some, missed))| {
+    let verdict = (
+        any::<[u8; 3]>(),
+        round(),
+        (send(), time(), time()),
+        0..=DRAFT_TOKENS_MAX as u8,
+        0..VOCABULARY_SIZE_MAX,
+        any::<(bool, u16)>(),
+    )
+        .prop_map(
+            |([session, epoch, check], round, (send, pass, queue), accepted, token, (some, missed))| {
                 let missed = if some { missed & ((1u32 << accepted) - 1) as u16 } else { 0 };
-                Verdict { session, epoch, round, check, accepted, token, missed }.into()
-            });
-    let resync = (any::<u8>(), any::<u8>(), position(), any::<[u8; 8]>())
-        .prop_map(|(session, epoch, length, digest)| Resync { session, epoch, length, digest }.into());
-    let closed = (any::<u8>(), any::<u8>(), select(&[Unknown, Draining, Failed, Rejected, Policy][..]))
-        .prop_map(|(session, epoch, reason)| Closed { session, epoch, reason }.into());
+                Verdict { session, epoch, round, check, send, pass, queue, accepted, token, missed }.into()
+            },
+        );
+    let resync = (any::<u8>(), any::<u8>(), round(), position(), any::<[u8; 8]>()).prop_map(
+        |(session, epoch, round, length, digest)| Resync { session, epoch, round, length, digest }.into(),
+    );
+    let closed =
+        (any::<u8>(), any::<u8>(), any::<u64>(), select(&[Unknown, Draining, Failed, Rejected, Policy][..]))
+            .prop_map(|(session, epoch, nonce, reason)| Closed { session, epoch, nonce, reason }.into());
     prop_oneof![verdict, resync, closed]
 }
 
@@ -181,16 +256,30 @@ fn verifier() -> impl Strategy<Value = VerifierId> {
 }
 
 fn reply() -> impl Strategy<Value = Message> {
-    let limits = (1..=DRAFT_TOKENS_MAX as u8, position());
-    let lease = (any::<u8>(), any::<u8>(), any::<u64>(), verifier(), limits, position(), any::<[u8; 8]>())
+    let limits = (1..=DRAFT_TOKENS_MAX as u8, any::<u16>(), position());
+    let lease = (
+        any::<[u8; 2]>(),
+        any::<u64>(),
+        verifier(),
+        (target(), price()),
+        limits,
+        position(),
+        any::<[u8; 8]>(),
+    )
         .prop_map(
-            |(session, epoch, nonce, verifier, (draft_tokens_max, context_tokens_max), length, digest)| {
+            |([session, epoch], nonce, verifier, ((target, promise), price), limits, length, digest)| {
+                let (draft_tokens_max, credit_tokens_max, context_tokens_max) = limits;
                 Lease {
                     session,
                     epoch,
                     nonce,
                     verifier,
+                    target,
+                    promise,
+                    coupling: CouplingProfile::SplitMix,
+                    price,
                     draft_tokens_max,
+                    credit_tokens_max,
                     context_tokens_max,
                     length,
                     digest,
@@ -212,11 +301,28 @@ fn presence() -> impl Strategy<Value = Message> {
     let device = (number(), liveness())
         .prop_map(|(generation, liveness)| DevicePresence { generation, liveness }.into());
     let model = "[ -~]{0,64}|é{0,32}".prop_map(|text| ModelName::try_from(text.as_str()).expect("64 bytes"));
-    let verifier = (number(), liveness(), vocabulary(), model, any::<u16>(), any::<bool>()).prop_map(
-        |(generation, liveness, vocabulary, model, slots_free, draining)| {
-            VerifierPresence { generation, liveness, vocabulary, model, slots_free, draining }.into()
-        },
-    );
+    let name =
+        || "[ -~]{0,32}|é{0,16}".prop_map(|text| EngineName::try_from(text.as_str()).expect("32 bytes"));
+    let names = (model, name(), name());
+    let verifier = (number(), liveness(), vocabulary(), target(), names, price(), any::<u8>(), any::<bool>())
+        .prop_map(|(generation, liveness, vocabulary, (target, promise), names, price, load, draining)| {
+            let ((model, engine, numerics), coupling) = (names, CouplingProfile::SplitMix);
+            VerifierPresence {
+                generation,
+                liveness,
+                vocabulary,
+                target,
+                promise,
+                coupling,
+                model,
+                engine,
+                numerics,
+                price,
+                load,
+                draining,
+            }
+            .into()
+        });
     prop_oneof![device, verifier]
 }
 
@@ -319,8 +425,8 @@ fn annotated_of_any_size() -> impl Strategy<Value = Message> {
 
 /// The start of a frame with rows, and more bytes than it has.
 fn tails() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
-    let header = (0..=10u8, 0..=3u8, 0..10u8)
-        .prop_map(|(width, count, mode)| vec![0x1c, 1, 2, 3, 100, 0x0e, 0xd5, width * 17 + count, mode]);
+    let header = (0..=10u8, 0..=3u8, 0..18u8)
+        .prop_map(|(width, count, mode)| vec![0x1c, 1, 1, 2, 3, 100, 0x0e, 0xd5, width * 17 + count, mode]);
     let few = prop_oneof![0..4u8, any::<u8>()]; // small resolutions, indices and steps are possible more often
     (header, prop::collection::vec(few, 1..60))
 }

@@ -2,8 +2,8 @@
 
 use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
 use dunlin_wire::topic::{
-    ENERGY_FILTER, OPEN_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
-    filter_delivery, frames_filter,
+    ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER, filter_delivery,
+    frames_filter, open_filter,
 };
 use dunlin_wire::{DeviceId, IdError, VerifierId};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn topic() -> impl Strategy<Value = Topic> {
         let (dev, ver) = (dev.parse().expect("an id"), ver.parse().expect("an id"));
         match which {
             0 => Topic::DevicePresence(dev),
-            1 => Topic::Open(dev),
+            1 => Topic::Open(dev, ver),
             2 => Topic::Reply(dev),
             3 => Topic::Frames(dev, ver),
             4 => Topic::Verdicts(dev),
@@ -45,24 +45,27 @@ proptest! {
     #[test]
     fn filters_match_their_topics_only(topic in topic(), other: VerifierIdText) {
         let name = topic.name();
-        prop_assert_eq!(matches(OPEN_FILTER, &name), matches!(topic, Topic::Open(_)));
         prop_assert_eq!(matches(VERIFIER_PRESENCE_FILTER, &name), matches!(topic, Topic::VerifierPresence(_)));
         prop_assert_eq!(matches(ENERGY_FILTER, &name), matches!(topic, Topic::Energy(_)));
         prop_assert_eq!(matches(TELEMETRY_FILTER, &name), matches!(topic, Topic::Telemetry(_)));
         prop_assert_eq!(matches(SETUP_FILTER, &name), matches!(topic, Topic::Setup(_)));
         let other: VerifierId = other.0.parse().expect("an id");
         prop_assert_eq!(matches(&frames_filter(&other), &name), matches!(&topic, Topic::Frames(_, ver) if *ver == other));
-        if let Topic::Frames(_, ver) = &topic {
-            prop_assert!(matches(&frames_filter(ver), &name));
+        prop_assert_eq!(matches(&open_filter(&other), &name), matches!(&topic, Topic::Open(_, ver) if *ver == other));
+        match &topic {
+            Topic::Frames(_, ver) => prop_assert!(matches(&frames_filter(ver), &name)),
+            Topic::Open(_, ver) => prop_assert!(matches(&open_filter(ver), &name)),
+            _ => {}
         }
     }
 
     #[test]
     fn a_filter_is_delivered_as_its_topics_are(topic in topic()) {
         let name = topic.name();
-        let shared = [OPEN_FILTER, ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER, VERIFIER_PRESENCE_FILTER];
+        let shared = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER, VERIFIER_PRESENCE_FILTER];
         let own = match &topic {
             Topic::Frames(_, ver) => frames_filter(ver),
+            Topic::Open(_, ver) => open_filter(ver),
             _ => name.clone(),
         };
         for filter in shared.into_iter().chain([own.as_str()]).filter(|filter| matches(filter, &name)) {
@@ -133,7 +136,10 @@ fn foreign_topics_are_none() {
         "dl1/d/a/u/c",
         "dl1/d/a/u/st/",
         "dl1/d/a/u/st/x",
-        "dl1/d/a/u/op/x",
+        "dl1/d/a/u/op",
+        "dl1/d/a/u/op/",
+        "dl1/d/a/u/op/B",
+        "dl1/d/a/u/op/b/c",
         "dl1/d/a/n/op/x",
         "dl1/d/a/n/c/x",
         "dl1/d/a/u/f",
@@ -157,7 +163,7 @@ fn foreign_topics_are_none() {
         "dl1/v/a/u/tm",
         ENERGY_FILTER,
         TELEMETRY_FILTER,
-        OPEN_FILTER,
+        &open_filter(&"a".parse().expect("an id")),
         VERIFIER_PRESENCE_FILTER,
         "$SYS/broker/uptime",
         &long,
@@ -179,7 +185,9 @@ fn a_foreign_filter_has_no_delivery() {
 fn the_longest_topic_has_the_named_length() {
     let text = "z".repeat(ID_BYTES_MAX);
     let (dev, ver) = (text.parse::<DeviceId>().unwrap(), text.parse::<VerifierId>().unwrap());
-    assert_eq!(Topic::Frames(dev, ver.clone()).name().len(), TOPIC_BYTES_MAX);
+    assert_eq!(Topic::Open(dev.clone(), ver.clone()).name().len(), TOPIC_BYTES_MAX);
+    assert!(Topic::Frames(dev, ver.clone()).name().len() <= TOPIC_BYTES_MAX);
+    assert!(open_filter(&ver).len() <= TOPIC_BYTES_MAX);
     assert!(frames_filter(&ver).len() <= TOPIC_BYTES_MAX);
     assert_eq!("z".repeat(ID_BYTES_MAX + 1).parse::<DeviceId>(), Err(IdError::Length));
 }

@@ -58,7 +58,7 @@ impl Device {
 
     /// What the machine does next after anything happened: send, commit alone, draft, or wait.
     pub(super) fn go_on(&mut self, now: Instant) {
-        if self.offline {
+        if self.silence.is_offline() {
             self.commit_alone(Origin::Unverified);
         } else if self.trusts() && self.flight().is_none() && self.decide() == Decision::Hold {
             self.commit_alone(Origin::Trusted);
@@ -114,7 +114,7 @@ impl Device {
             return false;
         }
         let count = self.drafted.len();
-        if self.offline {
+        if self.silence.is_offline() {
             return true;
         }
         if self.trusts() {
@@ -204,6 +204,7 @@ impl Device {
             session: self.session.number,
             epoch: self.session.epoch,
             round,
+            send: 1,
             base: base as u32,
             prefix: self.text.short(base).expect("the frame starts within the text"),
             token_bits: token_bits(self.config.vocabulary.size),
@@ -211,6 +212,7 @@ impl Device {
             held: (0..).zip(held).fold(0, |bits, (i, held)| bits | u16::from(held) << i),
             bonus: !self.trusts(),
             rows: self.rows(count),
+            credit: None,
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Device, Event, Judged, Origin};
 use crate::policy::HeldTokens;
 use crate::time::Instant;
 use alloc::vec::Vec;
-use dunlin_wire::{DecodeError, Down, Verdict};
+use dunlin_wire::{CloseReason, Closed, DecodeError, Down, Verdict};
 
 impl Device {
     /// Takes a message from the verdict topic.
@@ -17,7 +17,9 @@ impl Device {
                 self.on_verdict(&verdict, now);
             }
             Ok(Down::Resync(resync)) if self.holds(resync.session, resync.epoch) => self.on_resync(&resync),
-            Ok(Down::Closed(closed)) if self.holds(closed.session, closed.epoch) => {
+            Ok(Down::Closed(closed))
+                if self.holds(closed.session, closed.epoch) && self.is_meant(&closed) =>
+            {
                 self.on_closed(&closed, now)
             }
             Ok(_) => self.counters.stale += 1,
@@ -36,8 +38,18 @@ impl Device {
             && (session, epoch) == (self.session.number, self.session.epoch)
     }
 
+    /// Whether a close names what a stranger can't guess: the session's nonce or, where the verifier does not know the
+    /// session, the frame that is out.
+    fn is_meant(&self, closed: &Closed) -> bool {
+        match closed.reason {
+            CloseReason::Unknown => self.flight().is_some_and(|flight| flight.digest == closed.nonce),
+            _ => closed.nonce == self.session.nonce,
+        }
+    }
+
     fn on_verdict(&mut self, verdict: &Verdict, now: Instant) {
-        let Lessor::Leased(Leased { flight, .. }) = &mut self.lessor else { return };
+        let Lessor::Leased(Leased { flight, target, .. }) = &mut self.lessor else { return };
+        let target = *target;
         let known = verdict.token < self.config.vocabulary.size;
         let Some(flight) = flight.take_if(|f| known && f.is_answered_by(verdict)) else {
             self.counters.stale += 1;
@@ -47,8 +59,9 @@ impl Device {
         if flight.sent == 1 {
             self.learned.rtt.observe(now.since(flight.first_sent));
         }
-        let interrupted = self.told;
+        let interrupted = self.silence.is_reported();
         self.answered();
+        self.target.get_or_insert(target);
         let before = self.text.len();
         self.apply(&flight, verdict);
         let committed = self.text.len() - before;
@@ -122,7 +135,9 @@ impl Flight {
     /// Whether this is the answer to the frame, and one it can have.
     fn is_answered_by(&self, verdict: &Verdict) -> bool {
         let most = self.riding + self.drafts - usize::from(!self.bonus);
-        (self.round, self.check) == (verdict.round, verdict.check)
+        let check = dunlin_wire::check_of(self.digest);
+        (self.round, check) == (verdict.round, verdict.check)
+            && u32::from(verdict.send) <= self.sent
             && (self.riding..=most).contains(&usize::from(verdict.accepted))
     }
 }

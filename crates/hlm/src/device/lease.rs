@@ -1,12 +1,15 @@
 //! The lease: asked for, held, lost and asked for again.
 
-use super::{Device, Event, Finish};
+use super::candidates::{Demands, Fit};
+use super::{Device, Event, Finish, Offline, PinnedTarget};
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
-use dunlin_wire::{CloseReason, Closed, Lease, RefusalReason, Reply, Resync, VerifierId};
+use dunlin_wire::{CloseReason, Closed, Lease, RefusalReason, Reply, Resync, VerifierId, VerifierPresence};
 
 /// Unanswered sends of one frame after which the verifier counts as lost.
 pub(crate) const SILENT_SENDS_MAX: u32 = 3;
+/// Time in which a verifier that fits may still announce itself to a session without text.
+const UNSUITED_AFTER: Duration = Duration::from_millis(1_000);
 /// First wait before a lease is asked for again; doubled each time.
 const OPEN_BACKOFF: Duration = Duration::from_millis(500);
 /// Longest wait before a lease is asked for again.
@@ -28,12 +31,23 @@ pub(super) enum Lessor {
 pub(super) struct Opening {
     /// When to ask, or ask again.
     pub(super) due: Instant,
+    /// Since when verifiers are looked for.
+    pub(super) since: Instant,
+    /// The verifiers that were asked, or fell silent; each of the others comes first.
+    pub(super) asked: Vec<VerifierId>,
+}
+
+impl Opening {
+    pub(super) fn at(now: Instant) -> Self {
+        Self { due: now, since: now, asked: Vec::new() }
+    }
 }
 
 /// A lease.
 #[derive(Debug)]
 pub(super) struct Leased {
     pub(super) verifier: VerifierId,
+    pub(super) target: PinnedTarget,
     pub(super) draft_tokens_max: usize,
     pub(super) context_tokens_max: usize,
     /// Tokens of the text that the verifier has, as far as is known.
@@ -51,7 +65,8 @@ pub(super) struct Flight {
     pub(super) base: usize,
     /// The frame, last, and what goes before it.
     pub(super) messages: Vec<Vec<u8>>,
-    pub(super) check: u8,
+    /// Of the frame's bytes, its count of sends left out.
+    pub(super) digest: u64,
     /// Committed tokens in front of the drafts.
     pub(super) riding: usize,
     pub(super) drafts: usize,
@@ -86,7 +101,7 @@ impl Device {
             }
             Ok(Reply::Refusal(refusal)) if self.asked(refusal.session, refusal.epoch, refusal.nonce) => {
                 match refusal.reason {
-                    RefusalReason::Full | RefusalReason::Draining => self.ask_later(now),
+                    RefusalReason::Full | RefusalReason::Draining => self.ask_another(now),
                     reason => self.leave(Finish::Refused(reason)),
                 }
             }
@@ -103,18 +118,21 @@ impl Device {
 
     fn on_lease(&mut self, lease: Lease, now: Instant) {
         let synced = self.agreed_length(lease.length, lease.digest);
-        self.events.push_back(Event::Leased(lease.verifier.clone()));
+        let target = PinnedTarget { id: lease.target, promise: lease.promise };
+        if !self.take_target(target) {
+            return;
+        }
+        self.events.push_back(Event::Leased { verifier: lease.verifier.clone(), target });
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
+            target,
             draft_tokens_max: lease.draft_tokens_max.into(),
             context_tokens_max: lease.context_tokens_max as usize,
             synced,
             round: 0,
             flight: None,
         });
-        if core::mem::take(&mut self.offline) {
-            self.told = false;
-            self.unanswered = None;
+        if self.silence.go_online() {
             self.round.forget();
             self.events.push_back(Event::Returned);
         }
@@ -128,7 +146,7 @@ impl Device {
     pub(super) fn on_resync(&mut self, resync: &Resync) {
         let agreed = self.agreed_length(resync.length, resync.digest);
         if let Lessor::Leased(leased) = &mut self.lessor
-            && let Some(flight) = &mut leased.flight
+            && let Some(flight) = leased.flight.as_mut().filter(|flight| flight.round == resync.round)
         {
             leased.synced = agreed;
             flight.next = Some(0);
@@ -153,11 +171,15 @@ impl Device {
         if self.text.full(length) == Some(digest) { length } else { 0 }
     }
 
-    /// Gives the lease up and wants a new one under the next epoch.
+    /// Gives the lease up and wants a new one under the next epoch, from another verifier where there is one.
     pub(super) fn reopen(&mut self, now: Instant) {
         self.session.epoch = self.session.epoch.wrapping_add(1);
-        self.lessor = Lessor::Opening(Opening { due: now });
-        if self.tries > 0 {
+        let mut opening = Opening::at(now);
+        if let Lessor::Leased(leased) = &self.lessor {
+            opening.asked.push(leased.verifier.clone());
+        }
+        self.lessor = Lessor::Opening(opening);
+        if self.silence.tries() > 0 {
             self.ask_later(now);
         }
         self.note_silence(now);
@@ -170,6 +192,104 @@ impl Device {
         self.finish(finish);
     }
 
+    /// Takes a verifier's presence; no bytes take it back.
+    pub fn handle_presence(&mut self, verifier: &VerifierId, bytes: &[u8], now: Instant) {
+        let had = self.has_candidate();
+        match bytes {
+            [] => self.learned.candidates.remove(verifier),
+            bytes => match VerifierPresence::decode(bytes) {
+                Err(error) => self.malformed(error),
+                Ok(presence) => {
+                    let demands = self.demands();
+                    let kept = self.learned.candidates.update(verifier.clone(), presence, &demands);
+                    self.counters.stale += u64::from(!kept);
+                }
+            },
+        }
+        if !had
+            && self.has_candidate()
+            && let Lessor::Opening(opening) = &mut self.lessor
+        {
+            opening.due = now;
+        }
+        self.go_on(now);
+    }
+
+    fn demands(&self) -> Demands {
+        Demands {
+            vocabulary: self.config.vocabulary,
+            target: self.target,
+            any_model: self.config.accept_model_change,
+            nonce: self.session.nonce,
+        }
+    }
+
+    /// Whether a verifier is there that may be asked.
+    pub(super) fn has_candidate(&self) -> bool {
+        self.learned.candidates.any(&self.demands())
+    }
+
+    /// The verifier to ask now.
+    pub(super) fn choose(&mut self) -> Option<VerifierId> {
+        let demands = self.demands();
+        let Lessor::Opening(opening) = &mut self.lessor else { return None };
+        let (chosen, fresh) = self.learned.candidates.choose(&demands, &opening.asked)?;
+        if !fresh {
+            opening.asked.clear();
+        }
+        opening.asked.push(chosen.clone());
+        Some(chosen.clone())
+    }
+
+    /// When it is settled that no verifier fits though some are there. A session without text waits until retained
+    /// presence has come; one with text as long as for any answer, since the verifier that wrote it may come back.
+    pub(super) fn unsuited_at(&self) -> Option<Instant> {
+        let Lessor::Opening(opening) = &self.lessor else { return None };
+        let waits = self.link_up && self.config.offline == Offline::Wait && !self.has_candidate();
+        self.learned.candidates.unsuited(&self.demands()).filter(|_| waits)?;
+        let patience = if self.target.is_some() { self.config.give_up_after } else { UNSUITED_AFTER };
+        Some(opening.since + patience)
+    }
+
+    /// Ends the reply, for the reason that the best of the verifiers gives.
+    pub(super) fn refuse_unsuited(&mut self) {
+        let unsuited = self.learned.candidates.unsuited(&self.demands()).map(|(fit, presence)| {
+            let theirs = presence.target;
+            match self.target {
+                Some(ours) if fit == Fit::OtherWeights => Finish::OtherTarget { ours: ours.id, theirs },
+                _ => Finish::Refused(RefusalReason::Vocabulary(presence.vocabulary)),
+            }
+        });
+        if let Some(finish) = unsuited {
+            self.leave(finish);
+        }
+    }
+
+    /// Holds a lease's target against the one that wrote the text; false where the lease is not taken.
+    fn take_target(&mut self, offered: PinnedTarget) -> bool {
+        let demands = self.demands();
+        let fit = demands.fit(self.config.vocabulary, offered);
+        let Some(pinned) = self.target.filter(|_| fit != Fit::Same) else { return true };
+        if !demands.take(fit) {
+            self.leave(Finish::OtherTarget { ours: pinned.id, theirs: offered.id });
+            return false;
+        }
+        self.target = Some(offered);
+        let (position, model) = (self.text.len(), fit == Fit::OtherWeights);
+        self.events.push_back(Event::TargetChanged { position, model });
+        true
+    }
+
+    /// Asks the next verifier at once, or where all were asked, the best one later.
+    fn ask_another(&mut self, now: Instant) {
+        let demands = self.demands();
+        let Lessor::Opening(opening) = &mut self.lessor else { return };
+        match self.learned.candidates.choose(&demands, &opening.asked) {
+            Some((_, true)) => opening.due = now,
+            _ => self.ask_later(now),
+        }
+    }
+
     fn ask_later(&mut self, now: Instant) {
         let due = now + self.backoff();
         if let Lessor::Opening(opening) = &mut self.lessor {
@@ -179,9 +299,9 @@ impl Device {
 
     /// The wait before the next request: doubled each time, spread by a quarter so that a fleet does not ask at once.
     pub(super) fn backoff(&self) -> Duration {
-        let doubled = OPEN_BACKOFF.0 << self.tries.saturating_sub(1).min(16);
+        let doubled = OPEN_BACKOFF.0 << self.silence.tries().saturating_sub(1).min(16);
         let base = doubled.min(OPEN_BACKOFF_MAX.0);
-        let spread = self.session.nonce.rotate_left(self.tries) % (base / 4 + 1);
+        let spread = self.session.nonce.rotate_left(self.silence.tries()) % (base / 4 + 1);
         Duration(base - spread)
     }
 

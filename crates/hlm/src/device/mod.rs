@@ -5,16 +5,19 @@
 //! lost is sent again, what is stale is counted and dropped, and a verifier that stays silent is asked for a new
 //! lease under the next epoch.
 
+mod candidates;
 mod drafting;
 mod inbound;
 mod lease;
 mod outbound;
 mod round;
+mod silence;
 mod types;
 
+pub use candidates::CANDIDATES_MAX;
 pub use types::{
     Channel, Commit, Counters, DeviceConfig, DraftJob, DraftRow, Event, Finish, JobId, Judged, Learned,
-    Offline, Origin, Phase, Reply, SayError, Session, Transmit,
+    Offline, Origin, Phase, PinnedTarget, Reply, SayError, Session, Transmit,
 };
 
 use crate::TokenId;
@@ -30,8 +33,10 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use drafting::{Drafted, judged_max};
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
+use dunlin_wire::{TargetId, VerifierId, VerifierPresence};
 use lease::{Flight, Leased, Lessor, Opening};
 use round::Round;
+use silence::Silence;
 
 /// A reply under way.
 #[derive(Debug)]
@@ -47,8 +52,10 @@ enum Timer {
     Resend,
     /// A lease is to be asked for, or asked for again.
     Open,
-    /// Nothing was heard for so long that the offline policy applies.
+    /// No answer came for so long that the offline policy applies.
     GiveUp,
+    /// Of all verifiers none fits the session, and time enough was left for one to appear.
+    Unsuited,
 }
 
 /// The device's side of one session.
@@ -73,13 +80,9 @@ pub struct Device {
     saying: Option<Saying>,
     lessor: Lessor,
     link_up: bool,
-    offline: bool,
-    /// Since when something is asked of the verifier and not answered.
-    unanswered: Option<Instant>,
-    /// Whether the silence was reported.
-    told: bool,
-    /// Leases asked for since the last verdict.
-    tries: u32,
+    /// The target that wrote the text, once it wrote any.
+    target: Option<PinnedTarget>,
+    silence: Silence,
     round: Round,
     closing: bool,
     events: VecDeque<Event>,
@@ -113,10 +116,8 @@ impl Device {
             saying: None,
             lessor: Lessor::None,
             link_up: false,
-            offline: false,
-            unanswered: None,
-            told: false,
-            tries: 0,
+            target: None,
+            silence: Silence::default(),
             round: Round::default(),
             closing: false,
             events: VecDeque::new(),
@@ -151,7 +152,7 @@ impl Device {
         self.saying = Some(Saying { left: reply.tokens_max, stop: reply.stop });
         self.round.forget();
         if matches!(self.lessor, Lessor::None) && !self.config.policy.is_local() {
-            self.lessor = Lessor::Opening(Opening { due: now });
+            self.lessor = Lessor::Opening(Opening::at(now));
         }
         self.note_silence(now);
         self.go_on(now);
@@ -172,6 +173,21 @@ impl Device {
     /// Decides by these prices from now on; a later session that starts from what this one learned does too.
     pub fn set_prices(&mut self, prices: Prices) {
         self.learned.stop.set_prices(prices);
+    }
+
+    /// The target that wrote the text, once it wrote any.
+    pub fn target(&self) -> Option<PinnedTarget> {
+        self.target
+    }
+
+    /// The last presence of a verifier.
+    pub fn verifier(&self, id: &VerifierId) -> Option<&VerifierPresence> {
+        self.learned.candidates.get(id)
+    }
+
+    /// A verifier with this target, as its presence names it, whether it is there or not.
+    pub fn verifier_with(&self, target: TargetId) -> Option<(&VerifierId, &VerifierPresence)> {
+        self.learned.candidates.with_target(target)
     }
 
     /// What the machine learned of the pair and the link, for the next session.
@@ -198,7 +214,7 @@ impl Device {
     pub fn phase(&self) -> Phase {
         match (&self.saying, self.flight(), &self.job) {
             (None, ..) => Phase::Idle,
-            _ if self.offline => Phase::Offline,
+            _ if self.silence.is_offline() => Phase::Offline,
             (_, Some(_), Some(_)) => Phase::DraftingAhead,
             (_, None, Some(_)) => Phase::Drafting,
             _ => Phase::Waiting,
@@ -209,7 +225,7 @@ impl Device {
     pub fn handle_link(&mut self, up: bool, now: Instant) {
         self.link_up = up;
         match &mut self.lessor {
-            Lessor::Opening(opening) => opening.due = now,
+            Lessor::Opening(opening) => (opening.due, opening.since) = (now, now),
             Lessor::Leased(Leased { flight: Some(flight), .. }) => flight.link(up),
             _ => {}
         }
@@ -224,6 +240,7 @@ impl Device {
             match timer {
                 Timer::Resend => self.resend(now),
                 Timer::GiveUp => self.give_up(now),
+                Timer::Unsuited => self.refuse_unsuited(),
                 Timer::Open => {} // a due request is what poll_transmit gives
             }
         }
@@ -240,29 +257,29 @@ impl Device {
         self.events.pop_front()
     }
 
-    fn timers(&self) -> [Option<(Timer, Instant)>; 3] {
+    fn timers(&self) -> [Option<(Timer, Instant)>; 4] {
         let saying = self.saying.is_some();
         let resend = self.flight().and_then(|flight| flight.due).filter(|_| self.link_up);
         let open = match &self.lessor {
-            Lessor::Opening(opening) if self.link_up && saying => Some(opening.due),
+            Lessor::Opening(opening) if self.link_up && saying && self.has_candidate() => Some(opening.due),
             _ => None,
         };
-        let give_up = self.unanswered.filter(|_| saying && !self.told && !self.offline);
-        let give_up = give_up.map(|since| since + self.config.give_up_after);
+        let give_up = self.silence.deadline(self.config.give_up_after).filter(|_| saying);
         [
             resend.map(|at| (Timer::Resend, at)),
             open.map(|at| (Timer::Open, at)),
             give_up.map(|at| (Timer::GiveUp, at)),
+            self.unsuited_at().filter(|_| saying).map(|at| (Timer::Unsuited, at)),
         ]
     }
 
-    /// Nothing was heard for too long: the user is told, and under `trust` the device goes on by itself.
+    /// No answer came for too long: the user is told, and under `trust` the device goes on by itself.
     fn give_up(&mut self, now: Instant) {
-        self.told = true;
+        self.silence.report();
         match self.config.offline {
             Offline::Wait => self.events.push_back(Event::Waiting),
             Offline::Trust => {
-                self.offline = true;
+                self.silence.go_offline();
                 self.events.push_back(Event::GaveUp);
                 if matches!(self.lessor, Lessor::Leased(_)) {
                     self.reopen(now);
@@ -273,9 +290,7 @@ impl Device {
 
     /// A verifier answered: whatever was said of its silence is over.
     fn answered(&mut self) {
-        self.unanswered = None;
-        self.tries = 0;
-        if core::mem::take(&mut self.told) {
+        if self.silence.end() {
             self.events.push_back(Event::Returned);
         }
     }
@@ -287,9 +302,9 @@ impl Device {
         // With a lease a trusting device asks for nothing until a frame is under way.
         let leased = matches!(self.lessor, Lessor::Leased(_));
         if self.trusts() && leased && self.flight().is_none() {
-            self.unanswered = None;
+            self.silence.pause();
         } else {
-            self.unanswered.get_or_insert(now);
+            self.silence.begin(now);
         }
     }
 
@@ -317,8 +332,7 @@ impl Device {
             return;
         }
         self.drafted.clear();
-        self.unanswered = None;
-        self.told = false;
+        self.silence.forget();
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.flight = None;
         }

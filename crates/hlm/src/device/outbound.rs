@@ -9,7 +9,7 @@ use crate::time::Instant;
 use alloc::vec::Vec;
 use core::ops::Range;
 use dunlin_wire::limits::{CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX};
-use dunlin_wire::{Close, Codes, Context, Open, SamplingParams, VerifierId, token_bits};
+use dunlin_wire::{Close, Codes, Context, Open, SamplingParams, VerifierId, count_send, token_bits};
 
 impl Device {
     /// The next message to publish; none while the link is down.
@@ -29,7 +29,7 @@ impl Device {
         self.saying.as_ref()?;
         match &self.lessor {
             Lessor::None => None,
-            Lessor::Opening(opening) if opening.due <= now => Some(self.transmit_open(now)),
+            Lessor::Opening(opening) if opening.due <= now => self.transmit_open(now),
             Lessor::Opening(_) => None,
             Lessor::Leased(leased) if leased.synced < self.context_end(leased) => self.transmit_context(),
             Lessor::Leased(_) => self.transmit_frame(now),
@@ -43,7 +43,8 @@ impl Device {
         Some(to_verifier(leased.verifier, &bytes))
     }
 
-    fn transmit_open(&mut self, now: Instant) -> Transmit {
+    fn transmit_open(&mut self, now: Instant) -> Option<Transmit> {
+        let verifier = self.choose()?;
         let s = self.session.sampling;
         let open = Open {
             session: self.session.number,
@@ -54,14 +55,14 @@ impl Device {
             vocabulary: self.config.vocabulary,
             length: self.text.len() as u32,
         };
-        self.tries = self.tries.saturating_add(1);
+        self.silence.count_try();
         self.counters.opens += 1;
         let due = now + self.backoff().max(self.learned.rtt.timeout());
         if let Lessor::Opening(opening) = &mut self.lessor {
             opening.due = due;
         }
         let bytes = open.encode().expect("the text is within the session's limits");
-        transmit(Channel::Open, &bytes)
+        Some(transmit(Channel::Open(verifier), &bytes))
     }
 
     /// How much of the text a verifier must have as context; what was committed unasked rides along with a frame.
@@ -91,12 +92,16 @@ impl Device {
             return None;
         };
         let next = flight.next?;
+        let is_frame = next + 1 == flight.messages.len();
+        if is_frame && flight.sent > 0 {
+            count_send(&mut flight.messages[next]);
+        }
         let message = to_verifier(verifier.clone(), &flight.messages[next]);
         if flight.sent == 0 && next == 0 {
             flight.first_sent = now;
         }
-        flight.next = Some(next + 1).filter(|next| *next < flight.messages.len());
-        if flight.next.is_some() {
+        flight.next = (!is_frame).then_some(next + 1);
+        if !is_frame {
             return Some(message);
         }
         flight.sent += 1;
@@ -122,7 +127,7 @@ impl Device {
         leased.flight = Some(Flight {
             round: leased.round,
             base,
-            check: dunlin_wire::frame_check(&bytes),
+            digest: dunlin_wire::frame_digest(&bytes),
             messages,
             riding,
             drafts: count,

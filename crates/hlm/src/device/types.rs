@@ -1,5 +1,6 @@
 //! What goes into the device's machine and what comes out of it.
 
+use super::candidates::Candidates;
 use crate::TokenId;
 use crate::calibration::Calibration;
 use crate::conformal::Conformal;
@@ -13,7 +14,7 @@ use crate::time::Duration;
 use crate::uncertainty::Unit;
 use alloc::vec::Vec;
 use dunlin_wire::limits::FRAME_BYTES_MAX;
-use dunlin_wire::{DecodeError, RefusalReason, VerifierId, Vocabulary};
+use dunlin_wire::{DecodeError, Promise, RefusalReason, TargetId, VerifierId, Vocabulary};
 use thiserror::Error;
 
 /// What a device does when nobody answers for [`DeviceConfig::give_up_after`].
@@ -39,6 +40,27 @@ pub struct DeviceConfig {
     pub give_up_after: Duration,
     /// Tokens a session may reach: the drafter's context.
     pub context_tokens_max: usize,
+    /// Whether a verifier with another model may go on with a text.
+    pub accept_model_change: bool,
+}
+
+/// The target that a session's text is written by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinnedTarget {
+    /// Its weights and numerics.
+    pub id: TargetId,
+    /// What it promises.
+    pub promise: Promise,
+}
+
+impl PinnedTarget {
+    /// True where the other target goes on with the same text, or for a target that is not exact, with one of the
+    /// same law.
+    pub fn is_same(self, other: Self) -> bool {
+        let exact = self.promise == Promise::Exact;
+        let weights = self.id.has_weights_of(other.id);
+        self.promise == other.promise && if exact { self.id == other.id } else { weights }
+    }
 }
 
 /// One session's identity and sampling. Number, epoch and nonce are drawn at random by the shell, so that a
@@ -67,6 +89,8 @@ pub struct Learned {
     /// Which tokens stay whatever the verdict; `None` before the first session.
     pub conformal: Option<Conformal>,
     pub(crate) rtt: Rtt,
+    /// The verifiers that announced themselves.
+    pub(crate) candidates: Candidates,
 }
 
 impl Default for Learned {
@@ -76,6 +100,7 @@ impl Default for Learned {
             stop: StopRule::new(&StopConfig::default()),
             conformal: None,
             rtt: Rtt::default(),
+            candidates: Candidates::default(),
         }
     }
 }
@@ -181,6 +206,13 @@ pub enum Finish {
     Rejected,
     /// The verifier takes no policy that keeps tokens the target would not have chosen.
     LossyRefused,
+    /// No verifier has the target that wrote the text so far, and a change of model is not accepted.
+    OtherTarget {
+        /// The target that wrote the text.
+        ours: TargetId,
+        /// The one that is there.
+        theirs: TargetId,
+    },
     /// The drafter failed.
     DrafterFailed,
 }
@@ -214,7 +246,19 @@ pub enum Event {
     /// The reply ended.
     Finished(Finish),
     /// A verifier gave a lease.
-    Leased(VerifierId),
+    Leased {
+        /// The verifier.
+        verifier: VerifierId,
+        /// Its target.
+        target: PinnedTarget,
+    },
+    /// From a position of the text on another target writes.
+    TargetChanged {
+        /// The position in the session's text.
+        position: usize,
+        /// Whether the weights are others; else the numerics alone.
+        model: bool,
+    },
     /// The verifier's text differed and is sent again.
     Resynced,
     /// Nobody answered for long; the device waits.
@@ -230,8 +274,8 @@ pub enum Event {
 /// Which topic a message goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// The device's open topic, at least once, with an expiry.
-    Open,
+    /// The device's open topic towards this verifier, at least once, with an expiry.
+    Open(VerifierId),
     /// The device's frame topic towards this verifier, at most once.
     Frames(VerifierId),
 }
@@ -285,7 +329,7 @@ counters! {
         pub opens: u64,
         /// Bytes of all messages sent.
         pub payload_bytes_up: u64,
-        /// Bytes of all messages received.
+        /// Bytes of all messages received, verifiers' presence left out: it belongs to no session.
         pub payload_bytes_down: u64,
         /// Tokens the drafter gave, those never sent included.
         pub drafted: u64,

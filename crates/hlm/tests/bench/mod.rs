@@ -1,18 +1,19 @@
 //! A device's machine by itself: its test is drafter, verifier, link and clock.
 #![allow(dead_code)] // each test uses a part
 
-use crate::machines::{VOCABULARY, digest, sure};
+use crate::machines::{TARGET, VOCABULARY, digest, presence, sure};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
     Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, Judged, Learned, Offline, Origin,
-    Reply, Session,
+    PinnedTarget, Reply, Session,
 };
 use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, Down, DraftFrame, Lease, Open, Refusal, RefusalReason, Up,
-    Verdict, frame_check,
+    Close, CloseReason, Closed, Codes, Context, CouplingProfile, Down, DraftFrame, Lease, LogTime, Open,
+    Price, Promise, Refusal, RefusalReason, Up, Verdict, VerifierId, VerifierPresence, frame_check,
+    frame_digest,
 };
 
 pub(crate) const PROMPT: [TokenId; 3] = [1, 2, 3];
@@ -40,6 +41,12 @@ pub(crate) struct Bench {
     pub(crate) judged: Vec<Judged>,
     /// The frame sent last, as bytes.
     pub(crate) frame: Vec<u8>,
+    /// The verifier asked last.
+    pub(crate) asked: Option<VerifierId>,
+}
+
+pub(crate) fn verifier(name: &str) -> VerifierId {
+    name.parse().expect("a valid id")
 }
 
 /// Sends frames of `drafts`.
@@ -52,6 +59,7 @@ pub(crate) fn config(drafts: u8) -> DeviceConfig {
         offline: Offline::Wait,
         give_up_after: Duration::from_millis(GIVE_UP_MS),
         context_tokens_max: 64,
+        accept_model_change: false,
     }
 }
 
@@ -68,12 +76,23 @@ pub(crate) fn lease(epoch: u8, text: &[TokenId]) -> Lease {
         session: 7,
         epoch,
         nonce: 10,
-        verifier: "desk".parse().expect("a valid id"),
+        verifier: verifier("desk"),
+        target: TARGET,
+        promise: Promise::Exact,
+        coupling: CouplingProfile::SplitMix,
+        price: Price::default(),
         draft_tokens_max: 16,
+        credit_tokens_max: 0,
         context_tokens_max: 64,
         length: text.len() as u32,
         digest: digest(text).full(),
     }
+}
+
+/// A lease was given.
+pub(crate) fn leased() -> Event {
+    let target = PinnedTarget { id: TARGET, promise: Promise::Exact };
+    Event::Leased { verifier: verifier("desk"), target }
 }
 
 pub(crate) fn committed(position: usize, token: TokenId, origin: Origin) -> Event {
@@ -87,6 +106,7 @@ impl Bench {
     }
 
     pub(crate) fn after(config: DeviceConfig, learned: Learned) -> Self {
+        let vocabulary = config.vocabulary;
         let device = Device::new(config, session(), learned).expect("valid settings");
         let mut bench = Self {
             device,
@@ -95,8 +115,10 @@ impl Bench {
             seen: Vec::new(),
             judged: Vec::new(),
             frame: Vec::new(),
+            asked: None,
         };
         bench.device.handle_link(true, bench.now);
+        bench.presence("desk", &VerifierPresence { vocabulary, ..presence() });
         bench
     }
 
@@ -144,7 +166,11 @@ impl Bench {
     }
 
     pub(crate) fn refuse(&mut self, reason: RefusalReason) {
-        let refusal = Refusal { session: 7, epoch: EPOCH, nonce: 10, reason };
+        self.refuse_at(EPOCH, reason);
+    }
+
+    pub(crate) fn refuse_at(&mut self, epoch: u8, reason: RefusalReason) {
+        let refusal = Refusal { session: 7, epoch, nonce: 10, reason };
         let bytes = dunlin_wire::Reply::Refusal(refusal).encode().expect("a valid refusal");
         self.device.handle_reply(&bytes, self.now);
     }
@@ -153,15 +179,24 @@ impl Bench {
         self.device.handle_down(&down.encode().expect("a valid answer"), self.now);
     }
 
+    /// The end of a lease, of an unknown one as the answer to the frame sent last.
     pub(crate) fn closed(&mut self, epoch: u8, reason: CloseReason) {
-        self.down(&Down::Closed(Closed { session: 7, epoch, reason }));
+        let nonce = if reason == CloseReason::Unknown { frame_digest(&self.frame) } else { 10 };
+        self.down(&Down::Closed(Closed { session: 7, epoch, nonce, reason }));
+    }
+
+    pub(crate) fn presence(&mut self, name: &str, presence: &VerifierPresence) {
+        let bytes = presence.encode().expect("a valid presence");
+        self.device.handle_presence(&verifier(name), &bytes, self.now);
     }
 
     /// The answer to the frame sent last.
     pub(crate) fn verdict_of(&self, accepted: u8, token: TokenId) -> Verdict {
         let Ok(Up::Draft(frame)) = Up::decode(&self.frame) else { panic!("no frame was sent") };
         let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
-        Verdict { session, epoch, round, check: frame_check(&self.frame), accepted, token, missed: 0 }
+        let (check, send, unknown) = (frame_check(&self.frame), frame.send, LogTime::default());
+        let (pass, queue, missed) = (unknown, unknown, 0);
+        Verdict { session, epoch, round, check, send, pass, queue, accepted, token, missed }
     }
 
     pub(crate) fn verdict(&mut self, accepted: u8, token: TokenId) {
@@ -208,11 +243,12 @@ impl Bench {
         let mut sent = Vec::new();
         while let Some(message) = self.device.poll_transmit(self.now) {
             assert!(sent.len() < 8, "no end to what is sent: {sent:?}");
-            if message.channel == Channel::Open {
+            if let Channel::Open(asked) = message.channel {
+                self.asked = Some(asked);
                 sent.push(Sent::Open(Open::decode(&message.bytes).expect("a valid request")));
                 continue;
             }
-            assert_eq!(message.channel, Channel::Frames("desk".parse().expect("a valid id")));
+            assert_eq!(message.channel, Channel::Frames(verifier("desk")));
             sent.push(match Up::decode(&message.bytes).expect("a valid message") {
                 Up::Draft(frame) => Sent::Frame(Box::new(frame)),
                 Up::Codes(codes) => Sent::Codes(Box::new(codes)),
@@ -243,6 +279,13 @@ impl Bench {
             [Sent::Open(open)] => *open,
             other => panic!("{other:?} is not one request"),
         }
+    }
+
+    /// The bytes of a frame's later send, told from its first one.
+    pub(crate) fn sent_again(first: &[u8], send: u8) -> Vec<u8> {
+        let mut bytes = first.to_vec();
+        bytes[1] = send;
+        bytes
     }
 
     pub(crate) fn provisional(&self) -> Vec<TokenId> {

@@ -1,17 +1,19 @@
 //! A verifier's machine by itself: its test is every device, the target and the clock.
 #![allow(dead_code)] // each test uses a part
 
-use crate::machines::{SIZE, VOCABULARY, digest, sure};
+use crate::machines::{SIZE, TARGET, VOCABULARY, digest, sure};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{Answer, Event, Job, RowsError, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{Answer, Event, Job, RowsError, TargetDescription, Verifier, VerifierConfig};
 use dunlin_wire::{
-    CloseReason, Closed, Context, DeviceId, Down, Draft, DraftFrame, Lease, Open, RefusalReason, Reply,
-    Resync, Rows, SamplingParams, Score, Verdict, frame_check, token_bits,
+    CloseReason, Closed, Context, DeviceId, Down, Draft, DraftFrame, Lease, LogTime, Open, Promise,
+    RefusalReason, Reply, Resync, Rows, SamplingParams, Score, Verdict, frame_check, frame_digest,
+    token_bits,
 };
 
 pub(crate) const SESSION: u8 = 7;
 pub(crate) const EPOCH: u8 = 3;
+pub(crate) const NONCE: u64 = 10;
 pub(crate) const IDLE_MS: u64 = 60_000;
 pub(crate) const PROMPT: [TokenId; 3] = [1, 2, 3];
 
@@ -19,6 +21,7 @@ pub(crate) fn config() -> VerifierConfig {
     VerifierConfig {
         id: "desk".parse().expect("a valid id"),
         vocabulary: VOCABULARY,
+        target: TargetDescription { id: TARGET, promise: Promise::Exact, ..TargetDescription::default() },
         context_tokens_max: 16,
         sessions_max: 2,
         draft_tokens_max: 4,
@@ -35,7 +38,7 @@ pub(crate) fn open(epoch: u8, length: usize) -> Open {
     Open {
         session: SESSION,
         epoch,
-        nonce: 10,
+        nonce: NONCE,
         seed: 11,
         sampling: SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0 },
         vocabulary: VOCABULARY,
@@ -53,6 +56,7 @@ pub(crate) fn frame(round: u32, text: &[TokenId], drafts: &[TokenId]) -> DraftFr
         session: SESSION,
         epoch: EPOCH,
         round,
+        send: 1,
         base: text.len() as u32,
         prefix: digest(text).short(),
         token_bits: token_bits(SIZE),
@@ -60,6 +64,7 @@ pub(crate) fn frame(round: u32, text: &[TokenId], drafts: &[TokenId]) -> DraftFr
         held: 0,
         bonus: true,
         rows: Rows::None,
+        credit: None,
     }
 }
 
@@ -77,16 +82,36 @@ pub(crate) fn context(before: &[TokenId], tokens: &[TokenId]) -> Context {
 pub(crate) fn verdict(frame: &DraftFrame, accepted: u8, token: TokenId) -> Down {
     let check = frame_check(&frame.encode().expect("a valid frame"));
     let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
-    Down::Verdict(Verdict { session, epoch, round, check, accepted, token, missed: 0 })
+    let unknown = LogTime::default();
+    Down::Verdict(Verdict {
+        session,
+        epoch,
+        round,
+        check,
+        send: frame.send,
+        pass: unknown,
+        queue: unknown,
+        accepted,
+        token,
+        missed: 0,
+    })
 }
 
+/// The end of a lease that the verifier knows.
 pub(crate) fn closed(epoch: u8, reason: CloseReason) -> Down {
-    Down::Closed(Closed { session: SESSION, epoch, reason })
+    Down::Closed(Closed { session: SESSION, epoch, nonce: NONCE, reason })
 }
 
-pub(crate) fn resync(text: &[TokenId]) -> Down {
+/// The answer to a frame of no lease.
+pub(crate) fn unknown(frame: &DraftFrame) -> Down {
+    let nonce = frame_digest(&frame.encode().expect("a valid frame"));
+    Down::Closed(Closed { session: SESSION, epoch: frame.epoch, nonce, reason: CloseReason::Unknown })
+}
+
+/// A request for what follows `text`, for the frame of `round`.
+pub(crate) fn resync(round: u32, text: &[TokenId]) -> Down {
     let (length, digest) = (text.len() as u32, digest(text).full());
-    Down::Resync(Resync { session: SESSION, epoch: EPOCH, length, digest })
+    Down::Resync(Resync { session: SESSION, epoch: EPOCH, round, length, digest })
 }
 
 /// Logits of a target that chooses `tokens`, one after the other.
@@ -123,7 +148,7 @@ impl Desk {
     }
 
     pub(crate) fn open(&mut self, number: u8, open: &Open) -> Option<Reply> {
-        self.verifier.handle_open(&device(number), &open.encode().expect("a valid request"), self.now);
+        self.verifier.handle_open(&device(number), &open.encode().expect("a valid request"), None, self.now);
         let out = self.verifier.poll_transmit()?;
         assert_eq!((out.device, out.channel), (device(number), Answer::Reply));
         assert_eq!(self.verifier.poll_transmit(), None, "one answer to one request");

@@ -2,12 +2,36 @@
 #![allow(dead_code)] // each test uses a part
 
 use dunlin_hlm::TokenId;
-use dunlin_wire::{PREFIX_EMPTY, PrefixDigest, Vocabulary};
+use dunlin_wire::{
+    CouplingProfile, Liveness, PREFIX_EMPTY, PrefixDigest, Price, Promise, TargetId, VerifierPresence,
+    Vocabulary,
+};
 
 /// Entries of the vocabulary; ids from here to 255 fit the wire and no model.
 pub(crate) const SIZE: u32 = 32;
 /// The vocabulary of both models.
 pub(crate) const VOCABULARY: Vocabulary = Vocabulary { size: SIZE, fingerprint: [7; 8] };
+
+/// The target's weights and numerics.
+pub(crate) const TARGET: TargetId = TargetId::from_bytes([1, 1, 1, 1, 1, 1, 2, 2]);
+
+/// A verifier of that target which takes sessions.
+pub(crate) fn presence() -> VerifierPresence {
+    VerifierPresence {
+        generation: 1,
+        liveness: Liveness::Here,
+        vocabulary: VOCABULARY,
+        target: TARGET,
+        promise: Promise::Exact,
+        coupling: CouplingProfile::SplitMix,
+        model: "the desk's".try_into().expect("a short name"),
+        engine: Default::default(),
+        numerics: Default::default(),
+        price: Price::default(),
+        load: 0,
+        draining: false,
+    }
+}
 
 /// Logits of a model that is sure of `token`.
 pub(crate) fn sure(token: TokenId) -> Vec<f32> {

@@ -135,6 +135,7 @@ impl Drafted {
             session: 1,
             epoch: 2,
             round: 3,
+            send: 1,
             base,
             prefix: PREFIX_EMPTY.short(),
             token_bits: token_bits(size),
@@ -142,6 +143,7 @@ impl Drafted {
             held: 0,
             bonus,
             rows: self.rows(),
+            credit: None,
         }
     }
 

@@ -3,11 +3,11 @@
 
 use dunlin_wire::limits::FRAME_BYTES_MAX;
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, DecodeError, DevicePresence, Down, Draft, DraftFrame,
-    EncodeError, EnergyReport, Entry, Lease, Liveness, MeterFaults, ModelName, Open, PREFIX_EMPTY,
-    PhaseTotal, PhaseTotals, PowerSource, Prefix, PrefixDigest, Refusal, RefusalReason, Reply, Resync, Row,
-    Rows, SamplingParams, Score, SetupReport, Telemetry, Throttling, TokenId, Up, Verdict, VerifierId,
-    VerifierPresence, Vocabulary,
+    Close, CloseReason, Closed, Codes, Context, CouplingProfile, Credit, DecodeError, DevicePresence, Down,
+    Draft, DraftFrame, EncodeError, EnergyReport, EngineName, Entry, Lease, Liveness, LogTime, MeterFaults,
+    ModelName, Open, PREFIX_EMPTY, PhaseTotal, PhaseTotals, PowerSource, Prefix, PrefixDigest, Price,
+    Promise, Refusal, RefusalReason, Reply, Resync, Row, Rows, SamplingParams, Score, SetupReport, TargetId,
+    Telemetry, Throttling, TokenId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary,
 };
 use heapless::Vec;
 
@@ -164,6 +164,11 @@ pub(crate) const V1: Vocabulary =
 pub(crate) const V2: Vocabulary =
     Vocabulary { size: 2048, fingerprint: [0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10] };
 
+pub(crate) const TARGET: TargetId = TargetId::from_bytes([0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xb0, 0xb1]);
+/// 25 ms a pass, 1 ms a further row, nothing known of the queue.
+pub(crate) const PRICE: Price = Price { pass: LogTime(117), row: LogTime(80), queue: LogTime(0) };
+const PRICE_MAX: Price = Price { pass: LogTime(255), row: LogTime(255), queue: LogTime(255) };
+
 pub(crate) fn digest(tokens: &[TokenId]) -> PrefixDigest {
     tokens.iter().fold(PREFIX_EMPTY, |digest, token| digest.push(*token))
 }
@@ -177,8 +182,21 @@ pub(crate) fn draft((token, uncertainty, importance): (TokenId, u8, u8)) -> Draf
 pub(crate) fn frame(round: u32, base: u32, token_bits: u8, drafts: &[(TokenId, u8, u8)]) -> DraftFrame {
     let prefix = digest(&[1, 450, 9999]).short();
     let drafts = drafts.iter().map(|d| draft(*d)).collect();
-    let (held, bonus, rows) = (0, true, Rows::None);
-    DraftFrame { session: 1, epoch: 2, round, base, prefix, token_bits, drafts, held, bonus, rows }
+    let (send, held, bonus, rows, credit) = (1, 0, true, Rows::None, None);
+    DraftFrame {
+        session: 1,
+        epoch: 2,
+        round,
+        send,
+        base,
+        prefix,
+        token_bits,
+        drafts,
+        held,
+        bonus,
+        rows,
+        credit,
+    }
 }
 
 pub(crate) fn row(entries: &[(TokenId, u8)]) -> Row {
@@ -217,12 +235,20 @@ pub(crate) fn lattice() -> DraftFrame {
     annotated(&[(450, 3, 12), (1, 0, 0), (31999, 8, 8)], 0b010, true, rows)
 }
 
-/// Six rows of 64 entries and one of 33: 11073 bits, the first of which begins the last byte.
+/// A plain frame with credit up to position 300 and two stop ids.
+pub(crate) fn credited() -> DraftFrame {
+    let credit = Credit { until: 300, again: false, stop: [2, 31999].into_iter().collect() };
+    DraftFrame { credit: Some(credit), ..annotated(&[(450, 3, 12)], 0, true, Rows::None) }
+}
+
+/// Six rows of 64 entries, one of 32, and a held draft: 11066 bits, of which two are in the last byte.
 pub(crate) fn largest_annotated() -> DraftFrame {
-    let counts = [64, 64, 64, 64, 64, 64, 33];
+    let counts = [64, 64, 64, 64, 64, 64, 32];
     let rows = Rows::TopK(counts.map(|count| last_tokens(18, count, 255)).into_iter().collect());
-    let largest = frame(u32::MAX, 131_072 - 7, 18, &[(262_143, 15, 15); 7]);
-    DraftFrame { session: 255, epoch: 255, prefix: [0xff; 2], rows, ..largest }
+    let mut drafts = [(262_143, 15, 15); 8];
+    drafts[7] = (262_143, 0, 0);
+    let largest = frame(u32::MAX, 131_072 - 8, 18, &drafts);
+    DraftFrame { session: 255, epoch: 255, send: 255, prefix: [0xff; 2], held: 1 << 7, rows, ..largest }
 }
 
 pub(crate) fn codes(round: u32, part: u8, codes: &[u8]) -> Codes {
@@ -234,8 +260,20 @@ pub(crate) fn largest_codes() -> Codes {
 }
 
 pub(crate) fn largest_audited() -> Verdict {
-    let (session, epoch, round, check) = (255, 255, u32::MAX, 255);
-    Verdict { session, epoch, round, check, accepted: 16, token: 262_143, missed: u16::MAX }
+    let (session, epoch, round, check, longest) = (255, 255, u32::MAX, 255, LogTime(255));
+    let (accepted, token, missed) = (16, 262_143, u16::MAX);
+    Verdict {
+        session,
+        epoch,
+        round,
+        check,
+        send: 255,
+        pass: longest,
+        queue: longest,
+        accepted,
+        token,
+        missed,
+    }
 }
 
 pub(crate) fn eight_drafts() -> DraftFrame {
@@ -254,7 +292,7 @@ pub(crate) fn eight_drafts() -> DraftFrame {
 
 pub(crate) fn largest_draft() -> DraftFrame {
     let largest = frame(u32::MAX, 131_072 - 16, 18, &[(262_143, 15, 15); 16]);
-    DraftFrame { session: 255, epoch: 255, prefix: [0xff; 2], ..largest }
+    DraftFrame { session: 255, epoch: 255, send: 255, prefix: [0xff; 2], ..largest }
 }
 
 pub(crate) fn context(epoch: u8, offset: u32, prefix: Prefix, token_bits: u8, tokens: &[TokenId]) -> Context {
@@ -267,7 +305,7 @@ pub(crate) fn largest_context() -> Context {
 }
 
 pub(crate) fn closed(reason: CloseReason) -> Closed {
-    Closed { session: 1, epoch: 2, reason }
+    Closed { session: 1, epoch: 2, nonce: NONCE, reason }
 }
 
 pub(crate) fn open_resume() -> Open {
@@ -282,7 +320,12 @@ pub(crate) fn lease_resumed() -> Lease {
         epoch: 255,
         nonce: u64::MAX,
         verifier: verifier_id(&"z".repeat(32)),
+        target: TargetId::from_bytes([0xff; 8]),
+        promise: Promise::Approximate,
+        coupling: CouplingProfile::SplitMix,
+        price: PRICE_MAX,
         draft_tokens_max: 16,
+        credit_tokens_max: u16::MAX,
         context_tokens_max: 131_072,
         length: 3,
         digest: digest(&[1, 450, 9999]).full(),
@@ -301,16 +344,44 @@ pub(crate) fn verifier_presence(
     liveness: Liveness,
     vocabulary: Vocabulary,
     model: &str,
-    slots_free: u16,
+    load: u8,
 ) -> VerifierPresence {
     let model = ModelName::try_from(model).expect("a model's name of at most 64 bytes");
-    VerifierPresence { generation: 7, liveness, vocabulary, model, slots_free, draining: false }
+    VerifierPresence {
+        generation: 7,
+        liveness,
+        vocabulary,
+        target: TARGET,
+        promise: Promise::Exact,
+        coupling: CouplingProfile::SplitMix,
+        model,
+        engine: engine_name("candle 0.11"),
+        numerics: engine_name("avx2, f32 cache"),
+        price: PRICE,
+        load,
+        draining: false,
+    }
+}
+
+fn engine_name(text: &str) -> EngineName {
+    EngineName::try_from(text).expect("a name of at most 32 bytes")
 }
 
 pub(crate) fn largest_presence() -> VerifierPresence {
     let vocabulary = Vocabulary { size: 262_144, fingerprint: [0xff; 8] };
-    let presence = verifier_presence(Liveness::Lost, vocabulary, &"m".repeat(64), u16::MAX);
-    VerifierPresence { generation: u32::MAX, draining: true, ..presence }
+    let presence = verifier_presence(Liveness::Lost, vocabulary, &"m".repeat(64), u8::MAX);
+    let (engine, numerics) = (engine_name(&"e".repeat(32)), engine_name(&"n".repeat(32)));
+    let (target, promise, price) = (TargetId::from_bytes([0xff; 8]), Promise::Approximate, PRICE_MAX);
+    VerifierPresence {
+        generation: u32::MAX,
+        target,
+        promise,
+        engine,
+        numerics,
+        price,
+        draining: true,
+        ..presence
+    }
 }
 
 /// Nothing happened yet but the report itself.

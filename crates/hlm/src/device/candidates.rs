@@ -1,0 +1,276 @@
+//! The verifiers that a device may ask for a lease, from their presence.
+//!
+//! Invariant: whatever peers announce, no more than [`CANDIDATES_MAX`] are kept, and one that fits stays.
+
+use super::PinnedTarget;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use dunlin_wire::{Liveness, PREFIX_EMPTY, TargetId, VerifierId, VerifierPresence, Vocabulary};
+
+/// Verifiers whose presence a device keeps.
+pub const CANDIDATES_MAX: usize = 64;
+
+/// The last presence of each verifier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Candidates {
+    known: BTreeMap<VerifierId, VerifierPresence>,
+}
+
+/// The demands of a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demands {
+    pub(super) vocabulary: Vocabulary,
+    /// The target that wrote the text so far, if any.
+    pub(super) target: Option<PinnedTarget>,
+    /// Whether a target with other weights may go on with the text.
+    pub(super) any_model: bool,
+    /// Spreads sessions over verifiers that fit alike.
+    pub(super) nonce: u64,
+}
+
+/// How well a verifier fits a session, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fit {
+    /// It goes on with the very same text.
+    Same,
+    /// It has the same weights, and bits of its own.
+    OtherNumerics,
+    /// It has other weights for the same vocabulary.
+    OtherWeights,
+    /// It has another vocabulary.
+    OtherVocabulary,
+}
+
+impl Demands {
+    /// The fit of a target.
+    pub(super) fn fit(&self, vocabulary: Vocabulary, offered: PinnedTarget) -> Fit {
+        match self.target {
+            _ if vocabulary != self.vocabulary => Fit::OtherVocabulary,
+            None => Fit::Same,
+            Some(target) if target.is_same(offered) => Fit::Same,
+            Some(target) if target.id.has_weights_of(offered.id) => Fit::OtherNumerics,
+            Some(_) => Fit::OtherWeights,
+        }
+    }
+
+    /// True where a session may take a target of this fit.
+    pub(super) fn take(&self, fit: Fit) -> bool {
+        fit < Fit::OtherWeights || fit == Fit::OtherWeights && self.any_model
+    }
+
+    /// The place of a verifier among those that fit alike: the highest of random numbers that name and nonce give
+    /// (rendezvous hashing, Thaler and Ravishankar 1998), so that one that comes or goes moves no session but its own.
+    fn rank(&self, verifier: &VerifierId) -> u64 {
+        let halves = [(self.nonce >> 32) as u32, self.nonce as u32];
+        let parts = halves.into_iter().chain(verifier.as_str().bytes().map(u32::from));
+        u64::from_be_bytes(parts.fold(PREFIX_EMPTY, |digest, part| digest.push(part)).full())
+    }
+}
+
+fn target_of(presence: &VerifierPresence) -> PinnedTarget {
+    PinnedTarget { id: presence.target, promise: presence.promise }
+}
+
+fn serves(presence: &VerifierPresence) -> bool {
+    presence.liveness == Liveness::Here && !presence.draining
+}
+
+impl Candidates {
+    /// Takes a verifier's presence; false where it is kept out because all places are taken by others.
+    pub(super) fn update(
+        &mut self,
+        verifier: VerifierId,
+        presence: VerifierPresence,
+        demands: &Demands,
+    ) -> bool {
+        if let Some(known) = self.known.get_mut(&verifier) {
+            // The Will of an older connection may come after the next one was announced.
+            let late = presence.liveness == Liveness::Lost && presence.generation < known.generation;
+            if !late {
+                *known = presence;
+            }
+            return true;
+        }
+        if self.known.len() >= CANDIDATES_MAX {
+            let fits = |presence: &VerifierPresence| {
+                serves(presence) && demands.take(demands.fit(presence.vocabulary, target_of(presence)))
+            };
+            let spare = self.known.iter().find(|(_, presence)| !fits(presence)).map(|(id, _)| id.clone());
+            let Some(spare) = spare.filter(|_| fits(&presence)) else { return false };
+            self.known.remove(&spare);
+        }
+        self.known.insert(verifier, presence);
+        true
+    }
+
+    /// Forgets a verifier whose presence was taken back.
+    pub(super) fn remove(&mut self, verifier: &VerifierId) {
+        self.known.remove(verifier);
+    }
+
+    /// The last presence of a verifier.
+    pub(super) fn get(&self, verifier: &VerifierId) -> Option<&VerifierPresence> {
+        self.known.get(verifier)
+    }
+
+    /// The presence of a verifier with this target, one that serves first.
+    pub(super) fn with_target(&self, target: TargetId) -> Option<(&VerifierId, &VerifierPresence)> {
+        let with = self.known.iter().filter(|(_, presence)| presence.target == target);
+        with.max_by_key(|(_, presence)| serves(presence))
+    }
+
+    /// True where a verifier serves that the session may take.
+    pub(super) fn any(&self, demands: &Demands) -> bool {
+        self.serving(demands).any(|(fit, _)| demands.take(fit))
+    }
+
+    /// The verifier to ask next: the best that is not among those `asked`, or the best of all where every one is.
+    pub(super) fn choose(&self, demands: &Demands, asked: &[VerifierId]) -> Option<(&VerifierId, bool)> {
+        let mut fit: Vec<_> = self.serving(demands).filter(|(fit, _)| demands.take(*fit)).collect();
+        fit.sort_by_key(|(fit, id)| (*fit, core::cmp::Reverse(demands.rank(id))));
+        let fresh = fit.iter().find(|(_, id)| !asked.contains(id));
+        fresh.map(|(_, id)| (*id, true)).or_else(|| fit.first().map(|(_, id)| (*id, false)))
+    }
+
+    /// The best of the verifiers that serve and that the session may not take.
+    pub(super) fn unsuited(&self, demands: &Demands) -> Option<(Fit, &VerifierPresence)> {
+        let best = self.serving(demands).filter(|(fit, _)| !demands.take(*fit)).min_by_key(|(fit, _)| *fit);
+        best.and_then(|(fit, id)| Some((fit, self.known.get(id)?)))
+    }
+
+    fn serving(&self, demands: &Demands) -> impl Iterator<Item = (Fit, &VerifierId)> {
+        let serving = self.known.iter().filter(|(_, presence)| serves(presence));
+        serving.map(|(id, presence)| (demands.fit(presence.vocabulary, target_of(presence)), id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_wire::{CouplingProfile, Price, Promise};
+    use std::format;
+
+    const VOCABULARY: Vocabulary = Vocabulary { size: 32, fingerprint: [7; 8] };
+
+    fn presence(weights: u8, numerics: u8) -> VerifierPresence {
+        VerifierPresence {
+            generation: 5,
+            liveness: Liveness::Here,
+            vocabulary: VOCABULARY,
+            target: TargetId::new(&[weights; 32], &[numerics; 32]),
+            promise: Promise::Exact,
+            coupling: CouplingProfile::SplitMix,
+            model: Default::default(),
+            engine: Default::default(),
+            numerics: Default::default(),
+            price: Price::default(),
+            load: 0,
+            draining: false,
+        }
+    }
+
+    fn demands(target: Option<&VerifierPresence>) -> Demands {
+        Demands { vocabulary: VOCABULARY, target: target.map(target_of), any_model: false, nonce: 1 }
+    }
+
+    fn id(text: &str) -> VerifierId {
+        text.parse().expect("a valid id")
+    }
+
+    fn of<const N: usize>(list: [(&str, VerifierPresence); N]) -> Candidates {
+        Candidates { known: list.map(|(name, presence)| (id(name), presence)).into_iter().collect() }
+    }
+
+    #[test]
+    fn the_same_target_comes_before_other_numerics_and_other_weights_not_at_all() {
+        let candidates = of([("a", presence(2, 1)), ("b", presence(1, 2)), ("c", presence(1, 1))]);
+        let wanted = demands(Some(&presence(1, 1)));
+        assert_eq!(candidates.choose(&wanted, &[]), Some((&id("c"), true)));
+        assert_eq!(candidates.choose(&wanted, &[id("c")]), Some((&id("b"), true)));
+        assert_eq!(candidates.choose(&wanted, &[id("c"), id("b")]), Some((&id("c"), false)), "never a");
+        assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(Fit::OtherWeights));
+        let any = Demands { any_model: true, ..wanted };
+        assert_eq!(candidates.choose(&any, &[id("c"), id("b")]), Some((&id("a"), true)));
+        assert!(candidates.unsuited(&any).is_none());
+    }
+
+    #[test]
+    fn numerics_matter_to_an_exact_target_alone() {
+        let law = |weights, numerics| VerifierPresence {
+            promise: Promise::Distribution,
+            ..presence(weights, numerics)
+        };
+        let fit = |wanted: &VerifierPresence, offered: &VerifierPresence| {
+            demands(Some(wanted)).fit(VOCABULARY, target_of(offered))
+        };
+        assert_eq!(fit(&law(1, 1), &law(1, 2)), Fit::Same);
+        assert_eq!(fit(&law(1, 1), &law(2, 1)), Fit::OtherWeights);
+        assert_eq!(fit(&presence(1, 1), &presence(1, 2)), Fit::OtherNumerics);
+        assert_eq!(fit(&presence(1, 1), &law(1, 1)), Fit::OtherNumerics, "another promise");
+    }
+
+    #[test]
+    fn who_left_drains_or_has_another_vocabulary_is_not_asked() {
+        let wanted = demands(None);
+        let other = Vocabulary { size: 33, ..VOCABULARY };
+        let absent = [
+            VerifierPresence { liveness: Liveness::Left, ..presence(1, 1) },
+            VerifierPresence { liveness: Liveness::Lost, ..presence(1, 1) },
+            VerifierPresence { draining: true, ..presence(1, 1) },
+        ];
+        for presence in absent {
+            let candidates = of([("a", presence)]);
+            assert_eq!((candidates.choose(&wanted, &[]), candidates.any(&wanted)), (None, false));
+            assert!(candidates.unsuited(&wanted).is_none());
+        }
+        let candidates = of([("a", VerifierPresence { vocabulary: other, ..presence(1, 1) })]);
+        assert_eq!(candidates.choose(&Demands { any_model: true, ..wanted }, &[]), None);
+        assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(Fit::OtherVocabulary));
+    }
+
+    #[test]
+    fn a_will_of_an_older_connection_changes_nothing() {
+        let mut candidates = of([("a", presence(1, 1))]);
+        let wanted = demands(None);
+        let lost = |generation| VerifierPresence { generation, liveness: Liveness::Lost, ..presence(1, 1) };
+        assert!(candidates.update(id("a"), lost(4), &wanted));
+        assert!(candidates.any(&wanted));
+        assert!(candidates.update(id("a"), lost(5), &wanted));
+        assert!(!candidates.any(&wanted));
+        candidates.remove(&id("a"));
+        assert!(candidates.get(&id("a")).is_none());
+    }
+
+    #[test]
+    fn sessions_spread_over_verifiers_that_fit_alike() {
+        let candidates = of([("a", presence(1, 1)), ("b", presence(1, 1)), ("c", presence(1, 1))]);
+        let chosen = |nonce| {
+            let wanted = Demands { nonce, ..demands(None) };
+            candidates.choose(&wanted, &[]).expect("one that fits").0.clone()
+        };
+        let mut counts = BTreeMap::new();
+        (0..300).for_each(|nonce| *counts.entry(chosen(nonce)).or_insert(0) += 1);
+        assert_eq!(counts.len(), 3);
+        assert!(counts.values().all(|count| (60..=140).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_crowd_keeps_out_nobody_that_fits() {
+        let wanted = demands(None);
+        let stranger =
+            VerifierPresence { vocabulary: Vocabulary { size: 9, ..VOCABULARY }, ..presence(9, 9) };
+        let mut candidates = Candidates::default();
+        for number in 0..CANDIDATES_MAX {
+            assert!(candidates.update(id(&format!("s{number}")), stranger.clone(), &wanted));
+        }
+        assert!(!candidates.update(id("late"), stranger, &wanted), "a stranger takes no stranger's place");
+        assert!(candidates.update(id("ours"), presence(1, 1), &wanted));
+        assert_eq!(candidates.known.len(), CANDIDATES_MAX);
+        let mut ours = Candidates::default();
+        for number in 0..CANDIDATES_MAX {
+            assert!(ours.update(id(&format!("v{number}")), presence(1, 1), &wanted));
+        }
+        assert!(!ours.update(id("more"), presence(1, 1), &wanted), "all places are taken by those that fit");
+        assert!(ours.update(id("v0"), presence(2, 1), &wanted), "who is known is never kept out");
+    }
+}
