@@ -5,3 +5,4 @@ mod identity;
 mod kills;
 mod processes;
 mod reference;
+mod targets;

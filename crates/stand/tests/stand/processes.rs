@@ -79,15 +79,23 @@ pub(crate) struct VerifierProcess {
     process: Process,
     broker: u16,
     ready: PathBuf,
+    id: &'static str,
+    model: PathBuf,
 }
 
 impl VerifierProcess {
     pub(crate) fn start(dir: &TempDir, broker: u16) -> Self {
-        let ready = dir.path().join("ready");
-        Self { process: Self::spawn(&ready, broker), broker, ready }
+        Self::serve(dir, broker, "verifier-1", &model("target"))
     }
 
-    fn spawn(ready: &Path, broker: u16) -> Process {
+    /// A verifier under a name of its own, with the target of `model`.
+    pub(crate) fn serve(dir: &TempDir, broker: u16, id: &'static str, model: &Path) -> Self {
+        let ready = dir.path().join(format!("ready-{id}"));
+        let process = Self::spawn(&ready, broker, id, model);
+        Self { process, broker, ready, id, model: model.into() }
+    }
+
+    fn spawn(ready: &Path, broker: u16, id: &str, model: &Path) -> Process {
         let _ = std::fs::remove_file(ready);
         let mut command = program("dunlin-verifier");
         command.args([
@@ -96,17 +104,23 @@ impl VerifierProcess {
             &format!("mqtt://127.0.0.1:{broker}"),
             "--threads",
             "1",
+            "--id",
+            id,
             "--model",
         ]);
-        command.arg(model("target")).arg("--ready-file").arg(ready);
+        command.arg(model).arg("--ready-file").arg(ready);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         until("the verifier is ready", || ready.is_file());
         child.into()
     }
 
-    pub(crate) fn kill_and_restart(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill();
-        self.process = Self::spawn(&self.ready, self.broker);
+    }
+
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        self.process = Self::spawn(&self.ready, self.broker, self.id, &self.model);
     }
 }
 
@@ -129,12 +143,16 @@ pub(crate) struct AgentProcess {
 
 impl AgentProcess {
     pub(crate) fn start(ask: &Ask) -> Self {
+        Self::with_flags(ask, &[])
+    }
+
+    pub(crate) fn with_flags(ask: &Ask, flags: &[&str]) -> Self {
         let mut command = program("dunlin-agent");
         command.args(["serve", "--json", "--broker", &format!("mqtt://127.0.0.1:{}", ask.broker)]);
         command.args(["--device", ask.device, "--seed", &ask.seed.to_string(), "--top-p", "1"]);
         command.args(["--temperature", &ask.temperature.to_string()]);
         command.args(["--max-tokens", &ask.tokens_max.to_string(), "--model"]).arg(model("drafter"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Self { _process: child.into(), input, output: BufReader::new(output) }

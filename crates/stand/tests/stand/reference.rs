@@ -5,6 +5,7 @@ use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_verifier::reference::{Request, write};
+use std::path::Path;
 
 pub(crate) struct Reference {
     dir: ModelDir,
@@ -13,7 +14,12 @@ pub(crate) struct Reference {
 
 impl Reference {
     pub(crate) fn load() -> Self {
-        let dir = ModelDir::open(model("target")).unwrap();
+        Self::of(&model("target"))
+    }
+
+    /// Another target of the same vocabulary.
+    pub(crate) fn of(model: &Path) -> Self {
+        let dir = ModelDir::open(model).unwrap();
         let target = LlamaTarget::load(&dir, 64 << 20).unwrap();
         Self { dir, target }
     }
@@ -26,8 +32,20 @@ impl Reference {
         temperature: f32,
         tokens_max: usize,
     ) -> Vec<u32> {
+        self.tokens_behind(prompt, &[], seed, temperature, tokens_max)
+    }
+
+    /// The tokens of the reply behind its first ones.
+    pub(crate) fn tokens_behind(
+        &mut self,
+        prompt: &str,
+        first: &[u32],
+        seed: u64,
+        temperature: f32,
+        tokens_max: usize,
+    ) -> Vec<u32> {
         let request = Request {
-            prompt: self.dir.first_turn(prompt).unwrap(),
+            prompt: [self.dir.first_turn(prompt).unwrap().as_slice(), first].concat(),
             tokens_max,
             stop: self.dir.prompt.stop.clone(),
             sampling: Sampling::new(temperature, 1.0, 0).unwrap(),
