@@ -29,7 +29,7 @@ pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
 /// The pass fails, or `kv_mib` is too small for it.
 pub fn warm_up(target: &mut dyn Target) -> Result<()> {
     let started = Instant::now();
-    target.warm_up().context("the target's first pass (a budget is kv_mib in the configuration)")?;
+    target.warm_up().context("the target's first pass failed; if its cache is full, raise kv_mib")?;
     tracing::info!(seconds = started.elapsed().as_secs_f32(), memory_mib = memory_mib(), "target warmed up");
     Ok(())
 }

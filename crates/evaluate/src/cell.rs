@@ -143,8 +143,7 @@ impl EvaluationContext<'_> {
         learned: &mut Learned,
     ) -> Result<SessionOutcome> {
         let (drafter_max, target_max) = pair.context_max();
-        let Vocabulary { size, fingerprint } = self.vocabulary;
-        let vocabulary = dunlin_wire::Vocabulary { size, fingerprint };
+        let vocabulary = self.vocabulary;
         let config = DeviceConfig {
             vocabulary,
             policy: setting.rules,
@@ -171,7 +170,7 @@ impl EvaluationContext<'_> {
         let mut clock = ModelledClock {
             board,
             size: drafter,
-            vocabulary: size,
+            vocabulary: vocabulary.size,
             server: self.plan.server,
             link: ModelledLink::new(channel, mix(&[turn.seed, 2])),
         };

@@ -16,7 +16,6 @@ use dunlin_lm_candle::LlamaTarget;
 use dunlin_lm_tract::Drafter;
 use dunlin_sim::mqtt::{MessageKind, VERIFIER};
 use dunlin_sim::quiet::{Carried, Costs, DrafterRow, Models, SessionOutcome, play};
-use dunlin_wire::Vocabulary;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -146,8 +145,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
     };
     let mut learned = Learned::default();
     let mut sum = Sum::default();
-    let known = pair.drafter.vocabulary();
-    let vocabulary = Vocabulary { size: known.size, fingerprint: known.fingerprint };
+    let vocabulary = pair.drafter.vocabulary();
     for (i, tokens) in pair.prompts.clone().iter().enumerate() {
         let config = DeviceConfig {
             vocabulary,
