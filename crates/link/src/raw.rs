@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 /// Requests that wait for the connection.
-const REQUESTS_MAX: usize = 1024;
+const REQUESTS_MAX: usize = 64;
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(20);
 
