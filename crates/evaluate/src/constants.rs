@@ -138,7 +138,7 @@ mod tests {
     fn a_board_gives_its_modelled_table_alone() {
         let dir = tempfile::tempdir().unwrap();
         let board = "name = \"b\"\n[link]\nkeep_alive_seconds = 20\n[power]\n# Common modules carry 0.1 ohm.\n\
-                     shunt_ohms = 0.1\nsupply_volts = 5.0\n[modelled]\nidle_w = 2\n# Ours.\ndraft_w = 3.5\n\
+                     shunt_milliohms = 100\nsupply_volts = 5.0\n[modelled]\nidle_w = 2\n# Ours.\ndraft_w = 3.5\n\
                      score_w = 1\nrun_us = 100\nweight_bytes_per_s = 4e9\nflops = 16e9\nscore_ns_per_entry = 500\n";
         std::fs::write(dir.path().join("b.toml"), board).unwrap();
         let channels = Path::new(env!("CARGO_MANIFEST_DIR")).join("channels");

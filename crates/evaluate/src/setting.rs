@@ -79,14 +79,23 @@ fn setting(point: Table, label: Option<&str>, keys: &Table) -> Result<Setting> {
         .partition(|(_, value)| value.is_integer() || value.is_float());
     let differs: Vec<String> =
         names.into_iter().chain(numbers).flat_map(|(key, value)| described(key, value)).collect();
-    let table: PolicyTable =
-        point.try_into().map_err(|error: toml::de::Error| anyhow!("{}", error.message()))?;
+    let table = table(point)?;
     let rules = Rules::new(&table)?;
     let policy = table.policy().name().to_owned();
     let label = label.unwrap_or(&policy);
     let label =
         if differs.is_empty() { label.to_owned() } else { format!("{label}, {}", differs.join(", ")) };
     Ok(Setting { policy, label, rules })
+}
+
+/// The table at a point; keys are read one by one first, so that an error names its key.
+fn table(point: Table) -> Result<PolicyTable> {
+    for (key, value) in &point {
+        let alone = Table::from_iter([(key.clone(), value.clone())]);
+        let tried: Result<PolicyTable, _> = alone.try_into();
+        tried.map_err(|error| anyhow!("{key}: {}", error.message()))?;
+    }
+    Ok(point.try_into()?)
 }
 
 /// A setting in words; one for each threshold that is left out.
