@@ -66,6 +66,7 @@ check: format lint layers shell commits no-std docs ## Formatting, lints of Rust
 
 format: need-cargo
 	$(CARGO) fmt --all --check
+	@find agent broker-verifier crates fuzz -name '*.rs' -not -path '*/target/*' -print0 | xargs -0 awk -f .ci/imports.awk
 
 lint: need-cargo
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings

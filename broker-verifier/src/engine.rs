@@ -1,15 +1,13 @@
 //! The choice of the target's engine: every target is a GGUF file on candle. Nothing else here names an engine.
 
-use std::os::unix::process::CommandExt;
-use std::time::Instant;
-use std::{env, process, thread};
-
+use crate::config::Config;
 use anyhow::{Context, Result};
 use dunlin_lm::{ModelDir, Target};
 pub use dunlin_lm_candle::threads;
 use dunlin_lm_candle::{LlamaTarget, THREADS_VARIABLE};
-
-use crate::config::Config;
+use std::os::unix::process::CommandExt;
+use std::time::Instant;
+use std::{env, process, thread};
 
 /// Loads the target that a configuration names.
 ///

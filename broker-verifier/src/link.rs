@@ -6,20 +6,18 @@
 mod aliases;
 mod outbox;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
+use aliases::Aliases;
 use dunlin_hlm::verifier::Correlation;
 use dunlin_link::{Arrival, Arrivals, ConnectOptions, Dialer, Ended, Publisher, Will};
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 use dunlin_wire::topic::{ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter, open_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
+use outbox::{Outbox, Wire};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-
-use aliases::Aliases;
-use outbox::{Outbox, Wire};
 
 pub use outbox::Message;
 

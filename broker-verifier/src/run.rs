@@ -3,9 +3,12 @@
 //! Invariant: one thing at a time. The loop takes what happened (a message, a finished batch, a timer, a
 //! signal), tells the machine, and does what the machine asks; it waits nowhere else and decides nothing.
 
-use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
+use crate::config::Config;
+use crate::energy::Energy;
+use crate::link::{Link, LinkEvent, LinkOptions, Message};
+use crate::report::{End, Gauges, Report, TargetCounters};
+use crate::setup::Setups;
+use crate::worker::{Batch, Worker};
 use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{Answer, Event, Outgoing, TargetDescription, Verifier, VerifierConfig};
@@ -15,15 +18,10 @@ use dunlin_service::Service;
 use dunlin_status::Schedule;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use dunlin_wire::{TargetId, VerifierPresence, Vocabulary, fitting_name};
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-
-use crate::config::Config;
-use crate::energy::Energy;
-use crate::link::{Link, LinkEvent, LinkOptions, Message};
-use crate::report::{End, Gauges, Report, TargetCounters};
-use crate::setup::Setups;
-use crate::worker::{Batch, Worker};
 
 /// Pieces of work that wait for the target; beyond it the link is not read.
 const WORK_MAX: usize = 256;

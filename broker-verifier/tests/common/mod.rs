@@ -1,13 +1,6 @@
 //! A real broker, a verifier in this process, and a device made of raw frames.
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
 
-use std::future::Future;
-use std::io::Read;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
 use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_lm::{Target, Toy};
@@ -19,6 +12,12 @@ use dunlin_wire::{
     Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, Rows,
     SamplingParams, Score, VerifierPresence, Vocabulary, token_bits,
 };
+use std::future::Future;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 

@@ -4,8 +4,6 @@
 mod machines;
 mod models;
 
-use std::collections::BTreeMap;
-
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Channel, Device, DeviceConfig, DraftRow, Event, Learned, Offline, Reply, Session};
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
@@ -16,6 +14,7 @@ use dunlin_hlm::verifier::{self, Answer, TargetDescription, Verifier, VerifierCo
 use dunlin_wire::{DeviceId, Vocabulary};
 use machines::VOCABULARY;
 use models::uniform;
+use std::collections::BTreeMap;
 
 const SIZE: u32 = 8;
 const REPLY: usize = 1_000;

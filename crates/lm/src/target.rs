@@ -1,11 +1,10 @@
 //! The target's interface: many sessions, extended together, each with its own context.
 
-use dunlin_wire::Vocabulary;
-
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
 use crate::session::SessionId;
 use dunlin_wire::Promise;
+use dunlin_wire::Vocabulary;
 
 /// One session's part of a batch: keep the first `keep` tokens, append `tokens`, give the last `rows` rows.
 #[derive(Clone, Copy, Debug)]

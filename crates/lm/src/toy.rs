@@ -1,17 +1,15 @@
 //! Scripted models for tests: logits are a hash of the last few tokens, so they cost nothing and are the same
 //! on every machine.
 
-use std::collections::BTreeMap;
-
-use dunlin_wire::Vocabulary;
-use sha2::{Digest, Sha256};
-
 use crate::draft::{Draft, Rows};
 use crate::error::{Error, Result};
 use crate::identity::TargetIdentity;
 use crate::session::SessionId;
 use crate::target::{Extend, Target, check_part, check_tokens};
 use dunlin_wire::Promise;
+use dunlin_wire::Vocabulary;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Logits are spread evenly over 0 to this: at 8, about a fifth of the tokens hold most of the probability.
 const SPREAD: f32 = 8.0;

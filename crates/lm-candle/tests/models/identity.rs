@@ -1,16 +1,14 @@
 //! The identity of targets, and of their weights in files of any form.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use crate::files::demo;
+use crate::tiny::{Tiny, open};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use dunlin_lm::identity::weights_digest;
 use dunlin_lm::{Extend, ModelDir, Promise, Target};
 use dunlin_lm_candle::LlamaTarget;
-
-use crate::files::demo;
-use crate::tiny::{Tiny, open};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 type Named<'t> = (&'t str, &'t QTensor);
 
