@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever peers announce, no more than [`CANDIDATES_MAX`] are kept, and one that fits stays.
 
-use super::PinnedTarget;
+use super::pinned::PinnedTarget;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use dunlin_wire::{Liveness, PREFIX_EMPTY, TargetId, VerifierId, VerifierPresence, Vocabulary};

@@ -10,14 +10,16 @@ mod drafting;
 mod inbound;
 mod lease;
 mod outbound;
+mod pinned;
 mod round;
 mod silence;
 mod types;
 
 pub use candidates::CANDIDATES_MAX;
+pub use pinned::PinnedTarget;
 pub use types::{
     Channel, Commit, Counters, DeviceConfig, DraftJob, DraftRow, Event, Finish, JobId, Judged, Learned,
-    Offline, Origin, Phase, PinnedTarget, Reply, SayError, Session, Transmit,
+    Offline, Origin, Phase, Reply, SayError, Session, Transmit,
 };
 
 use crate::TokenId;

@@ -1,6 +1,7 @@
 //! What goes into the device's machine and what comes out of it.
 
 use super::candidates::Candidates;
+use super::pinned::PinnedTarget;
 use crate::TokenId;
 use crate::calibration::Calibration;
 use crate::conformal::Conformal;
@@ -14,7 +15,7 @@ use crate::time::Duration;
 use crate::uncertainty::Unit;
 use alloc::vec::Vec;
 use dunlin_wire::limits::FRAME_BYTES_MAX;
-use dunlin_wire::{DecodeError, Promise, RefusalReason, TargetId, VerifierId, Vocabulary};
+use dunlin_wire::{DecodeError, RefusalReason, TargetId, VerifierId, Vocabulary};
 use thiserror::Error;
 
 /// What a device does when nobody answers for [`DeviceConfig::give_up_after`].
@@ -42,25 +43,6 @@ pub struct DeviceConfig {
     pub context_tokens_max: usize,
     /// Whether a verifier with another model may go on with a text.
     pub accept_model_change: bool,
-}
-
-/// The target that a session's text is written by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PinnedTarget {
-    /// Its weights and numerics.
-    pub id: TargetId,
-    /// What it promises.
-    pub promise: Promise,
-}
-
-impl PinnedTarget {
-    /// True where the other target goes on with the same text, or for a target that is not exact, with one of the
-    /// same law.
-    pub fn is_same(self, other: Self) -> bool {
-        let exact = self.promise == Promise::Exact;
-        let weights = self.id.has_weights_of(other.id);
-        self.promise == other.promise && if exact { self.id == other.id } else { weights }
-    }
 }
 
 /// One session's identity and sampling. Number, epoch and nonce are drawn at random by the shell, so that a
