@@ -163,7 +163,7 @@ async fn a_flood_of_telemetry_holds_no_frame_up() {
 #[tokio::test]
 async fn a_list_that_knows_no_energy_leaves_serving_as_it_was() {
     let list = tempfile::NamedTempFile::new().unwrap();
-    let topics = ["dl1/d/+/u/op", "dl1/d/+/u/f/+", "dl1/d/+/n/#", "dl1/v/#"];
+    let topics = ["dl1/d/+/u/op/+", "dl1/d/+/u/f/+", "dl1/d/+/n/#", "dl1/v/#"];
     let text: String = topics.map(|topic| format!("topic readwrite {topic}\n")).concat();
     std::fs::write(list.path(), text).unwrap();
     std::fs::set_permissions(list.path(), Permissions::from_mode(0o644)).unwrap();

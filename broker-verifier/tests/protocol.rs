@@ -357,7 +357,7 @@ async fn more_work_than_the_queue_holds_waits_in_the_socket() {
     device.client = Client::connect(broker.port(), "fleet", "dl1/d/+/n/#").await;
     let open = device.open_message().encode().unwrap();
     for i in 0..DEVICES {
-        device.client.post(&format!("dl1/d/d{i}/u/op"), &open).await;
+        device.client.post(&format!("dl1/d/d{i}/u/op/{VERIFIER}"), &open).await;
         assert!(matches!(Reply::decode(&device.client.next().await.payload), Ok(Reply::Lease(_))));
     }
     let (context, frame) = (device.context(&PROMPT), device.frame(&[RIGGED]));

@@ -90,8 +90,8 @@ fn is_awaited(listener: &TcpListener) -> bool {
         let packet = packet(&mut device).unwrap();
         match packet[0] >> 4 {
             1 => device.write_all(&[0x20, 3, 0, 0, 0]).unwrap(),
-            // Both subscriptions are granted.
-            8 => device.write_all(&[0x90, 5, packet[2], packet[3], 0, 1, 0]).unwrap(),
+            // All three subscriptions are granted.
+            8 => device.write_all(&[0x90, 6, packet[2], packet[3], 0, 1, 0, 1]).unwrap(),
             14 => break,
             _ => {}
         }

@@ -505,14 +505,14 @@ policy = [{ name = "lossless" }]
     #[test]
     fn what_is_wrong_is_named_with_file_line_and_key() {
         let cases = [
-            ("name = \"lossless\"\ndraft", "name = \"losless\"\ndraft", "p.toml:14: unknown policy"),
-            ("draft_tokens_max = [4, 16]", "draft_tokens_max = [4, 17]", "p.toml:14: draft_tokens_max 17"),
+            ("name = \"lossless\"\ndraft", "name = \"losless\"\ndraft", "p.toml:14: name: unknown policy"),
+            ("draft_tokens_max = [4, 16]", "draft_tokens_max = [4, 17]", "p.toml:14: draft_tokens_max"),
             (
                 "draft_tokens_max = [4, 16]",
                 "draft_tokens_max = [4, 4]",
                 "p.toml:14: a second policy labelled",
             ),
-            ("draft_tokens_max", "drafts", "p.toml:16: unknown field `drafts`"),
+            ("draft_tokens_max", "drafts", "p.toml:14: drafts: unknown field `drafts`"),
             ("seed = 1", "sed = 1", "p.toml:2: unknown field `sed`"),
             ("pair = \"PAIR\"", "pair = \"nowhere\"", "p.toml:3: nowhere/drafter is missing"),
             ("prompts = 2", "prompts = 0", "p.toml:6: 0 is not a number above 0 (prompts = 0)"),

@@ -11,6 +11,7 @@ use crate::limits::LimitError;
 use crate::probabilities::{Distribution, Sampling};
 use crate::text::{Text, shared_prefix};
 use crate::time::{Duration, Instant};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -191,7 +192,7 @@ enum Round {
         /// The frame to judge; `None` where its lease ended meanwhile.
         asked: Option<Asked>,
         /// A newer frame: it is looked at once the target is done, and the older one then needs no answer.
-        pending: Option<Asked>,
+        pending: Option<Box<Asked>>,
     },
 }
 
@@ -205,7 +206,7 @@ impl Round {
         let asked = match self {
             Self::Idle => None,
             Self::AwaitingCodes(asked) => Some(asked),
-            Self::Verifying { asked, pending, .. } => pending.as_ref().or(asked.as_ref()),
+            Self::Verifying { asked, pending, .. } => pending.as_deref().or(asked.as_ref()),
         };
         asked.map(|asked| asked.frame.round)
     }
@@ -342,7 +343,7 @@ impl Verifier {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let (asked, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
-            Round::Verifying { id: own, asked, pending } if own == id => (asked, pending),
+            Round::Verifying { id: own, asked, pending } if own == id => (asked, pending.map(|newer| *newer)),
             other => {
                 session.round = other;
                 return;
@@ -535,7 +536,7 @@ impl Verifier {
                 self.answer(&key, &Down::Verdict(Verdict { send, ..verdict }));
             }
             _ if newest.is_some_and(|newest| newest >= round) => self.counters.stale += 1,
-            (_, Round::Verifying { pending, .. }) => *pending = Some(asked),
+            (_, Round::Verifying { pending, .. }) => *pending = Some(Box::new(asked)),
             _ => self.await_codes_or_start(&key, asked),
         }
     }

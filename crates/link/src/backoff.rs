@@ -10,26 +10,29 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The longest pause while the broker was there lately: it probably restarts.
 const PAUSE_SEEN_MAX: Duration = Duration::from_secs(1);
-/// Time after a steady connection during which the broker counts as recently seen.
+/// Time after a connection that the broker accepted during which it counts as recently seen.
 const SEEN: Duration = Duration::from_secs(60);
 
 /// The pauses between the connections of one program.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
-    /// The end of the last steady connection.
+    /// The end of the last connection that the broker accepted.
     seen: Option<Instant>,
 }
 
 impl Backoff {
-    /// The pause after a connection that lasted from `since` to `now`.
+    /// The pause after a connection that lasted from `since` to `now`, and that the broker `accepted` or not.
     ///
     /// Only one that outlasted every pause is steady and starts the doubling afresh: two clients of one name throw
-    /// each other out after a pause at most, so they get slower instead of doing it ten times a second.
-    pub(crate) fn pause(&mut self, since: Instant, now: Instant) -> Duration {
-        if now.saturating_duration_since(since) > PAUSE_MAX {
-            self.failures = 0;
+    /// each other out after a pause at most, so they get slower, to once a second, instead of doing it ten times a
+    /// second. A broker that accepts connections is there, so that a device is never long without it.
+    pub(crate) fn pause(&mut self, since: Instant, now: Instant, accepted: bool) -> Duration {
+        if accepted {
             self.seen = Some(now);
+            if now.saturating_duration_since(since) > PAUSE_MAX {
+                self.failures = 0;
+            }
         }
         let lately = self.seen.is_some_and(|seen| now.saturating_duration_since(seen) < SEEN);
         let longest = if lately { PAUSE_SEEN_MAX } else { PAUSE_MAX };
@@ -53,7 +56,7 @@ mod tests {
     fn failing(backoff: &mut Backoff, mut now: Instant, count: u32, longest: Duration) -> Instant {
         for failure in 0..count {
             let whole = PAUSE_MIN.saturating_mul(1 << failure.min(16)).min(longest);
-            let pause = backoff.pause(now, now);
+            let pause = backoff.pause(now, now, false);
             assert!(whole / 2 <= pause && pause <= whole, "{failure}: {pause:?}");
             now += pause;
         }
@@ -70,25 +73,27 @@ mod tests {
         let mut backoff = Backoff::default();
         let mut now = failing(&mut backoff, Instant::now(), 10, PAUSE_MAX);
         for lasted in [Duration::from_secs(5), PAUSE_MAX] {
-            let pause = backoff.pause(now, now + lasted);
-            assert!(pause >= PAUSE_MAX / 2, "{lasted:?}: {pause:?}");
+            let pause = backoff.pause(now, now + lasted, true);
+            assert!((PAUSE_SEEN_MAX / 2..=PAUSE_SEEN_MAX).contains(&pause), "{lasted:?}: {pause:?}");
             now += lasted + pause;
         }
-        assert!(backoff.pause(now, now + PAUSE_MAX + Duration::from_millis(1)) <= PAUSE_MIN);
+        assert!(backoff.pause(now, now + PAUSE_MAX + Duration::from_millis(1), true) <= PAUSE_MIN);
     }
 
     #[test]
-    fn pauses_stay_short_for_a_minute_after_a_steady_connection() {
+    fn pauses_stay_short_for_a_minute_after_an_accepted_connection() {
         let mut backoff = Backoff::default();
-        let start = Instant::now();
-        let lost = start + PAUSE_MAX * 2;
-        let mut now = lost + backoff.pause(start, lost);
+        let lost = failing(&mut backoff, Instant::now(), 10, PAUSE_MAX);
+        let mut now = lost + backoff.pause(lost, lost, true);
         while now < lost + SEEN {
-            let pause = backoff.pause(now, now);
+            let pause = backoff.pause(now, now, false);
             assert!(pause <= PAUSE_SEEN_MAX, "{:?} after the loss: {pause:?}", now - lost);
             now += pause;
         }
-        assert!(backoff.pause(now, now) >= PAUSE_MAX / 2, "after that the broker may be gone for long");
+        assert!(
+            backoff.pause(now, now, false) >= PAUSE_MAX / 2,
+            "after that the broker may be gone for long"
+        );
     }
 
     #[test]

@@ -11,6 +11,8 @@ use rumqttc::Outgoing as Sent;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish, SubAck, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Requests that the MQTT client holds: few, because what it holds is lost with the connection.
 pub(crate) const REQUESTS_MAX: usize = 8;
@@ -75,6 +77,7 @@ pub struct Arrivals {
     unsent: Unsent,
     connect_bytes: u64,
     leaving: bool,
+    accepted: Arc<AtomicBool>,
     ready: VecDeque<Arrived>,
     ended: Option<Ended>,
 }
@@ -91,12 +94,18 @@ pub(crate) fn connect(options: &ConnectOptions, will: Option<Will>) -> Arrivals 
         unsent: Unsent::default(),
         connect_bytes,
         leaving: false,
+        accepted: Arc::default(),
         ready: VecDeque::new(),
         ended: None,
     }
 }
 
 impl Arrivals {
+    /// Whether the broker has accepted the connection, also after its end.
+    pub(crate) fn accepted(&self) -> Arc<AtomicBool> {
+        self.accepted.clone()
+    }
+
     /// The next event. To be awaited in a task of its own, and never dropped half-way: the MQTT client's `poll` is not
     /// known to survive that.
     ///
@@ -166,6 +175,7 @@ impl Arrivals {
     fn control(&self, packet: &Packet, traffic: &mut Traffic) -> Arrival {
         match packet {
             Packet::ConnAck(ack) => {
+                self.accepted.store(true, Ordering::Relaxed);
                 traffic.control_up += self.connect_bytes;
                 let facts = BrokerFacts::of(ack);
                 Arrival::Accepted(Publisher::new(self.client.clone(), self.unsent.clone(), facts))

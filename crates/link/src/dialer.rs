@@ -4,6 +4,8 @@ use crate::backoff::Backoff;
 use crate::connection::{Arrivals, connect};
 use crate::generation;
 use crate::options::{ConnectOptions, Will};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::time::sleep;
 
@@ -13,13 +15,21 @@ pub struct Dialer {
     backoff: Backoff,
     generation: u32,
     dialled: Instant,
+    /// Whether the broker accepted the last connection.
+    accepted: Arc<AtomicBool>,
 }
 
 impl Dialer {
     /// Waits, for an eighth of a second at most, until a connection's generation is greater than any before.
     pub async fn start(options: ConnectOptions) -> Self {
         let generation = generation::first().await;
-        Self { options, backoff: Backoff::default(), generation, dialled: Instant::now() }
+        Self {
+            options,
+            backoff: Backoff::default(),
+            generation,
+            dialled: Instant::now(),
+            accepted: Arc::default(),
+        }
     }
 
     /// The generation of the next connection, greater than that of every earlier one.
@@ -30,12 +40,15 @@ impl Dialer {
     /// Connects, with what the broker shall publish when the connection is lost.
     pub fn dial(&mut self, will: Option<Will>) -> Arrivals {
         self.dialled = Instant::now();
-        connect(&self.options, will)
+        let arrivals = connect(&self.options, will);
+        self.accepted = arrivals.accepted();
+        arrivals
     }
 
     /// Waits after a lost connection until the next may be made.
     pub async fn pause(&mut self) {
-        sleep(self.backoff.pause(self.dialled, Instant::now())).await;
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        sleep(self.backoff.pause(self.dialled, Instant::now(), accepted)).await;
         self.generation = generation::next(self.generation).await;
     }
 }

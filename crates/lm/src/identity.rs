@@ -69,7 +69,7 @@ pub fn weights_digest(paths: &[&Path], progress: &mut dyn FnMut(u64, u64)) -> Re
         files.push(file);
     }
     tensors.sort_by(|a, b| a.1.cmp(&b.1));
-    if let Some([_, (index, name, _)]) = tensors.array_windows().find(|[a, b]| a.1 == b.1) {
+    if let Some([_, (index, name, _)]) = tensors.windows(2).find(|pair| pair[0].1 == pair[1].1) {
         return Err(Error::format(
             paths[*index],
             "GGUF",

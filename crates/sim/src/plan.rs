@@ -233,13 +233,13 @@ fn turn(rng: &mut Rng, vocabulary: u32) -> ScriptedTurn {
 
 fn fault(rng: &mut Rng, devices: usize, verifiers: usize) -> Fault {
     let span = rng.u64(10_000..15_000_000);
-    match rng.u8(0..8) {
+    match rng.u8(0..9) {
         0 => Fault::LinkDown(rng.usize(..devices), span),
         1 => Fault::BrokerDown(span),
         2 => Fault::Silence(span),
         3 => Fault::VerifierRestart(rng.usize(..verifiers)),
-        4 | 5 => Fault::VerifierDrain(rng.usize(..verifiers), span),
-        6 => Fault::DeviceRestart(rng.usize(..devices)),
+        4..=6 => Fault::VerifierDrain(rng.usize(..verifiers), span),
+        7 => Fault::DeviceRestart(rng.usize(..devices)),
         _ => Fault::Garbage,
     }
 }

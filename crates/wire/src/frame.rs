@@ -253,13 +253,14 @@ impl DraftFrame {
     }
 }
 
+const _: () = assert!(SENDS_MAX == u8::MAX, "a byte counts no further");
 /// Where the count of a frame's sends stands among its bytes.
 const SEND_AT: usize = 1;
 
 /// Counts one more send in the bytes of an encoded frame, which says the same otherwise.
 pub fn count_send(frame: &mut [u8]) {
     if let Some(send) = frame.get_mut(SEND_AT) {
-        *send = send.saturating_add(1).min(SENDS_MAX);
+        *send = send.saturating_add(1);
     }
 }
 
