@@ -62,6 +62,7 @@ async fn each_verifier_hears_of_it() {
     device.client.retain(&topic("d1"), &report("wrong")).await;
     for (config, name) in [(first, "d2"), (second, "d3")] {
         let mut other = Device::connect(broker.port(), name).await;
+        other.verifier = config.id.clone();
         let running = Running::start(config, toy().target()).await;
         assert!(matches!(other.open().await, Reply::Lease(_)));
         assert_eq!(running.drained().await.setup.reports, 1);

@@ -10,7 +10,7 @@ use dunlin_verifier::{Config, Hooks, Report, Served, serve};
 use dunlin_wire::topic::{Qos, Topic};
 use dunlin_wire::{
     Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, Rows,
-    SamplingParams, Score, VerifierPresence, Vocabulary, token_bits,
+    SamplingParams, Score, VerifierId, VerifierPresence, Vocabulary, token_bits,
 };
 use std::future::Future;
 use std::io::Read;
@@ -271,6 +271,8 @@ pub struct Device {
     pub tokens: Vec<u32>,
     pub nonce: u64,
     pub vocabulary: Vocabulary,
+    /// The verifier that it asks.
+    pub verifier: VerifierId,
     round: u32,
 }
 
@@ -278,7 +280,8 @@ impl Device {
     pub async fn connect(port: u16, name: &str) -> Self {
         let client = Client::connect(port, name, &format!("dl1/d/{name}/n/#")).await;
         let (id, vocabulary) = (name.parse().unwrap(), toy_vocabulary());
-        Self { id, client, tokens: Vec::new(), nonce: 77, vocabulary, round: 0 }
+        let verifier = VERIFIER.parse().unwrap();
+        Self { id, client, tokens: Vec::new(), nonce: 77, vocabulary, verifier, round: 0 }
     }
 
     pub fn open_message(&self) -> Open {
@@ -295,7 +298,7 @@ impl Device {
 
     pub fn send_open(&self, like: RawMessage) {
         let bytes = self.open_message().encode().unwrap();
-        self.client.send(&Topic::Open(self.id.clone(), VERIFIER.parse().unwrap()), &bytes, like);
+        self.client.send(&Topic::Open(self.id.clone(), self.verifier.clone()), &bytes, like);
     }
 
     pub async fn open(&mut self) -> Reply {
@@ -310,7 +313,7 @@ impl Device {
     }
 
     pub fn send_frame(&self, bytes: &[u8]) {
-        let topic = Topic::Frames(self.id.clone(), VERIFIER.parse().unwrap());
+        let topic = Topic::Frames(self.id.clone(), self.verifier.clone());
         self.client.send(&topic, bytes, RawMessage::default());
     }
 
