@@ -107,6 +107,8 @@ class Screen:
             self.style = (colour, True)
         elif code in COLOURS:
             self.style = (COLOURS[code], dim)
+        elif code == 3:
+            pass  # italic, for the names of a log line's fields: drawn upright
         else:
             sys.exit(f"unknown rendition: {code}")
 
