@@ -14,7 +14,8 @@ use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{Event, OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig};
 use dunlin_wire::limits::{DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use dunlin_wire::{
-    Close, CloseReason, Closed, Context, Down, DraftFrame, Open, RefusalReason, SamplingParams, Vocabulary,
+    Close, CloseReason, Closed, Context, Credit, Down, DraftFrame, Open, RefusalReason, SamplingParams,
+    Vocabulary,
 };
 use machines::{SIZE, VOCABULARY, digest};
 
@@ -627,4 +628,25 @@ fn a_setting_outside_the_limits_is_named() {
         VerifierConfig { sessions_max: usize::MAX, ..config() },
     ];
     good.into_iter().for_each(|config| drop(Verifier::new(config).unwrap()));
+}
+
+#[test]
+fn each_send_of_a_frame_gets_the_same_answer_under_its_own_number() {
+    let mut desk = Desk::leased();
+    let first = frame(1, &PROMPT, &[4]);
+    assert_eq!(desk.round(0, &first, &[4, 5]), [verdict(&first, 1, 5)]);
+    let again = DraftFrame { send: 2, ..first };
+    desk.frame(0, &again);
+    let Down::Verdict(answer) = verdict(&again, 1, 5) else { panic!("no verdict") };
+    assert_eq!((answer.send, desk.said()), (2, vec![Down::Verdict(answer)]));
+}
+
+#[test]
+fn credit_is_refused_since_no_lease_gives_any() {
+    let mut desk = Desk::new(config());
+    assert_eq!(desk.lease(0, &open(EPOCH, PROMPT.len())).credit_tokens_max, 0);
+    desk.context(0, &context(&[], &PROMPT));
+    let credit = Credit { until: 8, again: false, stop: Default::default() };
+    desk.frame(0, &DraftFrame { credit: Some(credit), ..frame(1, &PROMPT, &[4]) });
+    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Rejected)]);
 }
