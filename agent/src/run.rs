@@ -416,7 +416,7 @@ impl Agent {
             phases: Phases::between(&running.micros, &self.energy.micros()),
             counters,
             traffic: self.link.traffic().since(&running.traffic),
-            prices: self.device.learned().stop.prices(),
+            prices: self.device.prices(),
             energy: None,
         };
         if self.energy.is_open() {

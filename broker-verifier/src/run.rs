@@ -251,9 +251,7 @@ impl Serve {
 
     /// Announces a changed load, not more often than [`ANNOUNCE_INTERVAL`].
     fn announce_load(&mut self) {
-        if self.machine.presence().load != self.load_announced
-            && self.announced.elapsed() >= ANNOUNCE_INTERVAL
-        {
+        if self.machine.load() != self.load_announced && self.announced.elapsed() >= ANNOUNCE_INTERVAL {
             self.announce();
         }
     }
@@ -288,7 +286,7 @@ impl Serve {
         let idle = self.machine.poll_timeout().map(on_clock);
         let manager = self.service.deadline().map(on_clock);
         let announce =
-            (self.machine.presence().load != self.load_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
+            (self.machine.load() != self.load_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
         let status = Some(on_clock(self.schedule.deadline()));
         let timers = [idle, manager, announce, status, self.drain_until];
         timers.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER)

@@ -270,6 +270,11 @@ impl Verifier {
         self.sessions.len()
     }
 
+    /// Sessions kept now, in 255ths of those that may be.
+    pub fn load(&self) -> u8 {
+        (self.sessions.len() * 255 / self.config.sessions_max) as u8
+    }
+
     /// The presence to announce, of generation 0.
     pub fn presence(&self) -> VerifierPresence {
         let target = self.config.target.clone();
@@ -284,7 +289,7 @@ impl Verifier {
             engine: target.engine,
             numerics: target.numerics,
             price: Price::default(),
-            load: (self.sessions.len() * 255 / self.config.sessions_max) as u8,
+            load: self.load(),
             draining: self.draining,
         }
     }

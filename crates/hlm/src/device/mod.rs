@@ -192,6 +192,11 @@ impl Device {
         self.learned.candidates.with_target(target)
     }
 
+    /// The prices that drafting and waiting are weighed by.
+    pub fn prices(&self) -> Prices {
+        self.learned.stop.prices()
+    }
+
     /// What the machine learned of the pair and the link, for the next session.
     pub fn learned(&self) -> Learned {
         self.learned.clone()
