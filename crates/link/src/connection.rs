@@ -1,9 +1,9 @@
 //! One connection to the broker, from CONNECT to its end.
 
+use crate::facts::BrokerFacts;
 use crate::loss::Loss;
 use crate::options::{ConnectOptions, Will};
 use crate::packet::{BARE_BYTES, PUBACK_BYTES, Traffic, connect_bytes, control_bytes};
-use crate::probe::BrokerFacts;
 use crate::publisher::{Publisher, Unsent};
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 use dunlin_wire::topic::Topic;

@@ -1,7 +1,7 @@
 //! Sending on one connection.
 
+use crate::facts::BrokerFacts;
 use crate::packet::{PublishShape, control_bytes};
-use crate::probe::BrokerFacts;
 use dunlin_wire::topic::{Qos, Topic, filter_delivery};
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;

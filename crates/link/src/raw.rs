@@ -1,6 +1,6 @@
 //! A client driven by hand, for tests and stands: any topic, any payload, any properties.
 
-use crate::probe::BrokerFacts;
+use crate::facts::BrokerFacts;
 use crate::publisher::{Publisher, Unsent};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
