@@ -1,17 +1,15 @@
 //! `first-boot`: sets a board up from a text file on the card's FAT partition, and reports a wrong one to the broker.
 
-mod tell;
-
 use crate::exit::{DONE, FAILED, USAGE};
 use crate::flags::seconds;
 use anyhow::Result;
-use dunlin_link::{AddressError, BrokerAddress, Migrated, migrate};
+use dunlin_link::{Migrated, migrate};
+use dunlin_provision::broker_report::{ReportTarget, report_mistakes, withdraw_reports};
 use dunlin_provision::disk::DataDisk;
 use dunlin_provision::standing::{DataPlaces, Standing};
 use dunlin_provision::{Card, Defaults, ProvisionOutcome, SetupFile, board_of, look, say, take, untaken};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tell::ReportTarget;
 
 /// Flags of `first-boot`.
 #[derive(Debug, clap::Args)]
@@ -58,21 +56,21 @@ pub async fn first_boot(args: &FirstBootFlags) -> Result<u8> {
     let card = Card { file: args.file.clone(), places: DataPlaces::of(&args.data), defaults };
     renew(&card.places.agent_toml());
     let standing = Standing::read(&card.places)?;
-    let found = look(&card.file, &standing, broker)?;
+    let found = look(&card.file, &standing)?;
     let taken = match args.only {
         Some(Half::Report) => untaken(&card.file, &found),
         _ => take(&card, &standing, &found, &mut DataDisk::new()),
     };
     if args.only != Some(Half::Take) {
-        let told = match (&taken.wrong, &found) {
-            (None, _) => tell::all_is_well(&card.places, args.report_within).await,
+        let reported = match (&taken.wrong, &found) {
+            (None, _) => withdraw_reports(&card.places, args.report_within).await,
             (Some(wrong), SetupFile::Invalid(setup, _) | SetupFile::Valid(setup)) => {
-                let addressee = ReportTarget::of(setup, &standing);
-                tell::what_is_wrong(wrong, addressee, &card.places, args.report_within).await
+                let recipient = ReportTarget::of(setup, &standing);
+                report_mistakes(wrong, recipient, &card.places, args.report_within).await
             }
             (Some(_), _) => Ok(()),
         };
-        if let Err(error) = told {
+        if let Err(error) = reported {
             say(&format!("{error:#}"));
         }
     }
@@ -93,10 +91,4 @@ fn renew(config: &Path) {
         Ok(migrated) => say(&migrated.report(config)),
         Err(error) => say(&format!("{error:#}")),
     }
-}
-
-/// The error of a broker's address, in words.
-fn broker(url: &str) -> Result<(), String> {
-    let wrong = |error: AddressError| error.to_string().trim_start_matches("broker ").to_owned();
-    url.parse::<BrokerAddress>().map(drop).map_err(wrong)
 }

@@ -6,6 +6,7 @@
 //!   the power may be cut at any moment, and the next boot finishes what was begun.
 //! - No password and no key reaches standard error, the file of problems or a broker's report.
 
+pub mod broker_report;
 mod configured;
 pub mod disk;
 pub mod mistakes;
@@ -24,7 +25,7 @@ pub use configured::Defaults;
 use configured::configured;
 use disk::{Change, DataDisk};
 use mistakes::Mistakes;
-use setup::{BoardSetup, BrokerCheck};
+use setup::BoardSetup;
 use standing::{DataPlaces, Standing};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -86,7 +87,7 @@ const WELL: Provisioned = Provisioned { outcome: ProvisionOutcome::Done, wrong: 
 ///
 /// # Errors
 /// It is there and can't be read.
-pub fn look(file: &Path, standing: &Standing, broker: BrokerCheck) -> Result<SetupFile> {
+pub fn look(file: &Path, standing: &Standing) -> Result<SetupFile> {
     let bytes = match read(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SetupFile::Missing),
@@ -107,7 +108,7 @@ pub fn look(file: &Path, standing: &Standing, broker: BrokerCheck) -> Result<Set
     if parsed.is_blank() {
         return Ok(SetupFile::Blank);
     }
-    let (setup, mistakes) = setup::checked(parsed, standing, broker);
+    let (setup, mistakes) = setup::checked(parsed, standing);
     Ok(if mistakes.is_empty() { SetupFile::Valid(setup) } else { SetupFile::Invalid(setup, mistakes) })
 }
 

@@ -4,15 +4,13 @@ use super::mistakes::Mistakes;
 use super::parse::{Parsed, SetupEntry, SetupKey};
 use super::standing::{BrokerLogin, Standing};
 use super::{ssh_key, wifi};
+use dunlin_link::{AddressError, BrokerAddress};
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 use wifi::Wifi;
 
 /// Bytes of a broker's address at most: a host's name has 253.
 const BROKER_BYTES_MAX: usize = 300;
-
-/// A check of a broker's address: the error in words.
-pub type BrokerCheck = fn(&str) -> Result<(), String>;
 
 /// The changes that a file asks for; what isn't named stays as it is.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -30,12 +28,12 @@ pub struct BoardSetup {
 }
 
 /// What `parsed` asks for, as far as it is right; what is wrong is added to its mistakes.
-pub(crate) fn checked(parsed: Parsed, standing: &Standing, check: BrokerCheck) -> (BoardSetup, Mistakes) {
+pub(crate) fn checked(parsed: Parsed, standing: &Standing) -> (BoardSetup, Mistakes) {
     let mut reader = SetupReader { entries: parsed.entries, mistakes: parsed.mistakes };
     reader.refuse_empty();
     let setup = BoardSetup {
         name: reader.value(SetupKey::Name, name),
-        broker: reader.value(SetupKey::Broker, |url| broker(url, check)),
+        broker: reader.value(SetupKey::Broker, broker),
         login: reader.login(),
         wifi: reader.wifi(),
         ssh_key: reader
@@ -121,7 +119,7 @@ fn name(text: &str) -> Result<DeviceId, String> {
     if text.starts_with('-') || text.ends_with('-') { Err(wrong) } else { text.parse().map_err(|_| wrong) }
 }
 
-fn broker(url: &str, check: BrokerCheck) -> Result<String, String> {
+fn broker(url: &str) -> Result<String, String> {
     if url.len() > BROKER_BYTES_MAX {
         return Err(format!("longer than {BROKER_BYTES_MAX} bytes"));
     }
@@ -131,5 +129,7 @@ fn broker(url: &str, check: BrokerCheck) -> Result<String, String> {
     if url.contains([' ', '\t', '#']) {
         return Err("text after the address: write a comment on a line of its own".into());
     }
-    check(url).map(|()| url.into())
+    let wrong = |error: AddressError| error.to_string().trim_start_matches("broker ").to_owned();
+    url.parse::<BrokerAddress>().map_err(wrong)?;
+    Ok(url.into())
 }

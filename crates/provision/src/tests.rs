@@ -19,15 +19,6 @@ struct Board {
     dir: TempDir,
 }
 
-/// A stand-in for the link's grammar of addresses, which is tested where it is.
-fn checked(url: &str) -> Result<(), String> {
-    match url.strip_prefix("mqtt://") {
-        None => Err("no mqtt:// in front".into()),
-        Some("nowhere:0") => Err("no such port".into()),
-        Some(_) => Ok(()),
-    }
-}
-
 /// The content of every file, by its path.
 type Files = BTreeMap<String, String>;
 
@@ -82,7 +73,7 @@ impl Board {
     fn boots_on(&self, disk: &mut DataDisk<'_>) -> Provisioned {
         let card = self.card();
         let standing = Standing::read(&card.places).unwrap();
-        let found = look(&card.file, &standing, checked).unwrap();
+        let found = look(&card.file, &standing).unwrap();
         take(&card, &standing, &found, disk)
     }
 
@@ -223,8 +214,8 @@ fn wrong_values_are_named_with_what_to_do() {
         assert!(of(&format!("name = {wrong}\nbroker = mqtt://h")).contains("line 1: name: "), "{wrong}");
     }
     for (wrong, what) in [
-        ("host", "no mqtt:// in front"),
-        ("mqtt://nowhere:0", "no such port"),
+        ("http://host", "unknown scheme"),
+        ("mqtt://h:99999", "port"),
         ("mqtt://host # mine", "write a comment on a line of its own"),
         (&format!("mqtt://{}", "h".repeat(300)), "longer than 300 bytes"),
     ] {
@@ -371,7 +362,7 @@ fn no_card_and_no_text_are_all_right_and_a_folder_is_not() {
     assert_eq!(board.boots().outcome, ProvisionOutcome::Done, "the partition isn't mounted");
     fs::create_dir_all(board.file()).unwrap();
     let standing = Standing::read(&DataPlaces::of(&board.data(""))).unwrap();
-    let error = look(&board.file(), &standing, checked).err().unwrap();
+    let error = look(&board.file(), &standing).err().unwrap();
     assert!(format!("{error:#}").contains("dunlin.txt: Is a directory"), "{error:#}");
 }
 

@@ -1,14 +1,14 @@
-//! Telling the broker: a retained report while a set-up file is wrong, and its removal afterwards.
+//! The retained report to the broker while a set-up file is wrong, and its removal afterwards.
 //!
 //! Invariant: a mark on the data partition is there before a report can be, so that no report outlives its cause.
 
+use crate::disk::{Change, DataDisk};
+use crate::mistakes::Mistakes;
+use crate::setup::BoardSetup;
+use crate::standing::{BrokerLogin, DataPlaces, Standing, text_of};
+use crate::{PUBLIC, say};
 use anyhow::{Context, Result, bail};
 use dunlin_link::{AddressError, BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, retain};
-use dunlin_provision::disk::{Change, DataDisk};
-use dunlin_provision::mistakes::Mistakes;
-use dunlin_provision::setup::BoardSetup;
-use dunlin_provision::standing::{BrokerLogin, DataPlaces, Standing, text_of};
-use dunlin_provision::{PUBLIC, say};
 use dunlin_wire::DeviceId;
 use dunlin_wire::topic::Topic;
 use std::time::Duration;
@@ -17,22 +17,22 @@ use tokio::time::{Instant, sleep, timeout_at};
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Between two attempts: a network may take a while to come up.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Reports that may lie somewhere; of more the oldest are forgotten.
+/// Reports that brokers may keep; with more, the oldest are forgotten.
 const MARKS_MAX: usize = 8;
 const TOLD: &str = "told";
 const TRIED: &str = "tried";
 
 /// A device, and the broker that gets its report.
 #[derive(Clone)]
-pub(super) struct ReportTarget {
+pub struct ReportTarget {
     device: DeviceId,
     broker: String,
     login: Option<BrokerLogin>,
 }
 
 impl ReportTarget {
-    /// From a file as far as it could be read, and from what stands where it names nothing.
-    pub(super) fn of(setup: &BoardSetup, standing: &Standing) -> Option<Self> {
+    /// The target named by a file as far as it could be read; the present state stands in for what it leaves out.
+    pub fn of(setup: &BoardSetup, standing: &Standing) -> Option<Self> {
         let broker = setup.broker.clone().or_else(|| standing.broker())?;
         let address = broker.parse::<BrokerAddress>();
         let in_address = address.as_ref().ok().and_then(|address| address.login.as_ref());
@@ -83,43 +83,43 @@ impl ReportMark {
     }
 }
 
-/// Leaves a report with the broker.
+/// Leaves a report of `mistakes` with the broker.
 ///
 /// # Errors
-/// Nobody was told, and why.
-pub(super) async fn what_is_wrong(
+/// The broker did not get the report: the cause.
+pub async fn report_mistakes(
     mistakes: &Mistakes,
-    addressee: Option<ReportTarget>,
+    recipient: Option<ReportTarget>,
     places: &DataPlaces,
     within: Duration,
 ) -> Result<()> {
-    let Some(addressee) = addressee else {
+    let Some(recipient) = recipient else {
         bail!("the broker was not notified: its address or this device's name could not be read");
     };
-    let mark = |told| ReportMark { device: addressee.device.clone(), broker: addressee.broker.clone(), told };
+    let mark = |told| ReportMark { device: recipient.device.clone(), broker: recipient.broker.clone(), told };
     remember(mark(false), places).context("the broker was not notified")?;
     let report = mistakes.report().encode().context("the report")?;
-    reached(&addressee, &report, within).await.context("the broker was not notified")?;
-    say(&format!("reported to the broker at {}", addressee.broker));
+    reached(&recipient, &report, within).await.context("the broker was not notified")?;
+    say(&format!("reported to the broker at {}", recipient.broker));
     remember(mark(true), places)
 }
 
-/// Takes the reports of earlier files back, where there are some.
+/// Withdraws the reports of earlier files, where there are some.
 ///
 /// # Errors
-/// One may still be there, and why; where it is there for certain, the next boot tries again.
-pub(super) async fn all_is_well(places: &DataPlaces, within: Duration) -> Result<()> {
+/// A report may still be there: the cause. Where it is there for certain, the next boot tries again.
+pub async fn withdraw_reports(places: &DataPlaces, within: Duration) -> Result<()> {
     let marks = marks(places)?;
     if marks.is_empty() {
         return Ok(());
     }
-    // What was sent with the credentials of then is taken back with those of now.
+    // The credentials of that time may be gone from the board: only those of now can be tried.
     let login = Standing::read(places)?.login();
     let mut left = Vec::new();
     for mark in marks.into_iter().rev() {
-        let addressee =
+        let recipient =
             ReportTarget { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
-        if let Err(missed) = reached(&addressee, &[], within).await {
+        if let Err(missed) = reached(&recipient, &[], within).await {
             say(&format!("the broker may still keep an earlier report of an invalid set-up file: {missed}"));
             left.extend((mark.told && !missed.for_good).then_some(mark));
         }
@@ -153,7 +153,7 @@ fn keep(marks: &[ReportMark], places: &DataPlaces) -> Result<()> {
     DataDisk::new().put(&[Change { place, bytes, mode: Some(PUBLIC) }])
 }
 
-/// Why a broker was not reached.
+/// The cause of a broker not being reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 struct Unreached {
@@ -163,10 +163,10 @@ struct Unreached {
 }
 
 /// Tries until the broker has taken the message or refused it, or the time is over.
-async fn reached(addressee: &ReportTarget, bytes: &[u8], within: Duration) -> Result<(), Unreached> {
+async fn reached(recipient: &ReportTarget, bytes: &[u8], within: Duration) -> Result<(), Unreached> {
     let missed = |why: String, for_good| Unreached { why, for_good };
-    let options = addressee.options().map_err(|error| missed(error.to_string(), true))?;
-    let report = Outgoing::new(Topic::Setup(addressee.device.clone()), bytes.to_vec());
+    let options = recipient.options().map_err(|error| missed(error.to_string(), true))?;
+    let report = Outgoing::new(Topic::Setup(recipient.device.clone()), bytes.to_vec());
     let until = Instant::now() + within;
     let mut last = format!("no answer from {}", options.broker);
     loop {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_mark_is_none() {
+    fn a_malformed_mark_is_left_out() {
         for line in ["", "told", "told d", "told D mqtt://h", "d mqtt://h"] {
             assert_eq!(ReportMark::parse(line), None, "{line}");
         }
