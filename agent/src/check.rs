@@ -7,14 +7,14 @@ use crate::link::{Link, LinkEvent};
 use crate::power::advice;
 use crate::terminal::{ColourChoice, abilities};
 use crate::turn::described;
-use crate::{random, setup};
+use crate::{provenance, random, setup};
 use anyhow::Result;
 use dunlin_hlm::device::{DraftJob, JobId};
 use dunlin_lm::ModelDir;
 use dunlin_power::clock::Clock;
 use dunlin_power::probe;
 use dunlin_power::settings::{Choice, PowerSettings};
-use dunlin_wire::{Liveness, Promise, VerifierId, VerifierPresence, Vocabulary};
+use dunlin_wire::{Liveness, VerifierId, VerifierPresence, Vocabulary};
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -237,15 +237,11 @@ fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings
 
 /// A verifier's target in words; the names are foreign text, so they are escaped.
 fn target_described(presence: &VerifierPresence) -> String {
-    let VerifierPresence { model, engine, numerics, target, promise, load, .. } = presence;
-    let (model, engine, numerics) = (model.escape_debug(), engine.escape_debug(), numerics.escape_debug());
-    let promise = match promise {
-        Promise::Exact => "exact",
-        Promise::Distribution => "exact in distribution",
-        Promise::Approximate => "approximate",
-    };
+    let VerifierPresence { target, promise, load, .. } = presence;
+    let (model, engine) = (provenance::model(&presence.model), provenance::engine(presence));
+    let (engine, promise) = (engine.escape_debug(), promise.name());
     let load = u32::from(*load) * 100 / 255;
-    format!("{model} ({target}; {engine}; {numerics}; {promise}), {load} % of its sessions in use")
+    format!("{model} ({target}; {engine}; {promise}), {load} % of its sessions in use")
 }
 
 fn unsuited(presence: &VerifierPresence, own: Option<&Vocabulary>) -> (String, &'static str) {

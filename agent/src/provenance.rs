@@ -1,7 +1,7 @@
 //! The verifier and the target that wrote a reply, and the places from which another one did.
 
 use dunlin_hlm::device::{Device, PinnedTarget};
-use dunlin_wire::{Promise, TargetId, VerifierId};
+use dunlin_wire::{Promise, TargetId, VerifierId, VerifierPresence};
 
 /// A target at a verifier. Names are the verifier's own words: [escaped](str::escape_debug) before they are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +33,10 @@ impl Writer {
     /// The target of a lease, with the names of the verifier's presence.
     pub(crate) fn of(device: &Device, verifier: &VerifierId, target: PinnedTarget) -> Self {
         let presence = device.verifier(verifier);
-        let engine = presence.map(|presence| match presence.numerics.as_str() {
-            "" => presence.engine.to_string(),
-            numerics => format!("{}, {numerics}", presence.engine),
-        });
         Self {
             verifier: verifier.clone(),
             model: presence.map(|presence| presence.model.to_string()).unwrap_or_default(),
-            engine: engine.unwrap_or_default(),
+            engine: presence.map(engine).unwrap_or_default(),
             target: target.id,
             promise: target.promise,
         }
@@ -49,7 +45,7 @@ impl Writer {
     /// The writer in words for a terminal.
     pub fn described(&self) -> String {
         let (model, verifier) = (model(&self.model), &self.verifier);
-        format!("{model} ({}) on verifier {verifier}, {}", self.target, promise(self.promise))
+        format!("{model} ({}) on verifier {verifier}, {}", self.target, self.promise.name())
     }
 }
 
@@ -60,15 +56,6 @@ impl Provenance {
         if model {
             self.model_changed_from.get_or_insert(token);
         }
-    }
-}
-
-/// A promise in words.
-pub fn promise(promise: Promise) -> &'static str {
-    match promise {
-        Promise::Exact => "exact",
-        Promise::Distribution => "distribution",
-        Promise::Approximate => "approximate",
     }
 }
 
@@ -86,7 +73,16 @@ pub(crate) fn other_target(device: &Device, ours: TargetId, theirs: TargetId) ->
     )
 }
 
-fn model(name: &str) -> String {
+/// The engine of a verifier, and its kernels and cache type where it names them. Foreign text.
+pub(crate) fn engine(presence: &VerifierPresence) -> String {
+    match presence.numerics.as_str() {
+        "" => presence.engine.to_string(),
+        numerics => format!("{}, {numerics}", presence.engine),
+    }
+}
+
+/// A model's name, escaped.
+pub(crate) fn model(name: &str) -> String {
     if name.is_empty() { "an unnamed model".into() } else { name.escape_debug().to_string() }
 }
 

@@ -1,6 +1,6 @@
 //! What a reply cost: one JSON object for programs, a few lines on standard error for people.
 
-use crate::provenance::{Provenance, promise};
+use crate::provenance::Provenance;
 use crate::screen::{Abilities, Colour};
 use crate::turn::{Phases, Turn};
 use dunlin_hlm::TokenId;
@@ -182,7 +182,7 @@ impl Report {
             model: writer.map(|writer| writer.model.clone()),
             engine: writer.map(|writer| writer.engine.clone()),
             target: writer.map(|writer| writer.target.to_string()),
-            promise: writer.map(|writer| promise(writer.promise)),
+            promise: writer.map(|writer| writer.promise.name()),
             not_reproducible_from: turn.provenance.not_reproducible_from,
             model_changed_from: turn.provenance.model_changed_from,
             finish: turn.ending.name(),

@@ -370,7 +370,7 @@ fn check_says_what_is_right_and_what_is_missing() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with('✓')).count(), 6, "{said}");
-    assert!(said.contains("verifier: v1 with scripted (010101010101-0101; scripted; bits; exact), 0 % of its sessions in use"), "{said}");
+    assert!(said.contains("verifier: v1 with scripted (010101010101-0101; scripted, bits; exact), 0 % of its sessions in use"), "{said}");
     drop((verifier, broker));
     let output = agent("check", &url(free_port())).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();

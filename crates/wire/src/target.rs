@@ -61,6 +61,17 @@ pub enum Promise {
     Approximate,
 }
 
+impl Promise {
+    /// Its name in reports and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Distribution => "distribution",
+            Self::Approximate => "approximate",
+        }
+    }
+}
+
 /// How a verifier draws the target's choice from the seed; a device draws its drafts the same way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CouplingProfile {
