@@ -15,6 +15,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use dunlin_wire::limits::{CODES_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX};
 use dunlin_wire::{
     CloseReason, Closed, Codes, Context, CouplingProfile, DeviceId, Down, DraftFrame, EngineName, Lease,
@@ -28,6 +29,8 @@ pub type Correlation = heapless::Vec<u8, CORRELATION_BYTES_MAX>;
 pub const CORRELATION_BYTES_MAX: usize = 64;
 /// Most answers that wait for the link. Beyond it the oldest is dropped; its device asks again after a timeout.
 pub const OUTBOX_MAX: usize = 1024;
+/// Passes under way for sessions that their device has ended, at most for each device.
+const ORPHANED_JOBS_MAX: usize = 4;
 
 /// Settings of a verifier.
 #[derive(Clone, Debug)]
@@ -358,7 +361,7 @@ impl Verifier {
         };
         session.used = now;
         match rows {
-            Err(RowsError::Budget) => return self.make_room(&key, pending.or(asked)),
+            Err(RowsError::Budget) => self.make_room(&key, pending.or(asked)),
             Err(RowsError::Failed) => return self.end(&key, CloseReason::Failed),
             // The session's text may have changed since the newer frame arrived, so it is checked like a new one.
             Ok(rows) => match (pending, asked) {
@@ -436,17 +439,18 @@ impl Verifier {
         if self.sessions.get(key).is_some_and(|session| session.nonce != open.nonce) {
             self.forget(key);
         }
-        if !self.sessions.contains_key(key) && !self.make_session(key, open, sampling, now) {
+        let is_new = !self.sessions.contains_key(key);
+        if is_new && (self.is_overdrawn(&key.0) || !self.make_session(key, open, sampling, now)) {
             return Some(refusal(open, RefusalReason::Full));
         }
         let session = self.sessions.get_mut(key).expect("just made or found");
-        session.used = now;
         // Epochs are compared modulo 256: 0 repeats the request, up to 127 is newer, the rest is a late older one.
         match open.epoch.wrapping_sub(session.epoch) {
             0 => {}
             newer if newer < 128 => session.renew(open, sampling),
             _ => return None,
         }
+        session.used = now;
         // The device compares the digest with its text and sends the whole text again if they differ.
         let length = session.text.len().min(open.length as usize);
         Some(Reply::Lease(Lease {
@@ -464,6 +468,14 @@ impl Verifier {
             length: length as u32,
             digest: session.text.full(length).expect("length is at most the text's"),
         }))
+    }
+
+    /// True if too many passes are under way for sessions that the device has ended: ending them must not make room
+    /// for more than its sessions are allowed.
+    fn is_overdrawn(&self, device: &DeviceId) -> bool {
+        let sessions = self.sessions.keys().filter(|(owner, _)| owner == device).count();
+        let jobs = self.jobs.values().filter(|(owner, _)| owner == device).count();
+        jobs >= sessions + ORPHANED_JOBS_MAX
     }
 
     fn make_session(&mut self, key: &Key, open: &Open, sampling: Sampling, now: Instant) -> bool {
@@ -680,14 +692,18 @@ impl Verifier {
         session.slot = slot;
         session.fed.clear();
         if let Some(asked) = asked {
-            self.start(key, asked);
+            self.await_codes_or_start(key, asked);
         }
     }
 
-    /// Drops the least recently used session that is not being verified and is not `but`; false if there is none.
+    /// Drops a session that is not being verified and is not `but`; false if there is none. It is the least recently
+    /// used one of the device with most sessions: a device that opens many displaces its own and not those of others.
     fn evict(&mut self, but: &Key) -> bool {
+        let mut held: BTreeMap<&DeviceId, usize> = BTreeMap::new();
+        self.sessions.keys().for_each(|(device, _)| *held.entry(device).or_default() += 1);
         let idle = self.sessions.iter().filter(|(key, s)| !s.round.is_verifying() && *key != but);
-        let Some(key) = idle.min_by_key(|(_, s)| s.used).map(|(key, _)| key.clone()) else { return false };
+        let victim = idle.min_by_key(|(key, s)| (Reverse(held[&key.0]), s.used));
+        let Some(key) = victim.map(|(key, _)| key.clone()) else { return false };
         self.counters.evicted += 1;
         self.forget(&key);
         true

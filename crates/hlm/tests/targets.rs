@@ -101,9 +101,110 @@ fn a_lease_of_other_weights_is_refused_whatever_presence_promised() {
     bench.presence("other", &presence());
     bench.sent();
     bench.lease(&by("other", WEIGHTS, 0, &[]));
+    assert_eq!((bench.happened(), bench.sent()), (vec![], vec![]));
+    // One that fits has as long to appear as for any answer; its request is of another epoch.
+    bench.wait(GIVE_UP_MS / 2);
+    bench.presence("third", &presence());
+    assert_eq!((bench.open_sent().epoch, bench.asked.clone()), (1, Some(verifier("third"))));
+    bench.presence("third", &gone());
+    bench.wait(GIVE_UP_MS);
+    bench.device.handle_timeout(bench.now);
     let end = Event::Finished(Finish::OtherTarget { ours: TARGET, theirs: WEIGHTS });
-    assert_eq!(bench.happened(), [end]);
-    assert_eq!((bench.sent(), bench.device.text()), (vec![], &[1, 2, 3, 4, 5, 6][..]));
+    assert_eq!(bench.happened().last(), Some(&end));
+    assert_eq!(bench.device.text(), &[1, 2, 3, 4, 5, 6]);
+}
+
+/// A verifier that lost the session has its target still: another target would change the text for nothing.
+#[test]
+fn the_verifier_that_wrote_the_text_is_asked_before_one_with_other_numerics() {
+    for reason in [CloseReason::Unknown, CloseReason::Failed, CloseReason::Draining] {
+        let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
+        bench.verdict(2, 6);
+        bench.presence("other", &with(NUMERICS));
+        bench.drafts_until_frame();
+        bench.closed(EPOCH, reason);
+        assert_eq!((bench.open_sent().epoch, bench.asked.clone()), (0, Some(verifier("desk"))), "{reason:?}");
+        bench.refuse_at(0, RefusalReason::Full);
+        assert_eq!(
+            (bench.open_sent().epoch, bench.asked.clone()),
+            (1, Some(verifier("other"))),
+            "{reason:?}"
+        );
+    }
+}
+
+#[test]
+fn after_a_fault_one_that_fits_as_well_comes_first() {
+    let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
+    bench.verdict(2, 6);
+    bench.presence("other", &presence());
+    bench.drafts_until_frame();
+    bench.closed(EPOCH, CloseReason::Failed);
+    bench.open_sent();
+    assert_eq!(bench.asked, Some(verifier("other")));
+}
+
+/// Both would hold a lease of one epoch, and a close by the first would end the lease of the second.
+#[test]
+fn what_a_verifier_that_was_asked_before_sends_is_stale() {
+    let mut bench = Bench::new(config(2));
+    bench.presence("other", &presence());
+    bench.say(&PROMPT, reply(9));
+    assert_eq!(bench.open_sent().epoch, EPOCH);
+    bench.ring();
+    assert_eq!(bench.open_sent().epoch, 0, "another verifier is asked under another epoch");
+    let late = bench.device.counters().stale;
+    bench.lease(&lease(EPOCH, &[]));
+    bench.refuse_at(EPOCH, RefusalReason::Sampling);
+    assert_eq!((bench.happened(), bench.device.counters().stale), (vec![], late + 2));
+    bench.lease(&lease(0, &[]));
+    assert_eq!(bench.happened(), [leased()]);
+    bench.down(&Down::Closed(Closed { session: 7, epoch: EPOCH, nonce: 10, reason: CloseReason::Draining }));
+    assert_eq!(bench.device.counters().stale, late + 3);
+}
+
+#[test]
+fn one_verifiers_refusal_for_good_does_not_speak_for_the_others() {
+    let mut bench = Bench::new(config(2));
+    bench.presence("other", &presence());
+    bench.say(&PROMPT, reply(9));
+    assert_eq!(bench.open_sent().epoch, EPOCH);
+    let first = bench.asked.clone();
+    bench.refuse(RefusalReason::TooLong(4));
+    assert_eq!(bench.open_sent().epoch, 0);
+    assert_ne!(bench.asked, first);
+    bench.refuse_at(0, RefusalReason::TooLong(5));
+    assert_eq!(bench.happened(), [Event::Finished(Finish::Refused(RefusalReason::TooLong(5)))]);
+}
+
+/// The time of a search that an earlier reply began is not that of the next.
+#[test]
+fn a_new_prompt_gives_verifiers_time_anew() {
+    let mut bench = bereaved(config(2));
+    bench.device.cancel();
+    bench.happened();
+    bench.wait(GIVE_UP_MS * 2);
+    bench.presence("other", &with(WEIGHTS));
+    bench.say(&[8], reply(9));
+    bench.device.handle_timeout(bench.now);
+    assert_eq!(bench.happened(), []);
+    bench.presence("desk", &VerifierPresence { generation: 2, ..presence() });
+    bench.open_sent();
+    assert_eq!(bench.asked, Some(verifier("desk")));
+}
+
+#[test]
+fn when_the_last_verifier_leaves_another_has_its_time_to_appear() {
+    let other = Vocabulary { size: 33, ..VOCABULARY };
+    let mut bench = Bench::new(config(2));
+    bench.presence("stranger", &VerifierPresence { vocabulary: other, ..presence() });
+    bench.say(&PROMPT, reply(9));
+    bench.open_sent();
+    bench.wait(5_000);
+    bench.presence("desk", &gone());
+    bench.device.handle_timeout(bench.now);
+    assert_eq!(bench.happened(), []);
+    assert_eq!(bench.until_timer(), 1_000);
 }
 
 #[test]

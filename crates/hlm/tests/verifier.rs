@@ -14,8 +14,8 @@ use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{Event, OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig};
 use dunlin_wire::limits::{DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use dunlin_wire::{
-    Close, CloseReason, Closed, Context, Credit, Down, DraftFrame, Open, RefusalReason, SamplingParams,
-    Vocabulary,
+    Close, CloseReason, Closed, Context, Credit, Down, DraftFrame, Open, RefusalReason, Reply,
+    SamplingParams, Vocabulary,
 };
 use machines::{SIZE, VOCABULARY, digest};
 
@@ -377,6 +377,54 @@ fn the_least_recently_used_session_makes_room() {
     assert_eq!(desk.verifier.counters().evicted, 1);
 }
 
+/// With 256 numbers of its own, a device could displace the sessions of all others.
+#[test]
+fn a_device_with_many_sessions_displaces_its_own() {
+    let mut desk = Desk::new(VerifierConfig { sessions_max: 3, ..config() });
+    desk.welcome(1);
+    desk.wait(1);
+    for session in 0..9 {
+        desk.wait(1);
+        desk.lease(0, &Open { session, ..open(EPOCH, 0) });
+    }
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (3, 7));
+    let first = frame(1, &PROMPT, &[4]);
+    assert_eq!(desk.round_after_releases(1, &first, &[4, 5]), [verdict(&first, 1, 5)]);
+}
+
+/// The target still works for a session that its device closed: closing must not be a way to queue without end.
+#[test]
+fn a_device_that_ends_its_sessions_at_work_is_full_after_some() {
+    let mut desk = Desk::new(config());
+    let mut jobs = Vec::new();
+    while let Some(Reply::Lease(_)) = desk.open(0, &open(EPOCH, PROMPT.len())) {
+        assert!(jobs.len() < 9, "no end to it");
+        desk.context(0, &context(&[], &PROMPT));
+        desk.frame(0, &frame(1, &PROMPT, &[4]));
+        jobs.extend(desk.events().into_iter().filter_map(|event| match event {
+            Event::Verify(job) => Some(job),
+            Event::Release(_) => None,
+        }));
+        let close = Close { session: SESSION, epoch: EPOCH };
+        desk.send(0, &close.encode().expect("a valid message"));
+    }
+    assert_eq!(jobs.len(), 4);
+    assert!(matches!(desk.open(1, &open(EPOCH, 0)), Some(Reply::Lease(_))), "others are served");
+    desk.give(&jobs[0], Ok(&rows(&[4, 5])));
+    assert!(matches!(desk.open(0, &open(EPOCH, 0)), Some(Reply::Lease(_))));
+}
+
+/// A request 128 epochs ahead is never answered; its repetition must not keep the session for ever.
+#[test]
+fn a_request_that_is_not_answered_does_not_keep_a_session() {
+    let mut desk = Desk::leased();
+    desk.wait(IDLE_MS - 1);
+    assert_eq!(desk.open(0, &open(EPOCH.wrapping_add(200), 0)), None);
+    desk.wait(1);
+    desk.verifier.handle_timeout(desk.now);
+    assert_eq!(desk.verifier.sessions(), 0);
+}
+
 #[test]
 fn a_busy_session_is_not_evicted_however_old() {
     let mut desk = Desk::leased();
@@ -435,6 +483,19 @@ fn draining_closes_idle_leases_at_once_and_busy_ones_after_their_answer() {
     desk.give(&job, Ok(&rows(&[4])));
     assert_eq!(desk.said(), [verdict(&asked, 0, 4), closed(EPOCH, CloseReason::Draining)]);
     assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert!(desk.verifier.is_drained());
+}
+
+/// Its frame is gone with the epoch before, and without memory there is no answer after which it would end.
+#[test]
+fn a_drained_verifier_keeps_no_session_that_found_no_memory() {
+    let mut desk = Desk::leased();
+    desk.frame(0, &frame(1, &PROMPT, &[4]));
+    let job = desk.job();
+    desk.lease(0, &open(EPOCH + 1, PROMPT.len()));
+    desk.verifier.drain();
+    assert!(!desk.verifier.is_drained());
+    desk.give(&job, Err(RowsError::Budget));
     assert!(desk.verifier.is_drained());
 }
 

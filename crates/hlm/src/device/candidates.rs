@@ -109,6 +109,13 @@ impl Candidates {
         self.known.remove(verifier);
     }
 
+    /// Replaces the target that a verifier announced by the one that its lease names.
+    pub(super) fn correct(&mut self, verifier: &VerifierId, target: PinnedTarget) {
+        if let Some(known) = self.known.get_mut(verifier) {
+            (known.target, known.promise) = (target.id, target.promise);
+        }
+    }
+
     /// The last presence received from a verifier.
     pub(super) fn get(&self, verifier: &VerifierId) -> Option<&VerifierPresence> {
         self.known.get(verifier)
@@ -125,11 +132,16 @@ impl Candidates {
         self.serving(demands).any(|(fit, _)| demands.take(fit))
     }
 
-    /// The verifier to ask next: the best that is not in `asked`, else the best of all. The flag is true for one that
-    /// was not asked yet.
-    pub(super) fn choose(&self, demands: &Demands, asked: &[VerifierId]) -> Option<(&VerifierId, bool)> {
+    /// The verifier to ask next: the best that is not in `asked`, else the best of all; the one that was `left` comes
+    /// last among those that fit alike. The flag is true for one that was not asked yet.
+    pub(super) fn choose(
+        &self,
+        demands: &Demands,
+        asked: &[VerifierId],
+        left: Option<&VerifierId>,
+    ) -> Option<(&VerifierId, bool)> {
         let mut fit: Vec<_> = self.serving(demands).filter(|(fit, _)| demands.take(*fit)).collect();
-        fit.sort_by_key(|(fit, id)| (*fit, core::cmp::Reverse(demands.rank(id))));
+        fit.sort_by_key(|(fit, id)| (*fit, Some(*id) == left, core::cmp::Reverse(demands.rank(id))));
         let fresh = fit.iter().find(|(_, id)| !asked.contains(id));
         fresh.map(|(_, id)| (*id, true)).or_else(|| fit.first().map(|(_, id)| (*id, false)))
     }
@@ -187,12 +199,12 @@ mod tests {
     fn the_same_target_comes_before_other_numerics_and_other_weights_not_at_all() {
         let candidates = of([("a", presence(2, 1)), ("b", presence(1, 2)), ("c", presence(1, 1))]);
         let wanted = demands(Some(&presence(1, 1)));
-        assert_eq!(candidates.choose(&wanted, &[]), Some((&id("c"), true)));
-        assert_eq!(candidates.choose(&wanted, &[id("c")]), Some((&id("b"), true)));
-        assert_eq!(candidates.choose(&wanted, &[id("c"), id("b")]), Some((&id("c"), false)), "never a");
+        assert_eq!(candidates.choose(&wanted, &[], None), Some((&id("c"), true)));
+        assert_eq!(candidates.choose(&wanted, &[id("c")], None), Some((&id("b"), true)));
+        assert_eq!(candidates.choose(&wanted, &[id("c"), id("b")], None), Some((&id("c"), false)), "never a");
         assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(Fit::OtherWeights));
         let any = Demands { any_model: true, ..wanted };
-        assert_eq!(candidates.choose(&any, &[id("c"), id("b")]), Some((&id("a"), true)));
+        assert_eq!(candidates.choose(&any, &[id("c"), id("b")], None), Some((&id("a"), true)));
         assert!(candidates.unsuited(&any).is_none());
     }
 
@@ -222,11 +234,11 @@ mod tests {
         ];
         for presence in absent {
             let candidates = of([("a", presence)]);
-            assert_eq!((candidates.choose(&wanted, &[]), candidates.any(&wanted)), (None, false));
+            assert_eq!((candidates.choose(&wanted, &[], None), candidates.any(&wanted)), (None, false));
             assert!(candidates.unsuited(&wanted).is_none());
         }
         let candidates = of([("a", VerifierPresence { vocabulary: other, ..presence(1, 1) })]);
-        assert_eq!(candidates.choose(&Demands { any_model: true, ..wanted }, &[]), None);
+        assert_eq!(candidates.choose(&Demands { any_model: true, ..wanted }, &[], None), None);
         assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(Fit::OtherVocabulary));
     }
 
@@ -248,7 +260,7 @@ mod tests {
         let candidates = of([("a", presence(1, 1)), ("b", presence(1, 1)), ("c", presence(1, 1))]);
         let chosen = |nonce| {
             let wanted = Demands { nonce, ..demands(None) };
-            candidates.choose(&wanted, &[]).expect("one that fits").0.clone()
+            candidates.choose(&wanted, &[], None).expect("one that fits").0.clone()
         };
         let mut counts = BTreeMap::new();
         (0..300).for_each(|nonce| *counts.entry(chosen(nonce)).or_insert(0) += 1);

@@ -35,11 +35,13 @@ pub(super) struct Opening {
     pub(super) since: Instant,
     /// Verifiers that were asked already or fell silent; all others are asked first.
     pub(super) asked: Vec<VerifierId>,
+    /// The verifier of the lease before, if it was given up for a fault of its own: others that fit alike come first.
+    pub(super) left: Option<VerifierId>,
 }
 
 impl Opening {
     pub(super) fn at(now: Instant) -> Self {
-        Self { due: now, since: now, asked: Vec::new() }
+        Self { due: now, since: now, asked: Vec::new(), left: None }
     }
 }
 
@@ -75,6 +77,8 @@ pub(super) struct Flight {
     /// Index of the next message to send; `None` when all of them are sent.
     pub(super) next: Option<usize>,
     pub(super) sent: u32,
+    /// Sends without an answer since the last sign that the verifier or the link is alive.
+    pub(super) silent: u32,
     pub(super) first_sent: Instant,
     /// Time at which the frame counts as unanswered; `None` until it is sent.
     pub(super) due: Option<Instant>,
@@ -84,6 +88,7 @@ impl Flight {
     /// Stops the timeout and, once the link is up, sends everything again: it may be lost with the old connection.
     pub(super) fn link(&mut self, up: bool) {
         self.due = None;
+        self.silent = 0;
         if up {
             self.next = Some(0);
         }
@@ -100,10 +105,7 @@ impl Device {
                 self.on_lease(lease, now);
             }
             Ok(Reply::Refusal(refusal)) if self.asked(refusal.session, refusal.epoch, refusal.nonce) => {
-                match refusal.reason {
-                    RefusalReason::Full | RefusalReason::Draining => self.ask_another(now),
-                    reason => self.leave(Finish::Refused(reason)),
-                }
+                self.on_refusal(refusal.reason, now);
             }
             Ok(_) => self.counters.stale += 1,
         }
@@ -116,13 +118,31 @@ impl Device {
         matches!(self.lessor, Lessor::Opening(_)) && (session, epoch, nonce) == own
     }
 
+    /// Asks the next verifier. A reason that stays ends the reply once no other verifier is left to ask.
+    fn on_refusal(&mut self, reason: RefusalReason, now: Instant) {
+        let passes = matches!(reason, RefusalReason::Full | RefusalReason::Draining);
+        if passes || self.next_candidate().is_some_and(|(_, fresh)| fresh) {
+            self.ask_another(now);
+        } else {
+            self.leave(Finish::Refused(reason));
+        }
+    }
+
     fn on_lease(&mut self, lease: Lease, now: Instant) {
         let synced = self.agreed_length(lease.length, lease.digest);
+        // The verifier holds another text under this session's number. Chunks that would replace it may be lost, and
+        // a frame's short prefix alone must not decide between two texts that are known to differ.
+        if synced < lease.length as usize {
+            self.disowned = true;
+            return self.ask_anew(now);
+        }
         let target = PinnedTarget { id: lease.target, promise: lease.promise };
         if !self.take_target(target) {
-            return;
+            self.learned.candidates.correct(&lease.verifier, target);
+            return self.ask_another(now);
         }
         // From here on the lease is accepted.
+        self.disowned = false;
         self.events.push_back(Event::Leased { verifier: lease.verifier.clone(), target });
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
@@ -153,6 +173,7 @@ impl Device {
         {
             leased.synced = agreed;
             flight.next = Some(0);
+            flight.silent = 0;
             self.counters.resyncs += 1;
             self.events.push_back(Event::Resynced);
         } else {
@@ -162,9 +183,12 @@ impl Device {
 
     pub(super) fn on_closed(&mut self, closed: &Closed, now: Instant) {
         match closed.reason {
-            // These two would repeat with the same frame, so asking again is pointless; the others may work elsewhere.
+            // These two would repeat with the same frame, so asking again is pointless.
             CloseReason::Rejected => self.leave(Finish::Rejected),
             CloseReason::Policy => self.leave(Finish::LossyRefused),
+            // It evicted the session or restarted, and may continue the same text at once. Where that led to no verdict
+            // since the last request, others come first.
+            CloseReason::Unknown if self.silence.tries() == 0 => self.reopen_anywhere(now),
             CloseReason::Unknown | CloseReason::Draining | CloseReason::Failed => self.reopen(now),
         }
     }
@@ -176,14 +200,22 @@ impl Device {
         if self.text.full(length) == Some(digest) { length } else { 0 }
     }
 
-    /// Gives up the lease and requests a new one under the next epoch, from another verifier if there is one.
+    /// Gives up the lease and requests a new one under the next epoch, from another verifier if one fits as well.
     pub(super) fn reopen(&mut self, now: Instant) {
-        self.session.epoch = self.session.epoch.wrapping_add(1);
-        let mut opening = Opening::at(now);
-        if let Lessor::Leased(leased) = &self.lessor {
-            opening.asked.push(leased.verifier.clone());
+        let left = match &self.lessor {
+            Lessor::Leased(leased) => Some(leased.verifier.clone()),
+            _ => None,
+        };
+        self.reopen_anywhere(now);
+        if let Lessor::Opening(opening) = &mut self.lessor {
+            opening.left = left;
         }
-        self.lessor = Lessor::Opening(opening);
+    }
+
+    /// Gives up the lease and requests a new one under the next epoch.
+    fn reopen_anywhere(&mut self, now: Instant) {
+        self.session.epoch = self.session.epoch.wrapping_add(1);
+        self.lessor = Lessor::Opening(Opening::at(now));
         // The first request goes out at once. Leases that never led to a verdict are requested more and more slowly.
         if self.silence.tries() > 0 {
             self.ask_later(now);
@@ -212,12 +244,15 @@ impl Device {
                 }
             },
         }
-        // The first verifier to appear is asked at once, without waiting for the backoff to end.
-        if !had
-            && self.has_candidate()
-            && let Lessor::Opening(opening) = &mut self.lessor
-        {
-            opening.due = now;
+        let has = self.has_candidate();
+        if let Lessor::Opening(opening) = &mut self.lessor {
+            match (had, has) {
+                // The first verifier to appear is asked at once, without waiting for the backoff to end.
+                (false, true) => opening.due = now,
+                // The last one went: the time in which another may appear begins here.
+                (true, false) => opening.since = now,
+                _ => {}
+            }
         }
         self.go_on(now);
     }
@@ -238,15 +273,25 @@ impl Device {
 
     /// Chooses the verifier to ask now and records it as asked.
     pub(super) fn choose(&mut self) -> Option<VerifierId> {
-        let demands = self.demands();
+        let (chosen, fresh) = self.next_candidate()?;
+        let chosen = chosen.clone();
         let Lessor::Opening(opening) = &mut self.lessor else { return None };
-        let (chosen, fresh) = self.learned.candidates.choose(&demands, &opening.asked)?;
+        // Two verifiers never hold leases of one epoch: what the one asked before still sends is stale from here on.
+        if opening.asked.last().is_some_and(|last| *last != chosen) {
+            self.session.epoch = self.session.epoch.wrapping_add(1);
+        }
         // All of them were asked: start over with the best.
         if !fresh {
             opening.asked.clear();
         }
         opening.asked.push(chosen.clone());
-        Some(chosen.clone())
+        Some(chosen)
+    }
+
+    /// The verifier to ask next; the flag is true for one that was not asked since the lease ended.
+    fn next_candidate(&self) -> Option<(&VerifierId, bool)> {
+        let Lessor::Opening(opening) = &self.lessor else { return None };
+        self.learned.candidates.choose(&self.demands(), &opening.asked, opening.left.as_ref())
     }
 
     /// The time at which the device gives up because verifiers are online but none fits. A session without text waits
@@ -274,14 +319,12 @@ impl Device {
         }
     }
 
-    /// Compares a lease's target with the one that wrote the text; false if the lease is refused and the reply ended.
+    /// Compares a lease's target with the one that wrote the text; false if the lease is not accepted.
     fn take_target(&mut self, offered: PinnedTarget) -> bool {
         let demands = self.demands();
         let fit = demands.fit(self.config.vocabulary, offered);
-        let Some(pinned) = self.target.filter(|_| fit != Fit::Same) else { return true };
-        if !demands.take(fit) {
-            self.leave(Finish::OtherTarget { ours: pinned.id, theirs: offered.id });
-            return false;
+        if fit == Fit::Same || !demands.take(fit) {
+            return fit == Fit::Same;
         }
         self.target = Some(offered);
         let (position, model) = (self.text.len(), fit == Fit::OtherWeights);
@@ -291,11 +334,19 @@ impl Device {
 
     /// Asks the next verifier at once; if all were asked, asks the best one again later.
     fn ask_another(&mut self, now: Instant) {
-        let demands = self.demands();
-        let Lessor::Opening(opening) = &mut self.lessor else { return };
-        match self.learned.candidates.choose(&demands, &opening.asked) {
-            Some((_, true)) => opening.due = now,
+        let fresh = self.next_candidate().is_some_and(|(_, fresh)| fresh);
+        match &mut self.lessor {
+            Lessor::Opening(opening) if fresh => opening.due = now,
             _ => self.ask_later(now),
+        }
+    }
+
+    /// Asks the same verifier under the next epoch.
+    fn ask_anew(&mut self, now: Instant) {
+        self.session.epoch = self.session.epoch.wrapping_add(1);
+        if let Lessor::Opening(opening) = &mut self.lessor {
+            opening.asked.pop();
+            opening.due = now;
         }
     }
 
@@ -320,9 +371,10 @@ impl Device {
         let Lessor::Leased(Leased { flight: Some(flight), .. }) = &mut self.lessor else { return };
         // The timer starts again with the next send.
         flight.due = None;
+        flight.silent += 1;
         self.learned.rtt.back_off();
         // After so many sends a lost message is unlikely: the verifier is gone or has lost the session.
-        if flight.sent >= SILENT_SENDS_MAX {
+        if flight.silent >= SILENT_SENDS_MAX {
             self.reopen(now);
         } else {
             flight.next = Some(0);

@@ -85,6 +85,8 @@ pub struct Device {
     /// The target that wrote the text; `None` before its first verdict.
     target: Option<PinnedTarget>,
     silence: Silence,
+    /// True if a verifier holds another text under this session's number, which it is to forget.
+    disowned: bool,
     round: Round,
     closing: bool,
     events: VecDeque<Event>,
@@ -120,6 +122,7 @@ impl Device {
             link_up: false,
             target: None,
             silence: Silence::default(),
+            disowned: false,
             round: Round::default(),
             closing: false,
             events: VecDeque::new(),
@@ -154,8 +157,13 @@ impl Device {
         self.saying = Some(Saying { left: reply.tokens_max, stop: reply.stop });
         // The first round of a reply includes the prompt's prefill, so it must not count as a typical round.
         self.round.forget();
-        if matches!(self.lessor, Lessor::None) && !self.config.policy.is_local() {
-            self.lessor = Lessor::Opening(Opening::at(now));
+        match &mut self.lessor {
+            // An earlier reply left the search unfinished: its backoff is over, and verifiers have time anew to appear.
+            Lessor::Opening(opening) => (opening.due, opening.since) = (now, now),
+            Lessor::None if !self.config.policy.is_local() => {
+                self.lessor = Lessor::Opening(Opening::at(now));
+            }
+            _ => {}
         }
         self.note_silence(now);
         self.go_on(now);

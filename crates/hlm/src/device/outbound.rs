@@ -54,7 +54,7 @@ impl Device {
             seed: self.session.seed,
             sampling: SamplingParams { temperature: s.temperature(), top_p: s.top_p(), top_k: s.top_k() },
             vocabulary: self.config.vocabulary,
-            length: self.text.len() as u32,
+            length: if self.disowned { 0 } else { self.text.len() as u32 },
         };
         self.silence.count_try();
         self.counters.opens += 1;
@@ -139,6 +139,7 @@ impl Device {
             bonus: frame.bonus,
             next: Some(0),
             sent: 0,
+            silent: 0,
             first_sent: now,
             due: None,
         });

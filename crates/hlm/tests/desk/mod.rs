@@ -219,6 +219,17 @@ impl Desk {
         self.said()
     }
 
+    /// Like [`Self::round`], where sessions were dropped before.
+    pub(crate) fn round_after_releases(
+        &mut self,
+        number: u8,
+        asked: &DraftFrame,
+        choices: &[TokenId],
+    ) -> Vec<Down> {
+        self.events();
+        self.round(number, asked, choices)
+    }
+
     /// Asserts that there is neither a job nor a message.
     pub(crate) fn assert_quiet(&mut self) {
         assert_eq!((self.events(), self.said()), (vec![], vec![]));
