@@ -51,7 +51,7 @@ enum Half {
 /// Runs the command; returns the exit code.
 ///
 /// # Errors
-/// What is there already can't be read.
+/// The existing set-up can't be read.
 pub async fn first_boot(args: &FirstBootFlags) -> Result<u8> {
     let board = args.board.clone().or_else(|| board_of(&args.board_file));
     let defaults = Defaults { board, model: args.model.clone() };
@@ -83,7 +83,7 @@ pub async fn first_boot(args: &FirstBootFlags) -> Result<u8> {
     })
 }
 
-/// Gives keys of an earlier version their names of today: the agent would refuse them, and stay down.
+/// Renames keys of an earlier version to today's: the agent would refuse to start with them.
 fn renew(config: &Path) {
     if !config.exists() {
         return;
@@ -95,7 +95,7 @@ fn renew(config: &Path) {
     }
 }
 
-/// The error of a broker's address, in words.
+/// Checks a broker's address; the error describes what is wrong.
 fn broker(url: &str) -> Result<(), String> {
     let wrong = |error: AddressError| error.to_string().trim_start_matches("broker ").to_owned();
     url.parse::<BrokerAddress>().map(drop).map_err(wrong)

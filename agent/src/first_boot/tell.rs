@@ -1,6 +1,6 @@
-//! Telling the broker: a retained report while a set-up file is wrong, and its removal afterwards.
+//! Reports an invalid set-up file to the broker with a retained message, and removes the report afterwards.
 //!
-//! Invariant: a mark on the data partition is there before a report can be, so that no report outlives its cause.
+//! Invariant: a mark is written to the data partition before a report is sent, so that no report outlives its cause.
 
 use anyhow::{Context, Result, bail};
 use dunlin_link::{AddressError, BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, retain};
@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Between two attempts: a network may take a while to come up.
+/// Pause between two attempts: a network may take a while to come up.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Reports that may lie somewhere; of more the oldest are forgotten.
+/// Marks kept; beyond this number, the oldest one is forgotten.
 const MARKS_MAX: usize = 8;
 const TOLD: &str = "told";
 const TRIED: &str = "tried";
@@ -31,7 +31,7 @@ pub(super) struct ReportTarget {
 }
 
 impl ReportTarget {
-    /// From a file as far as it could be read, and from what stands where it names nothing.
+    /// The target from as much of the file as could be read; missing values come from the existing set-up.
     pub(super) fn of(setup: &BoardSetup, standing: &Standing) -> Option<Self> {
         let broker = setup.broker.clone().or_else(|| standing.broker())?;
         let address = broker.parse::<BrokerAddress>();
@@ -41,7 +41,7 @@ impl ReportTarget {
         Some(Self {
             device: setup.name.clone().or_else(|| standing.device())?,
             login: in_address.clone().or_else(|| setup.login.clone()).or_else(|| standing.login()),
-            // It is shown and remembered: a login stays out of it.
+            // The address is logged and stored, so it must not contain a login.
             broker: match (address, in_address) {
                 (Ok(address), Some(_)) => format!("mqtt://{address}"),
                 _ => broker,
@@ -67,7 +67,7 @@ impl ReportTarget {
 struct ReportMark {
     device: DeviceId,
     broker: String,
-    /// True where the broker acknowledged it.
+    /// True if the broker acknowledged the report.
     told: bool,
 }
 
@@ -83,10 +83,10 @@ impl ReportMark {
     }
 }
 
-/// Leaves a report with the broker.
+/// Publishes a retained report at the broker.
 ///
 /// # Errors
-/// Nobody was told, and why.
+/// The report was not acknowledged; the error gives the reason.
 pub(super) async fn what_is_wrong(
     mistakes: &Mistakes,
     addressee: Option<ReportTarget>,
@@ -97,6 +97,7 @@ pub(super) async fn what_is_wrong(
         bail!("the broker was not notified: its address or this device's name could not be read");
     };
     let mark = |told| ReportMark { device: addressee.device.clone(), broker: addressee.broker.clone(), told };
+    // Remember the attempt before sending: if power fails after the publish, the next boot still knows of the report.
     remember(mark(false), places).context("the broker was not notified")?;
     let report = mistakes.report().encode().context("the report")?;
     reached(&addressee, &report, within).await.context("the broker was not notified")?;
@@ -104,16 +105,16 @@ pub(super) async fn what_is_wrong(
     remember(mark(true), places)
 }
 
-/// Takes the reports of earlier files back, where there are some.
+/// Removes the reports of earlier files, if there are any.
 ///
 /// # Errors
-/// One may still be there, and why; where it is there for certain, the next boot tries again.
+/// A report may still be at the broker. If one is known to be there, the next boot tries again.
 pub(super) async fn all_is_well(places: &DataPlaces, within: Duration) -> Result<()> {
     let marks = marks(places)?;
     if marks.is_empty() {
         return Ok(());
     }
-    // What was sent with the credentials of then is taken back with those of now.
+    // The credentials of the time of the report may be gone; use today's.
     let login = Standing::read(places)?.login();
     let mut left = Vec::new();
     for mark in marks.into_iter().rev() {
@@ -121,6 +122,7 @@ pub(super) async fn all_is_well(places: &DataPlaces, within: Duration) -> Result
             ReportTarget { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
         if let Err(missed) = reached(&addressee, &[], within).await {
             say(&format!("the broker may still keep an earlier report of an invalid set-up file: {missed}"));
+            // Keep a mark only if its report is known to exist and another attempt can help.
             left.extend((mark.told && !missed.for_good).then_some(mark));
         }
     }
@@ -133,7 +135,8 @@ fn marks(places: &DataPlaces) -> Result<Vec<ReportMark>> {
     Ok(text.lines().filter_map(ReportMark::parse).collect())
 }
 
-/// Adds a mark, or certainty to one: another file may name another device and another broker.
+/// Adds a mark, or marks an existing one as acknowledged. Another file may name another device or broker, so there
+/// can be several marks.
 fn remember(mark: ReportMark, places: &DataPlaces) -> Result<()> {
     let before = marks(places)?;
     let is_same = |other: &ReportMark| (&other.device, &other.broker) == (&mark.device, &mark.broker);
@@ -153,16 +156,16 @@ fn keep(marks: &[ReportMark], places: &DataPlaces) -> Result<()> {
     DataDisk::new().put(&[Change { place, bytes, mode: Some(PUBLIC) }])
 }
 
-/// Why a broker was not reached.
+/// The reason why a broker was not reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 struct Unreached {
     why: String,
-    /// True where another attempt is of no use.
+    /// True if another attempt can't help.
     for_good: bool,
 }
 
-/// Tries until the broker has taken the message or refused it, or the time is over.
+/// Tries until the broker has accepted or refused the message, or time is up.
 async fn reached(addressee: &ReportTarget, bytes: &[u8], within: Duration) -> Result<(), Unreached> {
     let missed = |why: String, for_good| Unreached { why, for_good };
     let options = addressee.options().map_err(|error| missed(error.to_string(), true))?;
