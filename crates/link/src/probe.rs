@@ -1,4 +1,4 @@
-//! A connection to see what a broker is like.
+//! Connects once to learn a broker's properties.
 
 use crate::connection::{Arrival, Ended, connect};
 use crate::loss::Loss;
@@ -8,9 +8,9 @@ use rumqttc::v5::mqttbytes::v5::ConnAck;
 /// The properties that a broker reports when it accepts a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerFacts {
-    /// Bytes of a packet it takes, where it has a limit.
+    /// Maximum packet size in bytes, if there is a limit.
     pub packet_bytes_max: Option<u32>,
-    /// Topic aliases it allows.
+    /// Maximum number of topic aliases.
     pub alias_max: u16,
     /// True if it supports shared subscriptions.
     pub shares: bool,
@@ -27,10 +27,10 @@ impl BrokerFacts {
     }
 }
 
-/// Connects once, announces nothing, and hangs up.
+/// Connects once, publishes nothing, and disconnects.
 ///
 /// # Errors
-/// Why there is no connection.
+/// The reason why there is no connection.
 pub async fn probe(options: &ConnectOptions) -> Result<BrokerFacts, Loss> {
     let mut arrivals = connect(options, None);
     loop {
