@@ -1,7 +1,7 @@
 //! `ask`: one prompt to the agent that serves on this device, over its socket.
 //!
-//! It knows the lines of [`serve`](crate::serve) and nothing else: no model, no broker, no configuration. Who ends it
-//! ends the reply, for the agent sees that nobody reads any more.
+//! It knows the lines of [`serve`](crate::serve) and nothing else: no model, no broker, no configuration. Ending
+//! `ask` ends the reply, because the agent sees that nobody reads it any more.
 
 use crate::exit::{DONE, FAILED, INTERRUPTED, NO_BROKER, REFUSED, TIMED_OUT};
 use crate::flags::positive;
@@ -47,10 +47,10 @@ enum AnswerLine {
     Error { text: String },
 }
 
-/// Asks, and writes the reply as it comes; returns the exit code.
+/// Sends the prompt and writes the reply as it arrives; returns the exit code.
 ///
 /// # Errors
-/// No agent can be reached, it ends in the middle of the reply, or standard output takes nothing.
+/// No agent can be reached, it ends in the middle of the reply, or standard output can't be written to.
 pub fn ask(args: &AskFlags) -> Result<u8> {
     let request = PromptRequest::new(generate::prompt(&args.prompt)?, args.max_tokens, args.new);
     let mut line = serde_json::to_string(&request).context("prompt")?;
@@ -79,7 +79,7 @@ fn connect(path: &Path) -> Result<UnixStream> {
     })
 }
 
-/// Shows a line; gives the exit code where it is the last one.
+/// Shows a line; returns the exit code if the line is the last one.
 fn show(line: &str, json: bool) -> Result<Option<u8>> {
     let heard =
         serde_json::from_str(line).with_context(|| format!("invalid answer from the agent: {line:?}"))?;
@@ -104,7 +104,7 @@ fn show(line: &str, json: bool) -> Result<Option<u8>> {
     Ok(code)
 }
 
-/// The exit code, where nothing follows.
+/// The exit code, if no further line follows.
 fn last(heard: &AnswerLine) -> Option<u8> {
     match heard {
         AnswerLine::Token { .. } | AnswerLine::Notice { .. } => None,

@@ -1,11 +1,11 @@
-//! A bar on a terminal; elsewhere none, and who shows progress writes lines. Standard error.
+//! A progress bar on standard error. Off a terminal there is none, and callers write lines instead.
 
 use crate::report;
 use crate::screen::{Abilities, Colour};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The bar, where there is one, and lines that stay above it.
+/// A bar, if there is a terminal, and lines that stay above it.
 pub(crate) struct Bar {
     bar: Option<ProgressBar>,
     abilities: Abilities,
@@ -15,7 +15,7 @@ impl Bar {
     /// A bar of `length`, with `text` behind it in indicatif's template language.
     ///
     /// # Errors
-    /// The template is none.
+    /// The template is invalid.
     pub(crate) fn new(length: u64, text: &str, abilities: Abilities) -> Result<Self> {
         let form = if abilities.colour { "{bar:24.green}" } else { "{bar:24}" };
         let style = ProgressStyle::with_template(&format!("{form} {text}"));
@@ -24,12 +24,12 @@ impl Bar {
         Ok(Self { bar, abilities })
     }
 
-    /// True where there is a bar.
+    /// True if there is a bar.
     pub(crate) fn is_shown(&self) -> bool {
         self.bar.is_some()
     }
 
-    /// Moves the bar, and sets the text beside it.
+    /// Moves the bar and sets the text beside it.
     pub(crate) fn set(&self, position: u64, message: String) {
         if let Some(bar) = &self.bar {
             bar.set_message(message);

@@ -1,7 +1,7 @@
-//! `calibrate`: held-out prompts through broker and verifier, and what the verdicts on them say of the pair.
+//! `calibrate`: sends held-out prompts through broker and verifier, and measures how well the pair agrees.
 //!
 //! Invariant: the drafts are judged under the lossless policy, whatever the configuration names, so that every
-//! fate is the target's own.
+//! verdict is the target's own.
 
 mod chart;
 mod files;
@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
-/// With fewer tokens the shares mean little.
+/// With fewer judged tokens than this, the shares are too uncertain to use.
 const TOKENS_FEW: usize = 200;
 
 /// Flags of `calibrate`.
@@ -64,10 +64,10 @@ pub struct CalibrateFlags {
 }
 
 impl CalibrateFlags {
-    /// The settings, and how to sample.
+    /// The settings and the sampling.
     ///
     /// # Errors
-    /// Names what is wrong.
+    /// Names the setting that is wrong.
     pub(crate) fn checked(&self) -> Result<(Settings, Sampling)> {
         Ok((judging(self.common.settings(&PolicyFlags::default())?)?, self.text.sampling()?))
     }
@@ -79,7 +79,7 @@ impl CalibrateFlags {
     }
 }
 
-/// The settings with the plain lossless policy; of the configuration's own, the forms of both scores stay.
+/// The settings with the plain lossless policy; only the forms of both scores are kept from the configuration.
 fn judging(settings: Settings) -> Result<Settings> {
     let table = PolicyTable {
         uncertainty_form: Some(settings.rules.uncertainty_form()),
@@ -89,7 +89,7 @@ fn judging(settings: Settings) -> Result<Settings> {
     Ok(Settings { policy: table.policy(), rules: Rules::new(&table)?, ..settings })
 }
 
-/// Measures a pair and writes what was found; returns the exit code.
+/// Measures a pair and writes the results; returns the exit code.
 ///
 /// # Errors
 /// The prompts can't be read, the model can't be loaded, or the files can't be written.
@@ -138,7 +138,7 @@ fn says(args: &CalibrateFlags, model: &ModelDir, prompts: &[prompts::Prompt]) ->
     prompts.iter().map(say).collect()
 }
 
-/// A user who gives one prompt after the other, who may interrupt, and who loses patience after a silence.
+/// A user who gives one prompt after the other, can interrupt, and gives up after a silence of `timeout`.
 fn user(says: Vec<Say>, timeout: Duration, heard: Arc<Notify>) -> Result<User> {
     let (prompt, prompts) = mpsc::channel(1);
     let (user, control) = setup::user(prompts, Control::Quit)?;
@@ -151,13 +151,13 @@ fn user(says: Vec<Say>, timeout: Duration, heard: Arc<Notify>) -> Result<User> {
     });
     tokio::spawn(async move {
         while tokio::time::timeout(timeout, heard.notified()).await.is_ok() {}
-        // An agent that has ended needs no reminder.
+        // Ignore the error: an agent that has ended needs no reminder.
         let _ = control.try_send(Control::TimedOut);
     });
     Ok(user)
 }
 
-/// Says why it ended, where that was before its time; gives the exit code.
+/// Prints why the calibration ended early, if it did; returns the exit code.
 fn ended(gathered: &Gathered, own: &Vocabulary, errors: Abilities) -> u8 {
     match &gathered.stopped {
         Stopped::Enough | Stopped::OutOfPrompts => DONE,
@@ -184,7 +184,7 @@ fn publish(args: &CalibrateFlags, record: &CalibrationRecord) -> Result<()> {
     files::say(&mut stdout.lock(), &lines)
 }
 
-/// A share of misses.
+/// Parses a share of misses, 0 to 1.
 fn miss_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok().filter(|rate| (0.0..=1.0).contains(rate));
     rate.ok_or_else(|| "expected a share between 0 and 1".into())

@@ -1,4 +1,4 @@
-//! `check`: tests everything that a reply needs, and says how to fix a failure.
+//! `check`: tests everything that a reply needs, and suggests a fix for each failure.
 
 use crate::config::Settings;
 use crate::drafter::Worker;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 const BROKER_TIMEOUT: Duration = Duration::from_secs(6);
 /// Time limit of receiving the verifiers' presence.
 const PRESENCE_TIMEOUT: Duration = Duration::from_secs(2);
-/// 2025-01-01: a clock before it was never set.
+/// 2025-01-01: a clock that shows an earlier date was never set.
 const CLOCK_MIN: Duration = Duration::from_secs(1_735_689_600);
 
 /// Findings on standard output.
@@ -76,7 +76,7 @@ fn clock(findings: &mut Findings) -> Result<()> {
     Ok(findings.good("clock: set")?)
 }
 
-/// No sensor is no fault; one that is named and does not answer is.
+/// A missing sensor is not a failure; a configured one that doesn't answer is.
 fn power(settings: &PowerSettings, findings: &mut Findings) -> Result<()> {
     let none = "power: no sensor found, only time is measured; `dunlin-agent power probe` says why";
     match (probe::open(settings, Clock::start()), settings.choice) {
@@ -163,7 +163,7 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
     Ok(connected.is_ok())
 }
 
-/// The verifiers' models, as far as their presence can be read; stays silent where there is no broker.
+/// The verifiers' models, from their presence; empty if the broker can't be reached.
 ///
 /// # Errors
 /// The system gives no random numbers.
@@ -177,7 +177,7 @@ pub(crate) async fn models(settings: &Settings, own: &Vocabulary) -> Result<BTre
     Ok(seen.into_iter().map(|(verifier, presence)| (verifier, presence.model.to_string())).collect())
 }
 
-/// A connection under a client id of its own: an agent that runs under the device's keeps its connection.
+/// A connection under a client id of its own, so that a running agent of the same device keeps its connection.
 fn visitor(settings: &Settings) -> Result<Link> {
     let client_id = format!("{}-check-{:04x}", settings.device, random::number()? & 0xffff);
     let mut config = settings.link();
@@ -196,7 +196,7 @@ async fn connect(link: &mut Link) -> Result<(), String> {
 
 type Presences = BTreeMap<VerifierId, VerifierPresence>;
 
-/// The verifiers that say they are there, until one that suits is seen or time is up.
+/// The verifiers that are present, collected until a suitable one is seen or time is up.
 async fn presences(link: &mut Link, own: Option<&Vocabulary>) -> Presences {
     let mut seen = Presences::new();
     let deadline = Instant::now() + PRESENCE_TIMEOUT;
@@ -235,7 +235,7 @@ fn verifiers(seen: &Presences, own: Option<&Vocabulary>, findings: &mut Findings
     Ok(())
 }
 
-/// A verifier's target in words; the names are foreign text, so they are escaped.
+/// Describes a verifier's target; the names come from outside, so they are escaped.
 fn target_described(presence: &VerifierPresence) -> String {
     let VerifierPresence { target, promise, load, .. } = presence;
     let (model, engine) = (provenance::model(&presence.model), provenance::engine(presence));

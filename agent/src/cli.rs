@@ -1,4 +1,4 @@
-//! The commands, and which function runs each.
+//! The commands, and the function that runs each.
 
 use crate::exit::{DONE, FAILED, USAGE};
 use crate::flags::{Common, PolicyFlags};
@@ -64,7 +64,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Err(error) => return failed(FAILED, &error.into()),
     };
     let done = runtime.block_on(command(cli.command));
-    // A thread that still reads standard input must not keep the process.
+    // Don't wait for a thread that still reads standard input.
     runtime.shutdown_background();
     match done {
         Ok(code) => ExitCode::from(code),
@@ -112,7 +112,7 @@ fn migrate_config(file: &Path) -> Result<u8> {
 }
 
 fn failed(code: u8, error: &anyhow::Error) -> ExitCode {
-    // Standard error that is gone has no reader.
+    // Ignore the error: standard error may be closed.
     let _ = writeln!(io::stderr(), "dunlin-agent: {error:#}");
     ExitCode::from(code)
 }

@@ -1,4 +1,4 @@
-//! Clients of `serve`: where the events of their prompts go, as JSON lines.
+//! Clients of `serve`: the events of their prompts, written as JSON lines.
 
 use crate::notice::Notice;
 use crate::output::Output;
@@ -38,7 +38,7 @@ enum ClientLine<'a> {
 /// The sender of a prompt.
 #[derive(Clone, Debug)]
 pub(crate) enum ServeClient {
-    /// A person at standard input; only errors go this way.
+    /// A person at standard input; only errors are sent here.
     Terminal,
     /// A program at standard input.
     StandardOutput,
@@ -47,7 +47,7 @@ pub(crate) enum ServeClient {
 }
 
 impl ServeClient {
-    /// Says why a line was not taken.
+    /// Tells the client why its line was rejected.
     pub(crate) fn error(&self, text: &str) {
         match self {
             Self::Terminal => report::line(Abilities { colour: false, cursor: false }, Colour::Red, text),
@@ -59,7 +59,7 @@ impl ServeClient {
         }
     }
 
-    /// True while it can be reached.
+    /// True while the client can be reached.
     fn is_there(&self) -> bool {
         !matches!(self, Self::Socket(lines) if lines.is_closed())
     }
@@ -79,7 +79,7 @@ impl ServeClient {
     }
 }
 
-/// The loop's end of the desk: whose prompt comes next, and where to say that it was answered.
+/// The agent loop's end of the prompt queue: the client whose prompt comes next, and a channel to report its answer.
 pub(crate) struct QueueFront {
     pub(crate) next: mpsc::Receiver<(String, ServeClient)>,
     pub(crate) answer: mpsc::Sender<bool>,
@@ -87,13 +87,13 @@ pub(crate) struct QueueFront {
 
 impl QueueFront {
     fn answered(&self, taken: bool) -> ControlFlow<()> {
-        // A desk that is gone has no further prompt.
+        // Ignore the error: a queue that has ended has no further prompt.
         let _ = self.answer.try_send(taken);
         ControlFlow::Continue(())
     }
 }
 
-/// Answers each prompt to who sent it.
+/// Sends the answer to each prompt to the client that sent it.
 pub(crate) struct ClientOutput {
     front: QueueFront,
     model: ModelDir,
@@ -133,7 +133,7 @@ impl ClientOutput {
         }
     }
 
-    /// Goes on with the next prompt, where its answer could be written.
+    /// Continues with the next prompt, unless the answer could not be written.
     fn answered(&self, taken: bool) -> ControlFlow<()> {
         if self.failure.is_some() { ControlFlow::Break(()) } else { self.front.answered(taken) }
     }
@@ -195,7 +195,7 @@ fn rejection(error: &SayError) -> String {
     }
 }
 
-/// A person's terminal, whose prompts go over the desk as well.
+/// A person's terminal, whose prompts also go through the queue.
 pub(crate) struct AttendedTerminal {
     terminal: Terminal,
     front: QueueFront,
@@ -209,7 +209,7 @@ impl AttendedTerminal {
 
 impl Output for AttendedTerminal {
     fn begin(&mut self) {
-        // Whose prompt it is makes no difference here; the place in the channel does.
+        // The client's name isn't needed, but its entry must be taken: the channel holds only one.
         let _ = self.front.next.try_recv();
     }
 

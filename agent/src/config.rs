@@ -60,11 +60,11 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// The drafter's directory.
     pub model: Option<PathBuf>,
-    /// The board, where one is named.
+    /// The board, if one is configured.
     pub board: Option<Board>,
     /// Its file.
     pub board_file: Option<PathBuf>,
-    /// Which policy.
+    /// The policy.
     pub policy: Policy,
     /// Its settings.
     pub rules: Rules,
@@ -73,7 +73,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads `file` and what it names, and puts `flags` over it.
+    /// Reads `file` and the files that it names, and applies `flags` over them.
     ///
     /// # Errors
     /// Names the file, line, key or flag that is wrong.
@@ -114,7 +114,7 @@ impl Settings {
         self.model.as_deref().context("no model: give --model DIR, or model = \"DIR\" in the configuration")
     }
 
-    /// Tokens of context that a drafter with room for `own` may use on this board.
+    /// Tokens of context for a drafter whose model has room for `own`, limited by the board.
     pub fn context_tokens_max(&self, own: usize) -> usize {
         let limit = self.board.as_ref().and_then(|board| board.drafter.context_tokens_max);
         limit.map_or(own, |limit| limit.min(own))
@@ -157,7 +157,7 @@ impl Settings {
     }
 }
 
-/// A policy's table with flags over it.
+/// Applies the flags to a policy's table.
 fn under(flags: &Overrides, file: PolicyTable) -> Result<PolicyTable> {
     let named = flags.policy.as_deref().map(Policy::from_str).transpose();
     Ok(PolicyTable {
@@ -170,16 +170,16 @@ fn under(flags: &Overrides, file: PolicyTable) -> Result<PolicyTable> {
 /// Reads a configuration.
 ///
 /// # Errors
-/// Names the file, line and key that is wrong, or that is of an earlier version.
+/// Names the file, line and key that is wrong, or a key of an earlier version.
 fn parsed_file(path: &Path) -> Result<File> {
-    // A file that can't be read is named by the reader behind this.
+    // If the file can't be read, skip this check: the reader below reports it.
     if let Ok(text) = std::fs::read_to_string(path) {
         refuse_old_keys(path, &text)?;
     }
     read::<File>(path)
 }
 
-/// The bytes of a weights' file, with the parts that ONNX keeps beside a large one under longer names.
+/// The size of a weights file in bytes, with the parts that ONNX keeps beside a large one under longer names.
 fn bytes_of(weights: &Path) -> Result<u64> {
     let of = |path: &Path| {
         let metadata = path.metadata().with_context(|| path.display().to_string())?;
@@ -196,8 +196,8 @@ fn bytes_of(weights: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// The file of the board that a flag names, or else the configuration in `dir`. A name is looked up beside the
-/// configuration and where the package puts boards.
+/// The file of the board that a flag or, without one, the configuration in `dir` names. A name is looked up beside
+/// the configuration, then where the package puts boards.
 fn board_file(flag: Option<&Path>, file: Option<&Path>, dir: &Path) -> Result<Option<PathBuf>> {
     let (board, base) = match (flag, file) {
         (Some(board), _) => (board, Path::new("")),
@@ -212,7 +212,7 @@ fn device_id(name: &str) -> Result<DeviceId> {
     name.parse().with_context(|| format!("device {name:?}"))
 }
 
-/// The host's name, in the characters an id may have.
+/// The host's name, reduced to the characters that an id may have.
 fn own_name() -> Result<DeviceId> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let letters = name.trim().chars().map(|c| c.to_ascii_lowercase());

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The unfinished file. Dropped before it is published, it leaves nothing behind.
+/// The unfinished file. It is removed if it is dropped before it is published.
 #[derive(Debug)]
 pub(crate) struct DraftFile {
     place: PathBuf,
@@ -15,10 +15,10 @@ pub(crate) struct DraftFile {
 }
 
 impl DraftFile {
-    /// Begins a file that is to be at `place`.
+    /// Begins a file that will be published at `place`.
     ///
     /// # Errors
-    /// Names the place: it is a folder, or its own is missing or takes no file.
+    /// Names the place: it is a folder, or its folder is missing or not writable.
     pub(crate) fn new(place: &Path) -> Result<Self> {
         let shown = || place.display().to_string();
         let Some(name) = place.file_name().filter(|_| !place.is_dir()) else {
@@ -45,7 +45,7 @@ impl DraftFile {
         self.file.try_clone().with_context(|| self.place.display().to_string())
     }
 
-    /// Puts it in its place.
+    /// Renames the file to its destination.
     ///
     /// # Errors
     /// Names the place.
@@ -61,7 +61,7 @@ impl DraftFile {
 
 impl Drop for DraftFile {
     fn drop(&mut self) {
-        // One that was published is no longer there.
+        // Ignore the error: after publishing, the file is no longer there.
         let _ = fs::remove_file(&self.path);
     }
 }

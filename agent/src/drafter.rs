@@ -1,5 +1,5 @@
-//! The drafter's worker thread: one run at a time, in a thread of its own, because a run takes milliseconds to
-//! seconds and the loop must not wait for it.
+//! The drafter's worker thread. A run takes milliseconds to seconds, and the loop must not wait for it, so runs
+//! happen one at a time in a thread of their own.
 
 use crate::slot::{Giver, Taker, slot};
 use anyhow::{Context, Result, anyhow};
@@ -12,9 +12,9 @@ use std::thread;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
-/// Finished runs that wait for the loop: the thread goes on with the next job meanwhile.
+/// Finished runs that wait for the loop, so that the thread can go on with the next job.
 const DONE_MAX: usize = 2;
-/// Tokens of a prompt in one run of the model: rows of all of them are held at once.
+/// Tokens of a prompt in one run of the model. Limits memory, because the rows of all of them are held at once.
 const CHUNK_TOKENS_MAX: usize = 64;
 
 /// The properties of a loaded drafter.
@@ -57,7 +57,7 @@ pub struct Done {
     pub session: u64,
     /// The job.
     pub id: JobId,
-    /// The rows of the last chunk, or what went wrong.
+    /// The rows of the last chunk, or the error.
     pub rows: Result<Rows, dunlin_lm::Error>,
     /// Its duration.
     pub took: Duration,
@@ -109,9 +109,11 @@ impl Worker {
         self.described
     }
 
-    /// Starts a run for one of the agent's sessions, behind the run under way. A job that still waits is replaced: a
-    /// machine asks for one run at a time, so that job is of an earlier session, and nobody wants its rows.
+    /// Queues a run for one of the agent's sessions; it starts after the current run. A job that still waits is
+    /// replaced: a session's machine requests one run at a time, so the waiting job belongs to an earlier session and
+    /// its rows aren't needed.
     pub fn run(&mut self, session: u64, job: DraftJob) {
+        // A replaced job never runs, so it gives its place in the count to the new one.
         if self.jobs.replace(Job { session, job }).is_none() {
             self.owed += 1;
         }
@@ -144,7 +146,7 @@ fn work(mut drafter: Box<dyn Draft>, to_do: &Taker<Job>, finished: &mpsc::Sender
     }
 }
 
-/// Cuts the context and appends the job's tokens in chunks; gives the rows of the last chunk.
+/// Cuts the context and appends the job's tokens in chunks; returns the rows of the last chunk.
 fn run(drafter: &mut dyn Draft, job: &DraftJob, steps: &Steps) -> Result<Rows, dunlin_lm::Error> {
     drafter.truncate(job.keep);
     let last = job.tokens.len().saturating_sub(1) / CHUNK_TOKENS_MAX * CHUNK_TOKENS_MAX;
@@ -163,7 +165,7 @@ mod tests {
     use dunlin_lm::Toy;
     use std::sync::mpsc::{Receiver, channel};
 
-    /// A drafter that runs only when it is let go on, and says that it begins.
+    /// A drafter that reports when a run begins and waits to be released.
     struct Held {
         toy: Box<dyn Draft>,
         begins: std::sync::mpsc::Sender<usize>,

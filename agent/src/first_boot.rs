@@ -49,7 +49,7 @@ enum Half {
 /// Runs the command; returns the exit code.
 ///
 /// # Errors
-/// What is there already can't be read.
+/// The existing set-up can't be read.
 pub async fn first_boot(args: &FirstBootFlags) -> Result<u8> {
     let board = args.board.clone().or_else(|| board_of(&args.board_file));
     let defaults = Defaults { board, model: args.model.clone() };
@@ -81,7 +81,7 @@ pub async fn first_boot(args: &FirstBootFlags) -> Result<u8> {
     })
 }
 
-/// Gives keys of an earlier version their names of today: the agent would refuse them, and stay down.
+/// Renames keys of an earlier version to today's: the agent would refuse to start with them.
 fn renew(config: &Path) {
     if !config.exists() {
         return;

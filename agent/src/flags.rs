@@ -95,10 +95,10 @@ enum OfflineChoice {
 }
 
 impl Common {
-    /// The settings of the file with these flags over it.
+    /// The settings of the file, overridden by these flags.
     ///
     /// # Errors
-    /// Names what is wrong.
+    /// Names the setting that is wrong.
     pub(crate) fn settings(&self, policy: &PolicyFlags) -> Result<Settings> {
         let flags = Overrides {
             broker: self.broker.clone(),
@@ -114,7 +114,7 @@ impl Common {
 }
 
 impl TextFlags {
-    /// How to sample.
+    /// The sampling of the target.
     ///
     /// # Errors
     /// Names what is out of range.
@@ -124,16 +124,16 @@ impl TextFlags {
 }
 
 impl ReplyFlags {
-    /// The settings, and how to sample.
+    /// The settings and the sampling.
     ///
     /// # Errors
-    /// Names what is wrong.
+    /// Names the setting that is wrong.
     pub fn checked(&self) -> Result<(Settings, Sampling)> {
         let sampling = self.text.sampling()?;
         Ok((self.common.settings(&self.policy)?, sampling))
     }
 
-    /// How sessions are held.
+    /// The rules under which sessions are run.
     pub(crate) fn conduct(&self, ends_on_refusal: bool) -> Conduct {
         let offline = match self.offline {
             OfflineChoice::Wait => Offline::Wait,
@@ -148,16 +148,16 @@ impl ReplyFlags {
         }
     }
 
-    /// When to use colours.
+    /// The choice of colours.
     pub fn color(&self) -> ColourChoice {
         self.common.color
     }
 }
 
-/// A number above 0.
+/// Parses a number above 0.
 ///
 /// # Errors
-/// It is none.
+/// The text is not such a number.
 pub(crate) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected a number above 0".into())
 }
@@ -165,7 +165,7 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
 /// A span of time given in seconds.
 ///
 /// # Errors
-/// It is no number of seconds above 0.
+/// The text is not a number of seconds above 0.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected seconds above 0".into())

@@ -71,7 +71,7 @@ pub async fn generate(args: &GenerateFlags, settings: &Settings, sampling: Sampl
         (None, Some(error)) => return Err(error).context("prompt"),
         (None, None) => bail!("the reply never began"),
     };
-    // One process, one reply: its goodbye belongs to its cost.
+    // A process writes only one reply, so the cost of its disconnection belongs to the reply.
     let energy = idle_after(args, &mut farewell.energy, turn.energy).await;
     let turn = Turn { counters: farewell.counters, traffic: farewell.traffic, energy, ..turn };
     let text = model.tokenizer.decode(&turn.tokens);
@@ -90,7 +90,7 @@ pub async fn generate(args: &GenerateFlags, settings: &Settings, sampling: Sampl
     }
 }
 
-/// The energy of a reply, with what the idle board drew before and after it.
+/// The energy of a reply, with the idle board's power measured before and after it.
 async fn idle_after(
     args: &GenerateFlags,
     meter: &mut Energy,
@@ -103,7 +103,7 @@ async fn idle_after(
     energy.map(|energy| TurnEnergy { idle, ..energy })
 }
 
-/// The prompt that an argument stands for.
+/// The prompt that an argument names.
 pub(crate) fn prompt(argument: &str) -> Result<String> {
     if argument != "-" {
         return Ok(argument.into());
@@ -113,7 +113,7 @@ pub(crate) fn prompt(argument: &str) -> Result<String> {
     Ok(text.trim_end_matches(['\r', '\n']).into())
 }
 
-/// A user with one prompt, who may interrupt and who may lose patience.
+/// A user with one prompt, who can interrupt it, and whose time limit can end it.
 fn user(args: &GenerateFlags, model: &ModelDir, tokens: Vec<u32>) -> Result<User> {
     let (prompt, prompts) = mpsc::channel(1);
     let (user, control) = setup::user(prompts, Control::Cancel)?;
@@ -125,7 +125,7 @@ fn user(args: &GenerateFlags, model: &ModelDir, tokens: Vec<u32>) -> Result<User
             Some(timeout) => tokio::time::sleep(timeout).await,
             None => std::future::pending().await,
         }
-        // An agent that has ended needs no reminder.
+        // Ignore the error: an agent that has ended needs no reminder.
         let _ = control.try_send(Control::TimedOut);
     });
     Ok(user)

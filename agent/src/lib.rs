@@ -1,10 +1,10 @@
-//! The device side of Dunlin: drafts with a small model, sends what is worth the radio, shows what comes of it.
+//! The device side of Dunlin: drafts with a small model, sends the frames that are worth their cost, shows the reply.
 //!
-//! The machine that decides is `dunlin_hlm`'s; this crate is its shell. [`run`] is the loop, [`link`] the
-//! connection to the broker, [`drafter`] the only one with a thread.
+//! `dunlin_hlm` contains the machine that decides; this crate is the shell around it. [`run`] is the loop, [`link`]
+//! the connection to the broker, and [`drafter`] a thread that runs the model.
 //!
 //! Invariants:
-//! - Nothing here decides what is sent, when, or what a message means.
+//! - No code here decides what is sent or when, or interprets a message.
 //! - Every channel between threads and tasks is bounded, and the loop never waits to push into one.
 
 pub mod ask;

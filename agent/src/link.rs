@@ -1,9 +1,11 @@
-//! The device's side of the connection to the broker: what waits to be sent, and what a received message is.
+//! The device's side of the connection to the broker: the queue of messages to send, and the routing of received
+//! ones.
 //!
-//! Frames go as QoS 0, requests for a lease as QoS 1; neither is trusted to arrive. A connection counts as up only
-//! when its subscriptions are granted and presence is announced. What the link can't take stays with the machine.
+//! Frames use QoS 0 and lease requests QoS 1; delivery of neither is assumed. A connection counts as up only after
+//! its subscriptions are granted and presence is announced. Messages for which the link has no room stay with the
+//! machine.
 //!
-//! Invariant: nothing here knows what a message means, and no call blocks.
+//! Invariant: no code here interprets a message, and no call blocks.
 
 use dunlin_hlm::device::{Channel, Transmit};
 use dunlin_link::{
@@ -17,19 +19,20 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-/// QoS 1 publishes that may wait for their acknowledgement.
+/// Unacknowledged QoS 1 publishes.
 pub const INFLIGHT_MAX: u16 = 8;
-/// Messages that wait for the connection's task.
+/// Messages that wait for the MQTT client.
 const OUTBOX_MAX: usize = 8;
-/// Events of that task that wait for the loop.
+/// Events that wait for the loop; beyond it, the task stops reading the connection.
 const EVENTS_MAX: usize = 64;
-/// The frame topic's alias, and the only one.
+/// The alias of the frame topic. The link uses no other.
 const FRAMES_ALIAS: u16 = 1;
 
 /// Parameters of the connection, and the device.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
-    /// Broker, login, client id: the device's own where no other program of it is connected.
+    /// Broker, login and client id. The client id is the device's name, unless another program of the device may be
+    /// connected.
     pub options: ConnectOptions,
     /// The device.
     pub device: DeviceId,
@@ -42,7 +45,7 @@ pub struct LinkConfig {
 pub enum LinkEvent {
     /// Connected, subscribed, announced.
     Up,
-    /// Not connected, or no longer.
+    /// Not connected, or no longer connected.
     Down(Loss),
     /// From the lease topic.
     Reply(Vec<u8>),
@@ -58,7 +61,7 @@ pub enum LinkEvent {
 enum TaskEvent {
     /// From the connection of this generation.
     Arrived(u32, Arrived),
-    /// There is no connection, or no longer.
+    /// The connection failed or was lost.
     Lost(Loss),
 }
 
@@ -82,9 +85,10 @@ struct Connection {
     generation: u32,
 }
 
-/// The broker takes aliases; which topic ours stands for.
+/// A topic alias that the broker allows, and the topic it is bound to.
 #[derive(Default)]
 struct BoundAlias {
+    // Empty until a frame has bound the alias on this connection.
     topic: Option<TopicName>,
 }
 
@@ -135,8 +139,10 @@ impl Link {
         self.flush();
     }
 
-    /// Publishes a report about this device, where there is a connection with room; a frame goes first.
+    /// Publishes a report about this device if the connection has room and no frame waits; otherwise the report is
+    /// dropped.
     pub fn tell(&mut self, topic: fn(DeviceId) -> Topic, bytes: &[u8]) {
+        // Reports are optional, so they never delay a frame; without room they are dropped.
         let has_room = self.has_room() && self.outbox.is_empty();
         let Some(connection) = self.connection.as_ref().filter(|_| has_room) else { return };
         let report = Outgoing::new(topic(self.config.device.clone()), bytes.to_vec());
@@ -145,22 +151,23 @@ impl Link {
         }
     }
 
-    /// Bytes of MQTT so far.
+    /// MQTT bytes so far.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// Messages that were larger than the broker takes and were left out.
+    /// Messages left out because they exceed the broker's packet limit.
     pub fn oversize(&self) -> u64 {
         self.oversize
     }
 
-    /// Messages received that were larger than any of the protocol and were dropped.
+    /// Received messages that were dropped because they exceed the protocol's limit.
     pub fn too_large(&self) -> u64 {
         self.too_large
     }
 
-    /// Sends what waits, says goodbye, waits until the broker hangs up, and returns the bytes of all.
+    /// Sends the queued messages, disconnects, waits until the broker closes the connection, and returns the total
+    /// traffic.
     pub async fn close(mut self) -> Traffic {
         if tokio::time::timeout(GOODBYE_MAX, self.goodbye()).await.is_err() {
             debug!("the broker did not close the connection");
@@ -169,10 +176,11 @@ impl Link {
         self.traffic
     }
 
-    /// Ends with the connection's task, or with a connection that is lost before.
+    /// Runs until the connection has ended, after the DISCONNECT or earlier.
     async fn goodbye(&mut self) {
         let mut left = false;
         while self.connection.is_some() {
+            // Leave only once both queues are empty, because a full queue would refuse the DISCONNECT.
             if !left && !self.has_unsent() {
                 self.leave();
                 left = true;
@@ -183,7 +191,7 @@ impl Link {
         }
     }
 
-    /// True if a message waits, here or in the connection: a goodbye might find no room behind it.
+    /// True while messages are queued here or in the MQTT client.
     fn has_unsent(&self) -> bool {
         !self.outbox.is_empty() || self.connection.as_ref().is_some_and(|c| c.publisher.has_unsent())
     }
@@ -196,6 +204,7 @@ impl Link {
             }
             TaskEvent::Lost(loss) => {
                 self.connection = None;
+                // Stale: after reconnecting, the machine sends again what is still needed.
                 self.outbox.clear();
                 info!("{}", loss.reason);
                 Some(LinkEvent::Down(loss))
@@ -224,13 +233,14 @@ impl Link {
 
     fn drop_too_large(&mut self, bytes: u64) {
         self.too_large += 1;
+        // Log only at powers of two, so that a flood of large messages doesn't flood the log.
         if self.too_large.is_power_of_two() {
             let limit = limits::PACKET_BYTES_MAX;
             warn!("dropped {} messages over {limit} bytes so far, the last of {bytes}", self.too_large);
         }
     }
 
-    /// Subscribes and announces: both before anything else on a new connection.
+    /// Subscribes and announces presence, before any other message on a new connection.
     fn connect(&mut self, publisher: Publisher, generation: u32) {
         let needed = limits::PACKET_BYTES_MAX;
         if let Some(max) = publisher.broker().packet_bytes_max.filter(|max| *max < needed) {
@@ -265,6 +275,7 @@ impl Link {
 
     fn leave(&mut self) {
         self.announce(Liveness::Left);
+        // Without room for the DISCONNECT, drop the connection; this also ends `goodbye`.
         if self.connection.as_ref().is_some_and(|connection| !connection.publisher.leave()) {
             self.connection = None;
         }
@@ -272,6 +283,7 @@ impl Link {
 
     fn subscribed(&mut self, refused: &[(String, String)]) -> Option<LinkEvent> {
         if let Some((_, reason)) = refused.first() {
+            // Reconnecting can't cure a refusal, so the connection stays open, but it never counts as up.
             let (device, broker) = (&self.config.device, &self.config.options.broker);
             let reason = format!("the broker at {broker} refuses {device} its subscriptions: {reason}");
             return Some(LinkEvent::Down(Loss { reason, refused: true }));
@@ -280,15 +292,17 @@ impl Link {
         Some(LinkEvent::Up)
     }
 
-    /// Hands the connection as much of the outbox as it takes.
+    /// Passes queued messages to the MQTT client until it is full.
     fn flush(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         while let Some(message) = self.outbox.front() {
             let outgoing = outgoing(&self.config.device, message, connection.alias.as_ref(), self.opens);
             match connection.publisher.send(&outgoing) {
                 Taken::Yes => connection.bind(&outgoing.topic),
+                // Keeps the order; `Arrival::Sent` calls this function again.
                 Taken::NoRoom => return,
                 Taken::TooLarge => {
+                    // Dropped, because it would block the queue: the broker will never take it.
                     warn!("a message of {} bytes is more than the broker takes", outgoing.shape().bytes());
                     self.oversize += 1;
                 }
@@ -300,7 +314,7 @@ impl Link {
 }
 
 impl Connection {
-    /// Remembers the topic that the alias stands for after a frame was sent.
+    /// Notes which topic the alias stands for. Called only for packets that the client accepted.
     fn bind(&mut self, topic: &Topic) {
         if let (Some(alias), Topic::Frames(..)) = (&mut self.alias, topic) {
             alias.topic = Some(topic.name());
@@ -308,11 +322,13 @@ impl Connection {
     }
 }
 
-/// Connects, passes on what arrives, waits and connects again, until it has left or nobody listens.
+/// Connects, passes on what arrives, and connects again after a pause; ends after a goodbye or when the receiver is
+/// gone.
 async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
     let mut dialer = Dialer::start(config.options.clone()).await;
     loop {
         let generation = dialer.generation();
+        // The Will carries the generation of its own connection, so each connection has its own.
         let lost = presence(&config.device, generation, Liveness::Lost).filter(|_| config.announce);
         let will = lost.map(|Outgoing { topic, payload, .. }| Will { topic, payload });
         let mut arrivals = dialer.dial(will);
@@ -334,7 +350,7 @@ async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
     }
 }
 
-/// The presence message of connection `generation`.
+/// The presence message for the connection with this `generation`.
 fn presence(device: &DeviceId, generation: u32, liveness: Liveness) -> Option<Outgoing> {
     let bytes = DevicePresence { generation, liveness }.encode().ok()?;
     Some(Outgoing::new(Topic::DevicePresence(device.clone()), bytes.to_vec()))
@@ -352,7 +368,7 @@ fn route(Message { topic, payload, .. }: Message) -> Option<LinkEvent> {
     }
 }
 
-/// A message with its topic, alias and properties.
+/// A message with its topic, alias and properties. `opens` numbers lease requests, as correlation data.
 fn outgoing(device: &DeviceId, message: &Transmit, alias: Option<&BoundAlias>, opens: u32) -> Outgoing {
     let payload = message.bytes.to_vec();
     match &message.channel {

@@ -1,25 +1,26 @@
-//! What a user should know besides the text.
+//! Notices for the user, shown besides the text.
 
 use dunlin_link::Loss;
 use dunlin_wire::{DecodeError, VerifierId};
 use std::fmt;
 
-/// Something worth a line.
+/// An event that deserves a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// For a second or more there has been no connection.
+    /// There has been no connection for a second or more.
     NoBroker(Option<Loss>),
-    /// For a second or more no verifier gave a lease.
+    /// No verifier has granted a lease for a second or more.
     NoVerifier,
-    /// For a second or more the verifier did not answer.
+    /// The verifier has not answered for a second or more.
     NoVerdict(VerifierId),
-    /// Nobody answered for long: tokens are committed unverified from here.
+    /// Nobody has answered for long; tokens from here on are committed unverified.
     GaveUp,
     /// A verifier answers again.
     Returned,
-    /// From this token of the reply on another target writes: one with this model, or the same with other numerics.
+    /// From this token of the reply on, another target writes: the named model, or the same model with other
+    /// numerics.
     TargetChanged(usize, Option<String>),
-    /// A message came that is none; nothing changed.
+    /// A malformed message was dropped.
     Malformed(DecodeError),
 }
 

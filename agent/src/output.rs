@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 /// An output for tokens and notices.
 pub trait Output {
-    /// The next prompt is taken up.
+    /// The next prompt is being answered.
     fn begin(&mut self) {}
 
     /// A token was committed.
@@ -22,24 +22,24 @@ pub trait Output {
     /// A verifier gave a lease.
     fn leased(&mut self, _verifier: &VerifierId) {}
 
-    /// The tokens drafted behind the committed text are now these.
+    /// The tokens drafted behind the committed text; replaces the previous ones.
     fn provisional(&mut self, tokens: &[TokenId]);
 
-    /// Something worth a line happened.
+    /// A notice for the user.
     fn notice(&mut self, notice: &Notice);
 
-    /// The prompt was not taken; `Break` ends the agent.
+    /// The prompt was rejected; `Break` ends the agent.
     fn rejected(&mut self, error: &SayError) -> ControlFlow<()>;
 
     /// The reply ended; `Break` ends the agent.
     fn finished(&mut self, turn: &Turn) -> ControlFlow<()>;
 
-    /// False once nobody wants the reply any more.
+    /// False once nobody reads the reply any more.
     fn wanted(&self) -> bool {
         true
     }
 
-    /// The error of a write that failed, once. The reply was unwanted from then on, and its end was the agent's.
+    /// Takes the error of a failed write. A failed write makes the reply unwanted, and the agent ends after it.
     fn failure(&mut self) -> Option<io::Error> {
         None
     }

@@ -1,6 +1,6 @@
-//! `power`: which sources of power there are, what they show, traces of them, and their calibration.
+//! `power`: lists power sources and their readings, records traces, and calibrates sensors.
 //!
-//! Invariant: no watt and no joule is said without its source.
+//! Invariant: every figure of power or energy is shown with its source.
 
 pub(crate) mod advice;
 mod calibrate;
@@ -44,7 +44,7 @@ impl PowerFlags {
     /// The settings.
     ///
     /// # Errors
-    /// Names the flag or the key that is wrong.
+    /// Names the flag or key that is wrong.
     pub(crate) fn checked(&self) -> Result<PowerSettings> {
         if let PowerCommand::Calibrate(args) = &self.command {
             args.check()?;
@@ -69,7 +69,7 @@ impl PowerFlags {
 /// Runs a command; returns the exit code.
 ///
 /// # Errors
-/// The source does not answer or gives no reading, or something can't be written.
+/// The source doesn't answer or gives no reading, or an output can't be written.
 pub async fn power(args: &PowerFlags, settings: &PowerSettings) -> Result<u8> {
     let color = args.color();
     match &args.command {

@@ -1,14 +1,14 @@
-//! The verifier and the target that wrote a reply, and the places from which another one did.
+//! The verifier and target that wrote a reply, and the tokens from which another one did.
 
 use dunlin_hlm::device::{Device, PinnedTarget};
 use dunlin_wire::{Promise, TargetId, VerifierId, VerifierPresence};
 
-/// A target at a verifier. Names are the verifier's own words: [escaped](str::escape_debug) before they are shown.
+/// A target at a verifier. The names come from the verifier: [escape](str::escape_debug) them before showing them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writer {
     /// The verifier.
     pub verifier: VerifierId,
-    /// The model's name; empty where the verifier's presence was not seen.
+    /// The model's name; empty if the verifier's presence was not seen.
     pub model: String,
     /// The engine that runs it, and its kernels and cache type.
     pub engine: String,
@@ -18,14 +18,14 @@ pub struct Writer {
     pub promise: Promise,
 }
 
-/// What wrote a reply.
+/// The origin of a reply's tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provenance {
-    /// The last verifier that wrote; none where no token came from one.
+    /// The last verifier that wrote; `None` if no token came from one.
     pub writer: Option<Writer>,
-    /// The first token, counted in the reply from 0, that the same prompt and seed need not give again.
+    /// The first token, counted in the reply from 0, that the same prompt and seed need not produce again.
     pub not_reproducible_from: Option<usize>,
-    /// The first token that a target with other weights than those before it wrote.
+    /// The first token that a target with other weights than before wrote.
     pub model_changed_from: Option<usize>,
 }
 
@@ -50,7 +50,7 @@ impl Writer {
 }
 
 impl Provenance {
-    /// Another target writes from `token` on.
+    /// Notes that another target writes from `token` on.
     pub(crate) fn change(&mut self, token: usize, model: bool) {
         self.not_reproducible_from.get_or_insert(token);
         if model {
@@ -59,7 +59,7 @@ impl Provenance {
     }
 }
 
-/// Why a session ends where only a target with other weights is there, and the way out of it.
+/// Explains why a session ends if only a target with other weights is present, and the way out.
 pub(crate) fn other_target(device: &Device, ours: TargetId, theirs: TargetId) -> String {
     let named = |target: TargetId| match device.verifier_with(target) {
         Some((verifier, presence)) => format!("{} ({target}) on verifier {verifier}", model(&presence.model)),

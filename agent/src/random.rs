@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 /// A random number.
 ///
 /// # Errors
-/// The operating system gives none.
+/// The operating system provides none.
 pub fn number() -> Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random numbers from the system: {error}"))?;

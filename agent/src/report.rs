@@ -1,4 +1,4 @@
-//! What a reply cost: one JSON object for programs, a few lines on standard error for people.
+//! The cost of a reply: one JSON object for programs, a few lines on standard error for people.
 
 use crate::provenance::Provenance;
 use crate::screen::{Abilities, Colour};
@@ -17,9 +17,9 @@ const BAR: usize = 24;
 /// The report of one reply. Its field names are an interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The reply's text; control tokens stand for nothing.
+    /// The reply's text, without control tokens.
     pub text: String,
-    /// The prompt as it was given.
+    /// The prompt as given.
     pub prompt: String,
     /// The policy's name.
     pub policy: String,
@@ -29,7 +29,7 @@ pub struct Report {
     pub temperature: f32,
     /// Nucleus mass.
     pub top_p: f32,
-    /// Largest tokens kept; 0 keeps all.
+    /// Number of most likely tokens kept; 0 keeps all.
     pub top_k: u32,
     /// Tokens of the reply.
     pub committed_tokens: u64,
@@ -37,7 +37,7 @@ pub struct Report {
     pub tokens: Vec<TokenId>,
     /// Verdicts that counted.
     pub rounds: u64,
-    /// Draft frames sent, repeated ones included.
+    /// Draft frames sent, retransmissions included.
     pub frames_up: u64,
     /// Bytes of the protocol's messages sent.
     pub payload_bytes_up: u64,
@@ -53,33 +53,33 @@ pub struct Report {
     pub mqtt_control_bytes_down: u64,
     /// Drafts sent to the verifier.
     pub drafted_tokens: u64,
-    /// Tokens the drafter gave, those never sent included.
+    /// Tokens that the drafter produced, those never sent included.
     pub draft_steps: u64,
     /// Drafts the target agreed with.
     pub accepted_tokens: u64,
-    /// `accepted_tokens / drafted_tokens`; 0 where none was sent.
+    /// `accepted_tokens / drafted_tokens`; 0 if none was sent.
     pub acceptance: f64,
     /// Tokens committed without the target because nobody answered.
     pub unverified_tokens: u64,
-    /// Tokens kept as the policy says, without the target's word or against it.
+    /// Tokens kept under the policy, unverified or against the target's choice.
     pub trusted_tokens: u64,
-    /// Draft frames sent again.
+    /// Draft frames retransmitted.
     pub resent: u64,
     /// Times the verifier asked for context.
     pub resyncs: u64,
     /// Requests for a lease.
     pub opens: u64,
-    /// Messages that are none.
+    /// Malformed messages dropped.
     pub malformed: u64,
     /// From the prompt to the end of the reply.
     pub seconds: f64,
-    /// Where the time went.
+    /// Time by phase.
     pub phases: PhaseSeconds,
-    /// What it was weighed by how long to draft.
+    /// Prices used to choose the draft length.
     pub prices: PriceFields,
-    /// What was measured.
+    /// Measured energy.
     pub energy: EnergyFields,
-    /// The verifier that wrote last; null where none did.
+    /// The verifier that wrote last; null if none did.
     pub verifier: Option<String>,
     /// Its model's name.
     pub model: Option<String>,
@@ -89,7 +89,7 @@ pub struct Report {
     pub target: Option<String>,
     /// The target's promise: exact, distribution or approximate.
     pub promise: Option<&'static str>,
-    /// The first token that the same prompt and seed need not give again.
+    /// The first token that the same prompt and seed need not produce again.
     pub not_reproducible_from: Option<usize>,
     /// The first token that another model wrote.
     pub model_changed_from: Option<usize>,
@@ -97,7 +97,7 @@ pub struct Report {
     pub finish: &'static str,
 }
 
-/// Seconds by what the device was doing; they add up to `seconds`.
+/// Seconds by the device's activity; they add up to `seconds`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct PhaseSeconds {
     /// The drafter ran.
@@ -106,20 +106,20 @@ pub struct PhaseSeconds {
     pub score: f64,
     /// Handing messages to the link.
     pub send: f64,
-    /// Nothing but an answer was missing.
+    /// Only an answer was missing.
     pub wait: f64,
     /// No reply was under way.
     pub idle: f64,
 }
 
-/// What a second was taken to cost when it was decided how long to draft.
+/// Assumed cost of a second when the draft length was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PriceFields {
     /// While the drafter runs.
     pub draft: f64,
-    /// While nothing but an answer is missing.
+    /// While only an answer is missing.
     pub wait: f64,
-    /// `J/s` where a sensor knows, else `s/s`.
+    /// `J/s` if a sensor knows the power, otherwise `s/s`.
     pub unit: &'static str,
 }
 
@@ -143,7 +143,7 @@ impl From<Phases> for PhaseSeconds {
 }
 
 impl Report {
-    /// The report of `turn`, whose reply reads `text`.
+    /// The report of `turn`, with the reply's `text`.
     pub fn new(turn: &Turn, prompt: &str, text: String, policy: &str, sampling: &Sampling) -> Self {
         let (counted, writer) = (&turn.counters, turn.provenance.writer.as_ref());
         Self {
@@ -200,11 +200,11 @@ pub fn line(abilities: Abilities, colour: Colour, text: &str) {
         true => format!("{}{text}{}", colour.begin(), Colour::Plain.begin()),
         false => text.into(),
     };
-    // Standard error that is gone has no reader.
+    // Ignore the error: standard error may be closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Writes what a reply cost to standard error.
+/// Writes the cost of a reply to standard error.
 pub fn summary(turn: &Turn, abilities: Abilities) {
     for text in counts(turn) {
         line(abilities, Colour::Plain, &text);
@@ -220,7 +220,7 @@ pub fn summary(turn: &Turn, abilities: Abilities) {
     }
 }
 
-/// Joules behind their source, what they come to a token, where they went, and what is doubtful about them.
+/// Lines for the energy: joules and their source, joules per token, phases, and doubts about the figures.
 fn energy_lines(source: &str, measured: &MeasuredFields) -> Vec<(Colour, String)> {
     let mut lines = vec![(
         Colour::Plain,

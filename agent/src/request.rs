@@ -1,9 +1,9 @@
-//! A prompt for an agent that serves, as one line.
+//! A prompt for a serving agent, as one line.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// A prompt as a line of JSON says it.
+/// A prompt as a line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PromptRequest {
@@ -19,7 +19,7 @@ impl PromptRequest {
         Self { prompt, max_tokens, new_session }
     }
 
-    /// A line: an object, or the prompt itself.
+    /// Parses a line: a JSON object, or the prompt itself.
     pub(crate) fn parse(line: &str) -> Result<Self> {
         if line.starts_with('{') {
             return serde_json::from_str(line).context("the line is no request");

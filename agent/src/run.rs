@@ -1,7 +1,7 @@
-//! The loop: the one place where every hop of a token can be seen, in order.
+//! The loop: the one place where the whole path of a token can be followed.
 //!
-//! In: link messages, rows of the drafter, timers, prompts. Out: jobs to the drafter's thread, messages to the
-//! link, tokens to the output. Between the two stands the machine, which decides everything.
+//! In: link messages, the drafter's rows, timers, prompts. Out: jobs for the drafter's thread, messages for the link,
+//! tokens for the output. The machine between the two makes every decision.
 
 use crate::drafter::{Done, Worker};
 use crate::link::{Link, LinkEvent};
@@ -37,13 +37,13 @@ use tracing::{debug, error};
 pub struct Say {
     /// The prompt's tokens, control tokens of its form included.
     pub tokens: Vec<TokenId>,
-    /// How long the reply may get and what ends it.
+    /// Length limit of the reply, and the tokens that end it.
     pub reply: Reply,
-    /// Whether to begin a new session for it.
+    /// True to begin a new session with this prompt.
     pub new_session: bool,
 }
 
-/// What a user does besides prompting.
+/// A user's command other than a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     /// End the reply where it is.
@@ -56,7 +56,7 @@ pub enum Control {
     LogStatus,
 }
 
-/// The user's end: prompts wait until the reply before is complete, controls don't.
+/// The user's channels. A prompt waits until the previous reply is complete; a control doesn't.
 pub struct User {
     /// Prompts.
     pub prompts: mpsc::Receiver<Say>,
@@ -64,27 +64,27 @@ pub struct User {
     pub controls: mpsc::Receiver<Control>,
 }
 
-/// What every session of the agent has in common.
+/// Settings shared by all sessions of the agent.
 #[derive(Clone, Debug)]
 pub struct Seat {
-    /// For the machine.
+    /// Settings of the machine.
     pub device: DeviceConfig,
-    /// How the target is sampled.
+    /// Settings of sampling.
     pub sampling: Sampling,
-    /// The seed of every session, or `None` for a random one each.
+    /// The seed of every session; `None` for a random seed each.
     pub seed: Option<u64>,
-    /// Whether a broker that refuses the device ends the reply, where the machine would wait for it.
+    /// True to end the reply if the broker refuses the device, even if the machine would wait.
     pub ends_on_refusal: bool,
 }
 
-/// What is left when the agent has ended.
+/// The results of an agent that has ended.
 #[derive(Debug)]
 pub struct Farewell {
-    /// What the last session's machine counted, its goodbye included.
+    /// The counters of the last session's machine, its closing messages included.
     pub counters: Counters,
-    /// What the link counted in all.
+    /// The link's total traffic.
     pub traffic: Traffic,
-    /// Time and energy, which go on.
+    /// The energy meter, still running.
     pub energy: Box<Energy>,
 }
 
@@ -94,29 +94,29 @@ pub struct Agent {
     seat: Seat,
     device: Device,
     seed: u64,
-    /// Whether a given seed is the first session's alone, and each later one's is the next number.
+    /// True to use a given seed only for the first session and the next number for each later one.
     reseeds: bool,
-    /// Counts the sessions: a row for an earlier one is nobody's.
+    /// Number of the current session. Rows that the drafter produced for an earlier session are ignored.
     session: u64,
     worker: Worker,
     link: Link,
-    /// On the heap: its tables are large, and the agent is moved while it is put together.
+    /// Boxed because its tables are large, and the builder methods move the agent.
     energy: Box<Energy>,
     stall: Stall,
     supervised: Supervised,
     status: StatusLog,
     turn: Option<Running>,
-    /// A reply that ended and waits for its energy.
+    /// A reply that has ended but still waits for its energy.
     ended: Option<Turn>,
-    /// Whether what is shown behind the committed text may have changed.
+    /// True if the drafted tokens behind the committed text may have changed since they were last shown.
     moved: bool,
     /// The last lease: its verifier and target.
     lessor: Option<(VerifierId, PinnedTarget)>,
-    /// Whether another target than its first one wrote in this session.
+    /// True once a target other than the session's first one has written in it.
     target_changed: bool,
 }
 
-/// A reply under way, and the counts when it began.
+/// A reply in progress, with the counts at its start.
 struct Running {
     started: Instant,
     tokens: Vec<TokenId>,
@@ -130,10 +130,10 @@ struct Running {
 }
 
 impl Agent {
-    /// An agent with a first session.
+    /// An agent with its first session.
     ///
     /// # Errors
-    /// The system gives no random numbers, or a limit of the drafter is outside the protocol's.
+    /// The system provides no random numbers, or a limit of the drafter exceeds the protocol's.
     pub fn new(seat: Seat, worker: Worker, link: Link) -> Result<Self> {
         let energy = Box::new(Energy::unmetered(Charged::Idle));
         let session = new_session(&seat, 0)?;
@@ -160,31 +160,31 @@ impl Agent {
         })
     }
 
-    /// The same agent, which counts its time and energy with `energy`.
+    /// Counts time and energy with `energy`.
     #[must_use]
     pub fn metered(self, energy: Energy) -> Self {
         Self { clock: energy.clock(), energy: Box::new(energy), ..self }
     }
 
-    /// The same agent, whose sessions have seeds of their own even where one was given: each the next number.
+    /// Gives each session its own seed: a given seed is counted up by one per session.
     #[must_use]
     pub fn reseeding(self) -> Self {
         Self { reseeds: true, ..self }
     }
 
-    /// The same agent, which tells a service manager that it works.
+    /// Reports the agent's health to a service manager.
     #[must_use]
     pub fn supervised(self, supervised: Supervised) -> Self {
         Self { supervised, ..self }
     }
 
-    /// The same agent, which logs its status at its end and every ten minutes.
+    /// Logs the status at the end and every ten minutes.
     #[must_use]
     pub fn logging_status(self) -> Self {
         Self { status: StatusLog::logged(self.clock.now()), ..self }
     }
 
-    /// Runs until the output or the user ends it, or nobody can prompt any more; then says goodbye.
+    /// Runs until the output or the user ends it, or no prompt can come any more; then disconnects.
     ///
     /// # Errors
     /// The drafter's thread ended.
@@ -204,12 +204,15 @@ impl Agent {
                 done = self.worker.next() => self.on_draft(&done?),
                 () = tokio::time::sleep_until(machine) => self.on_timeout(),
                 () = tokio::time::sleep_until(stall) => self.on_stall(out),
+                // The next three only start another pass: the work is done above and in `settle`.
                 () = tokio::time::sleep_until(meter) => drop(self.wake()),
                 () = tokio::time::sleep_until(manager) => drop(self.wake()),
                 () = tokio::time::sleep_until(status) => drop(self.wake()),
                 control = user.controls.recv() => {
+                    // If the sender is gone, nobody could stop the agent later, so quit now.
                     if self.on_control(control.unwrap_or(Control::Quit), out).is_break() { break }
                 }
+                // A prompt stays in its channel while a reply runs or still waits for its energy.
                 say = user.prompts.recv(), if self.turn.is_none() && self.ended.is_none() => {
                     let Some(say) = say else { break };
                     if self.on_say(&say, out)?.is_break() { break }
@@ -229,6 +232,7 @@ impl Agent {
                 self.device.handle_link(true, now);
             }
             LinkEvent::Down(loss) => {
+                // The machine would wait, but a refusal lasts until somebody changes the configuration.
                 if loss.refused && self.ends_on_refusal() {
                     self.end(Ending::BrokerRefused(loss.reason.clone()));
                 }
@@ -239,12 +243,14 @@ impl Agent {
             LinkEvent::Reply(bytes) => self.device.handle_reply(&bytes, now),
             LinkEvent::Verdict(bytes) => self.device.handle_down(&bytes, now),
             LinkEvent::Presence(verifier, bytes) => self.device.handle_presence(&verifier, &bytes, now),
+            // The next `settle` sends what the machine kept back.
             LinkEvent::Room => {}
         }
     }
 
     fn on_draft(&mut self, done: &Done) {
         let now = self.wake();
+        // The session was replaced while the drafter ran; the new machine doesn't know this job.
         if done.session != self.session {
             return;
         }
@@ -254,6 +260,7 @@ impl Agent {
             Err(problem) => {
                 error!("{problem}");
                 if let Some(turn) = &mut self.turn {
+                    // The machine learns only that the job failed, so keep the reason for the report.
                     turn.ending = Some(Ending::DrafterFailed(problem.to_string()));
                 }
                 self.device.handle_draft_failed(done.id, now);
@@ -268,6 +275,7 @@ impl Agent {
 
     fn on_stall(&mut self, out: &mut dyn Output) {
         let now = self.wake();
+        // Offline, tokens are committed without a verifier, so nothing is missing.
         if self.device.phase() == Phase::Offline {
             return self.stall.moved_on(now);
         }
@@ -289,7 +297,7 @@ impl Agent {
         if control != Control::Quit {
             return ControlFlow::Continue(());
         }
-        // The reply's end is shown, whatever the output says to it.
+        // Show the end of the reply. The result is ignored because the agent ends in any case.
         let _ = self.settle(out);
         ControlFlow::Break(())
     }
@@ -309,7 +317,8 @@ impl Agent {
         self.stall.begin(now);
         let mut provenance = Provenance::default();
         if self.target_changed {
-            // The text before this reply came from two targets, so that its prompt and seed don't give it again.
+            // Two targets wrote the text before this reply, so the same prompt and seed need not produce this reply
+            // again.
             provenance.not_reproducible_from = Some(0);
         }
         self.turn = Some(Running {
@@ -325,7 +334,7 @@ impl Agent {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The prompt's tokens; where the reply before ended by the very token that begins a turn, without that token.
+    /// The prompt's tokens. If the previous reply ended with the token that begins a turn, that token is left out.
     fn unsaid<'a>(&self, say: &'a Say) -> &'a [TokenId] {
         match (self.device.text().last(), say.tokens.as_slice()) {
             (Some(last), [first, rest @ ..]) if last == first && say.reply.stop.contains(last) => rest,
@@ -333,7 +342,7 @@ impl Agent {
         }
     }
 
-    /// Takes out of the machine what it has to say, until it has nothing more.
+    /// Handles the machine's events until there are none, then updates the display, the link and the energy.
     fn settle(&mut self, out: &mut dyn Output) -> ControlFlow<()> {
         while let Some(event) = self.device.poll_event() {
             if self.on_event(event, out).is_break() {
@@ -342,6 +351,7 @@ impl Agent {
         }
         if self.turn.is_some() && !out.wanted() {
             self.device.cancel();
+            // The end of the reply comes as an event, which empties `turn`.
             return self.settle(out);
         }
         if std::mem::take(&mut self.moved) {
@@ -400,6 +410,7 @@ impl Agent {
         let Some(running) = self.turn.take() else { return ControlFlow::Continue(()) };
         self.status.reply_ended();
         let now = self.clock.now();
+        // Closes the current phase, so that the time until now belongs to this reply.
         self.energy.mark(Charged::Score, now);
         self.moved = false;
         self.stall.end();
@@ -419,6 +430,7 @@ impl Agent {
             prices: self.device.prices(),
             energy: None,
         };
+        // The meter's readings come late, so the turn is finished once its energy is known.
         if self.energy.is_open() {
             self.ended = Some(turn);
             return ControlFlow::Continue(());
@@ -426,7 +438,7 @@ impl Agent {
         out.finished(&turn)
     }
 
-    /// The machine's end of a reply, with the names that the machine doesn't keep.
+    /// Converts the machine's reason for the end, and adds names that the machine doesn't have.
     fn ending(&self, finish: Finish) -> Ending {
         match finish {
             Finish::OtherTarget { ours, theirs } => {
@@ -436,15 +448,16 @@ impl Agent {
         }
     }
 
-    /// The verifier of a reply with these counts, if one judged any of it.
+    /// The verifier of a reply with these counts; `None` if no verdict counted.
     fn writer(&self, counters: &Counters) -> Option<Writer> {
         let (verifier, target) = self.lessor.as_ref().filter(|_| counters.rounds > 0)?;
         Some(Writer::of(&self.device, verifier, *target))
     }
 
-    /// Hands the link what the machine wants to send and the link takes.
+    /// Passes the machine's messages to the link while it has room.
     fn transmit(&mut self) {
         let now = self.clock.now();
+        // A message taken from the machine can't be given back, so take one only when there is room.
         while self.link.has_room() {
             let Some(message) = self.device.poll_transmit(now) else { break };
             self.energy.mark(Charged::Send, self.clock.now());
@@ -452,7 +465,7 @@ impl Agent {
         }
     }
 
-    /// The loop goes to sleep: what comes is charged to what the machine does meanwhile.
+    /// Called before the loop waits: charges the coming time to the phase of the machine.
     fn charge_ahead(&mut self) {
         let charged = match self.device.phase() {
             Phase::Drafting | Phase::DraftingAhead | Phase::Offline => Charged::Draft,
@@ -462,14 +475,15 @@ impl Agent {
         self.energy.mark(charged, self.clock.now());
     }
 
-    /// The loop wakes up: what it does now is scoring.
+    /// Called when the loop wakes up: charges the time from now on to scoring.
     fn wake(&mut self) -> Instant {
         let now = self.clock.now();
         self.energy.mark(Charged::Score, now);
         now
     }
 
-    /// Takes in what was measured: prices for the machine, figures for the verifier, the energy of a reply that ended.
+    /// Processes new measurements: prices for the machine, telemetry for the verifier, the energy of a reply that
+    /// ended.
     fn tell_energy(&mut self, out: &mut dyn Output) -> ControlFlow<()> {
         let now = self.clock.now();
         self.energy.take_in(now);
@@ -500,11 +514,11 @@ impl Agent {
         out.finished(&Turn { energy, ..turn })
     }
 
-    /// Shows a reply whose energy is still waited for when the agent ends.
+    /// Finishes a reply that still waits for its energy when the agent ends, with the readings so far.
     fn close_books(&mut self, out: &mut dyn Output) {
         if self.ended.is_some() {
             let energy = self.energy.force_reply(self.clock.now());
-            // The agent ends, whatever the output says to it.
+            // The result is ignored because the agent ends in any case.
             let _ = self.finish_turn(energy, out);
         }
     }
@@ -531,7 +545,7 @@ impl Agent {
         self.seat.ends_on_refusal && self.seat.device.offline == Offline::Wait
     }
 
-    /// Ends the reply for a reason of the shell's.
+    /// Ends the reply for a reason outside the machine.
     fn end(&mut self, ending: Ending) {
         if let Some(turn) = &mut self.turn {
             turn.ending = Some(ending);
@@ -539,8 +553,9 @@ impl Agent {
         }
     }
 
-    /// Closes the session and begins another with what was learned.
+    /// Closes the session and begins another, which keeps the learned values.
     fn renew(&mut self) -> Result<()> {
+        // The machine is replaced below, so send its closing message first.
         self.device.close();
         self.transmit();
         self.status.session_ended(self.device.counters());
@@ -549,11 +564,14 @@ impl Agent {
         self.seed = session.seed;
         self.target_changed = false;
         self.device = Device::new(self.seat.device.clone(), session, self.device.learned())?;
+        // A new machine assumes that the link is down.
         self.device.handle_link(self.link.is_up(), self.clock.now());
         Ok(())
     }
 
     async fn leave(mut self) -> Farewell {
+        // Release the lease before disconnecting, and measure until the connection is closed: the disconnect is part
+        // of the cost.
         self.supervised.stopping();
         self.device.close();
         self.transmit();
@@ -568,7 +586,7 @@ impl Agent {
     }
 }
 
-/// A session under a number, epoch and nonce that nobody could have guessed; `step` is added to a given seed.
+/// A session with random number, epoch and nonce, so that others can't guess them; `step` is added to a given seed.
 fn new_session(seat: &Seat, step: u64) -> Result<Session> {
     let identity = random::number()?.to_le_bytes();
     let nonce = random::number()?;

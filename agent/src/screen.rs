@@ -1,8 +1,8 @@
-//! Text on a terminal: what is committed stays, what is only drafted stands dimmed behind the cursor and is
-//! painted over. On anything but a terminal only committed text is written.
+//! Text on a terminal: committed text stays; drafted text appears dimmed behind the cursor and is painted over.
+//! Without a terminal, only committed text is written.
 //!
-//! Invariant: the dimmed tail never reaches the end of its line, so it can be erased without knowing what the
-//! terminal does there.
+//! Invariant: the dimmed tail never reaches the end of its line. So it can be erased without relying on how the
+//! terminal wraps.
 
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthChar;
@@ -45,7 +45,7 @@ impl Colour {
 pub struct Abilities {
     /// Colours may be used.
     pub colour: bool,
-    /// The cursor can be moved: a tail may be shown. Needs colour, to tell it from the rest.
+    /// The cursor can be moved, so a tail can be shown. Requires colour, to distinguish the tail.
     pub cursor: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct Abilities {
 pub struct Screen<W> {
     out: W,
     abilities: Abilities,
-    /// Columns of the terminal, asked for again before each write.
+    /// Columns of the terminal, queried before each write.
     columns: Box<dyn Fn() -> usize>,
     column: usize,
     colour: Colour,
@@ -69,7 +69,7 @@ impl<W: Write> Screen<W> {
     /// Writes text that stays.
     ///
     /// # Errors
-    /// The place takes no more.
+    /// The output can't be written to.
     pub fn commit(&mut self, text: &str, colour: Colour) -> io::Result<()> {
         if text.is_empty() {
             return Ok(());
@@ -84,10 +84,10 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    /// Shows text that may not stay behind what does; replaces the tail shown before.
+    /// Shows provisional text behind the committed text; replaces the previous tail.
     ///
     /// # Errors
-    /// The place takes no more.
+    /// The output can't be written to.
     pub fn tail(&mut self, text: &str) -> io::Result<()> {
         if !(self.abilities.cursor && self.abilities.colour) {
             return self.out.flush();
@@ -103,10 +103,10 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
-    /// Ends the line, so that others can write to the same terminal.
+    /// Ends the line, so that other output can go to the same terminal.
     ///
     /// # Errors
-    /// The place takes no more.
+    /// The output can't be written to.
     pub fn end_line(&mut self) -> io::Result<()> {
         self.erase_tail()?;
         self.set_colour(Colour::Plain)?;
@@ -133,13 +133,13 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// A model's text may hold escape sequences: a terminal gets none of them.
+/// Replaces control characters: a model's text may contain escape sequences, which must not reach the terminal.
 fn harmless(character: char) -> char {
     let control = character.is_control() && !matches!(character, '\n' | '\t');
     if control { char::REPLACEMENT_CHARACTER } else { character }
 }
 
-/// The column after `character`; `columns` itself stands for a full line whose wrap is due.
+/// The column after `character`; `columns` itself means that the line is full and the terminal wraps at the next one.
 fn advance(column: usize, character: char, columns: usize) -> usize {
     let column = column.min(columns);
     match character {
@@ -153,7 +153,7 @@ fn advance(column: usize, character: char, columns: usize) -> usize {
     }
 }
 
-/// The longest beginning of the text's first line that is at most `room` wide, and its width.
+/// The longest prefix of the text's first line that is at most `room` wide, and its width.
 fn fitting(text: &str, room: usize) -> (String, usize) {
     let (mut fitting, mut width) = (String::new(), 0);
     for character in text.chars().take_while(|c| *c != '\n') {
@@ -163,7 +163,7 @@ fn fitting(text: &str, room: usize) -> (String, usize) {
             break;
         }
         if next == 0 {
-            continue; // it would join a character that stays
+            continue; // it would combine with a committed character
         }
         fitting.push(character);
         width = next;
@@ -177,7 +177,7 @@ mod tests {
 
     const COLUMNS: usize = 10;
 
-    /// As much of a terminal as the screen relies on: cells, a cursor, a wrap that is due but not done.
+    /// A model of a terminal, as far as the screen relies on it: cells, a cursor, and a pending wrap.
     #[derive(Default)]
     struct Terminal {
         lines: Vec<Vec<char>>,
@@ -209,7 +209,7 @@ mod tests {
             }
             let width = character.width().unwrap();
             if width == 0 {
-                return; // joins the character before
+                return; // combines with the previous character
             }
             if self.column + width > COLUMNS {
                 self.lines.push(Vec::new());

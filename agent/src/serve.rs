@@ -1,4 +1,4 @@
-//! `serve`: prompts one a line, from a Unix socket or standard input, in one session that goes on.
+//! `serve`: answers prompts, one per line, from a Unix socket or standard input, in one continuing session.
 
 use crate::client::{AttendedTerminal, ClientOutput, QueueFront, ServeClient};
 use crate::config::Settings;
@@ -21,9 +21,9 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 use tracing::info;
 
-/// Requests of all clients that wait.
+/// Waiting requests of all clients together.
 const REQUESTS_MAX: usize = 16;
-/// On standard input, begins a new session.
+/// Begins a new session, on standard input.
 const NEW: &str = "/new";
 
 /// Flags of `serve`.
@@ -45,12 +45,12 @@ pub struct ServeFlags {
 /// Serves until its input ends or it is interrupted; returns the exit code.
 ///
 /// # Errors
-/// The model can't be loaded, the socket can't be made, or standard output takes nothing.
+/// The model can't be loaded, the socket can't be created, or standard output can't be written to.
 pub async fn serve(args: &ServeFlags, settings: &Settings, sampling: Sampling) -> Result<u8> {
     let parts = Parts::open(settings)?;
     let model = parts.model.clone();
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
-    // Before the model is loaded: a path that is taken should be said at once.
+    // Create the socket before the slow loading of the model, so that a path in use is reported at once.
     let mode = if args.socket_for_group { socket::FOR_GROUP } else { socket::FOR_USER };
     let listening = args.socket.as_ref().map(|path| socket::listen(path, mode)).transpose()?;
     let loaded = parts.load().await?;
@@ -79,7 +79,7 @@ pub async fn serve(args: &ServeFlags, settings: &Settings, sampling: Sampling) -
     }
 }
 
-/// Takes requests in turn and makes prompts of them; the next waits until the one before is answered.
+/// Turns requests into prompts, in order; the next one waits until the previous one is answered.
 struct PromptQueue {
     model: ModelDir,
     tokens_max: usize,
@@ -111,11 +111,14 @@ impl PromptQueue {
             match self.say(&request, fresh || new_session) {
                 Err(error) => client.error(&format!("{error:#}")),
                 Ok(say) => {
+                    // The client goes first: the output takes it from its channel when the prompt begins.
                     let handed = self.clients.send((request.prompt, client)).await.is_ok();
                     if !handed || self.says.send(say).await.is_err() {
                         return;
                     }
                     let Some(taken) = self.answered.recv().await else { return };
+                    // If the first prompt of a session is rejected, the session is still empty and the next prompt is
+                    // the first again.
                     fresh = !taken && (fresh || new_session);
                 }
             }
@@ -131,7 +134,7 @@ impl PromptQueue {
     }
 }
 
-/// Reads lines in a thread of their own: nothing can interrupt a read of standard input.
+/// Reads lines in a thread, because a read of standard input can't be interrupted.
 fn read_standard_input(requests: mpsc::Sender<(PromptRequest, ServeClient)>, json: bool) -> Result<()> {
     let client = if json { ServeClient::StandardOutput } else { ServeClient::Terminal };
     let read = move || {

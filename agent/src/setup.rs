@@ -1,4 +1,4 @@
-//! From settings to a running agent, in two steps: [`Parts`] are model and meter, [`Loaded`] has a drafter too.
+//! Builds a running agent from settings, in two steps: [`Parts`] has model and meter, [`Loaded`] also a drafter.
 
 use crate::config::Settings;
 use crate::drafter::Worker;
@@ -17,28 +17,28 @@ use dunlin_wire::Vocabulary;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-/// Controls that wait for the loop: a signal, that time is up, and a request for the status.
+/// Controls that wait for the loop: a signal, a timeout, and a request for the status.
 const CONTROLS_MAX: usize = 3;
 
-/// How the sessions of an agent are held.
+/// Rules under which an agent's sessions run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conduct {
-    /// Every session's seed; random where it is left out.
+    /// Every session's seed; `None` for random ones.
     pub(crate) seed: Option<u64>,
-    /// What to do when nobody answers.
+    /// The behaviour when no verifier answers.
     pub(crate) offline: Offline,
-    /// Silence after which nobody answers.
+    /// Silence after which `offline` applies.
     pub(crate) give_up_after: std::time::Duration,
-    /// Whether a broker that refuses the device ends the reply.
+    /// True to end the reply if the broker refuses the device.
     pub(crate) ends_on_refusal: bool,
-    /// Whether a verifier with another model may go on with a text.
+    /// True to let a verifier with another model continue a text.
     pub(crate) accept_model_change: bool,
 }
 
-/// Loads the drafter of `model` in a thread of its own, where the board has room for it.
+/// Loads the drafter of `model` in a thread, if the board has enough memory.
 ///
 /// # Errors
-/// Names the file that is wrong, or the two that don't go together.
+/// Names the file that is wrong, or two files that don't match.
 pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Worker> {
     settings.memory(&model.weights)?;
     let model = model.clone();
@@ -63,7 +63,7 @@ pub(crate) struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Opens the model's directory and starts the meter that the settings name.
     ///
-    /// # Errors
+    /// The directory or the power source is invalid.
     /// The directory or the power source is wrong.
     pub(crate) fn open(settings: &'a Settings) -> Result<Self> {
         let model = ModelDir::open(settings.model()?)?;
@@ -71,19 +71,19 @@ impl<'a> Parts<'a> {
         Ok(Self { settings, model, energy })
     }
 
-    /// The same without a meter, whatever the settings name.
+    /// Opens the model's directory without a meter, whatever the settings name.
     ///
     /// # Errors
-    /// The directory is wrong.
+    /// The directory is invalid.
     pub(crate) fn unmetered(settings: &'a Settings) -> Result<Self> {
         let model = ModelDir::open(settings.model()?)?;
         Ok(Self { settings, model, energy: Energy::unmetered(EnergyPhase::Load) })
     }
 
-    /// Loads the drafter; what that takes is measured.
+    /// Loads the drafter, and measures the energy of loading.
     ///
     /// # Errors
-    /// Names the file that is wrong, or the two that don't go together.
+    /// Names the file that is wrong, or two files that don't match.
     pub(crate) async fn load(self) -> Result<Loaded<'a>> {
         let Self { settings, model, mut energy } = self;
         let worker = energy.during(worker(settings, &model)).await?;
@@ -92,7 +92,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// An agent's drafter at work, before there is a link.
+/// An agent's drafter, loaded and running, before there is a link.
 pub(crate) struct Loaded<'a> {
     settings: &'a Settings,
     pub(crate) vocabulary: Vocabulary,
@@ -101,10 +101,10 @@ pub(crate) struct Loaded<'a> {
 }
 
 impl Loaded<'_> {
-    /// An agent that connects, with a first session.
+    /// An agent that connects, with its first session.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     pub(crate) fn agent(self, conduct: &Conduct, sampling: Sampling) -> Result<Agent> {
         let Self { settings, vocabulary, worker, energy } = self;
         let give_up_after = u64::try_from(conduct.give_up_after.as_micros()).unwrap_or(u64::MAX);
@@ -122,11 +122,11 @@ impl Loaded<'_> {
     }
 }
 
-/// A user whose prompts come from `prompts`; `at_signal` is sent at the first signal, and others by who holds the
-/// sender.
+/// A user whose prompts come from `prompts`. `at_signal` is sent at the first signal; the holder of the returned
+/// sender can send other controls.
 ///
 /// # Errors
-/// The system takes no handler of signals.
+/// The signal handlers can't be installed.
 pub(crate) fn user(
     prompts: mpsc::Receiver<Say>,
     at_signal: Control,

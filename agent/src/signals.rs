@@ -1,4 +1,4 @@
-//! Interrupts: the first asks the agent to end what it does, the second ends the process.
+//! Interrupts: the first one asks the agent to end its work, the second ends the process.
 
 use crate::exit::INTERRUPTED;
 use crate::run::Control;
@@ -6,26 +6,26 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Keeps SIGUSR1 from ending the process, whose status it asks for, before there is one who answers.
+/// Ignores SIGUSR1, which requests the status, until there is a loop that answers it. By default it ends the process.
 ///
 /// # Errors
-/// The system takes no handler.
+/// The handler can't be installed.
 pub(crate) fn expect_status() -> Result<()> {
-    // The runtime's handler stays when the stream of signals is dropped.
+    // The runtime's handler stays installed when the stream of signals is dropped.
     signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1")
 }
 
-/// Sends [`Control::LogStatus`] at SIGUSR1, where no other control waits: one log answers many requests, and a request
-/// never takes the place of an interrupt.
+/// Sends [`Control::LogStatus`] at SIGUSR1, if no other control waits: one log answers several requests, and a
+/// request must not take an interrupt's place in the queue.
 ///
 /// # Errors
-/// The system takes no handler.
+/// The handler can't be installed.
 pub(crate) fn forward_status(to: mpsc::Sender<Control>) -> Result<()> {
     let mut asked = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
     tokio::spawn(async move {
         while asked.recv().await.is_some() && !to.is_closed() {
             if to.capacity() == to.max_capacity() {
-                // A channel that was closed meanwhile has an agent that logs its end.
+                // Ignore the error: if the channel is closed, the agent has logged its status at its end.
                 let _ = to.try_send(Control::LogStatus);
             }
         }
@@ -36,7 +36,7 @@ pub(crate) fn forward_status(to: mpsc::Sender<Control>) -> Result<()> {
 /// Sends `control` at the first SIGINT or SIGTERM.
 ///
 /// # Errors
-/// The system takes no handler.
+/// The handler can't be installed.
 pub(crate) fn forward(control: Control, to: mpsc::Sender<Control>) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;

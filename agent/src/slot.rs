@@ -1,8 +1,8 @@
-//! A place for one job between two threads: a newer job replaces one that waits, so giving never blocks and never fails.
+//! A slot for one job between two threads. A newer job replaces a waiting one, so handing over never blocks or fails.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What both ends share.
+/// The state that both ends share.
 #[derive(Debug)]
 struct SlotShared<T> {
     place: Mutex<SlotPlace<T>>,
@@ -17,20 +17,20 @@ struct SlotPlace<T> {
 
 impl<T> SlotShared<T> {
     fn lock(&self) -> MutexGuard<'_, SlotPlace<T>> {
-        // Each change of the place is a single assignment: a thread that panicked has left it whole.
+        // Ignore poisoning: each change is a single assignment, so a thread that panicked left the state consistent.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The end that gives jobs; dropped, it ends the other.
+/// The end that puts jobs in; dropping it ends the other.
 #[derive(Debug)]
 pub(crate) struct Giver<T>(Arc<SlotShared<T>>);
 
-/// The end that takes jobs.
+/// The end that takes jobs out.
 #[derive(Debug)]
 pub(crate) struct Taker<T>(Arc<SlotShared<T>>);
 
-/// Both ends of an empty place.
+/// Both ends of an empty slot.
 pub(crate) fn slot<T>() -> (Giver<T>, Taker<T>) {
     let place = Mutex::new(SlotPlace { job: None, is_open: true });
     let shared = Arc::new(SlotShared { place, changed: Condvar::new() });
@@ -38,7 +38,7 @@ pub(crate) fn slot<T>() -> (Giver<T>, Taker<T>) {
 }
 
 impl<T> Giver<T> {
-    /// Puts a job into the place, and returns the one that waited there.
+    /// Puts a job into the slot; returns the replaced one, if one waited.
     pub(crate) fn replace(&self, job: T) -> Option<T> {
         let replaced = self.0.lock().job.replace(job);
         self.0.changed.notify_one();
@@ -54,7 +54,7 @@ impl<T> Drop for Giver<T> {
 }
 
 impl<T> Taker<T> {
-    /// Waits for the next job; `None` once the other end is gone and nothing waits.
+    /// Waits for the next job; `None` once the other end is gone and no job waits.
     pub(crate) fn take(&self) -> Option<T> {
         let nothing_waits = |place: &mut SlotPlace<T>| place.job.is_none() && place.is_open;
         let waited = self.0.changed.wait_while(self.0.lock(), nothing_waits);
@@ -87,7 +87,7 @@ mod tests {
         let (giver, taker) = slot();
         let taking = std::thread::spawn(move || [taker.take(), taker.take()]);
         giver.replace(1);
-        // Replaces nothing or the first job: one of the two reaches the other end in either case.
+        // Replaces either nothing or the first job. In both cases, the last job must arrive.
         let replaced = giver.replace(2);
         drop(giver);
         let taken = taking.join().unwrap();

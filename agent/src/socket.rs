@@ -1,5 +1,5 @@
-//! The Unix socket of `serve`: clients connect, send prompts as lines and read JSON lines; prompts of all clients
-//! are answered in turn, in one session.
+//! The Unix socket of `serve`: clients send prompts as lines and read JSON lines. The prompts of all clients are
+//! answered in order, in one session.
 
 use crate::client::ServeClient;
 use crate::request::PromptRequest;
@@ -15,16 +15,16 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-/// Bytes of a line.
+/// Maximum length of a line in bytes.
 pub(crate) const LINE_BYTES_MAX: u64 = 1 << 16;
-/// Lines that wait for a client that reads slowly; one that has more is taken for gone.
+/// Lines that wait for a slow client; a client with more counts as gone.
 const LINES_MAX: usize = 4096;
 /// Clients connected at the same time.
 const CLIENTS_MAX: usize = 32;
 
-/// The mode of a socket at which its user alone may ask.
+/// Mode of a socket that only its user can use.
 pub(crate) const FOR_USER: u32 = 0o600;
-/// The mode of a socket at which its group may ask, too.
+/// Mode of a socket that its group can use, too.
 pub(crate) const FOR_GROUP: u32 = 0o660;
 
 /// A socket's file; removed when dropped.
@@ -32,7 +32,7 @@ pub(crate) const FOR_GROUP: u32 = 0o660;
 pub(crate) struct Listening {
     listener: StdListener,
     path: PathBuf,
-    /// Device and inode of the file.
+    /// Device and inode of the file, to recognise it when it is removed.
     file: (u64, u64),
 }
 
@@ -45,9 +45,9 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Whatever stands there now may be another's.
+        // Another process may have put a file of its own there: remove only ours.
         if fs::symlink_metadata(&self.path).is_ok_and(|now| identity(&now) == self.file) {
-            // A file that somebody else removed meanwhile is as good.
+            // Ignore the error: somebody else may have removed it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -57,10 +57,10 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Listens at `path`, for those whom `mode` allows; a socket that a dead agent left there is replaced.
+/// Listens at `path` with this `mode`; replaces a socket left by an agent that has died.
 ///
 /// # Errors
-/// Another agent listens there, something else than a socket is there, or the socket can't be made.
+/// Another agent listens there, something other than a socket is there, or the socket can't be created.
 pub(crate) fn listen(path: &Path, mode: u32) -> Result<Listening> {
     let named = || path.display().to_string();
     match fs::symlink_metadata(path) {
@@ -76,7 +76,7 @@ pub(crate) fn listen(path: &Path, mode: u32) -> Result<Listening> {
     Ok(listening)
 }
 
-/// Removes what stands at `path` where it is a socket at which nobody listens any more.
+/// Removes a socket at `path` if nobody listens at it any more.
 fn remove_stale(path: &Path, there: &Metadata) -> Result<()> {
     let name = path.display();
     let kind = there.file_type();
@@ -96,7 +96,7 @@ fn remove_stale(path: &Path, there: &Metadata) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             fs::remove_file(path).with_context(|| name.to_string())
         }
-        // A listener with a full queue, for one, or another user's.
+        // For example a listener with a full queue, or a socket of another user.
         Err(error) => bail!("{name}: can't tell whether an agent serves there: {error}"),
     }
 }
@@ -104,7 +104,7 @@ fn remove_stale(path: &Path, there: &Metadata) -> Result<()> {
 /// Accepts clients in a task of its own.
 ///
 /// # Errors
-/// The runtime takes no listener.
+/// The runtime can't use the listener.
 pub(crate) fn accept(
     listening: &Listening,
     requests: mpsc::Sender<(PromptRequest, ServeClient)>,
@@ -128,7 +128,7 @@ pub(crate) fn accept(
     Ok(())
 }
 
-/// Reads a client's lines until it says no more.
+/// Reads a client's lines until the client closes its side.
 async fn attend(stream: UnixStream, requests: &mpsc::Sender<(PromptRequest, ServeClient)>) {
     let (reader, writer) = stream.into_split();
     let (lines, outgoing) = mpsc::channel(LINES_MAX);
@@ -154,13 +154,14 @@ async fn attend(stream: UnixStream, requests: &mpsc::Sender<(PromptRequest, Serv
         }
     }
     drop(client);
-    // The place is kept until all answers are written or nobody reads them.
+    // Keep the client's place until all its answers are written or it has gone.
     let _ = writing.await;
 }
 
-/// The next line, or `None` at the end.
+/// The next line; `None` at the end.
 async fn line(reader: &mut (impl AsyncRead + AsyncBufReadExt + Unpin)) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
+    // Read one byte beyond the limit, to tell a line that is too long from one that just fits.
     let read = reader.take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut bytes).await?;
     if read as u64 > LINE_BYTES_MAX {
         return Err(io::Error::other(format!("a line of more than {LINE_BYTES_MAX} bytes")));

@@ -1,28 +1,28 @@
-//! Notices when a reply has not moved for a second, and says what it is waiting for.
+//! Detects that a reply has made no progress for a second, and reports what it waits for.
 
 use crate::notice::Notice;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_link::Loss;
 use dunlin_wire::VerifierId;
 
-/// Silence after which a user wants to know.
+/// Silence after which the user is notified.
 const PATIENCE: Duration = Duration::from_millis(1000);
 
-/// The missing part of a reply, and since when it is missing.
+/// The missing part of a reply, and how long it has been missing.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
-    /// Time to look again; `None` while no reply is under way or the notice was given.
+    /// Time of the next check; `None` while no reply is in progress or after the notice was given.
     deadline: Option<Instant>,
-    /// A reply is under way.
+    /// True while a reply is in progress.
     active: bool,
     verifier: Option<VerifierId>,
     loss: Option<Loss>,
-    /// The last notice, so that it is given once.
+    /// The last notice, so that it isn't repeated.
     said: Option<Notice>,
 }
 
 impl Stall {
-    /// Time to ask for a [`notice`](Self::notice).
+    /// Time to call [`notice`](Self::notice).
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -37,7 +37,7 @@ impl Stall {
         self.deadline = None;
     }
 
-    /// A token came.
+    /// A token was committed.
     pub(crate) fn moved_on(&mut self, now: Instant) {
         self.said = None;
         self.watch(now);
@@ -59,8 +59,9 @@ impl Stall {
         self.watch(now);
     }
 
-    /// The notice for a reply that has not moved, once.
+    /// The notice for a stalled reply; given once until there is progress.
     pub(crate) fn notice(&mut self, up: bool, waiting: bool, now: Instant) -> Option<Notice> {
+        // Nothing is missing while the drafter is at work; check again after another period of silence.
         let Some(notice) = self.missing(up, waiting) else {
             self.watch(now);
             return None;
@@ -71,7 +72,7 @@ impl Stall {
         news.then_some(notice)
     }
 
-    /// The missing part: the connection, a lease, or an answer.
+    /// The missing part: the connection, a lease, or a verdict.
     pub(crate) fn missing(&self, up: bool, waiting: bool) -> Option<Notice> {
         match &self.verifier {
             _ if !up => Some(Notice::NoBroker(self.loss.clone())),

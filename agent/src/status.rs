@@ -1,4 +1,4 @@
-//! What the agent counts, as a [`Snapshot`], and when it is logged: every ten minutes, on SIGUSR1, and at the end.
+//! The agent's counters, as a [`Snapshot`], logged every ten minutes, on SIGUSR1, and at the end.
 
 use dunlin_hlm::device::Counters;
 use dunlin_hlm::time::Instant;
@@ -7,14 +7,14 @@ use dunlin_power::Energy;
 use dunlin_power::ledger::ReadingFaults;
 use dunlin_status::{MetricUnit, Schedule, Snapshot};
 
-/// What the agent counts beside its machine, its link and its meter.
+/// Counters beyond those of machine, link and meter, and the schedule of the log.
 #[derive(Debug, Default)]
 pub(crate) struct StatusLog {
-    /// What the machines of earlier sessions counted.
+    /// Counters of earlier sessions' machines.
     past: Counters,
     sessions: u64,
     replies: u64,
-    /// When to log unasked; `None` logs only when asked.
+    /// The schedule of unrequested logs; `None` logs only on request.
     schedule: Option<Schedule>,
 }
 
@@ -23,19 +23,19 @@ pub(crate) struct StatusLog {
 pub(crate) struct LinkState {
     pub(crate) up: bool,
     pub(crate) traffic: Traffic,
-    /// Messages that were larger than the broker takes.
+    /// Messages that exceeded the broker's packet limit.
     pub(crate) oversize: u64,
-    /// Messages received that were larger than any of the protocol.
+    /// Received messages that exceeded the protocol's limit.
     pub(crate) too_large: u64,
 }
 
 impl StatusLog {
-    /// The status of an agent that runs on: it is logged at its end and, `unasked`, every ten minutes from `now`.
+    /// The status of a long-running agent: logged at its end and every ten minutes from `now`.
     pub(crate) fn logged(now: Instant) -> Self {
         Self { schedule: Some(Schedule::start(now)), ..Self::default() }
     }
 
-    /// A session ended; its machine counted this.
+    /// Adds the counters of a session's machine that has ended.
     pub(crate) fn session_ended(&mut self, counters: &Counters) {
         self.past.add(counters);
         self.sessions += 1;
@@ -46,22 +46,22 @@ impl StatusLog {
         self.replies += 1;
     }
 
-    /// The time to ask for [`Self::is_due`] at.
+    /// Time to call [`Self::is_due`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.schedule.map(|schedule| schedule.deadline())
     }
 
-    /// Whether a log is due.
+    /// Returns true if a log is due.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
         self.schedule.as_mut().is_some_and(|schedule| schedule.is_due(now))
     }
 
-    /// Whether the agent's end is logged.
+    /// True if the status is logged at the agent's end.
     pub(crate) fn logs_end(&self) -> bool {
         self.schedule.is_some()
     }
 
-    /// All counts, with those of the machine of the session under way.
+    /// All counters, including those of the current session's machine.
     pub(crate) fn snapshot(
         &self,
         current: &Counters,
@@ -85,7 +85,7 @@ impl StatusLog {
 }
 
 fn device(snapshot: &mut Snapshot, counters: &Counters) {
-    // Each counter by its name: one that is added to the machine is missing here until it is named.
+    // Destructure by name, so that a new counter of the machine fails to compile until it is added here.
     let Counters {
         committed,
         unverified,

@@ -1,6 +1,6 @@
-//! What the agent says of itself to the service manager: how it stands with the broker, and with which model.
+//! The agent's status for the service manager: its connection to the broker, and its model.
 //!
-//! Being ready has nothing to do with the broker: an agent without one is sound and keeps looking for it.
+//! Readiness doesn't depend on the broker: an agent without one works and keeps looking for it.
 
 use crate::drafter::Worker;
 use dunlin_hlm::time::Instant;
@@ -8,7 +8,7 @@ use dunlin_link::{BrokerAddress, Loss};
 use dunlin_service::Service;
 use dunlin_wire::VerifierId;
 
-/// The service manager, and what it is told about.
+/// The service manager's interface, and the facts for its status line.
 pub struct Supervised {
     service: Service,
     broker: String,
@@ -16,7 +16,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// An agent that nobody manages.
+    /// An agent without a service manager.
     pub fn by_nobody() -> Self {
         Self { service: Service::unmanaged(), broker: String::new(), model: String::new() }
     }
@@ -38,7 +38,7 @@ impl Supervised {
         self.status(&format!("connected to {}, checked by {verifier}", self.broker));
     }
 
-    /// There is no connection, or no longer.
+    /// The connection failed or was lost.
     pub(crate) fn lost(&mut self, loss: &Loss) {
         let text = match loss.refused {
             true => format!("refused by {}: {}", self.broker, loss.reason),
@@ -47,17 +47,17 @@ impl Supervised {
         self.status(&text);
     }
 
-    /// The agent ends.
+    /// The agent is about to end.
     pub(crate) fn stopping(&mut self) {
         self.service.stopping();
     }
 
-    /// When the loop should pass again for the manager's sake.
+    /// Time by which the loop must call [`pass`](Self::pass) to satisfy the watchdog.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.service.deadline()
     }
 
-    /// The loop passes.
+    /// Reports one pass of the loop.
     pub(crate) fn pass(&mut self, worker: &Worker, now: Instant) {
         self.service.pass(worker.owed(), now);
     }
@@ -83,7 +83,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    /// A service with a watchdog of 10 s, and what it said.
+    /// A service with a watchdog of 10 s, and the messages that it sent.
     fn supervised() -> (Supervised, Arc<Mutex<Vec<String>>>) {
         let said = Arc::new(Mutex::new(Vec::new()));
         let to = said.clone();
@@ -95,7 +95,7 @@ mod tests {
         (Supervised::by(Service::managed(tell, Some(Duration(10 * SECOND))), &broker, "m"), said)
     }
 
-    /// A drafter that gives a row only when it is let go on.
+    /// A drafter that produces a row only when it is released.
     struct Held {
         toy: Box<dyn Draft>,
         go_on: Receiver<()>,

@@ -12,10 +12,10 @@ use dunlin_wire::Vocabulary;
 use std::io::{self, IsTerminal, Stdout};
 use std::ops::ControlFlow;
 
-/// Columns assumed where a terminal does not say.
+/// Columns assumed if the terminal doesn't report them.
 const COLUMNS: usize = 80;
 
-/// When to use colours.
+/// The use of colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ColourChoice {
     /// On a terminal, unless `NO_COLOR` is set.
@@ -54,16 +54,16 @@ pub struct Terminal {
     stream: TextStream,
     errors: Abilities,
     vocabulary: Vocabulary,
-    /// True where the agent ends after one reply.
+    /// True if the agent ends after one reply.
     once: bool,
-    /// The last turn, for who waits for the agent to end.
+    /// The last turn, read after the agent has ended.
     last: Option<Turn>,
     rejected: Option<SayError>,
     failure: Option<io::Error>,
 }
 
 impl Terminal {
-    /// A terminal that shows replies where `streams`, and ends the agent after one where `once`.
+    /// A terminal that shows the reply as it is written if `streams`, and ends the agent after one reply if `once`.
     pub fn new(
         tokenizer: &Tokenizer,
         vocabulary: Vocabulary,
@@ -85,12 +85,12 @@ impl Terminal {
         }
     }
 
-    /// The last turn, or why there was none.
+    /// The last turn, or the error that prevented it.
     pub fn into_last(self) -> (Option<Turn>, Option<SayError>) {
         (self.last, self.rejected)
     }
 
-    /// Writes to the screen; after a write that failed nothing more is written.
+    /// Writes to the screen. After a failed write, nothing more is written.
     fn paint(&mut self, paint: impl FnOnce(&mut Screen<Stdout>) -> io::Result<()>) {
         if let Some(screen) = &mut self.screen
             && let Err(error) = paint(screen)

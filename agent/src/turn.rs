@@ -1,4 +1,4 @@
-//! One turn: a prompt, its reply, and what it cost.
+//! One turn: a prompt, its reply, and its cost.
 
 use crate::notice::Notice;
 use crate::provenance::Provenance;
@@ -12,18 +12,18 @@ use dunlin_power::report::TurnEnergy;
 use dunlin_wire::{RefusalReason, Vocabulary};
 use std::fmt::Write;
 
-/// Why a reply ended.
+/// The reason why a reply ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The machine ended it.
     Machine(Finish),
-    /// Its time was up; what it was waiting for, if anything.
+    /// Its time was up; the notice says what it was waiting for, if anything.
     TimedOut(Option<Notice>),
     /// The drafter failed, for the reason given.
     DrafterFailed(String),
     /// The broker refuses this device, for the reason given.
     BrokerRefused(String),
-    /// Only a verifier with another model was there, as the text says.
+    /// Only a verifier with another model was present; the text names it.
     OtherModel(String),
 }
 
@@ -45,7 +45,7 @@ impl Ending {
         }
     }
 
-    /// What is wrong, in words, where the reply did not end by itself; `own` is the drafter's vocabulary.
+    /// Describes the problem if the reply did not end by itself; `own` is the drafter's vocabulary.
     pub fn problem(&self, own: &Vocabulary) -> Option<String> {
         match self {
             Self::Machine(Finish::Stop | Finish::TokensMax | Finish::ContextFull | Finish::Cancelled) => None,
@@ -102,7 +102,7 @@ pub(crate) fn fingerprint(bytes: &[u8]) -> String {
     text
 }
 
-/// Time by what the device was doing; the five add up to the whole.
+/// Time by the device's activity; the five add up to the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
     /// The drafter ran.
@@ -111,14 +111,14 @@ pub struct Phases {
     pub score: Duration,
     /// Handing messages to the link.
     pub send: Duration,
-    /// Nothing but an answer was missing.
+    /// Only an answer was missing.
     pub wait: Duration,
     /// No reply was under way.
     pub idle: Duration,
 }
 
 impl Phases {
-    /// What passed from one count of microseconds to another.
+    /// The time between two counts of microseconds.
     pub(crate) fn between(from: &ByPhase<u64>, until: &ByPhase<u64>) -> Self {
         let of = |phase| Duration(until[phase] - from[phase]);
         Self {
@@ -131,27 +131,27 @@ impl Phases {
     }
 }
 
-/// What a reply was and what it cost.
+/// A reply and its cost.
 #[derive(Clone, Debug)]
 pub struct Turn {
     /// The session's seed.
     pub seed: u64,
     /// The reply.
     pub tokens: Vec<TokenId>,
-    /// Why it ended.
+    /// The reason why it ended.
     pub ending: Ending,
-    /// What wrote it.
+    /// Its verifiers and targets.
     pub provenance: Provenance,
     /// From the prompt to the end.
     pub took: Duration,
-    /// Where the time went.
+    /// Time by phase.
     pub phases: Phases,
-    /// What the machine counted for it.
+    /// The machine's counters for it.
     pub counters: Counters,
-    /// What the link counted for it.
+    /// The link's traffic for it.
     pub traffic: Traffic,
-    /// What a second of drafting and of waiting was taken to cost.
+    /// Assumed cost of a second of drafting and of waiting.
     pub prices: Prices,
-    /// What was measured, where there is a sensor.
+    /// Measured energy; `None` without a sensor.
     pub energy: Option<TurnEnergy>,
 }

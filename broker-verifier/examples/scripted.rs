@@ -1,6 +1,6 @@
-//! A verifier with a scripted target, for `make bench`: what is left of a round is the protocol and the link.
+//! A verifier with a scripted target, for `make bench`: without a model, only protocol and link take time in a round.
 //!
-//! `scripted BROKER SEED VOCABULARY CONTEXT`; says `ready` on standard output and serves until it is killed.
+//! `scripted BROKER SEED VOCABULARY CONTEXT` prints `ready` on standard output and serves until it is killed.
 
 use anyhow::{Context, Result};
 use dunlin_lm::Toy;

@@ -1,4 +1,4 @@
-//! The `check` command: configuration, target and broker, and a remedy for each fault.
+//! The `check` command: tests configuration, target and broker, and suggests a remedy for each failure.
 
 use crate::config::Config;
 use crate::engine::{load, memory_mib, warm_up};

@@ -1,4 +1,4 @@
-//! The command line: what is asked, and what the process ends with.
+//! The command line and the exit code of the process.
 
 use crate::check::check;
 use crate::config::Config;
@@ -119,10 +119,10 @@ struct ReferenceArgs {
     json: bool,
 }
 
-/// An error with what the process ends with.
+/// An error, and the exit code that it leads to.
 type CommandResult = Result<Exit, (Exit, Error)>;
 
-/// Reads the command line, does what it asks and says what went wrong.
+/// Reads the command line, runs the command and prints its error.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Some(Command::Serve(args)) => run_serve(&args),
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
         None => Cli::command().print_help().map(|()| Exit::Ok).map_err(|error| failure(error.into())),
     };
     let exit = outcome.unwrap_or_else(|(exit, error)| {
-        // Nothing is left to tell a failed write to.
+        // Ignore the error: standard error may be closed.
         let _ = writeln!(io::stderr(), "dunlin-verifier: {error:#}");
         exit
     });
@@ -152,7 +152,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
     config.model().map_err(usage)?;
     set_threads(config.threads).map_err(failure)?;
     start_log();
-    // A request for the status must not end a verifier that still loads its target; the handler outlives the runtime.
+    // SIGUSR1 must not end a verifier that still loads its target. The handler outlives this runtime.
     block_on(async { signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1") }).map_err(failure)?;
     let ready = args.ready_file.clone().map(ReadyFile);
     if let Some(file) = &ready {
@@ -193,13 +193,13 @@ async fn serve_until_signal(config: &Config, served: Served, ready: Option<Ready
     Ok(serve(config, served, hooks).await?.end)
 }
 
-/// A message for each SIGUSR1 that comes while none waits.
+/// Sends a message at SIGUSR1, unless one waits already.
 fn status_requests() -> Result<mpsc::Receiver<()>> {
     let (sender, requests) = mpsc::channel(1);
     let mut signals = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
     tokio::spawn(async move {
         while signals.recv().await.is_some() && !sender.is_closed() {
-            // One log answers all requests that came before it.
+            // Ignore a full channel: one log answers all earlier requests.
             let _ = sender.try_send(());
         }
     });
@@ -264,7 +264,7 @@ fn run_migrate(args: &MigrateArgs) -> CommandResult {
 }
 
 impl ServeArgs {
-    /// The file's configuration with the command line over it, checked.
+    /// The file's configuration, overridden by the command line and checked.
     fn merged(&self) -> Result<Config> {
         let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         if let Some(broker) = &self.broker {
@@ -287,12 +287,12 @@ impl ServeArgs {
     }
 }
 
-/// The file that reports that devices can be served.
+/// A file whose appearance reports that devices can be served.
 #[derive(Clone, Debug)]
 struct ReadyFile(PathBuf);
 
 impl ReadyFile {
-    /// Writes the file in one step: who sees it sees all of it.
+    /// Writes the file in one step, so that readers never see a part of it.
     fn write(&self, address: &str) -> Result<()> {
         let mut unfinished = self.0.clone().into_os_string();
         unfinished.push(".tmp");
@@ -321,7 +321,7 @@ fn start_log() {
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime: Runtime = runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
     let result = runtime.block_on(work);
-    // A name that is still being looked up must not hold the process.
+    // Don't let a pending name lookup delay the exit.
     runtime.shutdown_background();
     result
 }
@@ -336,7 +336,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/package/verifier")
     }
 
-    /// A folder's files by name.
+    /// The files of a folder, by name.
     fn files(dir: &Path) -> BTreeMap<String, String> {
         let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
         entries
@@ -346,7 +346,7 @@ mod tests {
             .collect()
     }
 
-    /// The pages are committed, so that a package needs no build of this crate's tests.
+    /// The pages are committed so that packaging doesn't need to run the tests of this crate.
     #[test]
     fn the_manual_pages_say_what_the_flags_are() {
         let (fresh, kept) = (tempfile::tempdir().unwrap(), package().join("man"));
@@ -364,7 +364,7 @@ mod tests {
         );
     }
 
-    /// The package's configuration names every key of the manual, and each example is a sound one.
+    /// The package's configuration names every key of the manual, and each example is valid.
     #[test]
     fn the_packages_configuration_is_the_one_of_the_manual() {
         let text = fs::read_to_string(package().join("verifier.toml")).unwrap();

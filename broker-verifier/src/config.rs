@@ -10,14 +10,14 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// Sessions that one verifier keeps: its presence counts the free ones in 16 bits.
+/// Maximum number of sessions: a verifier's presence counts the free ones in 16 bits.
 pub const SESSIONS_MAX: usize = u16::MAX as usize;
 /// Threads the target may use.
 pub const THREADS_MAX: usize = 256;
 /// Default port of the embedded broker and of the broker.
 const PORT_DEFAULT: u16 = 1883;
 
-/// A verifier's configuration; every key may be left out but `model`.
+/// A verifier's configuration. Every key except `model` is optional.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -27,20 +27,20 @@ pub struct Config {
     pub broker: BrokerAddress,
     /// Login and keep-alive.
     pub mqtt: MqttTable,
-    /// The login of address, keys and credential together; see [`with_login`](Self::with_login).
+    /// The login from the address or from keys and credential; see [`with_login`](Self::with_login).
     #[serde(skip)]
     pub login: Option<Login>,
     /// The target: a model directory or a `.gguf` file.
     pub model: Option<PathBuf>,
-    /// Threads of the target; without it all cores but one.
+    /// Threads of the target; by default, all cores except one.
     pub threads: Option<usize>,
-    /// Sessions kept; the least recently used makes room for a new one.
+    /// Maximum number of sessions; the least recently used one makes room for a new one.
     pub sessions: usize,
     /// MiB that the caches of all sessions may hold.
     pub kv_mib: usize,
     /// Seconds of silence after which a session is dropped.
     pub idle_s: u64,
-    /// Drafted tokens taken in one frame.
+    /// Maximum number of drafted tokens in one frame.
     pub draft_tokens_max: u8,
     /// True to serve policies that keep tokens the target would not have chosen.
     pub lossy: bool,
@@ -48,9 +48,9 @@ pub struct Config {
     pub drain_s: u64,
     /// True to run a broker in this process.
     pub embedded_broker: bool,
-    /// Address of that broker; port 0 picks a free one.
+    /// Address of that broker; port 0 picks a free port.
     pub listen: SocketAddr,
-    /// File to which the devices' energy reports are appended, one JSON object a line.
+    /// File to which the devices' energy reports are appended, one JSON object per line.
     pub energy_log: Option<PathBuf>,
 }
 
@@ -78,10 +78,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file; its relative paths count from the file's directory.
+    /// Reads a file; relative paths in it are relative to the file's directory.
     ///
     /// # Errors
-    /// Names the file, and the line and key of a mistake or of a key of an earlier version.
+    /// Names the file, and the line and key of a mistake or of a key from an earlier version.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         refuse_old_keys(path, &text)?;
@@ -109,8 +109,7 @@ impl Config {
         Ok(())
     }
 
-    /// The same configuration with its login: the address's own, else that of the keys, whose password may be the
-    /// service's credential.
+    /// Sets the login: that of the address, or else that of the keys, whose password may be the service's credential.
     ///
     /// # Errors
     /// A password without a user, or a file that can't be read.

@@ -1,14 +1,14 @@
-//! What was last heard of each device.
+//! The last known state of each device.
 //!
-//! Invariant: the table is bounded; the device not heard of for the longest time makes room.
+//! Invariant: the table is bounded; the device that was silent longest makes room.
 
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 
-/// Devices kept; what is known of a device beyond it begins anew.
+/// Maximum number of devices; the state of a removed device starts afresh.
 pub const DEVICES_MAX: usize = 4096;
 
-/// The table of what is known of each device.
+/// The table of device states.
 #[derive(Debug, Default)]
 pub(crate) struct Devices<S> {
     states: BTreeMap<DeviceId, (u64, S)>,
@@ -17,9 +17,10 @@ pub(crate) struct Devices<S> {
 }
 
 impl<S: Default> Devices<S> {
-    /// The state of a device that was just heard of, and whether another one made room for it.
+    /// The state of a device that has just sent something; true if another device was removed to make room.
     pub(crate) fn get(&mut self, device: &DeviceId) -> (&mut S, bool) {
         let full = self.states.len() >= DEVICES_MAX && !self.states.contains_key(device);
+        // `by_use` is ordered by the number of the last use, so its first entry is the least recently used device.
         if full && let Some((_, oldest)) = self.by_use.pop_first() {
             self.states.remove(&oldest);
         }

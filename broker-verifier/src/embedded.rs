@@ -1,6 +1,6 @@
-//! A broker in this process, for one machine: loopback only, nothing stored.
+//! A broker inside this process, for one machine: listens on loopback only and stores nothing.
 //!
-//! Invariant: it is reached through its socket like any other, by the verifier too.
+//! Invariant: every client uses its socket, including the verifier.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use mqtt5::broker::config::{AuthConfig, RateLimitConfig, StorageConfig};
@@ -11,13 +11,13 @@ use std::thread;
 use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 
-/// Bytes of a packet; every message of the protocol fits, and what the fleet tool sends to a device.
+/// Packet limit in bytes. Every message of the protocol fits, and so do the fleet tool's messages to a device.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
-/// Clients at a time.
+/// Maximum number of clients.
 const CLIENTS_MAX: usize = 256;
 /// Messages that wait for one client.
 const QUEUE_MAX: usize = 1000;
-/// Retained messages: two of presence for each client, and room.
+/// Retained messages: two of presence per client, doubled for reserve.
 const RETAINED_MAX: usize = 4 * CLIENTS_MAX;
 /// Topic aliases a client may bind.
 const ALIASES_MAX: u16 = 1024;
@@ -57,10 +57,10 @@ impl Drop for Embedded {
     }
 }
 
-/// The thread: binds, reports, and runs until it is told to stop.
+/// The broker's thread: binds, reports the result, and runs until told to stop.
 fn host(listen: SocketAddr, started: &SyncSender<Result<Embedded>>) {
     match bind(listen) {
-        // Whoever started it waits for this one message.
+        // The starter waits for exactly one message, which is this one.
         Err(error) => drop(started.send(Err(anyhow!("embedded broker on {listen}: {error:#}")))),
         Ok((runtime, mut broker, address)) => {
             let shutdown = broker.shutdown_handle();

@@ -1,7 +1,7 @@
-//! What devices say of their energy: decoded, put in order, logged.
+//! Energy reports of devices: decodes, orders and logs them.
 //!
-//! Invariant: nothing here reaches the protocol machine or the target, and no joules are written without their
-//! source. Time is an argument.
+//! Invariant: no code here touches the protocol machine or the target, and no joules are logged without their source.
+//! The time is an argument.
 
 mod figures;
 mod file;
@@ -18,39 +18,39 @@ use std::time::Duration;
 pub use crate::devices::DEVICES_MAX;
 use crate::devices::Devices;
 
-/// What was last heard of a device.
+/// The last messages of a device.
 #[derive(Debug, Default)]
 struct State {
     report: Last<EnergyReport>,
     telemetry: Last<Telemetry>,
-    /// The last flags that were known.
+    /// The last known throttling flags.
     throttling: Option<Throttling>,
 }
 
-/// What came of the messages.
+/// Counters of received messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EnergyCounters {
-    /// Reports that were one.
+    /// Valid energy reports.
     pub reports: u64,
-    /// Telemetry that was one.
+    /// Valid telemetry messages.
     pub telemetry: u64,
-    /// Messages that were neither, or of another version.
+    /// Malformed messages, or messages of another version.
     pub malformed: u64,
-    /// Reports that did not come here by the time a later one of their run did: lost, late, or another verifier's.
+    /// Reports that had not arrived when a later one of their run did: lost, late, or sent to another verifier.
     pub unseen: u64,
-    /// Messages older than one that came before.
+    /// Messages older than an earlier received one.
     pub late: u64,
-    /// Messages that came again.
+    /// Repeated messages.
     pub repeated: u64,
     /// Messages with a counter below that of an earlier one of their run.
     pub contradictory: u64,
-    /// Devices that made room for others.
+    /// Devices removed to make room for others.
     pub evicted: u64,
-    /// Lines that could not be written.
+    /// Lines that could not be written to the file.
     pub unwritten: u64,
 }
 
-/// The devices, what was heard of them, and where it is written to.
+/// The devices' last messages, and the log file.
 pub struct Energy {
     devices: Devices<State>,
     file: Option<LogFile>,
@@ -58,7 +58,7 @@ pub struct Energy {
 }
 
 impl Energy {
-    /// Opens the file that lines are appended to, where there is one.
+    /// Opens the file to which lines are appended, if one is configured.
     ///
     /// # Errors
     /// Names the file that can't be opened.
@@ -67,12 +67,12 @@ impl Energy {
         Ok(Self { devices: Devices::default(), file, counters: EnergyCounters::default() })
     }
 
-    /// What came so far.
+    /// The counters so far.
     pub fn counters(&self) -> EnergyCounters {
         self.counters
     }
 
-    /// Takes what came on a device's energy topic at `arrived`, in Unix time.
+    /// Handles a message on a device's energy topic that arrived at `arrived`, in Unix time.
     pub fn handle_report(&mut self, device: &DeviceId, bytes: &[u8], arrived: Duration) {
         let Some(report) = self.checked(device, EnergyReport::decode(bytes)) else { return };
         self.counters.reports += 1;
@@ -80,6 +80,7 @@ impl Energy {
         self.counters.evicted += u64::from(evicted);
         let place = state.report.place(&report);
         let figures = match &place {
+            // Reports from before this verifier's start aren't missing.
             Place::First => Some(Figures { unseen: 0, ..Figures::of_run(&report) }),
             Place::NewRun => Some(Figures::of_run(&report)),
             Place::After(last) => Some(Figures::since(last, &report)),
@@ -94,7 +95,7 @@ impl Energy {
         }
     }
 
-    /// Takes what came on a device's telemetry topic at `arrived`, in Unix time.
+    /// Handles a message on a device's telemetry topic that arrived at `arrived`, in Unix time.
     pub fn handle_telemetry(&mut self, device: &DeviceId, bytes: &[u8], arrived: Duration) {
         let Some(telemetry) = self.checked(device, Telemetry::decode(bytes)) else { return };
         self.counters.telemetry += 1;
@@ -121,7 +122,7 @@ impl Energy {
         decoded.inspect_err(report).ok()
     }
 
-    /// Counts a message that is out of order; whether it says something that the file lacks.
+    /// Counts a message by its order; returns false if it only repeats a message that the file has.
     fn counted<M>(&mut self, device: &DeviceId, place: &Place<M>) -> bool {
         match place {
             Place::Repeated => self.counters.repeated += 1,
@@ -142,7 +143,7 @@ impl Energy {
     }
 }
 
-/// How much a figure from a source is worth, in words.
+/// The reliability of a source's figures, in words.
 fn label(source: PowerSource) -> &'static str {
     match source {
         PowerSource::Ina219 => "measured (ina219)",

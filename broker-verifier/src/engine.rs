@@ -1,4 +1,4 @@
-//! The choice of the target's engine: every target is a GGUF file on candle. Nothing else here names an engine.
+//! Selects the target's engine: every target is a GGUF file, run by candle. No other module names an engine.
 
 use crate::config::Config;
 use anyhow::{Context, Result};
@@ -9,10 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::time::Instant;
 use std::{env, process, thread};
 
-/// Loads the target that a configuration names.
+/// Loads the configured target.
 ///
 /// # Errors
-/// Names the file and what is wrong with it.
+/// Names the file and the problem.
 pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     let path = config.model()?;
     let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
@@ -21,7 +21,7 @@ pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     Ok((dir, Box::new(target)))
 }
 
-/// Runs the target's first pass, so that no device waits for it, and logs how long it took.
+/// Runs the target's first pass, so that no device has to wait for it, and logs its duration.
 ///
 /// # Errors
 /// The pass fails, or `kv_mib` is too small for it.
@@ -32,18 +32,18 @@ pub fn warm_up(target: &mut dyn Target) -> Result<()> {
     Ok(())
 }
 
-/// MiB of memory that this process holds; `None` where the system doesn't say.
+/// Memory of this process in MiB; `None` if the system doesn't report it.
 pub fn memory_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib >> 10)
 }
 
-/// Starts this program over where the engine's number of threads isn't the one wanted: the engine reads it from
-/// the environment, which a running program must not change.
+/// Restarts this program if the engine's number of threads isn't the wanted one. The engine reads the number from the
+/// environment, which a running program must not change.
 ///
 /// # Errors
-/// The program can't be started over.
+/// The program can't be restarted.
 pub fn set_threads(threads: Option<usize>) -> Result<()> {
     let set = env::var(THREADS_VARIABLE).ok();
     if threads.is_none() && set.is_some() {

@@ -1,12 +1,13 @@
-//! The broker's side of Dunlin: checks drafts with the large model.
+//! The verifier of Dunlin: checks the devices' drafts with the large model.
 //!
-//! A verifier subscribes to its broker, keeps the sessions of its devices in the protocol machine of
-//! `dunlin_hlm`, runs the target on a thread of its own, and publishes verdicts. [`run`] shows every hop.
+//! A verifier subscribes at its broker, keeps the devices' sessions in the protocol machine of `dunlin_hlm`, runs the
+//! target in a thread, and publishes verdicts. [`run`] shows the whole path of a frame.
 //!
 //! Invariants:
-//! - [`link`] alone publishes and receives, [`embedded`] alone names the broker, [`engine`] alone an engine of the target.
-//! - Nothing here knows a byte layout or a topic string, nor decides what a frame is answered.
-//! - Every queue is bounded, by a constant with a name.
+//! - Only [`link`] publishes and receives, only [`embedded`] names the broker, only [`engine`] names a target's
+//!   engine.
+//! - No code here knows a byte layout or a topic string, or decides the answer to a frame.
+//! - Every queue is bounded by a named constant.
 
 pub mod check;
 pub mod cli;

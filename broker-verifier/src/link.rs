@@ -1,7 +1,8 @@
-//! The verifier's side of the connection to the broker: what waits to be sent, and what a received message is.
+//! The verifier's side of the connection to the broker: the queue of messages to send, and the routing of received
+//! ones.
 //!
-//! Invariant: receiving runs in a task of its own and publishing never waits. Each connection subscribes and is
-//! announced anew, whatever the broker remembers.
+//! Invariant: receiving runs in a task of its own, and publishing never waits. Every connection subscribes and
+//! announces the verifier again, even if the broker remembers the previous one.
 
 mod aliases;
 mod outbox;
@@ -21,11 +22,11 @@ use tokio::time::timeout;
 
 pub use outbox::Message;
 
-/// QoS 1 publishes that may wait for their acknowledgement.
+/// Unacknowledged QoS 1 publishes.
 pub const INFLIGHT_MAX: u16 = 64;
-/// Received messages that wait for the loop; beyond it the socket is not read.
+/// Received messages that wait for the loop; beyond it, the task stops reading the connection.
 const EVENTS_MAX: usize = 64;
-/// Filters without which there is still something to serve: what devices report there is not logged.
+/// Optional subscriptions: without them, drafts are still verified, but devices' reports are not logged.
 const OPTIONAL: [&str; 3] = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER];
 
 /// Parameters of the connection, and the verifier.
@@ -44,9 +45,9 @@ pub struct LinkOptions {
 pub enum LinkEvent {
     /// Connected and subscribed.
     Up,
-    /// Not connected, for a reason that was not reported last.
+    /// Not connected; sent only if the reason differs from the last one.
     Down(String),
-    /// A device asks for a lease.
+    /// A device requests a lease.
     Open {
         /// The device.
         device: DeviceId,
@@ -55,28 +56,28 @@ pub enum LinkEvent {
         /// Correlation data, for the reply.
         correlation: Option<Correlation>,
     },
-    /// A device sent something on its frame topic.
+    /// A device sent a message on its frame topic.
     Frame {
         /// The device.
         device: DeviceId,
         /// The message.
         bytes: Vec<u8>,
     },
-    /// A device reports its energy.
+    /// A device reported its energy.
     Energy {
         /// The device.
         device: DeviceId,
         /// The message.
         bytes: Vec<u8>,
     },
-    /// A device reports a rejected set-up file, or, with no bytes, that it is in order now.
+    /// A device reported a rejected set-up file. Without bytes: it withdrew the report.
     Setup {
         /// The device.
         device: DeviceId,
         /// The message.
         bytes: Vec<u8>,
     },
-    /// A device reports telemetry.
+    /// A device sent telemetry.
     Telemetry {
         /// The device.
         device: DeviceId,
@@ -88,21 +89,21 @@ pub enum LinkEvent {
 /// Counters of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
-    /// Connections that were subscribed.
+    /// Connections whose subscriptions were granted.
     pub connections: u64,
-    /// Messages handed to the client.
+    /// Messages accepted by the MQTT client.
     pub published: u64,
-    /// Verdicts among them whose topic was an alias alone.
+    /// Verdicts among them that were sent with only an alias as topic.
     pub aliased: u64,
-    /// Messages dropped: no connection, or the outbox was full.
+    /// Messages dropped because there was no connection or the outbox was full.
     pub dropped: u64,
-    /// Messages larger than the broker takes.
+    /// Messages that exceeded the broker's packet limit.
     pub oversize: u64,
-    /// Messages received that were larger than any of the protocol.
+    /// Received messages that exceeded the protocol's limit.
     pub too_large: u64,
-    /// Messages received on topics that are not ours.
+    /// Messages received on other topics than the protocol's.
     pub foreign: u64,
-    /// Requests whose response topic was not their device's own.
+    /// Requests whose response topic was not the device's own reply topic.
     pub redirected: u64,
 }
 
@@ -112,7 +113,7 @@ struct Shared {
     presence: VerifierPresence,
 }
 
-/// A verifier's connection to its broker, kept up for as long as this value lives.
+/// A verifier's connection to its broker; it is kept up until this value is dropped.
 pub struct Link {
     id: VerifierId,
     shared: Arc<Mutex<Shared>>,
@@ -131,17 +132,17 @@ impl Link {
         Self { id, shared, events, task: tokio::spawn(task.run()) }
     }
 
-    /// The next event; `None` once the link has ended. May be dropped while it waits.
+    /// The next event; `None` once the link has ended. Safe to cancel.
     pub async fn next(&mut self) -> Option<LinkEvent> {
         self.events.recv().await
     }
 
-    /// Publishes a message, or keeps it until the client takes it.
+    /// Publishes a message, or queues it until the client accepts it.
     pub fn publish(&mut self, message: Message) {
         lock(&self.shared).outbox.push(message);
     }
 
-    /// Announces what has changed; while there is no connection, the next one will.
+    /// Changes and announces the presence. Without a connection, the next one announces it.
     pub fn announce(&mut self, change: impl FnOnce(&mut VerifierPresence)) {
         let mut shared = lock(&self.shared);
         change(&mut shared.presence);
@@ -149,7 +150,7 @@ impl Link {
         shared.outbox.push(Message::Presence { verifier: self.id.clone(), bytes });
     }
 
-    /// True while it is connected and subscribed.
+    /// True while connected and subscribed.
     pub fn is_up(&self) -> bool {
         lock(&self.shared).outbox.is_open()
     }
@@ -159,7 +160,7 @@ impl Link {
         lock(&self.shared).outbox.counters
     }
 
-    /// Announces the end, sends everything that waits and disconnects; false if that took longer than `limit`.
+    /// Announces the end, sends the queued messages and disconnects; false if that took longer than `limit`.
     pub async fn close(mut self, limit: Duration) -> bool {
         if !self.is_up() {
             self.task.abort();
@@ -167,6 +168,7 @@ impl Link {
         }
         self.announce(|presence| presence.liveness = Liveness::Left);
         lock(&self.shared).outbox.close();
+        // Keep taking events: the task can't reach its end while it waits for room in the channel.
         let ended = async { while self.events.recv().await.is_some() {} };
         let in_time = timeout(limit, ended).await.is_ok();
         self.task.abort();
@@ -182,15 +184,15 @@ fn encode(presence: &VerifierPresence) -> Vec<u8> {
     presence.encode().expect("a presence made of checked values").to_vec()
 }
 
-/// The end of a connection.
+/// The reason why a connection ended.
 enum End {
-    /// As asked, or nobody listens any more.
+    /// Closed on request, or nobody receives events any more.
     Closed,
-    /// For this reason.
+    /// Lost, for this reason.
     Lost(String),
 }
 
-/// The side of the link that receives.
+/// The receiving side of the link.
 struct Task {
     options: LinkOptions,
     shared: Arc<Mutex<Shared>>,
@@ -198,7 +200,7 @@ struct Task {
 }
 
 impl Task {
-    /// One connection after the other, with growing pauses.
+    /// Connects again and again, with growing pauses.
     async fn run(self) {
         let mut dialer = Dialer::start(self.options.connect.clone()).await;
         let mut told = None;
@@ -206,6 +208,7 @@ impl Task {
             let connected = lock(&self.shared).outbox.counters.connections;
             let will = self.will(dialer.generation());
             let End::Lost(reason) = self.connection(dialer.dial(Some(will))).await else { return };
+            // This attempt succeeded for a while, so its loss is news even if the reason is the same as before.
             if lock(&self.shared).outbox.counters.connections != connected {
                 told = None;
             }
@@ -219,7 +222,7 @@ impl Task {
         }
     }
 
-    /// One connection, from CONNECT to its end.
+    /// Runs one connection, from CONNECT to its end.
     async fn connection(&self, mut arrivals: Arrivals) -> End {
         let mut publisher = None;
         loop {
@@ -236,6 +239,7 @@ impl Task {
             {
                 return self.lost(End::Closed);
             }
+            // Any event may mean room in the MQTT client (`Arrival::Sent` always does).
             lock(&self.shared).outbox.pump();
         }
     }
@@ -245,7 +249,7 @@ impl Task {
         end
     }
 
-    /// Handles an event of the connection and returns the one for the loop, if any; an error ends the connection.
+    /// Handles an event of the connection; returns the event for the loop, if any. An error ends the connection.
     fn arrived(
         &self,
         arrival: Arrival,
@@ -273,7 +277,7 @@ impl Task {
         Ok(None)
     }
 
-    /// Opens the outbox and announces the verifier: who sees the presence can count on the subscriptions.
+    /// Opens the outbox and announces the verifier, in this order: devices that see the presence may send at once.
     fn up(&self, publisher: Option<Publisher>) {
         let Some(publisher) = publisher else { return };
         let aliases = Aliases::new(publisher.broker().alias_max);
@@ -284,7 +288,7 @@ impl Task {
         shared.outbox.push(Message::Presence { verifier: self.options.id.clone(), bytes });
     }
 
-    /// The Will of a connection; its generation is what the connection announces.
+    /// The Will of a connection. Sets the connection's generation, which its presence carries too.
     fn will(&self, generation: u32) -> Will {
         let mut shared = lock(&self.shared);
         shared.presence.generation = generation;
@@ -300,7 +304,7 @@ impl Task {
             }
             Topic::Open(device, verifier) if verifier == self.options.id => {
                 self.count_redirected(&device, response_topic.as_deref());
-                // Longer data is left out: nothing that a peer sends is kept without a bound.
+                // Drop longer correlation data, because no data of a peer is kept without a bound.
                 let correlation = correlation.and_then(|data| Correlation::from_slice(&data).ok());
                 Some(LinkEvent::Open { device, bytes, correlation })
             }
@@ -323,7 +327,7 @@ impl Task {
         }
     }
 
-    /// A reply goes to its device's own topic and nowhere else; another response topic is only counted.
+    /// Counts requests with a foreign response topic. Replies always go to the device's own topic.
     fn count_redirected(&self, device: &DeviceId, response_topic: Option<&str>) {
         let own = Topic::Reply(device.clone()).name();
         if response_topic.is_some_and(|topic| topic != own.as_str()) {
@@ -332,7 +336,7 @@ impl Task {
     }
 }
 
-/// Warns of refused filters; the first one without which there is no serving is the error.
+/// Logs refused optional filters; the first refused filter that serving needs is returned as an error.
 fn check_refusals(refused: &[(String, String)]) -> Result<(), String> {
     for (filter, reason) in refused {
         if !OPTIONAL.contains(&filter.as_str()) {

@@ -1,9 +1,9 @@
-//! What a test's work writes to the log.
+//! Captures the log of a test.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-/// What was written to the log.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<Vec<u8>>>);
 
@@ -18,7 +18,7 @@ impl Write for Said {
     }
 }
 
-/// What `work` gives, and what it logs.
+/// The result of `work`, and its log.
 pub(crate) fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
     let said = Said::default();
     let writer = said.clone();

@@ -1,7 +1,7 @@
-//! The target alone: the text that the lossless policy must give, token by token.
+//! The target alone: the text that the lossless policy must produce, token by token.
 //!
-//! Invariant: it is a function of target, prompt, sampling and seed. Nothing of the protocol is used here, so
-//! that the two can be compared.
+//! Invariant: the text is a function of target, prompt, sampling and seed. No protocol code is used here, so that the
+//! two can be compared.
 
 use anyhow::{Context, Result, ensure};
 use dunlin_hlm::coupling::couple;
@@ -9,12 +9,12 @@ use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_lm::{Extend, Target};
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 
-/// A text to continue, and how.
+/// A text to continue, and the rules for it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The session's tokens so far: the prompt in its form.
+    /// The session's tokens so far, including the prompt in its form.
     pub prompt: Vec<u32>,
-    /// Tokens to write at most.
+    /// Maximum number of tokens to write.
     pub tokens_max: usize,
     /// Tokens that end the reply.
     pub stop: Vec<u32>,
@@ -27,11 +27,11 @@ pub struct Request {
 /// The reason why a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// At a stop token, which is its last.
+    /// A stop token was written.
     Stop,
-    /// At the requested number of tokens.
+    /// The requested number of tokens was written.
     TokensMax,
-    /// At the end of the target's context.
+    /// The target's context is full.
     ContextFull,
 }
 
@@ -46,10 +46,10 @@ impl Finish {
     }
 }
 
-/// Continues a text with the target alone; position `n` is the number of tokens before it in the session.
+/// Continues a text with the target alone. A token's position is the number of tokens before it in the session.
 ///
 /// # Errors
-/// When the prompt is empty or doesn't fit the target's context, or the target fails.
+/// The prompt is empty or doesn't fit the target's context, or the target fails.
 pub fn write(target: &mut dyn Target, request: &Request) -> Result<(Vec<u32>, Finish)> {
     let context_max = target.context_max().min(SESSION_TOKENS_MAX as usize);
     ensure!(!request.prompt.is_empty(), "the prompt has no tokens");
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(whole, again);
         let (other, _) = write(&mut toy().target(), &Request { seed: 6, ..request(32) }).unwrap();
         assert_ne!(whole, other);
-        // A later turn continues the same sequence of positions.
+        // A later turn continues the same positions.
         let mut later = request(16);
         later.prompt.extend(&whole[..16]);
         assert_eq!(write(&mut toy().target(), &later).unwrap().0, whole[16..]);

@@ -1,4 +1,4 @@
-//! What was done, for the log and for tests.
+//! The results of serving, for the log and for tests.
 
 use crate::energy::EnergyCounters;
 use crate::link::LinkCounters;
@@ -7,58 +7,58 @@ use dunlin_hlm::verifier::Counters;
 use dunlin_status::{MetricUnit, Snapshot};
 use std::time::Duration;
 
-/// How serving ended.
+/// The way serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Every lease was ended and the goodbye was sent.
+    /// Every lease was ended, and the queued messages were sent before disconnecting.
     Drained,
     /// Stopped by a second signal, or because the drain took too long.
     CutShort,
 }
 
-/// What was done.
+/// The results of serving.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
-    /// How serving ended.
+    /// The way serving ended.
     pub end: End,
     /// The machine's counters.
     pub protocol: Counters,
     /// The link's counters.
     pub link: LinkCounters,
-    /// The target's.
+    /// The target's counters.
     pub target: TargetCounters,
-    /// What devices said of their energy.
+    /// Counters of energy reports.
     pub energy: EnergyCounters,
-    /// What they said of their set-up files.
+    /// Counters of set-up reports.
     pub setup: SetupCounters,
 }
 
-/// How the verifier stands at one moment.
+/// The present state of the verifier.
 #[derive(Clone, Copy, Debug)]
 pub struct Gauges {
     /// Time since the start.
     pub up: Duration,
     /// Sessions kept.
     pub sessions: usize,
-    /// Sessions that still find a place.
+    /// Sessions that still have a free slot.
     pub slots_free: usize,
-    /// Whether the broker is connected.
+    /// True while connected to the broker.
     pub connected: bool,
 }
 
-/// What the target did.
+/// Counters of the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TargetCounters {
-    /// Passes.
+    /// Passes of the target.
     pub batches: u64,
-    /// Frames in them.
+    /// Frames in these passes.
     pub jobs: u64,
-    /// Time in them.
+    /// Duration of these passes.
     pub took: Duration,
 }
 
 impl Report {
-    /// All counts, with how the verifier stands.
+    /// All counters, with the present state.
     pub fn snapshot(&self, gauges: Gauges) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let Gauges { up, sessions, slots_free, connected } = gauges;
@@ -82,7 +82,7 @@ impl Report {
     }
 }
 
-// Each counter by its name: one that is added is missing in its function until it is named there.
+// Destructure by name, so that a new counter fails to compile until it is added to its function.
 
 fn of_protocol(snapshot: &mut Snapshot, counters: &Counters) {
     let Counters {

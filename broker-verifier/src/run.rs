@@ -1,7 +1,7 @@
-//! The loop: every hop of a frame, once and in order.
+//! The loop: shows the whole path of a frame, once and in order.
 //!
-//! Invariant: one thing at a time. The loop takes what happened (a message, a finished batch, a timer, a
-//! signal), tells the machine, and does what the machine asks; it waits nowhere else and decides nothing.
+//! Invariant: one thing at a time. The loop takes an event (a message, a finished batch, a timer, a signal), passes
+//! it to the machine, and does what the machine requests. It waits nowhere else and decides nothing.
 
 use crate::config::Config;
 use crate::energy::Energy;
@@ -23,39 +23,40 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-/// Pieces of work that wait for the target; beyond it the link is not read.
+/// Work that waits for the target; beyond it, no messages are read from the link.
 const WORK_MAX: usize = 256;
-/// Least time between two announcements of free slots.
+/// Minimum time between two announcements of the load.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one pass of the target may take: long contexts of many sessions, on a processor.
+/// Maximum duration of one pass of the target: many sessions with long contexts, on a CPU.
 const PASS_MAX: Span = Span::from_millis(600_000);
-/// How long to sleep when there is nothing to wait for.
+/// Sleep if no timer is set.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// The target, and the name it is announced under.
 pub struct Served {
     /// The target.
     pub target: Box<dyn Target>,
-    /// Its name; what is too long for an announcement is cut off.
+    /// Its name; a name that is too long for an announcement is cut off.
     pub name: String,
 }
 
-/// How the loop and its owner talk.
+/// Channels and callbacks between the loop and its owner.
 pub struct Hooks {
-    /// The first message drains, the second ends at once.
+    /// The first message starts draining, the second ends at once.
     pub stop: mpsc::Receiver<()>,
-    /// Each message logs the status.
+    /// Each message requests a log of the status.
     pub status: mpsc::Receiver<()>,
-    /// Called once, when devices can be answered.
+    /// Called once, when devices can be served.
     pub ready: Box<dyn FnOnce() -> Result<()> + Send>,
-    /// Who is told that the loop works.
+    /// The service manager.
     pub service: Service,
 }
 
-/// Serves until a message on `hooks.stop`.
+/// Serves until it is stopped by `hooks.stop`.
 ///
 /// # Errors
-/// When the configuration doesn't suit the target, the energy log can't be opened, the target's thread dies, or `hooks.ready` fails.
+/// The configuration doesn't suit the target, the energy log can't be opened, the target's thread dies, or
+/// `hooks.ready` fails.
 pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Report> {
     let mut serve = Serve::start(config, served, hooks)?;
     let end = loop {
@@ -68,7 +69,7 @@ pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Repo
     Ok(serve.finish(end).await)
 }
 
-/// What follows a turn.
+/// The continuation after a turn.
 enum Turn {
     Next,
     Ended(End),
@@ -79,7 +80,7 @@ struct Serve {
     machine: Verifier,
     link: Link,
     worker: Worker,
-    /// Work the target's thread had no room for; while there is any, the link is not read.
+    /// Work for which the target's thread had no room. While there is any, the link is not read.
     backlog: VecDeque<Event>,
     stop: mpsc::Receiver<()>,
     status: mpsc::Receiver<()>,
@@ -95,7 +96,7 @@ struct Serve {
     target: TargetCounters,
     energy: Energy,
     service: Service,
-    /// What is served and where, for the service manager.
+    /// The broker and the model's name, for the service manager.
     place: String,
     setups: Setups,
 }
@@ -150,11 +151,12 @@ impl Serve {
         })
     }
 
-    /// Takes one thing that happened, then does what the machine asks.
+    /// Handles one event, then does what the machine requests.
     async fn turn(&mut self) -> Result<Turn> {
         self.service.pass(self.worker.owed(), self.now());
         let wake = self.wake();
         tokio::select! {
+            // Not reading the link while work waits bounds the backlog; further messages wait at the broker.
             event = self.link.next(), if self.backlog.is_empty() => {
                 self.on_link(event.context("the MQTT client gave up")?)?;
             }
@@ -163,6 +165,7 @@ impl Serve {
                 None => return Ok(Turn::TargetDied),
             },
             Some(()) = self.stop.recv() => {
+                // The second request: end now and cut the remaining leases short.
                 if self.drain_until.is_some() {
                     return Ok(Turn::Ended(End::CutShort));
                 }
@@ -180,7 +183,7 @@ impl Serve {
         Ok(self.ended())
     }
 
-    /// Up: a message becomes a frame or a request in the machine.
+    /// Incoming: passes a message to the machine or to the logs.
     fn on_link(&mut self, event: LinkEvent) -> Result<()> {
         let now = self.now();
         match event {
@@ -212,7 +215,7 @@ impl Serve {
         Ok(())
     }
 
-    /// Verify: the machine's jobs go to the target, as many as it takes.
+    /// Passes the machine's jobs to the target, as many as it accepts.
     fn hand_work_over(&mut self) {
         while let Some(work) = self.machine.poll_event() {
             self.backlog.push_back(work);
@@ -225,7 +228,7 @@ impl Serve {
         }
     }
 
-    /// Verify: the target's rows become verdicts in the machine.
+    /// Passes the target's rows to the machine, which makes verdicts of them.
     fn on_batch(&mut self, batch: &Batch) {
         self.target.batches += 1;
         self.target.jobs += batch.rows.len() as u64;
@@ -236,7 +239,7 @@ impl Serve {
         }
     }
 
-    /// Down: answers go to the device they are for, on that device's own topics.
+    /// Outgoing: publishes the machine's answers, each on its device's own topic.
     fn publish_answers(&mut self) {
         while let Some(Outgoing { device, channel, correlation, bytes }) = self.machine.poll_transmit() {
             let bytes = bytes.to_vec();
@@ -249,7 +252,7 @@ impl Serve {
         }
     }
 
-    /// Announces a changed load, not more often than [`ANNOUNCE_INTERVAL`].
+    /// Announces a changed load, at most once per [`ANNOUNCE_INTERVAL`].
     fn announce_load(&mut self) {
         if self.machine.load() != self.load_announced && self.announced.elapsed() >= ANNOUNCE_INTERVAL {
             self.announce();
@@ -263,7 +266,7 @@ impl Serve {
         self.link.announce(|announced| (announced.load, announced.draining) = (load, draining));
     }
 
-    /// Tells devices that it goes, and ends every lease that isn't being verified.
+    /// Announces that this verifier is draining, and ends every lease that isn't being verified.
     fn drain(&mut self) {
         tracing::info!(sessions = self.machine.sessions(), "draining; a second signal ends at once");
         self.service.stopping();
@@ -280,7 +283,7 @@ impl Serve {
         }
     }
 
-    /// When the next timer is due.
+    /// The time of the next timer.
     fn wake(&self) -> Instant {
         let on_clock = |at: Now| self.started + Duration::from_micros(at.0);
         let idle = self.machine.poll_timeout().map(on_clock);
@@ -312,7 +315,7 @@ impl Serve {
         self.report(End::CutShort).snapshot(self.gauges()).log();
     }
 
-    /// Says goodbye, and reports.
+    /// Disconnects, and returns the report.
     async fn finish(self, end: End) -> Report {
         let (report, gauges) = (self.report(end), Gauges { connected: false, ..self.gauges() });
         let sent = self.link.close(GOODBYE_MAX).await;
@@ -322,7 +325,7 @@ impl Serve {
     }
 }
 
-/// The target's identity and promise as the protocol has room for them.
+/// The target's identity and promise, shortened to fit the protocol.
 fn described(served: &Served) -> TargetDescription {
     let identity = served.target.identity();
     TargetDescription {
@@ -334,7 +337,7 @@ fn described(served: &Served) -> TargetDescription {
     }
 }
 
-/// The calendar's time, since 1970; 0 where the clock is before.
+/// The time since 1970; 0 if the clock shows an earlier date.
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

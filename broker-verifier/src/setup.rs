@@ -1,13 +1,13 @@
-//! Reports of devices on their set-up files: a warning for each file that was rejected.
+//! Set-up reports of devices: logs a warning for each rejected file.
 //!
-//! Invariant: nothing here reaches the protocol machine, and what is written to the log is bounded by time, whatever
-//! the devices send. Time is an argument.
+//! Invariant: no code here touches the protocol machine, and the amount logged per time is bounded, whatever the
+//! devices send. The time is an argument.
 
 use crate::devices::Devices;
 use dunlin_wire::{DeviceId, PREFIX_EMPTY, PrefixDigest, SetupReport};
 use std::time::Duration;
 
-/// Warnings in one period at most.
+/// Maximum number of warnings in one period.
 pub const WARNINGS_MAX: u32 = 20;
 /// The period of [`WARNINGS_MAX`].
 pub const PERIOD: Duration = Duration::from_secs(60);
@@ -17,19 +17,19 @@ pub const PERIOD: Duration = Duration::from_secs(60);
 pub struct SetupCounters {
     /// Valid reports.
     pub reports: u64,
-    /// Reports equal to the device's last one: a broker sends retained messages on each connection.
+    /// Reports equal to the device's last one; a broker sends retained messages on every connection.
     pub repeated: u64,
-    /// Cleared reports: the device is set up.
+    /// Withdrawn reports: the device is set up.
     pub settled: u64,
-    /// Reports that were not logged, because there were too many.
+    /// Reports that were not logged because there were too many.
     pub unlogged: u64,
-    /// Malformed messages, or of another version.
+    /// Malformed messages, or messages of another version.
     pub malformed: u64,
-    /// Devices that made room for others.
+    /// Devices removed to make room for others.
     pub evicted: u64,
 }
 
-/// The devices whose set-up file is wrong, and the number of warnings about them.
+/// The devices whose set-up file is invalid, and the number of warnings about them.
 #[derive(Default)]
 pub struct Setups {
     /// Digest of each device's last report.
@@ -65,6 +65,7 @@ impl Setups {
             self.counters.repeated += 1;
             return;
         }
+        // Remember the report only once it is logged, so that a repetition in a later period can still be logged.
         *known = None;
         if self.may_warn(now) {
             *self.devices.get(device).0 = Some(digest);
@@ -81,7 +82,7 @@ impl Setups {
         }
     }
 
-    /// Counts a warning against the period's limit, and logs once that there are more.
+    /// Counts a warning against the period's limit, and logs once when the limit is exceeded.
     fn may_warn(&mut self, now: Duration) -> bool {
         if self.period.is_none_or(|began| now.saturating_sub(began) >= PERIOD) {
             (self.period, self.warned) = (Some(now), 0);
@@ -100,7 +101,7 @@ impl Setups {
     }
 }
 
-/// The text comes from outside: as Rust's debug text, nothing of it moves a cursor or hides another part.
+/// Logs a report. Its text comes from outside, so it is escaped: it must not move the cursor or hide other text.
 fn warn(device: &DeviceId, report: &SetupReport) {
     let (mistakes, text) = (report.mistakes, report.text.as_str());
     tracing::warn!(%device, mistakes, ?text, "the set-up file of this device was rejected");

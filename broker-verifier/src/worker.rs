@@ -1,7 +1,7 @@
-//! The target's thread: everything that waits goes into one ragged batch.
+//! The target's thread: runs all waiting jobs in one ragged batch.
 //!
-//! Invariant: it knows slots and tokens, and neither sessions of the protocol nor the link. Work and results
-//! go through bounded channels, and work is done in the order of arrival.
+//! Invariant: it knows slots and tokens, but neither the protocol's sessions nor the link. Work and results go
+//! through bounded channels, and work is done in the order of arrival.
 
 use anyhow::{Context, Error, Result, anyhow};
 use dunlin_hlm::verifier::{Event, Job, JobId, RowsError, Slot};
@@ -12,9 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Jobs in one batch: bounds the rows held at once.
+/// Jobs in one batch; limits the rows held at once.
 pub const BATCH_JOBS_MAX: usize = 32;
-/// Finished batches that wait for the loop; beyond it the target rests.
+/// Finished batches that wait for the loop; beyond it, the target pauses.
 const BATCHES_MAX: usize = 2;
 
 /// The result of one pass of the target.
@@ -33,7 +33,7 @@ pub struct Worker {
     thread: JoinHandle<()>,
     /// Jobs whose rows are outstanding.
     owed: usize,
-    /// Batches that were received.
+    /// Number of batches received.
     finished: u64,
 }
 
@@ -41,7 +41,7 @@ impl Worker {
     /// Starts the thread; up to `work_max` pieces of work may wait for it.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// The thread can't be started.
     pub fn start(target: Box<dyn Target>, work_max: usize) -> Result<Self> {
         let (work, waiting) = sync_channel(work_max);
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
@@ -53,8 +53,8 @@ impl Worker {
         Ok(Self { work, batches, thread, owed: 0, finished: 0 })
     }
 
-    /// Hands work over, or gives it back while the queue is full. Work for a dead thread is dropped: [`Self::next`]
-    /// then gives `None`.
+    /// Queues work, or returns it while the queue is full. Work for a dead thread is dropped; [`Self::next`] then
+    /// returns `None`.
     pub fn push(&mut self, work: Event) -> Result<(), Event> {
         let owes = usize::from(matches!(work, Event::Verify(_)));
         match self.work.try_send(work) {
@@ -65,7 +65,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The next finished batch; `None` when the thread has died. May be dropped while it waits.
+    /// The next finished batch; `None` if the thread has died. Safe to cancel.
     pub async fn next(&mut self) -> Option<Batch> {
         let batch = self.batches.recv().await?;
         self.owed = self.owed.saturating_sub(batch.rows.len());
@@ -78,7 +78,7 @@ impl Worker {
         (self.owed > 0).then_some(self.finished)
     }
 
-    /// The reason why the thread died.
+    /// The reason why the thread died. Waits until it has ended.
     pub fn died(self) -> Error {
         drop(self.work);
         match self.thread.join() {
@@ -101,7 +101,7 @@ struct Model {
 }
 
 impl Model {
-    /// Takes what waits, runs it, and ends when nobody hands work over or takes results any more.
+    /// Runs the waiting work; ends when nobody queues work or takes results any more.
     fn run(mut self, waiting: &Receiver<Event>) {
         while let Ok(first) = waiting.recv() {
             self.take(first);
@@ -117,7 +117,8 @@ impl Model {
         }
     }
 
-    /// Gathers a job, or frees a slot; a slot's earlier job is done first.
+    /// Adds a job to the batch, or frees a slot. If the batch has a job of the same slot, the batch runs first,
+    /// because a batch extends each session only once.
     fn take(&mut self, work: Event) {
         let (Event::Verify(Job { slot, .. }) | Event::Release(slot)) = work;
         if self.gathered.iter().any(|job| job.slot == slot) {
@@ -133,7 +134,7 @@ impl Model {
         }
     }
 
-    /// Runs the gathered jobs in one pass and hands their rows over.
+    /// Runs the batch in one pass and sends the rows.
     fn verify(&mut self) {
         if self.gathered.is_empty() {
             return;
@@ -155,11 +156,11 @@ impl Model {
             (job.id, rows.map_err(|error| failed(job, &error)))
         });
         let batch = Batch { rows: rows.collect(), took: started.elapsed() };
-        // Without a receiver the loop has ended, and so does this thread.
+        // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
         let _ = self.batches.blocking_send(batch);
     }
 
-    /// The target's session of a slot, opened on first sight.
+    /// The target's session of a slot, opened at first use.
     fn session(&mut self, slot: Slot) -> dunlin_lm::Result<SessionId> {
         if let Some(session) = self.slots.get(&slot) {
             return Ok(*session);
@@ -170,7 +171,7 @@ impl Model {
     }
 }
 
-/// The protocol machine's form of an error, which is logged in full.
+/// Converts an error for the protocol machine, and logs it in full.
 fn failed(job: &Job, error: &dunlin_lm::Error) -> RowsError {
     if let dunlin_lm::Error::CacheFull { .. } = error {
         tracing::debug!(slot = job.slot.0, %error, "no room for a session");
@@ -195,7 +196,7 @@ mod tests {
         Event::Verify(Job { id: JobId(id), slot: Slot(slot), keep, tokens: tokens.to_vec(), rows })
     }
 
-    /// The batches of a thread that finds all this work waiting.
+    /// The batches of a thread that finds all this work waiting at its start.
     fn batches(work: Vec<Event>) -> Vec<Batch> {
         let (sender, waiting) = sync_channel(work.len());
         work.into_iter().for_each(|work| sender.try_send(work).unwrap());

@@ -1,6 +1,6 @@
-//! The program: its words, its exit codes, and a whole life with the demo's target.
+//! The program: messages, exit codes, and a whole life with the demo's target.
 
-#![allow(clippy::unwrap_used)] // in the helpers of tests too
+#![allow(clippy::unwrap_used)] // applies to the tests' helpers, too
 
 mod common;
 
@@ -31,7 +31,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Runs it and checks the exit code and words on standard error, which is returned.
+/// Runs the program and checks the exit code and words on standard error; returns standard error.
 fn fails(args: &[&str], code: i32, words: &[&str]) -> String {
     let output = run(args);
     let said = text(&output.stderr);
@@ -47,7 +47,7 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// Waits for a program's end; its exit code and what it said on standard error.
+/// Waits for a program's end; returns its exit code and its standard error.
 fn ended(mut child: Child) -> (Option<i32>, String) {
     let mut pipe = child.stderr.take().unwrap();
     let reader = thread::spawn(move || std::io::read_to_string(&mut pipe).unwrap());
@@ -55,7 +55,7 @@ fn ended(mut child: Child) -> (Option<i32>, String) {
     (status.code(), reader.join().unwrap())
 }
 
-/// Starts to serve with the demo's target; the broker's port, from the ready file.
+/// Starts serving with the demo's target; returns the program and the broker's port from the ready file.
 fn serving(args: &[&str], directory: &Path) -> (Child, u16) {
     let ready = directory.join("ready");
     fs::write(&ready, "stale").unwrap();
@@ -118,7 +118,7 @@ fn a_wrong_configuration_is_named_with_its_line() {
     fails(&["serve", "--config", missing.to_str().unwrap()], 2, &["none.toml", "No such file"]);
 }
 
-/// The script that the package runs when it is upgraded.
+/// The script that the package runs after an upgrade.
 #[test]
 fn an_upgrade_rewrites_the_keys_of_an_earlier_version() {
     let root = tempfile::tempdir().unwrap();
@@ -166,7 +166,7 @@ fn paths_in_the_configuration_count_from_its_file() {
     fails(&[&args[..], &["--energy-log", "/nowhere/e.jsonl"]].concat(), 1, &["energy log /nowhere/e.jsonl"]);
 }
 
-/// A copy of the demo's target with one thing changed in its `model.toml`.
+/// A copy of the demo's target with one change in its `model.toml`.
 fn broken(directory: &Path, from: &str, to: &str) -> PathBuf {
     let target = directory.join("target");
     fs::create_dir(&target).unwrap();

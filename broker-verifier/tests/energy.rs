@@ -1,6 +1,6 @@
-//! Energy and telemetry on their way from a device over a real broker into the log.
+//! Energy reports and telemetry from a device through a real broker to the log.
 
-#![allow(clippy::unwrap_used)] // in the helpers of tests too
+#![allow(clippy::unwrap_used)] // applies to the tests' helpers, too
 
 mod common;
 
@@ -48,7 +48,7 @@ fn telemetry(at_us: u64) -> Vec<u8> {
     telemetry.encode().unwrap().to_vec()
 }
 
-/// Waits for so many lines of a file, beside the verifier.
+/// Waits for `count` lines of a file that the verifier writes.
 async fn lines(path: &Path, count: usize) -> Vec<serde_json::Value> {
     let path = path.to_owned();
     let lines = move || {
@@ -192,7 +192,7 @@ fn rest(client: &mut TcpStream) -> Vec<u8> {
     rest
 }
 
-/// Stands in for a broker that answers the subscriptions of one client with `codes`.
+/// Acts as a broker that answers one client's subscriptions with `codes`.
 fn answer(listener: &TcpListener, codes: &[u8]) {
     let (mut client, _) = listener.accept().unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();

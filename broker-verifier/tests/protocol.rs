@@ -1,6 +1,6 @@
 //! A verifier between a real broker and a device made of raw frames.
 
-#![allow(clippy::unwrap_used)] // in the helpers of tests too
+#![allow(clippy::unwrap_used)] // applies to the tests' helpers, too
 
 mod common;
 
@@ -23,7 +23,7 @@ use std::sync::mpsc;
 const PROMPT: [u32; 4] = [3, 1, 4, 1];
 const PRESENCE: &str = "dl1/v/verifier-1/st";
 
-/// What the target alone would write after the prompt.
+/// The tokens that the target alone writes after the prompt.
 fn reference(tokens_max: usize) -> Vec<u32> {
     let sampling = Sampling::new(TEMPERATURE, 1.0, 0).unwrap();
     let request = Request { prompt: PROMPT.to_vec(), tokens_max, stop: Vec::new(), sampling, seed: SEED };
@@ -99,7 +99,7 @@ async fn what_is_no_message_changes_nothing(broker: Broker) {
         [b"garbage", b"", &newer, &good[..3], &trailing, &[good[0]; FRAME_BYTES_MAX + 500]];
     malformed.iter().for_each(|bytes| device.send_frame(bytes));
     device.client.post("dl1/d/Not-An-Id/u/op/verifier-1", &device.open_message().encode().unwrap()).await;
-    // Larger than any message: dropped before the machine sees it, and the connection lives on.
+    // Larger than any message: it is dropped before the machine sees it, and the connection stays.
     device.send_frame(&[good[0]; 4000]);
     device.send_frame(&good);
     assert!(matches!(device.down().await, Down::Verdict(_)));
@@ -119,7 +119,7 @@ async fn no_messages_over_the_embedded_broker() {
     what_is_no_message_changes_nothing(Broker::embedded()).await;
 }
 
-/// More QoS 1 messages than mosquitto has under way to one client, on each topic that a verifier reads at QoS 1.
+/// Sends more QoS 1 messages than mosquitto keeps in flight per client, on each topic that a verifier reads at QoS 1.
 async fn large_messages_dont_silence_a_verifier(mosquitto: Mosquitto) {
     const TIMES: usize = 21;
     let topics = ["dl1/d/d1/u/op/verifier-1", "dl1/d/d1/u/en", "dl1/d/d1/u/su"];
@@ -218,16 +218,17 @@ async fn more_devices_than_aliases_get_their_own_verdicts() {
         devices.push(leased(&broker, name).await);
     }
     for turn in 0..12 {
-        // Twice the same device, so that aliases are bound, used and given up.
+        // Each device twice in a row, so that aliases are bound, used and replaced.
         devices[turn / 2 % 3].verify(&[]).await;
     }
     let report = running.drained().await;
     assert_eq!((report.protocol.verdicts, report.link.connections), (12, 1));
-    // Each pair of verdicts binds an alias and uses it; at the end each device is told that its lease is over.
+    // Of each pair of verdicts, the first binds an alias and the second uses it. At the end, each device gets a
+    // message that its lease is over.
     assert!((6..=8).contains(&report.link.aliased), "{}", report.link.aliased);
 }
 
-/// A toy that does as told when a job has the token.
+/// A toy target that behaves as scripted when a job contains a given token.
 struct Rigged {
     toy: ToyTarget,
     on: u32,
@@ -237,7 +238,7 @@ struct Rigged {
 enum Then {
     Fail,
     Panic,
-    /// Reports that it began, and goes on when told.
+    /// Reports that it began, and waits for permission to go on.
     Wait(mpsc::Sender<()>, mpsc::Receiver<()>),
 }
 
@@ -266,7 +267,7 @@ impl Target for Rigged {
         match &self.then {
             Then::Panic => assert!(!hit, "rigged"),
             Then::Wait(began, go) if hit => {
-                // The test listens for the first only.
+                // Ignore the error: the test waits for the first message only.
                 let _ = began.send(());
                 go.recv().unwrap();
             }
@@ -499,7 +500,7 @@ async fn a_name_and_a_password_are_used() {
     let mut command = std::process::Command::new("mosquitto_passwd");
     let made = command.arg("-b").arg(passwords.path()).args(["me", "secret"]).status();
     assert!(made.expect("mosquitto_passwd comes with mosquitto").success());
-    // mosquitto reads the file as a user of its own.
+    // mosquitto reads the file as another user.
     std::fs::set_permissions(passwords.path(), Permissions::from_mode(0o644)).unwrap();
     let closed = format!("allow_anonymous false\npassword_file {}", passwords.path().display());
     let mosquitto = Mosquitto::with(|text| text.replace("allow_anonymous true", &closed));

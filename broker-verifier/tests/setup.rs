@@ -1,6 +1,6 @@
-//! Reports of set-up files on their way from a device over a real broker to every verifier.
+//! Set-up reports from a device through a real broker to every verifier.
 
-#![allow(clippy::unwrap_used)] // in the helpers of tests too
+#![allow(clippy::unwrap_used)] // applies to the tests' helpers, too
 
 mod common;
 
@@ -18,7 +18,7 @@ fn report(text: &str) -> Vec<u8> {
     SetupReport::new(1, [text]).encode().unwrap().to_vec()
 }
 
-/// A verifier has read what was sent to it before it has answered this.
+/// Waits for an answer. By then, the verifier has read all earlier messages.
 async fn answered(device: &mut Device) {
     assert!(matches!(device.open().await, Reply::Lease(Lease { .. })));
     device.say(&[3, 1, 4]);

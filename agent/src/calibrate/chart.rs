@@ -1,4 +1,4 @@
-//! `calibration.svg`: rejection against uncertainty, with what is proposed. Okabe and Ito's colours.
+//! `calibration.svg`: rejection against uncertainty, with the proposed thresholds. Colours of Okabe and Ito.
 
 use super::record::{CalibrationRecord, Proposal, UncertaintyBin};
 use anyhow::{Result, anyhow};
@@ -28,7 +28,7 @@ type ChartArea<'b> = DrawingArea<SVGBackend<'b>, Shift>;
 /// The chart as SVG.
 ///
 /// # Errors
-/// The drawing library's.
+/// The drawing library fails.
 pub(super) fn draw(record: &CalibrationRecord) -> Result<String> {
     let mut svg = String::new();
     {
@@ -86,7 +86,7 @@ fn heading(area: &ChartArea<'_>, record: &CalibrationRecord) -> Painted {
     Ok(())
 }
 
-/// A vertical line for each threshold, with what it means written along it.
+/// Draws a vertical line for each threshold, labelled with its meaning.
 fn proposals(chart: &mut RejectionChart<'_, '_>, proposals: &[Proposal]) -> Painted {
     for (proposal, label_at) in proposals.iter().zip(labels(proposals)) {
         let threshold = f64::from(proposal.uncertainty_max);
@@ -101,7 +101,7 @@ fn proposals(chart: &mut RejectionChart<'_, '_>, proposals: &[Proposal]) -> Pain
     Ok(())
 }
 
-/// Places of the labels of ascending thresholds: right of their lines, where neighbours leave room.
+/// Positions of the labels of ascending thresholds: right of their lines, where neighbours leave room.
 fn labels(proposals: &[Proposal]) -> Vec<f64> {
     let (mut free, mut limit) = (0.0_f64, 1.0_f64);
     let mut labels = Vec::new();
@@ -144,7 +144,7 @@ fn bins(chart: &mut RejectionChart<'_, '_>, bins: &[UncertaintyBin]) -> Painted 
     Ok(())
 }
 
-/// Above the chart, where it can't hide a point.
+/// Draws the legend above the chart, where it can't hide a point.
 fn legend(area: &ChartArea<'_>, record: &CalibrationRecord) -> Painted {
     let sample = |x| [(x, 66), (x + 20, 66)];
     let text = |x, text: String| Text::new(text, (x + 27, 60), ink(14, &INK));

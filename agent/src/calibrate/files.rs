@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::Path;
 
-/// Puts a file at `path`, whole or not at all; one that was there is replaced.
+/// Writes a file at `path`, whole or not at all; an existing one is replaced.
 ///
 /// # Errors
 /// Names the file.

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Why it stopped.
+/// The reason why gathering stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stopped {
     /// As many tokens were judged as wanted.
@@ -46,7 +46,7 @@ pub(super) struct Gathered {
     pub(super) prompts: usize,
     /// The verifier that judged last.
     pub(super) verifier: Option<VerifierId>,
-    /// Why it ended.
+    /// The reason why it ended.
     pub(super) stopped: Stopped,
 }
 
@@ -58,10 +58,10 @@ pub(super) struct Gatherer {
     answered: usize,
     skipped: usize,
     verifier: Option<VerifierId>,
-    /// The ending of the last reply, where it ended the calibration.
+    /// The ending of the last reply, if it ended the calibration.
     last: Option<Ending>,
     progress: CalibrationProgress,
-    /// Told at every token.
+    /// Notified at every token.
     heard: Arc<Notify>,
 }
 

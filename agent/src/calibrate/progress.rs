@@ -4,10 +4,10 @@ use crate::bar::Bar;
 use crate::screen::{Abilities, Colour};
 use anyhow::Result;
 
-/// Lines in all where there is no bar.
+/// Number of lines if there is no bar.
 const LINES: usize = 10;
 
-/// Says how many tokens there are.
+/// Shows how many tokens have been judged.
 pub(super) struct CalibrationProgress {
     bar: Bar,
     tokens_max: usize,
@@ -17,7 +17,7 @@ pub(super) struct CalibrationProgress {
 }
 
 impl CalibrationProgress {
-    /// Nothing yet of `tokens_max` tokens, from at most `prompts_max` prompts.
+    /// The progress at its start: no token of `tokens_max` yet, from at most `prompts_max` prompts.
     ///
     /// # Errors
     /// Never: the bar's form is fixed.
@@ -26,7 +26,7 @@ impl CalibrationProgress {
         Ok(Self { bar, tokens_max, prompts_max, said: 0 })
     }
 
-    /// There are `tokens` now, the last from the prompt of this number.
+    /// Shows that `tokens` are judged, the last of them from prompt number `prompt`.
     pub(super) fn at(&mut self, tokens: usize, prompt: usize) {
         let of_prompts = format!("prompt {prompt} of {}", self.prompts_max);
         if self.bar.is_shown() {

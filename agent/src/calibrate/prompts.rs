@@ -8,11 +8,11 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Prompt {
     pub(super) text: String,
-    /// Its line, or its place in the list.
+    /// Its line number, or its place in the list.
     pub(super) place: String,
 }
 
-/// A JSON file; what else it says is for its readers.
+/// A JSON file; other keys are ignored.
 #[derive(Deserialize)]
 struct List {
     prompts: Vec<String>,

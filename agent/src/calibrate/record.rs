@@ -19,7 +19,7 @@ pub(super) struct CalibrationRecord {
     sampling: Sampled,
     pub(super) uncertainty_form: &'static str,
     prompts: PromptsRecord,
-    /// Why no more tokens were judged: `tokens`, `prompts`, `interrupted`, or how the last reply ended.
+    /// The reason why no more tokens were judged: `tokens`, `prompts`, `interrupted`, or how the last reply ended.
     ended: &'static str,
     pub(super) tokens: usize,
     pub(super) rejection: f64,
@@ -89,11 +89,11 @@ pub(super) struct UncertaintyBin {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Proposal {
     pub(super) miss_rate: f64,
-    /// To be put into a configuration as it stands.
+    /// The threshold, as a configuration takes it.
     pub(super) uncertainty_max: f32,
-    /// The share of all tokens at or below it.
+    /// The share of all tokens whose uncertainty is at most the threshold.
     pub(super) trusted: f64,
-    /// The share of rejected ones among those.
+    /// The share of rejected tokens among those.
     pub(super) missed: f64,
 }
 
@@ -142,7 +142,7 @@ impl CalibrationRecord {
 }
 
 impl FittedLine {
-    /// The points where it begins, bends and ends, as uncertainty and share.
+    /// The points where the line begins, bends and ends, as uncertainty and share.
     pub(super) fn corners(&self) -> Vec<(f64, f64)> {
         let crossing = |share: f64| (share - self.intercept) / self.slope;
         let bends = [crossing(0.0), crossing(1.0)].into_iter().filter(|u| *u > 0.0 && *u < 1.0);
@@ -161,7 +161,7 @@ impl fmt::Display for FittedLine {
 }
 
 impl Proposal {
-    /// The wanted share in percent, as short as it can be said.
+    /// The wanted share in percent, with as few digits as possible.
     pub(super) fn wanted(&self) -> String {
         format!("{} %", (self.miss_rate * 1e5).round() / 1e3)
     }
@@ -185,7 +185,7 @@ impl UncertaintyBin {
     }
 }
 
-/// One for each wanted share, from the smallest up.
+/// One proposal for each wanted share, in ascending order.
 fn proposals(miss_rates: &[f64], fit: &Fit) -> Vec<Proposal> {
     let mut miss_rates = miss_rates.to_vec();
     miss_rates.sort_by(f64::total_cmp);
@@ -274,7 +274,7 @@ pub(super) mod tests {
         assert_eq!((first.uncertainty_max, first.trusted, first.missed), (0.2, 0.375, 0.0));
         assert_eq!((second.uncertainty_max, second.trusted), (0.6, 0.875));
         assert_eq!((all.uncertainty_max, all.trusted, all.missed), (1.0, 1.0, 0.25));
-        // As a configuration would read it, the threshold still takes its own token in.
+        // Read back as a configuration would read it, the threshold must still include its own token.
         let text = serde_json::to_string(&second).unwrap();
         assert!(text.contains("\"uncertainty_max\":0.6,"), "{text}");
         assert_eq!(fit.skipped("0.6".parse::<f32>().unwrap().into()), second.trusted);

@@ -9,7 +9,7 @@ const BAR: usize = 24;
 /// Column of the configuration's comments.
 const COLUMN: usize = 31;
 
-/// Bins as bars, the line, what is proposed.
+/// Bins as bars, the fitted line, and the proposals.
 pub(super) fn lines(record: &CalibrationRecord, abilities: Abilities) -> Vec<String> {
     let target = match (&record.verifier.model, &record.verifier.id) {
         (Some(model), Some(id)) => format!("{model} at {id}"),
@@ -127,7 +127,7 @@ mod tests {
         assert!(coloured.contains("\x1b[31m█") && !text.contains('\x1b'));
     }
 
-    /// The table that a configuration with this advice in it holds.
+    /// The policy table of a configuration that contains this advice.
     fn policy(advice: &[String]) -> PolicyTable {
         let file: toml::Table = advice[2..].join("\n").parse().unwrap();
         file["policy"].clone().try_into().unwrap()

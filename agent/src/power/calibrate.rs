@@ -1,6 +1,6 @@
-//! `power calibrate`: what the idle board draws and, with two known loads, the sensor's own error.
+//! `power calibrate`: measures the idle board's power and, with two known loads, the sensor's own error.
 //!
-//! Invariant: a file is written whole, and only one that the agent itself would read.
+//! Invariant: a file is written whole, and only if the agent itself would accept it.
 
 use super::gather::Gather;
 use super::reader::{Interrupts, ReadingEnd, SensorReader};
@@ -51,18 +51,19 @@ pub(super) struct PowerCalibrateFlags {
 }
 
 impl PowerCalibrateFlags {
-    /// Says what is wrong with the flags.
+    /// Checks that the flags fit together.
     pub(super) fn check(&self) -> Result<()> {
         self.loads().map(|_| ())
     }
 
-    /// The two loads in the order in which they are given.
+    /// The two loads, in the order given.
     fn loads(&self) -> Result<Option<[f64; 2]>> {
         match self.loads[..] {
             [] => Ok(None),
             [first, second] => {
                 let (low, high) = (first.min(second), first.max(second));
-                // A sensor without an error of its own: only the loads and the meter can be wrong.
+                // Check with readings equal to the loads, so that only the loads or the meter's uncertainty can be
+                // wrong.
                 CurrentTable::through((low, low), (high, high), self.meter_uncertainty).context("--load")?;
                 Ok(Some([first, second]))
             }
@@ -112,10 +113,10 @@ pub(super) async fn calibrate(
 }
 
 impl Bench<'_> {
-    /// The line through two loads; `None` where it was interrupted.
+    /// The line through the readings at two loads; `None` if interrupted.
     async fn current(&mut self, loads: [f64; 2]) -> Result<Option<CurrentTable>> {
         let [first, second] = loads;
-        // A simulated board's load: it idles for the smaller one and drafts for the larger one.
+        // A simulated board provides the loads by its phases: idling for the smaller, drafting for the larger.
         let phases = if first < second {
             [EnergyPhase::Idle, EnergyPhase::Draft]
         } else {
@@ -132,7 +133,7 @@ impl Bench<'_> {
         Ok(Some(table))
     }
 
-    /// The mean current that the sensor shows at a load, A.
+    /// The mean current that the sensor reads at a load, A; `None` if interrupted.
     async fn shown(&mut self, load: f64, phase: EnergyPhase) -> Result<Option<f64>> {
         if !self.prompt(&format!("set the load to {load} A and press Enter")).await? {
             return Ok(None);
@@ -153,7 +154,7 @@ impl Bench<'_> {
         Ok(Some(shown))
     }
 
-    /// Power of the idle board, with the current corrected; `None` where it was interrupted.
+    /// Power of the idle board, with the current corrected; `None` if interrupted.
     async fn idle(&mut self, current: Option<CurrentTable>, loaded: bool) -> Result<Option<IdleTable>> {
         if loaded && !self.prompt("take the loads off, leave the board idle and press Enter").await? {
             return Ok(None);
@@ -171,14 +172,14 @@ impl Bench<'_> {
         SensorReader::open(&PowerSettings { calibration, ..self.settings.clone() }, phase, self.errors)
     }
 
-    /// The sums of a measurement; `None` where it was interrupted.
+    /// The sums of a measurement; `None` if interrupted.
     async fn gather(&mut self, what: &str, span: Duration, reader: &SensorReader) -> Result<Option<Tally>> {
         let gathered = Gather::run(what, span, reader, None, &mut self.interrupts, self.errors);
         let (tally, end) = gathered.await?;
         Ok((end != ReadingEnd::Interrupt).then_some(tally))
     }
 
-    /// Asks for something and waits until it is done; `false` where it was interrupted.
+    /// Asks the user to do something and waits for Enter; `false` if interrupted.
     async fn prompt(&mut self, text: &str) -> Result<bool> {
         if self.args.yes {
             return Ok(true);
@@ -199,7 +200,7 @@ impl Bench<'_> {
     }
 }
 
-/// Puts the file in its place if the agent itself would read it.
+/// Publishes the file if the agent itself would accept it.
 fn publish(draft: DraftFile, calibration: &PowerCalibration) -> Result<()> {
     let text = toml::to_string(calibration).context("the calibration as TOML")?;
     draft.file()?.write_all(text.as_bytes()).context("the calibration")?;
@@ -207,18 +208,18 @@ fn publish(draft: DraftFile, calibration: &PowerCalibration) -> Result<()> {
     draft.publish()
 }
 
-/// The file as a configuration anywhere would name it.
+/// The absolute path of the file, as a configuration anywhere can name it.
 fn named(out: &Path) -> Result<toml::Value> {
     let path = std::path::absolute(out).with_context(|| out.display().to_string())?;
     Ok(path.to_string_lossy().into_owned().into())
 }
 
-/// To a tenth of a milli-unit: the rest is noise.
+/// Rounds to 0.1 milli-units; finer digits are noise.
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-/// A current.
+/// Parses a current, A.
 fn amperes(text: &str) -> Result<f64, String> {
     let amperes = text.parse::<f64>().ok().filter(|amperes| (0.0..=LOAD_MAX_A).contains(amperes));
     amperes.ok_or_else(|| format!("expected amperes from 0 to {LOAD_MAX_A}"))

@@ -1,4 +1,4 @@
-//! One source looked at: whether it answers, and one reading of it.
+//! Examines one power source: its answer, and one reading.
 
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::clock::Clock;
@@ -12,10 +12,10 @@ use dunlin_power::timebase::Timebase;
 use dunlin_power::units::{Amperes, Volts};
 use dunlin_wire::PowerSource;
 
-/// Least time to wait for a reading, and in periods of its source.
+/// Minimum time to wait for a reading; slow sources get a number of their periods.
 const WAIT_MIN: Duration = Duration::from_millis(3000);
 const WAIT_PERIODS: u64 = 4;
-/// A current below this is no offset of a sensor, A: that of an INA219 with 10 mΩ is 20 mA at most.
+/// Currents below this can't be a sensor's offset, A: an INA219 with 10 mΩ has at most 20 mA.
 const BACKWARDS_A: f64 = -0.02;
 
 /// The result of examining a source.
@@ -23,7 +23,7 @@ const BACKWARDS_A: f64 = -0.02;
 pub(super) struct Examined {
     /// The source.
     pub(super) kind: PowerSource,
-    /// True where a meter would use it.
+    /// True if a meter would use it.
     pub(super) opens: bool,
     /// Its reading, or the error.
     pub(super) shown: Result<ShownReading, String>,
@@ -42,7 +42,7 @@ pub(super) struct ShownReading {
     pub(super) rail: Option<(Volts, Amperes)>,
 }
 
-/// Looks for a source and reads it once; takes as long as the source does, within bounds.
+/// Opens a source and reads it once. Takes as long as the source needs, within bounds.
 pub(super) fn examine(settings: &PowerSettings, kind: PowerSource) -> Examined {
     let clock = Clock::start();
     let found = match probe::look(settings, kind, clock) {
@@ -63,7 +63,7 @@ pub(super) fn examine(settings: &PowerSettings, kind: PowerSource) -> Examined {
     Examined { kind, opens: true, shown }
 }
 
-/// The first reading; without one in time the last thing that went wrong.
+/// The first reading, or, without one in time, the last error.
 fn reading<T: Timebase>(
     metering: &mut Metering<T>,
     time: &T,
@@ -103,7 +103,7 @@ mod tests {
     use dunlin_power::timebase::VirtualTime;
     use dunlin_power::units::Watts;
 
-    /// A sensor that gives nothing, fails, or gives one current for ever.
+    /// A sensor that gives nothing, fails, or always gives the same current.
     struct Scripted(SensorSource, Result<Option<f64>, SensorError>);
 
     impl PowerSensor for Scripted {

@@ -1,4 +1,4 @@
-//! A measurement of known length: its sums, how far it is, and a trace of it where one is wanted.
+//! A measurement of known length: its sums, its progress, and an optional trace.
 
 use super::progress::PowerProgress;
 use super::reader::{Interrupts, Listener, ReadingEnd, SensorReader};
@@ -18,7 +18,8 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// Reads for `span`; gives the sums, and why it ended. What is read is written to `trace` too.
+    /// Reads for `span`; returns the sums and the reason why it ended. Readings are also written to `trace`, if
+    /// given.
     ///
     /// # Errors
     /// There was no reading, or the trace can't be written.

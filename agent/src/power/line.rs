@@ -10,7 +10,7 @@ use crate::screen::{Abilities, Colour};
 pub(super) const SPARK_MAX: usize = 60;
 /// Columns of the sparkline at least: figures that would leave it less are left out.
 const SPARK_MIN: usize = 12;
-/// Between two figures.
+/// Separator between two figures.
 const BETWEEN: &str = "  ";
 
 /// Parts of the line, the most important first.
@@ -18,7 +18,7 @@ const BETWEEN: &str = "  ";
 pub(super) struct LiveLine(Vec<(Colour, String)>);
 
 impl LiveLine {
-    /// The figures of a tally that was closed, with `now_w` for the power of this moment.
+    /// The figures of a closed tally, with `now_w` as the present power, W.
     pub(super) fn new(tally: &Tally, now_w: f64) -> Self {
         let (low, high) = tally.range_w();
         let plain = |text: String| (Colour::Plain, text);
@@ -31,12 +31,12 @@ impl LiveLine {
         Self(figures)
     }
 
-    /// All figures.
+    /// The line with all figures.
     pub(super) fn whole(&self, abilities: Abilities) -> String {
         painted(&self.0, abilities)
     }
 
-    /// As many of the figures as leave room for a sparkline of `watts` in so many columns.
+    /// As many figures as leave room for a sparkline of `watts`, in `columns` columns.
     pub(super) fn within(&self, columns: usize, watts: &[f64], abilities: Abilities) -> String {
         let room = columns.saturating_sub(1);
         let (first, others) = self.0.split_first().expect("there is always a power");

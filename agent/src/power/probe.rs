@@ -1,4 +1,4 @@
-//! `power probe`: which sources answer, what they show, and what to do about those that don't.
+//! `power probe`: lists the sources that answer, their readings, and advice for the others.
 
 use super::examine::{Examined, ShownReading, examine};
 use super::reader::Interrupts;
@@ -29,7 +29,7 @@ pub(super) struct ProbeFlags {
 #[derive(Debug, Serialize)]
 struct Probed {
     sources: Vec<SourceFields>,
-    /// The source that `auto` takes.
+    /// The source that `auto` selects.
     auto: Option<&'static str>,
     health: HealthFields,
 }
@@ -54,7 +54,7 @@ struct ShownFields {
     watts: f64,
     volts: Option<f64>,
     amperes: Option<f64>,
-    /// Uncertainty of a power: a share of it, and W.
+    /// Uncertainty of a power: a share of it, plus W.
     uncertainty_relative: f64,
     uncertainty_watts: f64,
     cautions: Vec<String>,
@@ -66,7 +66,7 @@ struct HealthFields {
     throttling: Option<ThrottlingFields>,
 }
 
-/// Looks at every source; returns the exit code.
+/// Examines every source; returns the exit code.
 pub(super) async fn probe(args: &ProbeFlags, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let mut interrupts = Interrupts::listen()?;
     let mut examined = Vec::new();
@@ -92,7 +92,7 @@ pub(super) async fn probe(args: &ProbeFlags, settings: &PowerSettings, color: Co
     Ok(if examined.iter().any(|found| found.shown.is_ok()) { DONE } else { FAILED })
 }
 
-/// The sources that are examined: those of `auto`, and one that is named.
+/// The sources to examine: those of `auto`, plus the one that is named.
 fn wanted(choice: Choice) -> Vec<PowerSource> {
     let named = match choice {
         Choice::Only(kind) if !SEARCHED.contains(&kind) => Some(kind),

@@ -5,7 +5,7 @@ use crate::screen::{Abilities, Colour};
 use anyhow::Result;
 use std::time::Duration;
 
-/// Lines in all where there is no bar.
+/// Number of lines if there is no bar.
 const LINES: f64 = 10.0;
 
 /// A measurement of known length.
@@ -13,12 +13,12 @@ pub(super) struct PowerProgress {
     what: String,
     span: Duration,
     bar: Bar,
-    /// Tenths that were said.
+    /// Tenths that were reported.
     said: u32,
 }
 
 impl PowerProgress {
-    /// The beginning of `what`, which takes `span`.
+    /// Starts the progress of `what`, which takes `span`.
     ///
     /// # Errors
     /// Never: the bar's form is fixed.
@@ -27,7 +27,7 @@ impl PowerProgress {
         Ok(Self { what: what.into(), span, bar, said: 0 })
     }
 
-    /// Shows the time that has passed, and the number of readings.
+    /// Shows the elapsed time and the number of readings.
     pub(super) fn at(&mut self, time: Duration, readings: u64) {
         let text = format!(
             "{}: {:.1} of {:.1} s, {readings} readings",

@@ -1,4 +1,4 @@
-//! Reads a source in a meter's thread until time is up, the trace has ended, or the user has had enough.
+//! Reads a source in a meter's thread until time is up, the trace has ended, or the user interrupts.
 
 use crate::exit::{DONE, INTERRUPTED};
 use crate::report;
@@ -16,25 +16,25 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Between two looks at what the meter has read.
+/// Interval at which new readings are fetched from the meter.
 const LOOK: Duration = Duration::from_millis(25);
 
 /// A receiver of a source's events.
 pub(super) trait Listener {
-    /// Takes what was heard.
+    /// Takes an event of the source.
     ///
     /// # Errors
-    /// It can't be written, and the reading ends.
+    /// The event can't be written; the reading ends.
     fn heard(&mut self, heard: &MeterEvent) -> Result<()>;
 
-    /// Called with the time that has passed.
+    /// Called with the elapsed time.
     ///
     /// # Errors
-    /// Nothing can be shown, and the reading ends.
+    /// The progress can't be shown; the reading ends.
     fn passed(&mut self, time: Duration) -> Result<()>;
 }
 
-/// Why reading ended.
+/// The reason why reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadingEnd {
     /// Time is up.
@@ -59,17 +59,17 @@ impl ReadingEnd {
 pub(super) struct Interrupts(mpsc::Receiver<Control>);
 
 impl Interrupts {
-    /// Listens from now on.
+    /// Starts to listen for interrupts.
     ///
     /// # Errors
-    /// The system takes no handler.
+    /// The handler can't be installed.
     pub(super) fn listen() -> Result<Self> {
         let (control, controls) = mpsc::channel(1);
         signals::forward(Control::Quit, control)?;
         Ok(Self(controls))
     }
 
-    /// Does some work; `None` where it was interrupted.
+    /// Runs some work; `None` if it was interrupted.
     pub(super) async fn during<F: Future>(&mut self, work: F) -> Option<F::Output> {
         tokio::select! {
             done = work => Some(done),
@@ -78,18 +78,18 @@ impl Interrupts {
     }
 }
 
-/// A source that is read.
+/// A source that is being read.
 pub(super) struct SensorReader {
     source: SensorSource,
     meter: Meter,
 }
 
 impl SensorReader {
-    /// Starts to read the source that the settings ask for; a simulated board does what `phase` says. What makes its
-    /// figures doubtful is said.
+    /// Starts to read the configured source; a simulated board behaves as in `phase`. Cautions about the figures are
+    /// printed.
     ///
     /// # Errors
-    /// None answers.
+    /// No source answers.
     pub(super) fn open(settings: &PowerSettings, phase: EnergyPhase, errors: Abilities) -> Result<Self> {
         let clock = Clock::start();
         let Some(found) = probe::open(settings, clock)? else {
@@ -115,10 +115,10 @@ impl SensorReader {
         &self.source
     }
 
-    /// Hands on what is read, for `span` or without end.
+    /// Passes on the readings, for `span` or without end.
     ///
     /// # Errors
-    /// The listener's.
+    /// The listener fails.
     pub(super) async fn read(
         &self,
         span: Option<Duration>,
@@ -142,7 +142,7 @@ impl SensorReader {
         }
     }
 
-    /// Hands on what waits; says whether the trace has ended.
+    /// Passes on the waiting events; returns true if the trace has ended.
     fn hand_on(&self, listener: &mut impl Listener) -> Result<bool> {
         while let Some(heard) = self.meter.next() {
             if matches!(heard, MeterEvent::Lost(SensorError::Ended(_))) {

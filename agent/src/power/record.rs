@@ -1,4 +1,4 @@
-//! `power record`: what a source reads, as a trace that can be replayed.
+//! `power record`: writes the readings of a source as a trace that can be replayed.
 
 use super::gather::Gather;
 use super::reader::{Interrupts, ReadingEnd, SensorReader};
@@ -30,7 +30,7 @@ pub(super) struct RecordFlags {
     pub(super) common: Common,
 }
 
-/// Records; returns the exit code. What was read before an interrupt is kept.
+/// Records; returns the exit code. Readings before an interrupt are kept.
 pub(super) async fn record(args: &RecordFlags, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let errors = abilities(color, &io::stderr());
     let mut interrupts = Interrupts::listen()?;
@@ -55,7 +55,7 @@ pub(super) async fn record(args: &RecordFlags, settings: &PowerSettings, color: 
     Ok(end.code())
 }
 
-/// Why it ended before its time.
+/// The reason why the recording ended early, if it did.
 fn early(end: ReadingEnd) -> Option<&'static str> {
     match end {
         ReadingEnd::Time => None,

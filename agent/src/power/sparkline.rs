@@ -1,13 +1,12 @@
 //! Figures as one line of bars.
 
-/// From the smallest figure to the largest.
+/// Bars, from the lowest to the highest.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// A smaller range is none, W: figures are written to a milliwatt.
+/// A smaller range counts as no range, W: figures are shown to a milliwatt.
 const RANGE_MIN: f64 = 1e-3;
 
-/// The last `columns` of the figures, each a bar between the smallest and the largest of those shown. Figures that are
-/// all the same are the lowest bar.
+/// The last `columns` figures as bars, scaled between their smallest and largest. Equal figures give the lowest bar.
 pub(super) fn sparkline(figures: &[f64], columns: usize) -> String {
     let shown = &figures[figures.len().saturating_sub(columns)..];
     let low = shown.iter().copied().fold(f64::INFINITY, f64::min);
@@ -15,7 +14,7 @@ pub(super) fn sparkline(figures: &[f64], columns: usize) -> String {
     shown.iter().map(|figure| BARS[level(*figure, low, high)]).collect()
 }
 
-/// The eighth of the range that a figure is in.
+/// The eighth of the range that contains a figure.
 fn level(figure: f64, low: f64, high: f64) -> usize {
     let range = high - low;
     if range < RANGE_MIN {

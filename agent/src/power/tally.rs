@@ -1,6 +1,6 @@
 //! Readings of a source so far: its energy, the range of its power, and its losses.
 //!
-//! Invariant: energy is that of the readings' own windows. Nothing is made up before the first or behind the last.
+//! Invariant: energy comes from the readings' own windows. None is added before the first or after the last.
 
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::books::Books;
@@ -15,13 +15,13 @@ use dunlin_power::units::{Amperes, Volts};
 pub(super) struct Tally {
     source: SensorSource,
     books: Books,
-    /// Begin of the first window, and end of the last one.
+    /// Start of the first window and end of the last.
     window: Option<(Instant, Instant)>,
     /// The middle of the last window.
     middle: Instant,
     readings: u64,
     range_w: (f64, f64),
-    /// Sum and number of powers since they were asked for, W.
+    /// Sum and number of powers since the last call of [`take_lately_w`](Self::take_lately_w), W.
     lately: (f64, u32),
     /// Sum and number of currents, A.
     amperes: (f64, u64),
@@ -30,7 +30,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Nothing heard yet of `source`, whose clock began at 0: a meter may have read before anybody listens.
+    /// An empty tally of `source`. Its clock begins at 0, because a meter may have read before anybody listened.
     pub(super) fn new(source: &SensorSource) -> Self {
         Self {
             source: source.clone(),
@@ -46,7 +46,7 @@ impl Tally {
         }
     }
 
-    /// Takes in what was heard; gives what is to be said of it: a trouble that is not the last one again.
+    /// Takes an event; returns a message for the user if it is an error that differs from the last one.
     pub(super) fn hear(&mut self, heard: &MeterEvent) -> Option<String> {
         match heard {
             MeterEvent::Sample(sample, rail) => {
@@ -65,8 +65,9 @@ impl Tally {
 
     fn take(&mut self, sample: &Sample, rail: Option<(Volts, Amperes)>) {
         if self.window.is_none() {
-            // A span of its own: the ledger would give it the power that it finds later. It ends a moment early, for
-            // a reading of one moment would else lie in what is charged already.
+            // Close the time before the first window as a span of its own; otherwise the ledger would charge it with
+            // a power that is found later. End it 1 µs early: a reading without length would otherwise fall into the
+            // span that is already charged.
             self.close_at(Instant(sample.from.0.saturating_sub(1)));
         }
         let (from, until) = self.window.unwrap_or((sample.from, sample.until));
@@ -85,12 +86,12 @@ impl Tally {
         }
     }
 
-    /// Charges the energy up to the last reading, for [`Self::joules`] and [`Self::faults`].
+    /// Charges the energy up to the middle of the last reading, for [`Self::joules`] and [`Self::faults`].
     pub(super) fn close(&mut self) {
         self.close_at(self.middle);
     }
 
-    /// The same up to the end of its window: nothing more is heard.
+    /// Charges the energy up to the end of the last window. No event may follow.
     pub(super) fn finish(&mut self) {
         self.close_at(self.window.map_or(self.middle, |(_, until)| until));
     }
@@ -125,12 +126,12 @@ impl Tally {
         self.books.total().faults
     }
 
-    /// From the beginning of the first window to the end of the last.
+    /// Time from the start of the first window to the end of the last.
     pub(super) fn time(&self) -> Duration {
         self.window.map(|(from, until)| until.since(from)).unwrap_or_default()
     }
 
-    /// Mean power up to where energy is charged, W; 0 before there is any.
+    /// Mean power up to the point where energy is charged, W; 0 before that.
     pub(super) fn mean_w(&self) -> f64 {
         let from = self.window.map_or(self.middle, |(from, _)| from);
         let seconds = self.books.total().until.since(from).as_secs_f64();
@@ -142,7 +143,7 @@ impl Tally {
         self.range_w
     }
 
-    /// Mean power of the readings since it was asked last, W.
+    /// Mean power of the readings since the last call, W.
     pub(super) fn take_lately_w(&mut self) -> Option<f64> {
         let (sum, count) = std::mem::take(&mut self.lately);
         (count > 0).then(|| sum / f64::from(count))
@@ -160,7 +161,7 @@ impl Tally {
     }
 }
 
-/// Losses in words; empty where there are none.
+/// Losses in words; `None` if there are none.
 pub(super) fn in_words(faults: &ReadingFaults) -> Option<String> {
     let counted = [
         (faults.clipped, "clipped"),
@@ -182,7 +183,7 @@ pub(super) mod tests {
     use dunlin_power::sensor::Uncertainty;
     use dunlin_wire::PowerSource;
 
-    /// A source that gives a reading each 10 ms.
+    /// A source that reads every 10 ms.
     pub(in super::super) fn source() -> SensorSource {
         SensorSource {
             kind: PowerSource::Ina219,
@@ -194,7 +195,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A reading of a window that begins at so many ms.
+    /// A reading whose window begins at `ms`.
     pub(in super::super) fn reading(ms: u64, watts: f64) -> MeterEvent {
         let (from, until) = (Instant(ms * 1000), Instant(ms * 1000 + 10_000));
         let rail = (Volts::from_f64(5.0), Amperes::from_f64(watts / 5.0));

@@ -1,4 +1,4 @@
-//! `power watch`: the power while it is drawn, as one line that is painted over; a line a second where that can't be.
+//! `power watch`: shows the power live as one line that is repainted; without a terminal, a line per second.
 
 use super::line::{LiveLine, SPARK_MAX};
 use super::reader::{Interrupts, Listener, ReadingEnd, SensorReader};
@@ -14,10 +14,10 @@ use dunlin_power::settings::PowerSettings;
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Between two lines that are painted over, and between two that stay.
+/// Interval between repaints, and between lines that stay.
 const PAINTED_EVERY: Duration = Duration::from_millis(100);
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
-/// Back to the beginning of the line, and nothing in it.
+/// Moves to the start of the line and clears it.
 const ERASE_LINE: &str = "\r\x1b[K";
 
 /// Flags of `power watch`.
@@ -30,7 +30,7 @@ pub(super) struct WatchFlags {
     pub(super) common: Common,
 }
 
-/// Shows what is drawn; returns the exit code.
+/// Shows the power; returns the exit code.
 pub(super) async fn watch(args: &WatchFlags, settings: &PowerSettings, color: ColourChoice) -> Result<u8> {
     let (out, errors) = (abilities(color, &io::stdout()), abilities(color, &io::stderr()));
     let mut interrupts = Interrupts::listen()?;
@@ -51,11 +51,11 @@ struct Watch {
     tally: Tally,
     out: Abilities,
     errors: Abilities,
-    /// Mean power of the last stretches between two lines, W.
+    /// Mean powers of the latest intervals between two lines, W.
     watts: Vec<f64>,
     /// Time of the next line.
     due: Duration,
-    /// True while a line stands that is to be painted over.
+    /// True while the current line will be repainted.
     painted: bool,
 }
 
@@ -65,7 +65,7 @@ impl Watch {
         Self { tally, out, errors, watts: Vec::new(), due, painted: false }
     }
 
-    /// Shows what came since the last line, if anything did.
+    /// Shows the readings since the last line, if there are any.
     fn show(&mut self) -> Result<()> {
         let Some(now_w) = self.tally.take_lately_w() else { return Ok(()) };
         if self.watts.len() == SPARK_MAX {
@@ -81,7 +81,7 @@ impl Watch {
         write(&text)
     }
 
-    /// The last line, which stays.
+    /// Writes the last line, which stays.
     fn end(&mut self) -> Result<()> {
         self.tally.finish();
         self.show()?;

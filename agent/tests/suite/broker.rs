@@ -1,4 +1,4 @@
-//! A mosquitto of one's own, which can be killed and comes back on the same port.
+//! A mosquitto process that can be killed and restarted on the same port.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -17,7 +17,7 @@ impl Broker {
         Self::with("allow_anonymous true\n")
     }
 
-    /// A broker with `lines` of configuration besides its listener.
+    /// A broker with `lines` of configuration in addition to its listener.
     pub(crate) fn with(lines: &str) -> Self {
         let mut broker = Self { dir: TempDir::new().unwrap(), port: free_port(), child: None };
         let listener = format!("listener {} 127.0.0.1\nset_tcp_nodelay true\nlog_dest stderr\n", broker.port);
@@ -30,7 +30,7 @@ impl Broker {
         url(self.port)
     }
 
-    /// `kill -9`.
+    /// Kills the broker with SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -38,7 +38,7 @@ impl Broker {
         }
     }
 
-    /// Starts, and returns when it says that it runs.
+    /// Starts the broker; returns once it reports that it runs.
     pub(crate) fn restart(&mut self) {
         let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
         let mut child = Command::new("mosquitto")

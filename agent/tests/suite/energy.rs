@@ -1,4 +1,4 @@
-//! The program itself with a sensor: what it measures of itself, and what it tells others.
+//! The program with a sensor: the energy in its report, and the reports that it publishes.
 
 use crate::broker::Broker;
 use crate::process::{SEED, alone, generate, stderr, target, tokens};
@@ -15,11 +15,11 @@ use std::io::Write;
 use std::process::Stdio;
 use tempfile::TempDir;
 
-/// How far the split may be off as a share of the whole: phases here are tenths of a millisecond, and a machine that
-/// runs tests has other things to do. In virtual time it is held to one percent.
+/// Allowed error of the split by phase, as a share of the whole. It is large because phases here last tenths of a
+/// millisecond, and the machine has other work. Tests in virtual time allow one percent.
 const SPLIT: f64 = 0.05;
 
-/// Hears what the device tells of its power.
+/// Receives the device's energy reports and telemetry.
 struct Ear {
     client: RawClient,
     held: VecDeque<(String, Vec<u8>)>,
@@ -32,7 +32,7 @@ impl Ear {
         Self { client, held: VecDeque::new() }
     }
 
-    /// The next message on a topic.
+    /// The next message on a topic; messages on the other topic are kept.
     fn next(&mut self, topic: &Topic) -> Vec<u8> {
         let name = topic.name();
         if let Some(at) = self.held.iter().position(|(held, _)| held == name.as_str()) {
@@ -69,7 +69,7 @@ fn a_simulated_sensor_measures_the_agents_own_phases() {
     let output = agent.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    // Measuring changes when frames go, never the text.
+    // Measuring may change when frames are sent, but never the text.
     let model = ModelDir::open(crate::process::demo("drafter")).unwrap();
     let expected = alone().reply(&model.first_turn(crate::process::PROMPT).unwrap(), 80, &model.prompt.stop);
     assert_eq!(tokens(&report), expected, "seed {SEED}");
@@ -106,7 +106,7 @@ fn decisions_are_in_joules_once_power_by_phase_is_known() {
     let power = "[power]\nsource = \"simulated\"\naveraging = 1\ncalibration = \"power.toml\"\n";
     fs::write(&config, power).unwrap();
     fs::write(dir.path().join("power.toml"), "[idle]\nwatts = 2.5\nseconds = 30.0\n").unwrap();
-    // A policy that needs nobody drafts without a pause.
+    // A policy without a verifier drafts without pauses.
     let mut agent = crate::process::serve("mqtt://127.0.0.1:1");
     agent.args(["--policy", "local", "--json", "--config"]).arg(&config);
     let mut child = agent.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -124,7 +124,7 @@ fn decisions_are_in_joules_once_power_by_phase_is_known() {
     let prices = &events[29]["prices"];
     assert_eq!(prices["unit"], "J/s");
     assert!((number(&prices["draft"]) - 6.8).abs() < 1.0, "{prices}");
-    // What was measured goes before what a calibration said, once it is enough.
+    // Once enough is measured, it replaces the calibration file's power.
     assert!((2.4..2.8).contains(&number(&prices["wait"])), "{prices}");
 }
 

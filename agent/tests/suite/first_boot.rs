@@ -1,4 +1,4 @@
-//! `first-boot` as a process: what a board says on its console, and what a broker keeps.
+//! `first-boot` as a process: the board's console output, and the reports that a broker keeps.
 
 use crate::broker::{Broker, free_port, url};
 use crate::process::stderr;
@@ -51,7 +51,7 @@ fn wrong(port: u16) -> String {
     good(port) + "wifi_pasword = hunter2hunter2\n"
 }
 
-/// Hears what devices say of their set-ups, and first what was retained.
+/// Receives the devices' set-up reports, starting with the retained ones.
 struct Heard(RawClient);
 
 impl Heard {
@@ -64,10 +64,10 @@ impl Heard {
     }
 }
 
-/// A broker that asks for names and lets each device write under its own topics alone.
+/// A broker that requires user names and lets each device write only under its own topics.
 fn strict() -> (Broker, TempDir) {
     let dir = TempDir::new().unwrap();
-    // The broker reads both as its own user.
+    // The broker reads both files as another user.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (passwords, list) = (dir.path().join("passwords"), dir.path().join("acl"));
     fs::write(&passwords, "").unwrap();
@@ -144,7 +144,7 @@ fn a_broker_that_refuses_ends_it_at_once() {
         (text.replace(PASSWORD, "another"), "not authorised (user: pi-7)"),
         (text.replace("name = pi-7", "name = pi-8"), "takes nothing on dl1/d/pi-8/u/su: NotAuthorized"),
     ] {
-        // An hour is more than any test may take.
+        // An hour, which is longer than any test may take.
         let output = Board::new().command(&text, "3600", &[]).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(what), "{}", stderr(&output));

@@ -1,4 +1,4 @@
-//! The loop with toy models, over a real broker.
+//! The loop with toy models and a real broker.
 
 use crate::broker::{Broker, free_port};
 use crate::presence::link;
@@ -56,7 +56,7 @@ impl Setup {
         }
     }
 
-    /// Runs an agent until `out` has what it wants.
+    /// Runs an agent until `out` ends it.
     fn run(self, out: &mut Recorder<'_>) -> Farewell {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -155,7 +155,7 @@ fn a_judged_token_is_an_accepted_one_or_the_targets_correction() {
     let mut out = Recorder::new(1);
     Setup::new(broker.port).run(&mut out);
     for judged in &out.judged {
-        // The last verdict may tell of tokens that the reply had no room for.
+        // The last verdict may judge tokens for which the reply had no room.
         let commit = out.commits.iter().find(|commit| commit.position == judged.position);
         let expected = if judged.rejected { Origin::Target } else { Origin::Accepted };
         assert!(commit.is_none_or(|commit| commit.origin == expected), "{judged:?} became {commit:?}");
@@ -215,7 +215,7 @@ fn bytes_are_those_on_the_wire() {
     assert_eq!(farewell.traffic, counted);
     let up = farewell.counters.payload_bytes_up;
     assert!(counted.publish_up > up && counted.publish_down > farewell.counters.payload_bytes_down);
-    // Fixed header 2, topic 2, alias 4: a frame by its alias costs 8 bytes over its payload.
+    // Fixed header 2, topic 2, alias 4: a frame with an alias adds 8 bytes to its payload.
     let frames = farewell.counters.frames_up;
     assert!(counted.publish_up < up + 8 * frames + 250, "{counted:?} for {frames} frames of {up} bytes");
 }
@@ -252,7 +252,7 @@ fn another_vocabulary_is_refused_by_name() {
     assert!(out.commits.is_empty());
 }
 
-/// A drafter that takes no further step once a gate is shut, until it is opened.
+/// A drafter that stops after `steps` runs until its gate opens.
 struct Gated {
     inner: dunlin_lm::ToyDrafter,
     steps: usize,
@@ -278,7 +278,7 @@ impl Draft for Gated {
 
     fn extend(&mut self, tokens: &[u32]) -> dunlin_lm::Result<Rows> {
         if self.steps == 0 {
-            // An error means that the test has ended.
+            // Ignore the error: it means that the test has ended.
             let _ = self.gate.recv();
             self.steps = usize::MAX;
         }

@@ -1,4 +1,4 @@
-//! Messages larger than any of the protocol, from whoever may publish.
+//! Messages that exceed the protocol's limit, from other clients of the broker.
 
 use crate::broker::Broker;
 use crate::presence::link;
@@ -6,7 +6,7 @@ use dunlin_agent::link::LinkEvent;
 use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_wire::topic::Topic;
 
-/// More QoS 1 messages than mosquitto has under way to one client.
+/// More QoS 1 messages than mosquitto keeps in flight per client.
 const TIMES: usize = 21;
 
 fn large_messages_dont_silence_an_agent(broker: &Broker) {

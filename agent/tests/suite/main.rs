@@ -1,5 +1,5 @@
-//! The agent against a real mosquitto and a scripted verifier: in process with toy models, and as a process with
-//! the demo pair.
+//! The agent against a real mosquitto and a scripted verifier: in process with toy models, and as a process with the
+//! demo pair.
 #![allow(clippy::unwrap_used)] // everything here is a test
 
 mod broker;

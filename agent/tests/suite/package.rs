@@ -1,4 +1,4 @@
-//! What the Debian package takes from here besides the program: its manual pages and its configuration.
+//! Files of this crate that the Debian package contains besides the program: its manual pages and its configuration.
 
 use clap::CommandFactory;
 use dunlin_agent::cli::Cli;
@@ -13,7 +13,7 @@ fn package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/package/agent")
 }
 
-/// A folder's files by name.
+/// The files of a folder, by name.
 fn files(dir: &Path) -> BTreeMap<String, String> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -23,7 +23,7 @@ fn files(dir: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The pages are committed, so that a package needs no build of this crate's tests.
+/// The pages are committed so that packaging doesn't need to run the tests of this crate.
 #[test]
 fn the_manual_pages_say_what_the_flags_are() {
     let (fresh, kept) = (TempDir::new().unwrap(), package().join("man"));
@@ -54,7 +54,7 @@ fn keys(text: &str) -> BTreeSet<String> {
     keys
 }
 
-/// The configuration with every key that is commented out.
+/// The configuration with its commented-out keys active.
 fn uncommented(text: &str) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix('#') {
         Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => key,

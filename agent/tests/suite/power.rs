@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// A configuration under which no source answers, and room for files.
+/// A folder with a configuration under which no source answers.
 struct Bench(TempDir);
 
 impl Bench {
@@ -28,7 +28,7 @@ impl Bench {
         fs::write(self.at(name), text).unwrap();
     }
 
-    /// An INA219 that the kernel drives.
+    /// Adds an INA219 with a kernel driver.
     fn with_hwmon(self, milliamperes: i64) -> Self {
         for (file, text) in [
             ("name", "ina219".to_string()),
@@ -42,7 +42,7 @@ impl Bench {
         self
     }
 
-    /// `power` with its flags, the last of them paths within the folder where they name a file.
+    /// A `power` command with its flags; file names are taken as paths in the folder.
     fn power(&self, flags: &[&str]) -> Command {
         let mut agent = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
         agent.arg("power").args(flags).args(["--device", "pi-7", "--config"]).arg(self.at("agent.toml"));
@@ -54,7 +54,7 @@ impl Bench {
         said(self.power(flags).output().unwrap())
     }
 
-    /// What is in the folder, hidden files included.
+    /// Names of all files in the folder, hidden ones included.
     fn files(&self) -> Vec<String> {
         let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
@@ -68,14 +68,14 @@ fn said(output: Output) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// A child of which something is waited for before it is interrupted.
+/// Waits for something of a child, then interrupts it.
 fn interrupted(mut child: Child) -> Output {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     drop(child.stdin.take());
     child.wait_with_output().unwrap()
 }
 
-/// The windows' lengths and powers of a trace, s and W.
+/// Window lengths, s, and powers, W, of a trace.
 fn rows(path: &Path) -> Vec<(f64, f64)> {
     let text = fs::read_to_string(path).unwrap();
     let row = |line: &str| {
@@ -236,7 +236,7 @@ fn a_recorded_trace_can_be_replayed() {
     let first = rows(&bench.at("first.csv"));
     assert!(out.starts_with(&format!("simulated (ina219): {} readings over 0.", first.len())), "{out}");
     assert!(out.contains(" W on average") && out.ends_with("written: first.csv\n"), "{out}");
-    // The trace ends long before its time is up.
+    // The trace ends long before the 600 s are up.
     let (code, out, errors) = bench.run(&record("replay", "second.csv", "600"));
     assert_eq!(code, 0, "{errors}");
     assert!(out.starts_with("replayed: ") && errors.contains("the trace has ended"), "{out}{errors}");
@@ -364,7 +364,7 @@ fn calibrate_measures_the_idle_board_and_keeps_the_current() {
     let found = calibration(&bench);
     assert!((found["idle"]["watts"].as_float().unwrap() - 2.7).abs() < 0.01, "{found}");
     assert!(found["idle"]["seconds"].as_float().unwrap() > 0.1 && !found.contains_key("current"), "{found}");
-    // What is said to be put into the configuration can be put there.
+    // The lines that the command proposes for the configuration must be valid there.
     let (_, power) = out.split_once("in the configuration:\n\n").unwrap();
     bench.write("agent.toml", &format!("{power}source = \"simulated\"\n"));
     assert_eq!(bench.run(&["watch", "--seconds", "0.3"]).0, 0);
@@ -381,7 +381,7 @@ fn calibrate_measures_the_idle_board_and_keeps_the_current() {
 
 #[test]
 fn calibrate_draws_the_line_through_two_loads() {
-    // What is configured is not in the way of what is found.
+    // A configured calibration must not affect the measurement of a new one.
     let bench = Bench::new("source = \"simulated\"\ncalibration = \"old.toml\"");
     bench.write("old.toml", "[current]\ngain = 1.4\noffset_a = 0.1\nmeter_uncertainty = 0.0\n");
     let (code, out, errors) =
@@ -399,7 +399,7 @@ fn calibrate_draws_the_line_through_two_loads() {
 #[test]
 fn calibrate_waits_for_each_load() {
     let bench = Bench::new("source = \"simulated\"");
-    // Ten per cent more than is shown, the larger load first.
+    // The loads are 10 % above the readings, with the larger one first.
     let flags = [&QUICK[..], &["--load", "1.48632", "--load", "0.58542"]].concat();
     let mut calibrate = bench.power(&flags);
     let mut child =
@@ -476,7 +476,7 @@ fn an_interrupted_calibration_leaves_what_was_there() {
     let mut line = String::new();
     BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "set the load to 0.5 A and press Enter\n");
-    // Standard input stays open: nothing but the interrupt ends it.
+    // Standard input stays open, so that only the interrupt can end the program.
     let input = child.stdin.take();
     let (code, _, errors) = said(interrupted(child));
     drop(input);

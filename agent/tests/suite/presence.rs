@@ -1,4 +1,4 @@
-//! What others see of a device's presence: at a real broker, and at one that watches how the device leaves.
+//! A device's presence as others see it: at a real broker, and at a test broker that observes how the device leaves.
 
 use crate::broker::Broker;
 use crate::proxy::packet;
@@ -12,16 +12,16 @@ use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-/// Goodbyes in a row: a lost one shows as a `lost` before the next connection.
+/// Number of disconnections in a row. If one goes wrong, the broker publishes `lost` before the next connection.
 const ROUNDS: usize = 12;
-/// How long the watching broker keeps a device that has said goodbye waiting.
+/// Time for which the test broker keeps a device waiting after its DISCONNECT.
 const DAWDLE: Duration = Duration::from_millis(200);
 
 fn device() -> DeviceId {
     "pi-7".parse().unwrap()
 }
 
-/// Sees every presence of the device from now on, and the retained one first.
+/// Receives every presence message of the device, starting with the retained one.
 pub(crate) struct Watch(RawClient);
 
 impl Watch {
@@ -34,7 +34,7 @@ impl Watch {
     }
 }
 
-/// The device's link to a broker of this machine.
+/// The device's link to a broker on this machine.
 pub(crate) fn link(port: u16) -> Link {
     Link::start(LinkConfig {
         options: ConnectOptions {
@@ -49,7 +49,7 @@ pub(crate) fn link(port: u16) -> Link {
     })
 }
 
-/// Connects, sends as much as the link takes at once, and leaves.
+/// Connects, sends as much as the link accepts at once, and leaves.
 fn come_and_go(port: u16) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -83,14 +83,14 @@ fn each_goodbye_is_heard_and_each_generation_is_greater() {
     );
 }
 
-/// Takes one connection, and hangs up a while after the device's goodbye; whether the device was still there then.
+/// Accepts one connection; returns true if the device keeps it open for a while after its DISCONNECT.
 fn is_awaited(listener: &TcpListener) -> bool {
     let (mut device, _) = listener.accept().unwrap();
     loop {
         let packet = packet(&mut device).unwrap();
         match packet[0] >> 4 {
             1 => device.write_all(&[0x20, 3, 0, 0, 0]).unwrap(),
-            // All three subscriptions are granted.
+            // SUBACK that grants all three subscriptions.
             8 => device.write_all(&[0x90, 6, packet[2], packet[3], 0, 1, 0, 1]).unwrap(),
             14 => break,
             _ => {}

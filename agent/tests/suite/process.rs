@@ -1,4 +1,4 @@
-//! The program itself, with the demo pair: flags, exit codes, reports, sockets.
+//! The program with the demo pair: flags, exit codes, reports, sockets.
 
 use crate::broker::{Broker, free_port, url};
 use crate::presence::Watch;
@@ -34,7 +34,7 @@ fn verified() -> (Broker, Scripted) {
     (broker, verifier)
 }
 
-/// The agent with flags in common, for a broker at `url`.
+/// A command of the agent with common flags, for a broker at `url`.
 fn agent(command: &str, url: &str) -> Command {
     let mut agent = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
     agent.arg(command).args(["--device", "pi-7", "--broker", url, "--model"]).arg(demo("drafter"));
@@ -48,7 +48,7 @@ pub(crate) fn generate(url: &str) -> Command {
     agent
 }
 
-/// What the target alone writes under the same settings.
+/// The target alone, under the same settings.
 pub(crate) fn alone() -> Alone {
     Alone::new(target(), Sampling::new(0.8, 0.9, 0).unwrap(), SEED)
 }
@@ -186,7 +186,7 @@ fn mistakes_are_named() {
 #[test]
 fn an_interrupt_keeps_what_is_committed() {
     let broker = Broker::start();
-    // A context chunk and one draft frame, then nothing: the reply can't end by itself.
+    // The verifier gets a context chunk and one draft frame, then falls silent, so the reply can't end by itself.
     let plan = Plan { frames_max: Some(2), ..Plan::default() };
     let _verifier = verifier::start(broker.port, target(), plan);
     let mut agent = generate(&broker.url());
@@ -221,7 +221,7 @@ fn a_killed_agent_is_announced_as_lost() {
     assert_eq!(seen.next(), DevicePresence { liveness: Liveness::Lost, ..born });
 }
 
-/// Standard outputs that take nothing, and what the system says of them.
+/// Outputs that can't be written to, and the system's error for each.
 fn outputs_that_fail() -> [(Stdio, &'static str); 2] {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let (reader, unread) = pipe().unwrap();
@@ -253,7 +253,7 @@ fn serve_ends_with_code_1_where_standard_output_takes_nothing() {
             let mut agent = serve(&broker.url());
             agent.args(flags).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
             let mut child = agent.spawn().unwrap();
-            // Standard input stays open: it is not its end that ends the agent.
+            // Standard input stays open, so that its end can't end the agent.
             let mut prompts = child.stdin.take().unwrap();
             writeln!(prompts, "{PROMPT}").unwrap();
             let output = child.wait_with_output().unwrap();
@@ -272,14 +272,14 @@ fn finished(events: &[Value]) -> Vec<&Value> {
     events.iter().filter(|event| event["event"] == "finished").collect()
 }
 
-/// What two turns must be, and a third in a new session.
+/// The expected tokens of two turns, and of a third one in a new session.
 fn three_turns() -> [Vec<u32>; 3] {
     let model = ModelDir::open(demo("drafter")).unwrap();
     let stop = &model.prompt.stop;
     let mut target = alone();
     let first = target.reply(&model.first_turn(PROMPT).unwrap(), 10, stop);
     let mut next = model.next_turn("For two people.").unwrap();
-    // What ended the reply also begins the turn, and is not said twice.
+    // The token that ended the reply also begins the next turn, and is not sent twice.
     assert!(first.last() == next.first() && stop.contains(&next.remove(0)));
     let second = target.reply(&next, 10, stop);
     let third = alone().reply(&model.first_turn("What's my balance?").unwrap(), 7, stop);
@@ -383,7 +383,7 @@ fn check_says_what_is_right_and_what_is_missing() {
     assert_eq!(output.status.code(), Some(1), "a model is missing too: {said}");
 }
 
-/// Calibrates with three prompts; the files go to `dir`.
+/// Calibrates with three prompts; writes the files to `dir`.
 fn calibrate(url: &str, dir: &TempDir) -> Command {
     let prompts = dir.path().join("held-out.txt");
     fs::write(&prompts, format!("{PROMPT}\n\nWhat's my balance?\nI'd like to find a one way flight.\n"))
@@ -394,7 +394,7 @@ fn calibrate(url: &str, dir: &TempDir) -> Command {
     agent
 }
 
-/// What `calibrate` wrote.
+/// The JSON record that `calibrate` wrote.
 fn calibration(dir: &TempDir) -> Value {
     let out = dir.path().join("out");
     assert!(fs::read_to_string(out.join("calibration.svg")).unwrap().starts_with("<svg "));
@@ -432,7 +432,7 @@ fn calibrate_measures_the_pair() {
     let progress = stderr(&output);
     assert!(progress.contains(&format!("only {judged} tokens were judged")), "{progress}");
     assert!(!said.contains('\x1b') && !progress.contains('\x1b'));
-    // Once more, with an end of its own: the files are replaced.
+    // A second calibration, with its own end, must replace the files.
     let output = calibrate(&broker.url(), &dir).args(["--tokens", "10"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("10 of 10 tokens, prompt "), "{}", stderr(&output));

@@ -1,4 +1,4 @@
-//! A TCP proxy that reads along and counts MQTT packets by their length, knowing nothing else of MQTT.
+//! A TCP proxy that counts the bytes of MQTT packets. It knows only their length field and nothing else of MQTT.
 
 use dunlin_link::Traffic;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Takes one connection to `broker`.
+    /// Accepts one connection and connects it to `broker`.
     pub(crate) fn start(broker: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -45,14 +45,14 @@ impl Proxy {
         Self { port, counted, thread }
     }
 
-    /// What passed, once the connection has ended.
+    /// The counted bytes, once the connection has ended.
     pub(crate) fn counted(self) -> Traffic {
         self.thread.join().unwrap();
         *self.counted.lock().unwrap()
     }
 }
 
-/// Passes packets on until the connection ends.
+/// Forwards packets until the connection ends.
 fn relay(mut from: TcpStream, mut to: TcpStream, mut count: impl FnMut(bool, u64)) {
     while let Ok(packet) = packet(&mut from) {
         count(packet[0] >> 4 == PUBLISH, packet.len() as u64);
@@ -60,12 +60,12 @@ fn relay(mut from: TcpStream, mut to: TcpStream, mut count: impl FnMut(bool, u64
             break;
         }
     }
-    // The other end may have closed it already.
+    // Ignore the error: the other end may have closed the connection already.
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
 }
 
-/// The next packet, whole.
+/// Reads the next whole packet.
 pub(crate) fn packet(from: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut packet = vec![0; 1];
     from.read_exact(&mut packet)?;

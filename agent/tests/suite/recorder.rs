@@ -1,4 +1,4 @@
-//! An output that writes everything down, and does what a test wants at each token and notice.
+//! An output that records everything, and runs a test's hooks at each token and notice.
 
 use dunlin_agent::notice::Notice;
 use dunlin_agent::output::Output;
@@ -13,7 +13,7 @@ pub(crate) struct Recorder<'a> {
     pub(crate) judged: Vec<Judged>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) turns: Vec<Turn>,
-    /// Ends the agent after so many turns.
+    /// Number of turns after which the agent ends.
     turns_max: usize,
     /// Called with the number of tokens so far.
     pub(crate) at_commit: Hook<'a, usize>,

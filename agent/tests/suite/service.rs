@@ -1,4 +1,4 @@
-//! The agent as a service: what it tells the manager that started it, and `ask`, which talks to it.
+//! The agent as a service: its messages to the service manager, and `ask`.
 
 use crate::broker::Broker;
 use crate::process::{PROMPT, demo, serve, stderr, target, tokens};
@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Longer than anything here takes: a bound for a program that says nothing more.
+/// Time limit of waiting for a message: longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service manager with one service.
@@ -31,7 +31,7 @@ impl Manager {
         let dir = TempDir::new().unwrap();
         let ear = UnixDatagram::bind(dir.path().join("notify")).unwrap();
         let (heard, news) = channel();
-        // Always listening, as a manager is: an agent that nobody hears would wait.
+        // Always read, as a manager does: the agent would block if nobody read its messages.
         std::thread::spawn(move || {
             let mut bytes = [0; 1024];
             while let Ok(read) = ear.recv(&mut bytes) {
@@ -51,12 +51,12 @@ impl Manager {
         self.dir.path().join("agent.sock")
     }
 
-    /// The next piece of news.
+    /// The next message.
     fn next(&self) -> String {
         self.news.recv_timeout(PATIENCE).expect("the agent says something")
     }
 
-    /// Waits for a piece of news that contains `what`.
+    /// Waits for a message that contains `what`.
     fn until(&self, what: &str) -> String {
         loop {
             let news = self.next();
@@ -75,7 +75,7 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        // One that has ended already is as good.
+        // Ignore the error: the agent may have ended already.
         let _ = self.agent.kill();
         let _ = self.agent.wait();
     }

@@ -1,4 +1,4 @@
-//! A verifier in a thread: the real machine over a given target, on a real connection.
+//! A verifier in a thread: the real machine with a given target, on a real connection.
 
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
@@ -14,17 +14,17 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
 
-/// A running verifier; gone when dropped.
+/// A running verifier; it stops when dropped.
 pub(crate) struct Scripted {
     _stop: oneshot::Sender<()>,
 }
 
-/// What is unusual about a verifier.
+/// The misbehaviour of a verifier.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Plan {
-    /// Every answer is preceded by bytes that are no message, on its topic.
+    /// Sends malformed bytes before every answer, on the answer's topic.
     pub(crate) garbage: bool,
-    /// It falls silent after so many messages on its frame topic.
+    /// Stops answering after this many messages on its frame topic.
     pub(crate) frames_max: Option<usize>,
 }
 
@@ -38,7 +38,7 @@ struct Shell {
     frames: usize,
 }
 
-/// Starts a verifier and returns when it is subscribed.
+/// Starts a verifier; returns once it is subscribed.
 pub(crate) fn start(port: u16, target: Box<dyn Target>, plan: Plan) -> Scripted {
     let (stop, stopped) = oneshot::channel();
     let (ready, is_ready) = channel();
@@ -86,7 +86,7 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
 }
 
 impl Shell {
-    /// Announces itself on the first connection and on each later one.
+    /// Announces itself on every connection.
     async fn run(&mut self, ready: &Sender<()>) {
         self.announce();
         ready.send(()).unwrap();
@@ -172,7 +172,7 @@ impl Shell {
     }
 }
 
-/// The target alone, with no protocol: what it writes behind a text.
+/// The target alone, without the protocol.
 pub(crate) struct Alone {
     pub(crate) target: Box<dyn Target>,
     pub(crate) sampling: Sampling,
@@ -187,7 +187,7 @@ impl Alone {
         Self { target, sampling, seed, text: Vec::new(), session }
     }
 
-    /// What it writes behind the text so far and `prompt`: up to `max` tokens or the first of `stop`.
+    /// The tokens that it writes after the text so far and `prompt`: up to `max` tokens or the first of `stop`.
     pub(crate) fn reply(&mut self, prompt: &[u32], max: usize, stop: &[u32]) -> Vec<u32> {
         self.text.extend_from_slice(prompt);
         let from = self.text.len();
@@ -201,7 +201,7 @@ impl Alone {
         self.text[from..].to_vec()
     }
 
-    /// Its choice behind the text so far.
+    /// The token that it chooses after the text so far.
     pub(crate) fn next(&mut self) -> u32 {
         let keep = self.target.len(self.session).unwrap().min(self.text.len() - 1);
         let part = Extend { session: self.session, keep, tokens: &self.text[keep..], rows: 1 };

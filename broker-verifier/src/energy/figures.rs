@@ -1,12 +1,12 @@
-//! What two reports of a device say of the time between them, and how it is written.
+//! The figures of the time between two reports of a device, and their text.
 
 use dunlin_wire::{EnergyReport, MeterFaults, PhaseTotals, Throttling};
 use std::fmt;
 
-/// The names of the flags of throttling, from the least significant.
+/// Names of the throttling flags, starting with the least significant bit.
 const FLAGS: [&str; 4] = ["under-voltage", "frequency capped", "throttled", "soft temperature limit"];
 
-/// What happened since the last report seen, or since the run began.
+/// Figures of the time since the last report, or since the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Figures {
     /// Energy of replies: drafting, scoring, sending and waiting.
@@ -15,18 +15,18 @@ pub(super) struct Figures {
     pub(super) apart: String,
     /// Tokens committed.
     pub(super) committed: u64,
-    /// Energy per committed token, where there was one.
+    /// Energy per committed token, if any was committed.
     pub(super) per_token: String,
     /// Energy of the whole run, with its uncertainty.
     pub(super) run: String,
-    /// Reports in between that did not come here.
+    /// Reports in between that this verifier missed.
     pub(super) unseen: u32,
-    /// What the meter missed.
+    /// The meter's losses.
     pub(super) faults: Faults,
 }
 
 impl Figures {
-    /// Since the last report of the same run, no counter of which is above the new one's.
+    /// The figures since `last`, a report of the same run. None of its counters may exceed the new one's.
     pub(super) fn since(last: &EnergyReport, report: &EnergyReport) -> Self {
         let replies = replies_uj(report).saturating_sub(replies_uj(last));
         let apart = apart_uj(report).saturating_sub(apart_uj(last));
@@ -35,7 +35,7 @@ impl Figures {
         Self::new(report, (replies, apart), committed, unseen, faults_since(&last.faults, &report.faults))
     }
 
-    /// Since the run began.
+    /// The figures since the start of the run.
     pub(super) fn of_run(report: &EnergyReport) -> Self {
         let unseen = report.reports.saturating_sub(1);
         let energy = (replies_uj(report), apart_uj(report));
@@ -76,7 +76,7 @@ fn apart_uj(report: &EnergyReport) -> u64 {
     load.energy_uj.saturating_add(idle.energy_uj)
 }
 
-/// Microjoules as joules.
+/// Formats microjoules as joules.
 pub(super) fn joules(energy_uj: u64) -> String {
     format!("{:.3}", energy_uj as f64 / 1e6)
 }
@@ -92,7 +92,7 @@ fn faults_since(last: &MeterFaults, now: &MeterFaults) -> MeterFaults {
     }
 }
 
-/// What a meter missed, in words.
+/// The meter's losses, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Faults(pub(super) MeterFaults);
 
@@ -112,7 +112,7 @@ impl fmt::Display for Faults {
     }
 }
 
-/// The flags of now, in words.
+/// The present throttling flags, in words.
 pub(super) struct Flags(pub(super) Throttling);
 
 impl fmt::Display for Flags {
@@ -133,8 +133,8 @@ fn listed(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = String>) -> fm
     f.write_str(if text.is_empty() { "none" } else { &text })
 }
 
-/// The flags that began since `last`: set now and not then, or set since boot and not then. What happened before
-/// the first flags of a device is history.
+/// The flags that began since `last`: set now but not then, or set since boot but not then. Without an earlier
+/// message, flags that are only set since boot are ignored, because they may be old.
 pub(super) fn begun(last: Option<Throttling>, now: Throttling) -> Throttling {
     let (before, since_boot) = match last {
         None => (Throttling::default(), 0),

@@ -1,6 +1,6 @@
-//! The file for researchers: one JSON object a line, appended.
+//! The energy log: one JSON object per line, appended.
 //!
-//! Invariant: a line is written whole or not at all as far as the system allows, and a write that fails ends nothing.
+//! Invariant: a line is written whole or not at all, as far as the system allows, and a failed write stops nothing.
 
 use anyhow::{Context, Result};
 use dunlin_wire::DeviceId;
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// A line.
+/// A line of the log.
 #[derive(Serialize)]
 struct Line<'a, M> {
     unix_s: f64,
@@ -23,14 +23,14 @@ struct Line<'a, M> {
 /// The open file.
 pub(super) struct LogFile {
     out: Box<dyn Write + Send>,
-    /// A write has failed before, and was warned of.
+    /// True once a failed write was logged.
     warned: bool,
-    /// The last line may be cut: the next begins with an end of line.
+    /// True if the last line may be incomplete; the next write then begins with a line end.
     torn: bool,
 }
 
 impl LogFile {
-    /// Opens a file to append to, and makes it where there is none.
+    /// Opens a file for appending, and creates it if it doesn't exist.
     ///
     /// # Errors
     /// Names the file and why it can't be opened.
@@ -43,7 +43,7 @@ impl LogFile {
         Self { out: Box::new(out), warned: false, torn: false }
     }
 
-    /// Appends a message that arrived at `arrived`, in Unix time; false where that failed.
+    /// Appends a message that arrived at `arrived`, in Unix time; returns false if the write failed.
     pub(super) fn append(
         &mut self,
         arrived: Duration,
@@ -73,7 +73,7 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    /// Takes what it has room for, and fails from then on until it is given more.
+    /// Accepts a number of bytes, and fails from then on until it is given more.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 

@@ -1,34 +1,34 @@
-//! Where a message stands among those of its device.
+//! The order of a device's messages.
 //!
-//! Invariant: counters are compared within a run only, and what comes out as [`Place::After`] can be subtracted.
+//! Invariant: counters are compared only within a run, and the message in [`Place::After`] can be subtracted.
 
 use dunlin_wire::{EnergyReport, MeterFaults, PhaseTotals, Telemetry};
 use std::cmp::Ordering;
 
 /// A message whose counters grow within a run.
 pub(super) trait Counted: Copy + PartialEq {
-    /// The run.
+    /// The random number of the run.
     fn run(&self) -> u32;
-    /// What grows from each message of the run to the next.
+    /// A number that increases with each message of the run.
     fn number(&self) -> u64;
-    /// What must not fall within the run.
+    /// Counters that never decrease within the run.
     fn counters(&self) -> Vec<u64>;
 }
 
-/// Where a message stands.
+/// The place of a message in the order of its device's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place<M> {
-    /// Nothing was heard of the device before.
+    /// The first message received from the device.
     First,
-    /// The first of a run, after another run.
+    /// The first message of a run, after one of another run.
     NewRun,
-    /// The next of its run after this one.
+    /// The next message of its run after this one.
     After(M),
-    /// The last one again.
+    /// A repetition of the last message.
     Repeated,
-    /// Before the last one, or of the run before.
+    /// Older than the last message, or from the run before.
     Late,
-    /// Of the last one's run, with a counter below its own: the count goes on from here.
+    /// From the run of the last message, but with a lower counter. Counting continues from this message.
     Contradictory,
 }
 
@@ -46,7 +46,7 @@ impl<M> Default for Last<M> {
 }
 
 impl<M: Counted> Last<M> {
-    /// Where a message stands; keeps it where it is the newest.
+    /// The place of a message; the message is remembered if it is the newest.
     pub(super) fn place(&mut self, message: &M) -> Place<M> {
         let place = self.compare(message);
         if place == Place::NewRun {
@@ -61,6 +61,7 @@ impl<M: Counted> Last<M> {
     fn compare(&self, message: &M) -> Place<M> {
         let Some(last) = self.last else { return Place::First };
         if message.run() != last.run() {
+            // Without this check, a late message of the previous run would look like another new run.
             let late = self.run_before == Some(message.run());
             return if late { Place::Late } else { Place::NewRun };
         }
@@ -73,7 +74,7 @@ impl<M: Counted> Last<M> {
     }
 }
 
-/// Whether a counter is lower than before.
+/// True if a counter is lower than before.
 fn falls(before: &impl Counted, after: &impl Counted) -> bool {
     before.counters().iter().zip(after.counters()).any(|(before, after)| after < *before)
 }

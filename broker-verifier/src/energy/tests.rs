@@ -1,10 +1,10 @@
-//! Reports and telemetry in every order, by what is counted and what is logged.
+//! Reports and telemetry in every order: checks the counters and the log.
 
 use super::*;
 use crate::logged::logged;
 use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
 
-/// Report `reports` of a run, with 1 J and 10 tokens each.
+/// Report number `reports` of a run, with 1 J and 10 tokens per report.
 fn report(run: u32, reports: u32) -> EnergyReport {
     let total =
         |millijoules: u64| PhaseTotal { energy_uj: u64::from(reports) * millijoules * 1000, time_us: 1 };
@@ -42,13 +42,13 @@ fn energy() -> Energy {
     Energy::start(None).unwrap()
 }
 
-/// What is logged of a report.
+/// The log of a report.
 fn said(energy: &mut Energy, report: &EnergyReport) -> String {
     let bytes = report.encode().unwrap();
     logged(|| energy.handle_report(&"d1".parse().unwrap(), &bytes, Duration::ZERO)).1
 }
 
-/// What is logged of a telemetry.
+/// The log of a telemetry message.
 fn said_of(energy: &mut Energy, telemetry: &Telemetry) -> String {
     let bytes = telemetry.encode().unwrap();
     logged(|| energy.handle_telemetry(&"d1".parse().unwrap(), &bytes, Duration::ZERO)).1
@@ -90,11 +90,11 @@ fn every_source_says_what_it_is_worth() {
 fn reports_in_any_order_give_no_negative_figure() {
     let mut energy = energy();
     let line = |said: &str, unseen: &str| assert!(said.contains(&format!("unseen={unseen} ")), "{said}");
-    line(&said(&mut energy, &report(7, 5)), "0"); // what was before the verifier was is not missing
+    line(&said(&mut energy, &report(7, 5)), "0"); // reports before the verifier's start aren't missing
     line(&said(&mut energy, &report(7, 9)), "3");
     assert_eq!(said(&mut energy, &report(7, 9)), "", "again");
     assert_eq!(said(&mut energy, &report(7, 6)), "", "late");
-    line(&said(&mut energy, &report(8, 3)), "2"); // the device knows of two more
+    line(&said(&mut energy, &report(8, 3)), "2"); // two reports of this run were missed
     assert_eq!(said(&mut energy, &report(7, 10)), "", "of the run before");
     line(&said(&mut energy, &report(8, 4)), "0");
     line(&said(&mut energy, &report(9, 1)), "0");

@@ -1,26 +1,26 @@
-//! Topic aliases of one connection: a number in the place of a verdict topic, for the devices answered last.
+//! Topic aliases of one connection: numbers that replace the verdict topics of the most recently answered devices.
 //!
-//! Invariant: an alias is bound by the packet that carries topic and number, so it counts as bound only once
-//! that packet was taken, and a new connection starts with none.
+//! Invariant: a packet with topic and number binds an alias. The alias counts as bound once the MQTT client has
+//! accepted that packet. A new connection starts without aliases.
 
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 
-/// Aliases kept, however many the broker allows.
+/// Maximum number of aliases, even if the broker allows more.
 pub(super) const ALIASES_MAX: u16 = 1024;
 
 /// The form of a device's topic in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// In full: there are no aliases.
+    /// The full topic, because there are no aliases.
     Full,
-    /// In full, and with this alias from now on.
+    /// The full topic, bound to this alias from now on.
     Bind(u16),
-    /// As this alias alone.
+    /// This alias only.
     Alias(u16),
 }
 
-/// The table of a connection; the device not answered for the longest time gives its alias up.
+/// The table of a connection. The device that was answered longest ago loses its alias first.
 #[derive(Debug, Default)]
 pub(super) struct Aliases {
     max: u16,
@@ -35,7 +35,7 @@ impl Aliases {
         Self { max: max.min(ALIASES_MAX), ..Self::default() }
     }
 
-    /// The form of the device's topic in the next packet.
+    /// The form of the device's topic for the next packet.
     pub(super) fn form(&self, device: &DeviceId) -> Form {
         if let Some((alias, _)) = self.bound.get(device) {
             return Form::Alias(*alias);
@@ -43,16 +43,18 @@ impl Aliases {
         if self.bound.len() < usize::from(self.max) {
             return Form::Bind(self.bound.len() as u16 + 1);
         }
+        // The table is full: bind the least recently used alias to this device.
         let oldest = self.by_use.first_key_value().and_then(|(_, device)| self.bound.get(device));
         oldest.map_or(Form::Full, |(alias, _)| Form::Bind(*alias))
     }
 
-    /// Notes that a packet with the device's topic in this form was taken.
+    /// Notes that the client accepted a packet with the device's topic in this form.
     pub(super) fn sent(&mut self, device: &DeviceId, form: Form) {
         let alias = match form {
             Form::Full => return,
             Form::Bind(alias) | Form::Alias(alias) => alias,
         };
+        // The alias was taken from the oldest device, which `form` chose by the same rule.
         if form == Form::Bind(alias) && self.bound.len() == usize::from(self.max) {
             let oldest = self.by_use.pop_first();
             oldest.and_then(|(_, device)| self.bound.remove(&device));

@@ -1,7 +1,7 @@
 //! A bounded queue of messages in front of the MQTT client's small channel.
 //!
-//! Invariant: nothing here waits. What the client can't take now stays in order; what was meant for a lost
-//! connection is dropped with it, for its receivers ask again.
+//! Invariant: no call waits. Messages that the client can't accept now are kept in order. Messages for a lost
+//! connection are dropped, because the receivers ask again.
 
 use super::LinkCounters;
 use super::aliases::{Aliases, Form};
@@ -10,7 +10,7 @@ use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, VerifierId};
 use std::collections::VecDeque;
 
-/// Messages that wait while the client is busy; beyond it the oldest is dropped and counted.
+/// Queued messages; beyond it, the oldest one is dropped and counted.
 pub(super) const OUTBOX_MAX: usize = 1024;
 /// A message to publish.
 #[derive(Clone, Debug)]
@@ -40,29 +40,29 @@ pub enum Message {
     },
 }
 
-/// A connection that can be published to.
+/// A connection that accepts messages.
 pub(super) struct Wire {
     pub(super) publisher: Publisher,
     pub(super) aliases: Aliases,
 }
 
-/// The queue, and the connection it empties into.
+/// The queue, and the connection that it is sent on.
 #[derive(Default)]
 pub(super) struct Outbox {
     waiting: VecDeque<Message>,
     wire: Option<Wire>,
-    /// Say goodbye once everything is sent.
+    /// True if DISCONNECT shall follow the last queued message.
     closing: bool,
     pub(super) counters: LinkCounters,
 }
 
 impl Outbox {
-    /// Opens the way to a new connection.
+    /// Starts sending on a new connection.
     pub(super) fn open(&mut self, wire: Wire) {
         self.wire = Some(wire);
     }
 
-    /// The connection is gone, and with it what was to be sent on it.
+    /// Drops the connection and its queued messages.
     pub(super) fn lose(&mut self) {
         self.wire = None;
         self.counters.dropped += self.waiting.len() as u64;
@@ -74,18 +74,19 @@ impl Outbox {
         self.wire.is_some()
     }
 
-    /// Sends everything that waits, then DISCONNECT.
+    /// Sends everything that is queued, then DISCONNECT.
     pub(super) fn close(&mut self) {
         self.closing = true;
         self.pump();
     }
 
-    /// Takes a message; without a connection it is dropped and counted.
+    /// Queues and sends a message; without a connection, it is dropped and counted.
     pub(super) fn push(&mut self, message: Message) {
         if self.wire.is_none() {
             self.counters.dropped += 1;
             return;
         }
+        // Drop the oldest message, because its receiver is the most likely to have asked again.
         if self.waiting.len() == OUTBOX_MAX {
             self.waiting.pop_front();
             self.counters.dropped += 1;
@@ -94,17 +95,19 @@ impl Outbox {
         self.pump();
     }
 
-    /// Hands the client as much as it takes.
+    /// Passes queued messages to the client until it is full.
     pub(super) fn pump(&mut self) {
         let Some(wire) = &mut self.wire else { return };
         while let Some(message) = self.waiting.front() {
             match wire.send(message, &mut self.counters) {
                 Taken::Yes => self.counters.published += 1,
+                // Counted and removed: the broker will never take it, and it would block the queue.
                 Taken::TooLarge => self.counters.oversize += 1,
                 Taken::NoRoom => return,
             }
             self.waiting.pop_front();
         }
+        // Without room for DISCONNECT, `closing` stays set and the next call tries again.
         if self.closing && wire.publisher.leave() {
             self.closing = false;
         }
@@ -149,7 +152,7 @@ mod tests {
     use dunlin_link::BrokerFacts;
     use dunlin_link::raw::{UNCONNECTED_ROOM, Unconnected, unconnected};
 
-    /// An outbox before a connection that takes [`UNCONNECTED_ROOM`] messages and sends none.
+    /// An outbox with a connection that accepts [`UNCONNECTED_ROOM`] messages and sends none.
     fn outbox(packet_bytes_max: Option<u32>) -> (Outbox, Unconnected) {
         let (publisher, held) = unconnected(BrokerFacts { packet_bytes_max, ..BrokerFacts::default() });
         let mut outbox = Outbox::default();

@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// How long anything may take before a test fails.
+/// Time limit of everything that a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 pub const VERIFIER: &str = "verifier-1";
 pub const SEED: u64 = 11;
 /// A first turn for the demo pair.
 pub const PROMPT_TEXT: &str = "What is a plover?";
-/// The toy's logits lie within 0 to 8: all tokens matter at this temperature.
+/// The toy's logits lie within 0 to 8, so at this temperature every token is likely enough to matter.
 pub const TEMPERATURE: f32 = 1.0;
 
 /// Waits for something that must happen.
@@ -64,7 +64,7 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Stands in for a broker on `port` and hangs up on so many clients, once each has said who it is.
+/// Acts as a broker on `port` that disconnects `clients` clients, each after its CONNECT.
 pub fn hang_up(port: u16, clients: usize) {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     for _ in 0..clients {
@@ -87,7 +87,7 @@ impl Mosquitto {
         Self::with(|text| text)
     }
 
-    /// Starts with the site's configuration changed by `change`.
+    /// Starts it with the site's configuration, changed by `change`.
     pub fn with(change: impl FnOnce(String) -> String) -> Self {
         let port = free_port();
         let template = include_str!("../../mosquitto.conf");
@@ -97,7 +97,7 @@ impl Mosquitto {
         Self::configured(port, &text)
     }
 
-    /// Starts with nothing configured but who may connect, and where.
+    /// Starts it with only the listener and the allowed users configured.
     pub fn with_defaults() -> Self {
         let port = free_port();
         Self::configured(port, &format!("listener {port} 127.0.0.1\nallow_anonymous true\n"))
@@ -139,7 +139,7 @@ impl Drop for Mosquitto {
     }
 }
 
-/// Either broker.
+/// A mosquitto or an embedded broker.
 pub enum Broker {
     Mosquitto(Mosquitto),
     Embedded(Embedded),
@@ -182,7 +182,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts one and waits until it can answer.
+    /// Starts a verifier and waits until it can answer.
     pub async fn start(config: Config, target: impl Target + 'static) -> Self {
         let (running, ready) = Self::begin(config, target);
         soon("the verifier", ready).await.unwrap();
@@ -207,7 +207,7 @@ impl Running {
         self.stop.send(()).await.unwrap();
     }
 
-    /// Drains it and gives its report.
+    /// Drains the verifier and returns its report.
     pub async fn drained(self) -> Report {
         self.stop().await;
         self.ended().await.unwrap()
@@ -227,7 +227,7 @@ impl Client {
         Self(RawClient::connect(port, name, &[filter]))
     }
 
-    /// Publishes bytes on a topic, delivered as the topic is, with the properties of `like`.
+    /// Publishes bytes on a topic, with the topic's QoS and retention and the properties of `like`.
     pub fn send(&self, topic: &Topic, bytes: &[u8], like: RawMessage) {
         let delivery = topic.delivery();
         let acknowledged = delivery.qos == Qos::AtLeastOnce;
@@ -235,12 +235,12 @@ impl Client {
         self.0.publish(RawMessage { topic, payload, acknowledged, retain: delivery.retain, ..like });
     }
 
-    /// Publishes to any topic, and waits while the client is busy.
+    /// Publishes on any topic; waits while the client is busy.
     pub async fn post(&self, topic: &str, bytes: &[u8]) {
         soon("a publish", self.0.publish_in_turn(RawMessage::new(topic, bytes))).await;
     }
 
-    /// Leaves a message on a topic; without bytes, takes it back.
+    /// Publishes a retained message; without bytes, removes it.
     pub async fn retain(&self, topic: &Topic, bytes: &[u8]) {
         self.0.publish(RawMessage { retain: true, ..RawMessage::new(topic.name(), bytes) });
     }
@@ -253,7 +253,7 @@ impl Client {
         self.0.try_next().is_none()
     }
 
-    /// The next presence of the verifier for which `wanted` holds.
+    /// The next presence of the verifier that satisfies `wanted`.
     pub async fn presence(&mut self, wanted: impl Fn(&VerifierPresence) -> bool) -> VerifierPresence {
         loop {
             let presence = VerifierPresence::decode(&self.next().await.payload).unwrap();
@@ -264,14 +264,14 @@ impl Client {
     }
 }
 
-/// A device made by hand: one session of it.
+/// A device made by hand, with one session.
 pub struct Device {
     pub id: DeviceId,
     pub client: Client,
     pub tokens: Vec<u32>,
     pub nonce: u64,
     pub vocabulary: Vocabulary,
-    /// The verifier that it asks.
+    /// The verifier that it uses.
     pub verifier: VerifierId,
     round: u32,
 }
@@ -323,7 +323,7 @@ impl Device {
         self.send_frame(&context);
     }
 
-    /// Appends tokens to the text; the message that says so.
+    /// Appends tokens to the text; returns the message that carries them.
     pub fn context(&mut self, tokens: &[u32]) -> Vec<u8> {
         let (session, epoch, token_bits) = (1, 1, token_bits(self.vocabulary.size));
         let (offset, prefix) = (self.tokens.len() as u32, prefix(&self.tokens));
@@ -333,7 +333,7 @@ impl Device {
         context.encode().unwrap().to_vec()
     }
 
-    /// The next frame's bytes, with these drafts.
+    /// The bytes of the next frame, with these drafts.
     pub fn frame(&mut self, drafts: &[u32]) -> Vec<u8> {
         self.round += 1;
         let score = Score::default();
@@ -367,7 +367,7 @@ impl Device {
         Down::decode(&publish.payload).unwrap()
     }
 
-    /// Sends drafts and commits what the verdict says; the number accepted.
+    /// Sends drafts and commits the verdict's tokens; returns the number of accepted drafts.
     pub async fn verify(&mut self, drafts: &[u32]) -> usize {
         let frame = self.frame(drafts);
         self.send_frame(&frame);

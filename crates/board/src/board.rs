@@ -25,7 +25,7 @@ const THREADS: usize = 1;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
-    /// The board's name, which is also its file's.
+    /// The board's name; the file has the same name.
     pub name: String,
     /// The target of its programs.
     #[serde(default)]
@@ -41,7 +41,7 @@ pub struct Board {
     pub power: PowerTable,
     /// Constants by which an evaluation models it.
     pub modelled: Option<Modelled>,
-    /// The recipe of its image; without one there are packages only.
+    /// The recipe of its image; without one, only packages are built.
     pub image: Option<ImageTable>,
 }
 
@@ -99,7 +99,7 @@ pub enum Radio {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageTable {
-    /// How it boots.
+    /// The boot method.
     pub boot: Boot,
     /// Debian packages in addition to those of every image.
     #[serde(default)]
@@ -117,13 +117,13 @@ pub struct ImageTable {
     pub emulated_machine: Option<Emulated>,
 }
 
-/// How an image boots.
+/// A boot method of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Boot {
     /// A Raspberry Pi's firmware.
     RaspberryPi,
-    /// QEMU, which is given kernel and device tree from outside.
+    /// QEMU, which receives kernel and device tree from outside.
     Virt,
 }
 
@@ -131,17 +131,17 @@ pub enum Boot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Emulated {
-    /// A board of QEMU's own, with whatever is plugged in.
+    /// A generic board of QEMU, with any devices.
     Virt,
-    /// A Raspberry Pi 3 Model B: its card, USB and serial console; not its I2C, watchdog or wireless network.
+    /// A Raspberry Pi 3 Model B: SD card, USB and serial console, but no I2C, watchdog or wireless network.
     Raspi3b,
 }
 
 impl Radio {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Wifi, Self::Ethernet, Self::LteM, Self::Lora];
 
-    /// Its name, which is also its channel's.
+    /// The name of the kind and of its channel.
     pub fn name(self) -> &'static str {
         match self {
             Self::Wifi => "wifi",
@@ -216,7 +216,7 @@ impl BuildTable {
 impl DrafterTable {
     /// Checks that weights of this many bytes fit the agent's memory limit.
     ///
-    /// # Errors
+    /// They don't fit; the error is the memory that they need, MiB.
     /// They don't fit; the error is the memory they need, MiB.
     pub fn fits(&self, weights_bytes: u64) -> Result<(), u64> {
         let needed = weights_bytes.div_ceil(1 << 20) + AGENT_MIB;

@@ -112,6 +112,6 @@ fn say(text: &str) -> Result<()> {
 }
 
 fn complain(error: &Error) {
-    // Standard error that is gone has no reader.
+    // Ignore the error: standard error may be closed.
     let _ = writeln!(io::stderr(), "dunlin-board: {error:#}");
 }

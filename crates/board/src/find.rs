@@ -49,14 +49,15 @@ pub fn find(board: &Path, base: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Unkn
     })
 }
 
-/// The names of the boards in `dirs`, for people: other configuration, which has no `name`, may lie beside them.
+/// The names of the boards in `dirs`, for messages. TOML files without a `name` are other configuration and left out.
 fn boards_in(dirs: &[PathBuf]) -> Vec<String> {
     let files = listed(dirs).unwrap_or_default().into_iter();
     let is_board = |path: &Path| read::<Table>(path).map_or(true, |file| file.contains_key("name"));
     files.filter(|(_, path)| is_board(path)).map(|(name, _)| name).collect()
 }
 
-/// The boards in `dirs`, by name: where two are called alike, the first folder's. A folder that isn't there holds none.
+/// The boards in `dirs`, by name. If two have the same name, the first folder's counts. A missing folder counts as
+/// empty.
 ///
 /// # Errors
 /// A folder can't be read.

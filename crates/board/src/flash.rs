@@ -1,7 +1,7 @@
-//! Writes an image to a card or a file: shows first what would be lost, and compares afterwards what was written.
+//! Writes an image to a card or a file: first shows what would be lost, finally compares what was written.
 //!
-//! Invariant: nothing is written before the image was read whole and found to be what its checksum says, and the
-//! device was found to be a whole one that nothing uses.
+//! Invariant: nothing is written before the whole image has been read and matches its checksum, and the device is
+//! known to be a whole, unused one.
 
 mod device;
 mod image;
@@ -34,11 +34,11 @@ impl Default for Places {
     }
 }
 
-/// Writes `image` to `device`, a block device or a regular file; `answer` gives what a person types, or is `None` where
-/// nobody is asked.
+/// Writes `image` to `device`, a block device or a regular file. `answer` provides the user's confirmation; with
+/// `None`, no confirmation is requested.
 ///
 /// # Errors
-/// Names the problem of the image or the device, and whether and how far something was written.
+/// Names the problem of the image or the device, and how far writing got.
 pub fn flash(
     image: &Path,
     device: &Path,
@@ -90,7 +90,7 @@ fn damaged(device: &Path) -> String {
     format!("{} is incomplete and can't be used: write it again", device.display())
 }
 
-/// Renames a file into place once it is complete.
+/// Writes to a temporary file, then renames it into place once it is complete.
 fn write_file(image: &Image, path: &Path, tell: &Tell) -> Result<()> {
     let mut name = path.file_name().context("the file has no name")?.to_owned();
     name.push(".part");
@@ -99,7 +99,7 @@ fn write_file(image: &Image, path: &Path, tell: &Tell) -> Result<()> {
         fs::rename(&part, path).with_context(|| format!("{} as {}", part.display(), path.display()))
     });
     if written.is_err() {
-        // What is left of it is of no use; that it can't be removed changes nothing.
+        // An incomplete file is useless. Ignore the error: nothing can be done if it can't be removed.
         let _ = fs::remove_file(&part);
     }
     written

@@ -51,8 +51,8 @@ pub const KEYS: [&str; 35] = [
 #[error("unknown key {0:?}; known keys are {keys}", keys = KEYS.join(", "))]
 pub struct UnknownKey(pub String);
 
-/// The value of a key in a board's file: a list as its entries, nothing if the key is missing. A file with a mistake
-/// anywhere gives an error.
+/// The value of a key in a board's file: the entries of a list, or nothing if the key is missing. A mistake anywhere
+/// in the file is an error.
 ///
 /// # Errors
 /// The key is unknown, or the file has a mistake.

@@ -1,5 +1,5 @@
-//! A board as data: the settings that depend on the hardware, not on the user. `boards/` has one file for each. Scripts
-//! read it to make a board's programs, packages and images, and so does the agent that runs there.
+//! A board as data: the settings that depend on the hardware, not on the user. `boards/` has one file per board.
+//! Scripts read it to build programs, packages and images; the agent reads it on the board.
 //!
 //! Invariant: no code here depends on a board's name. A new board is a file.
 

@@ -1,6 +1,6 @@
-//! Constants by which an evaluation models a board.
+//! Constants with which an evaluation models a board.
 //!
-//! Invariant: no agent reads this to decide anything.
+//! Invariant: no agent reads them to make a decision.
 
 use crate::number::{amount, rate};
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Modelled {
-    /// The whole board doing nothing, its radio asleep, W.
+    /// Power of the idle board with its radio asleep, W.
     #[serde(deserialize_with = "amount")]
     pub idle_w: f64,
     /// Power while the drafter runs, W.

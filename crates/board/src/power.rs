@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// The address of an INA219 with both of its jumpers open.
 pub const ADDRESS_FIRST: u8 = 0x40;
-/// The address with both of them at SCL.
+/// The address with both jumpers at SCL.
 pub const ADDRESS_LAST: u8 = 0x4f;
-/// The supply voltages of an INA219, V: less feeds no board, and its inputs end at 26 V.
+/// The supply voltages of an INA219, V: no board runs on less, and the chip's inputs allow at most 26 V.
 const SUPPLY_VOLTS_MIN: f64 = 1.0;
 const SUPPLY_VOLTS_MAX: f64 = 26.0;
 /// The allowed range of shunts, mΩ.
@@ -160,7 +160,7 @@ impl PowerTable {
         }
     }
 
-    /// The keys that only some sources read: whether each is set, and its readers.
+    /// The keys that only some sources read, with whether each is set, and the sources that read it.
     fn keys(&self) -> [(&'static str, bool, &'static [PowerSource]); 9] {
         use PowerSource::{Hwmon, Ina219, Pmic, Replay, Simulated};
         const CHIP: &[PowerSource] = &[Ina219, Simulated];

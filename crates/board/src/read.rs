@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
-/// Reads a TOML file; a mistake is named by file, line and key.
+/// Reads a TOML file. An error names file, line and key.
 ///
 /// # Errors
 /// The file can't be read, or contains a mistake.
@@ -17,7 +17,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     read_checked(path, |_| Ok(()))
 }
 
-/// Reads a TOML file and checks its values; a problem is named by file, line and key.
+/// Reads a TOML file and checks its values. An error names file, line and key.
 ///
 /// # Errors
 /// The file can't be read, or contains a mistake.
@@ -32,7 +32,7 @@ pub fn read_checked<T: DeserializeOwned>(
     Ok(value)
 }
 
-/// An error at a place in a file's `text`: it has the file, the line number, and the line, which shows the key.
+/// An error at a place in a file's `text`, with the file, the line number, and the line, which shows the key.
 pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Display) -> anyhow::Error {
     let start = place.map_or(0, |place| place.start.min(text.len()));
     let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -40,7 +40,7 @@ pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Di
     anyhow!("{}:{number}: {what} ({line})", path.display())
 }
 
-/// A line as it may be shown: without its value where that may have a password in it.
+/// A line for an error message, without its value if that may contain a password.
 fn shown(line: &str) -> &str {
     let lower = line.to_ascii_lowercase();
     if lower.contains("pas") || line.contains('@') {

@@ -1,4 +1,4 @@
-//! What scripts rely on: values on standard output alone, and the exit codes.
+//! The interface for scripts: values on standard output only, and the exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 const BOARD: &str = "name = 'one'\n[build]\nglibc = '2.31'\n[power]\nrails = ['A', 'B']\n";
 
-/// Runs the program in a folder; gives exit code, standard output and standard error.
+/// Runs the program in a folder; returns exit code, standard output and standard error.
 fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin-board"));
     let output = command.current_dir(dir).args(arguments).stdin(Stdio::null()).output().unwrap();

@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// The port of MQTT without TLS.
 const PORT: u16 = 1883;
 
-/// A broker's host and port, and the login that its address carries; shown without the login.
+/// A broker's host and port, and the login in its address; displayed without the login.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct BrokerAddress {
@@ -21,7 +21,7 @@ pub struct BrokerAddress {
     pub login: Option<Login>,
 }
 
-/// An invalid address, shown without its login.
+/// An invalid address, displayed without its login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("broker {shown:?}: {problem}; expected mqtt://[user:password@]host[:port]")]
 pub struct AddressError {
@@ -30,7 +30,7 @@ pub struct AddressError {
 }
 
 impl BrokerAddress {
-    /// The host as a URL has it: an IPv6 address in brackets.
+    /// The host in the form of a URL: an IPv6 address has brackets.
     pub(crate) fn url_host(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
@@ -63,7 +63,7 @@ impl FromStr for BrokerAddress {
     }
 }
 
-/// The scheme, where there is one, and what follows it. A `://` within a password begins nothing.
+/// The scheme, if there is one, and the rest. A `://` inside a password doesn't end a scheme.
 fn scheme_and_rest(text: &str) -> (Option<&str>, &str) {
     match text.split_once("://") {
         Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => (Some(scheme), rest),
@@ -102,7 +102,7 @@ fn host_and_port(place: &str) -> Result<(String, u16), String> {
     Ok((host.into(), port))
 }
 
-/// An address without its login, for errors.
+/// The address without its login, for errors.
 fn shown(text: &str) -> String {
     let (scheme, rest) = scheme_and_rest(text);
     match (scheme, rest.rsplit_once('@')) {

@@ -1,14 +1,14 @@
-//! The pause before the next connection: doubled from attempt to attempt, and jittered so that no two programs keep
-//! the same time.
+//! The pause before the next connection: doubled after each attempt, and jittered so that programs don't stay in
+//! step.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// The first pause, at most.
+/// Upper limit of the first pause.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// The longest pause while the broker was there lately: it probably restarts.
+/// The longest pause while the broker was seen recently, because it is then probably restarting.
 const PAUSE_SEEN_MAX: Duration = Duration::from_secs(1);
 /// Time after a connection that the broker accepted during which it counts as recently seen.
 const SEEN: Duration = Duration::from_secs(60);
@@ -24,9 +24,12 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// The pause after a connection that lasted from `since` to `now`, and that the broker `accepted` or not.
     ///
-    /// Only one that outlasted every pause is steady and starts the doubling afresh: two clients of one name throw
-    /// each other out after a pause at most, so they get slower, to once a second, instead of doing it ten times a
-    /// second. A broker that accepts connections is there, so that a device is never long without it.
+    /// Only a connection that outlasted the longest pause resets the doubling. Two clients with the same id
+    /// disconnect each other again and again; each of their connections lasts only for the other's pause. So their
+    /// pauses grow to 1 s and stay there, instead of being reset to 0.1 s every time.
+    ///
+    /// If the broker has accepted a connection within the last minute, it is known to exist, and no pause exceeds
+    /// [`PAUSE_SEEN_MAX`]: a device comes back soon after the broker does.
     pub(crate) fn pause(&mut self, since: Instant, now: Instant, accepted: bool) -> Duration {
         if accepted {
             self.seen = Some(now);
@@ -38,12 +41,13 @@ impl Backoff {
         let longest = if lately { PAUSE_SEEN_MAX } else { PAUSE_MAX };
         let whole = PAUSE_MIN.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
+        // Between half of the pause and all of it.
         let half = whole / 2;
         half + half.mul_f64(jitter())
     }
 }
 
-/// A number in [0, 1) that differs from process to process and from call to call.
+/// A number in [0, 1) that differs between processes and calls.
 fn jitter() -> f64 {
     (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -52,7 +56,7 @@ fn jitter() -> f64 {
 mod tests {
     use super::*;
 
-    /// Attempts that fail at once, `count` of them, from `now` on; the end of the last pause.
+    /// Simulates `count` attempts that fail at once, starting at `now`; returns the end of the last pause.
     fn failing(backoff: &mut Backoff, mut now: Instant, count: u32, longest: Duration) -> Instant {
         for failure in 0..count {
             let whole = PAUSE_MIN.saturating_mul(1 << failure.min(16)).min(longest);

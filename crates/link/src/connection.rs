@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Requests that the MQTT client holds: few, because what it holds is lost with the connection.
+/// Requests that the MQTT client queues. Few, because queued requests are lost with the connection.
 pub(crate) const REQUESTS_MAX: usize = 8;
 
 /// A message of the protocol.
@@ -22,11 +22,11 @@ pub(crate) const REQUESTS_MAX: usize = 8;
 pub struct Message {
     /// Its topic.
     pub topic: Topic,
-    /// Its bytes, not decoded and maybe invalid.
+    /// Its bytes, not decoded and possibly invalid.
     pub payload: Vec<u8>,
-    /// The topic on which the sender expects an answer.
+    /// The topic on which the sender expects the answer.
     pub response_topic: Option<String>,
-    /// Correlation data, for the answer.
+    /// Correlation data that the answer must repeat.
     pub correlation: Option<Vec<u8>>,
 }
 
@@ -34,38 +34,38 @@ pub struct Message {
 pub enum Arrival {
     /// The broker accepted the connection.
     Accepted(Publisher),
-    /// The answer to the subscriptions: the filters that were refused, with the reasons.
+    /// The subscriptions were answered: the refused filters, each with the reason.
     Subscribed(Vec<(String, String)>),
     /// A message on a topic of the protocol.
     Message(Message),
-    /// A message on another topic was dropped.
+    /// A message on a topic outside the protocol was dropped.
     Foreign,
-    /// A message of so many bytes was dropped: it is larger than any of the protocol.
+    /// A message that exceeds the protocol's packet limit was dropped; its size in bytes.
     TooLarge(u64),
-    /// The oldest message that was taken is on the wire.
+    /// The oldest accepted message was written to the socket.
     Sent,
-    /// The broker has a QoS 1 message.
+    /// The broker acknowledged a QoS 1 message.
     Acknowledged,
-    /// The broker did not take a QoS 1 message, for this reason.
+    /// The broker rejected a QoS 1 message, for this reason.
     NotTaken(String),
     /// A packet that only counts as traffic.
     Other,
 }
 
-/// An event with the bytes sent and received since the event before.
+/// An event, with the bytes sent and received since the previous event.
 pub struct Arrived {
     /// The event.
     pub arrival: Arrival,
-    /// Bytes since the event before.
+    /// Bytes since the previous event.
     pub traffic: Traffic,
 }
 
 /// The end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// After a goodbye.
+    /// Closed after the goodbye.
     Left,
-    /// For a reason.
+    /// Lost, for this reason.
     Lost(Loss),
 }
 
@@ -82,7 +82,7 @@ pub struct Arrivals {
     ended: Option<Ended>,
 }
 
-/// Begins a connection; [`Arrivals::next`] makes it.
+/// Prepares a connection; [`Arrivals::next`] opens it.
 pub(crate) fn connect(options: &ConnectOptions, will: Option<Will>) -> Arrivals {
     let client_options = options.client(will);
     let connect_bytes = connect_bytes(&client_options);
@@ -101,16 +101,16 @@ pub(crate) fn connect(options: &ConnectOptions, will: Option<Will>) -> Arrivals 
 }
 
 impl Arrivals {
-    /// Whether the broker has accepted the connection, also after its end.
+    /// A flag that is true once the broker has accepted the connection, and stays true after its end.
     pub(crate) fn accepted(&self) -> Arc<AtomicBool> {
         self.accepted.clone()
     }
 
-    /// The next event. To be awaited in a task of its own, and never dropped half-way: the MQTT client's `poll` is not
-    /// known to survive that.
+    /// The next event. Await it in a task of its own and never drop the future: the MQTT client's `poll` is not known
+    /// to be safe to cancel.
     ///
     /// # Errors
-    /// How the connection ended; from then on always the same.
+    /// The reason why the connection ended; every later call returns the same.
     pub async fn next(&mut self) -> Result<Arrived, Ended> {
         loop {
             if let Some(arrived) = self.ready.pop_front() {
@@ -122,7 +122,8 @@ impl Arrivals {
             match self.events.poll().await {
                 Ok(event) => self.take(event),
                 Err(error) => {
-                    // What was read together with the end of the connection is still to be told.
+                    // Events that were read together with the end of the connection are still queued; deliver them
+                    // first.
                     let rest: Vec<_> = self.events.state.events.drain(..).collect();
                     rest.into_iter().for_each(|event| self.take(event));
                     self.ended = Some(self.end(&error));
@@ -132,8 +133,8 @@ impl Arrivals {
     }
 
     fn end(&self, error: &ConnectionError) -> Ended {
-        // The broker hangs up first: a socket closed with an acknowledgement unread resets the connection, and a
-        // DISCONNECT that the broker has not read by then is lost.
+        // After a DISCONNECT, `next` polls until the broker closes the connection. Closing first, with an
+        // acknowledgement unread in the socket, would reset the connection, and the broker could lose the DISCONNECT.
         if self.leaving { Ended::Left } else { Ended::Lost(Loss::explained(&self.options, error)) }
     }
 
@@ -167,7 +168,7 @@ impl Arrivals {
         self.ready.push_back(Arrived { arrival, traffic });
     }
 
-    /// Bytes of sent packets that the client reports no event for.
+    /// Bytes of sent packets for which the client reports no event.
     fn control_up(&self) -> u64 {
         std::mem::take(&mut self.unsent.lock().control_bytes)
     }
@@ -190,7 +191,7 @@ impl Arrivals {
     }
 }
 
-/// The filters among `asked` that the broker refuses; a code that is missing counts as a refusal.
+/// The refused filters among `asked`; a missing code counts as a refusal.
 fn refused(asked: &[String], ack: &SubAck) -> Vec<(String, String)> {
     let codes = ack.return_codes.iter().map(Some).chain(std::iter::repeat(None));
     let answered = asked.iter().zip(codes);

@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::time::sleep;
 
-/// Makes the connections of one program, each with a generation of its own.
+/// Opens the connections of one program, each with its own generation.
 pub struct Dialer {
     options: ConnectOptions,
     backoff: Backoff,
     generation: u32,
     dialled: Instant,
-    /// Whether the broker accepted the last connection.
+    /// True once the broker has accepted the last connection.
     accepted: Arc<AtomicBool>,
 }
 
 impl Dialer {
-    /// Waits, for an eighth of a second at most, until a connection's generation is greater than any before.
+    /// Waits, at most an eighth of a second, until the first generation is greater than every earlier one.
     pub async fn start(options: ConnectOptions) -> Self {
         let generation = generation::first().await;
         Self {
@@ -37,7 +37,7 @@ impl Dialer {
         self.generation
     }
 
-    /// Connects, with what the broker shall publish when the connection is lost.
+    /// Connects; the broker publishes `will` if the connection is lost.
     pub fn dial(&mut self, will: Option<Will>) -> Arrivals {
         self.dialled = Instant::now();
         let arrivals = connect(&self.options, will);
@@ -45,7 +45,7 @@ impl Dialer {
         arrivals
     }
 
-    /// Waits after a lost connection until the next may be made.
+    /// Waits after a lost connection until the next one may be opened.
     pub async fn pause(&mut self) {
         let accepted = self.accepted.load(Ordering::Relaxed);
         sleep(self.backoff.pause(self.dialled, Instant::now(), accepted)).await;

@@ -1,12 +1,13 @@
-//! MQTT for every program of Dunlin: addresses and log-ins, connections and their errors in words, packet sizes.
+//! MQTT for all programs of Dunlin: addresses and logins, connections and their errors in words, packet sizes.
 //!
-//! The only crate that names the MQTT client. A program keeps its own queue in front of a [`Publisher`] and decides
-//! what a [`Message`] means; how a connection is made, kept, counted and left is the same for all and stands here.
+//! No other crate names the MQTT client. A program keeps its own queue in front of a [`Publisher`] and interprets
+//! each [`Message`]. Opening, keeping, counting and leaving a connection is the same for all programs and is done
+//! here.
 //!
 //! Invariants:
-//! - Each connection is a client of its own: nothing that was queued for one, and no topic alias, reaches the next.
-//! - Nothing here waits for room, and everything that is queued is bounded.
-//! - No password is shown, in an error or a log.
+//! - Each connection is a new client: no queued message and no topic alias reaches the next connection.
+//! - No call waits for room, and every queue is bounded.
+//! - No password appears in an error or a log.
 
 mod address;
 mod backoff;
@@ -42,5 +43,5 @@ pub use settings::MqttTable;
 
 use std::time::Duration;
 
-/// Time limit of a goodbye, which includes sending what waits and the broker closing the connection.
+/// Time limit of leaving: sending the queued messages, and the broker's closing of the connection.
 pub const GOODBYE_MAX: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! User name and password at a broker.
+//! User name and password for a broker.
 
 use std::fmt;
 use std::fs;
@@ -17,12 +17,12 @@ pub struct Login {
     pub password: Secret,
 }
 
-/// A text that no `Debug` shows.
+/// A text that `Debug` doesn't show.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// `text`, kept from being shown.
+    /// Hides `text` from `Debug`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -35,7 +35,7 @@ impl Secret {
         Ok(Self(fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).into()))
     }
 
-    /// The text, for whoever has to have it.
+    /// The text itself.
     pub fn expose(&self) -> &str {
         &self.0
     }

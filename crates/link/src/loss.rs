@@ -8,19 +8,19 @@ use std::io::ErrorKind;
 /// The reason for a missing connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// In words, with the broker's address.
+    /// The reason in words, with the broker's address.
     pub reason: String,
-    /// True where trying again can't help until somebody changes something.
+    /// True if another attempt can't succeed until somebody changes the configuration.
     pub refused: bool,
 }
 
 impl Loss {
-    /// A loss that another attempt may recover from.
+    /// A loss from which another attempt may recover.
     pub(crate) fn passing(reason: String) -> Self {
         Self { reason, refused: false }
     }
 
-    /// The MQTT client's error in words.
+    /// Describes the MQTT client's error.
     pub(crate) fn explained(options: &ConnectOptions, error: &ConnectionError) -> Self {
         let at = &options.broker;
         Self::passing(match error {
@@ -54,6 +54,7 @@ impl Loss {
             Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => {
                 ("it does not speak MQTT 5".into(), true)
             }
+            // Other codes, such as `ServerBusy`, may be gone at the next attempt.
             code => (format!("{code:?}"), false),
         };
         Self { reason: format!("the broker at {} refuses the connection: {why}", options.broker), refused }

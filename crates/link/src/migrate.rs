@@ -1,7 +1,8 @@
-//! Keys of earlier versions: rewritten in a configuration's file, comments kept, and refused where they are found later.
+//! Keys of earlier versions: rewrites a configuration file with today's keys, keeping its comments, and refuses old
+//! keys.
 //!
-//! Invariant: the file is replaced in one step, after the password's own file is on the disk: a cut leaves the old file
-//! or the new one, and never a password that is lost.
+//! Invariant: the password's own file is on the disk before the configuration is replaced, in one step. So an
+//! interruption leaves either the old or the new configuration, and never loses the password.
 
 use crate::login::Secret;
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,12 +12,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, Item, Key, Table, Value};
 
-/// Keys that stood at the top, and what they are called under `[mqtt]` now.
+/// Keys that were at the top level, and their names under `[mqtt]` now.
 const OLD_KEYS: [(&str, &str); 3] =
     [("username", "user"), (PASSWORD, "password_file"), ("keep_alive_s", "keep_alive_seconds")];
-/// The key whose value became a file.
+/// The key whose value moved to a file of its own.
 const PASSWORD: &str = "password";
-/// The table of today's keys.
+/// The table of the new keys.
 const TABLE: &str = "mqtt";
 /// Mode of a file with a password.
 const PRIVATE: u32 = 0o600;
@@ -26,21 +27,21 @@ const PRIVATE: u32 = 0o600;
 pub struct Migration {
     /// The configuration.
     pub text: String,
-    /// The password that stood in it, for a file of its own.
+    /// The password that the configuration contained, for a file of its own.
     pub password: Option<Secret>,
 }
 
 /// The result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Migrated {
-    /// It has today's keys.
+    /// The configuration has no old keys.
     Unchanged,
-    /// It was rewritten; a password that stood in it is in this file now.
+    /// The configuration was rewritten; the path names the file of the password that it contained.
     Rewritten(Option<PathBuf>),
 }
 
 impl Migrated {
-    /// A line for whoever asked.
+    /// A line for the user.
     pub fn report(&self, path: &Path) -> String {
         let path = path.display();
         match self {
@@ -53,12 +54,12 @@ impl Migrated {
     }
 }
 
-/// Refuses a configuration with keys of earlier versions: `path` is shown, `text` is its content.
+/// Refuses a configuration with old keys; `path` is for the message, `text` is the content.
 ///
 /// # Errors
-/// Names the first old key with its line, and what it is called now. Its value is not shown.
+/// Names the first old key, its line, and its new name. The value is not shown.
 pub fn refuse_old_keys(path: &Path, text: &str) -> Result<()> {
-    // What isn't TOML at all is for the configuration's own reader.
+    // Leave invalid TOML to the configuration's own reader.
     let Ok(document) = toml_edit::Document::parse(text) else { return Ok(()) };
     let found = OLD_KEYS.iter().filter_map(|(old, new)| {
         let (key, _) = document.as_table().get_key_value(old)?;
@@ -77,11 +78,11 @@ fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Rewrites the file at `path` with today's keys. A password in it goes into a file beside it, readable for the owner
-/// of `path` alone.
+/// Rewrites the file at `path` with today's keys. A password in it moves to a file beside it, readable only for the
+/// owner of `path`.
 ///
 /// # Errors
-/// The file can't be read, rewritten or understood; it is as it was then.
+/// The file can't be read, parsed or rewritten; it is then unchanged.
 pub fn migrate(path: &Path) -> Result<Migrated> {
     let shown = || path.display().to_string();
     let path = fs::canonicalize(path).with_context(shown)?;
@@ -101,10 +102,10 @@ pub fn migrate(path: &Path) -> Result<Migrated> {
     Ok(Migrated::Rewritten(password.map(|_| place)))
 }
 
-/// A configuration with today's keys, which names `password_file` where a password stood; `None` where nothing is old.
+/// The configuration with today's keys, which names `password_file` instead of a password; `None` without old keys.
 ///
 /// # Errors
-/// It is not TOML, or has an old key together with the new one.
+/// It is not TOML, or contains an old key and its new one.
 pub fn renewed(text: &str, password_file: &str) -> Result<Option<Migration>> {
     let mut document = text.parse::<DocumentMut>().map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
@@ -121,7 +122,7 @@ pub fn renewed(text: &str, password_file: &str) -> Result<Option<Migration>> {
         return Ok(None);
     }
     let (mut moved, mut password) = (Vec::new(), None);
-    // From the last to the first: comments that are not a key's own go to the key behind it.
+    // In reverse order, because a removed key leaves other comments to the key after it.
     for (old, new) in old.into_iter().rev() {
         let (key, mut item) = take(&mut document, &old).context("a key that was just seen")?;
         if old == PASSWORD {
@@ -134,7 +135,7 @@ pub fn renewed(text: &str, password_file: &str) -> Result<Option<Migration>> {
     let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
     let table = document.as_table_mut().entry(TABLE).or_insert_with(|| {
         let mut table = Table::new();
-        // What is commented out at the end of the file stays above the new table, where it belongs.
+        // Comments at the end of the file stay above the new table.
         table.decor_mut().set_prefix(format!("{trailing}\n"));
         Item::Table(table)
     });
@@ -148,7 +149,7 @@ pub fn renewed(text: &str, password_file: &str) -> Result<Option<Migration>> {
     Ok(Some(Migration { text: document.to_string(), password }))
 }
 
-/// Removes a key with the comment directly above it; what stands before that comment goes to whatever follows.
+/// Removes a key with the comment directly above it; earlier comments move to whatever follows.
 fn take(document: &mut DocumentMut, name: &str) -> Option<(Key, Item)> {
     let root = document.as_table_mut();
     let next = root.iter().skip_while(|(key, _)| *key != name).nth(1).map(|(key, _)| key.to_owned());
@@ -180,7 +181,7 @@ fn take(document: &mut DocumentMut, name: &str) -> Option<(Key, Item)> {
     Some((key, item))
 }
 
-/// The start of the comment directly above a key: lines of prose, not keys that are commented out.
+/// The start of the comment directly above a key. Only prose counts, not commented-out keys.
 fn comment_of(prefix: &str) -> usize {
     let mut start = prefix.len();
     for line in prefix.split_inclusive('\n').rev() {
@@ -192,7 +193,7 @@ fn comment_of(prefix: &str) -> usize {
     start
 }
 
-/// Puts a value under its new name, with the comments of its old one.
+/// Inserts a value under its new name, with the comments of its old one.
 fn put(table: &mut Item, name: &str, old: &Key, item: Item) -> Result<()> {
     if let Some(table) = table.as_table_mut() {
         if table.contains_key(name) {
@@ -218,7 +219,8 @@ fn replace_value(item: &mut Item, text: &str) {
     *item = Item::Value(new);
 }
 
-/// Writes a password's file for the owner of `config`; one of the same content is left from a migration that was cut.
+/// Writes the password's file for the owner of `config`. A file with the same content is accepted, because an
+/// interrupted migration leaves it.
 fn put_password(place: &Path, line: &[u8], config: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(place) {
         Ok(file) => filled(file, line, config),
@@ -234,7 +236,7 @@ fn put_password(place: &Path, line: &[u8], config: &Path) -> Result<()> {
     }
 }
 
-/// Replaces a file in one step; mode and owner stay.
+/// Replaces a file in one step, keeping mode and owner.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().context("it has no name")?.to_owned();
     name.push(".new");
@@ -248,7 +250,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(File::open(dir)?.sync_all()?)
 }
 
-/// Writes a new file to the disk, with the owner of the file at `like`.
+/// Writes a new file to the disk, with the owner of the file `like`.
 fn filled(mut file: File, bytes: &[u8], like: &Path) -> Result<()> {
     let (wanted, own) = (like.metadata()?, file.metadata()?);
     if (wanted.uid(), wanted.gid()) != (own.uid(), own.gid()) {

@@ -16,29 +16,29 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Broker, identity and limits of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// The broker; a login in its address is not looked at.
+    /// The broker; a login in its address is ignored.
     pub broker: BrokerAddress,
     /// User name and password.
     pub login: Option<Login>,
-    /// The MQTT client id: a second client of the same id throws the first one out.
+    /// The MQTT client id. A second client with the same id takes over the connection.
     pub client_id: String,
-    /// Silence after which the link is tested, at least 5 s.
+    /// Silence after which the connection is tested, at least 5 s.
     pub keep_alive: Duration,
-    /// QoS 1 publishes that may wait for their acknowledgement.
+    /// Unacknowledged QoS 1 publishes.
     pub inflight_max: u16,
 }
 
-/// A message that the broker publishes when a connection is lost.
+/// A message that the broker publishes if a connection is lost.
 #[derive(Clone, Debug)]
 pub struct Will {
-    /// Where; it says QoS and retention too.
+    /// The topic; it also defines QoS and retention.
     pub topic: Topic,
     /// The message.
     pub payload: Vec<u8>,
 }
 
 impl ConnectOptions {
-    /// The client's options: a clean start, no delay, and the largest packets that a broker should let through.
+    /// The client's options: clean start, no delay, and the announced packet limit.
     pub(crate) fn client(&self, will: Option<Will>) -> MqttOptions {
         let mut options = MqttOptions::new(&self.client_id, self.broker.url_host(), self.broker.port);
         let mut network = NetworkOptions::new();

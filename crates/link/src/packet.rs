@@ -1,21 +1,21 @@
-//! Bytes of MQTT packets as they are on the wire, below which only TCP and TLS add their own.
+//! Sizes of MQTT packets in bytes, without the bytes of TCP and TLS.
 //!
-//! Counted as traffic of the protocol: every PUBLISH, with fixed header, topic or alias, properties and payload, in
-//! both directions, presence included. Counted apart as control: CONNECT, CONNACK, SUBSCRIBE, SUBACK, PUBACK, PINGREQ,
-//! PINGRESP, DISCONNECT.
+//! PUBLISH packets count as traffic of the protocol, in both directions and presence included: fixed header, topic or
+//! alias, properties and payload. CONNECT, CONNACK, SUBSCRIBE, SUBACK, PUBACK, PINGREQ, PINGRESP and DISCONNECT are
+//! counted separately as control traffic.
 
 use dunlin_wire::topic::{Qos, Topic};
 use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::v5::{Connect, Packet, PubAck, PubAckReason};
 
-/// Bytes of correlation data in a request for a lease, given back with its answer.
+/// Bytes of correlation data in a lease request; the answer repeats it.
 pub const CORRELATION_BYTES: usize = size_of::<u32>();
 
 /// Bytes of a PINGREQ, a PINGRESP and a DISCONNECT without a reason.
 pub(crate) const BARE_BYTES: u64 = 2;
 /// Bytes of a PUBACK without a reason.
 pub(crate) const PUBACK_BYTES: u64 = 4;
-/// Bytes of a PUBACK with a reason and no properties, whose length brokers leave out.
+/// Bytes of a PUBACK with a reason and without properties, for which brokers omit the property length.
 const PUBACK_REASON_BYTES: u64 = 5;
 
 /// Bytes of MQTT packets.
@@ -42,7 +42,7 @@ impl Traffic {
         }
     }
 
-    /// Adds what was counted elsewhere.
+    /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
         self.publish_up += other.publish_up;
         self.publish_down += other.publish_down;
@@ -61,7 +61,7 @@ pub struct PublishShape {
 }
 
 impl PublishShape {
-    /// A message of `payload_bytes` on `topic`, with the expiry that the topic has and no other property.
+    /// A message with `payload_bytes` on `topic`, with the topic's expiry and no other property.
     pub fn new(topic: &Topic, payload_bytes: usize) -> Self {
         let delivery = topic.delivery();
         Self {
@@ -72,31 +72,31 @@ impl PublishShape {
         }
     }
 
-    /// The same message with an alias beside its topic.
+    /// Adds an alias beside the topic.
     #[must_use]
     pub fn binding_alias(self) -> Self {
         self.property(size_of::<u16>())
     }
 
-    /// The same message with an alias in place of its topic.
+    /// Replaces the topic by an alias.
     #[must_use]
     pub fn by_alias(self) -> Self {
         Self { topic_bytes: 0, ..self }.binding_alias()
     }
 
-    /// The same message with a topic to answer on.
+    /// Adds a response topic.
     #[must_use]
     pub fn answered_on(self, topic: &Topic) -> Self {
         self.property(2 + topic.name().len())
     }
 
-    /// The same message with so many bytes of correlation data.
+    /// Adds this many bytes of correlation data.
     #[must_use]
     pub fn correlated(self, bytes: usize) -> Self {
         self.property(2 + bytes)
     }
 
-    /// A property: its key, and `bytes`.
+    /// Adds a property with its key and `bytes`.
     fn property(self, bytes: usize) -> Self {
         Self { properties_bytes: self.properties_bytes + 1 + bytes, ..self }
     }
@@ -110,7 +110,7 @@ impl PublishShape {
     }
 }
 
-/// Bytes of a length that carries seven bits in each byte.
+/// Bytes of a variable-length integer, which has seven bits per byte.
 fn length_bytes(length: usize) -> usize {
     match length {
         0..128 => 1,
@@ -120,7 +120,7 @@ fn length_bytes(length: usize) -> usize {
     }
 }
 
-/// Bytes of any packet but a PUBLISH.
+/// Bytes of any packet except PUBLISH.
 pub(crate) fn control_bytes(packet: &Packet) -> u64 {
     match packet {
         Packet::PingReq(_) | Packet::PingResp(_) => BARE_BYTES,

@@ -1,14 +1,14 @@
-//! A connection to see what a broker is like.
+//! Connects once to learn a broker's properties.
 
 use crate::connection::{Arrival, Ended, connect};
 use crate::facts::BrokerFacts;
 use crate::loss::Loss;
 use crate::options::ConnectOptions;
 
-/// Connects once, announces nothing, and hangs up.
+/// Connects once, publishes nothing, and disconnects.
 ///
 /// # Errors
-/// Why there is no connection.
+/// The reason why there is no connection.
 pub async fn probe(options: &ConnectOptions) -> Result<BrokerFacts, Loss> {
     let mut arrivals = connect(options, None);
     loop {

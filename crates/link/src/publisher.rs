@@ -15,13 +15,13 @@ pub enum Alias {
     /// No alias.
     #[default]
     None,
-    /// The alias, bound to the topic beside it from now on.
+    /// The alias, which is bound to the topic from now on.
     Bind(u16),
-    /// The alias in place of the topic.
+    /// The alias instead of the topic.
     Only(u16),
 }
 
-/// A message to publish: QoS, retention and expiry are its topic's.
+/// A message to publish; its topic defines QoS, retention and expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// The topic.
@@ -32,17 +32,17 @@ pub struct Outgoing {
     pub alias: Alias,
     /// The topic on which an answer is expected.
     pub response_topic: Option<Topic>,
-    /// Correlation data: of a request, or given back with its answer.
+    /// Correlation data of a request or of its answer.
     pub correlation: Option<Vec<u8>>,
 }
 
 impl Outgoing {
-    /// A message without an alias, an answer or correlation data.
+    /// A message without alias, response topic and correlation data.
     pub fn new(topic: Topic, payload: Vec<u8>) -> Self {
         Self { topic, payload, alias: Alias::None, response_topic: None, correlation: None }
     }
 
-    /// The parts that decide its size.
+    /// The parts that determine its size.
     pub fn shape(&self) -> PublishShape {
         let shape = PublishShape::new(&self.topic, self.payload.len());
         let shape = match self.alias {
@@ -54,7 +54,7 @@ impl Outgoing {
         self.correlation.as_ref().map_or(shape, |data| shape.correlated(data.len()))
     }
 
-    /// The MQTT client's form of it.
+    /// The message in the MQTT client's form.
     pub(crate) fn publish(&self) -> Publish {
         let delivery = self.topic.delivery();
         let (name, topic_alias) = match self.alias {
@@ -79,15 +79,15 @@ impl Outgoing {
 /// The result of sending a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It will be sent while the connection lasts.
+    /// Accepted; sent unless the connection is lost first.
     Yes,
-    /// There is no room for it now.
+    /// There is no room now.
     NoRoom,
-    /// It is larger than the broker takes, and will never be sent.
+    /// The message exceeds the broker's packet limit and can never be sent.
     TooLarge,
 }
 
-/// The sending side of one connection; nothing here waits.
+/// The sending side of one connection; no call waits.
 #[derive(Clone)]
 pub struct Publisher {
     client: AsyncClient,
@@ -105,9 +105,9 @@ impl Publisher {
         &self.broker
     }
 
-    /// Subscribes to filters of the protocol, each with the QoS of its topics; false where there is no room.
+    /// Subscribes to filters of the protocol, each with the QoS of its topics; returns false if there is no room.
     ///
-    /// Retained messages come from topics alone whose messages are retained.
+    /// Only topics with retained messages deliver those.
     pub fn subscribe<'a>(&self, filters: impl IntoIterator<Item = &'a str>) -> bool {
         let filters = filters.into_iter().map(|filter| {
             let delivery = filter_delivery(filter).expect("a filter of the protocol");
@@ -137,7 +137,7 @@ impl Publisher {
         }
         let Publish { topic, qos, retain, payload, properties, .. } = message.publish();
         let topic = String::from_utf8_lossy(&topic).into_owned();
-        // Held until the size is noted: the connection's task looks for it once the packet is on the wire.
+        // Hold the lock until the size is recorded: the connection's task reads it as soon as the packet is sent.
         let mut unsent = self.unsent.lock();
         let sent = match properties {
             Some(properties) => {
@@ -152,18 +152,18 @@ impl Publisher {
         Taken::Yes
     }
 
-    /// True if a message that was taken is not on the wire yet.
+    /// True if an accepted message is not yet sent.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.lock().publish_bytes.is_empty()
     }
 
-    /// Says goodbye behind everything that was taken; false where there is no room. The broker hangs up.
+    /// Disconnects after everything accepted so far; returns false if there is no room. The broker then closes.
     pub fn leave(&self) -> bool {
         self.client.try_disconnect().is_ok()
     }
 }
 
-/// The messages that the MQTT client holds, shared by both sides of a connection.
+/// The messages that the MQTT client holds; shared by both sides of a connection.
 #[derive(Clone, Default)]
 pub(crate) struct Unsent(Arc<Mutex<Held>>);
 
@@ -172,9 +172,9 @@ pub(crate) struct Unsent(Arc<Mutex<Held>>);
 pub(crate) struct Held {
     /// Sizes of the publishes, oldest first.
     pub(crate) publish_bytes: VecDeque<u64>,
-    /// Bytes of other packets that no event of the client tells of.
+    /// Bytes of other packets for which the client reports no event.
     pub(crate) control_bytes: u64,
-    /// The filters that were subscribed to, in order.
+    /// The subscribed filters, in order.
     pub(crate) filters: Vec<String>,
 }
 

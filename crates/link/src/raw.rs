@@ -1,4 +1,4 @@
-//! A client driven by hand, for tests and stands: any topic, any payload, any properties.
+//! A client for tests and test stands, driven by hand: any topic, payload and properties.
 
 use crate::facts::BrokerFacts;
 use crate::publisher::{Publisher, Unsent};
@@ -12,45 +12,45 @@ use tokio::sync::oneshot;
 
 /// Requests that wait for the connection.
 const REQUESTS_MAX: usize = 64;
-/// Between two attempts to connect.
+/// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A message as MQTT carries it.
+/// An MQTT message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawMessage {
     /// The topic.
     pub topic: String,
     /// The payload.
     pub payload: Vec<u8>,
-    /// QoS 1, not 0.
+    /// QoS 1 if true, else QoS 0.
     pub acknowledged: bool,
-    /// True if the broker keeps it, or had kept it.
+    /// True for a message that the broker shall retain (sent) or had retained (received).
     pub retain: bool,
-    /// Seconds after which it is dropped.
+    /// Seconds until it expires.
     pub expiry_seconds: Option<u32>,
     /// The topic on which an answer is expected.
     pub response_topic: Option<String>,
-    /// Correlation data, for the answer.
+    /// Correlation data that the answer must repeat.
     pub correlation: Option<Vec<u8>>,
 }
 
 impl RawMessage {
-    /// A QoS 1 message that isn't kept.
+    /// A QoS 1 message without retention.
     pub fn new(topic: impl AsRef<str>, payload: impl Into<Vec<u8>>) -> Self {
         let (topic, payload) = (topic.as_ref().into(), payload.into());
         Self { topic, payload, acknowledged: true, ..Self::default() }
     }
 }
 
-/// Messages that an [unconnected] publisher takes.
+/// Messages that an [unconnected] publisher accepts.
 pub const UNCONNECTED_ROOM: usize = crate::connection::REQUESTS_MAX;
 
-/// Keeps the messages that an [unconnected] publisher took.
+/// Holds the messages that an [unconnected] publisher accepted.
 pub struct Unconnected {
     _events: EventLoop,
 }
 
-/// A publisher whose messages go nowhere.
+/// A publisher whose messages are never sent.
 pub fn unconnected(broker: BrokerFacts) -> (Publisher, Unconnected) {
     let (client, events) = AsyncClient::new(options(1, "unconnected"), UNCONNECTED_ROOM);
     (Publisher::new(client, Unsent::default(), broker), Unconnected { _events: events })
@@ -65,7 +65,7 @@ pub enum RawEvent {
     Message(RawMessage),
 }
 
-/// A client on a thread of its own, subscribed at QoS 1; gone when it is dropped.
+/// A client in a thread of its own, subscribed at QoS 1; it disconnects when dropped.
 pub struct RawClient {
     client: AsyncClient,
     events: UnboundedReceiver<RawEvent>,
@@ -73,28 +73,28 @@ pub struct RawClient {
 }
 
 impl RawClient {
-    /// Connects once and waits until it is subscribed to `filters`, of which there is at least one.
+    /// Connects once and waits until it is subscribed to `filters`, which must not be empty.
     ///
     /// # Panics
-    /// When there is no connection.
+    /// The connection fails.
     pub fn connect(port: u16, name: &str, filters: &[&str]) -> Self {
         Self::start(options(port, name), filters, false)
     }
 
-    /// The same with a user, whose name is the client's, and a password.
+    /// Connects with a user name, which is also the client id, and a password.
     ///
     /// # Panics
-    /// When there is no connection.
+    /// The connection fails.
     pub fn logged_in(port: u16, user: &str, password: &str, filters: &[&str]) -> Self {
         let mut options = options(port, user);
         options.set_credentials(user, password);
         Self::start(options, filters, false)
     }
 
-    /// The same, but connects again whenever the connection is lost.
+    /// Like [`connect`](Self::connect), but reconnects whenever the connection is lost.
     ///
     /// # Panics
-    /// When a thread can't be started.
+    /// The thread can't be started.
     pub fn persistent(port: u16, name: &str, filters: &[&str]) -> Self {
         Self::start(options(port, name), filters, true)
     }
@@ -119,10 +119,10 @@ impl RawClient {
         raw
     }
 
-    /// Publishes, and doesn't wait for anything.
+    /// Publishes without waiting.
     ///
     /// # Panics
-    /// When too much waits.
+    /// Too many messages wait.
     pub fn publish(&self, message: RawMessage) {
         let (qos, properties) = client_form(&message);
         let (topic, retain, payload) = (message.topic, message.retain, message.payload);
@@ -130,10 +130,10 @@ impl RawClient {
         sent.expect("room for a message");
     }
 
-    /// Publishes, and waits for room.
+    /// Publishes; waits for room.
     ///
     /// # Panics
-    /// When the connection is gone for good.
+    /// The connection is gone for good.
     pub async fn publish_in_turn(&self, message: RawMessage) {
         let (qos, properties) = client_form(&message);
         let (topic, retain, payload) = (message.topic, message.retain, message.payload);
@@ -141,12 +141,12 @@ impl RawClient {
         sent.expect("a connection");
     }
 
-    /// The next event; `None` when the connection is gone for good.
+    /// The next event; `None` if the connection is gone for good.
     pub async fn event(&mut self) -> Option<RawEvent> {
         self.events.recv().await
     }
 
-    /// The next message; `None` when the connection is gone for good.
+    /// The next message; `None` if the connection is gone for good.
     pub async fn next(&mut self) -> Option<RawMessage> {
         loop {
             if let RawEvent::Message(message) = self.events.recv().await? {
@@ -155,7 +155,7 @@ impl RawClient {
         }
     }
 
-    /// The same outside of a runtime.
+    /// The next message, outside of a runtime.
     pub fn blocking_next(&mut self) -> Option<RawMessage> {
         loop {
             if let RawEvent::Message(message) = self.events.blocking_recv()? {
@@ -164,7 +164,7 @@ impl RawClient {
         }
     }
 
-    /// A message that is there already.
+    /// A message that has already arrived.
     pub fn try_next(&mut self) -> Option<RawMessage> {
         while let Ok(event) = self.events.try_recv() {
             if let RawEvent::Message(message) = event {
@@ -196,7 +196,7 @@ fn options(port: u16, name: &str) -> MqttOptions {
     options
 }
 
-/// The first event, waited for inside a runtime or outside of one: what is awaited comes from another thread.
+/// The first event. Blocks on a thread of its own, because the caller may or may not be inside a runtime.
 fn wait(events: &mut UnboundedReceiver<RawEvent>) -> Option<RawEvent> {
     std::thread::scope(|scope| {
         scope.spawn(|| events.blocking_recv()).join().expect("a thread that only waits")

@@ -1,15 +1,15 @@
-//! One message that stays with the broker, over a connection of its own.
+//! Publishes or removes one retained message, over a connection of its own.
 
 use crate::connection::{Arrival, Ended, connect};
 use crate::loss::Loss;
 use crate::options::ConnectOptions;
 use crate::publisher::{Outgoing, Taken};
 
-/// Leaves a message with the broker, on a topic whose messages are retained and acknowledged; without a payload, removes
-/// the one that is there. Nobody is announced.
+/// Publishes a message on a topic whose messages are retained and use QoS 1; an empty payload removes the retained
+/// one. No presence is announced.
 ///
 /// # Errors
-/// The broker wasn't reached, or did not take it.
+/// The broker can't be reached or rejects the message.
 pub async fn retain(options: &ConnectOptions, message: &Outgoing) -> Result<(), Loss> {
     let mut arrivals = connect(options, None);
     let (mut connection, mut taken) = (None, false);
@@ -26,7 +26,7 @@ pub async fn retain(options: &ConnectOptions, message: &Outgoing) -> Result<(), 
             },
             Ok(Arrival::Acknowledged) => {
                 taken = true;
-                // Without a goodbye the connection ends all the same, with the client.
+                // Ignore the result: without room for DISCONNECT, the connection ends when the client is dropped.
                 connection.as_ref().map(|publisher| publisher.leave());
             }
             Ok(Arrival::NotTaken(why)) => {
@@ -34,7 +34,7 @@ pub async fn retain(options: &ConnectOptions, message: &Outgoing) -> Result<(), 
                 return Err(Loss { reason, refused: true });
             }
             Ok(_) => {}
-            // The broker hangs up after the goodbye.
+            // The message was acknowledged, so the end of the connection is expected.
             Err(_) if taken => return Ok(()),
             Err(Ended::Lost(loss)) => return Err(loss),
             Err(Ended::Left) => return Err(Loss::passing(format!("{} hung up", options.broker))),

@@ -1,4 +1,4 @@
-//! The `[mqtt]` table of a configuration, the same for every program.
+//! The `[mqtt]` table of a configuration, shared by all programs.
 
 use crate::address::BrokerAddress;
 use crate::login::{Login, Secret};
@@ -8,24 +8,24 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Keep-alive where nothing names one.
+/// Default keep-alive.
 const KEEP_ALIVE_SECONDS: u64 = 30;
 
-/// User, password and keep-alive at the broker; every key is optional.
+/// User, password and keep-alive for the broker; every key is optional.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttTable {
-    /// The user name, where the broker's address has none.
+    /// The user name, if the broker's address has none.
     pub user: Option<String>,
-    /// The file with the password; without it, the service's credential.
+    /// The password's file; by default, the service's credential.
     pub password_file: Option<PathBuf>,
-    /// Silence after which the link is tested.
+    /// Silence after which the connection is tested.
     pub keep_alive_seconds: Option<u64>,
 }
 
 impl MqttTable {
-    /// The address's own login, else that of the keys. A `password_file` counts from `dir`; where none is named, the
-    /// password is the service's `credential`, and empty where that isn't there.
+    /// The login in the address, or else that of the keys. A `password_file` is relative to `dir`. Without one, the
+    /// password is the service's `credential`, or empty if that doesn't exist.
     ///
     /// # Errors
     /// A password without a user, or a file that can't be read.
@@ -51,7 +51,7 @@ impl MqttTable {
         Ok(Some(Login { user, password }))
     }
 
-    /// The keep-alive, or else that of the board.
+    /// The keep-alive, or by default the board's.
     ///
     /// # Errors
     /// It is out of range.

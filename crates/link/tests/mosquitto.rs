@@ -14,7 +14,7 @@ use std::time::Duration;
 /// The site's file, without its listener.
 const SITE: &str = include_str!("../../../broker-verifier/mosquitto.conf");
 const LISTENER: &str = "listener 1883 127.0.0.1\n";
-/// More QoS 1 messages than mosquitto has under way to one client.
+/// More QoS 1 messages than mosquitto keeps in flight per client.
 const TIMES: usize = 21;
 
 struct Mosquitto {
@@ -70,7 +70,7 @@ fn reply() -> Topic {
     Topic::Reply("pi-7".parse().unwrap())
 }
 
-/// A connection that is subscribed to `filter`.
+/// Opens a connection that is subscribed to `filter`.
 async fn subscribed(options: ConnectOptions, filter: &str) -> (Arrivals, dunlin_link::Publisher) {
     let mut arrivals = Dialer::start(options).await.dial(None);
     let mut publisher = None;

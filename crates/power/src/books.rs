@@ -1,6 +1,6 @@
-//! The ledger's spans put together: replies, what lies between them, and everything so far.
+//! Combines the ledger's spans: energy of replies, of the time between them, and in total.
 //!
-//! Invariant: no clock, no thread. Totals only grow: a span that is closed is never counted anew.
+//! Invariant: no clock and no thread. Totals only increase, and each span is counted once.
 
 use super::ledger::{Ledger, ReadingFaults, Sample, Span};
 use super::phase::EnergyPhase;
@@ -9,14 +9,14 @@ use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::{Duration, Instant};
 use std::collections::VecDeque;
 
-/// Idle time that an idle power needs.
+/// Idle time required to know the idle power, s.
 const IDLE_MIN_S: f64 = 0.5;
-/// Idle time after which an idle power has faded to 1/e.
+/// Idle time after which the weight of an idle measurement has fallen to 1/e, s.
 const IDLE_MEMORY_S: f64 = 300.0;
-/// Readings of a phase that its price needs.
+/// Readings of a phase required to know its price.
 const READINGS_MIN: f64 = 4.0;
 
-/// Why a span ends.
+/// The reason why a span ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     /// Telemetry is due.
@@ -30,7 +30,7 @@ enum Cut {
 /// Origin of an idle power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdleFrom {
-    /// Measured by this process while nothing was asked of it.
+    /// Measured by this process while it had no work.
     Measured,
     /// From the calibration file.
     Calibration,
@@ -45,25 +45,25 @@ pub struct Idle {
     pub from: IdleFrom,
 }
 
-/// The books.
+/// Energy by reply, by telemetry interval and in total.
 #[derive(Debug)]
 pub struct Books {
     ledger: Ledger,
     cuts: VecDeque<Cut>,
-    /// Spans closed since the last reply began or ended.
+    /// Sum of the spans since a reply last began or ended.
     open: Span,
-    /// The last reply.
+    /// The last reply's span.
     reply: Option<Span>,
     total: Span,
-    /// Spans closed since telemetry was taken.
+    /// Sum of the spans since the last telemetry.
     tick: Span,
-    /// Faded energy and time without work, J and s.
+    /// Energy and duration of idle time, both with fading weight, J and s.
     idle: (f64, f64),
     calibrated_idle_w: Option<f64>,
 }
 
 impl Books {
-    /// Books that begin in `phase`, with readings each `period` and what is known of the idle board.
+    /// Books that begin in `phase`, with one reading per `period`, and a calibrated idle power if there is one.
     pub fn new(phase: EnergyPhase, now: Instant, period: Duration, calibrated_idle_w: Option<f64>) -> Self {
         let begin = Span { from: now, until: now, ..Span::default() };
         Self {
@@ -78,25 +78,25 @@ impl Books {
         }
     }
 
-    /// The board does something else from now on.
+    /// The board changes to another phase.
     pub fn handle_phase(&mut self, phase: EnergyPhase, now: Instant) {
         self.ledger.handle_phase(phase, now);
         self.collect();
     }
 
-    /// Takes a reading.
+    /// Adds a reading.
     pub fn handle_sample(&mut self, sample: &Sample) {
         self.ledger.handle_sample(sample);
         self.collect();
     }
 
-    /// Takes note of a reading that was lost.
+    /// Counts a lost reading.
     pub fn handle_loss(&mut self, error: &SensorError) {
         self.ledger.handle_fault(|faults: &mut ReadingFaults| match error {
             SensorError::Overflow(_) => faults.overflowed += 1,
             SensorError::Reinitialised(_) => faults.reinitialised += 1,
             SensorError::Failed { .. } => faults.failed += 1,
-            // A trace that is over shows as extrapolated time.
+            // The end of a trace is not a fault; it shows as extrapolated time.
             SensorError::Ended(_) => {}
         });
     }
@@ -107,28 +107,28 @@ impl Books {
         self.cut(Cut::Begin, now);
     }
 
-    /// A reply ends; [`Self::take_reply`] gives it once a reading came behind its end.
+    /// A reply ends. [`Self::take_reply`] returns it once a later reading has arrived.
     pub fn end_reply(&mut self, now: Instant) {
         self.cut(Cut::End, now);
     }
 
-    /// Closes what is open, for telemetry.
+    /// Ends a span for telemetry.
     pub fn tick(&mut self, now: Instant) {
         self.cut(Cut::Tick, now);
     }
 
-    /// Closes everything up to `now` without waiting for a reading.
+    /// Charges everything up to `now` without waiting for a later reading.
     pub fn settle(&mut self, now: Instant) {
         self.ledger.settle(now);
         self.collect();
     }
 
-    /// The reply that ended.
+    /// Takes the reply that ended, once it is complete.
     pub fn take_reply(&mut self) -> Option<Span> {
         self.reply.take()
     }
 
-    /// The span since the last call.
+    /// Takes the sum of the spans since the last call.
     pub fn take_tick(&mut self) -> Span {
         let next = Span { from: self.tick.until, until: self.tick.until, ..Span::default() };
         std::mem::replace(&mut self.tick, next)
@@ -139,7 +139,7 @@ impl Books {
         &self.total
     }
 
-    /// Power of the idle board: as measured, or else from a calibration.
+    /// Power of the idle board: measured, or else from a calibration.
     pub fn idle(&self) -> Option<Idle> {
         let (joules, seconds) = self.idle;
         if seconds >= IDLE_MIN_S {
@@ -148,8 +148,8 @@ impl Books {
         self.calibrated_idle_w.map(|watts| Idle { watts, from: IdleFrom::Calibration })
     }
 
-    /// What a second of drafting and one of waiting cost, J: waiting costs what the idle board draws where that is
-    /// known, else what it drew while it waited.
+    /// Prices of a second of drafting and of waiting, J. Waiting costs the idle board's power if known, or else the
+    /// power measured while waiting.
     pub fn prices(&self) -> Option<Prices> {
         let draft = self.ledger.power_w(EnergyPhase::Draft, READINGS_MIN)?;
         let idle = self.idle().map(|idle| idle.watts);
@@ -168,6 +168,7 @@ impl Books {
             self.total.take_in(&span);
             self.tick.take_in(&span);
             self.open.take_in(&span);
+            // A tick doesn't end a reply or the time between two.
             if let Some(Cut::Begin | Cut::End) = self.cuts.front() {
                 let next = Span { from: span.until, until: span.until, ..Span::default() };
                 let closed = std::mem::replace(&mut self.open, next);

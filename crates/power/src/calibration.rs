@@ -1,4 +1,4 @@
-//! Corrections from known loads, and the power of the idle board: a small TOML file.
+//! Corrections from known loads, and the idle board's power: a small TOML file.
 
 use super::sensor::Uncertainty;
 use super::units::Amperes;
@@ -7,10 +7,10 @@ use dunlin_board::{read, wrong};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The largest gain a calibration may find: a shunt of another value is a setting, not an error of a sensor.
+/// The largest plausible gain. A larger one means that `shunt_milliohms` is wrong.
 const GAIN_MAX: f64 = 1.5;
 
-/// Two loads tell a gain from an offset when they are so far apart, and no board has a load beyond.
+/// Limits of the distance between two loads, A: closer loads can't separate gain and offset, and no board draws more.
 const LOADS_APART_MIN_A: f64 = 0.05;
 const LOADS_APART_MAX_A: f64 = 100.0;
 
@@ -26,15 +26,15 @@ pub struct PowerCalibration {
     pub idle: Option<IdleTable>,
 }
 
-/// `true = gain · shown + offset`.
+/// `true = gain · shown + offset`, in A.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CurrentTable {
-    /// Gain, 1 for none.
+    /// Gain; 1 means no correction.
     pub gain: f64,
     /// Offset, A.
     pub offset_a: f64,
-    /// Uncertainty of the meter beside it, a share.
+    /// Relative uncertainty of the reference meter.
     pub meter_uncertainty: f64,
 }
 
@@ -44,21 +44,21 @@ pub struct CurrentTable {
 pub struct IdleTable {
     /// Mean power, W.
     pub watts: f64,
-    /// Over how long, s.
+    /// Duration of the measurement, s.
     pub seconds: f64,
 }
 
-/// A correction of the current, ready for use.
+/// A correction of the current, ready to be applied.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Correction {
     table: Option<CurrentTable>,
-    /// Supply voltage of the board, V: it turns an offset in current into one in power.
+    /// Supply voltage of the board, V; converts an offset in current to one in power.
     pub supply_v: f64,
-    /// Uncertainty of a corrected figure; without a correction that of the data sheet.
+    /// Uncertainty of a corrected figure; `None` without a correction, when the data sheet's applies.
     pub uncertainty: Option<Uncertainty>,
 }
 
-/// Gain error of the bus voltage at most, a share (SBOS448): a calibrated current leaves it.
+/// Maximum gain error of the bus voltage (SBOS448), a share. Calibrating the current doesn't remove it.
 const BUS_GAIN: f64 = 0.01;
 
 impl PowerCalibration {
@@ -94,7 +94,7 @@ impl PowerCalibration {
         }
     }
 
-    /// The correction of the current of a board that is fed with `supply_v` volts.
+    /// The correction of the current for a board with a supply of `supply_v` volts.
     pub fn correction(&self, supply_v: f64) -> Correction {
         let uncertainty = self
             .current
@@ -104,10 +104,10 @@ impl PowerCalibration {
 }
 
 impl CurrentTable {
-    /// The line through two loads, each what the sensor showed and what the meter said, A.
+    /// The line through two loads, each as the sensor's current and the meter's current, A.
     ///
     /// # Errors
-    /// The loads are too near each other, or no sane line goes through them.
+    /// The loads are too close to each other, or the line is implausible.
     pub fn through(low: (f64, f64), high: (f64, f64), meter_uncertainty: f64) -> Result<Self> {
         let apart = high.1 - low.1;
         if !(LOADS_APART_MIN_A..LOADS_APART_MAX_A).contains(&apart) {
@@ -121,19 +121,19 @@ impl CurrentTable {
 }
 
 impl Default for Correction {
-    /// None, on 5 V.
+    /// No correction, at 5 V.
     fn default() -> Self {
         PowerCalibration::default().correction(5.0)
     }
 }
 
 impl Correction {
-    /// True where nothing is corrected.
+    /// True if the current isn't corrected.
     pub fn is_none(&self) -> bool {
         self.table.is_none()
     }
 
-    /// The current as it would be without the sensor's errors.
+    /// The current without the sensor's error.
     pub fn corrected(&self, shown: Amperes) -> Amperes {
         match self.table {
             None => shown,

@@ -1,9 +1,9 @@
-//! The process's monotonic clock in the machines' microseconds.
+//! The process's monotonic clock, in the machine's microseconds.
 
 use dunlin_hlm::time::Instant;
 use std::time::Duration;
 
-/// Counts from when it was started.
+/// Time since the clock was started.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(tokio::time::Instant);
 
@@ -18,7 +18,7 @@ impl Clock {
         Instant(u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// The time `at` on the runtime's clock; a year ahead stands for never.
+    /// The time `at` on the runtime's clock; `None` gives a time a year ahead.
     pub fn deadline(&self, at: Option<Instant>) -> tokio::time::Instant {
         const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
         self.0 + at.map_or(NEVER, |at| Duration::from_micros(at.0).min(NEVER))

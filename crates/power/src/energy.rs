@@ -1,7 +1,7 @@
-//! Time and energy by what the agent is doing: the one layer between the loop and the [books](super::books).
+//! Time and energy by the agent's activity: the layer between the loop and the [books](super::books).
 //!
-//! The loop marks its phases and takes what the meter read. Without a sensor only time is counted, and what asks for
-//! energy gets none.
+//! The loop marks its phases and fetches the meter's readings. Without a sensor, only time is counted, and queries
+//! for energy return `None`.
 
 use super::books::{Books, Idle};
 use super::clock::Clock;
@@ -22,16 +22,16 @@ use dunlin_wire::{EnergyReport, Telemetry};
 use std::future::Future;
 use tracing::{info, warn};
 
-/// Between two closings of what is open.
+/// Interval at which spans are closed.
 const TICK: Duration = Duration::from_millis(1000);
-/// Periods that the reading behind a reply's end is waited for, and at least and at most how long.
+/// Limits of the wait for a reading after a reply's end, in periods and as a time.
 const GRACE_PERIODS: u64 = 4;
 const GRACE_MIN: Duration = Duration::from_millis(60);
 const GRACE_MAX: Duration = Duration::from_millis(2500);
-/// Time between two reads of the meter while the loop does something else.
+/// Interval at which the meter is read while the loop does something else.
 const TAKE_IN: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// Time and, where there is a sensor, energy by what the agent is doing.
+/// Time and, if there is a sensor, energy by the agent's activity.
 #[derive(Debug)]
 pub struct Energy {
     clock: Clock,
@@ -48,7 +48,7 @@ struct MeteredEnergy {
     meter: Meter,
     books: Books,
     health: Health,
-    /// The simulated board, and what its phases had taken when the reply began.
+    /// The simulated board, and the true energy of its phases when the reply began.
     board: Option<(SimulatedBoard, ByPhase<f64>)>,
     next_tick: Instant,
     ended: Option<Ended>,
@@ -57,18 +57,18 @@ struct MeteredEnergy {
     telemetry_due: bool,
     report_due: bool,
     counted: ReplyTotals,
-    /// The error that was logged last: the same trouble is logged once.
+    /// The last error that was logged, so that the same error is not logged again.
     logged: Option<SensorError>,
 }
 
-/// A reply that ended and whose energy is not known yet.
+/// A reply that has ended but whose energy is not yet known.
 #[derive(Debug)]
 struct Ended {
     wait_until: Instant,
     truth: Option<ByPhase<f64>>,
 }
 
-/// Sums over replies that the wire's reports carry beside the books.
+/// Sums over replies for the published reports.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReplyTotals {
     run: u32,
@@ -80,24 +80,24 @@ struct ReplyTotals {
 }
 
 impl Energy {
-    /// Counts time alone, from now on.
+    /// Counts only time, starting now.
     pub fn unmetered(phase: EnergyPhase) -> Self {
         let clock = Clock::start();
         Self { clock, phase, since: clock.now(), micros: ByPhase::default(), metered: None }
     }
 
-    /// Starts the meter that the settings ask for, if there is one; reports carry the random number `run`, by which
-    /// counts of one start of the program are told from those of another.
+    /// Starts the meter of the configured source, if there is one. Reports carry the random number `run`, which
+    /// distinguishes the counters of different starts of the program.
     ///
     /// # Errors
-    /// The source that they name does not answer, or the system gives no thread.
+    /// The configured source doesn't answer, or the thread can't be started.
     pub fn start(settings: &PowerSettings, run: u32, phase: EnergyPhase) -> Result<Self> {
         let unmetered = Self::unmetered(phase);
         let metered = MeteredEnergy::start(settings, run, phase, unmetered.clock)?;
         Ok(Self { metered, ..unmetered })
     }
 
-    /// The clock that all times are of.
+    /// The clock of all times here.
     pub fn clock(&self) -> Clock {
         self.clock
     }
@@ -123,7 +123,7 @@ impl Energy {
         self.micros
     }
 
-    /// Time of each phase up to `now`, µs, that of the one under way included.
+    /// Time of each phase up to `now`, µs, the current phase included.
     pub fn micros_until(&self, now: Instant) -> ByPhase<u64> {
         let mut micros = self.micros;
         micros[self.phase] += now.since(self.since).0;
@@ -139,7 +139,7 @@ impl Energy {
         }
     }
 
-    /// A reply ends, with what was counted for it. [`Self::poll_reply`] gives its energy when it is known.
+    /// A reply ends, with these counters. [`Self::poll_reply`] returns its energy once it is known.
     pub fn end_reply(&mut self, counters: &Counters, now: Instant) {
         let Some(metered) = &mut self.metered else { return };
         metered.books.end_reply(now);
@@ -153,24 +153,24 @@ impl Energy {
         counted.frames += counters.frames_up;
     }
 
-    /// True while the energy of a reply that ended is still to come.
+    /// True while the energy of a reply that ended is not yet known.
     pub fn is_open(&self) -> bool {
         self.metered.as_ref().is_some_and(|metered| metered.ended.is_some())
     }
 
-    /// The energy of the reply that ended, once a reading has come behind its end or has been waited for long enough.
+    /// The energy of the reply that ended, once a later reading has arrived or the wait for it is over.
     pub fn poll_reply(&mut self, now: Instant) -> Option<TurnEnergy> {
         self.take_in(now);
         self.metered.as_mut()?.poll_reply(now)
     }
 
-    /// The energy of the reply that ended, without waiting any longer.
+    /// The energy of the reply that ended, without further waiting.
     pub fn force_reply(&mut self, now: Instant) -> Option<TurnEnergy> {
         self.metered.as_mut()?.ended.as_mut()?.wait_until = now;
         self.poll_reply(now)
     }
 
-    /// Takes in what the meter read, and closes what is due.
+    /// Processes the meter's events, and closes spans that are due.
     pub fn take_in(&mut self, now: Instant) {
         let Some(metered) = &mut self.metered else { return };
         while let Some(heard) = metered.meter.next() {
@@ -193,52 +193,53 @@ impl Energy {
     /// The latest time for the next call of [`Self::take_in`].
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let metered = self.metered.as_ref()?;
-        // The channel wakes nobody: a reading that is waited for is looked for.
+        // The meter's channel doesn't wake the loop, so look twice per period for an awaited reading.
         let period = Duration((metered.source.period.0 / 2).clamp(1000, 50_000));
         let look = metered.ended.as_ref().map(|_| now + period);
         let telemetry = metered.telemetry_every.map(|_| metered.next_telemetry);
         Some([look, telemetry].into_iter().flatten().fold(metered.next_tick, Instant::min))
     }
 
-    /// The report of the last reply for the wire, once.
+    /// Takes the report of the last reply for the verifier.
     pub fn poll_report(&mut self) -> Option<EnergyReport> {
         let metered = self.metered.as_mut()?;
         std::mem::take(&mut metered.report_due).then(|| metered.report())
     }
 
-    /// The telemetry of the last moments for the wire, once.
+    /// Takes the telemetry of the last interval for the verifier, if due.
     pub fn poll_telemetry(&mut self) -> Option<Telemetry> {
         let metered = self.metered.as_mut()?;
         std::mem::take(&mut metered.telemetry_due).then(|| metered.telemetry(self.clock.now()))
     }
 
-    /// Prices of a second, J, where they are known.
+    /// Prices of a second, J, if known.
     pub fn prices(&self) -> Option<Prices> {
         self.metered.as_ref()?.books.prices()
     }
 
-    /// Power of the idle board, where it is known.
+    /// Power of the idle board, if known.
     pub fn idle(&self) -> Option<Idle> {
         self.metered.as_ref()?.books.idle()
     }
 
-    /// Energy and faults since the start, as far as they are known.
+    /// Energy and faults since the start; `None` without a sensor.
     pub fn total(&self) -> Option<&Span> {
         self.metered.as_ref().map(|metered| metered.books.total())
     }
 
-    /// Takes readings in while something else is done.
+    /// Runs `work` and processes readings meanwhile.
     pub async fn during<F: Future>(&mut self, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
+                // Otherwise the meter's channel would overflow during long work.
                 () = tokio::time::sleep(TAKE_IN), if self.metered.is_some() => self.take_in(self.clock.now()),
             }
         }
     }
 
-    /// Measures the idle board for so long; without a sensor nothing is waited for.
+    /// Measures the idle board for `span`; returns at once without a sensor.
     pub async fn measure_idle(&mut self, span: std::time::Duration) {
         if self.metered.is_none() {
             return;
@@ -251,6 +252,7 @@ impl Energy {
         self.take_in(now);
         if let Some(metered) = &mut self.metered {
             metered.books.tick(now);
+            // Charge everything up to now, so that the idle power is known at once.
             metered.books.settle(now);
         }
     }
@@ -358,7 +360,7 @@ impl MeteredEnergy {
     }
 }
 
-/// Energy of each phase since `begin`, J.
+/// The difference of two energies by phase, J.
 fn less(now: ByPhase<f64>, begin: &ByPhase<f64>) -> ByPhase<f64> {
     ByPhase(std::array::from_fn(|i| now.0[i] - begin.0[i]))
 }

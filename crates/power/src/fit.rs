@@ -1,15 +1,16 @@
-//! Power of each phase by least squares: a reading is the mean of the phases' powers over its window, weighted by the
-//! time that each had in it.
+//! Power of each phase by least squares. The model: a reading is the mean of the phases' powers in its window,
+//! weighted by each phase's share of the window.
 //!
-//! The idea is Quanto's (Fonseca, Dutta, Levis, Stoica: "Quanto: Tracking Energy in Networked Embedded Systems", OSDI
-//! 2008): one meter for all and known times are enough to tell consumers apart. Here what is known fades, of each phase
-//! with the readings that had it: power may drift, and a phase that is rare keeps what is known of it.
+//! The idea comes from Quanto (Fonseca, Dutta, Levis, Stoica: "Quanto: Tracking Energy in Networked Embedded
+//! Systems", OSDI 2008): with a single meter and known times, the power of each consumer can be estimated. Here, old
+//! readings fade, because power may drift. A phase's readings fade only through later readings of the same phase, so
+//! that a rare phase is not forgotten.
 
 use super::phase::{ByPhase, EnergyPhase, PHASES};
 
-/// Readings of a phase after which what was known of it has faded to 1/e: 18 s of it at 117 Hz.
+/// Readings of a phase after which older ones have faded to 1/e; 18 s of the phase at 117 Hz.
 const MEMORY: f64 = 2048.0;
-/// Weight of the belief that a phase draws what the first reading showed, in readings that are wholly its own.
+/// Weight of the assumption that a phase's power equals the first reading, in readings of that phase alone.
 const PRIOR: f64 = 1e-3;
 
 type Vector = [f64; PHASES];
@@ -18,7 +19,7 @@ type PhaseMatrix = [Vector; PHASES];
 /// Recursive least squares.
 #[derive(Clone, Debug)]
 pub struct PowerFit {
-    /// The normal matrix: Σ f fᵀ of the phases' shares f, faded.
+    /// The normal matrix: Σ f fᵀ over the phases' shares f, faded.
     known: PhaseMatrix,
     watts: Vector,
     begun: bool,
@@ -32,7 +33,7 @@ impl Default for PowerFit {
 }
 
 impl PowerFit {
-    /// Takes a reading of `watts` over a window that the phases have `shares` of, which sum to 1.
+    /// Adds a reading of `watts`. `shares` are the phases' shares of its window, with the sum 1.
     pub fn observe(&mut self, shares: &ByPhase<f64>, watts: f64) {
         if !std::mem::replace(&mut self.begun, true) {
             self.watts = [watts; PHASES];
@@ -41,18 +42,19 @@ impl PowerFit {
         let keep: Vector = std::array::from_fn(|i| 1.0 - shares[i] / MEMORY);
         let faded: PhaseMatrix =
             std::array::from_fn(|i| std::array::from_fn(|j| self.known[i][j] * keep[i] * keep[j]));
-        // Fading widens what is known and moves no power.
+        // Fading reduces the weight of earlier readings but must not change the powers, so the right side is rebuilt
+        // from them.
         let right = std::array::from_fn(|i| dot(&faded[i], &self.watts) + shares[i] * watts);
         self.known = std::array::from_fn(|i| std::array::from_fn(|j| faded[i][j] + shares[i] * shares[j]));
         self.watts = solve(self.known, right);
     }
 
-    /// The power of each phase, W; the first reading's for a phase that no reading had.
+    /// The power of each phase, W. A phase without a reading has the first reading's power.
     pub fn watts(&self) -> ByPhase<f64> {
         ByPhase(self.watts)
     }
 
-    /// In how many readings a phase was seen, each counted by the square of its share: what the fit knows of it.
+    /// The number of readings that contain the phase, each weighted by the square of its share.
     pub fn weight(&self, phase: EnergyPhase) -> f64 {
         self.known[phase as usize][phase as usize] - PRIOR
     }
@@ -62,12 +64,12 @@ fn dot(a: &Vector, b: &Vector) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The solution of a symmetric, positive definite system, by Cholesky's decomposition.
+/// Solves a symmetric, positive definite system with Cholesky's decomposition.
 fn solve(mut a: PhaseMatrix, mut b: Vector) -> Vector {
     for i in 0..PHASES {
         for j in 0..=i {
             let sum: f64 = (0..j).map(|k| a[i][k] * a[j][k]).sum();
-            // Rounding must not make a root of less than nothing.
+            // Rounding may make this negative, so keep it positive for the root.
             a[i][j] = if i == j { (a[i][i] - sum).max(1e-12).sqrt() } else { (a[i][j] - sum) / a[j][j] };
         }
         b[i] = (b[i] - (0..i).map(|k| a[i][k] * b[k]).sum::<f64>()) / a[i][i];

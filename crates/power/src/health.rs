@@ -1,28 +1,28 @@
-//! State of a board: the temperature of its processor, and what throttles it.
+//! A board's state: the temperature of its processor, and throttling.
 //!
-//! Invariant: nothing here fails: what can't be read is none, and the next reading tries again.
+//! Invariant: no call fails. A value that can't be read is `None`, and the next reading tries again.
 
 use super::sysfs::{children, integer, text};
 use dunlin_wire::Throttling;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Zones that tell the processor's temperature, the best first. They are compared with `_` for `-`.
+/// Thermal zones that measure the processor, the best first. They are compared after replacing `_` by `-`.
 const ZONES: [&str; 5] = ["cpu-thermal", "cpu-therm", "soc-thermal", "x86-pkg-temp", "acpitz"];
 /// A zone that always shows 100 °C (Jetson Nano).
 const DUMMY_ZONE: &str = "pmic-die";
-/// The coldest and the hottest temperature that is one, m°C; a Jetson's sleeping zones show -256000.
+/// Range of plausible temperatures, m°C; sleeping zones of a Jetson show -256000.
 const TEMPERATURE_MC: (i64, i64) = (-55_000, 150_000);
-/// The bits that a Raspberry Pi's firmware knows: now, and since the start sixteen bits further up.
+/// Valid bits of a Raspberry Pi's firmware: the present state, and the state since boot sixteen bits higher.
 const FIRMWARE_BITS: u32 = 0x000f_000f;
 
 /// State of a board.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Health {
-    /// Temperature of the processor, °C, or of the hottest place where the board doesn't tell that one.
+    /// Temperature of the processor, °C, or of the hottest zone if none is known to be the processor's.
     pub temperature_c: Option<f64>,
-    /// What holds it back; `None` where nothing tells. A Raspberry Pi tells all four causes, since its own start or
-    /// since the kernel last asked; others are told from counters that grow, since the first reading.
+    /// Throttling; `None` if the board doesn't report it. A Raspberry Pi reports all four causes, since its boot or
+    /// since the kernel last read them. Other boards have counters, which are compared from the first reading on.
     pub throttling: Option<Throttling>,
 }
 
@@ -30,14 +30,14 @@ pub struct Health {
 #[derive(Debug)]
 pub struct HealthReader {
     sysfs: PathBuf,
-    /// Counters of events, as they stood when they were last readable.
+    /// Event counters at their last successful reading.
     counts: BTreeMap<PathBuf, i64>,
-    /// Causes that held at any reading: the firmware forgets them when the kernel asks.
+    /// Causes seen in any reading, because the firmware forgets them once the kernel has read them.
     seen: u8,
 }
 
 impl HealthReader {
-    /// A reader of the files under `sysfs` (`/sys`); it reads nothing yet.
+    /// A reader of the files under `sysfs` (`/sys`). It doesn't read yet.
     pub fn new(sysfs: &Path) -> Self {
         Self { sysfs: sysfs.into(), counts: BTreeMap::new(), seen: 0 }
     }
@@ -57,7 +57,7 @@ impl HealthReader {
         Some(Throttling::new(bits & 0xf | self.seen << 4))
     }
 
-    /// Whether any counter grew since it was last read, as the cause `THROTTLED`; `None` where there is no counter.
+    /// `THROTTLED` if a counter increased since its last reading, else 0; `None` if there is no counter.
     fn grown(&mut self, counters: &[PathBuf]) -> Option<u8> {
         let mut grown = None;
         for counter in counters {
@@ -70,7 +70,7 @@ impl HealthReader {
     }
 }
 
-/// The hottest of the best sort of zone that shows a temperature.
+/// The hottest temperature among the zones of the best rank.
 fn temperature_c(sysfs: &Path) -> Option<f64> {
     let zones = children(&sysfs.join("class/thermal"), |name| name.starts_with("thermal_zone"));
     let readable = zones.iter().filter_map(|zone| Some((rank(zone)?, millidegrees(zone)?)));
@@ -78,7 +78,7 @@ fn temperature_c(sysfs: &Path) -> Option<f64> {
     Some(millidegrees as f64 / 1000.0)
 }
 
-/// How well a zone tells the processor's temperature, 0 the best; `None` where it tells nothing.
+/// The rank of a zone as a measure of the processor's temperature, 0 for the best; `None` for the dummy zone.
 fn rank(zone: &Path) -> Option<usize> {
     let sort = text(&zone.join("type")).unwrap_or_default().to_ascii_lowercase().replace('_', "-");
     let rank = ZONES.iter().position(|each| **each == sort).unwrap_or(ZONES.len());
@@ -89,7 +89,7 @@ fn millidegrees(zone: &Path) -> Option<i64> {
     integer(&zone.join("temp"), TEMPERATURE_MC.0..=TEMPERATURE_MC.1).ok()
 }
 
-/// What a Raspberry Pi's firmware tells, where the kernel has a file for it: `soc:firmware`, with newer device trees
+/// A Raspberry Pi's firmware flags, if the kernel has a file for them: `soc:firmware`, or with newer device trees
 /// `soc@107c000000:firmware`.
 fn firmware(sysfs: &Path) -> Option<u8> {
     let platform = children(&sysfs.join("devices/platform"), |name| name.starts_with("soc"));
@@ -98,28 +98,28 @@ fn firmware(sysfs: &Path) -> Option<u8> {
     bits.next()
 }
 
-/// `50005`: hexadecimal without a prefix.
+/// Parses `50005`, hexadecimal without a prefix.
 fn firmware_bits(file: &Path) -> Option<u8> {
     let text = text(file).ok()?;
     let bits = u32::from_str_radix(text.strip_prefix("0x").unwrap_or(&text), 16).ok()?;
-    // Anything else is the mailbox's own error.
+    // Other bits mean an error of the firmware's mailbox.
     (bits & !FIRMWARE_BITS == 0).then_some((bits & 0xf | bits >> 12 & 0xf0) as u8)
 }
 
-/// A Raspberry Pi whose kernel has no file for the firmware's bits still has an alarm of its supply.
+/// The supply alarm of a Raspberry Pi, which exists even if the kernel has no file for the firmware's flags.
 fn voltage_alarm(sysfs: &Path) -> Option<u8> {
     let alarm =
         hwmon(sysfs, "rpi_volt").find_map(|chip| integer(&chip.join("in0_lcrit_alarm"), 0..=1).ok())?;
     Some(if alarm == 1 { Throttling::UNDER_VOLTAGE } else { 0 })
 }
 
-/// Number of times that heat slowed down each core of an x86 processor.
+/// Counters of thermal throttling, one per core of an x86 processor.
 fn cpu_counters(sysfs: &Path) -> Vec<PathBuf> {
     let cpus = children(&sysfs.join("devices/system/cpu"), |name| name.starts_with("cpu"));
     cpus.into_iter().map(|cpu| cpu.join("thermal_throttle/core_throttle_count")).collect()
 }
 
-/// Number of times that its supply slowed down a Jetson: `oc1_event_cnt` and so on.
+/// Counters of over-current throttling of a Jetson: `oc1_event_cnt` and so on.
 fn current_counters(sysfs: &Path) -> Vec<PathBuf> {
     let is_counter = |name: &str| name.starts_with("oc") && name.ends_with("_event_cnt");
     hwmon(sysfs, "soctherm_oc").flat_map(|chip| children(&chip, is_counter)).collect()

@@ -1,9 +1,9 @@
-//! Power monitors that the kernel reads: INA2xx chips in a supply line, and the INA3221s of a Jetson.
+//! Power monitors with a kernel driver: INA2xx chips in a supply line, and the INA3221 chips of a Jetson.
 //!
-//! They stand under `class/hwmon`; on a Jetson with JetPack 4 under `bus/i2c/drivers/ina3221x`. An address that a
-//! driver holds is busy for everybody else ([`owner_of`]), so such a chip is read here or not at all.
+//! They are found under `class/hwmon`; on a Jetson with JetPack 4 under `bus/i2c/drivers/ina3221x`. User space can't
+//! open an I2C address that a driver holds ([`owner_of`]), so such a chip can only be read here.
 //!
-//! Invariant: files are read and nothing is written; the driver keeps the chip's settings.
+//! Invariant: files are only read, so the driver keeps the chip's settings.
 
 use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
 use super::sysfs::{children, integer, link_name, text};
@@ -14,39 +14,39 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Chips with one shunt, whose drivers all name their files alike.
+/// Chips with one shunt; their drivers use the same file names.
 const SINGLE_CHIPS: [&str; 12] = [
     "ina219", "ina220", "ina226", "ina228", "ina230", "ina231", "ina234", "ina237", "ina238", "ina260",
     "ina700", "ina780",
 ];
 /// The chip with three shunts.
 const TRIPLE_CHIP: &str = "ina3221";
-/// Rails that carry all a Jetson module takes in, by their newer and older names.
+/// Rails that carry a Jetson module's whole input, by their newer and older names.
 const TOTALS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
-/// A rail that another one feeds: summing both would count it twice (Jetson AGX Orin).
+/// A rail and the rail that feeds it; adding both would count its power twice (Jetson AGX Orin).
 const FED_BY: [(&str, &str); 1] = [("VDDQ_VDD2_1V8AO", "VIN_SYS_5V0")];
-/// Shunt that the kernel assumes where none is configured, µΩ.
+/// The shunt that the kernel assumes if none is configured, µΩ.
 const SHUNT_DEFAULT_UOHM: i64 = 10_000;
-/// Between two readings where the tree doesn't tell how often there is a new one.
+/// Interval of readings if the kernel doesn't report an update interval.
 const PERIOD_DEFAULT: Duration = Duration::from_millis(10);
-/// The longest update interval that is believed, ms: a kernel's figure is a second or less, averaging included.
+/// The longest plausible update interval, ms; drivers report a second or less, averaging included.
 const INTERVAL_MS_MAX: i64 = 60_000;
-/// A megavolt, a megaampere, a megawatt, in micro-units: no board reaches one.
+/// A megavolt, megaampere or megawatt in micro-units; no board reaches it.
 const MICRO_MAX: i64 = 1_000_000_000_000;
-/// Share that a figure may be off: 1 % gain of the chip and 1 % of the shunt, the tolerance of NVIDIA's boards.
+/// Relative uncertainty: 1 % gain of the chip and 1 % tolerance of the shunt, as on NVIDIA's boards.
 const RELATIVE: f64 = 0.02;
-/// One step of an INA3221: 40 µV on 5 mΩ, at 5 V.
+/// One step of an INA3221, W: 40 µV on 5 mΩ, at 5 V.
 const TRIPLE_OFFSET_W: f64 = 0.04;
-/// One step of the power that the kernel reads from an INA219 with 10 mΩ.
+/// One step of the power that the kernel reads from an INA219 with 10 mΩ, W.
 const SINGLE_OFFSET_W: f64 = 0.02;
 
-/// A rail was named that no monitor has.
+/// A configured rail that no monitor has.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("no rail is called {wanted:?}; {}", there(.known))]
 pub struct UnknownRail {
     /// The name.
     pub wanted: String,
-    /// The rails that there are.
+    /// The existing rails.
     pub known: Vec<String>,
 }
 
@@ -57,23 +57,23 @@ fn there(known: &[String]) -> String {
     format!("there are {}", known.join(", "))
 }
 
-/// One or more rails, read as one power. The kernel doesn't tell a clipped value from any other.
+/// One or more rails, read as one power. The kernel doesn't report clipping.
 #[derive(Debug)]
 pub struct Hwmon {
     source: SensorSource,
     rails: Vec<HwmonRail>,
-    /// A chip's update interval, where the tree tells it.
+    /// The chip's update interval; 0 if unknown.
     lasted: Duration,
 }
 
-/// The power monitors under `sysfs` (`/sys`), each as one source: a Jetson's own INA3221s together come first and
-/// give the module's input or else the sum of their rails; every other chip stands for itself. With `rails` there is
-/// one source, their sum. None where there is no monitor.
+/// The power monitors under `sysfs` (`/sys`), each as one source; empty if there are none. A Jetson's own INA3221
+/// chips come first, as one source: the module's input, or else the sum of their rails. Every other chip is a source
+/// of its own. With `rails`, there is one source, the sum of these rails.
 ///
-/// A rail is called as its label, and a chip without one as its address: `1-0040`.
+/// A rail's name is its label, or for a chip without one its address: `1-0040`.
 ///
 /// # Errors
-/// One of `rails` isn't there.
+/// One of `rails` doesn't exist.
 pub fn find(sysfs: &Path, rails: &[String]) -> Result<Vec<Hwmon>, UnknownRail> {
     let known = all_rails(sysfs);
     if !rails.is_empty() {
@@ -85,7 +85,7 @@ pub fn find(sysfs: &Path, rails: &[String]) -> Result<Vec<Hwmon>, UnknownRail> {
     Ok(groups.map(Hwmon::new).collect())
 }
 
-/// The driver that holds an address of an I2C bus, where there is one: user space can't have it then.
+/// The driver that holds an address of an I2C bus, if there is one; user space can't open the address then.
 pub fn owner_of(sysfs: &Path, bus: u32, address: u16) -> Option<String> {
     link_name(&sysfs.join(format!("bus/i2c/devices/{bus}-{address:04x}/driver")))
 }
@@ -111,7 +111,7 @@ impl Hwmon {
         self.rails.iter().map(|rail| rail.name.as_str())
     }
 
-    /// A caution about the figures, in words: the kernel may assume a wrong shunt.
+    /// A caution about the figures, in words: the kernel may assume the wrong shunt.
     pub fn caution(&self) -> Option<String> {
         let unset = self.rails.iter().find(|rail| rail.shunt_uohm == Some(SHUNT_DEFAULT_UOHM))?;
         Some(format!(
@@ -148,7 +148,7 @@ struct HwmonRail {
     chip: String,
     name: String,
     power: Option<HwmonValue>,
-    /// Voltage and current; there wherever `power` isn't.
+    /// Voltage and current; always present if `power` is `None`.
     line: Option<(HwmonValue, HwmonValue)>,
     interval: Option<Duration>,
     shunt_uohm: Option<i64>,
@@ -170,13 +170,13 @@ impl HwmonRail {
 #[derive(Debug)]
 struct HwmonValue {
     path: PathBuf,
-    /// Micro-units in one of the file's.
+    /// Micro-units per unit of the file.
     micro: i64,
     bounds: RangeInclusive<i64>,
 }
 
 impl HwmonValue {
-    /// A file that is there; only a current may be below zero: it flows either way, and rests a step beside zero.
+    /// The value of an existing file. Only a current may be negative, because it can flow either way.
     fn new(path: PathBuf, micro: i64, negative: bool) -> Option<Self> {
         let max = MICRO_MAX / micro;
         let bounds = if negative { -max..=max } else { 0..=max };
@@ -202,7 +202,7 @@ fn all_rails(sysfs: &Path) -> Vec<HwmonRail> {
     rails
 }
 
-/// Not a rail: a channel with nothing connected, and the INA3221's sum.
+/// False for a channel with nothing connected and for the INA3221's sum channel.
 fn is_real(name: &str) -> bool {
     !name.eq_ignore_ascii_case("nc") && !name.to_ascii_lowercase().contains("sum of shunt voltages")
 }
@@ -217,7 +217,7 @@ fn hwmon_rails(folder: &Path) -> Vec<HwmonRail> {
     numbers.filter_map(|number| hwmon_rail(folder, &chip, number)).collect()
 }
 
-/// A channel of a chip; none where it is switched off or has no figure.
+/// A channel of a chip; `None` if it is disabled or has no figure.
 fn hwmon_rail(folder: &Path, chip: &str, number: usize) -> Option<HwmonRail> {
     let file = |name: String| folder.join(name);
     if integer(&file(format!("in{number}_enable")), 0..=1) == Ok(0) {
@@ -237,7 +237,7 @@ fn hwmon_rail(folder: &Path, chip: &str, number: usize) -> Option<HwmonRail> {
     })
 }
 
-/// A channel's label, the chip's, or where it sits.
+/// The name of a channel: its label, the chip's label, or its place.
 fn hwmon_name(folder: &Path, chip: &str, number: usize) -> String {
     let label = text(&folder.join(format!("in{number}_label")));
     if chip == TRIPLE_CHIP {
@@ -246,7 +246,7 @@ fn hwmon_name(folder: &Path, chip: &str, number: usize) -> String {
     label.or_else(|_| text(&folder.join("label"))).unwrap_or_else(|_| place(folder))
 }
 
-/// `1-0040`: bus and address, or the folder's own name where there is no link to the chip.
+/// `1-0040`: bus and address, or the folder's name if it has no link to the chip.
 fn place(folder: &Path) -> String {
     let own = || folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     link_name(&folder.join("device")).unwrap_or_else(own)
@@ -274,9 +274,10 @@ fn iio_rail(folder: &Path, channel: usize) -> Option<HwmonRail> {
     })
 }
 
-/// The rails that together are all a board's monitors see, none of them twice.
+/// The rails that add up to the whole input, without counting any power twice.
 fn total(mut rails: Vec<HwmonRail>) -> Vec<HwmonRail> {
     if let Some(input) = rails.iter().position(|rail| TOTALS.contains(&rail.name.as_str())) {
+        // The input rail feeds all others.
         return vec![rails.swap_remove(input)];
     }
     for (fed, feeder) in FED_BY {
@@ -368,7 +369,7 @@ mod tests {
         tree
     }
 
-    /// A Jetson AGX Orin with JetPack 5: no rail carries all, and two channels have nothing connected.
+    /// A Jetson AGX Orin with JetPack 5: no rail carries the whole input, and two channels have nothing connected.
     fn agx_orin() -> Tree {
         let tree = Tree::new(&[]);
         let rails = [("VDD_GPU_SOC", 12_000, 280), ("VDD_CPU_CV", 12_000, 40), ("VIN_SYS_5V0", 5_000, 900)];
@@ -377,7 +378,7 @@ mod tests {
         tree
     }
 
-    /// A Raspberry Pi with an INA219 bound by its device tree.
+    /// A Raspberry Pi whose device tree declares an INA219.
     fn raspberry_pi(shunt_uohm: &str) -> Tree {
         let tree = Tree::new(&[
             ("class/hwmon/hwmon0/name", "rpi_volt\n"),

@@ -1,30 +1,30 @@
 //! The INA219 current and power monitor (Texas Instruments SBOS448), on any I2C bus of embedded-hal 1.0.
 //!
-//! Shunt and bus voltage are read and multiplied here, in integers: the chip's own power register truncates to twenty
-//! current steps. Its calibration is written all the same, for a reset clears it: a power register of 0 beside a
-//! shunt voltage that is none gives a brown-out away with the first reading after it.
+//! The driver reads shunt and bus voltage and multiplies them in integers, because the chip's own power register
+//! rounds down to twenty current steps. It writes the chip's calibration nevertheless, because a reset clears it: a
+//! power register of 0 with a shunt voltage above 0 reveals a brown-out at the next reading.
 //!
-//! Invariant: no operating system, no allocation, no clock; a transaction is a register's pointer and its two bytes.
+//! Invariant: no operating system, no allocation, no clock. A transaction is a register's address and its two bytes.
 
 use super::units::{Amperes, Volts, Watts};
 use core::fmt;
 use embedded_hal::i2c::I2c;
 
-/// One conversion of 12 bits, ns (SBOS448, table 5: 8 of them take 4.26 ms).
+/// One 12-bit conversion, ns (SBOS448, table 5: eight take 4.26 ms).
 const CONVERSION_NS: u64 = 532_000;
 /// Step of the shunt register, µV.
 const SHUNT_STEP_UV: i64 = 10;
 /// Step of the bus register, mV.
 const BUS_STEP_MV: i64 = 4;
-/// The end of the bus register's range of 32 V, in its steps.
+/// End of the bus register's 32 V range, in its steps.
 const BUS_STEPS_MAX: u16 = 8000;
 /// Bus register: a result is ready.
 const CNVR: u16 = 1 << 1;
-/// Bus register: the result means nothing.
+/// Bus register: the result is invalid because of an overflow.
 const OVF: u16 = 1;
-/// Configuration: 32 V of bus range, shunt and bus measured in turn and without end.
+/// Configuration: bus range of 32 V; shunt and bus are measured in turn, continuously.
 const CONTINUOUS_32_V: u16 = 1 << 13 | 0b111;
-/// A power that the power register must show at least as one of its steps.
+/// At or above this many steps, the power register can't be 0.
 const POWER_STEPS_SURE: i64 = 4;
 
 /// The chip's registers.
@@ -43,11 +43,11 @@ pub enum Register {
     Calibration = 5,
 }
 
-/// Number of conversions of 12 bits in a reading.
+/// Number of 12-bit conversions per reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Averaging(u8);
 
-/// The voltage across the shunt at which its range ends.
+/// The largest voltage across the shunt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShuntRange {
     /// ±40 mV
@@ -76,33 +76,33 @@ pub struct Config {
 /// One reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measurement {
-    /// At the load's side.
+    /// Voltage at the load's side.
     pub bus: Volts,
-    /// Through the shunt; negative where it is wired the other way round.
+    /// Current through the shunt; negative if the shunt is wired in reverse.
     pub current: Amperes,
     /// Their product.
     pub power: Watts,
-    /// A range was at its end: the true value may be larger.
+    /// True if a range was at its end, so that the true value may be larger.
     pub clipped: bool,
 }
 
-/// A result that was not taken yet: the bus register that says so.
+/// A result that is ready but not yet taken: the bus register that reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready(u16);
 
-/// Why a reading is lost.
+/// The reason why a reading is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error<E> {
     /// A transaction failed.
     Bus {
-        /// With this register.
+        /// The register of the transaction.
         register: Register,
-        /// As the bus says.
+        /// The bus's error.
         error: E,
     },
-    /// The chip says that its arithmetic overflowed.
+    /// The chip reported an overflow of its arithmetic.
     Overflow,
-    /// The chip had lost its settings; they were written anew.
+    /// The chip had lost its settings; they were written again.
     Reinitialised,
 }
 
@@ -129,19 +129,19 @@ impl Averaging {
         self.0 as u64 * CONVERSION_NS / 1000
     }
 
-    /// The four bits of the configuration.
+    /// The four bits in the configuration register.
     const fn code(self) -> u16 {
         0b1000 | self.0.trailing_zeros() as u16
     }
 }
 
 impl ShuntRange {
-    /// The end of the range in steps of the register.
+    /// The end of the range, in steps of the shunt register.
     const fn steps(self) -> u16 {
         4000 << self as u16
     }
 
-    /// Calibration with which the current register uses its 15 bits over the range.
+    /// The calibration with which the current register uses its 15 bits for the whole range.
     ///
     /// `trunc(0.04096 / (I_LSB · R))` with `I_LSB · R` the range over 2^15: the resistance cancels. Bit 0 is always 0.
     const fn calibration(self) -> u16 {
@@ -156,12 +156,12 @@ impl Config {
         CONTINUOUS_32_V | (self.range as u16) << 11 | self.bus.code() << 7 | self.shunt.code() << 3
     }
 
-    /// From one reading to the next, µs: the shunt voltage is measured first, then that of the bus.
+    /// Time between readings, µs: the shunt voltage is measured first, then the bus voltage.
     pub const fn period_micros(&self) -> u64 {
         self.shunt.micros() + self.bus.micros()
     }
 
-    /// The measurement that two register values mean.
+    /// Converts two register values.
     fn measurement(&self, shunt: i16, bus: u16) -> Measurement {
         let (shunt_uv, steps) = (i64::from(shunt) * SHUNT_STEP_UV, bus >> 3);
         let (bus_mv, resistance) = (i64::from(steps) * BUS_STEP_MV, i64::from(self.shunt_micro_ohms.max(1)));
@@ -173,10 +173,10 @@ impl Config {
         }
     }
 
-    /// Whether the power register must show something at these voltages: its step is 20 current steps times 1 V,
-    /// whatever the shunt.
+    /// True if the power register can't be 0 at these voltages. Its step is 20 current steps times 1 V, for every
+    /// shunt.
     fn shows_power(&self, shunt: i16, bus: u16) -> bool {
-        // Current steps are of the shunt range's size over 2^15, here as a share of the register's own steps.
+        // A current step is the shunt range divided by 2^15; here as a share of the shunt register's steps.
         let current = i64::from(shunt) * (1 << 15) / i64::from(self.range.steps());
         let bus_steps = i64::from(bus >> 3);
         (current * bus_steps).abs() / 5000 >= POWER_STEPS_SURE
@@ -189,12 +189,12 @@ pub struct Ina219<I> {
     i2c: I,
     address: u8,
     config: Config,
-    /// True while the settings may be lost.
+    /// True if the settings may be lost.
     suspect: bool,
 }
 
 impl<I: I2c> Ina219<I> {
-    /// The chip at `address`. Nothing is sent yet; the first measurement sets it up.
+    /// The chip at `address`. Nothing is sent yet; the first measurement configures it.
     pub const fn new(i2c: I, address: u8, config: Config) -> Self {
         Self { i2c, address, config, suspect: true }
     }
@@ -204,16 +204,16 @@ impl<I: I2c> Ina219<I> {
         &self.config
     }
 
-    /// Whether a chip that could be an INA219 answers: one whose configuration has the reserved bit clear.
+    /// True if the chip that answers may be an INA219: the reserved bit of its configuration is clear.
     ///
     /// # Errors
-    /// No answer.
+    /// Nothing answers.
     pub fn is_there(&mut self) -> Result<bool, Error<I::Error>> {
         let configuration = self.read(Register::Configuration)?;
         Ok(configuration & 1 << 14 == 0 && configuration != 0)
     }
 
-    /// Writes the settings; conversions begin anew.
+    /// Writes the settings; conversions start again.
     ///
     /// # Errors
     /// A register could not be written.
@@ -224,10 +224,10 @@ impl<I: I2c> Ina219<I> {
         Ok(())
     }
 
-    /// Whether there is a result that was not taken, from one transaction: who asks knows the moment.
+    /// Checks for a new result, in a single transaction, so that the caller knows the exact time of the check.
     ///
     /// # Errors
-    /// The bus failed, or the chip had to be set up again.
+    /// The bus failed, or the chip had to be configured again.
     pub fn look(&mut self) -> Result<Option<Ready>, Error<I::Error>> {
         if self.suspect {
             self.restore()?;
@@ -236,24 +236,25 @@ impl<I: I2c> Ina219<I> {
         Ok((bus & CNVR != 0).then_some(Ready(bus)))
     }
 
-    /// Takes the result that a look found.
+    /// Takes the result that [`look`](Self::look) found.
     ///
     /// # Errors
-    /// The bus failed, the result overflowed, or the chip had to be set up again. The reading is lost.
+    /// The bus failed, the result overflowed, or the chip had to be configured again. The reading is lost.
     pub fn take(&mut self, Ready(bus): Ready) -> Result<Measurement, Error<I::Error>> {
         let shunt = self.read(Register::Shunt)?.cast_signed();
-        // Reading the power clears the flag, so that the next result is a new one.
+        // Reading the power register clears the ready flag, so that the next ready flag means a new result.
         let power = self.read(Register::Power)?;
         if bus & OVF != 0 {
             return Err(Error::Overflow);
         }
+        // The calibration is probably 0, as after a brown-out, so check the settings.
         if power == 0 && self.config.shows_power(shunt, bus) {
             self.restore()?;
         }
         Ok(self.config.measurement(shunt, bus))
     }
 
-    /// Writes the settings where the chip doesn't have them.
+    /// Writes the settings if the chip doesn't have them.
     fn restore(&mut self) -> Result<(), Error<I::Error>> {
         let kept = self.read(Register::Configuration)? == self.config.register()
             && self.read(Register::Calibration)? == self.config.range.calibration();
@@ -265,7 +266,7 @@ impl<I: I2c> Ina219<I> {
         Err(Error::Reinitialised)
     }
 
-    /// The bus, back.
+    /// Returns the bus.
     pub fn release(self) -> I {
         self.i2c
     }
@@ -285,7 +286,7 @@ impl<I: I2c> Ina219<I> {
             .map_err(|error| self.failed(register, error))
     }
 
-    /// Who does not answer may have been without power.
+    /// Marks the settings as possibly lost: a chip that doesn't answer may have lost its power.
     fn failed(&mut self, register: Register, error: I::Error) -> Error<I::Error> {
         self.suspect = true;
         Error::Bus { register, error }

@@ -1,4 +1,4 @@
-//! An INA219 as a source of power readings: the driver, when its windows were, and what a calibration makes of it.
+//! An INA219 as a power source: the driver, the times of its windows, and the calibration.
 
 use super::calibration::Correction;
 use super::ina219::{Config, Error, Ina219, Measurement};
@@ -9,14 +9,14 @@ use dunlin_hlm::time::{Duration, Instant};
 use dunlin_wire::PowerSource;
 use embedded_hal::i2c::I2c;
 
-/// Gain of current and of bus voltage over temperature, each 1 % at most for an INA219A (SBOS448), and 1 % of a common
-/// shunt, in quadrature.
+/// Relative uncertainty: gain of current and of bus voltage, each at most 1 % for an INA219A over temperature
+/// (SBOS448), and 1 % for a common shunt, combined in quadrature.
 const GAIN: f64 = 0.0173;
-/// Offset of the shunt voltage at most, V (SBOS448, INA219A at ±320 mV).
+/// Maximum offset of the shunt voltage, V (SBOS448, INA219A at ±320 mV).
 const OFFSET_V: f64 = 200e-6;
-/// Looks for a result in one period.
+/// Number of looks for a result per period.
 const LOOKS: u64 = 8;
-/// Time between two looks at most.
+/// Maximum time between two looks.
 const POLL_MAX: Duration = Duration::from_millis(1);
 
 /// The sensor.
@@ -26,13 +26,13 @@ pub struct Ina219Sensor<I, T> {
     source: SensorSource,
     correction: Correction,
     set_up: bool,
-    /// When no result was ready yet, or the last one was taken.
+    /// The last time at which no result was ready, or at which one was taken.
     looked: Instant,
     rhythm: Rhythm,
 }
 
 impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
-    /// The chip at `address` of `bus`, whose name errors say. Nothing is sent yet.
+    /// The chip at `address` of `bus`, whose name appears in errors. Nothing is sent yet.
     pub fn new(i2c: I, bus: &str, address: u8, config: Config, correction: Correction, time: T) -> Self {
         let period = Duration(config.period_micros());
         let ohms = f64::from(config.shunt_micro_ohms.max(1)) / 1e6;
@@ -59,7 +59,7 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
         }
     }
 
-    /// The same sensor under another kind: a simulated one must not pass for measured.
+    /// Changes the kind of source: a simulated sensor must not count as measured.
     #[must_use]
     pub fn called(mut self, kind: PowerSource, boundary: &str) -> Self {
         self.source.kind = kind;
@@ -67,7 +67,7 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
         self
     }
 
-    /// Sets the chip up; a reset that nobody could have noticed is none.
+    /// Configures the chip. At the first start, lost settings are normal and not an error.
     fn set_up(&mut self) -> Result<(), SensorError> {
         self.chip.configure().map_err(|error| lost(&self.source.part, &error))?;
         self.looked = self.time.now();
@@ -75,7 +75,7 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
         Ok(())
     }
 
-    /// The reading of a measurement whose result was seen at `seen`; `None` where it can't be told when it was.
+    /// The reading of a measurement whose result was seen at `seen`; `None` if its window can't be determined.
     fn reading(&mut self, measured: Measurement, seen: Instant) -> Option<Reading> {
         let now = self.time.now();
         let end = self.rhythm.ended(self.looked, seen);
@@ -95,11 +95,12 @@ impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
 }
 
 impl<I: I2c, T: Timebase> Ina219Sensor<I, T> {
-    /// Where the window of a shunt voltage ended that was read between two moments, when shunt and bus were done at
-    /// `end`.
+    /// The end of the window of a shunt voltage that was read between `from` and `until`. `end` is the end of the
+    /// conversions of shunt and bus.
     ///
-    /// The bus voltage is measured behind the shunt's, and is nearly constant: the shunt's window counts. A late look
-    /// finds the next one's value already; one that comes at its very end finds either.
+    /// The chip measures the bus voltage after the shunt voltage. The bus voltage is nearly constant, so the window
+    /// of the shunt voltage counts. A late read gets the next shunt voltage; a read across its end may get either,
+    /// and gives `None`.
     fn shunt_end(&self, end: Instant, from: Instant, until: Instant) -> Option<Instant> {
         let config = self.chip.config();
         let next = end + Duration(config.shunt.micros());

@@ -1,37 +1,37 @@
-//! Energy by phase: readings and the times of phases in, spans with their joules out.
+//! Energy by phase: takes readings and the times of phases, returns spans with their joules.
 //!
-//! Between the middles of two readings' windows power is a straight line (trapezoids), cut exactly where a phase or a
-//! span ends. A reading is a mean over its window, so the line carries energy over the edges of phases that are shorter
-//! than a window or near it. The ledger knows which phases were in each window, and by the [fit](super::fit) what each
-//! draws: what the line must have carried from one phase to another is taken back. With `s(t)` the shares of the phases
-//! in the windows, drawn as a line like the power `p(t)`, and `w` the fitted powers, phase i gets
-//! `∫ᵢ p dt + wᵢ·Tᵢ − Σⱼ wⱼ ∫ᵢ sⱼ dt`: the trapezoids, and what the phases' powers make of the difference between the
-//! times of the phases and those the windows saw (a regression estimator, as in Cochran's "Sampling Techniques").
+//! Between the middles of two readings' windows, power is taken as a straight line (trapezoid rule), cut exactly at
+//! the ends of phases and spans. A reading is a mean over its window, so near the edge of a phase the line carries
+//! energy of one phase into another. The ledger corrects that: it knows each phase's share of every window and, from
+//! the [fit](super::fit), each phase's power. Let `p(t)` be the power line, `s(t)` the shares interpolated in the
+//! same way, `w` the fitted powers, and `T` the phases' times. Then phase i gets `∫ᵢ p dt + wᵢ·Tᵢ − Σⱼ wⱼ ∫ᵢ sⱼ dt`:
+//! the trapezoids, plus the difference between the phases' times and the times in the windows, weighted by the
+//! phases' powers (a regression estimator, as in Cochran's "Sampling Techniques").
 //!
-//! Invariant: no clock, no file, no thread; memory is bounded. Times are the caller's, and only grow.
+//! Invariant: no clock, no file, no thread; memory is bounded. The caller provides the times, which never decrease.
 
 use super::fit::PowerFit;
 use super::phase::{ByPhase, EnergyPhase, PHASES};
 use dunlin_hlm::time::{Duration, Instant};
 use heapless::Deque;
 
-/// Changes of phase that wait for readings: at a thousand a second, four seconds of them.
+/// Changes of phase that wait for readings; four seconds at a thousand per second.
 const EDGES_MAX: usize = 4096;
 /// Ends of spans that wait for readings.
 const CUTS_MAX: usize = 64;
-/// A reading that comes later than so many periods after the one before leaves a gap.
+/// Two readings further apart than this many periods leave a gap.
 const GAP_PERIODS: u64 = 3;
 
 /// A reading on the ledger's clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// Begin of its window.
+    /// Start of its window.
     pub from: Instant,
     /// End of its window.
     pub until: Instant,
     /// Mean power in it, W.
     pub watts: f64,
-    /// The true value may be larger.
+    /// True if the true value may be larger.
     pub clipped: bool,
 }
 
@@ -45,15 +45,15 @@ impl Sample {
 /// Losses, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadingFaults {
-    /// Stretches without a reading that were bridged by a straight line.
+    /// Intervals without a reading, bridged by a straight line.
     pub gaps: u64,
-    /// Their length.
+    /// Total length of these intervals.
     pub gap_time: Duration,
     /// Readings at the end of the sensor's range.
     pub clipped: u64,
     /// Results that overflowed.
     pub overflowed: u64,
-    /// Times that the sensor had to be set up again.
+    /// Times that the sensor had to be configured again.
     pub reinitialised: u64,
     /// Readings that failed: bus or file.
     pub failed: u64,
@@ -62,7 +62,7 @@ pub struct ReadingFaults {
 /// Time and energy between two cuts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Span {
-    /// Its begin.
+    /// Its start.
     pub from: Instant,
     /// Its end.
     pub until: Instant,
@@ -72,11 +72,11 @@ pub struct Span {
     pub micros: ByPhase<u64>,
     /// Readings in it.
     pub samples: u64,
-    /// The largest of them, W.
+    /// The largest reading, W.
     pub peak_w: f64,
     /// Its losses.
     pub faults: ReadingFaults,
-    /// Time before its first or behind its last reading, to which that reading's power was given.
+    /// Time before the first or after the last reading, charged with that reading's power.
     pub extrapolated: Duration,
 }
 
@@ -91,7 +91,7 @@ impl Span {
         self.until.since(self.from)
     }
 
-    /// Takes in the span behind it.
+    /// Adds the span that follows it.
     pub fn take_in(&mut self, next: &Self) {
         self.until = next.until;
         for i in 0..PHASES {
@@ -105,7 +105,7 @@ impl Span {
     }
 }
 
-/// A moment with a reading: the line goes through it.
+/// A point of the power line: the middle of a reading's window.
 #[derive(Clone, Copy, Debug)]
 struct Knot {
     at: Instant,
@@ -132,11 +132,11 @@ struct PhaseSums {
 #[derive(Debug)]
 pub struct Ledger {
     period: Duration,
-    /// Begin of each phase, oldest first; the last one goes on. Never empty.
+    /// Starts of the phases, oldest first; the last phase is the current one. Never empty.
     edges: Deque<(Instant, EnergyPhase), EDGES_MAX>,
     cuts: Deque<Instant, CUTS_MAX>,
     knot: Option<Knot>,
-    /// Up to where energy is charged.
+    /// Energy is charged up to this time.
     charged: Instant,
     sums: PhaseSums,
     fit: PowerFit,
@@ -144,7 +144,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger that begins in `phase` and expects a reading each `period`.
+    /// A ledger that begins in `phase` and expects one reading per `period`.
     pub fn new(phase: EnergyPhase, now: Instant, period: Duration) -> Self {
         let mut edges = Deque::new();
         edges.push_back((now, phase)).expect("an empty queue has room");
@@ -160,7 +160,7 @@ impl Ledger {
         }
     }
 
-    /// The board does something else from now on.
+    /// The board changes to another phase.
     pub fn handle_phase(&mut self, phase: EnergyPhase, now: Instant) {
         let (last, current) = *self.edges.back().expect("never empty");
         if current == phase {
@@ -168,19 +168,19 @@ impl Ledger {
         }
         let now = now.max(last);
         if now == last && self.edges.len() > 1 {
-            // A phase of no length is none.
+            // Drop a phase without length.
             self.edges.pop_back();
         }
         if self.edges.is_full() {
-            // Without a reading for so long, what is pending is charged to the last one known.
+            // There was no reading for very long: charge the pending time with the last known power.
             self.settle(now);
         }
         self.edges.push_back((now, phase)).expect("settling left one edge");
     }
 
-    /// The span ends here; [`Self::poll_span`] gives it once a reading has come behind it.
+    /// Ends a span here; [`Self::poll_span`] returns it once a later reading has arrived.
     pub fn handle_cut(&mut self, now: Instant) {
-        // What is charged already can't be parted any more.
+        // Time that is already charged can't be split any more.
         let now = now.max(self.charged);
         if self.cuts.is_full() {
             self.settle(now);
@@ -188,12 +188,12 @@ impl Ledger {
         self.cuts.push_back(now).expect("settling left no cut");
     }
 
-    /// Something was lost.
+    /// Counts a fault.
     pub fn handle_fault(&mut self, count: impl FnOnce(&mut ReadingFaults)) {
         count(&mut self.sums.faults);
     }
 
-    /// Takes a reading. One that lies before those taken already tells only of the phases' powers.
+    /// Adds a reading. One from before the charged time only improves the estimate of the phases' powers.
     pub fn handle_sample(&mut self, sample: &Sample) {
         self.sums.faults.clipped += u64::from(sample.clipped);
         if !sample.watts.is_finite() {
@@ -205,6 +205,7 @@ impl Ledger {
         self.sums.samples += 1;
         self.sums.peak_w = self.sums.peak_w.max(knot.watts);
         match self.knot {
+            // Its time is already charged.
             Some(_) if knot.at <= self.charged => return,
             Some(before) => {
                 let apart = knot.at.since(before.at);
@@ -214,8 +215,10 @@ impl Ledger {
                 }
                 self.charge(before, knot);
             }
+            // The first reading comes after its time was settled.
             None if knot.at <= self.charged => {}
             None => {
+                // The first reading's power counts for the time before it, too.
                 self.sums.extrapolated.0 += knot.at.since(self.charged).0;
                 self.charge(Knot { at: self.charged, ..knot }, knot);
             }
@@ -224,7 +227,7 @@ impl Ledger {
         self.forget(sample.from);
     }
 
-    /// Charges everything up to `now` without waiting for a reading: the last one's power goes on.
+    /// Charges everything up to `now` with the last reading's power, without waiting for another reading.
     pub fn settle(&mut self, now: Instant) {
         let nothing = Knot { at: self.charged, watts: 0.0, shares: ByPhase::default() };
         let last = Knot { at: self.charged, ..self.knot.unwrap_or(nothing) };
@@ -237,17 +240,17 @@ impl Ledger {
         self.forget(now);
     }
 
-    /// The next span that is complete.
+    /// The next complete span.
     pub fn poll_span(&mut self) -> Option<Span> {
         self.done.pop_front()
     }
 
-    /// The power of each phase by all readings so far, W, where it was seen in at least `readings` of them.
+    /// The power of a phase according to all readings so far, W; `None` if fewer than `readings` contain the phase.
     pub fn power_w(&self, phase: EnergyPhase, readings: f64) -> Option<f64> {
         (self.fit.weight(phase) >= readings).then(|| self.fit.watts()[phase])
     }
 
-    /// The shares of the phases in a reading's window.
+    /// The phases' shares of a reading's window.
     fn shares(&self, sample: &Sample) -> ByPhase<f64> {
         let mut shares = ByPhase::default();
         let whole = sample.until.since(sample.from).0;
@@ -266,7 +269,8 @@ impl Ledger {
         self.edges.iter().rev().find(|(begin, _)| *begin <= at).map_or(first, |(_, phase)| *phase)
     }
 
-    /// The phases between two moments with where each begins and ends; before the first edge its phase is taken.
+    /// The phases between two times, each with its start and end. The first known phase also counts for earlier
+    /// times.
     fn stretches(
         &self,
         from: Instant,
@@ -284,7 +288,7 @@ impl Ledger {
             .filter(|(_, begin, end)| end > begin)
     }
 
-    /// Charges the line between two knots from where energy is charged on, and ends the spans that end on it.
+    /// Charges the line between two points, starting at the charged time, and ends the spans that end on it.
     fn charge(&mut self, left: Knot, right: Knot) {
         while let Some(cut) = self.cuts.front().copied().filter(|cut| *cut <= right.at) {
             self.charge_until(cut, left, right);
@@ -304,7 +308,7 @@ impl Ledger {
         for (phase, begin, end) in self.stretches(from, until) {
             let micros = end.since(begin).0;
             let seconds = micros as f64 / 1e6;
-            // The mean of a straight line over a stretch is its value in the stretch's middle.
+            // The mean of a straight line is its value in the middle.
             let along = (begin.since(left.at).0 + end.since(left.at).0) as f64 / 2.0 / length;
             let mean = |l: f64, r: f64| l + (r - l) * along;
             sums.line[phase] += seconds * mean(left.watts, right.watts);
@@ -329,13 +333,13 @@ impl Ledger {
     fn end_span(&mut self, until: Instant) {
         let sums = std::mem::replace(&mut self.sums, PhaseSums { from: until, ..PhaseSums::default() });
         let span = sums.span(until, &self.fit.watts());
-        // Nobody asks for spans: they become one.
+        // The queue is full because nobody takes the spans: merge this one into the last.
         if let Err(span) = self.done.push_back(span) {
             self.done.back_mut().expect("a full queue has a last one").take_in(&span);
         }
     }
 
-    /// Drops the edges that neither a window nor a charge reaches back to.
+    /// Drops the phases that are older than both the reading's window and the charged time.
     fn forget(&mut self, from: Instant) {
         let needed = from.min(self.charged);
         while self.edges.iter().nth(1).is_some_and(|(begin, _)| *begin <= needed) {
@@ -363,7 +367,8 @@ impl PhaseSums {
     }
 }
 
-/// What the correction took below zero is zero, and the others pay for it; where that can't be, all is as the line said.
+/// Replaces negative energies by 0 and scales the others to keep the total; leaves all unchanged if that is
+/// impossible.
 fn not_below_zero(joules: [f64; PHASES], line: f64) -> [f64; PHASES] {
     let (total, kept) = (joules.iter().sum::<f64>(), joules.iter().map(|j| j.max(0.0)).sum::<f64>());
     if line <= 0.0 || kept <= 0.0 || total <= 0.0 {
@@ -373,7 +378,7 @@ fn not_below_zero(joules: [f64; PHASES], line: f64) -> [f64; PHASES] {
 }
 
 impl ReadingFaults {
-    /// Adds others to these.
+    /// Adds other faults.
     pub fn add(&mut self, other: &Self) {
         self.gaps += other.gaps;
         self.gap_time.0 += other.gap_time.0;

@@ -1,9 +1,10 @@
-//! Power measured on the board, and charged to what the board was doing.
+//! Measures power on the board, and charges it to the board's activities.
 //!
-//! A [meter](meter) thread reads a [sensor](sensor); the loop marks its phases in [`Energy`] and takes what the meter read; the
-//! [books](books) and the [ledger](ledger) below them make joules of both. Without a sensor only time is counted.
+//! A [meter](meter) thread reads a [sensor](sensor). The loop marks its phases in [`Energy`] and fetches the
+//! readings. The [books](books) and the [ledger](ledger) compute joules from both. Without a sensor, only time is
+//! counted.
 //!
-//! Invariant: nothing here says a joule without its source, and no call waits for a sensor.
+//! Invariant: no joules are reported without their source, and no call waits for a sensor.
 
 pub mod books;
 pub mod calibration;

@@ -1,7 +1,7 @@
-//! The meter: a thread that reads a sensor and hands on what it read, with when it was.
+//! The meter: a thread that reads a sensor and passes on timed readings.
 //!
-//! Invariant: nobody waits for the loop here. What it does not take in time is dropped and counted, and shows in the
-//! ledger as a gap.
+//! Invariant: the thread never waits for the loop. Events for which the channel has no room are dropped and counted,
+//! and lost readings appear as gaps in the ledger.
 
 use super::clock::Clock;
 use super::health::{Health, HealthReader};
@@ -21,28 +21,28 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
-/// Pause after a failure; doubled with each one that follows.
+/// Pause after a failure; doubled after each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(2);
 /// Pause after many failures.
 const RETRY_MAX: Duration = Duration::from_millis(1000);
 
-/// Bound of the events that wait for the loop: more than eight seconds at 117 Hz. Later ones are dropped.
+/// Events that wait for the loop, more than eight seconds of them at 117 Hz; further ones are dropped.
 const HEARD_MAX: usize = 1024;
-/// Between two looks at temperature and throttling.
+/// Interval of readings of temperature and throttling.
 const HEALTH_PERIOD: Duration = Duration::from_millis(1000);
 
 /// An event of the meter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MeterEvent {
-    /// A reading, with voltage and current where the source has them.
+    /// A reading, with voltage and current if the source has them.
     Sample(Sample, Option<(Volts, Amperes)>),
     /// A reading that was lost.
     Lost(SensorError),
-    /// State of the board.
+    /// The board's state.
     Health(Health),
 }
 
-/// A sensor in a thread of its own, until this value is dropped.
+/// A sensor in a thread of its own, which ends when this value is dropped.
 #[derive(Debug)]
 pub struct Meter {
     heard: Receiver<MeterEvent>,
@@ -58,10 +58,10 @@ struct MeterShared {
 }
 
 impl Meter {
-    /// Starts to read.
+    /// Starts reading.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// The thread can't be started.
     pub fn start(metering: Metering<Clock>, health: HealthReader) -> Result<Self> {
         let (say, heard) = sync_channel(HEARD_MAX);
         let shared = Arc::new(MeterShared::default());
@@ -73,29 +73,29 @@ impl Meter {
         Ok(Self { heard, shared })
     }
 
-    /// Events that were not taken yet.
+    /// The next event; `None` if there is none yet.
     pub fn next(&self) -> Option<MeterEvent> {
         self.heard.try_recv().ok()
     }
 
-    /// True where the thread runs before all threads without real-time priority.
+    /// True if the thread has real-time priority.
     pub fn is_realtime(&self) -> bool {
         self.shared.realtime.load(Ordering::Relaxed)
     }
 
-    /// Readings that nobody took in time.
+    /// Events dropped because the loop was too slow.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Processor time that the thread has used, to the last second.
+    /// Processor time of the thread; updated once per second.
     pub fn cpu_time(&self) -> Duration {
         Duration(self.shared.cpu_us.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Meter {
-    /// The thread ends after its next look; a command of the firmware's may take its time, so nobody waits.
+    /// Tells the thread to end after its current look. Doesn't wait, because a firmware command may take long.
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
@@ -124,14 +124,14 @@ fn work(
     }
 }
 
-/// Never waits: a loop that is gone or busy costs a reading, not the meter's rhythm.
+/// Sends an event without waiting: a slow or missing loop must not disturb the meter's timing.
 fn hand_on(say: &SyncSender<MeterEvent>, heard: MeterEvent, shared: &MeterShared) {
     if say.try_send(heard).is_err() {
         shared.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Asks for the lowest real-time priority: a look takes microseconds, and a late one blurs the edges of phases.
+/// Requests the lowest real-time priority: a look takes only microseconds, and a late one blurs the edges of phases.
 fn go_first() -> bool {
     let Ok(lowest) = ThreadPriorityValue::try_from(1) else { return false };
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
@@ -150,23 +150,23 @@ fn cpu_us() -> u64 {
 pub struct Metering<T> {
     sensor: Box<dyn PowerSensor>,
     time: T,
-    /// The last value of an energy counter, and when it was read.
+    /// The last value of an energy counter, and its time.
     counted: Option<(Joules, Instant)>,
     failures: u32,
 }
 
 impl<T: Timebase> Metering<T> {
-    /// Reads `sensor`, with times of `time`'s.
+    /// Reads `sensor`; times come from `time`.
     pub fn new(sensor: Box<dyn PowerSensor>, time: T) -> Self {
         Self { sensor, time, counted: None, failures: 0 }
     }
 
-    /// The source that is read.
+    /// The source.
     pub fn source(&self) -> &SensorSource {
         self.sensor.source()
     }
 
-    /// One look at the sensor: what it gave, and how long to wait until the next.
+    /// Looks once at the sensor; returns the event, if any, and the pause before the next look.
     pub fn look(&mut self) -> (Option<MeterEvent>, Duration) {
         let before = self.time.now();
         let (period, poll) = (self.source().period, self.source().poll);
@@ -179,7 +179,7 @@ impl<T: Timebase> Metering<T> {
                     Reading::Energy(_) => None,
                 };
                 let sample = self.sample(reading, before);
-                // Some looks before the next one is due, for clocks differ and threads wake late.
+                // Start looking a little early, because clocks differ and threads wake late.
                 let pause = Duration(period.0.saturating_sub(3 * poll.0).max(poll.0));
                 (sample.map(|sample| MeterEvent::Sample(sample, rail)), pause)
             }
@@ -199,12 +199,13 @@ impl<T: Timebase> Metering<T> {
                 Some(Sample { from: until - lasted, until, watts: power.as_f64(), clipped })
             }
             Reading::Power { power, clipped, ended, .. } => {
-                // A value of one moment: of the middle of the call that read it.
+                // A value without a window: use the middle of the call that read it.
                 let at = Instant(before.0 + now.since(before).0 / 2) - ended;
                 Some(Sample { from: at, until: at, watts: power.as_f64(), clipped })
             }
             Reading::Energy(joules) => {
                 let at = Instant(before.0 + now.since(before).0 / 2);
+                // The first value only sets the start of the count.
                 let (counted, from) = self.counted.replace((joules, at))?;
                 let seconds = at.since(from).as_secs_f64();
                 let watts = (joules.micro() - counted.micro()) as f64 / 1e6 / seconds;
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
     use dunlin_wire::PowerSource;
 
-    /// Gives what it was given, one answer a look.
+    /// A sensor that returns the given results, one per look.
     struct Scripted {
         source: SensorSource,
         answers: Vec<Result<Option<Reading>, SensorError>>,

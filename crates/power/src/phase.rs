@@ -1,4 +1,4 @@
-//! Phases of the agent's work, to which time and energy are charged.
+//! Phases of the agent's work, for charging time and energy.
 
 use std::ops::{Index, IndexMut};
 
@@ -8,26 +8,26 @@ pub const PHASES: usize = 6;
 /// A phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnergyPhase {
-    /// The model is loaded.
+    /// The model is being loaded.
     Load,
     /// The drafter runs.
     Draft,
     /// Sampling, scores, policy and display.
     Score,
-    /// Messages are handed to the link.
+    /// Messages are passed to the link.
     Send,
-    /// Nothing but an answer is missing.
+    /// Only an answer is missing.
     Wait,
-    /// No reply is under way.
+    /// No reply is in progress.
     Idle,
 }
 
 impl EnergyPhase {
-    /// All, in the order of reports.
+    /// All phases, in the order of reports.
     pub const ALL: [Self; PHASES] =
         [Self::Load, Self::Draft, Self::Score, Self::Send, Self::Wait, Self::Idle];
 
-    /// Its name in reports.
+    /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Load => "load",
@@ -45,7 +45,7 @@ impl EnergyPhase {
 pub struct ByPhase<T>(pub [T; PHASES]);
 
 impl<T> ByPhase<T> {
-    /// The phases with their numbers.
+    /// The phases with their values.
     pub fn iter(&self) -> impl Iterator<Item = (EnergyPhase, &T)> {
         EnergyPhase::ALL.into_iter().zip(&self.0)
     }

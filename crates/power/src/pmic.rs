@@ -1,10 +1,10 @@
-//! The power that a Raspberry Pi 5's own power chip measures: `vcgencmd pmic_read_adc`.
+//! Power measured by a Raspberry Pi 5's own power chip: `vcgencmd pmic_read_adc`.
 //!
-//! Each reading starts a process, so ten a second is the most that is sane: the command alone is some milliseconds of
-//! one core. The figure is the sum of volts times amperes over the rails for which the chip gives both. What stands
-//! behind the 5 V input without a rail of its own (USB devices, HATs, the fan) is not in it.
+//! Each reading starts a process, which takes some milliseconds of one core, so at most ten readings per second are
+//! sensible. The figure is the sum of volts times amperes over the rails for which the chip gives both. It doesn't
+//! include consumers of the 5 V input without a rail of their own (USB devices, HATs, the fan).
 //!
-//! Invariant: whatever the command does (hang, flood, fail), a reading ends within two bounds of time, and no two
+//! Invariant: whatever the command does (hang, flood, fail), a reading ends within two time limits, and no two
 //! commands run at once.
 
 use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
@@ -25,20 +25,20 @@ use std::time::Duration as Bound;
 
 /// Arguments of the command.
 const REQUEST: &str = "pmic_read_adc";
-/// Between two readings.
+/// Interval of readings.
 const PERIOD: Duration = Duration::from_millis(100);
 /// Time limit of the command; it takes some milliseconds.
 const ANSWER_TIME_MAX: Bound = Bound::from_secs(1);
-/// Time limit for a command that was killed to end.
+/// Time limit for a killed command to end.
 const END_TIME_MAX: Bound = Bound::from_secs(1);
-/// Bytes of an answer; real ones have about a thousand.
+/// Maximum size of an answer in bytes; real ones have about a thousand.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
-/// The largest voltage or current that is one.
+/// The largest plausible voltage or current.
 const VALUE_MAX: f64 = 1000.0;
-/// Share that a figure may be off. Ours: the manufacturer gives none.
+/// Relative uncertainty. Our estimate: the manufacturer states none.
 const RELATIVE: f64 = 0.05;
 
-/// The power chip of a Raspberry Pi 5, asked through a command.
+/// The power chip of a Raspberry Pi 5, read through a command.
 #[derive(Debug)]
 pub struct Pmic {
     source: SensorSource,
@@ -46,15 +46,15 @@ pub struct Pmic {
     answer_time_max: Bound,
     /// The rails that are summed.
     rails: Vec<String>,
-    /// A call that had to be ended and hasn't gone.
+    /// A killed call that has not yet ended.
     hung: Option<Call>,
 }
 
 impl Pmic {
-    /// Asks once, to learn which rails there are; `command` is `vcgencmd` or a path.
+    /// Reads once to learn the rails; `command` is `vcgencmd` or a path.
     ///
     /// # Errors
-    /// The command isn't there, doesn't answer, or knows no such chip.
+    /// The command doesn't exist, doesn't answer, or finds no such chip.
     pub fn find(command: &Path) -> Result<Self, SensorError> {
         let source = SensorSource {
             kind: PowerSource::Pmic,
@@ -73,7 +73,7 @@ impl Pmic {
         Ok(pmic)
     }
 
-    /// One answer: a rail with both figures at least.
+    /// Runs the command; the answer must have at least one rail with both figures.
     fn ask(&mut self) -> Result<BTreeMap<String, PmicRail>, SensorError> {
         let text = self.call().map_err(|reason| self.lost(reason))?;
         let table = table(&text).map_err(|reason| self.lost(reason))?;
@@ -86,6 +86,7 @@ impl Pmic {
 
     fn call(&mut self) -> Result<String, String> {
         if let Some(hung) = &mut self.hung
+            // Never start a second command beside one that can't be killed.
             && !hung.has_ended()
         {
             return Err("the last call still hangs".into());
@@ -138,8 +139,8 @@ impl PmicRail {
     }
 }
 
-/// The rails of an answer. Its lines are ` VDD_CORE_A current(7)=1.29690000A`, or with other firmware
-/// `VDD_CORE_A=1.2969A`; lines of any other sort say nothing of a rail.
+/// Parses the rails of an answer. Its lines are ` VDD_CORE_A current(7)=1.29690000A`, or with other firmware
+/// `VDD_CORE_A=1.2969A`. Other lines are ignored.
 fn table(text: &str) -> Result<BTreeMap<String, PmicRail>, String> {
     let mut table = BTreeMap::<String, PmicRail>::new();
     for line in text.lines() {
@@ -161,7 +162,7 @@ fn number(value: &str, unit: char) -> Option<f64> {
     (0.0..=VALUE_MAX).contains(&number).then_some(number)
 }
 
-/// Rails with both figures, which the sum includes, and the others by name.
+/// Describes the rails that the sum includes, and names those that it can't.
 fn boundary(table: &BTreeMap<String, PmicRail>) -> String {
     let names = |paired: bool| {
         let of_sort = table.iter().filter(|(_, rail)| rail.power().is_some() == paired);
@@ -175,12 +176,12 @@ fn boundary(table: &BTreeMap<String, PmicRail>) -> String {
     boundary + "; not USB devices, HATs and the fan, and not what the supply loses"
 }
 
-/// A command under way, and what it has said when it ended.
+/// A running command, and its output once it has ended.
 #[derive(Debug)]
 struct Call {
     child: Child,
     said: Receiver<io::Result<PmicOutput>>,
-    /// True once its output was received: its listener may take a moment longer to end.
+    /// True once its output was received; the listening thread may take a little longer to end.
     heard: bool,
 }
 
@@ -188,7 +189,7 @@ struct Call {
 type PmicOutput = (Vec<u8>, Vec<u8>);
 
 impl Call {
-    /// Starts the command in a process group of its own, so that all of it can be ended.
+    /// Starts the command in a process group of its own, so that it can be killed with its children.
     fn start(command: &Path) -> Result<Self, String> {
         let mut child = Command::new(command)
             .arg(REQUEST)
@@ -201,7 +202,8 @@ impl Call {
         let pipes = child.stdout.take().zip(child.stderr.take()).expect("both are piped");
         let pid = Pid::from_child(&child);
         let (say, said) = sync_channel(1);
-        // It leaves the process for `finish` to collect: until then its number can't become another's.
+        // The listener leaves the ended process to be collected by `finish`, so that its process id isn't reused
+        // before.
         let listen = move || say.send(listen(pipes.0, pipes.1, pid));
         let listener = thread::Builder::new().name("pmic".into()).spawn(listen);
         let call = Self { child, said, heard: false };
@@ -214,7 +216,7 @@ impl Call {
         }
     }
 
-    /// The output, or why it is invalid; `None` where the command has not ended in time.
+    /// The output, or the reason why it is invalid; `None` if the command doesn't end in time.
     fn finish(&mut self, time: Bound) -> Option<Result<String, String>> {
         let said = match self.said.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => return None,
@@ -226,10 +228,10 @@ impl Call {
         Some(said.and_then(|said| answer(said, status?)))
     }
 
-    /// Ends it, and waits a little for it to go.
+    /// Kills the command, and waits a little for its end.
     fn end(&mut self) {
         self.kill();
-        // Whatever it says now comes too late.
+        // Ignore the output, because it comes too late.
         let _ = self.finish(END_TIME_MAX);
     }
 
@@ -239,12 +241,12 @@ impl Call {
     }
 
     fn kill(&self) {
-        // A process that is gone already needs no end.
+        // Ignore the error: the process may have ended already.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
     }
 }
 
-/// Takes in what a process says until it has ended; more than an answer's worth is not taken.
+/// Reads the output of a process until it ends, up to the limit of an answer.
 fn listen(out: impl Read, err: impl Read, pid: Pid) -> io::Result<PmicOutput> {
     let mut said = PmicOutput::default();
     let taken = out.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut said.0);
@@ -264,7 +266,7 @@ fn answer((out, err): PmicOutput, status: ExitStatus) -> Result<String, String> 
     String::from_utf8(out).map_err(|_| "its answer is not text".into())
 }
 
-/// The first line of what it said, with what to do where that is known.
+/// The first line of an error output, with a remedy if one is known.
 fn complaint(said: &str) -> String {
     let first = shown(said.lines().next().unwrap_or_default().trim());
     let advice = if first.contains("/dev/vcio") { "; the user must be in the group \"video\"" } else { "" };
@@ -278,7 +280,7 @@ mod tests {
     use std::fs::OpenOptions;
     use std::os::unix::fs::symlink;
 
-    /// The answer of a Raspberry Pi 5.
+    /// An answer of a Raspberry Pi 5.
     const ANSWER: &str = "     3V7_WL_SW_A current(0)=0.09760000A
        3V3_SYS_A current(1)=0.06100000A
       VDD_CORE_A current(7)=1.29690000A
@@ -289,14 +291,14 @@ mod tests {
          EXT5V_V volt(24)=5.13000000V
           BATT_V volt(25)=0.00512820V
 ";
-    /// The same from other firmware.
+    /// An answer of other firmware.
     const SHORT_ANSWER: &str = "VDD_CORE_V=0.7200V\nVDD_CORE_A=1.2969A\n3V3_SYS_V=3.3100V\n3V3_SYS_A=0.0610A\n\
         3V7_WL_SW_A=0.0976A\n3V7_WL_SW_V=3.7000V\nEXT5V_V=5.1300V\n";
     /// 0.0976 · 3.7 + 0.061 · 3.31 + 1.2969 · 0.72.
     const POWER: Watts = Watts::from_micro(1_496_798);
 
-    /// A command that does what the file `vcgencmd.does` beside it says. It is a link to a file that no test writes: a
-    /// program that is just being written can't be run, and another test's new process may hold it open.
+    /// A command that runs the script `vcgencmd.does` beside it. It is a link to a file that no test writes, because
+    /// a program can't be run while it is open for writing, and a child process of another test may keep it open.
     fn command() -> (Tree, PathBuf) {
         let tree = Tree::new(&[]);
         let path = tree.at("vcgencmd");
@@ -432,7 +434,7 @@ mod tests {
     fn no_second_command_runs_while_one_can_not_be_ended() {
         let (tree, mut pmic) = pmic(ANSWER);
         assert!(Command::new("mkfifo").arg(tree.at("vcgencmd.fifo")).status().unwrap().success());
-        // It leaves the group of processes that is ended, and keeps the pipe open.
+        // The process leaves the process group that is killed, and keeps the pipe open.
         does(&tree, "setsid cat \"$0.fifo\" &");
         pmic.answer_time_max = Bound::from_secs(1);
         assert_eq!(reason(pmic.read()), "no answer within 1000 ms; it was ended");

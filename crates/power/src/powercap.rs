@@ -1,10 +1,10 @@
-//! The energy counters of an x86 processor, as the kernel shows them under `class/powercap`.
+//! The energy counters of an x86 processor, from the kernel's `class/powercap`.
 //!
-//! A counter wraps (262 kJ on many Intel processors, 65 kJ on many AMD ones) and is unwrapped here from one reading to
-//! the next. A longer silence than it takes to draw half of that (minutes under full load) can't be told from a
-//! reset, and one that hides a whole wrap can't be noticed at all: read often.
+//! A counter wraps (after 262 kJ on many Intel processors, 65 kJ on many AMD ones), and readings are unwrapped here.
+//! If the time between two readings is long enough for half a range (minutes under full load), a wrap can't be
+//! distinguished from a reset; a whole wrap between two readings goes unnoticed. So read often.
 //!
-//! Invariant: no energy is counted twice: not a part beside its whole, not one counter by two names.
+//! Invariant: no energy is counted twice: neither a part beside its whole, nor one counter under two names.
 
 use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
 use super::sysfs::{bytes, children, failed, integer, text};
@@ -14,18 +14,18 @@ use dunlin_wire::PowerSource;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The families of counters. One that has any is taken alone: the last shows the first's again, by another way.
+/// Families of counters. Only the first one present is used, because the last shows the first one's counters again.
 const FAMILIES: [&str; 3] = ["intel-rapl", "amd-rapl", "intel-rapl-mmio"];
 /// Name of the counter of the whole platform.
 const PLATFORM: &str = "psys";
-/// Names of counters of memory; those inside a package are not in its figure.
+/// Name of counters of memory; a package's counter doesn't include it, even if it is listed under the package.
 const MEMORY: &str = "dram";
-/// Between two readings: the counters are renewed about every millisecond.
+/// Interval of readings; the counters are updated about every millisecond.
 const PERIOD: Duration = Duration::from_millis(10);
-/// Share that a figure may be off. Ours: the manufacturers give none.
+/// Relative uncertainty. Our estimate: the manufacturers state none.
 const RELATIVE: f64 = 0.05;
 
-/// Counters that are summed into one energy, which begins at 0 with the first reading.
+/// Counters that are added up to one energy, which starts at 0 with the first reading.
 #[derive(Debug)]
 pub struct Powercap {
     source: SensorSource,
@@ -33,11 +33,11 @@ pub struct Powercap {
 }
 
 impl Powercap {
-    /// The counters under `sysfs` (`/sys`): the platform's where there is one, else the packages' and their memory's.
-    /// `None` where there are no counters.
+    /// The counters under `sysfs` (`/sys`): the platform's, or else those of the packages and their memory. `None`
+    /// without counters.
     ///
     /// # Errors
-    /// There are some and they can't be read, as is usual for all but root; the error says what to do.
+    /// Counters exist but can't be read, which is normal for users other than root; the error says what to do.
     pub fn find(sysfs: &Path) -> Result<Option<Self>, SensorError> {
         let folder = sysfs.join("class/powercap");
         let zones = FAMILIES.iter().map(|family| zones(&folder, family)).find(|zones| !zones.is_empty());
@@ -64,7 +64,7 @@ impl PowerSensor for Powercap {
     fn read(&mut self) -> Result<Option<Reading>, SensorError> {
         let mut total: i64 = 0;
         for counter in &mut self.counters {
-            // What a counter has already taken in when another one fails counts in the next reading.
+            // If a later counter fails, this one keeps its increase for the next reading.
             total = total.saturating_add(counter.read()?);
         }
         Ok(Some(Reading::Energy(Joules::from_micro(total))))
@@ -86,7 +86,7 @@ fn zones(folder: &Path, family: &str) -> Vec<Zone> {
     named.collect()
 }
 
-/// The zones of which none is part of another.
+/// Selects zones so that none is part of another.
 fn chosen(mut zones: Vec<Zone>) -> Vec<Zone> {
     if let Some(platform) = zones.iter().position(|zone| zone.name == PLATFORM) {
         return vec![zones.swap_remove(platform)];
@@ -104,11 +104,11 @@ fn boundary(names: &[String]) -> String {
     }
 }
 
-/// A counter that wraps, as a sum that doesn't.
+/// Unwraps a counter into a sum.
 #[derive(Debug)]
 struct Counter {
     path: PathBuf,
-    /// Its largest value, µJ.
+    /// Largest value of the counter, µJ.
     max: i64,
     last: Option<i64>,
     /// µJ since the first reading.
@@ -130,6 +130,7 @@ impl Counter {
         let now = integer(&self.path, 0..=self.max)?;
         let last = self.last.replace(now).unwrap_or(now);
         let grown = if now < last { self.max - last + now } else { now - last };
+        // More than half a range between two readings is implausible, so the counter was probably reset.
         if now < last && grown > self.max / 2 {
             return Err(failed(&self.path, format!("the counter was reset: it went from {last} to {now}")));
         }
@@ -138,7 +139,7 @@ impl Counter {
     }
 }
 
-/// Why a counter can't be read, with what to do where only its mode forbids it.
+/// The reason why a counter can't be read, with a remedy if only its mode forbids it.
 fn refusal(file: &Path, kind: ErrorKind, said: &str) -> String {
     if kind != ErrorKind::PermissionDenied {
         return said.into();
@@ -166,7 +167,7 @@ mod tests {
         }
     }
 
-    /// A laptop without a counter of the platform: the package, its parts, and the package again by another way.
+    /// A laptop without a platform counter: the package, its parts, and the package again in another family.
     fn laptop() -> Tree {
         let tree = Tree::new(&[("class/powercap/intel-rapl/enabled", "1\n")]);
         zone(&tree, "intel-rapl:0", "package-0", 1_000);

@@ -1,4 +1,4 @@
-//! Sources of power on this machine, and the one that the settings ask for.
+//! The power sources of this machine, and the selection of the configured one.
 
 use super::clock::Clock;
 use super::health::HealthReader;
@@ -17,7 +17,7 @@ use dunlin_wire::PowerSource;
 use linux_embedded_hal::I2cdev;
 use std::path::Path;
 
-/// The order in which sources are looked for: what measures most of the board first.
+/// The order in which sources are tried: those that measure most of the board come first.
 pub const SEARCHED: [PowerSource; 4] =
     [PowerSource::Ina219, PowerSource::Hwmon, PowerSource::Pmic, PowerSource::Powercap];
 /// Boundary of a simulated sensor.
@@ -29,7 +29,7 @@ pub struct DetectedSource {
     pub sensor: Box<dyn PowerSensor>,
     /// A caution about its figures.
     pub caution: Option<String>,
-    /// The board that a simulated one measures.
+    /// The board, if the source is simulated.
     pub board: Option<SimulatedBoard>,
 }
 
@@ -38,16 +38,16 @@ impl DetectedSource {
         Self { sensor: Box::new(sensor), caution: None, board: None }
     }
 
-    /// The sensor, to be read with `clock`'s times.
+    /// Prepares reading the sensor, with times of `clock`.
     pub fn metering(self, clock: Clock) -> Metering<Clock> {
         Metering::new(self.sensor, clock)
     }
 }
 
-/// The source that the settings ask for; `None` where they ask for none, or for any and there is none.
+/// The configured source; `None` if none is configured, or if any is allowed and none answers.
 ///
 /// # Errors
-/// The one they name does not answer.
+/// The configured source doesn't answer.
 pub fn open(settings: &PowerSettings, clock: Clock) -> Result<Option<DetectedSource>> {
     match settings.choice {
         Choice::None => Ok(None),
@@ -64,10 +64,10 @@ pub fn open(settings: &PowerSettings, clock: Clock) -> Result<Option<DetectedSou
     }
 }
 
-/// One source.
+/// Opens one source.
 ///
 /// # Errors
-/// Says why it can't be used.
+/// The reason why it can't be used.
 pub fn look(settings: &PowerSettings, kind: PowerSource, clock: Clock) -> Result<DetectedSource> {
     match kind {
         PowerSource::Ina219 => ina219(settings, clock),
@@ -85,14 +85,14 @@ pub fn look(settings: &PowerSettings, kind: PowerSource, clock: Clock) -> Result
     }
 }
 
-/// Reader of the board's state, for use beside any source.
+/// A reader of the board's state, for use with any source.
 pub fn health(settings: &PowerSettings) -> HealthReader {
     HealthReader::new(&settings.sysfs)
 }
 
 fn ina219(settings: &PowerSettings, clock: Clock) -> Result<DetectedSource> {
     let (bus, address) = (settings.i2c.as_path(), settings.address);
-    // Two drivers would clear each other's flags.
+    // Two drivers would clear each other's ready flags.
     if let Some(owner) = bus_number(bus).and_then(|n| hwmon::owner_of(&settings.sysfs, n, address.into())) {
         bail!("{address:#04x} on {} belongs to the kernel's driver {owner}: read it as hwmon", bus.display());
     }

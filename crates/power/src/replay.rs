@@ -1,7 +1,7 @@
-//! Traces of power: written by `power record`, read by the source `replay` and by any program that reads CSV.
+//! Power traces: written by `power record`, read by the source `replay` and by other programs as CSV.
 //!
-//! The first line is a comment with what was recorded, as JSON; then a row a reading: window and power, voltage and
-//! current where the source has them. Rows are read one by one: a trace may be longer than memory.
+//! The first line is a comment with the recorded source as JSON. Each further row is a reading: window and power, and
+//! voltage and current if the source has them. Rows are read one by one, because a trace may be larger than memory.
 
 use super::ledger::Sample;
 use super::sensor::{PowerSensor, Reading, SensorError, SensorSource, Uncertainty};
@@ -16,13 +16,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-/// Begin of the first line.
+/// Start of the first line.
 const MARK: &str = "# dunlin power trace 1 ";
-/// The longest first line, bytes.
+/// Maximum length of the first line in bytes.
 const HEAD_BYTES_MAX: u64 = 4096;
-/// No board draws more, W.
+/// The largest plausible power, W.
 const WATTS_MAX: f64 = 1e5;
-/// Time between two readings at most that a trace may tell, µs.
+/// The longest valid period of a trace, µs.
 const PERIOD_US_MAX: u64 = 3_600_000_000;
 
 /// The first line's JSON.
@@ -90,7 +90,7 @@ impl<W: Write> TraceWriter<W> {
         Ok(self.rows.serialize(row)?)
     }
 
-    /// Writes out what is still held.
+    /// Flushes the output.
     ///
     /// # Errors
     /// It can't be written.
@@ -99,14 +99,14 @@ impl<W: Write> TraceWriter<W> {
     }
 }
 
-/// A trace as a source: each reading comes when it came in the recording, counted from the first look.
+/// A trace as a source. Each reading appears after the same time as in the recording, counted from the first look.
 pub struct Replay<T> {
     rows: csv::Reader<BufReader<File>>,
     time: T,
     source: SensorSource,
     path: PathBuf,
     next: Option<TraceRow>,
-    /// This process's time less the trace's, once it runs.
+    /// This process's time minus the trace's time; `None` before the first look.
     shift: Option<i128>,
 }
 
@@ -114,7 +114,7 @@ impl<T: Timebase> Replay<T> {
     /// Opens a trace.
     ///
     /// # Errors
-    /// Names the file, and what in it is no trace.
+    /// Names the file, and what is invalid in it.
     pub fn open(path: &Path, time: T) -> Result<Self> {
         let place = || path.display().to_string();
         let mut file = BufReader::new(File::open(path).with_context(place)?);
@@ -135,7 +135,7 @@ impl<T: Timebase> Replay<T> {
         Ok(Self { rows, time, source, path: path.into(), next: None, shift: None })
     }
 
-    /// The next row of the file.
+    /// Reads the next row of the file.
     fn row(&mut self) -> Result<TraceRow, SensorError> {
         let place = self.path.display().to_string();
         let line = self.rows.position().line() + 1;
@@ -160,6 +160,7 @@ impl<T: Timebase> PowerSensor for Replay<T> {
 
     fn read(&mut self) -> Result<Option<Reading>, SensorError> {
         let row = self.next.map_or_else(|| self.row(), Ok)?;
+        // Keep the row until its time has come.
         self.next = Some(row);
         let now = self.time.now();
         let shift = *self.shift.get_or_insert(i128::from(now.0) - i128::from(row.from_us));
@@ -216,7 +217,7 @@ mod tests {
         Sample { from: Instant(from), until: Instant(until), watts, clipped }
     }
 
-    /// A trace of `source` with these rows behind its columns.
+    /// A trace file of `source` with these rows below the column names.
     fn written(rows: &str) -> (TempDir, PathBuf) {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("trace.csv");
@@ -226,7 +227,7 @@ mod tests {
         (dir, path)
     }
 
-    /// Looks each millisecond until there is a reading; gives its window on the replay's clock, and its power.
+    /// Looks every millisecond until there is a reading; returns its window on the replay's clock, and its power.
     fn next(replay: &mut Replay<VirtualTime>, time: &VirtualTime) -> Result<(u64, u64, f64), SensorError> {
         loop {
             if let Some(reading) = replay.read()? {

@@ -1,4 +1,4 @@
-//! Energy of a reply, for reports of the agent and for the wire.
+//! Energy of a reply, for the agent's report and for the published report.
 
 use super::books::{Idle, IdleFrom};
 use super::health::Health;
@@ -18,7 +18,7 @@ pub struct TurnEnergy {
     pub span: Span,
     /// Power of the idle board.
     pub idle: Option<Idle>,
-    /// Loading the model took so much, once for all replies of the process, J.
+    /// Energy of loading the model, once for all replies of the process, J.
     pub load_j: f64,
     /// State of the board at the end.
     pub health: Health,
@@ -31,79 +31,79 @@ pub struct TurnEnergy {
 /// Cost of the meter itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct MeterUse {
-    /// True where its thread has real-time priority.
+    /// True if its thread has real-time priority.
     pub realtime: bool,
-    /// Readings that the loop did not take in time.
+    /// Events dropped because the loop was too slow.
     pub dropped: u64,
     /// Processor time of its thread, as a share of the process's time.
     pub cpu_share: f64,
 }
 
 impl Uncertainty {
-    /// Uncertainty of an energy, J: the shares add up over time, and so does the offset.
+    /// Uncertainty of an energy, J. The errors are taken as systematic, so both parts add up over time.
     pub fn of(&self, joules: f64, time: Duration) -> f64 {
         self.relative * joules.abs() + self.offset_w * time.as_secs_f64()
     }
 }
 
-/// The `energy` object of a report. Its field names are an interface; without a sensor there is `source` alone.
+/// The `energy` object of a report. Its field names are an interface; without a sensor, there is only `source`.
 #[derive(Clone, Debug, Serialize)]
 pub struct EnergyFields {
     /// `measured (…)`, `simulated (ina219)`, `replayed`, or `none`.
     pub source: String,
-    /// The rest.
+    /// The other fields.
     #[serde(flatten)]
     pub measured: Option<MeasuredFields>,
 }
 
-/// The fields that there are only with a sensor.
+/// Fields that exist only with a sensor.
 #[derive(Clone, Debug, Serialize)]
 pub struct MeasuredFields {
-    /// Part and place.
+    /// Part and place of the source.
     pub part: String,
-    /// What the figures include.
+    /// The consumers that the figures include and leave out.
     pub boundary: String,
-    /// Energy of the reply, gross.
+    /// Gross energy of the reply, J.
     pub joules: f64,
-    /// Their uncertainty, J.
+    /// Uncertainty of `joules`, J.
     pub uncertainty_joules: f64,
     /// Power of the idle board, W.
     pub idle_watts: Option<f64>,
     /// `measured` or `calibration`.
     pub idle_from: Option<&'static str>,
-    /// Energy above what the idle board would have taken in the time.
+    /// Gross energy minus the idle board's energy in the same time, J.
     pub joules_above_idle: Option<f64>,
-    /// Gross energy over committed tokens.
+    /// Gross energy divided by committed tokens, J.
     pub joules_per_committed_token: Option<f64>,
-    /// Gross energy over tokens that the drafter gave.
+    /// Gross energy divided by tokens that the drafter produced, J.
     pub joules_per_drafted_token: Option<f64>,
-    /// Gross energy over draft frames.
+    /// Gross energy divided by draft frames, J.
     pub joules_per_frame: Option<f64>,
-    /// Gross energy by phase.
+    /// Gross energy by phase, J.
     pub phases: PhaseNumbers,
-    /// Mean power by phase, where it took time.
+    /// Mean power by phase, W; 0 for a phase without time.
     pub watts: PhaseNumbers,
-    /// Loading the model, once a process.
+    /// Energy of loading the model, once per process, J.
     pub load_joules: f64,
-    /// Readings.
+    /// Number of readings.
     pub samples: u64,
-    /// Readings a second.
+    /// Readings per second.
     pub samples_per_second: f64,
-    /// Stretches without a reading.
+    /// Intervals without a reading.
     pub gaps: u64,
-    /// Their length.
+    /// Total length of these intervals, s.
     pub gap_seconds: f64,
     /// Readings at the end of the range.
     pub clipped: u64,
     /// Results that overflowed.
     pub overflowed: u64,
-    /// Times the sensor was set up again.
+    /// Times that the sensor was configured again.
     pub reinitialised: u64,
     /// Readings that failed.
     pub failed: u64,
-    /// Time that was given a neighbouring reading's power.
+    /// Time charged with a neighbouring reading's power, s.
     pub extrapolated_seconds: f64,
-    /// Of the processor.
+    /// Temperature of the processor, °C.
     pub temperature_c: Option<f64>,
     /// Causes of throttling.
     pub throttling: Option<ThrottlingFields>,
@@ -123,18 +123,18 @@ pub struct PhaseNumbers {
     pub score: f64,
     /// Handing messages to the link.
     pub send: f64,
-    /// Nothing but an answer was missing.
+    /// Only an answer was missing.
     pub wait: f64,
-    /// No reply was under way.
+    /// No reply was in progress.
     pub idle: f64,
 }
 
 /// Causes of throttling, now and at any time since the board started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ThrottlingFields {
-    /// Flags of now: 1 under-voltage, 2 frequency capped, 4 throttled, 8 soft temperature limit.
+    /// Present flags: 1 under-voltage, 2 frequency capped, 4 throttled, 8 soft temperature limit.
     pub now: u8,
-    /// The same at any time since the start.
+    /// The same flags at any time since the start.
     pub since_start: u8,
 }
 
@@ -151,7 +151,7 @@ impl From<&ByPhase<f64>> for PhaseNumbers {
 }
 
 impl PhaseNumbers {
-    /// The phases with their names.
+    /// The values with the phases' names.
     pub fn named(&self) -> [(&'static str, f64); 5] {
         let Self { draft, score, send, wait, idle } = *self;
         [("draft", draft), ("score", score), ("send", send), ("wait", wait), ("idle", idle)]
@@ -159,7 +159,7 @@ impl PhaseNumbers {
 }
 
 impl EnergyFields {
-    /// The fields of a reply with these counts.
+    /// The fields of a reply with these counters.
     pub fn new(energy: Option<&TurnEnergy>, counted: &Counters) -> Self {
         let source = energy.map_or("none".into(), |energy| energy.source.to_string());
         Self { source, measured: energy.map(|energy| MeasuredFields::new(energy, counted)) }
@@ -212,7 +212,7 @@ impl MeasuredFields {
         }
     }
 
-    /// Doubts about the figures, in words; empty where there are none.
+    /// Doubts about the figures, in words; empty if there are none.
     pub fn doubts(&self) -> Vec<String> {
         let counted = [
             (self.gaps, "gaps"),
@@ -236,18 +236,18 @@ impl MeasuredFields {
     }
 }
 
-/// Figures as the wire has them.
+/// Figures in the units of the messages.
 pub(crate) mod on_wire {
     use crate::ledger::{ReadingFaults, Span};
     use crate::phase::EnergyPhase;
     use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
 
-    /// Thousandths, none below 0.
+    /// Rounds to thousandths; negative values become 0.
     pub(crate) fn milli(value: f64) -> u32 {
         (value * 1e3).round() as u32
     }
 
-    /// Millionths, none below 0.
+    /// Rounds to millionths; negative values become 0.
     pub(crate) fn micro(value: f64) -> u64 {
         (value * 1e6).round() as u64
     }

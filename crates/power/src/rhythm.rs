@@ -1,13 +1,13 @@
-//! When a chip that converts without a pause finished a conversion, from looks that saw it done or not yet.
+//! Estimates when a continuously converting chip finished each conversion, from looks that found it done or not.
 //!
-//! A look is some tenths of a conversion late, and phases of a board can be shorter than that. But conversions follow
-//! each other evenly: each look says between which moments one ended, and together they say when they all did.
+//! A look comes some tenths of a conversion late, and a board's phases can be shorter than that. But conversions
+//! follow each other evenly. Each look gives two bounds for one end, and together the looks determine all ends.
 
 use dunlin_hlm::time::Instant;
 
-/// Share of a missed prediction that the period is corrected by.
+/// Share of the prediction error by which the period is corrected.
 const GAIN: f64 = 1.0 / 32.0;
-/// How far a chip's clock may be from the data sheet's (SBOS448: 586 µs at most for 532).
+/// Maximum deviation of the chip's clock from the data sheet (SBOS448: at most 586 µs instead of 532).
 const DRIFT_MAX: f64 = 0.12;
 
 /// The rhythm of a chip's conversions.
@@ -15,34 +15,36 @@ const DRIFT_MAX: f64 = 0.12;
 pub(super) struct Rhythm {
     nominal: f64,
     period: f64,
-    /// End of the last one, µs.
+    /// End of the last conversion, µs.
     end: Option<f64>,
 }
 
 impl Rhythm {
-    /// Conversions of so many µs by the data sheet.
+    /// Conversions with the data sheet's period, µs.
     pub(super) fn new(period_us: u64) -> Self {
         let nominal = period_us as f64;
         Self { nominal, period: nominal, end: None }
     }
 
-    /// Conversions begin anew.
+    /// Conversions start again.
     pub(super) fn restart(&mut self) {
         self.end = None;
     }
 
-    /// A conversion was not done at `before` and done at `after`: when it ended.
+    /// The end of a conversion that was not done at `before` but done at `after`.
     pub(super) fn ended(&mut self, before: Instant, after: Instant) -> Instant {
         let (late, early) = (after.0 as f64, before.0 as f64);
-        // Had it ended a period before the look, there would be a newer one.
+        // If it had ended more than a period before the look, a newer result would be there.
         let early = early.max(late - self.period).min(late);
         let Some(last) = self.end else {
             let end = (early + late) / 2.0;
             self.end = Some(end);
             return Instant(end as u64);
         };
+        // Looks may have missed whole conversions.
         let passed = ((late - last) / self.period).floor().max(1.0);
         let expected = last + passed * self.period;
+        // The looks' bounds are certain; the prediction is only an estimate.
         let end = expected.clamp(early, late);
         let missed = (end - expected) / passed;
         let period = self.period + GAIN * missed;
@@ -56,13 +58,13 @@ impl Rhythm {
 mod tests {
     use super::*;
 
-    /// The largest error over the second half of 2000 looks that are up to a period late, in µs.
+    /// The largest error in the second half of 2000 looks, which are at most 1 ms late, µs.
     fn error(true_period: f64) -> f64 {
         let mut rhythm = Rhythm::new(8512);
         let mut worst: f64 = 0.0;
         for n in 1..2000_u32 {
             let end = 5000.0 + f64::from(n) * true_period;
-            // Looks are a millisecond apart, at a phase that wanders.
+            // Looks are a millisecond apart, with a changing offset from the conversions.
             let late = f64::from(n * 619 % 1000);
             let (before, after) = (Instant((end + late - 1000.0) as u64), Instant((end + late) as u64));
             let said = rhythm.ended(before, after);
@@ -87,7 +89,7 @@ mod tests {
         for n in 1..500_u64 {
             rhythm.ended(Instant(n * 8512 - 500), Instant(n * 8512 + 500));
         }
-        // A reader that slept for eleven conversions and a half sees the last whole one.
+        // After missing eleven and a half conversions, a reader sees the last whole one.
         let said = rhythm.ended(Instant(500 * 8512), Instant(511 * 8512 + 4000));
         assert!(said.0.abs_diff(511 * 8512) < 100, "{said:?}");
         rhythm.restart();

@@ -1,4 +1,4 @@
-//! A source of power readings, by quantity: what is measured, not how.
+//! The interface of power sources: the measured quantities, independent of the hardware.
 
 use super::units::{Amperes, Joules, Volts, Watts};
 use dunlin_hlm::time::Duration;
@@ -6,15 +6,15 @@ use dunlin_wire::PowerSource;
 use std::fmt;
 use thiserror::Error;
 
-/// A source of power readings. One thread owns it, and a call may take as long as a bus or a file does.
+/// A source of power readings. One thread owns it, and a call may take as long as its bus or file does.
 pub trait PowerSensor: Send {
     /// Its description.
     fn source(&self) -> &SensorSource;
 
-    /// The next reading, or `None` while there is nothing new.
+    /// The next reading; `None` if there is no new one.
     ///
     /// # Errors
-    /// This reading is lost; the next call tries again, and sets the sensor up anew where that is needed.
+    /// This reading is lost. The next call tries again, and configures the sensor again if necessary.
     fn read(&mut self) -> Result<Option<Reading>, SensorError>;
 }
 
@@ -25,18 +25,18 @@ pub struct SensorSource {
     pub kind: PowerSource,
     /// Part and place: `0x40 on /dev/i2c-1`, `ina3221 VDD_IN`.
     pub part: String,
-    /// What its figures include and leave out, in words.
+    /// The consumers that its figures include and leave out, in words.
     pub boundary: String,
     /// Uncertainty of its figures.
     pub uncertainty: Uncertainty,
-    /// From one reading to the next.
+    /// Time between two readings.
     pub period: Duration,
-    /// From a reading's being ready to the next look for one; at most `period`.
+    /// Time between two looks while a reading is due; at most `period`.
     pub poll: Duration,
 }
 
 impl fmt::Display for SensorSource {
-    /// `measured (ina219)`: what stands before every figure in joules.
+    /// `measured (ina219)`: precedes every figure in joules.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.kind {
             PowerSource::Replay => "replayed",
@@ -51,10 +51,10 @@ impl fmt::Display for SensorSource {
     }
 }
 
-/// Uncertainty of a power figure: a share of it, and an offset.
+/// Uncertainty of a power figure: a relative part and an offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Uncertainty {
-    /// Share of the figure: shunt tolerance and gain.
+    /// Relative part: shunt tolerance and gain.
     pub relative: f64,
     /// Offset, W.
     pub offset_w: f64,
@@ -67,29 +67,29 @@ pub enum Reading {
     Power {
         /// The power.
         power: Watts,
-        /// Voltage and current, where the source has them.
+        /// Voltage and current, if the source has them.
         rail: Option<(Volts, Amperes)>,
-        /// At the end of the sensor's range: the true value may be larger.
+        /// True at the end of the sensor's range, where the true value may be larger.
         clipped: bool,
         /// Time between the end of the window and the reading.
         ended: Duration,
-        /// Length of the window; 0 for a value of one moment.
+        /// Length of the window; 0 for a value without a window.
         lasted: Duration,
     },
-    /// Energy since some fixed moment: it only grows.
+    /// Energy since some fixed time; only increases.
     Energy(Joules),
 }
 
-/// Why a reading is lost.
+/// The reason why a reading is lost.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SensorError {
-    /// The chip says that its result means nothing.
+    /// The chip reported an overflow, so its result is invalid.
     #[error("{0}: the result overflowed")]
     Overflow(String),
-    /// The sensor had lost its settings, as after a brown-out, and was set up again.
+    /// The sensor had lost its settings, for example by a brown-out, and was configured again.
     #[error("{0}: the sensor had lost its settings and was set up again")]
     Reinitialised(String),
-    /// The bus or the file failed: where, and what it said.
+    /// The bus or the file failed.
     #[error("{place}: {reason}")]
     Failed {
         /// Bus and register, or file.

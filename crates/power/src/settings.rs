@@ -1,4 +1,4 @@
-//! Settings of power measurement: the source, its place, and what is reported.
+//! Settings of power measurement: the source, its place, and telemetry.
 
 use super::calibration::{Correction, PowerCalibration};
 use super::ina219::{Averaging, Config, ShuntRange};
@@ -26,17 +26,17 @@ pub struct PowerSettings {
     pub i2c: PathBuf,
     /// Its address there.
     pub address: u8,
-    /// Its measurement.
+    /// Its ranges and averaging.
     pub ina219: Config,
     /// Supply voltage of the board, V.
     pub supply_v: f64,
-    /// The rails to add up; the usual ones where none is named.
+    /// The rails to add up; empty for the usual ones.
     pub rails: Vec<String>,
     /// The trace to replay.
     pub trace: Option<PathBuf>,
     /// Corrections from known loads.
     pub calibration: PowerCalibration,
-    /// Between two messages of telemetry; `None` sends none.
+    /// Interval of telemetry; `None` sends none.
     pub telemetry: Option<Duration>,
     /// Root of the kernel's tree.
     pub sysfs: PathBuf,
@@ -45,7 +45,7 @@ pub struct PowerSettings {
 }
 
 impl PowerSettings {
-    /// The settings of a table; `source` is a flag's, over the table's.
+    /// The settings of a table; `source` comes from a flag and overrides the table's.
     ///
     /// # Errors
     /// Names the key that is wrong.
@@ -81,7 +81,7 @@ impl PowerSettings {
         self.calibration.correction(self.supply_v)
     }
 
-    /// The power of the idle board by an earlier measurement, W.
+    /// Power of the idle board from the calibration file, W.
     pub fn idle_w(&self) -> Option<f64> {
         self.calibration.idle.map(|idle| idle.watts)
     }

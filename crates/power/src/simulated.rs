@@ -1,6 +1,6 @@
-//! A sensor that is not there: an INA219 at the level of its registers, and power to measure with it.
+//! A simulated sensor: an INA219 at register level, and the power that it measures.
 //!
-//! Invariant: whatever is measured with it is called simulated.
+//! Invariant: all its readings are labelled as simulated.
 
 pub mod board;
 pub mod chip;

@@ -1,6 +1,6 @@
-//! The kernel's small files: one value each, read anew each time.
+//! The kernel's small files: one value per file, read again every time.
 //!
-//! Invariant: whatever stands in a file, the answer is a value within its bounds or an error that names the file.
+//! Invariant: whatever a file contains, the result is a value within its bounds or an error that names the file.
 
 use super::sensor::SensorError;
 use std::fmt::Display;
@@ -9,12 +9,12 @@ use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file: the kernel gives at most a page.
+/// Maximum size of a file in bytes; the kernel's files have at most a page.
 const FILE_BYTES_MAX: usize = 4096;
-/// Characters of a file's content that an error shows.
+/// Characters of a file's content shown in an error.
 const SHOWN_CHARS_MAX: usize = 40;
 
-/// A file's text, without the space around it.
+/// A file's text without surrounding white space.
 pub(super) fn text(path: &Path) -> Result<String, SensorError> {
     let bytes = bytes(path).map_err(|error| failed(path, error))?;
     let text = String::from_utf8(bytes).map_err(|_| failed(path, "not text"))?;
@@ -26,7 +26,7 @@ pub(super) fn text(path: &Path) -> Result<String, SensorError> {
     }
 }
 
-/// The whole number that a file holds, within its bounds.
+/// A file's integer, checked against its bounds.
 pub(super) fn integer(path: &Path, bounds: RangeInclusive<i64>) -> Result<i64, SensorError> {
     let text = text(path)?;
     let value = text.parse().ok().filter(|value| bounds.contains(value));
@@ -37,7 +37,7 @@ pub(super) fn integer(path: &Path, bounds: RangeInclusive<i64>) -> Result<i64, S
     })
 }
 
-/// A file's bytes; an error where they are more than any file of the kernel's has.
+/// A file's bytes; an error if there are more than any file of the kernel has.
 pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
@@ -47,17 +47,17 @@ pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The error of a place.
+/// An error that names the path.
 pub(super) fn failed(path: &Path, reason: impl Display) -> SensorError {
     SensorError::Failed { place: path.display().to_string(), reason: reason.to_string() }
 }
 
-/// The beginning of a text, as an error shows it.
+/// The beginning of a text, for an error.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
-/// Entries of a folder with names that are wanted, `hwmon2` before `hwmon10`; empty where there is no folder.
+/// Entries of a folder with wanted names, `hwmon2` before `hwmon10`; empty if the folder doesn't exist.
 pub(super) fn children(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -66,12 +66,12 @@ pub(super) fn children(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<Path
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
-/// The last part of what a link points to.
+/// The last component of a link's target.
 pub(super) fn link_name(link: &Path) -> Option<String> {
     Some(fs::read_link(link).ok()?.file_name()?.to_str()?.into())
 }
 
-/// Made-up trees for tests.
+/// Fake kernel trees for tests.
 #[cfg(test)]
 pub(super) mod fake {
     use std::fs;
@@ -79,7 +79,7 @@ pub(super) mod fake {
     use std::path::{Path, PathBuf};
     use tempfile::TempDir;
 
-    /// Contents of broken files: no valid figure among them.
+    /// Contents of broken files; none is a valid figure.
     pub(crate) const GARBAGE: [&[u8]; 9] = [
         b"",
         b"\n",
@@ -92,7 +92,7 @@ pub(super) mod fake {
         &[b'7'; 5000],
     ];
 
-    /// A tree of files that goes when it is dropped.
+    /// A tree of files, removed when dropped.
     pub(crate) struct Tree(TempDir);
 
     impl Tree {
@@ -126,7 +126,7 @@ pub(super) mod fake {
             fs::remove_file(self.at(path)).unwrap();
         }
 
-        /// Puts a folder in a file's place: it is there, and nobody can read it.
+        /// Replaces a file by a folder, so that the path exists but can't be read.
         pub(crate) fn make_unreadable(&self, path: &str) {
             self.remove(path);
             fs::create_dir(self.at(path)).unwrap();

@@ -1,4 +1,4 @@
-//! The clock that a sensor and its thread live by: real, or one that a test moves on.
+//! The clock of a sensor and its thread: real, or moved on by a test.
 
 use super::clock::Clock;
 use dunlin_hlm::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A clock that can also wait.
 pub trait Timebase: Clone + Send {
-    /// Now.
+    /// The current time.
     fn now(&self) -> Instant;
 
-    /// Returns when so much time has passed.
+    /// Waits for a span of time.
     fn wait(&self, span: Duration);
 }
 
@@ -28,7 +28,7 @@ impl Timebase for Clock {
     }
 }
 
-/// A clock that only waiting moves, shared by all its copies.
+/// A clock that only `wait` moves; its copies share it.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualTime(Arc<AtomicU64>);
 

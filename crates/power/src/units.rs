@@ -1,6 +1,6 @@
-//! Electrical quantities in whole micro-units, so that readings are exact and no unit is mistaken for another.
+//! Electrical quantities in whole micro-units: readings stay exact, and units can't be confused.
 //!
-//! Invariant: needs no operating system and no allocation; `ina219` and this file build for bare metal.
+//! Invariant: no operating system and no allocation; `ina219` and this file build for bare metal.
 
 use core::fmt;
 

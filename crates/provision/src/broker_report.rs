@@ -1,6 +1,6 @@
-//! The retained report to the broker while a set-up file is wrong, and its removal afterwards.
+//! Reports an invalid set-up file to the broker with a retained message, and removes the report afterwards.
 //!
-//! Invariant: a mark on the data partition is there before a report can be, so that no report outlives its cause.
+//! Invariant: a mark is written to the data partition before a report is sent, so that no report outlives its cause.
 
 use crate::disk::{Change, DataDisk};
 use crate::mistakes::Mistakes;
@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Between two attempts: a network may take a while to come up.
+/// Pause between two attempts: a network may take a while to come up.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Reports that brokers may keep; with more, the oldest are forgotten.
+/// Marks kept; beyond this number, the oldest one is forgotten.
 const MARKS_MAX: usize = 8;
 const TOLD: &str = "told";
 const TRIED: &str = "tried";
@@ -31,7 +31,7 @@ pub struct ReportTarget {
 }
 
 impl ReportTarget {
-    /// The target named by a file as far as it could be read; the present state stands in for what it leaves out.
+    /// The target from as much of the file as could be read; missing values come from the existing set-up.
     pub fn of(setup: &BoardSetup, standing: &Standing) -> Option<Self> {
         let broker = setup.broker.clone().or_else(|| standing.broker())?;
         let address = broker.parse::<BrokerAddress>();
@@ -41,7 +41,7 @@ impl ReportTarget {
         Some(Self {
             device: setup.name.clone().or_else(|| standing.device())?,
             login: in_address.clone().or_else(|| setup.login.clone()).or_else(|| standing.login()),
-            // It is shown and remembered: a login stays out of it.
+            // The address is logged and stored, so it must not contain a login.
             broker: match (address, in_address) {
                 (Ok(address), Some(_)) => format!("mqtt://{address}"),
                 _ => broker,
@@ -67,7 +67,7 @@ impl ReportTarget {
 struct ReportMark {
     device: DeviceId,
     broker: String,
-    /// True where the broker acknowledged it.
+    /// True if the broker acknowledged the report.
     told: bool,
 }
 
@@ -83,10 +83,10 @@ impl ReportMark {
     }
 }
 
-/// Leaves a report of `mistakes` with the broker.
+/// Publishes a retained report at the broker.
 ///
 /// # Errors
-/// The broker did not get the report: the cause.
+/// The report was not acknowledged; the error gives the reason.
 pub async fn report_mistakes(
     mistakes: &Mistakes,
     recipient: Option<ReportTarget>,
@@ -104,16 +104,16 @@ pub async fn report_mistakes(
     remember(mark(true), places)
 }
 
-/// Withdraws the reports of earlier files, where there are some.
+/// Removes the reports of earlier files, if there are any.
 ///
 /// # Errors
-/// A report may still be there: the cause. Where it is there for certain, the next boot tries again.
+/// A report may still be at the broker. If one is known to be there, the next boot tries again.
 pub async fn withdraw_reports(places: &DataPlaces, within: Duration) -> Result<()> {
     let marks = marks(places)?;
     if marks.is_empty() {
         return Ok(());
     }
-    // The credentials of that time may be gone from the board: only those of now can be tried.
+    // The credentials of the time of the report may be gone; use today's.
     let login = Standing::read(places)?.login();
     let mut left = Vec::new();
     for mark in marks.into_iter().rev() {
@@ -121,6 +121,7 @@ pub async fn withdraw_reports(places: &DataPlaces, within: Duration) -> Result<(
             ReportTarget { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
         if let Err(missed) = reached(&recipient, &[], within).await {
             say(&format!("the broker may still keep an earlier report of an invalid set-up file: {missed}"));
+            // Keep a mark only if its report is known to exist and another attempt can help.
             left.extend((mark.told && !missed.for_good).then_some(mark));
         }
     }
@@ -133,7 +134,8 @@ fn marks(places: &DataPlaces) -> Result<Vec<ReportMark>> {
     Ok(text.lines().filter_map(ReportMark::parse).collect())
 }
 
-/// Adds a mark, or certainty to one: another file may name another device and another broker.
+/// Adds a mark, or marks an existing one as acknowledged. Another file may name another device or broker, so there
+/// can be several marks.
 fn remember(mark: ReportMark, places: &DataPlaces) -> Result<()> {
     let before = marks(places)?;
     let is_same = |other: &ReportMark| (&other.device, &other.broker) == (&mark.device, &mark.broker);
@@ -153,16 +155,16 @@ fn keep(marks: &[ReportMark], places: &DataPlaces) -> Result<()> {
     DataDisk::new().put(&[Change { place, bytes, mode: Some(PUBLIC) }])
 }
 
-/// The cause of a broker not being reached.
+/// The reason why a broker was not reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 struct Unreached {
     why: String,
-    /// True where another attempt is of no use.
+    /// True if another attempt can't help.
     for_good: bool,
 }
 
-/// Tries until the broker has taken the message or refused it, or the time is over.
+/// Tries until the broker has accepted or refused the message, or time is up.
 async fn reached(recipient: &ReportTarget, bytes: &[u8], within: Duration) -> Result<(), Unreached> {
     let missed = |why: String, for_good| Unreached { why, for_good };
     let options = recipient.options().map_err(|error| missed(error.to_string(), true))?;

@@ -1,4 +1,4 @@
-//! The agent's configuration: what stands already, with what a set-up file names.
+//! The agent's configuration: the existing one, updated from a set-up file.
 
 use super::setup::BoardSetup;
 use super::standing::Standing;
@@ -12,18 +12,18 @@ const HEADER: &str = "\
 # Every key is in agent.md.
 ";
 
-/// Values of a new configuration that a set-up file doesn't name.
+/// Values of a new configuration that a set-up file doesn't provide.
 pub struct Defaults {
-    /// The board's name, where it is known.
+    /// The board's name, if known.
     pub board: Option<String>,
     /// The drafter's directory.
     pub model: PathBuf,
 }
 
-/// The agent's configuration as it stands, with what `setup` names; what it doesn't name stays.
+/// The existing configuration with the values that `setup` provides; other values stay.
 ///
 /// # Errors
-/// Names a key that is in the way.
+/// Names a key that prevents the change.
 pub(crate) fn configured(standing: &Standing, setup: &BoardSetup, defaults: &Defaults) -> Result<String> {
     let mut document = standing.document.clone().unwrap_or_else(fresh);
     let root = document.as_table_mut();
@@ -39,20 +39,20 @@ pub(crate) fn configured(standing: &Standing, setup: &BoardSetup, defaults: &Def
             Some(item) => replace(item, &login.user),
             None => drop(mqtt.insert("user", value(&login.user))),
         }
-        // A file named here would be read in place of the credential.
+        // A `password_file` would be used instead of the credential.
         mqtt.remove("password_file");
     }
     Ok(document.to_string())
 }
 
-/// A configuration of nothing but its header.
+/// A configuration that consists only of its header.
 fn fresh() -> DocumentMut {
     let mut document = DocumentMut::new();
     document.decor_mut().set_prefix(HEADER);
     document
 }
 
-/// Sets a key, where there is something to set it to; the comments around it stay.
+/// Sets a key if there is a value for it; comments around it stay.
 fn set(table: &mut Table, key: &str, text: Option<&str>) {
     match (text, table.get_mut(key)) {
         (None, _) => {}

@@ -1,7 +1,7 @@
-//! Files that appear whole, and one that disappears for good.
+//! Writes files whole or not at all, and erases a file for good.
 //!
-//! Invariant: each change of a folder or a file is a step of its own, in an order in which the power may be cut
-//! before any of them: a place holds its old content or its new one, and never a part.
+//! Invariant: every change of a folder or file is a step of its own, ordered so that power may fail before any step:
+//! a file has its old content or its new one, and never a part.
 
 use super::text::HEAD_BYTES;
 use anyhow::{Context, Result};
@@ -10,9 +10,9 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file that shall be.
+/// A file to write.
 pub struct Change {
-    /// Its place.
+    /// Its path.
     pub place: PathBuf,
     /// Its content.
     pub bytes: Vec<u8>,
@@ -20,7 +20,7 @@ pub struct Change {
     pub mode: Option<u32>,
 }
 
-/// A change of the disk.
+/// A kind of change to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiskStep {
     MakeFolder,
@@ -37,7 +37,7 @@ pub(crate) enum DiskStep {
 /// A hook that runs before each step.
 type Before<'a> = dyn FnMut(DiskStep, &Path) -> io::Result<()> + 'a;
 
-/// The disk; `before` is asked before each step, and an error of it is the step's.
+/// The disk. `before` is called before each step; if it fails, the step fails with its error.
 pub struct DataDisk<'a> {
     before: Box<Before<'a>>,
 }
@@ -49,28 +49,30 @@ impl Default for DataDisk<'_> {
 }
 
 impl<'a> DataDisk<'a> {
-    /// The disk as it is.
+    /// The real disk.
     pub fn new() -> Self {
         Self::with(|_, _| Ok(()))
     }
 
-    /// A disk whose steps are watched, or fail.
+    /// A disk whose steps are observed or made to fail.
     pub(crate) fn with(before: impl FnMut(DiskStep, &Path) -> io::Result<()> + 'a) -> Self {
         Self { before: Box::new(before) }
     }
 
-    /// Makes all changes: first everything is written beside its place, then each takes its place.
+    /// Makes all changes: first writes all files beside their destinations, then renames them.
     ///
     /// # Errors
-    /// Names the file. Where it is one that could not be written, nothing has changed.
+    /// Names the file. If it could not be written, nothing has changed; if it could not be renamed, earlier changes
+    /// stay.
     pub fn put(&mut self, changes: &[Change]) -> Result<()> {
         let written = changes.iter().try_for_each(|change| self.stage(change));
         if written.is_err() {
-            // What is there takes up room that may be wanted; what isn't there needs no removing.
+            // Remove the new files, because the space may be needed. Ignore errors: some of them don't exist.
             for path in changes.iter().map(|change| beside(&change.place)) {
                 let _ = self.step(DiskStep::Remove, &path).and_then(|()| fs::remove_file(&path));
             }
         }
+        // Rename only now: if the disk was full, all old files are still in place.
         written?;
         changes.iter().try_for_each(|change| self.publish(change))
     }
@@ -118,7 +120,7 @@ impl<'a> DataDisk<'a> {
         self.erased(place).with_context(|| place.display().to_string())
     }
 
-    /// The head goes first: a file that begins with zeros is known as one whose removal was cut off.
+    /// Overwrites the head first: a file that begins with zeros is recognised as one whose removal was interrupted.
     fn erased(&mut self, place: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).open(place)?;
         let length = file.metadata()?.len();
@@ -135,7 +137,7 @@ impl<'a> DataDisk<'a> {
     /// Removes a file.
     ///
     /// # Errors
-    /// It isn't there, or can't be removed.
+    /// The file doesn't exist or can't be removed.
     pub fn remove(&mut self, place: &Path) -> io::Result<()> {
         self.step(DiskStep::Remove, place)?;
         fs::remove_file(place)?;
@@ -147,7 +149,7 @@ impl<'a> DataDisk<'a> {
     }
 }
 
-/// The file that is written first and renamed to its place: always the same, so that a power cut leaves no other.
+/// The temporary file that is renamed to `place`. Its name is fixed, so that a power failure leaves at most one.
 fn beside(place: &Path) -> PathBuf {
     let mut name = place.file_name().unwrap_or_default().to_owned();
     name.push(".new");

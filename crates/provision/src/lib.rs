@@ -1,10 +1,10 @@
 //! Sets a board up from a text file on the card's FAT partition.
 //!
 //! Invariants:
-//! - A file with a mistake changes nothing and stays.
-//! - What a good file names is on the data partition, whole and synced, before the file is overwritten and removed:
-//!   the power may be cut at any moment, and the next boot finishes what was begun.
-//! - No password and no key reaches standard error, the file of problems or a broker's report.
+//! - A file with a mistake changes nothing and stays on the card.
+//! - All values of a valid file are on the data partition, whole and synced, before the file is overwritten and
+//!   removed: power may fail at any moment, and the next boot finishes the work.
+//! - No password or key appears on standard error, in the file of problems or in a broker's report.
 
 pub mod broker_report;
 mod configured;
@@ -31,34 +31,34 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The file of problems, beside the set-up file.
+/// The file of problems, next to the set-up file.
 const PROBLEMS: &str = "dunlin-problems.txt";
-/// Everybody reads it; nobody but root writes it.
+/// Mode of a file that everybody may read and only root may write.
 pub const PUBLIC: u32 = 0o644;
-/// Root alone reads it.
+/// Mode of a file that only root may read.
 const SECRET: u32 = 0o600;
 
-/// A set-up file, as it was found.
+/// A set-up file, as found.
 pub enum SetupFile {
-    /// Not there.
+    /// It doesn't exist.
     Missing,
-    /// Left by an interrupted removal.
+    /// It was left by an interrupted removal.
     Overwritten,
-    /// There, and nothing is filled in.
+    /// It exists, but nothing is filled in.
     Blank,
-    /// Wrong, and what could be read all the same.
+    /// It has mistakes; the values that could be read are included.
     Invalid(BoardSetup, Mistakes),
-    /// Right.
+    /// It is valid.
     Valid(BoardSetup),
 }
 
-/// A board's set-up file, and what it is set up with.
+/// A board's set-up file, and the places and defaults for applying it.
 pub struct Card {
     /// The file.
     pub file: PathBuf,
     /// The board's data partition.
     pub places: DataPlaces,
-    /// Values of a new configuration that the file doesn't name.
+    /// Values of a new configuration that the file doesn't provide.
     pub defaults: Defaults,
 }
 
@@ -73,7 +73,7 @@ pub enum ProvisionOutcome {
     Failed,
 }
 
-/// What became of a file.
+/// The outcome for a file.
 pub struct Provisioned {
     /// Its result.
     pub outcome: ProvisionOutcome,
@@ -83,10 +83,10 @@ pub struct Provisioned {
 
 const WELL: Provisioned = Provisioned { outcome: ProvisionOutcome::Done, wrong: None };
 
-/// Reads the file and looks at it against what stands.
+/// Reads the file and checks it against the present state.
 ///
 /// # Errors
-/// It is there and can't be read.
+/// The file exists but can't be read.
 pub fn look(file: &Path, standing: &Standing) -> Result<SetupFile> {
     let bytes = match read(file) {
         Ok(bytes) => bytes,
@@ -112,14 +112,14 @@ pub fn look(file: &Path, standing: &Standing) -> Result<SetupFile> {
     Ok(if mistakes.is_empty() { SetupFile::Valid(setup) } else { SetupFile::Invalid(setup, mistakes) })
 }
 
-/// The beginning of a file, long enough to show that it is too large.
+/// Reads the file, at most one byte more than allowed, which is enough to detect that it is too large.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?.take(text::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Takes a good file and removes it; says what is wrong with another.
+/// Applies and removes a valid file; reports the mistakes of an invalid one.
 pub fn take(card: &Card, standing: &Standing, found: &SetupFile, disk: &mut DataDisk<'_>) -> Provisioned {
     let name = card.file.display();
     match found {
@@ -154,7 +154,7 @@ pub fn take(card: &Card, standing: &Standing, found: &SetupFile, disk: &mut Data
     }
 }
 
-/// The result of the second half, where the first left an invalid file.
+/// The outcome for the second half of the work, if the first half left an invalid file.
 pub fn untaken(file: &Path, found: &SetupFile) -> Provisioned {
     match found {
         SetupFile::Missing | SetupFile::Blank | SetupFile::Overwritten => WELL,
@@ -168,7 +168,7 @@ pub fn untaken(file: &Path, found: &SetupFile) -> Provisioned {
     }
 }
 
-/// Writes everything that `setup` names.
+/// Writes all values that `setup` provides.
 fn apply(card: &Card, standing: &Standing, setup: &BoardSetup, disk: &mut DataDisk<'_>) -> Result<()> {
     let Card { places, defaults, .. } = card;
     let mut changes = Vec::new();
@@ -195,7 +195,7 @@ fn apply(card: &Card, standing: &Standing, setup: &BoardSetup, disk: &mut DataDi
     disk.put(&changes)
 }
 
-/// Overwrites and removes a file that was taken, and what was said of an earlier one.
+/// Overwrites and removes an applied file and the problems reported for an earlier one.
 fn gone(card: &Card, disk: &mut DataDisk<'_>) -> Provisioned {
     forget_problems(&card.file, disk);
     match disk.erase(&card.file) {
@@ -216,7 +216,7 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// Of a file with mistakes.
+    /// The message for a file with mistakes.
     fn wrong(file: &Path, mistakes: &Mistakes) -> Self {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         Self {
@@ -226,7 +226,7 @@ impl Refusal {
         }
     }
 
-    /// Of one that is right.
+    /// The message for a valid file that could not be applied.
     fn untaken(file: &Path, mistakes: &Mistakes) -> Self {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         Self {
@@ -237,13 +237,13 @@ impl Refusal {
     }
 }
 
-/// Says what is wrong on standard error, and beside the file for who next opens the card.
+/// Reports the mistakes on standard error and in a file next to the set-up file, for whoever opens the card next.
 fn refuse(file: &Path, refusal: &Refusal, disk: &mut DataDisk<'_>) {
     let Refusal { head, lines, foot } = refusal;
     say(&format!("{head}\n{lines}\n{foot}"));
     let bytes = format!("{head}\n\n{lines}\n\n{foot}\n").into_bytes();
     let place = problems(file);
-    // A card wears with each writing, and a board may start many times before somebody looks.
+    // Don't write the same text again: writing wears the card, and the board may boot many times.
     if fs::read(&place).is_ok_and(|there| there == bytes) {
         return;
     }
@@ -265,7 +265,7 @@ fn problems(file: &Path) -> PathBuf {
     file.with_file_name(PROBLEMS)
 }
 
-/// The name in a board's file, where there is one.
+/// The name in a board's file, if there is one.
 pub fn board_of(file: &Path) -> Option<String> {
     let name = fs::read_to_string(file).ok()?.trim().to_owned();
     (!name.is_empty()).then_some(name)
@@ -285,6 +285,6 @@ fn taken(setup: &BoardSetup) -> String {
 
 /// Writes a line to standard error.
 pub fn say(text: &str) {
-    // Standard error that is gone has no reader.
+    // Ignore the error: standard error may be closed.
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,17 +1,17 @@
 //! Mistakes in a set-up file.
 //!
-//! Invariant: a mistake never quotes a password or a key, for it is shown on a screen and sent to a broker.
+//! Invariant: a mistake never quotes a password or a key, because it is shown on a screen and sent to a broker.
 
 use dunlin_wire::SetupReport;
 use std::fmt;
 
-/// Mistakes that are kept; of more only the number is.
+/// Mistakes that are kept; further ones are only counted.
 const KEPT_MAX: usize = 24;
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
-    /// The line it is in, from 1; none where something is missing.
+    /// Its line, starting at 1; `None` if something is missing.
     pub(crate) line: Option<usize>,
     /// The mistake, and its remedy.
     pub(crate) text: String,
@@ -34,14 +34,14 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// A mistake that is the only one.
+    /// A single mistake.
     pub(crate) fn of(text: impl Into<String>) -> Self {
         let mut only = Self::default();
         only.push(None, text);
         only
     }
 
-    /// Adds one.
+    /// Adds a mistake.
     pub(crate) fn push(&mut self, line: Option<usize>, text: impl Into<String>) {
         self.count += 1;
         if self.kept.len() < KEPT_MAX {
@@ -50,7 +50,7 @@ impl Mistakes {
         }
     }
 
-    /// True where there are none.
+    /// True if there are no mistakes.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -60,7 +60,7 @@ impl Mistakes {
         if self.count == 1 { "1 mistake".into() } else { format!("{} mistakes", self.count) }
     }
 
-    /// One line each, and one more that counts those left out.
+    /// One line per mistake, and one for the number of those left out.
     pub(crate) fn lines(&self) -> Vec<String> {
         let more = self.count - self.kept.len();
         let shown = self.kept.iter().map(Mistake::to_string);
@@ -74,7 +74,7 @@ impl Mistakes {
     }
 }
 
-/// The order of mistakes: by line, then what is missing.
+/// The sort key of mistakes: by line; missing keys come last.
 fn sorted(line: Option<usize>) -> usize {
     line.unwrap_or(usize::MAX)
 }

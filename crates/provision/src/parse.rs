@@ -1,11 +1,11 @@
-//! The lines of a set-up file: `key = value`, comments, and what is neither.
+//! Parses a set-up file: lines with `key = value`, comments, and anything else.
 
 use super::mistakes::Mistakes;
 use std::collections::BTreeMap;
 
-/// Characters of a key that a mistake shows.
+/// Characters of a key shown in a mistake.
 const SHOWN_MAX: usize = 40;
-/// Changes of a letter that make another key of one.
+/// Maximum edit distance at which a known key is suggested.
 const TYPING_ERRORS_MAX: usize = 3;
 const QUOTES: [(char, char); 3] = [('"', '"'), ('\'', '\''), ('“', '”')];
 
@@ -48,7 +48,7 @@ impl SetupKey {
         Self::Ssh,
     ];
 
-    /// As it is written.
+    /// Its name in the file.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Name => "name",
@@ -68,13 +68,13 @@ impl SetupKey {
 }
 
 impl Parsed {
-    /// True where nothing was filled in yet: no value, and no mistake.
+    /// True if nothing is filled in: there is no value and no mistake.
     pub(crate) fn is_blank(&self) -> bool {
         self.mistakes.is_empty() && self.entries.values().all(|entry| entry.value.is_empty())
     }
 }
 
-/// Takes the lines apart.
+/// Parses the lines.
 pub(crate) fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut in_private_key = false;

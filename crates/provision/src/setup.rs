@@ -9,10 +9,10 @@ use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 use wifi::Wifi;
 
-/// Bytes of a broker's address at most: a host's name has 253.
+/// Maximum length of a broker's address in bytes; a host name has at most 253.
 const BROKER_BYTES_MAX: usize = 300;
 
-/// The changes that a file asks for; what isn't named stays as it is.
+/// The changes that a file requests; other settings stay.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct BoardSetup {
     /// This device's name.
@@ -23,11 +23,11 @@ pub struct BoardSetup {
     pub login: Option<BrokerLogin>,
     /// The wireless network.
     pub(crate) wifi: Option<Wifi>,
-    /// A key that may log in.
+    /// A key that may log in over ssh.
     pub(crate) ssh_key: Option<String>,
 }
 
-/// What `parsed` asks for, as far as it is right; what is wrong is added to its mistakes.
+/// The valid values of `parsed`; mistakes in the others are added to its mistakes.
 pub(crate) fn checked(parsed: Parsed, standing: &Standing) -> (BoardSetup, Mistakes) {
     let mut reader = SetupReader { entries: parsed.entries, mistakes: parsed.mistakes };
     reader.refuse_empty();
@@ -62,21 +62,21 @@ impl SetupReader {
         }
     }
 
-    /// A key's value through `check`; `None` where it is left out or wrong.
+    /// The value of a key after `check`; `None` if it is missing or invalid.
     fn value<T>(&mut self, key: SetupKey, check: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let entry = self.entries.get(&key).filter(|entry| !entry.value.is_empty())?;
         let wrong = |why| self.mistakes.push(Some(entry.line), format!("{}: {why}", key.name()));
         check(&entry.value).map_err(wrong).ok()
     }
 
-    /// Says that a key is missing, and why it is needed.
+    /// Adds a mistake: a required key is missing, for the reason `why`.
     fn require(&mut self, key: SetupKey, why: &str) {
         if !self.entries.contains_key(&key) {
             self.mistakes.push(None, format!("{} is missing: {why}", key.name()));
         }
     }
 
-    /// The first of `keys` that is there.
+    /// The first of `keys` that is present.
     fn first(&self, keys: &[SetupKey]) -> Option<SetupKey> {
         keys.iter().copied().find(|key| self.entries.contains_key(key))
     }
@@ -103,7 +103,7 @@ impl SetupReader {
         Some(Wifi::new(ssid?, password?, country))
     }
 
-    /// A configuration that can't be read is replaced only by one that is complete.
+    /// A configuration that can't be read may be replaced only by a complete one.
     fn rescue(&mut self, setup: &BoardSetup, standing: &Standing) {
         let Some((_, why)) = &standing.unreadable else { return };
         if setup.name.is_none() || setup.broker.is_none() {

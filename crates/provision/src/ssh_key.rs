@@ -1,9 +1,9 @@
-//! A public key for ssh, as it stands in one line of a file.
+//! A public ssh key, in its one-line form.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// The kinds of key that Debian's ssh server takes.
+/// The key types that Debian's ssh server accepts.
 const KINDS: [&str; 7] = [
     "ssh-ed25519",
     "ssh-rsa",
@@ -14,10 +14,10 @@ const KINDS: [&str; 7] = [
     "sk-ecdsa-sha2-nistp256@openssh.com",
 ];
 
-/// Checks that `line` is a whole public key.
+/// Checks that `line` is a complete public key.
 ///
 /// # Errors
-/// Says why it is none, without showing it.
+/// The reason why the key is invalid, without the key.
 pub(crate) fn check(line: &str) -> Result<(), &'static str> {
     let mut words = line.split_ascii_whitespace();
     let (kind, blob) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
@@ -34,7 +34,7 @@ pub(crate) fn check(line: &str) -> Result<(), &'static str> {
 
 const CUT: &str = "an incomplete key: copy the whole line again";
 
-/// The fields of a key, each behind its length; `None` where they don't end with it.
+/// The fields of a key, each preceded by its length; `None` if they don't end with the key.
 fn fields(mut blob: &[u8]) -> Option<Vec<&[u8]>> {
     let mut fields = Vec::new();
     while !blob.is_empty() {

@@ -13,7 +13,7 @@ pub struct DataPlaces {
 }
 
 impl DataPlaces {
-    /// Those of a data partition that is mounted at `data`.
+    /// The places on a data partition mounted at `data`.
     pub fn of(data: &Path) -> Self {
         Self { data: data.into() }
     }
@@ -23,7 +23,7 @@ impl DataPlaces {
         self.data.join("dunlin/etc/agent.toml")
     }
 
-    /// Place for a configuration that is not TOML.
+    /// The place for a configuration that is not TOML.
     pub(crate) fn unreadable(&self) -> PathBuf {
         self.data.join("dunlin/etc/agent.toml.unreadable")
     }
@@ -36,7 +36,7 @@ impl DataPlaces {
         self.data.join("dunlin/hostname")
     }
 
-    /// Remembers that a report lies with a broker.
+    /// The marks of reports that brokers may keep.
     pub fn reported(&self) -> PathBuf {
         self.data.join("dunlin/setup-reported")
     }
@@ -54,13 +54,13 @@ impl DataPlaces {
 #[derive(Default)]
 pub struct Standing {
     pub(crate) document: Option<DocumentMut>,
-    /// A configuration that is no TOML, and why.
+    /// A configuration that is not TOML, and the parser's error.
     pub(crate) unreadable: Option<(String, String)>,
     password: Option<String>,
     authorized_keys: String,
 }
 
-/// User and password at a broker.
+/// User and password for a broker.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerLogin {
     /// The user.
@@ -70,7 +70,7 @@ pub struct BrokerLogin {
 }
 
 impl Standing {
-    /// Reads what is there.
+    /// Reads the present state.
     ///
     /// # Errors
     /// Names the file that can't be read.
@@ -103,7 +103,7 @@ impl Standing {
         self.text("broker").map(Into::into)
     }
 
-    /// True where the agent has all it needs.
+    /// True if the agent has all required settings.
     pub(crate) fn is_set_up(&self) -> bool {
         self.device().is_some() && self.broker().is_some()
     }
@@ -118,7 +118,7 @@ impl Standing {
         self.document.as_ref()?.get(key)?.as_str()
     }
 
-    /// The keys that may log in, with `key` among them.
+    /// The authorised ssh keys, with `key` added.
     pub(crate) fn with_key(&self, key: &str) -> String {
         let mut keys = self.authorized_keys.clone();
         if !keys.lines().any(|line| line.trim() == key) {
@@ -131,10 +131,10 @@ impl Standing {
     }
 }
 
-/// A file's text; `None` where there is no file.
+/// A file's text; `None` if it doesn't exist.
 ///
 /// # Errors
-/// Names the file that can't be read, or is no text.
+/// Names the file that can't be read or is not text.
 pub fn text_of(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => {

@@ -1,4 +1,4 @@
-//! A card and a data partition in a folder: what a file does to them, with the power cut at every step.
+//! A card and a data partition in a folder: the effects of a set-up file, with a power failure at every step.
 
 use super::disk::DiskStep;
 use super::*;
@@ -19,7 +19,7 @@ struct Board {
     dir: TempDir,
 }
 
-/// The content of every file, by its path.
+/// The content of every file, by path.
 type Files = BTreeMap<String, String>;
 
 impl Board {
@@ -65,7 +65,7 @@ impl Board {
         }
     }
 
-    /// One boot.
+    /// Boots once.
     fn boots(&self) -> Provisioned {
         self.boots_on(&mut DataDisk::new())
     }
@@ -256,7 +256,7 @@ fn a_template_that_nobody_filled_in_is_no_mistake() {
     assert!(!board.file().exists());
 }
 
-/// Boots with the power cut before step `at`; false where there are fewer steps.
+/// Boots with a power failure before step `at`; returns false if there are fewer steps.
 fn cut(board: &Board, at: usize) -> bool {
     let (mut step, mut fell) = (0, false);
     board.boots_on(&mut DataDisk::with(|_, _| {
@@ -271,7 +271,7 @@ fn cut(board: &Board, at: usize) -> bool {
 fn the_power_may_be_cut_before_any_step() {
     let old = "name = old\nbroker = mqtt://old\nbroker_user = old\nbroker_password = old-password\nwifi_ssid = old\n\
         wifi_password = old password\n";
-    // More than what is overwritten first.
+    // Longer than the head that is overwritten first.
     let new = format!("{FULL}#{}\n", "x".repeat(2000));
     let started = |text: &str| {
         let board = Board::with(old);

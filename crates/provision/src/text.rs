@@ -1,22 +1,22 @@
-//! A set-up file's bytes as text: what editors of every kind make of it.
+//! Decodes a set-up file's bytes as text, in the forms that various editors save.
 
-/// Bytes of a set-up file at most.
+/// Maximum size of a set-up file in bytes.
 pub(crate) const FILE_BYTES_MAX: usize = 16 * 1024;
-/// Bytes that are overwritten first where a file is removed.
+/// Bytes that are overwritten first when a file is removed.
 pub(crate) const HEAD_BYTES: usize = 512;
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 const PLAIN: &str = "save it as plain text, in UTF-8";
 
-/// True for what an interrupted removal leaves: it begins with zeros, which no text does.
+/// True for a file left by an interrupted removal: it begins with zeros, and no text does.
 pub(crate) fn is_overwritten(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().take(HEAD_BYTES).all(|byte| *byte == 0)
 }
 
-/// The text, with `\n` at the end of its lines.
+/// The text, with ` ` as line end.
 ///
 /// # Errors
-/// Says what it is instead, and the line where that is known.
+/// The format that was found instead, and the line if known.
 pub(crate) fn decode(bytes: &[u8]) -> Result<String, (Option<usize>, String)> {
     if bytes.len() > FILE_BYTES_MAX {
         let larger = format!("larger than {FILE_BYTES_MAX} bytes: not a set-up file");

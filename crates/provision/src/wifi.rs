@@ -1,10 +1,10 @@
-//! A wireless network: what may be its name and password, and the file of wpa_supplicant.
+//! A wireless network: checks of its name and password, and the file for wpa_supplicant.
 
 use std::fmt::Write;
 
-/// Bytes of a network's name at most.
+/// Maximum length of a network's name in bytes.
 const SSID_BYTES_MAX: usize = 32;
-/// The password that stands for a network without one.
+/// The value of the password that means an open network.
 const OPEN: &str = "open";
 
 /// A network to join.
@@ -18,16 +18,16 @@ pub(crate) struct Wifi {
 /// Authentication of a network.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Password {
-    /// It has no password.
+    /// No password.
     Open,
-    /// 8 to 63 bytes.
+    /// A passphrase of 8 to 63 bytes.
     Phrase(String),
-    /// The key itself, in 64 hexadecimal digits.
+    /// The key itself, as 64 hexadecimal digits.
     Key(String),
 }
 
 impl Wifi {
-    /// Of parts that were checked.
+    /// A network with checked values.
     pub(crate) fn new(ssid: String, password: Password, country: Option<String>) -> Self {
         Self { ssid, password, country }
     }
@@ -45,7 +45,7 @@ impl Wifi {
         if let Some(country) = &self.country {
             let _ = writeln!(text, "country={country}");
         }
-        // A quoted string ends with the last quote of its line, so nothing in it is escaped.
+        // wpa_supplicant ends a quoted string at the last quote of its line, so nothing needs escaping.
         let _ = writeln!(text, "network={{\n\tssid=\"{}\"", self.ssid);
         let _ = match &self.password {
             Password::Open => writeln!(text, "\tkey_mgmt=NONE"),
@@ -59,7 +59,7 @@ impl Wifi {
 /// Checks a network's name.
 ///
 /// # Errors
-/// Says how long it is.
+/// The length of the name, if invalid.
 pub(crate) fn check_ssid(ssid: &str) -> Result<(), String> {
     match ssid.len() {
         1..=SSID_BYTES_MAX => Ok(()),
@@ -67,10 +67,10 @@ pub(crate) fn check_ssid(ssid: &str) -> Result<(), String> {
     }
 }
 
-/// The kind of a password.
+/// Classifies a password.
 ///
 /// # Errors
-/// Says how long it is.
+/// The length of the password, if invalid.
 pub(crate) fn password(text: &str) -> Result<Password, String> {
     match text.len() {
         _ if text == OPEN => Ok(Password::Open),
@@ -83,10 +83,10 @@ pub(crate) fn password(text: &str) -> Result<Password, String> {
     }
 }
 
-/// A country's code, in capitals.
+/// Parses a country code, and converts it to capitals.
 ///
 /// # Errors
-/// Says what it would be.
+/// The expected form.
 pub(crate) fn country(text: &str) -> Result<String, String> {
     let code = text.to_ascii_uppercase();
     if code == "UK" {

@@ -1,4 +1,4 @@
-//! The lines that a check writes: a mark, what was looked at, and for what is wrong, what to do.
+//! The lines that a check writes: a mark, the finding, and for a failure the remedy.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
 const RESET: &str = "\x1b[0m";
 
-/// Writes findings to standard output, and remembers whether one was bad.
+/// Writes findings, and remembers whether one was bad.
 pub struct Findings<W> {
     out: W,
     colour: bool,
@@ -28,7 +28,7 @@ impl<W: Write> Findings<W> {
         self.line("✓", GREEN, text)
     }
 
-    /// Reports something that may mislead.
+    /// Reports a possible problem.
     ///
     /// # Errors
     /// It can't be written.
@@ -36,7 +36,7 @@ impl<W: Write> Findings<W> {
         self.line("!", YELLOW, text)
     }
 
-    /// Reports a failed check, and what to do.
+    /// Reports a failed check and its remedy.
     ///
     /// # Errors
     /// It can't be written.
@@ -46,7 +46,7 @@ impl<W: Write> Findings<W> {
         writeln!(self.out, "  → {advice}").map_err(named)
     }
 
-    /// Whether a check failed.
+    /// True if a check failed.
     pub fn is_bad(&self) -> bool {
         self.bad
     }

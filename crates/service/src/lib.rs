@@ -2,8 +2,9 @@
 //! works, the watchdog's keep-alive.
 //!
 //! Invariants:
-//! - Only the loop feeds the watchdog, when it [passes](Service::pass): no timer, no thread of its own.
-//! - It isn't fed while a worker owes the loop something and has stood still for longer than [`Service::patience`].
+//! - Only the loop feeds the watchdog, when it [passes](Service::pass). There is no timer and no thread for it.
+//! - The watchdog isn't fed while a worker owes a result and has made no progress for longer than
+//!   [`Service::patience`].
 //! - Without a service manager, no message is sent and nothing else changes.
 
 mod findings;
@@ -26,7 +27,7 @@ pub struct Service {
     watchdog: Option<Watchdog>,
     status: String,
     ready: bool,
-    /// Whether a failed message was logged.
+    /// True once a failed message was logged.
     complained: bool,
 }
 
@@ -50,7 +51,7 @@ impl Service {
         Self { tell: Some(tell), watchdog: limit.map(Watchdog::new), ..Self::unmanaged() }
     }
 
-    /// The same service, whose worker may stand still for this long while it owes something.
+    /// Sets how long the worker may make no progress while it owes a result.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         if let Some(watchdog) = &mut self.watchdog {
@@ -64,8 +65,8 @@ impl Service {
         self.watchdog.as_ref().filter(|_| self.ready).map(Watchdog::deadline)
     }
 
-    /// Records a pass of the loop. The first pass reports that the program is ready; later passes feed the watchdog
-    /// when it is due. `owed` is the worker's progress (any number that changes as it moves) if it owes something.
+    /// Records a pass of the loop. The first pass reports that the program is ready; every pass feeds the watchdog if
+    /// it is due. `owed` is the worker's progress if it owes a result: any number that changes with progress.
     pub fn pass(&mut self, owed: Option<u64>, now: Instant) {
         if !self.ready {
             self.ready = true;
@@ -91,7 +92,7 @@ impl Service {
         self.tell(&[NotifyState::Stopping]);
     }
 
-    /// A manager that can't be reached restarts the program by itself.
+    /// Sends a message. An error is only logged, once: if messages don't arrive, the manager restarts the program.
     fn tell(&mut self, news: &[NotifyState<'_>]) {
         let Some(tell) = &mut self.tell else { return };
         if let Err(error) = tell(news)

@@ -2,7 +2,7 @@
 
 use dunlin_hlm::time::{Duration, Instant};
 
-/// Default time that a worker may stand still while it owes something.
+/// Default time for which a worker may make no progress while it owes a result.
 const PATIENCE: Duration = Duration::from_millis(60_000);
 
 /// The effect of a pass of the loop on the watchdog.
@@ -10,11 +10,11 @@ const PATIENCE: Duration = Duration::from_millis(60_000);
 pub(crate) enum Fed {
     /// Feed it now.
     Yes,
-    /// It is not due.
+    /// It is not yet due.
     NotDue,
-    /// It is due, but from now on it is not fed, because the worker stands still.
+    /// It is due but not fed from now on, because the worker makes no progress.
     Stuck,
-    /// Still not fed.
+    /// It is still not fed.
     StillStuck,
 }
 
@@ -24,13 +24,13 @@ pub(crate) struct Watchdog {
     /// Half of the manager's limit.
     every: Duration,
     due: Instant,
-    /// The worker's progress when it was last seen to move, and the time of that.
+    /// The worker's progress, and the time when it last changed.
     owed: Option<(u64, Instant)>,
     stuck: bool,
 }
 
 impl Watchdog {
-    /// A watchdog with this `limit` between two feedings; the first is due at once.
+    /// A watchdog with a `limit` between two feedings; the first one is due at once.
     pub(crate) fn new(limit: Duration) -> Self {
         let every = Duration((limit.0 / 2).max(1));
         Self { patience: PATIENCE, every, due: Instant(0), owed: None, stuck: false }
@@ -41,9 +41,10 @@ impl Watchdog {
         self.due
     }
 
-    /// Records a pass of the loop; `owed` is the worker's progress if it owes something.
+    /// Records a pass of the loop; `owed` is the worker's progress if it owes a result.
     pub(crate) fn pass(&mut self, owed: Option<u64>, now: Instant) -> Fed {
         self.owed = owed.map(|step| match self.owed {
+            // No progress: keep the time of the last change. A worker that owes nothing has no time at all.
             Some((seen, since)) if seen == step => (seen, since),
             _ => (step, now),
         });
@@ -67,7 +68,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    /// The results of passes once a second, with the worker's progress from `steps`.
+    /// The results of one pass per second, with the worker's progress from `steps`.
     fn passes(steps: &[Option<u64>]) -> Vec<Fed> {
         let mut watchdog = Watchdog::new(Duration(4 * SECOND));
         watchdog.patience = Duration(3 * SECOND);

@@ -1,11 +1,12 @@
-//! The counters of a running program as named values with units: a [`Snapshot`] at any time, and when to log one.
+//! The counters of a running program as named values with units: a [`Snapshot`] at any time, and a schedule for
+//! logging.
 //!
-//! A [`Metric`] carries all that a log line, JSON, Prometheus or a page needs: name, unit, kind, help and value. The
-//! programs fill snapshots from their own counters; nothing here counts.
+//! A [`Metric`] has all that a log line, JSON, Prometheus or a page needs: name, unit, kind, help and value. The
+//! programs fill snapshots from their own counters; no code here counts.
 //!
 //! Invariants:
-//! - A snapshot holds at most [`METRICS_MAX`] metrics, and says how many it left out.
-//! - Names and help are constants of the program: no text of a peer, a file or a model reaches a line.
+//! - A snapshot has at most [`METRICS_MAX`] metrics, and counts those that it left out.
+//! - Names and help are constants of the program: no text from a peer, a file or a model appears in a line.
 
 mod schedule;
 mod snapshot;

@@ -1,29 +1,29 @@
-//! When a snapshot is logged without being asked for.
+//! The schedule of logs that nobody requested.
 
 use dunlin_hlm::time::{Duration, Instant};
 
-/// Time between two logs of a program that runs on.
+/// Time between two logs of a long-running program.
 pub const LOG_INTERVAL: Duration = Duration::from_millis(600_000);
 
-/// Regular times, each a [`LOG_INTERVAL`] behind the one before.
+/// Regular times, one [`LOG_INTERVAL`] apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     next: Instant,
 }
 
 impl Schedule {
-    /// A schedule whose first time is an interval behind `now`.
+    /// A schedule whose first time is one interval after `now`.
     pub fn start(now: Instant) -> Self {
         Self { next: now + LOG_INTERVAL }
     }
 
-    /// The time to ask again at.
+    /// The time to call [`is_due`](Self::is_due).
     pub fn deadline(&self) -> Instant {
         self.next
     }
 
-    /// Whether a log is due; it is then due again an interval behind `now`, so that a program that was held up logs
-    /// once and not once for each interval it missed.
+    /// Returns true if a log is due. The next one is due an interval after `now`, so that a program that was
+    /// suspended logs only once.
     pub fn is_due(&mut self, now: Instant) -> bool {
         let due = now >= self.next;
         if due {

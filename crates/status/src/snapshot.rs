@@ -1,23 +1,23 @@
-//! Metrics, and the lines they make in a log.
+//! Metrics, and their lines in a log.
 
 use std::fmt::{self, Write};
 
-/// Metrics in a snapshot; both programs stay far below it.
+/// Maximum number of metrics in a snapshot; both programs have far fewer.
 pub const METRICS_MAX: usize = 128;
 
-/// How a value changes over time.
+/// The way in which a value changes over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only grows while the program runs.
+    /// Only increases while the program runs.
     Counter,
-    /// It goes up and down.
+    /// Increases and decreases.
     Gauge,
 }
 
-/// The unit of a value; the end of its key says it.
+/// The unit of a value; it is the suffix of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricUnit {
-    /// Things that are counted; the name says which.
+    /// A number of things, given by the name.
     Count,
     /// Bytes.
     Bytes,
@@ -32,7 +32,7 @@ pub enum MetricUnit {
 }
 
 impl MetricUnit {
-    /// The end of a key, with its underscore; empty for a count.
+    /// The suffix of a key, with its underscore; empty for a count.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::Count => "",
@@ -78,15 +78,15 @@ impl fmt::Display for MetricValue {
 /// A named value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
-    /// The part of the program it belongs to: a-z and `_`.
+    /// The part of the program that it belongs to: a-z and `_`.
     pub group: &'static str,
     /// Its name in that part, without the unit: a-z, 0-9 and `_`.
     pub name: &'static str,
     /// Its unit.
     pub unit: MetricUnit,
-    /// How it changes.
+    /// The way in which it changes.
     pub kind: MetricKind,
-    /// A phrase that says what it is.
+    /// A phrase that describes it.
     pub help: &'static str,
     /// Its value.
     pub value: MetricValue,
@@ -99,7 +99,7 @@ impl Metric {
     }
 }
 
-/// Metrics of one moment, in the order of their groups.
+/// Metrics of one moment, ordered by group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     metrics: Vec<Metric>,
@@ -108,18 +108,18 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Begins a group: what follows belongs to it.
+    /// Begins a group to which the following metrics belong.
     pub fn group(&mut self, group: &'static str) -> &mut Self {
         self.group = group;
         self
     }
 
-    /// Adds a count of things since the program began.
+    /// Adds a count of events since the program began.
     pub fn count(&mut self, name: &'static str, value: u64, help: &'static str) -> &mut Self {
         self.counter(name, MetricUnit::Count, value, help)
     }
 
-    /// Adds a value that only grows.
+    /// Adds a value that only increases.
     pub fn counter(
         &mut self,
         name: &'static str,
@@ -131,7 +131,7 @@ impl Snapshot {
         self.push(Metric { group, name, unit, kind: MetricKind::Counter, help, value })
     }
 
-    /// Adds a value that goes up and down.
+    /// Adds a value that increases and decreases.
     pub fn gauge(
         &mut self,
         name: &'static str,
@@ -143,7 +143,7 @@ impl Snapshot {
         self.push(Metric { group, name, unit, kind: MetricKind::Gauge, help, value })
     }
 
-    /// A metric that is one too many, or no finite number, is left out and counted.
+    /// Adds a metric. It is left out and counted if there are too many or its value is not finite.
     fn push(&mut self, metric: Metric) -> &mut Self {
         let finite = match metric.value {
             MetricValue::Whole(_) => true,
@@ -162,7 +162,7 @@ impl Snapshot {
         &self.metrics
     }
 
-    /// Metrics that found no place.
+    /// Number of metrics left out.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -184,7 +184,7 @@ impl Snapshot {
         lines
     }
 
-    /// Writes the lines to the log, under the target `status` at the level of information.
+    /// Logs the lines at level info, under the target `status`.
     pub fn log(&self) {
         for line in self.lines() {
             tracing::info!(target: "status", "{line}");

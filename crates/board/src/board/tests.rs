@@ -217,7 +217,7 @@ fn a_radio_has_one_name() {
 }
 
 proptest! {
-    /// A file that was cut, or whose bytes were hurt, is a board or an error with the file's name.
+    /// A truncated or corrupted file gives either a board or an error with the file's name.
     #[test]
     fn a_broken_file_is_an_error(cut in 0..BOARD.len(), at in 0..BOARD.len(), byte in any::<u8>()) {
         let dir = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The kernel's unit of a device's size, bytes.
 const SECTOR: u64 = 512;
 
-/// Something to write to.
+/// A place to write to.
 #[derive(Debug)]
 pub(super) struct Device {
     path: PathBuf,
@@ -19,12 +19,12 @@ pub(super) struct Device {
     pub(super) target: Target,
 }
 
-/// What it is.
+/// The kind of a place to write to.
 #[derive(Debug)]
 pub(super) enum Target {
     /// A whole device.
     Block(Facts),
-    /// A regular file with its size, where there is one already.
+    /// A regular file; its size in bytes if it exists.
     File(Option<u64>),
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Facts {
     model: String,
     read_only: bool,
     removable: bool,
-    /// The device that this is a part of.
+    /// The device of which this is a partition.
     part_of: Option<String>,
     users: Vec<String>,
     partitions: Vec<Partition>,
@@ -87,12 +87,12 @@ impl Device {
         Ok(named(Target::Block(facts), name))
     }
 
-    /// The name that a person types to confirm.
+    /// The name that the user types to confirm.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether nothing would be lost.
+    /// True if nothing would be lost.
     pub(super) fn is_new(&self) -> bool {
         matches!(self.target, Target::File(None))
     }
@@ -105,7 +105,7 @@ impl Device {
         }
     }
 
-    /// Checks that it may be overwritten.
+    /// Checks that the device may be overwritten.
     ///
     /// # Errors
     /// Names the reason and the remedy.
@@ -135,7 +135,7 @@ impl fmt::Display for Device {
 }
 
 impl Facts {
-    /// The name and the facts of the device with these numbers, `major:minor`.
+    /// The name and the facts of the device with the numbers `major:minor`.
     fn of(numbers: &str, places: &Places) -> Result<(String, Self)> {
         let dir = places.sysfs.join("dev/block").join(numbers);
         let dir = fs::canonicalize(&dir)
@@ -270,7 +270,7 @@ fn kind(file_type: FileType) -> &'static str {
     }
 }
 
-/// A size as it is printed on cards: in powers of ten.
+/// A size as printed on cards, in powers of ten.
 fn human(bytes: u64) -> String {
     match bytes {
         0..10_000_000 => format!("{bytes} bytes"),

@@ -15,18 +15,18 @@ pub(super) const PIECE: usize = 4 << 20;
 /// A SHA-256 in hex.
 pub(super) type Sum = String;
 
-/// An image that was read once from end to end.
+/// An image that was read once from beginning to end.
 #[derive(Debug)]
 pub(super) struct Image {
     path: PathBuf,
     /// Its size, decompressed.
     pub(super) bytes: u64,
-    /// The checksum of what is written, decompressed.
+    /// The checksum of the decompressed content.
     pub(super) sum: Sum,
 }
 
 impl Image {
-    /// Compares the file with the checksum beside it, and reads its contents.
+    /// Compares the file with the checksum beside it, and reads its content once.
     pub(super) fn checked(path: &Path, tell: &Tell) -> Result<Self> {
         let length = path.metadata().with_context(|| path.display().to_string())?.len();
         let expected = expected(path)?;
@@ -53,13 +53,13 @@ impl Image {
         Ok(Self { path: path.into(), bytes, sum })
     }
 
-    /// The contents, from the beginning.
+    /// Opens the content at its beginning.
     pub(super) fn open(&self) -> Result<Content> {
         Content::open(&self.path)
     }
 }
 
-/// The contents of an image, while they are read.
+/// The content of an image while it is read.
 #[derive(Debug)]
 pub(super) enum Content {
     /// The file itself.
@@ -142,7 +142,7 @@ fn expected(image: &Path) -> Result<Sum> {
     Ok(sum.to_ascii_lowercase())
 }
 
-/// The size of a source in bytes, and its checksum; `passed` receives the size of each piece.
+/// The size and the checksum of a source; `passed` receives the size of each piece, in bytes.
 pub(super) fn summed(mut from: impl Read, passed: impl Fn(u64)) -> io::Result<(u64, Sum)> {
     let (mut digest, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
     loop {
@@ -172,7 +172,7 @@ pub(super) fn fill(from: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> 
 
 fn hex(bytes: &[u8]) -> Sum {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // A String takes every write.
+        // Ignore the result: writing to a `String` can't fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

@@ -11,10 +11,10 @@ pub struct Tell {
 }
 
 impl Tell {
-    /// A line of its own.
+    /// Writes a line.
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
-            // Standard error that is gone has no reader.
+            // Ignore the error: standard error may be closed.
             let _ = writeln!(io::stderr(), "{text}");
         }
     }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 const QUIET: Tell = Tell { quiet: true };
 
-/// A folder with an image of two pieces and some bytes, a hole in the middle, and its checksum beside it.
+/// A folder with an image and its checksum; the image has two whole pieces and a part, with a hole in the middle.
 fn image() -> (TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes: Vec<u8> = (0..9_000_000u32).map(|i| ((i * 31) >> 7) as u8).collect();

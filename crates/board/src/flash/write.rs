@@ -1,4 +1,4 @@
-//! Writing, and reading back what was written.
+//! Writes an image, and reads it back.
 
 use super::image::{Image, PIECE, fill, summed};
 use super::tell::Tell;
@@ -28,8 +28,8 @@ pub(super) fn open_exclusive(device: &Path) -> Result<File> {
     })
 }
 
-/// Writes the image from the beginning of `file` and waits until it is there. Pieces that are all zero are left out of
-/// a file that is `sparse`: one that holds nothing yet.
+/// Writes the image to `file`, starting at its beginning, and waits until it is on the device. With `sparse`, pieces
+/// of zeros are skipped; `file` must then be empty.
 ///
 /// # Errors
 /// Names the byte at which writing failed.
@@ -48,7 +48,7 @@ pub(super) fn write_image(image: &Image, file: &File, sparse: bool, tell: &Tell)
     Ok(())
 }
 
-/// Copies everything, and returns the number of bytes.
+/// Copies everything; returns the number of bytes.
 fn copy(
     from: &mut impl Read,
     to: &mut (impl Write + Seek),
@@ -72,13 +72,13 @@ fn copy(
     }
 }
 
-/// Reads back what was written, from the device and not from memory.
+/// Reads the written image back, from the device instead of the cache, and compares it.
 ///
 /// # Errors
 /// It can't be read, or differs.
 pub(super) fn read_back(image: &Image, file: &File, tell: &Tell) -> Result<()> {
     let bar = tell.step("Reading it back", Some(image.bytes));
-    // Where the system doesn't take the advice, it is read from memory, which is still a check of the writing.
+    // Ignore the error: if the cache can't be dropped, reading from it still checks part of the work.
     let _ = fadvise(file, 0, None, Advice::DontNeed);
     let mut file = file;
     file.seek(SeekFrom::Start(0)).context("reading back")?;
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    /// Accepts this many bytes, and then fails like a device that ends or is removed.
+    /// Accepts a number of bytes, then fails like a device that is full or was removed.
     struct Ends(usize, Errno);
 
     impl Write for Ends {

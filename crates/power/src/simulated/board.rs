@@ -1,4 +1,4 @@
-//! A board's power as its phases have it, for a chip to measure: the truth that a ledger's split is held against.
+//! A simulated board whose power depends on the phase. Its exact energy is the reference for the ledger's split.
 
 use super::super::phase::{ByPhase, EnergyPhase};
 use super::waveform::Waveform;
@@ -6,18 +6,18 @@ use dunlin_hlm::time::Instant;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Steps of power that are kept: some seconds of them, where a conversion looks back at a tenth.
+/// Steps of power that are kept: some seconds of them. A conversion reaches back a tenth of a second.
 const STEPS_MAX: usize = 16_384;
-/// Power of each phase, W: a board of 2.7 W idle and 6.8 W while it drafts.
+/// Power of each phase, W: 2.7 W while idle, 6.8 W while drafting.
 const WATTS: ByPhase<f64> = ByPhase([5.2, 6.8, 4.6, 4.0, 2.9, 2.7]);
 
-/// Power over time, made of marks of phases. Its copies are the same board.
+/// Power over time, determined by marks of phases. Copies share the same board.
 #[derive(Clone, Debug)]
 pub struct SimulatedBoard(Arc<Mutex<BoardState>>);
 
 #[derive(Debug)]
 struct BoardState {
-    /// Begin of each step of power, and the energy by then.
+    /// Start of each step of power, and the energy up to it.
     steps: VecDeque<BoardStep>,
     phase: EnergyPhase,
     /// Energy of each phase up to the last step.
@@ -42,7 +42,7 @@ impl SimulatedBoard {
         })))
     }
 
-    /// The board does something else from now on.
+    /// The board changes to another phase.
     pub fn mark(&self, phase: EnergyPhase, now: Instant) {
         let mut state = self.state();
         if state.phase == phase {
@@ -70,7 +70,7 @@ impl BoardState {
         *self.steps.back().expect("never empty")
     }
 
-    /// A step of power begins: what the one before took is its phase's.
+    /// Begins a step of power, and charges the previous step to its phase.
     fn step(&mut self, at: Instant, phase: EnergyPhase) {
         let last = self.last();
         let at = at.max(last.begin);

@@ -1,9 +1,9 @@
-//! An INA219 at the level of its registers, on an I2C bus of its own: what a driver can't tell from the real one.
+//! A simulated INA219 on its own I2C bus, at register level. A driver can't distinguish it from the real chip.
 //!
-//! It converts shunt and bus voltage in turn from the moment its configuration is written, averages as it is told to,
-//! keeps the results until the next ones, and says with CNVR that there are new ones; only reading the power register
-//! or writing the mode clears that. A brown-out takes its settings and leaves those of the data sheet. Transactions
-//! take the time that they take on the wire.
+//! It converts shunt and bus voltage in turn, starting when its configuration is written, and averages as configured.
+//! It keeps results until the next ones and reports new ones with CNVR; only reading the power register or writing
+//! the mode clears CNVR. A brown-out resets its settings to the data sheet's defaults. Transactions take their real
+//! time.
 
 use super::super::timebase::Timebase;
 use super::waveform::Waveform;
@@ -14,7 +14,7 @@ use embedded_hal::i2c::{Error, ErrorKind, ErrorType, I2c, NoAcknowledgeSource, O
 const CONFIGURATION_RESET: u16 = 0x399f;
 const OVF: u16 = 1;
 const CNVR: u16 = 1 << 1;
-/// Length of a transaction on a stuck bus, until the kernel gives up.
+/// Duration of a transaction on a stuck bus, until the kernel gives up.
 const STUCK: Duration = Duration::from_millis(10);
 
 /// Wiring of the chip.
@@ -24,26 +24,26 @@ pub struct Wiring {
     pub address: u8,
     /// The shunt, Ω.
     pub shunt_ohms: f64,
-    /// Voltage at the load while it draws nothing.
+    /// Supply voltage without load, V.
     pub supply_v: f64,
-    /// Supply voltage lost for each ampere, Ω.
+    /// Resistance of the supply, Ω.
     pub supply_ohms: f64,
-    /// The bus's clock, Hz.
+    /// The bus clock, Hz.
     pub bus_hz: u32,
 }
 
-/// Faults, and their times.
+/// Faults and their times.
 #[derive(Clone, Debug, Default)]
 pub struct Troubles {
-    /// Share of the transactions that are not acknowledged.
+    /// Share of transactions that are not acknowledged.
     pub unacknowledged: f64,
-    /// Seed of those.
+    /// Seed of these transactions.
     pub seed: u64,
-    /// While the bus is stuck.
+    /// Intervals in which the bus is stuck.
     pub stuck: Vec<(Instant, Instant)>,
-    /// While results overflow.
+    /// Intervals in which results overflow.
     pub overflows: Vec<(Instant, Instant)>,
-    /// Moments at which the chip loses its power.
+    /// Times at which the chip loses power.
     pub brown_outs: Vec<Instant>,
 }
 
@@ -56,11 +56,11 @@ pub struct Chip<W, T> {
     troubles: Troubles,
     configuration: u16,
     calibration: u16,
-    /// Begin of the conversions that run now.
+    /// Start of the current conversions.
     began: Instant,
-    /// Time at which the ready flag was cleared last.
+    /// Time at which the ready flag was last cleared.
     cleared: Instant,
-    /// The register that is read next.
+    /// The register that the next read returns.
     pointer: u8,
     transactions: u64,
 }
@@ -68,9 +68,9 @@ pub struct Chip<W, T> {
 /// Error of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody acknowledged.
+    /// The address was not acknowledged.
     Unacknowledged,
-    /// Somebody holds the bus.
+    /// The bus is stuck.
     Stuck,
 }
 
@@ -84,14 +84,14 @@ impl Error for Failure {
 }
 
 impl Default for Wiring {
-    /// A common module with 0.1 Ω behind a supply of 5.1 V with 50 mΩ, on a bus of 100 kHz.
+    /// A common module with 0.1 Ω, a supply of 5.1 V with 50 mΩ, and a bus clock of 100 kHz.
     fn default() -> Self {
         Self { address: 0x40, shunt_ohms: 0.1, supply_v: 5.1, supply_ohms: 0.05, bus_hz: 100_000 }
     }
 }
 
 impl<W: Waveform, T: Timebase> Chip<W, T> {
-    /// A chip that has just got its power.
+    /// A chip that has just been powered on.
     pub fn new(waveform: W, time: T, wiring: Wiring, troubles: Troubles) -> Self {
         let mut chip = Self {
             waveform,
@@ -120,7 +120,7 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
         self.cleared = at;
     }
 
-    /// Loses its settings where a brown-out came since it was last looked at.
+    /// Resets the chip if a brown-out happened since the last call.
     fn live_until(&mut self, now: Instant) {
         while self.troubles.brown_outs.first().is_some_and(|at| *at <= now) {
             let at = self.troubles.brown_outs.remove(0);
@@ -128,12 +128,12 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
         }
     }
 
-    /// Length of shunt and bus conversions, µs.
+    /// Lengths of the shunt and bus conversions, µs.
     fn conversions(&self) -> (u64, u64) {
         (conversion_us(self.configuration >> 3), conversion_us(self.configuration >> 7))
     }
 
-    /// End of the last completed conversion that lies `offset` before the end of each pair.
+    /// End of the last completed conversion, for conversions that end `offset` before each pair's end, µs.
     fn last_end(&self, offset: u64, now: Instant) -> Option<Instant> {
         let (shunt, bus) = self.conversions();
         let period = shunt + bus;
@@ -145,7 +145,7 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
         self.last_end(0, now).is_some_and(|end| end > self.cleared)
     }
 
-    /// The shunt register: the mean over its conversions, in steps of 10 µV up to the end of the range.
+    /// The shunt register: the mean over the shunt's conversions, in steps of 10 µV, limited to the range.
     fn shunt(&self, now: Instant) -> i16 {
         let (shunt, bus) = self.conversions();
         let Some(end) = self.last_end(bus, now) else { return 0 };
@@ -154,7 +154,7 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
         (current * self.wiring.shunt_ohms / 10e-6).round().clamp(-range, range) as i16
     }
 
-    /// The current that gives a power at the load, the supply's own resistance considered.
+    /// The current for a given power of the load, with the supply's resistance taken into account.
     fn current(&self, watts: f64) -> f64 {
         let Wiring { supply_v, supply_ohms, .. } = self.wiring;
         let root = (supply_v * supply_v - 4.0 * supply_ohms * watts).max(0.0).sqrt();
@@ -207,7 +207,7 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
         }
     }
 
-    /// Lets the transaction's time pass, and fails where it must.
+    /// Lets the transaction's time pass; fails if a fault is due.
     fn carry(&mut self, address: u8, bytes: usize) -> Result<Instant, Failure> {
         self.transactions += 1;
         let stuck =
@@ -216,7 +216,7 @@ impl<W: Waveform, T: Timebase> Chip<W, T> {
             self.time.wait(STUCK);
             return Err(Failure::Stuck);
         }
-        // Nine bits a byte, a start and a stop.
+        // Nine bits per byte, plus start and stop.
         let bits = bytes as u64 * 9 + 2;
         self.time.wait(Duration(bits * 1_000_000 / u64::from(self.wiring.bus_hz.max(1))));
         let now = self.time.now();
@@ -256,7 +256,7 @@ impl<W: Waveform, T: Timebase> I2c for Chip<W, T> {
     }
 }
 
-/// Length of a conversion with these four bits, µs (SBOS448, table 5).
+/// Length of a conversion, µs, by its four configuration bits (SBOS448, table 5).
 fn conversion_us(code: u16) -> u64 {
     match code & 0b1111 {
         0b0000 | 0b0100 => 84,
@@ -267,7 +267,7 @@ fn conversion_us(code: u16) -> u64 {
     }
 }
 
-/// A number in 0..1 that looks drawn, from a seed and a counter (splitmix64).
+/// A pseudo-random number in 0..1 from a seed and a counter (splitmix64).
 fn unit(seed: u64, index: u64) -> f64 {
     let mut x = seed.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

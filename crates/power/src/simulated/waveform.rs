@@ -1,4 +1,4 @@
-//! Power over time, whose energy between any two moments is known exactly.
+//! Power over time with exactly known energy.
 
 use dunlin_hlm::time::Instant;
 
@@ -7,24 +7,24 @@ pub trait Waveform: Send {
     /// Energy from time 0 to `at`, J.
     fn joules(&self, at: Instant) -> f64;
 
-    /// Mean power between two moments, W; between equal ones 0.
+    /// Mean power between two times, W; 0 if they are equal.
     fn mean_w(&self, from: Instant, until: Instant) -> f64 {
         let span = until.since(from).as_secs_f64();
         if span > 0.0 { (self.joules(until) - self.joules(from)) / span } else { 0.0 }
     }
 }
 
-/// Power in steps that begin anew after the last.
+/// A repeating sequence of power steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepWaveform {
-    /// End of each step, µs from the beginning of a period, and the energy by then.
+    /// End of each step, µs from the start of a repetition, and the energy up to it.
     ends: Vec<(u64, f64)>,
     /// Power of each step, W.
     watts: Vec<f64>,
 }
 
 impl StepWaveform {
-    /// Steps of so many µs at so many W; those of no length are left out. `None` where nothing is left.
+    /// Steps of (µs, W); steps without length are left out. `None` if no step is left.
     pub fn new(steps: impl IntoIterator<Item = (u64, f64)>) -> Option<Self> {
         let (mut ends, mut watts, mut at, mut joules) = (Vec::new(), Vec::new(), 0, 0.0);
         for (span, power) in steps.into_iter().filter(|(span, _)| *span > 0) {
@@ -36,7 +36,7 @@ impl StepWaveform {
         (!ends.is_empty()).then_some(Self { ends, watts })
     }
 
-    /// One power for ever.
+    /// Constant power.
     pub fn constant(watts: f64) -> Self {
         Self { ends: vec![(1_000_000, watts)], watts: vec![watts] }
     }

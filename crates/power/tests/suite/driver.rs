@@ -1,4 +1,4 @@
-//! The driver: exact transactions, the crate `ina219` as a second opinion, and what the chip does to it.
+//! The driver: exact transactions, the crate `ina219` as a reference, and faults of the chip.
 
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::ina219::{Averaging, Config, Error, Ina219, Measurement, Register, ShuntRange};
@@ -16,7 +16,7 @@ use ina219::configuration::{
 };
 
 const ADDRESS: u8 = 0x40;
-/// Averaged by 8, 320 mV, 32 V.
+/// The configuration register: 8 conversions, 320 mV, 32 V.
 const CONFIGURATION: [u8; 3] = [0, 0x3d, 0xdf];
 const CALIBRATION: [u8; 3] = [5, 0x10, 0x62];
 
@@ -33,7 +33,7 @@ fn write(bytes: [u8; 3]) -> Transaction {
     Transaction::write(ADDRESS, bytes.to_vec())
 }
 
-/// A chip that was set up, with what comes behind that.
+/// A chip that was configured, followed by the transactions `behind`.
 fn set_up(behind: &[Transaction]) -> Ina219<Mock> {
     let begin = [write(CALIBRATION), write(CONFIGURATION)];
     let mut chip = Ina219::new(Mock::new(begin.iter().chain(behind)), ADDRESS, config(8));
@@ -95,7 +95,7 @@ fn lost_settings_are_noticed_with_the_next_reading() {
         read(0, 0x399f),
         write(CALIBRATION),
         write(CONFIGURATION),
-        // A board that draws next to nothing has a power of 0 and nothing is asked.
+        // At almost no current, a power register of 0 is valid and causes no further reads.
         read(2, ready),
         read(1, 3),
         read(3, 0),
@@ -163,7 +163,7 @@ fn another_driver_reads_our_configuration_as_we_mean_it() {
             let (mine, other) = (ours.period_micros(), expected.conversion_time_us().unwrap());
             assert!(mine.abs_diff(other.into()) * 200 <= mine, "{mine} µs, {other} µs");
         }
-        // The calibration of a shunt whose full range is 2^15 current steps.
+        // The calibration with which the full range has 2^15 current steps.
         let time = VirtualTime::default();
         let chip = Chip::new(StepWaveform::constant(3.0), time, Wiring::default(), Troubles::default());
         let mut driver = Ina219::new(chip, ADDRESS, Config { range, ..config(8) });
@@ -174,7 +174,7 @@ fn another_driver_reads_our_configuration_as_we_mean_it() {
         let ours = f64::from(u16::from_be_bytes(bytes));
         let step_ua = f64::from(microvolts) / 0.1 / f64::from(1 << 15);
         let theirs = IntCalibration::new(MicroAmpere(step_ua.round() as i64), 100_000).unwrap().as_bits();
-        // Theirs takes whole microamperes.
+        // The reference crate accepts only whole microamperes.
         assert!((ours / f64::from(theirs) - 1.0).abs() < 0.6 / step_ua, "{ours} and {theirs}");
         assert_eq!(ours % 2.0, 0.0);
     }
@@ -198,7 +198,7 @@ fn another_driver_reads_the_same_from_the_simulated_chip() {
     assert_eq!(theirs.shunt_voltage().unwrap().shunt_voltage_uv() * 10, measured.current.micro() as i32);
     assert_eq!(i64::from(theirs.bus_voltage().unwrap().voltage_mv()) * 1000, measured.bus.micro());
     assert!((measured.power.as_f64() - 4.2).abs() < 0.005, "{measured:?}");
-    // Their driver as it is meant to be used, with the calibration of its own.
+    // The reference driver used as intended, with its own calibration.
     let mut calibrated = SyncIna219::new_calibrated(theirs.destroy(), address, UnCalibrated).unwrap();
     time.wait(Duration::from_millis(20));
     let theirs = calibrated.next_measurement().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! How far the ledger's joules are from the truth, through the driver and the chip at the level of its registers.
+//! Errors of the ledger's joules, measured with the driver and the simulated chip.
 
 use super::shapes::{bursts, constant, recorded, square};
 use super::stand::{Outcome, Script, Setup, measure};
@@ -37,12 +37,12 @@ fn row(table: &mut String, name: &str, outcome: &Outcome) {
     .unwrap();
 }
 
-/// A share in hundredths, without a sign on nothing.
+/// A share in percent with two decimals; 0 without a sign.
 fn percent(share: f64) -> String {
     format!("{:.2}", share * 100.0).replace("-0.00", "0.00")
 }
 
-/// The aims: 0.5 % in total, 1 % in the median round, and 1 % of the whole for each phase.
+/// Checks the aims: 0.5 % in total, 1 % in the median round, and for each phase 1 % of the whole.
 fn assert_honest(name: &str, outcome: &Outcome) {
     let figures = (outcome.total(), outcome.median(), outcome.split());
     assert!(outcome.total().abs() <= 0.005, "{name}: total, round, split {figures:?}");
@@ -50,8 +50,8 @@ fn assert_honest(name: &str, outcome: &Outcome) {
     assert!(outcome.split() <= 0.01, "{name}: total, round, split {figures:?}");
 }
 
-/// Errors in percent: of the whole, of a round's median and 95th percentile, of the worst phase as a share of the
-/// whole. `recorded` has phases of tenths of a millisecond.
+/// Errors in percent: in total, of the median and 95th-percentile round, and of the worst phase as a share of the
+/// whole. The shape `recorded` has phases of tenths of a millisecond.
 #[test]
 fn errors_over_shape_and_rate() {
     let mut table = HEAD.to_owned();
@@ -127,7 +127,7 @@ fn each_trouble_shows_in_its_own_count() {
 #[test]
 fn a_range_at_its_end_is_said() {
     let mut script = Script::new(5);
-    // 3.2 A at 5.1 V are the end of 0.1 Ω.
+    // The range of a 0.1 Ω shunt ends at 3.2 A, which is about 16 W at 5.1 V.
     script.step(dunlin_power::phase::EnergyPhase::Draft, 1_000_000, 18.0);
     script.end_round();
     let outcome = measure(&script, &Setup::averaged(8));

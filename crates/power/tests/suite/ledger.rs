@@ -1,4 +1,4 @@
-//! The ledger by hand: what is charged to whom, and what happens at each of its bounds.
+//! The ledger alone: checks the charged energy, and the behaviour at each limit.
 
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::ledger::{Ledger, Sample, Span};
@@ -36,7 +36,7 @@ fn a_cut_lies_where_it_was_made() {
     let [span] = spans(&mut ledger)[..] else { panic!("one span") };
     assert_eq!((span.from, span.until), (Instant(0), Instant(33_333)));
     assert!((span.total_j() - 0.099_999).abs() < 1e-9, "{span:?}");
-    // Half a period before the first middle has its power.
+    // The half period before the middle of the first reading is charged with its power.
     assert_eq!(span.extrapolated, Duration(5_000));
 }
 
@@ -57,7 +57,7 @@ fn a_slope_is_a_slope() {
     ledger.handle_sample(&sample(0, 0, 2.0));
     ledger.handle_sample(&sample(10_000, 10_000, 4.0));
     let joules: Vec<f64> = std::iter::from_fn(|| ledger.poll_span()).map(|span| span.total_j()).collect();
-    // 2.25 W over a quarter of the way, 3.25 W over the rest.
+    // Mean power of 2.25 W in the first quarter and 3.25 W in the rest.
     assert!((joules[0] - 0.005_625).abs() < 1e-9 && (joules[1] - 0.024_375).abs() < 1e-9, "{joules:?}");
 }
 
@@ -101,7 +101,7 @@ fn the_last_readings_power_goes_on_where_nobody_waits() {
     let [span] = spans(&mut ledger)[..] else { panic!("one span") };
     assert!((span.total_j() - 0.375).abs() < 1e-9, "{span:?}");
     assert_eq!(span.extrapolated, Duration(5_000 + 55_000));
-    // A reading of a time that is charged already tells no energy.
+    // A reading of a time that is already charged adds no energy.
     ledger.handle_sample(&sample(100_000, 110_000, 900.0));
     ledger.handle_cut(Instant(170_000));
     read(&mut ledger, 160_000, 180_000, |_| 2.5);
@@ -155,7 +155,7 @@ fn phase() -> impl Strategy<Value = EnergyPhase> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever comes in whatever order: times add up, energies are finite, and of one power they are its own.
+    /// For any input in any order: times add up, energies are finite, and constant power gives its exact energy.
     #[test]
     fn time_and_energy_add_up(
         steps in prop::collection::vec((phase(), 1..60_000_u64, 0..4_u8), 1..200),
@@ -186,7 +186,7 @@ proptest! {
             prop_assert_eq!(span.micros.0.iter().sum::<u64>(), span.time().0);
             prop_assert!(span.joules.0.iter().all(|joules| joules.is_finite() && *joules >= -1e-9));
             let expected = watts * span.time().as_secs_f64();
-            // Before the first reading nothing is known, and a settled start is charged nothing.
+            // A start that was settled before the first reading has no energy, so the sum may be too small.
             prop_assert!(span.total_j() <= expected * (1.0 + 1e-9) + 1e-9, "{:?}", span);
         }
     }

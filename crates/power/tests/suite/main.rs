@@ -1,4 +1,4 @@
-//! Measured energy: the driver against the chip at the level of its registers, and the ledger against the truth.
+//! Measured energy: the driver with the simulated chip, and the ledger against exact energies.
 #![allow(clippy::unwrap_used)] // everything here is a test
 
 mod driver;

@@ -1,4 +1,4 @@
-//! What boards draw: shapes whose energy is known exactly.
+//! Power profiles of boards, with exactly known energy.
 
 use super::stand::Script;
 use dunlin_power::phase::EnergyPhase;
@@ -25,7 +25,7 @@ pub(super) fn square() -> Script {
     script
 }
 
-/// Tokens of 30 to 60 ms and a radio that wakes for 4 ms behind each frame.
+/// Tokens of 30 to 60 ms, and a radio that is active for 4 ms after each frame.
 pub(super) fn bursts() -> Script {
     let mut script = Script::new(3);
     while script.length() < 60_000_000 {
@@ -44,7 +44,7 @@ pub(super) fn bursts() -> Script {
     script
 }
 
-/// The recorded phases, so many times as long, for about 20 s; a round ends where a message is handed over.
+/// The recorded phases, stretched by `times`, repeated for about 20 s. A round ends when a message is sent.
 pub(super) fn recorded(times: u64) -> Script {
     let steps: Vec<(EnergyPhase, u64)> = RECORDED.lines().skip(1).map(recorded_step).collect();
     let mut script = Script::new(4);
@@ -53,7 +53,7 @@ pub(super) fn recorded(times: u64) -> Script {
             if *phase == EnergyPhase::Send {
                 script.end_round();
             }
-            // A drafter's power differs from step to step.
+            // The drafter's power varies from step to step.
             let more = if *phase == EnergyPhase::Draft { 0.4 * script.draw() } else { 0.0 };
             script.step(*phase, micros * times, watts(*phase) + more);
         }

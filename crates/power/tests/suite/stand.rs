@@ -1,4 +1,4 @@
-//! A chip, its sensor, the meter and the ledger in virtual time, over power that is known exactly.
+//! A test stand in virtual time: chip, sensor, meter and ledger, with exactly known power.
 
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_power::calibration::Correction;
@@ -12,13 +12,13 @@ use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
 use dunlin_power::simulated::waveform::StepWaveform;
 use dunlin_power::timebase::{Timebase, VirtualTime};
 
-/// The bus's clock: at 100 kHz three transactions take longer than two conversions.
+/// The bus clock: at 100 kHz, three transactions would take longer than two conversions.
 const BUS_HZ: u32 = 400_000;
 
-/// What the board does, step after step, and where its rounds end.
+/// A board's activity, step by step, and the ends of its rounds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Script {
-    /// Phase, µs, W.
+    /// Steps as (phase, µs, W).
     steps: Vec<(EnergyPhase, u64, f64)>,
     rounds: Vec<u64>,
     length: u64,
@@ -43,7 +43,7 @@ impl Script {
         self.length
     }
 
-    /// A number in 0..1.
+    /// A pseudo-random number in 0..1.
     pub(super) fn draw(&mut self) -> f64 {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.seed >> 11) as f64 / (1_u64 << 53) as f64
@@ -53,7 +53,7 @@ impl Script {
         StepWaveform::new(self.steps.iter().map(|(_, micros, watts)| (*micros, *watts))).unwrap()
     }
 
-    /// Energy of each phase between two moments.
+    /// Energy of each phase between two times, J.
     fn truth(&self, from: u64, until: u64) -> ByPhase<f64> {
         let (mut at, mut truth) = (0, ByPhase::default());
         for (phase, micros, watts) in &self.steps {
@@ -65,14 +65,14 @@ impl Script {
     }
 }
 
-/// How it is measured.
+/// The settings and faults of a measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     pub(super) averaging: u8,
     pub(super) troubles: Troubles,
-    /// While the reader sleeps.
+    /// Intervals in which the reader sleeps, µs.
     pub(super) stalls: Vec<(u64, u64)>,
-    /// The reader takes one reading in this time at most, µs; 0 takes all.
+    /// Minimum time between two readings, µs; 0 for no limit.
     pub(super) slowed_to: u64,
 }
 
@@ -82,7 +82,7 @@ impl Setup {
     }
 }
 
-/// What was measured and what was true.
+/// Measured and true energies.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) spans: Vec<Span>,
@@ -92,14 +92,14 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Error of the whole, a share.
+    /// Relative error in total.
     pub(super) fn total(&self) -> f64 {
         let measured: f64 = self.spans.iter().map(Span::total_j).sum();
         let truth: f64 = self.truths.iter().flat_map(|truth| truth.0).sum();
         measured / truth - 1.0
     }
 
-    /// Errors of the rounds without their signs, shares, ascending.
+    /// Absolute relative errors of the rounds, ascending.
     fn rounds(&self) -> Vec<f64> {
         let error = |(span, truth): (&Span, &ByPhase<f64>)| {
             (span.total_j() / truth.0.iter().sum::<f64>() - 1.0).abs()
@@ -131,7 +131,7 @@ impl Outcome {
     }
 }
 
-/// Measures a script from its beginning to its end.
+/// Measures a script from beginning to end.
 pub(super) fn measure(script: &Script, setup: &Setup) -> Outcome {
     let time = VirtualTime::default();
     let wiring = Wiring { bus_hz: BUS_HZ, ..Wiring::default() };

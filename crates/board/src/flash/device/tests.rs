@@ -3,7 +3,7 @@ use std::fs::{create_dir_all, write};
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
-/// A card reader on USB with a card of two partitions, and a built-in disk, as the kernel and udev show them.
+/// The kernel's and udev's files for a USB card reader, with a card of two partitions, and for a built-in disk.
 struct Tree {
     dir: TempDir,
     places: Places,
