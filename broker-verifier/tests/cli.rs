@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Client, Mosquitto, PROMPT_TEXT, free_port, hang_up, until};
+use common::{Client, PROMPT_TEXT, hang_up, until};
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, SITE, free_port};
 use dunlin_wire::Liveness;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -219,7 +220,7 @@ fn the_reference_is_the_same_every_time() {
 
 #[test]
 fn a_check_says_what_is_there_and_what_is_not() {
-    let mosquitto = Mosquitto::start();
+    let mosquitto = Mosquitto::with(SITE);
     let (model, broker) = (demo(), format!("mqtt://127.0.0.1:{}", mosquitto.port));
     let model = model.to_str().unwrap();
     let good = run(&["check", "--model", model, "--broker", &broker]);
@@ -297,7 +298,7 @@ fn the_status_is_logged_on_request_and_at_the_end() {
 
 #[tokio::test]
 async fn a_life_with_mosquitto() {
-    let mosquitto = Mosquitto::start();
+    let mosquitto = Mosquitto::with(SITE);
     let broker = format!("127.0.0.1:{}", mosquitto.port);
     let directory = tempfile::tempdir().unwrap();
     let mut watcher = Client::connect(mosquitto.port, "watcher", "dl1/v/verifier-1/st").await;
@@ -320,15 +321,15 @@ async fn a_life_with_mosquitto() {
 
 #[test]
 fn an_absent_broker_is_said_once() {
-    let mut mosquitto = Mosquitto::start();
-    mosquitto.kill();
+    let mut mosquitto =
+        Mosquitto::new(&MosquittoOptions { lines: SITE, ..MosquittoOptions::default() }).unwrap();
     let (model, broker) = (demo(), format!("127.0.0.1:{}", mosquitto.port));
     let mut command = program(&["serve", "--model", model.to_str().unwrap(), "--broker", &broker]);
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
     let child = command.arg("--ready-file").arg(&ready).stderr(Stdio::piped()).spawn().unwrap();
     hang_up(mosquitto.port, 4);
-    mosquitto.restart();
+    mosquitto.start().unwrap();
     until("the ready file", || ready.exists().then_some(()));
     signal(&child, "-TERM");
     let (code, said) = ended(child);

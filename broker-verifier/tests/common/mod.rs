@@ -4,6 +4,7 @@
 use anyhow::Result;
 use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_lm::{Target, Toy};
+use dunlin_mosquitto::{Mosquitto, SITE};
 use dunlin_service::Service;
 use dunlin_verifier::embedded::Embedded;
 use dunlin_verifier::{Config, Hooks, Report, Served, serve};
@@ -14,9 +15,7 @@ use dunlin_wire::{
 };
 use std::future::Future;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -53,17 +52,6 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn find_mosquitto() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let found = places.map(|place| place.join("mosquitto")).find(|file| file.is_file());
-    found.expect("mosquitto isn't installed (Debian: apt install mosquitto)")
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Stands in for a broker on `port` and hangs up on so many clients, once each has said who it is.
 pub fn hang_up(port: u16, clients: usize) {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -71,71 +59,6 @@ pub fn hang_up(port: u16, clients: usize) {
         let (mut client, _) = listener.accept().unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         assert_ne!(client.read(&mut [0; 4096]).unwrap(), 0);
-    }
-}
-
-/// A mosquitto process with the site's configuration on a port of its own.
-pub struct Mosquitto {
-    pub port: u16,
-    file: PathBuf,
-    child: Child,
-    _directory: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    pub fn start() -> Self {
-        Self::with(|text| text)
-    }
-
-    /// Starts with the site's configuration changed by `change`.
-    pub fn with(change: impl FnOnce(String) -> String) -> Self {
-        let port = free_port();
-        let template = include_str!("../../mosquitto.conf");
-        let listener = "listener 1883 127.0.0.1";
-        assert!(template.contains(listener));
-        let text = change(template.replace(listener, &format!("listener {port} 127.0.0.1")));
-        Self::configured(port, &text)
-    }
-
-    /// Starts with nothing configured but who may connect, and where.
-    pub fn with_defaults() -> Self {
-        let port = free_port();
-        Self::configured(port, &format!("listener {port} 127.0.0.1\nallow_anonymous true\n"))
-    }
-
-    fn configured(port: u16, text: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("mosquitto.conf");
-        std::fs::write(&file, text).unwrap();
-        let child = Self::spawn(&file, port);
-        Self { port, file, child, _directory: directory }
-    }
-
-    fn spawn(file: &Path, port: u16) -> Child {
-        let mut command = Command::new(find_mosquitto());
-        let mut child =
-            command.arg("-c").arg(file).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        until("mosquitto's listener", || {
-            assert!(child.try_wait().unwrap().is_none(), "mosquitto ended at once");
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        child
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn restart(&mut self) {
-        self.child = Self::spawn(&self.file, self.port);
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -147,7 +70,7 @@ pub enum Broker {
 
 impl Broker {
     pub fn mosquitto() -> Self {
-        Self::Mosquitto(Mosquitto::start())
+        Self::Mosquitto(Mosquitto::with(SITE))
     }
 
     pub fn embedded() -> Self {
