@@ -4,12 +4,13 @@
 
 mod common;
 
-use common::{Client, PROMPT_TEXT, hang_up, until};
+use common::{Client, DEADLINE, PROMPT_TEXT, hang_up, until};
 use dunlin_mosquitto::{Mosquitto, MosquittoOptions, SITE, free_port};
 use dunlin_wire::Liveness;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::{fs, thread};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dunlin-verifier");
@@ -50,10 +51,12 @@ fn signal(child: &Child, name: &str) {
 
 /// Waits for a program's end; its exit code and what it said on standard error.
 fn ended(mut child: Child) -> (Option<i32>, String) {
-    let mut pipe = child.stderr.take().unwrap();
-    let reader = thread::spawn(move || std::io::read_to_string(&mut pipe).unwrap());
-    let status = until("the end", || child.try_wait().unwrap());
-    (status.code(), reader.join().unwrap())
+    let (tell, end) = channel();
+    thread::spawn(move || {
+        let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+        tell.send((child.wait().unwrap().code(), said))
+    });
+    end.recv_timeout(DEADLINE).expect("the end comes in time")
 }
 
 /// Starts to serve with the demo's target; the broker's port, from the ready file.
@@ -63,7 +66,7 @@ fn serving(args: &[&str], directory: &Path) -> (Child, u16) {
     let (model, file) = (demo(), ready.to_str().unwrap().to_owned());
     let mut command = program(&["serve", "--model", model.to_str().unwrap(), "--ready-file", &file]);
     let mut child = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
-    let port = until("the ready file", || {
+    let port = until("the ready file", directory, || {
         assert!(child.try_wait().unwrap().is_none(), "it ended at once");
         fs::read_to_string(&ready).ok()?.trim().rsplit_once(':')?.1.parse().ok()
     });
@@ -330,7 +333,7 @@ fn an_absent_broker_is_said_once() {
     let child = command.arg("--ready-file").arg(&ready).stderr(Stdio::piped()).spawn().unwrap();
     hang_up(mosquitto.port, 4);
     mosquitto.start().unwrap();
-    until("the ready file", || ready.exists().then_some(()));
+    until("the ready file", directory.path(), || ready.exists().then_some(()));
     signal(&child, "-TERM");
     let (code, said) = ended(child);
     assert_eq!(code, Some(0), "{said}");

@@ -49,13 +49,13 @@ fn telemetry(at_us: u64) -> Vec<u8> {
 
 /// Waits for so many lines of a file, beside the verifier.
 async fn lines(path: &Path, count: usize) -> Vec<serde_json::Value> {
-    let path = path.to_owned();
+    let (path, folder) = (path.to_owned(), path.parent().unwrap().to_owned());
     let lines = move || {
         let text = std::fs::read_to_string(&path).unwrap();
         let whole: Vec<_> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
         (whole.len() == count).then(|| whole.iter().map(|line| serde_json::from_str(line).unwrap()).collect())
     };
-    tokio::task::spawn_blocking(move || until("the lines", lines)).await.unwrap()
+    tokio::task::spawn_blocking(move || until("the lines", &folder, lines)).await.unwrap()
 }
 
 fn logging(port: u16) -> (Config, PathBuf, tempfile::TempDir) {

@@ -13,9 +13,14 @@ use dunlin_wire::{
     Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, Rows,
     SamplingParams, Score, VerifierId, VerifierPresence, Vocabulary, token_bits,
 };
+use rustix::fs::inotify;
+use std::fs::File;
 use std::future::Future;
 use std::io::Read;
 use std::net::TcpListener;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -36,19 +41,26 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("{what} took more than {DEADLINE:?}"))
 }
 
-/// Waits until `condition` gives a value.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+/// Waits until `condition` gives a value, and looks again after each change of a file in `folder`.
+pub fn until<T>(what: &str, folder: &Path, mut condition: impl FnMut() -> Option<T>) -> T {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    let changes = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO;
+    inotify::add_watch(&watch, folder, changes).unwrap();
+    let (changed, look) = channel();
+    // It ends with the folder at the latest, whose end is a change too.
+    thread::spawn(move || {
+        let (mut watch, mut event) = (File::from(watch), [0; 4096]);
+        while watch.read(&mut event).is_ok() && changed.send(()).is_ok() {}
+    });
     let started = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(started.elapsed() < DEADLINE, "{what} took more than {DEADLINE:?}");
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the pause between two looks at a condition that has a deadline"
-        )]
-        std::thread::sleep(Duration::from_millis(5));
+        let left = DEADLINE.checked_sub(started.elapsed());
+        let left = left.unwrap_or_else(|| panic!("{what} took more than {DEADLINE:?}"));
+        // Where nothing changes any more, the last look is at the deadline.
+        let _ = look.recv_timeout(left);
     }
 }
 
