@@ -4,11 +4,13 @@
 
 mod common;
 
-use common::{Client, Mosquitto, PROMPT_TEXT, free_port, hang_up, until};
+use common::{Client, DEADLINE, PROMPT_TEXT, hang_up, until};
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, SITE, free_port};
 use dunlin_wire::Liveness;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::{fs, thread};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dunlin-verifier");
@@ -49,10 +51,12 @@ fn signal(child: &Child, name: &str) {
 
 /// Waits for a program's end; returns its exit code and its standard error.
 fn ended(mut child: Child) -> (Option<i32>, String) {
-    let mut pipe = child.stderr.take().unwrap();
-    let reader = thread::spawn(move || std::io::read_to_string(&mut pipe).unwrap());
-    let status = until("the end", || child.try_wait().unwrap());
-    (status.code(), reader.join().unwrap())
+    let (tell, end) = channel();
+    thread::spawn(move || {
+        let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+        tell.send((child.wait().unwrap().code(), said))
+    });
+    end.recv_timeout(DEADLINE).expect("the end comes in time")
 }
 
 /// Starts serving with the demo's target; returns the program and the broker's port from the ready file.
@@ -62,7 +66,7 @@ fn serving(args: &[&str], directory: &Path) -> (Child, u16) {
     let (model, file) = (demo(), ready.to_str().unwrap().to_owned());
     let mut command = program(&["serve", "--model", model.to_str().unwrap(), "--ready-file", &file]);
     let mut child = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
-    let port = until("the ready file", || {
+    let port = until("the ready file", directory, || {
         assert!(child.try_wait().unwrap().is_none(), "it ended at once");
         fs::read_to_string(&ready).ok()?.trim().rsplit_once(':')?.1.parse().ok()
     });
@@ -219,7 +223,7 @@ fn the_reference_is_the_same_every_time() {
 
 #[test]
 fn a_check_says_what_is_there_and_what_is_not() {
-    let mosquitto = Mosquitto::start();
+    let mosquitto = Mosquitto::with(SITE);
     let (model, broker) = (demo(), format!("mqtt://127.0.0.1:{}", mosquitto.port));
     let model = model.to_str().unwrap();
     let good = run(&["check", "--model", model, "--broker", &broker]);
@@ -297,7 +301,7 @@ fn the_status_is_logged_on_request_and_at_the_end() {
 
 #[tokio::test]
 async fn a_life_with_mosquitto() {
-    let mosquitto = Mosquitto::start();
+    let mosquitto = Mosquitto::with(SITE);
     let broker = format!("127.0.0.1:{}", mosquitto.port);
     let directory = tempfile::tempdir().unwrap();
     let mut watcher = Client::connect(mosquitto.port, "watcher", "dl1/v/verifier-1/st").await;
@@ -320,16 +324,16 @@ async fn a_life_with_mosquitto() {
 
 #[test]
 fn an_absent_broker_is_said_once() {
-    let mut mosquitto = Mosquitto::start();
-    mosquitto.kill();
+    let mut mosquitto =
+        Mosquitto::new(&MosquittoOptions { lines: SITE, ..MosquittoOptions::default() }).unwrap();
     let (model, broker) = (demo(), format!("127.0.0.1:{}", mosquitto.port));
     let mut command = program(&["serve", "--model", model.to_str().unwrap(), "--broker", &broker]);
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
     let child = command.arg("--ready-file").arg(&ready).stderr(Stdio::piped()).spawn().unwrap();
     hang_up(mosquitto.port, 4);
-    mosquitto.restart();
-    until("the ready file", || ready.exists().then_some(()));
+    mosquitto.start().unwrap();
+    until("the ready file", directory.path(), || ready.exists().then_some(()));
     signal(&child, "-TERM");
     let (code, said) = ended(child);
     assert_eq!(code, Some(0), "{said}");

@@ -4,15 +4,14 @@
 
 mod common;
 
-use common::{Broker, DEADLINE, Device, Mosquitto, Running, config, soon, toy, until};
+use common::{Broker, DEADLINE, Device, Running, config, soon, toy, until};
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, SITE};
 use dunlin_verifier::energy::EnergyCounters;
 use dunlin_verifier::{Config, End};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{EnergyReport, Lease, MeterFaults, PhaseTotals, PowerSource, Reply, Telemetry};
-use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,13 +49,13 @@ fn telemetry(at_us: u64) -> Vec<u8> {
 
 /// Waits for `count` lines of a file that the verifier writes.
 async fn lines(path: &Path, count: usize) -> Vec<serde_json::Value> {
-    let path = path.to_owned();
+    let (path, folder) = (path.to_owned(), path.parent().unwrap().to_owned());
     let lines = move || {
         let text = std::fs::read_to_string(&path).unwrap();
         let whole: Vec<_> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
         (whole.len() == count).then(|| whole.iter().map(|line| serde_json::from_str(line).unwrap()).collect())
     };
-    tokio::task::spawn_blocking(move || until("the lines", lines)).await.unwrap()
+    tokio::task::spawn_blocking(move || until("the lines", &folder, lines)).await.unwrap()
 }
 
 fn logging(port: u16) -> (Config, PathBuf, tempfile::TempDir) {
@@ -162,14 +161,10 @@ async fn a_flood_of_telemetry_holds_no_frame_up() {
 
 #[tokio::test]
 async fn a_list_that_knows_no_energy_leaves_serving_as_it_was() {
-    let list = tempfile::NamedTempFile::new().unwrap();
     let topics = ["dl1/d/+/u/op/+", "dl1/d/+/u/f/+", "dl1/d/+/n/#", "dl1/v/#"];
-    let text: String = topics.map(|topic| format!("topic readwrite {topic}\n")).concat();
-    std::fs::write(list.path(), text).unwrap();
-    std::fs::set_permissions(list.path(), Permissions::from_mode(0o644)).unwrap();
-    let open = "allow_anonymous true";
-    let listed = format!("{open}\nacl_file {}", list.path().display());
-    let mosquitto = Mosquitto::with(|text| text.replacen(open, &listed, 1));
+    let acl: String = topics.map(|topic| format!("topic readwrite {topic}\n")).concat();
+    let options = MosquittoOptions { lines: SITE, acl: &acl, ..MosquittoOptions::default() };
+    let mosquitto = Mosquitto::started(&options).unwrap();
     let running = Running::start(config(mosquitto.port), toy().target()).await;
     let mut device = leased(mosquitto.port).await;
     post(&device, Topic::Energy, &report(1)).await;

@@ -4,20 +4,17 @@
 
 mod common;
 
-use common::{
-    Broker, Client, Device, Mosquitto, Running, SEED, TEMPERATURE, VERIFIER, config, hang_up, soon, toy,
-};
+use common::{Broker, Client, Device, Running, SEED, TEMPERATURE, VERIFIER, config, hang_up, soon, toy};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_link::probe;
 use dunlin_link::raw::RawMessage;
 use dunlin_lm::{Extend, Promise, SessionId, Target, TargetIdentity, ToyTarget, Vocabulary};
+use dunlin_mosquitto::{DEFAULTS, Mosquitto, MosquittoOptions, SITE, free_port};
 use dunlin_verifier::reference::{Request, write};
 use dunlin_verifier::{Config, End};
 use dunlin_wire::limits::FRAME_BYTES_MAX;
 use dunlin_wire::{CloseReason, Closed, Down, Lease, Liveness, Refusal, RefusalReason, Reply, frame_digest};
 use std::collections::BTreeSet;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
 
 const PROMPT: [u32; 4] = [3, 1, 4, 1];
@@ -136,12 +133,12 @@ async fn large_messages_dont_silence_a_verifier(mosquitto: Mosquitto) {
 
 #[tokio::test]
 async fn large_messages_over_mosquitto_with_the_sites_file() {
-    large_messages_dont_silence_a_verifier(Mosquitto::start()).await;
+    large_messages_dont_silence_a_verifier(Mosquitto::with(SITE)).await;
 }
 
 #[tokio::test]
 async fn large_messages_over_mosquitto_with_its_defaults() {
-    large_messages_dont_silence_a_verifier(Mosquitto::with_defaults()).await;
+    large_messages_dont_silence_a_verifier(Mosquitto::with(DEFAULTS)).await;
 }
 
 #[tokio::test]
@@ -210,8 +207,8 @@ async fn a_reply_goes_to_its_device_whatever_the_request_says() {
 
 #[tokio::test]
 async fn more_devices_than_aliases_get_their_own_verdicts() {
-    let few = |text: String| text.replace("max_topic_alias 1024", "max_topic_alias 2");
-    let broker = Broker::Mosquitto(Mosquitto::with(few));
+    let few = SITE.replace("max_topic_alias 1024", "max_topic_alias 2");
+    let broker = Broker::Mosquitto(Mosquitto::with(&few));
     let running = Running::start(config(broker.port()), toy().target()).await;
     let mut devices = Vec::new();
     for name in ["d1", "d2", "d3"] {
@@ -406,13 +403,13 @@ async fn a_second_stop_ends_at_once_and_a_limit_ends_a_long_drain() {
 
 #[tokio::test]
 async fn a_broker_that_comes_back_is_served_again() {
-    let mut mosquitto = Mosquitto::start();
+    let mut mosquitto = Mosquitto::with(SITE);
     let running = Running::start(config(mosquitto.port), toy().target()).await;
     let mut watcher = Client::connect(mosquitto.port, "watcher", PRESENCE).await;
     let before = watcher.presence(|presence| presence.liveness == Liveness::Here).await;
     for _ in 0..3 {
         mosquitto.kill();
-        mosquitto.restart();
+        mosquitto.start().unwrap();
         let mut watcher = Client::connect(mosquitto.port, "watcher", PRESENCE).await;
         let after = watcher.presence(|presence| presence.liveness == Liveness::Here).await;
         assert!(after.generation > before.generation);
@@ -433,7 +430,7 @@ async fn sessions_outlive_a_broker() {
     device.verify(&[]).await;
     let Broker::Mosquitto(mut mosquitto) = broker else { unreachable!() };
     mosquitto.kill();
-    mosquitto.restart();
+    mosquitto.start().unwrap();
     let mut watcher = Client::connect(mosquitto.port, "watcher", PRESENCE).await;
     watcher.presence(|presence| presence.liveness == Liveness::Here).await;
     device.client = Client::connect(mosquitto.port, "d1", "dl1/d/d1/n/#").await;
@@ -444,13 +441,13 @@ async fn sessions_outlive_a_broker() {
 
 #[tokio::test]
 async fn a_broker_that_is_late_is_waited_for() {
-    let mut mosquitto = Mosquitto::start();
-    mosquitto.kill();
+    let mut mosquitto =
+        Mosquitto::new(&MosquittoOptions { lines: SITE, ..MosquittoOptions::default() }).unwrap();
     let (running, mut ready) = Running::begin(config(mosquitto.port), toy().target());
     let port = mosquitto.port;
     tokio::task::spawn_blocking(move || hang_up(port, 2)).await.unwrap();
     assert!(ready.try_recv().is_err(), "not ready without a broker");
-    mosquitto.restart();
+    mosquitto.start().unwrap();
     soon("the verifier", ready).await.unwrap();
     let mut watcher = Client::connect(mosquitto.port, "watcher", PRESENCE).await;
     watcher.presence(|presence| presence.liveness == Liveness::Here).await;
@@ -459,7 +456,7 @@ async fn a_broker_that_is_late_is_waited_for() {
 
 #[tokio::test]
 async fn a_stop_without_a_broker_ends_too() {
-    let (running, _ready) = Running::begin(config(common::free_port()), toy().target());
+    let (running, _ready) = Running::begin(config(free_port()), toy().target());
     let report = running.drained().await;
     assert_eq!((report.end, report.link.connections), (End::Drained, 0));
 }
@@ -496,14 +493,9 @@ async fn messages_for_another_verifier_are_not_received() {
 
 #[tokio::test]
 async fn a_name_and_a_password_are_used() {
-    let passwords = tempfile::NamedTempFile::new().unwrap();
-    let mut command = std::process::Command::new("mosquitto_passwd");
-    let made = command.arg("-b").arg(passwords.path()).args(["me", "secret"]).status();
-    assert!(made.expect("mosquitto_passwd comes with mosquitto").success());
-    // mosquitto reads the file as another user.
-    std::fs::set_permissions(passwords.path(), Permissions::from_mode(0o644)).unwrap();
-    let closed = format!("allow_anonymous false\npassword_file {}", passwords.path().display());
-    let mosquitto = Mosquitto::with(|text| text.replace("allow_anonymous true", &closed));
+    let options =
+        MosquittoOptions { lines: SITE, accounts: &[("me", "secret")], ..MosquittoOptions::default() };
+    let mosquitto = Mosquitto::started(&options).unwrap();
     let address = |login: &str| format!("mqtt://{login}127.0.0.1:{}", mosquitto.port).parse().unwrap();
     for (login, refused) in [("", "not authorised"), ("me:wrong@", "not authorised")] {
         let config = Config { broker: address(login), ..Config::default() };

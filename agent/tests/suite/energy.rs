@@ -1,10 +1,10 @@
 //! The program with a sensor: the energy in its report, and the reports that it publishes.
 
-use crate::broker::Broker;
 use crate::process::{SEED, alone, generate, stderr, target, tokens};
 use crate::verifier::{self, Plan};
 use dunlin_link::raw::RawClient;
 use dunlin_lm::ModelDir;
+use dunlin_mosquitto::{Mosquitto, OPEN};
 use dunlin_power::phase::EnergyPhase;
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, EnergyReport, PhaseTotal, PowerSource, Telemetry};
@@ -58,7 +58,7 @@ fn number(value: &Value) -> f64 {
 
 #[test]
 fn a_simulated_sensor_measures_the_agents_own_phases() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, target(), Plan::default());
     let mut ear = Ear::start(broker.port);
     let dir = TempDir::new().unwrap();
@@ -130,7 +130,7 @@ fn decisions_are_in_joules_once_power_by_phase_is_known() {
 
 #[test]
 fn counters_grow_from_reply_to_reply_and_telemetry_comes_between() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, target(), Plan::default());
     let mut ear = Ear::start(broker.port);
     let mut agent = crate::process::serve(&broker.url());
@@ -159,7 +159,7 @@ fn counters_grow_from_reply_to_reply_and_telemetry_comes_between() {
 
 #[test]
 fn a_kernels_monitor_is_found_and_said() {
-    let (broker, dir) = (Broker::start(), TempDir::new().unwrap());
+    let (broker, dir) = (Mosquitto::with(OPEN), TempDir::new().unwrap());
     let _verifier = verifier::start(broker.port, target(), Plan::default());
     let chip = dir.path().join("sys/class/hwmon/hwmon3");
     fs::create_dir_all(&chip).unwrap();

@@ -1,13 +1,12 @@
 //! `first-boot` as a process: the board's console output, and the reports that a broker keeps.
 
-use crate::broker::{Broker, free_port, url};
 use crate::process::stderr;
 use dunlin_agent::config::{Overrides, Settings};
 use dunlin_link::raw::{RawClient, RawMessage};
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, OPEN, free_port, url};
 use dunlin_wire::SetupReport;
 use dunlin_wire::topic::SETUP_FILTER;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
@@ -65,24 +64,13 @@ impl Heard {
 }
 
 /// A broker that requires user names and lets each device write only under its own topics.
-fn strict() -> (Broker, TempDir) {
-    let dir = TempDir::new().unwrap();
-    // The broker reads both files as another user.
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let (passwords, list) = (dir.path().join("passwords"), dir.path().join("acl"));
-    fs::write(&passwords, "").unwrap();
-    for user in ["pi-7", "watch"] {
-        let made = Command::new("mosquitto_passwd").arg("-b").arg(&passwords).args([user, PASSWORD]).status();
-        assert!(made.expect("mosquitto_passwd runs: apt-get install mosquitto").success());
-    }
-    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o644)).unwrap();
-    fs::write(&list, "pattern write dl1/d/%u/u/#\nuser watch\ntopic read dl1/d/+/u/#\n").unwrap();
-    let lines = format!(
-        "allow_anonymous false\npassword_file {}\nacl_file {}\n",
-        passwords.display(),
-        list.display()
-    );
-    (Broker::with(&lines), dir)
+fn strict() -> Mosquitto {
+    let options = MosquittoOptions {
+        accounts: &["pi-7", "watch"].map(|user| (user, PASSWORD)),
+        acl: "pattern write dl1/d/%u/u/#\nuser watch\ntopic read dl1/d/+/u/#\n",
+        ..MosquittoOptions::default()
+    };
+    Mosquitto::started(&options).unwrap()
 }
 
 #[test]
@@ -114,7 +102,7 @@ fn a_brokers_address_is_checked_by_the_links_own_grammar() {
 
 #[test]
 fn a_broker_is_told_what_is_wrong_until_it_no_longer_is() {
-    let (broker, _dir) = strict();
+    let broker = strict();
     let board = Board::new();
     let output = board.boots(&wrong(broker.port), &[]);
     let said = stderr(&output);
@@ -138,7 +126,7 @@ fn a_broker_is_told_what_is_wrong_until_it_no_longer_is() {
 
 #[test]
 fn a_broker_that_refuses_ends_it_at_once() {
-    let (broker, _dir) = strict();
+    let broker = strict();
     let text = wrong(broker.port);
     for (text, what) in [
         (text.replace(PASSWORD, "another"), "not authorised (user: pi-7)"),
@@ -153,7 +141,7 @@ fn a_broker_that_refuses_ends_it_at_once() {
 
 #[test]
 fn the_two_halves_may_be_apart() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let board = Board::new();
     let output = board.boots(&wrong(broker.port), &["--only", "take"]);
     assert!(output.status.code() == Some(2) && !board.is_marked());
@@ -203,17 +191,16 @@ fn an_absent_broker_is_waited_for_and_not_for_ever() {
     );
     let output = board.command("name = pi-7\n", "0.2", &[]).output().unwrap();
     assert!(stderr(&output).contains("the broker was not notified: its address"), "{}", stderr(&output));
-    let mut broker = Broker::start();
-    broker.kill();
+    let mut broker = Mosquitto::new(&MosquittoOptions::default()).unwrap();
     let waiting = board.command(&wrong(broker.port), "600", &[]).spawn().unwrap();
-    broker.restart();
+    broker.start().unwrap();
     let output = waiting.wait_with_output().unwrap();
     assert!(stderr(&output).contains("reported to the broker"), "{}", stderr(&output));
 }
 
 #[test]
 fn a_report_is_taken_back_from_where_it_lies() {
-    let (first, second) = (Broker::start(), Broker::start());
+    let (first, second) = (Mosquitto::with(OPEN), Mosquitto::with(OPEN));
     let board = Board::new();
     board.boots(&wrong(first.port), &[]);
     board.command(&wrong(free_port()), "0.2", &[]).output().unwrap();
@@ -228,13 +215,13 @@ fn a_report_is_taken_back_from_where_it_lies() {
 
 #[test]
 fn a_report_that_lies_with_an_absent_broker_is_taken_back_later() {
-    let mut broker = Broker::start();
+    let mut broker = Mosquitto::with(OPEN);
     let board = Board::new();
     board.boots(&wrong(broker.port), &[]);
     broker.kill();
     let output = board.command(&good(broker.port), "0.2", &[]).output().unwrap();
     assert!(output.status.code() == Some(0) && board.is_marked(), "{}", stderr(&output));
-    broker.restart();
+    broker.start().unwrap();
     board.boots("", &["--only", "report"]);
     assert!(!board.is_marked());
 }

@@ -1,6 +1,5 @@
 //! The loop with toy models and a real broker.
 
-use crate::broker::{Broker, free_port};
 use crate::presence::link;
 use crate::proxy::Proxy;
 use crate::recorder::Recorder;
@@ -14,6 +13,7 @@ use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, Rows, Toy, Vocabulary as ModelVocabulary};
+use dunlin_mosquitto::{Mosquitto, OPEN, free_port};
 use dunlin_wire::Vocabulary;
 use std::sync::mpsc::{Receiver, channel};
 use tokio::sync::mpsc;
@@ -100,7 +100,7 @@ fn tokens(out: &Recorder<'_>) -> Vec<u32> {
 
 #[test]
 fn the_text_is_the_targets_own() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let mut out = Recorder::new(1);
     Setup::new(broker.port).run(&mut out);
@@ -117,7 +117,7 @@ fn the_text_is_the_targets_own() {
 
 #[test]
 fn a_session_goes_on_over_turns_and_a_new_one_begins() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let mut out = Recorder::new(3);
     let mut setup = Setup::new(broker.port);
@@ -134,7 +134,7 @@ fn a_session_goes_on_over_turns_and_a_new_one_begins() {
 
 #[test]
 fn sessions_may_have_seeds_of_their_own() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let mut out = Recorder::new(2);
     let mut setup = Setup::new(broker.port);
@@ -150,7 +150,7 @@ fn sessions_may_have_seeds_of_their_own() {
 
 #[test]
 fn a_judged_token_is_an_accepted_one_or_the_targets_correction() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let mut out = Recorder::new(1);
     Setup::new(broker.port).run(&mut out);
@@ -167,7 +167,7 @@ fn a_judged_token_is_an_accepted_one_or_the_targets_correction() {
 
 #[test]
 fn a_token_that_ended_a_reply_is_not_said_again_to_begin_a_turn() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let stop = alone().reply(&prompt(), 20, &[])[3];
     let turn = |tokens| Say { tokens, reply: Reply { tokens_max: 20, stop: vec![stop] }, new_session: false };
@@ -183,7 +183,7 @@ fn a_token_that_ended_a_reply_is_not_said_again_to_begin_a_turn() {
 
 #[test]
 fn a_broker_killed_in_the_middle_changes_nothing() {
-    let mut broker = Broker::start();
+    let mut broker = Mosquitto::with(OPEN);
     let port = broker.port;
     let _verifier = verifier::start(port, Box::new(toy().target()), Plan::default());
     let mut out = Recorder::new(1);
@@ -191,7 +191,7 @@ fn a_broker_killed_in_the_middle_changes_nothing() {
     out.at_commit = Box::new(|count| {
         if *count >= due {
             broker.kill();
-            broker.restart();
+            broker.start().unwrap();
             restarts += 1;
             due += 20;
         }
@@ -206,7 +206,7 @@ fn a_broker_killed_in_the_middle_changes_nothing() {
 
 #[test]
 fn bytes_are_those_on_the_wire() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let proxy = Proxy::start(broker.port);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let mut out = Recorder::new(1);
@@ -222,7 +222,7 @@ fn bytes_are_those_on_the_wire() {
 
 #[test]
 fn bytes_that_are_no_message_are_counted_and_harmless() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier =
         verifier::start(broker.port, Box::new(toy().target()), Plan { garbage: true, ..Plan::default() });
     let mut out = Recorder::new(1);
@@ -235,7 +235,7 @@ fn bytes_that_are_no_message_are_counted_and_harmless() {
 
 #[test]
 fn another_vocabulary_is_refused_by_name() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let other = Toy::new(11, 301, 0.8);
     let _verifier = verifier::start(broker.port, Box::new(other.target()), Plan::default());
     let mut out = Recorder::new(1);
@@ -289,7 +289,7 @@ impl Draft for Gated {
 
 #[test]
 fn trust_goes_on_alone_and_comes_back() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let port = broker.port;
     let (open, gate) = channel();
     let mut verifiers = Vec::new();
@@ -333,7 +333,7 @@ fn time_is_up_without_a_broker() {
 
 #[test]
 fn a_broker_that_refuses_ends_the_reply() {
-    let broker = Broker::with("allow_anonymous false\n");
+    let broker = Mosquitto::with("allow_anonymous false\n");
     let mut out = Recorder::new(1);
     Setup::new(broker.port).run(&mut out);
     let Ending::BrokerRefused(reason) = &out.turns[0].ending else { panic!("{:?}", out.turns[0].ending) };

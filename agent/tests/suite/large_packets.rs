@@ -1,15 +1,15 @@
 //! Messages that exceed the protocol's limit, from other clients of the broker.
 
-use crate::broker::Broker;
 use crate::presence::link;
 use dunlin_agent::link::LinkEvent;
 use dunlin_link::raw::{RawClient, RawMessage};
+use dunlin_mosquitto::{Mosquitto, OPEN, SITE};
 use dunlin_wire::topic::Topic;
 
 /// More QoS 1 messages than mosquitto keeps in flight per client.
 const TIMES: usize = 21;
 
-fn large_messages_dont_silence_an_agent(broker: &Broker) {
+fn large_messages_dont_silence_an_agent(broker: &Mosquitto) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut link = link(broker.port);
@@ -32,13 +32,10 @@ fn large_messages_dont_silence_an_agent(broker: &Broker) {
 
 #[test]
 fn large_messages_over_mosquitto_with_its_defaults() {
-    large_messages_dont_silence_an_agent(&Broker::start());
+    large_messages_dont_silence_an_agent(&Mosquitto::with(OPEN));
 }
 
 #[test]
 fn large_messages_over_mosquitto_with_the_sites_file() {
-    let file = include_str!("../../../broker-verifier/mosquitto.conf");
-    let listener = "listener 1883 127.0.0.1\n";
-    assert!(file.contains(listener));
-    large_messages_dont_silence_an_agent(&Broker::with(&file.replace(listener, "")));
+    large_messages_dont_silence_an_agent(&Mosquitto::with(SITE));
 }

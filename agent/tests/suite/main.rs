@@ -2,7 +2,6 @@
 //! demo pair.
 #![allow(clippy::unwrap_used)] // everything here is a test
 
-mod broker;
 mod energy;
 mod first_boot;
 mod in_process;

@@ -1,11 +1,11 @@
 //! A device's presence as others see it: at a real broker, and at a test broker that observes how the device leaves.
 
-use crate::broker::Broker;
 use crate::proxy::packet;
 use dunlin_agent::link::{INFLIGHT_MAX, Link, LinkConfig, LinkEvent};
 use dunlin_hlm::device::{Channel, Transmit};
 use dunlin_link::ConnectOptions;
 use dunlin_link::raw::RawClient;
+use dunlin_mosquitto::{Mosquitto, OPEN};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, DevicePresence, Liveness};
 use std::io::{ErrorKind, Write};
@@ -65,7 +65,7 @@ fn come_and_go(port: u16) {
 
 #[test]
 fn each_goodbye_is_heard_and_each_generation_is_greater() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let mut seen = Watch::start(broker.port);
     let mut last = 0;
     for round in 0..ROUNDS {

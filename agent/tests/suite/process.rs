@@ -1,11 +1,11 @@
 //! The program with the demo pair: flags, exit codes, reports, sockets.
 
-use crate::broker::{Broker, free_port, url};
 use crate::presence::Watch;
 use crate::verifier::{self, Alone, Plan, Scripted};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_lm_candle::LlamaTarget;
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, OPEN, free_port, url};
 use dunlin_wire::{DevicePresence, Liveness};
 use serde_json::Value;
 use std::fs;
@@ -28,8 +28,8 @@ pub(crate) fn target() -> Box<LlamaTarget> {
     Box::new(LlamaTarget::load(&ModelDir::open(demo("target")).unwrap(), CACHE_BYTES_MAX).unwrap())
 }
 
-fn verified() -> (Broker, Scripted) {
-    let broker = Broker::start();
+fn verified() -> (Mosquitto, Scripted) {
+    let broker = Mosquitto::with(OPEN);
     let verifier = verifier::start(broker.port, target(), Plan::default());
     (broker, verifier)
 }
@@ -114,7 +114,7 @@ fn without_a_broker_time_is_up() {
 
 #[test]
 fn without_a_verifier_time_is_up() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let output = generate(&broker.url()).args(["--timeout", "1.5"]).output().unwrap();
     assert_eq!(output.status.code(), Some(5));
     assert!(stderr(&output).contains("time was up while waiting for a verifier"), "{}", stderr(&output));
@@ -135,11 +135,8 @@ fn trust_goes_on_without_a_broker() {
 #[test]
 fn a_broker_that_refuses_is_said_plainly() {
     let dir = TempDir::new().unwrap();
-    let passwords = dir.path().join("passwords");
-    let made =
-        Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&passwords).args(["pi", "right"]).status();
-    assert!(made.unwrap().success());
-    let broker = Broker::with(&format!("allow_anonymous false\npassword_file {}\n", passwords.display()));
+    let options = MosquittoOptions { accounts: &[("pi", "right")], ..MosquittoOptions::default() };
+    let broker = Mosquitto::started(&options).unwrap();
     let config = dir.path().join("agent.toml");
     fs::write(&config, "[mqtt]\nuser = \"pi\"\npassword_file = \"secret\"\n").unwrap();
     fs::write(dir.path().join("secret"), "wrong\n").unwrap();
@@ -151,7 +148,7 @@ fn a_broker_that_refuses_is_said_plainly() {
         stderr(&output)
     );
     fs::write(dir.path().join("secret"), "right\n").unwrap();
-    let _verifier = Broker::start();
+    let _verifier = Mosquitto::with(OPEN);
     let output =
         generate(&broker.url()).arg("--config").arg(&config).args(["--timeout", "0.5"]).output().unwrap();
     assert!(stderr(&output).contains("waiting for a verifier"), "{}", stderr(&output));
@@ -185,7 +182,7 @@ fn mistakes_are_named() {
 
 #[test]
 fn an_interrupt_keeps_what_is_committed() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     // The verifier gets a context chunk and one draft frame, then falls silent, so the reply can't end by itself.
     let plan = Plan { frames_max: Some(2), ..Plan::default() };
     let _verifier = verifier::start(broker.port, target(), plan);
@@ -211,7 +208,7 @@ fn an_interrupt_keeps_what_is_committed() {
 
 #[test]
 fn a_killed_agent_is_announced_as_lost() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let mut seen = Watch::start(broker.port);
     let mut child = generate(&broker.url()).stderr(Stdio::null()).spawn().unwrap();
     let born = seen.next();
@@ -442,7 +439,7 @@ fn calibrate_measures_the_pair() {
 
 #[test]
 fn an_interrupted_calibration_keeps_what_it_has() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let plan = Plan { frames_max: Some(3), ..Plan::default() };
     let _verifier = verifier::start(broker.port, target(), plan);
     let dir = TempDir::new().unwrap();
@@ -460,7 +457,7 @@ fn an_interrupted_calibration_keeps_what_it_has() {
 
 #[test]
 fn a_calibration_whose_verifier_is_gone_gives_up() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let dir = TempDir::new().unwrap();
     let alone = calibrate(&broker.url(), &dir).args(["--timeout", "1.5"]).output().unwrap();
     assert_eq!(alone.status.code(), Some(5), "{}", stderr(&alone));

@@ -1,9 +1,9 @@
 //! The agent as a service: its messages to the service manager, and `ask`.
 
-use crate::broker::Broker;
 use crate::process::{PROMPT, demo, serve, stderr, target, tokens};
 use crate::verifier::{self, Plan};
 use dunlin_lm::ModelDir;
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, OPEN};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -89,8 +89,7 @@ fn ask(socket: &Path, flags: &[&str]) -> Output {
 
 #[test]
 fn a_service_is_ready_without_a_broker_lives_and_says_how_it_stands() {
-    let mut broker = Broker::start();
-    broker.kill();
+    let mut broker = Mosquitto::new(&MosquittoOptions::default()).unwrap();
     let port = broker.port;
     let mut manager = Manager::start(&broker.url());
     let status = manager.next();
@@ -104,7 +103,7 @@ fn a_service_is_ready_without_a_broker_lives_and_says_how_it_stands() {
     for _ in 0..3 {
         manager.until("WATCHDOG=1");
     }
-    broker.restart();
+    broker.start().unwrap();
     manager.until("STATUS=connected to");
     broker.kill();
     manager.until("STATUS=looking for the broker at");
@@ -113,7 +112,7 @@ fn a_service_is_ready_without_a_broker_lives_and_says_how_it_stands() {
 
 #[test]
 fn ask_writes_the_services_reply() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, target(), Plan::default());
     let mut manager = Manager::start(&broker.url());
     manager.until("READY=1");
@@ -146,7 +145,7 @@ fn ask_writes_the_services_reply() {
 
 #[test]
 fn a_client_that_leaves_many_prompts_behind_does_not_end_the_agent() {
-    let broker = Broker::start();
+    let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, target(), Plan::default());
     let mut manager = Manager::start(&broker.url());
     manager.until("READY=1");

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_lm::{Target, Toy};
+use dunlin_mosquitto::{Mosquitto, SITE};
 use dunlin_service::Service;
 use dunlin_verifier::embedded::Embedded;
 use dunlin_verifier::{Config, Hooks, Report, Served, serve};
@@ -12,11 +13,14 @@ use dunlin_wire::{
     Close, Context, DeviceId, Down, Draft, DraftFrame, Open, PREFIX_EMPTY, Prefix, Reply, Rows,
     SamplingParams, Score, VerifierId, VerifierPresence, Vocabulary, token_bits,
 };
+use rustix::fs::inotify;
+use std::fs::File;
 use std::future::Future;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -37,31 +41,27 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("{what} took more than {DEADLINE:?}"))
 }
 
-/// Waits until `condition` gives a value.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+/// Waits until `condition` gives a value, and looks again after each change of a file in `folder`.
+pub fn until<T>(what: &str, folder: &Path, mut condition: impl FnMut() -> Option<T>) -> T {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    let changes = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO;
+    inotify::add_watch(&watch, folder, changes).unwrap();
+    let (changed, look) = channel();
+    // It ends with the folder at the latest, whose end is a change too.
+    thread::spawn(move || {
+        let (mut watch, mut event) = (File::from(watch), [0; 4096]);
+        while watch.read(&mut event).is_ok() && changed.send(()).is_ok() {}
+    });
     let started = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(started.elapsed() < DEADLINE, "{what} took more than {DEADLINE:?}");
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the pause between two looks at a condition that has a deadline"
-        )]
-        std::thread::sleep(Duration::from_millis(5));
+        let left = DEADLINE.checked_sub(started.elapsed());
+        let left = left.unwrap_or_else(|| panic!("{what} took more than {DEADLINE:?}"));
+        // Where nothing changes any more, the last look is at the deadline.
+        let _ = look.recv_timeout(left);
     }
-}
-
-fn find_mosquitto() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let found = places.map(|place| place.join("mosquitto")).find(|file| file.is_file());
-    found.expect("mosquitto isn't installed (Debian: apt install mosquitto)")
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Acts as a broker on `port` that disconnects `clients` clients, each after its CONNECT.
@@ -74,72 +74,7 @@ pub fn hang_up(port: u16, clients: usize) {
     }
 }
 
-/// A mosquitto process with the site's configuration on a port of its own.
-pub struct Mosquitto {
-    pub port: u16,
-    file: PathBuf,
-    child: Child,
-    _directory: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    pub fn start() -> Self {
-        Self::with(|text| text)
-    }
-
-    /// Starts it with the site's configuration, changed by `change`.
-    pub fn with(change: impl FnOnce(String) -> String) -> Self {
-        let port = free_port();
-        let template = include_str!("../../mosquitto.conf");
-        let listener = "listener 1883 127.0.0.1";
-        assert!(template.contains(listener));
-        let text = change(template.replace(listener, &format!("listener {port} 127.0.0.1")));
-        Self::configured(port, &text)
-    }
-
-    /// Starts it with only the listener and the allowed users configured.
-    pub fn with_defaults() -> Self {
-        let port = free_port();
-        Self::configured(port, &format!("listener {port} 127.0.0.1\nallow_anonymous true\n"))
-    }
-
-    fn configured(port: u16, text: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("mosquitto.conf");
-        std::fs::write(&file, text).unwrap();
-        let child = Self::spawn(&file, port);
-        Self { port, file, child, _directory: directory }
-    }
-
-    fn spawn(file: &Path, port: u16) -> Child {
-        let mut command = Command::new(find_mosquitto());
-        let mut child =
-            command.arg("-c").arg(file).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        until("mosquitto's listener", || {
-            assert!(child.try_wait().unwrap().is_none(), "mosquitto ended at once");
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        child
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn restart(&mut self) {
-        self.child = Self::spawn(&self.file, self.port);
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A mosquitto or an embedded broker.
+/// Either broker.
 pub enum Broker {
     Mosquitto(Mosquitto),
     Embedded(Embedded),
@@ -147,7 +82,7 @@ pub enum Broker {
 
 impl Broker {
     pub fn mosquitto() -> Self {
-        Self::Mosquitto(Mosquitto::start())
+        Self::Mosquitto(Mosquitto::with(SITE))
     }
 
     pub fn embedded() -> Self {

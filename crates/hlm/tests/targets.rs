@@ -135,13 +135,16 @@ fn the_verifier_that_wrote_the_text_is_asked_before_one_with_other_numerics() {
 
 #[test]
 fn after_a_fault_one_that_fits_as_well_comes_first() {
-    let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
-    bench.verdict(2, 6);
-    bench.presence("other", &presence());
-    bench.drafts_until_frame();
-    bench.closed(EPOCH, CloseReason::Failed);
-    bench.open_sent();
-    assert_eq!(bench.asked, Some(verifier("other")));
+    // Names rank differently, so some would come first anyway.
+    for other in ["other", "a", "b", "c", "d", "e", "f", "g"] {
+        let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
+        bench.verdict(2, 6);
+        bench.presence(other, &presence());
+        bench.drafts_until_frame();
+        bench.closed(EPOCH, CloseReason::Failed);
+        bench.open_sent();
+        assert_eq!(bench.asked, Some(verifier(other)));
+    }
 }
 
 /// Both would hold a lease of one epoch, and a close by the first would end the lease of the second.

@@ -5,64 +5,20 @@ use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_link::{
     Arrival, Arrivals, ConnectOptions, Dialer, Ended, Message, Outgoing, Taken, Traffic, probe, retain,
 };
+use dunlin_mosquitto::{DEFAULTS, Mosquitto, SITE};
 use dunlin_wire::topic::{SETUP_FILTER, Topic};
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The site's file, without its listener.
-const SITE: &str = include_str!("../../../broker-verifier/mosquitto.conf");
-const LISTENER: &str = "listener 1883 127.0.0.1\n";
 /// More QoS 1 messages than mosquitto keeps in flight per client.
 const TIMES: usize = 21;
 
-struct Mosquitto {
-    port: u16,
-    child: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    fn with_defaults() -> Self {
-        Self::with("allow_anonymous true\n")
-    }
-
-    fn with_the_sites_file() -> Self {
-        assert!(SITE.contains(LISTENER));
-        Self::with(&SITE.replace(LISTENER, ""))
-    }
-
-    fn with(lines: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let file = dir.path().join("mosquitto.conf");
-        std::fs::write(&file, format!("listener {port} 127.0.0.1\nlog_dest stderr\n{lines}")).unwrap();
-        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
-        let mut command = Command::new("mosquitto");
-        command.env("PATH", path).arg("-c").arg(file).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("mosquitto runs: apt-get install mosquitto");
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(lines.any(|line| line.ends_with(" running")), "mosquitto did not start");
-        std::thread::spawn(move || lines.count());
-        Self { port, child, _dir: dir }
-    }
-
-    fn options(&self, client_id: &str) -> ConnectOptions {
-        ConnectOptions {
-            broker: format!("127.0.0.1:{}", self.port).parse().unwrap(),
-            login: None,
-            client_id: client_id.into(),
-            keep_alive: Duration::from_secs(5),
-            inflight_max: 8,
-        }
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+fn options(mosquitto: &Mosquitto, client_id: &str) -> ConnectOptions {
+    ConnectOptions {
+        broker: format!("127.0.0.1:{}", mosquitto.port).parse().unwrap(),
+        login: None,
+        client_id: client_id.into(),
+        keep_alive: Duration::from_secs(5),
+        inflight_max: 8,
     }
 }
 
@@ -90,7 +46,7 @@ async fn subscribed(options: ConnectOptions, filter: &str) -> (Arrivals, dunlin_
 }
 
 async fn large_messages_dont_wedge_a_client(mosquitto: Mosquitto) {
-    let (mut arrivals, _publisher) = subscribed(mosquitto.options("pi-7"), &reply().name()).await;
+    let (mut arrivals, _publisher) = subscribed(options(&mosquitto, "pi-7"), &reply().name()).await;
     let anybody = RawClient::connect(mosquitto.port, "x", &["x"]);
     for size in [3000; TIMES].into_iter().chain([60_000, 3]) {
         anybody.publish(RawMessage::new(reply().name(), vec![0; size]));
@@ -111,31 +67,31 @@ async fn large_messages_dont_wedge_a_client(mosquitto: Mosquitto) {
 
 #[tokio::test]
 async fn large_messages_dont_wedge_a_client_of_mosquitto_with_its_defaults() {
-    large_messages_dont_wedge_a_client(Mosquitto::with_defaults()).await;
+    large_messages_dont_wedge_a_client(Mosquitto::with(DEFAULTS)).await;
 }
 
 #[tokio::test]
 async fn large_messages_dont_wedge_a_client_of_mosquitto_with_the_sites_file() {
-    large_messages_dont_wedge_a_client(Mosquitto::with_the_sites_file()).await;
+    large_messages_dont_wedge_a_client(Mosquitto::with(SITE)).await;
 }
 
 #[tokio::test]
 async fn a_probe_tells_the_brokers_limits() {
-    let facts = probe(&Mosquitto::with_the_sites_file().options("check")).await.unwrap();
+    let facts = probe(&options(&Mosquitto::with(SITE), "check")).await.unwrap();
     assert_eq!((facts.packet_bytes_max, facts.alias_max, facts.shares), (Some(65_536), 1024, true));
-    let facts = probe(&Mosquitto::with_defaults().options("check")).await.unwrap();
+    let facts = probe(&options(&Mosquitto::with(DEFAULTS), "check")).await.unwrap();
     assert_eq!((facts.packet_bytes_max, facts.alias_max, facts.shares), (None, 10, true));
-    let nobody = Mosquitto::with_defaults().options("check");
+    let nobody = options(&Mosquitto::with(DEFAULTS), "check");
     let loss = probe(&nobody).await.unwrap_err();
     assert_eq!(loss.reason, format!("nothing listens at {}", nobody.broker));
 }
 
 #[tokio::test]
 async fn a_message_is_retained_and_removed() {
-    let mosquitto = Mosquitto::with_defaults();
+    let mosquitto = Mosquitto::with(DEFAULTS);
     let topic = Topic::Setup("pi-7".parse().unwrap());
     let leave = async |payload: &[u8]| {
-        retain(&mosquitto.options("setup"), &Outgoing::new(topic.clone(), payload.to_vec())).await.unwrap();
+        retain(&options(&mosquitto, "setup"), &Outgoing::new(topic.clone(), payload.to_vec())).await.unwrap();
     };
     leave(b"wrong").await;
     let mut late = RawClient::connect(mosquitto.port, "late", &[SETUP_FILTER]);
@@ -150,9 +106,9 @@ async fn a_message_is_retained_and_removed() {
 
 #[tokio::test]
 async fn a_goodbye_ends_a_connection_behind_what_was_sent() {
-    let mosquitto = Mosquitto::with_defaults();
+    let mosquitto = Mosquitto::with(DEFAULTS);
     let mut watch = RawClient::connect(mosquitto.port, "watch", &[&reply().name()]);
-    let (mut arrivals, publisher) = subscribed(mosquitto.options("v"), &reply().name()).await;
+    let (mut arrivals, publisher) = subscribed(options(&mosquitto, "v"), &reply().name()).await;
     let message = Outgoing { correlation: Some(vec![1, 2]), ..Outgoing::new(reply(), b"hello".to_vec()) };
     assert_eq!(publisher.send(&message), Taken::Yes);
     assert!(publisher.has_unsent() && publisher.leave());
@@ -174,7 +130,7 @@ async fn a_goodbye_ends_a_connection_behind_what_was_sent() {
 #[tokio::test]
 async fn a_message_over_the_brokers_limit_is_not_sent() {
     let mosquitto = Mosquitto::with("allow_anonymous true\nmax_packet_size 200\n");
-    let (_arrivals, publisher) = subscribed(mosquitto.options("v"), &reply().name()).await;
+    let (_arrivals, publisher) = subscribed(options(&mosquitto, "v"), &reply().name()).await;
     assert_eq!(publisher.send(&Outgoing::new(reply(), vec![0; 200])), Taken::TooLarge);
     assert!(!publisher.has_unsent());
 }

@@ -5,6 +5,7 @@
 pub mod mqtt;
 pub mod oracle;
 pub mod plan;
+mod pump;
 pub mod quiet;
 pub mod toy;
 pub mod world;

@@ -1,13 +1,14 @@
 //! One session over a link without faults, with models whose rows are real and whose time is modelled.
 
 use crate::mqtt::{self, MessageKind, Packets};
-use anyhow::{Result, bail};
+use crate::pump::{Agenda, LinkEnds};
+use anyhow::{Error, Result, bail};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Commit, Counters, Device, DraftJob, DraftRow, Event, Finish, Judged, Reply,
+    Channel, Commit, Counters, Device, DraftJob, DraftRow, Event, Finish, Judged, Reply, Transmit,
 };
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{self, Answer, Job, Verifier};
+use dunlin_hlm::verifier::{self, Answer, Job, Outgoing, Verifier};
 use dunlin_wire::{DeviceId, Up};
 use std::sync::Arc;
 
@@ -194,9 +195,7 @@ struct Quiet<'a> {
     radio: RadioUse,
     id: DeviceId,
     prompt: usize,
-    now: u64,
-    queue: Vec<(u64, u64, Due)>,
-    serial: u64,
+    agenda: Agenda<Due>,
     commits: Vec<Commit>,
     carried: Vec<Carried>,
     fates: Vec<Fate>,
@@ -227,9 +226,7 @@ pub fn play(
         packets,
         id,
         prompt: prompt.len(),
-        now: 0,
-        queue: Vec::new(),
-        serial: 0,
+        agenda: Agenda::new(),
         commits: Vec::new(),
         carried: Vec::new(),
         fates: Vec::new(),
@@ -241,14 +238,14 @@ pub fn play(
     world.device.handle_presence(&verifier, &presence, Instant(0));
     world.device.handle_link(true, Instant(0));
     world.device.say(prompt, reply, Instant(0))?;
-    world.settle();
+    world.settle()?;
     let finish = loop {
         match world.finish {
             Some(finish) => break finish,
             None => world.step()?,
         }
     };
-    world.account.wait_us = world.radio.off(world.now);
+    world.account.wait_us = world.radio.off(world.agenda.now);
     Ok(SessionOutcome {
         commits: world.commits,
         finish,
@@ -256,55 +253,44 @@ pub fn play(
         carried: world.carried,
         fates: world.fates,
         account: world.account,
-        took: Duration(world.now),
+        took: Duration(world.agenda.now),
     })
 }
 
 impl Quiet<'_> {
     fn after(&mut self, span: u64, due: Due) {
-        self.at(self.now + span, due);
-    }
-
-    fn at(&mut self, at: u64, due: Due) {
-        self.serial += 1;
-        self.queue.push((at, self.serial, due));
+        self.agenda.at(self.agenda.now + span, due);
     }
 
     /// The next thing that is due, or the device's timer where that comes first.
     fn step(&mut self) -> Result<()> {
-        let next = (0..self.queue.len()).min_by_key(|i| (self.queue[*i].0, self.queue[*i].1));
         let timer = self.device.poll_timeout().map(|at| at.0);
-        match (next, timer) {
-            (Some(i), timer) if timer.is_none_or(|timer| self.queue[i].0 <= timer) => {
-                let (at, _, due) = self.queue.swap_remove(i);
-                self.now = at;
-                self.happen(due)?;
+        match (self.agenda.next_at(), timer) {
+            (next, Some(timer)) if next.is_none_or(|next| timer < next) => {
+                self.agenda.now = timer;
+                self.device.handle_timeout(self.now());
             }
-            (_, Some(timer)) => {
-                self.now = timer;
-                self.device.handle_timeout(Instant(self.now));
-            }
-            (_, None) => bail!("the session stands still after {} tokens", self.commits.len()),
+            _ => match self.agenda.pop() {
+                Some(due) => self.happen(due)?,
+                None => bail!("the session stands still after {} tokens", self.commits.len()),
+            },
         }
-        self.settle();
-        Ok(())
+        self.settle()
     }
 
     fn happen(&mut self, due: Due) -> Result<()> {
-        let now = Instant(self.now);
         match due {
-            Due::Up(Channel::Open(_), bytes) => self.verifier.handle_open(&self.id, &bytes, None, now),
-            Due::Up(Channel::Frames(_), bytes) => self.verifier.handle_frame(&self.id, &bytes, now),
+            Due::Up(channel, bytes) => {
+                let id = self.id.clone();
+                self.deliver_up(0, &id, &channel, &bytes);
+            }
             Due::Down(channel, bytes) => {
-                self.radio.heard(self.now);
-                match channel {
-                    Answer::Reply => self.device.handle_reply(&bytes, now),
-                    Answer::Verdict => self.device.handle_down(&bytes, now),
-                }
+                self.radio.heard(self.agenda.now);
+                self.deliver_down(0, channel, &bytes);
             }
             Due::Verified(job) => {
                 let rows = self.models.verify(&job)?;
-                self.verifier.handle_rows(job.id, Ok(&rows), now);
+                self.verifier.handle_rows(job.id, Ok(&rows), self.now());
             }
             Due::Drafted(job) => self.drafted(&job)?,
         }
@@ -317,60 +303,84 @@ impl Quiet<'_> {
         let took = Duration(self.timing.draft_us(job));
         let draft = DraftRow { logits: &row.logits, attention: row.attention.as_deref(), took };
         let before = self.device.counters().drafted;
-        self.device.handle_draft(job.id, draft, Instant(self.now));
+        self.device.handle_draft(job.id, draft, Instant(self.agenda.now));
         let scored = self.device.counters().drafted - before;
         self.account.score_us += self.timing.score_us() * scored;
         Ok(())
     }
 
     /// Takes what both machines want to have done.
-    fn settle(&mut self) {
-        while let Some(event) = self.device.poll_event() {
-            match event {
-                Event::Draft(job) => {
-                    let span = self.timing.draft_us(&job);
-                    self.account.draft_us += span;
-                    self.after(span + self.timing.score_us(), Due::Drafted(job));
-                }
-                Event::Committed(commit) => self.commits.push(commit),
-                Event::Judged(judged) => self.fates.push(Fate::of(&judged)),
-                Event::Finished(finish) => self.finish = Some(finish),
-                _ => {}
-            }
-        }
-        while let Some(message) = self.device.poll_transmit(Instant(self.now)) {
-            let kind = match message.channel {
-                Channel::Open(_) => MessageKind::Open,
-                Channel::Frames(_) => kind_of(&message.bytes),
-            };
-            let arrives = self.carry(kind, message.bytes.len());
-            self.at(arrives, Due::Up(message.channel, message.bytes.to_vec()));
-        }
-        while let Some(event) = self.verifier.poll_event() {
-            if let verifier::Event::Verify(job) = event {
-                self.account.target_passes += 1;
-                let fed = job.keep + job.tokens.len();
-                self.account.target_tokens += fed.saturating_sub(self.prompt.max(job.keep)) as u64;
-                self.after(self.timing.target_us(&job), Due::Verified(job));
-            }
-        }
-        while let Some(answer) = self.verifier.poll_transmit() {
-            let kind =
-                if answer.channel == Answer::Reply { MessageKind::Reply } else { MessageKind::Verdict };
-            let arrives = self.carry(kind, answer.bytes.len());
-            self.at(arrives, Due::Down(answer.channel, answer.bytes.to_vec()));
-        }
+    fn settle(&mut self) -> Result<()> {
+        self.drain_device(0)?;
+        self.drain_verifier(0)
     }
 
     fn carry(&mut self, kind: MessageKind, payload: usize) -> u64 {
         let mqtt = self.packets.bytes(kind, payload);
-        let passage = self.timing.carry(kind.is_up(), mqtt, self.now);
+        let passage = self.timing.carry(kind.is_up(), mqtt, self.agenda.now);
         if kind.is_up() {
-            self.radio.asked(self.now);
+            self.radio.asked(self.agenda.now);
         }
         self.radio.busy_us += passage.up.busy_us + passage.down.busy_us;
         self.carried.push(Carried { kind, payload, mqtt, passage });
         passage.arrives_us
+    }
+}
+
+/// One device and one verifier: neither needs a number.
+impl LinkEnds for Quiet<'_> {
+    type Error = Error;
+
+    fn now(&self) -> Instant {
+        Instant(self.agenda.now)
+    }
+
+    fn device(&mut self, _: usize) -> &mut Device {
+        self.device
+    }
+
+    fn verifier(&mut self, _: usize) -> &mut Verifier {
+        self.verifier
+    }
+
+    fn on_device_event(&mut self, _: usize, event: Event) -> Result<()> {
+        match event {
+            Event::Draft(job) => {
+                let span = self.timing.draft_us(&job);
+                self.account.draft_us += span;
+                self.after(span + self.timing.score_us(), Due::Drafted(job));
+            }
+            Event::Committed(commit) => self.commits.push(commit),
+            Event::Judged(judged) => self.fates.push(Fate::of(&judged)),
+            Event::Finished(finish) => self.finish = Some(finish),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_verifier_event(&mut self, _: usize, event: verifier::Event) -> Result<()> {
+        if let verifier::Event::Verify(job) = event {
+            self.account.target_passes += 1;
+            let fed = job.keep + job.tokens.len();
+            self.account.target_tokens += fed.saturating_sub(self.prompt.max(job.keep)) as u64;
+            self.after(self.timing.target_us(&job), Due::Verified(job));
+        }
+        Ok(())
+    }
+
+    fn send_up(&mut self, _: usize, message: Transmit) {
+        let kind = match message.channel {
+            Channel::Open(_) => MessageKind::Open,
+            Channel::Frames(_) => kind_of(&message.bytes),
+        };
+        let arrives = self.carry(kind, message.bytes.len());
+        self.agenda.at(arrives, Due::Up(message.channel, message.bytes.to_vec()));
+    }
+
+    fn send_down(&mut self, answer: Outgoing) {
+        let kind = if answer.channel == Answer::Reply { MessageKind::Reply } else { MessageKind::Verdict };
+        let arrives = self.carry(kind, answer.bytes.len());
+        self.agenda.at(arrives, Due::Down(answer.channel, answer.bytes.to_vec()));
     }
 }
 

@@ -2,18 +2,20 @@
 
 use crate::oracle::{self, Told, Wrong};
 use crate::plan::{FAULTS_END_US, Fault, Plan, Script, Serves};
+use crate::pump::{Agenda, LinkEnds};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
     Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, Finish, JobId, Learned, Offline,
-    Session,
+    Session, Transmit,
 };
 use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{self, Answer, Job, RowsError, Slot, TargetDescription, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{
+    self, Answer, Job, Outgoing, RowsError, Slot, TargetDescription, Verifier, VerifierConfig,
+};
 use dunlin_wire::{DeviceId, Promise, VerifierId, VerifierPresence, Vocabulary};
 use fastrand::Rng;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 /// After this time, in virtual microseconds, every reply must have ended.
 pub const END_US: u64 = FAULTS_END_US + 1_200_000_000;
@@ -21,8 +23,8 @@ pub const END_US: u64 = FAULTS_END_US + 1_200_000_000;
 /// What happens at a time.
 #[derive(Debug)]
 enum What {
-    ToVerifier { verifier: usize, device: usize, open: bool, bytes: Vec<u8> },
-    ToDevice { device: usize, answer: Answer, bytes: Vec<u8> },
+    ToVerifier { verifier: usize, device: usize, channel: Channel, bytes: Vec<u8> },
+    ToDevice { device: usize, channel: Answer, bytes: Vec<u8> },
     Presence { device: usize, verifier: usize },
     Drafted { device: usize, life: u64, id: JobId, took: u64, logits: Vec<f32>, attention: Vec<f32> },
     Verified { verifier: usize, life: u64, id: verifier::JobId, rows: Result<Vec<f32>, RowsError> },
@@ -79,10 +81,7 @@ pub struct Coverage {
 struct World<'a> {
     plan: &'a Plan,
     rng: Rng,
-    now: u64,
-    serial: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    things: BTreeMap<u64, What>,
+    agenda: Agenda<What>,
     nodes: Vec<DeviceNode>,
     desks: Vec<VerifierNode>,
     silent_until: u64,
@@ -114,6 +113,11 @@ fn verifier_id(verifier: usize) -> VerifierId {
     format!("verifier-{verifier}").parse().expect("a valid id")
 }
 
+/// The number in an id of ours.
+fn number_of(id: &str, kind: &str) -> usize {
+    id.trim_start_matches(kind).parse().expect("ids are made of numbers")
+}
+
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x5eed);
@@ -122,10 +126,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             plan,
             rng,
-            now: 0,
-            serial: 0,
-            queue: BinaryHeap::new(),
-            things: BTreeMap::new(),
+            agenda: Agenda::new(),
             nodes,
             desks,
             silent_until: 0,
@@ -133,28 +134,20 @@ impl<'a> World<'a> {
             coverage: Coverage::default(),
         };
         for (at, fault) in &plan.faults {
-            world.at(*at, What::Strike(*fault));
+            world.agenda.at(*at, What::Strike(*fault));
         }
         for device in 0..plan.devices.len() {
-            world.at(0, What::LinkUp(device));
-            world.at(plan.devices[device].turns[0].think_us, What::Speak { device, life: 0 });
+            world.agenda.at(0, What::LinkUp(device));
+            world.agenda.at(plan.devices[device].turns[0].think_us, What::Speak { device, life: 0 });
         }
         world
     }
 
-    fn at(&mut self, at: u64, what: What) {
-        self.serial += 1;
-        self.queue.push(Reverse((at.max(self.now), self.serial)));
-        self.things.insert(self.serial, what);
-    }
-
     fn play(&mut self) -> Result<(), Wrong> {
-        while let Some(Reverse((at, serial))) = self.queue.pop() {
-            self.now = at;
-            if at > END_US {
+        while let Some(what) = self.agenda.pop() {
+            if self.agenda.now > END_US {
                 return Err(Wrong(format!("replies under way at the end of time: {}", self.unfinished())));
             }
-            let what = self.things.remove(&serial).expect("every queued number has its thing");
             self.happen(what)?;
             if self.unfinished() == 0 {
                 return Ok(());
@@ -172,24 +165,17 @@ impl<'a> World<'a> {
     }
 
     fn happen(&mut self, what: What) -> Result<(), Wrong> {
-        let now = Instant(self.now);
+        let now = Instant(self.agenda.now);
         match what {
-            What::ToVerifier { verifier, device, open, bytes } => {
-                let desk = &mut self.desks[verifier].verifier;
-                match open {
-                    true => desk.handle_open(&device_id(device), &bytes, None, now),
-                    false => desk.handle_frame(&device_id(device), &bytes, now),
-                }
+            What::ToVerifier { verifier, device, channel, bytes } => {
+                self.deliver_up(verifier, &device_id(device), &channel, &bytes);
                 self.serve(verifier)
             }
-            What::ToDevice { device, answer, bytes } => {
+            What::ToDevice { device, channel, bytes } => {
                 if self.link_down(device) {
                     return Ok(());
                 }
-                match answer {
-                    Answer::Reply => self.nodes[device].device.handle_reply(&bytes, now),
-                    Answer::Verdict => self.nodes[device].device.handle_down(&bytes, now),
-                }
+                self.deliver_down(device, channel, &bytes);
                 self.attend(device)
             }
             What::Presence { device, verifier } => {
@@ -237,7 +223,7 @@ impl<'a> World<'a> {
     }
 
     fn link_down(&self, device: usize) -> bool {
-        self.now < self.nodes[device].down_until.max(self.broker_down_until)
+        self.agenda.now < self.nodes[device].down_until.max(self.broker_down_until)
     }
 
     fn drafted(
@@ -249,7 +235,7 @@ impl<'a> World<'a> {
         logits: &[f32],
         attention: &[f32],
     ) -> Result<(), Wrong> {
-        let now = Instant(self.now);
+        let now = Instant(self.agenda.now);
         let node = &mut self.nodes[device];
         if node.life != life {
             return Ok(());
@@ -267,67 +253,18 @@ impl<'a> World<'a> {
         }
         let turn = &self.plan.devices[device].turns[node.turn];
         node.told.push(Told::default());
-        let said = node.device.say(&turn.prompt, turn.reply.clone(), Instant(self.now));
+        let said = node.device.say(&turn.prompt, turn.reply.clone(), Instant(self.agenda.now));
         said.map_err(|error| Wrong(format!("device {device} cannot say its turn: {error}")))?;
         self.attend(device)
     }
 
-    /// Does what a device asks for until it asks for nothing.
+    /// Does what a device asks for, and sets its timer.
     fn attend(&mut self, device: usize) -> Result<(), Wrong> {
-        while let Some(event) = self.nodes[device].device.poll_event() {
-            self.on_event(device, event)?;
-        }
-        while let Some(message) = self.nodes[device].device.poll_transmit(Instant(self.now)) {
-            let open = matches!(message.channel, Channel::Open(_));
-            let (Channel::Open(id) | Channel::Frames(id)) = &message.channel;
-            let verifier = self.desk_of(id);
-            for at in self.arrivals(device) {
-                self.at(at, What::ToVerifier { verifier, device, open, bytes: message.bytes.to_vec() });
-            }
-        }
+        self.drain_device(device)?;
         let node = &mut self.nodes[device];
         if let Some(at) = node.device.poll_timeout().filter(|at| node.armed != Some(*at)) {
             node.armed = Some(at);
-            self.at(at.0, What::DeviceTimer(device));
-        }
-        Ok(())
-    }
-
-    fn desk_of(&self, id: &VerifierId) -> usize {
-        let number = id.as_str().trim_start_matches("verifier-");
-        number.parse().expect("ids are made of numbers")
-    }
-
-    fn on_event(&mut self, device: usize, event: Event) -> Result<(), Wrong> {
-        let think = |turn: usize| self.plan.devices[device].turns.get(turn).map(|turn| turn.think_us);
-        let node = &mut self.nodes[device];
-        match event {
-            Event::Draft(job) => return self.draft(device, job),
-            Event::Committed(commit) => {
-                let serves = node.device.target().and_then(|target| Serves::of(target.id));
-                let told = node.told.last_mut().expect("a reply");
-                told.commits.push(commit);
-                told.targets.push(serves);
-            }
-            Event::Finished(finish) => {
-                self.coverage.other_targets += u64::from(matches!(finish, Finish::OtherTarget { .. }));
-                node.told.last_mut().expect("a reply").finish = Some(finish);
-                node.turn += 1;
-                let life = node.life;
-                match think(node.turn) {
-                    Some(think) => self.at(self.now + think, What::Speak { device, life }),
-                    None => node.device.close(),
-                }
-            }
-            Event::GaveUp => self.coverage.gave_up += 1,
-            Event::Returned => self.coverage.returned += 1,
-            Event::TargetChanged { model: true, .. } => self.coverage.changed_models += 1,
-            Event::TargetChanged { model: false, .. } => self.coverage.changed_numerics += 1,
-            Event::Leased { .. }
-            | Event::Judged(_)
-            | Event::Resynced
-            | Event::Waiting
-            | Event::Malformed(_) => {}
+            self.agenda.at(at.0, What::DeviceTimer(device));
         }
         Ok(())
     }
@@ -347,39 +284,27 @@ impl<'a> World<'a> {
         let attention = (0..length).map(|i| (1 + (i * 7) % 5) as f32 / length as f32).collect();
         let took = self.plan.devices[device].draft_us * job.tokens.len() as u64;
         let life = node.life;
-        self.at(self.now + took, What::Drafted { device, life, id: job.id, took, logits, attention });
+        let (id, at) = (job.id, self.agenda.now + took);
+        self.agenda.at(at, What::Drafted { device, life, id, took, logits, attention });
         Ok(())
     }
 
-    /// Does what a verifier asks for until it asks for nothing.
+    /// Does what a verifier asks for, and sets its timer.
     fn serve(&mut self, verifier: usize) -> Result<(), Wrong> {
-        while let Some(event) = self.desks[verifier].verifier.poll_event() {
-            match event {
-                verifier::Event::Release(slot) => drop(self.desks[verifier].caches.remove(&slot)),
-                verifier::Event::Verify(job) => self.verify(verifier, &job)?,
-            }
-        }
-        while let Some(answer) = self.desks[verifier].verifier.poll_transmit() {
-            let name = answer.device.as_str().trim_start_matches("device-");
-            let device: usize = name.parse().expect("ids are made of numbers");
-            for at in self.arrivals(device) {
-                let (answer, bytes) = (answer.channel, answer.bytes.to_vec());
-                self.at(at, What::ToDevice { device, answer, bytes });
-            }
-        }
+        self.drain_verifier(verifier)?;
         let desk = &mut self.desks[verifier];
         if desk.verifier.sessions() > self.plan.sessions_max {
             return Err(Wrong("more sessions than the limit".into()));
         }
         if let Some(at) = desk.verifier.poll_timeout().filter(|at| desk.armed != Some(*at)) {
             desk.armed = Some(at);
-            self.at(at.0, What::VerifierTimer(verifier));
+            self.agenda.at(at.0, What::VerifierTimer(verifier));
         }
         Ok(())
     }
 
     fn verify(&mut self, verifier: usize, job: &Job) -> Result<(), Wrong> {
-        let (now, cost) = (self.now, self.plan.target_us);
+        let (now, cost) = (self.agenda.now, self.plan.target_us);
         let desk = &mut self.desks[verifier];
         let cache = desk.caches.entry(job.slot).or_default();
         if job.tokens.len() < job.rows || job.keep > cache.len() {
@@ -392,48 +317,48 @@ impl<'a> World<'a> {
         let rows = (first..=cache.len()).flat_map(|length| pair.target(&cache[..length])).collect();
         desk.free_at = desk.free_at.max(now) + cost;
         let (life, at) = (desk.life, desk.free_at);
-        let failure = self.now < FAULTS_END_US && self.rng.f64() < self.plan.target_failure;
+        let failure = self.agenda.now < FAULTS_END_US && self.rng.f64() < self.plan.target_failure;
         let error = if self.rng.bool() { RowsError::Budget } else { RowsError::Failed };
         let rows = if failure { Err(error) } else { Ok(rows) };
-        self.at(at, What::Verified { verifier, life, id: job.id, rows });
+        self.agenda.at(at, What::Verified { verifier, life, id: job.id, rows });
         Ok(())
     }
 
     /// A verifier's retained presence is on its way to a device; a broker repeats it until it has arrived.
     fn announce(&mut self, device: usize, verifier: usize) {
-        let at = self.now.max(self.silent_until) + self.plan.delay_us;
-        self.at(at, What::Presence { device, verifier });
+        let at = self.agenda.now.max(self.silent_until) + self.plan.delay_us;
+        self.agenda.at(at, What::Presence { device, verifier });
     }
 
     /// When a message arrives: never, once or twice.
     fn arrivals(&mut self, device: usize) -> Vec<u64> {
-        let healed = self.now >= FAULTS_END_US;
-        if self.link_down(device) || self.now < self.silent_until {
+        let healed = self.agenda.now >= FAULTS_END_US;
+        if self.link_down(device) || self.agenda.now < self.silent_until {
             return Vec::new();
         }
         let lost = !healed && self.rng.f64() < self.plan.loss;
         let twice = !healed && self.rng.f64() < self.plan.duplicate;
         let copies = usize::from(!lost) + usize::from(!lost && twice);
         let delay = |rng: &mut Rng| self.plan.delay_us + rng.u64(..self.plan.jitter_us);
-        (0..copies).map(|_| self.now + delay(&mut self.rng)).collect()
+        (0..copies).map(|_| self.agenda.now + delay(&mut self.rng)).collect()
     }
 
     fn strike(&mut self, fault: Fault) -> Result<(), Wrong> {
         match fault {
             Fault::LinkDown(device, span) => self.cut(device, span),
             Fault::BrokerDown(span) => {
-                self.broker_down_until = self.broker_down_until.max(self.now + span);
+                self.broker_down_until = self.broker_down_until.max(self.agenda.now + span);
                 (0..self.nodes.len()).try_for_each(|device| self.cut(device, span))
             }
             Fault::Silence(span) => {
-                self.silent_until = self.silent_until.max(self.now + span);
+                self.silent_until = self.silent_until.max(self.agenda.now + span);
                 Ok(())
             }
             Fault::VerifierRestart(verifier) => self.rebirth(verifier),
             Fault::VerifierDrain(verifier, span) => {
                 self.desks[verifier].verifier.drain();
                 (0..self.nodes.len()).for_each(|device| self.announce(device, verifier));
-                self.at(self.now + span, What::Reborn(verifier));
+                self.agenda.at(self.agenda.now + span, What::Reborn(verifier));
                 self.serve(verifier)
             }
             Fault::DeviceRestart(device) => self.restart(device),
@@ -442,11 +367,11 @@ impl<'a> World<'a> {
     }
 
     fn cut(&mut self, device: usize, span: u64) -> Result<(), Wrong> {
-        let until = self.now + span;
+        let until = self.agenda.now + span;
         let node = &mut self.nodes[device];
         node.down_until = node.down_until.max(until);
-        node.device.handle_link(false, Instant(self.now));
-        self.at(until, What::LinkUp(device));
+        node.device.handle_link(false, Instant(self.agenda.now));
+        self.agenda.at(until, What::LinkUp(device));
         self.attend(device)
     }
 
@@ -470,13 +395,13 @@ impl<'a> World<'a> {
         let life = old.life + 1;
         let node = &mut self.nodes[device];
         (node.life, node.down_until) = (life, old.down_until);
-        self.at(self.now + 1_000, What::Speak { device, life });
-        self.at(self.now.max(old.down_until).max(self.broker_down_until), What::LinkUp(device));
+        self.agenda.at(self.agenda.now + 1_000, What::Speak { device, life });
+        self.agenda.at(self.agenda.now.max(old.down_until).max(self.broker_down_until), What::LinkUp(device));
         Ok(())
     }
 
     fn garbage(&mut self) -> Result<(), Wrong> {
-        let now = Instant(self.now);
+        let now = Instant(self.agenda.now);
         for device in 0..self.nodes.len() {
             let bytes: Vec<u8> = (0..self.rng.usize(..64)).map(|_| self.rng.u8(..)).collect();
             self.nodes[device].device.handle_down(&bytes, now);
@@ -498,6 +423,83 @@ impl<'a> World<'a> {
         }
         for desk in &self.desks {
             self.coverage.verifier.add(desk.verifier.counters());
+        }
+    }
+}
+
+impl LinkEnds for World<'_> {
+    type Error = Wrong;
+
+    fn now(&self) -> Instant {
+        Instant(self.agenda.now)
+    }
+
+    fn device(&mut self, number: usize) -> &mut Device {
+        &mut self.nodes[number].device
+    }
+
+    fn verifier(&mut self, number: usize) -> &mut Verifier {
+        &mut self.desks[number].verifier
+    }
+
+    fn on_device_event(&mut self, device: usize, event: Event) -> Result<(), Wrong> {
+        let think = |turn: usize| self.plan.devices[device].turns.get(turn).map(|turn| turn.think_us);
+        let node = &mut self.nodes[device];
+        match event {
+            Event::Draft(job) => return self.draft(device, job),
+            Event::Committed(commit) => {
+                let serves = node.device.target().and_then(|target| Serves::of(target.id));
+                let told = node.told.last_mut().expect("a reply");
+                told.commits.push(commit);
+                told.targets.push(serves);
+            }
+            Event::Finished(finish) => {
+                self.coverage.other_targets += u64::from(matches!(finish, Finish::OtherTarget { .. }));
+                node.told.last_mut().expect("a reply").finish = Some(finish);
+                node.turn += 1;
+                let life = node.life;
+                match think(node.turn) {
+                    Some(think) => self.agenda.at(self.agenda.now + think, What::Speak { device, life }),
+                    None => node.device.close(),
+                }
+            }
+            Event::GaveUp => self.coverage.gave_up += 1,
+            Event::Returned => self.coverage.returned += 1,
+            Event::TargetChanged { model: true, .. } => self.coverage.changed_models += 1,
+            Event::TargetChanged { model: false, .. } => self.coverage.changed_numerics += 1,
+            Event::Leased { .. }
+            | Event::Judged(_)
+            | Event::Resynced
+            | Event::Waiting
+            | Event::Malformed(_) => {}
+        }
+        Ok(())
+    }
+
+    fn on_verifier_event(&mut self, verifier: usize, event: verifier::Event) -> Result<(), Wrong> {
+        match event {
+            verifier::Event::Release(slot) => {
+                self.desks[verifier].caches.remove(&slot);
+                Ok(())
+            }
+            verifier::Event::Verify(job) => self.verify(verifier, &job),
+        }
+    }
+
+    fn send_up(&mut self, device: usize, message: Transmit) {
+        let (Channel::Open(id) | Channel::Frames(id)) = &message.channel;
+        let verifier = number_of(id.as_str(), "verifier-");
+        for at in self.arrivals(device) {
+            let (channel, bytes) = (message.channel.clone(), message.bytes.to_vec());
+            self.agenda.at(at, What::ToVerifier { verifier, device, channel, bytes });
+        }
+    }
+
+    fn send_down(&mut self, answer: Outgoing) {
+        let device = number_of(answer.device.as_str(), "device-");
+        for at in self.arrivals(device) {
+            let (channel, bytes) = (answer.channel, answer.bytes.to_vec());
+            self.agenda.at(at, What::ToDevice { device, channel, bytes });
         }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_lm::{Extend, Target, Toy};
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, SITE, url};
 use dunlin_verifier::reference::{Request, write};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{
@@ -17,11 +18,8 @@ use dunlin_wire::{
 };
 use serde_json::json;
 use std::env;
-use std::fs;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,13 +38,12 @@ const BLOCK: usize = 200;
 /// Rounds that are not counted.
 const WARM_UP: usize = 100;
 const PROMPT: usize = 16;
-const READY_WITHIN: Duration = Duration::from_secs(20);
 
 fn main() -> Result<()> {
     let verifier = env::args().nth(1).filter(|argument| !argument.starts_with('-'));
     let Some(verifier) = verifier else { bail!("usage: latency PATH_OF_THE_EXAMPLE_scripted") };
-    let directory = tempfile::tempdir()?;
-    let (_mosquitto, port) = mosquitto(directory.path())?;
+    let mosquitto = Mosquitto::started(&MosquittoOptions { lines: SITE, ..MosquittoOptions::default() })?;
+    let port = mosquitto.port;
     let _verifier = scripted(&verifier, port)?;
     let mut device = Device::open(port)?;
     let mut bare = PingPong::start(port)?;
@@ -95,34 +92,11 @@ impl Drop for Guarded {
     }
 }
 
-/// mosquitto as the site's file has it, on a free port.
-fn mosquitto(directory: &Path) -> Result<(Guarded, u16)> {
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let template = include_str!("../../../broker-verifier/mosquitto.conf");
-    let text = template.replace("listener 1883", &format!("listener {port}"));
-    let file = directory.join("mosquitto.conf");
-    fs::write(&file, text)?;
-    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
-    let mut command = Command::new("mosquitto");
-    command.env("PATH", path).arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    let process = Guarded(command.spawn().context("mosquitto: apt-get install mosquitto")?);
-    let started = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        ensure!(started.elapsed() < READY_WITHIN, "mosquitto does not listen");
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the pause between two looks at a condition that has a deadline"
-        )]
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok((process, port))
-}
-
 /// The verifier with the scripted target, ready.
 fn scripted(program: &str, port: u16) -> Result<Guarded> {
     let toy = toy();
     let mut command = Command::new(program);
-    command.arg(format!("mqtt://127.0.0.1:{port}"));
+    command.arg(url(port));
     command.args([SEED.to_string(), VOCABULARY.to_string(), toy.context_max.to_string()]);
     command.env("RUST_LOG", "off").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut process = Guarded(command.spawn().with_context(|| program.to_owned())?);

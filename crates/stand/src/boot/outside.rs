@@ -1,19 +1,17 @@
 //! What is around a board: the broker with its accounts, the verifier, and somebody who listens to both.
 
-use super::disk::run;
 use super::lines::Lines;
 use crate::process::Process;
 use crate::wait::Stop;
 use anyhow::{Context, Result, bail, ensure};
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions};
 use serde_json::Value;
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long broker and verifier may take to be ready: the target is loaded and checked meanwhile.
+/// How long the verifier may take to be ready: the target is loaded and checked meanwhile.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// A name at the broker and its password.
@@ -35,11 +33,8 @@ const LISTENER: BrokerAccount = BrokerAccount { user: "listener", password: "all
 /// mosquitto, which lets nobody in without an account, and a listener to what boards say.
 #[derive(Debug)]
 pub struct SiteBroker {
-    config: PathBuf,
-    port: u16,
-    processes: Option<(Process, Process)>,
-    ear: Option<Lines>,
-    starts: usize,
+    mosquitto: Mosquitto,
+    listener: Option<(Process, Lines)>,
     logs: PathBuf,
 }
 
@@ -59,28 +54,20 @@ impl SiteBroker {
     ///
     /// # Errors
     /// Its files can't be written, or mosquitto is not installed.
-    pub fn new(dir: &Path, logs: &Path) -> Result<Self> {
-        let passwords = dir.join("passwords");
-        fs::write(&passwords, "").with_context(|| passwords.display().to_string())?;
-        fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600))?;
-        for BrokerAccount { user, password } in [BOARD, VERIFIER, LISTENER] {
-            run(Command::new("mosquitto_passwd").arg("-b").arg(&passwords).args([user, password]))?;
-        }
-        let port = free_port()?;
-        let config = dir.join("mosquitto.conf");
-        // As root, mosquitto would become a user who may not read the file.
-        let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n{user}log_type all\n",
-            passwords.display()
-        );
-        fs::write(&config, text).with_context(|| config.display().to_string())?;
-        Ok(Self { config, port, processes: None, ear: None, starts: 0, logs: logs.into() })
+    pub fn new(logs: &Path) -> Result<Self> {
+        let accounts = [BOARD, VERIFIER, LISTENER].map(|account| (account.user, account.password));
+        let options = MosquittoOptions {
+            lines: "log_type all\n",
+            accounts: &accounts,
+            logs: Some(logs),
+            ..MosquittoOptions::default()
+        };
+        Ok(Self { mosquitto: Mosquitto::new(&options)?, listener: None, logs: logs.into() })
     }
 
     /// Its port on this machine.
     pub fn port(&self) -> u16 {
-        self.port
+        self.mosquitto.port
     }
 
     /// Starts it, and listens to it.
@@ -88,44 +75,31 @@ impl SiteBroker {
     /// # Errors
     /// It does not come up.
     pub fn start(&mut self, stop: &Stop) -> Result<()> {
-        if self.processes.is_some() {
+        if self.listener.is_some() {
             return Ok(());
         }
-        self.starts += 1;
-        let log = self.logs.join(format!("mosquitto-{}.log", self.starts));
-        let out = File::create(&log).with_context(|| log.display().to_string())?;
-        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
-        let mut command = Command::new("mosquitto");
-        command.env("PATH", path).arg("-c").arg(&self.config).stdout(Stdio::null()).stderr(out);
-        let mut broker = Process::start(&mut command)?;
-        let port = self.port;
-        stop.until(&format!("mosquitto listens ({})", log.display()), READY_WITHIN, || {
-            if let Some(status) = broker.ended()? {
-                bail!("mosquitto ended with {status}: {}", log.display());
-            }
-            Ok(TcpStream::connect(("127.0.0.1", port)).ok())
-        })?;
-        let heard = self.logs.join(format!("heard-{}.log", self.starts));
-        let (listener, ear) = Process::heard(&mut self.listen(), &heard)?;
-        self.processes = Some((broker, listener));
-        self.ear = Some(ear);
+        let started = self.mosquitto.start();
+        stop.check()?;
+        started?;
+        let heard = self.logs.join(format!("heard-{}.log", self.mosquitto.starts()));
+        self.listener = Some(Process::heard(&mut self.listen(), &heard)?);
         Ok(())
     }
 
     /// Ends it the hard way; it forgets what was retained.
     pub fn kill(&mut self) {
-        self.processes = None;
-        self.ear = None;
+        self.mosquitto.kill();
+        self.listener = None;
     }
 
     /// The number of messages heard so far.
     pub fn heard(&self) -> usize {
-        self.ear.as_ref().map_or(0, Lines::count)
+        self.ear().map_or(0, Lines::count)
     }
 
     /// The messages from number `from` on.
     pub fn said(&self, from: usize) -> Vec<TopicMessage> {
-        let lines = self.ear.as_ref().map(|ear| ear.since(from)).unwrap_or_default();
+        let lines = self.ear().map(|ear| ear.since(from)).unwrap_or_default();
         lines.iter().filter_map(|line| TopicMessage::parse(line)).collect()
     }
 
@@ -140,6 +114,10 @@ impl SiteBroker {
         Ok(text.lines().next().and_then(TopicMessage::parse))
     }
 
+    fn ear(&self) -> Option<&Lines> {
+        self.listener.as_ref().map(|(_, ear)| ear)
+    }
+
     fn listen(&self) -> Command {
         let mut command = self.listener();
         command.args(["-t", "dl1/d/+/u/st", "-t", "dl1/d/+/u/su"]);
@@ -148,7 +126,7 @@ impl SiteBroker {
 
     fn listener(&self) -> Command {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1"]);
+        command.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port().to_string(), "-q", "1"]);
         command.args(["-u", LISTENER.user, "-P", LISTENER.password, "-F", "%t %r %x"]);
         command.stderr(Stdio::null());
         command
@@ -193,7 +171,7 @@ impl SiteVerifier {
             let _ = fs::remove_file(old);
         }
         let BrokerAccount { user, password } = VERIFIER;
-        let text = format!("broker = 'mqtt://{user}:{password}@127.0.0.1:{}'\n", broker.port);
+        let text = format!("broker = 'mqtt://{user}:{password}@127.0.0.1:{}'\n", broker.port());
         fs::write(&config, text).with_context(|| config.display().to_string())?;
         let out = File::create(&log).with_context(|| log.display().to_string())?;
         let mut command = Command::new(program);
@@ -238,15 +216,6 @@ pub fn reference(program: &Path, model: &Path, report: &Value, tokens_max: usize
     let output = output.context("the target alone")?;
     ensure!(output.status.success(), "the target alone: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).context("the target alone wrote no JSON")
-}
-
-/// A port nobody listens on now.
-///
-/// # Errors
-/// There is none.
-pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
-    Ok(listener.local_addr().context("no free port")?.port())
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use super::disk::TestDisk;
 use super::guest::Guest;
 use super::machine::{HOST_INSIDE, Machine, RunningMachine};
-use super::outside::{BOARD, SiteBroker, SiteVerifier, TopicMessage, free_port, reference};
+use super::outside::{BOARD, SiteBroker, SiteVerifier, TopicMessage, reference};
 use super::sensor::Sensor;
 use crate::wait::Stop;
 use anyhow::{Context, Result, ensure};
 use dunlin_board::{Emulated, ImageTable};
+use dunlin_mosquitto::free_port;
 use dunlin_power::simulated::waveform::StepWaveform;
 use dunlin_wire::{DevicePresence, Liveness};
 use serde_json::Value;
@@ -102,14 +103,14 @@ impl Stand {
     pub fn new(places: StandPlaces, seed: u64, stop: &Stop) -> Result<Self> {
         fs::create_dir_all(&places.out).with_context(|| places.out.display().to_string())?;
         let dir = tempfile::Builder::new().prefix("dunlin").tempdir().context("a folder for sockets")?;
-        let (out, socket, port) = (&places.out, dir.path().join("usb"), free_port()?);
+        let (out, socket, port) = (&places.out, dir.path().join("usb"), free_port());
         let sensor = Sensor::start(&socket, StepWaveform::constant(4.0))?;
         let disk = places.new_disk("disk.img")?;
         let machine = Machine::new(&disk, &places.recipe, dir.path(), out, &socket, port)?;
         Ok(Self {
             stop: stop.clone(),
             sensor,
-            broker: SiteBroker::new(dir.path(), out)?,
+            broker: SiteBroker::new(out)?,
             verifier: None,
             guest: Guest::new(port, dir.path(), out, stop)?,
             dice: fastrand::Rng::with_seed(seed),

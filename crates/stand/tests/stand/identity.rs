@@ -1,7 +1,8 @@
 //! The default policy's promise: through a real broker, the text is the target's own, token for token.
 
-use crate::processes::{AgentProcess, Ask, Mosquitto, VerifierProcess, prompts};
+use crate::processes::{AgentProcess, Ask, VerifierProcess, prompts};
 use crate::reference::Reference;
+use dunlin_mosquitto::{Mosquitto, OPEN};
 use std::time::{Duration, Instant};
 
 const PROMPTS: usize = 100;
@@ -14,7 +15,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 #[test]
 fn every_held_out_prompt_gives_the_targets_own_text() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::start(&dir);
+    let broker = Mosquitto::with(OPEN);
     let _verifier = VerifierProcess::start(&dir, broker.port);
     let prompts = &prompts()[..PROMPTS];
     let mut reference = Reference::load();

@@ -1,6 +1,5 @@
-//! Real processes on one machine: mosquitto, verifier, agents, and a wire between that can be cut.
+//! Real processes on one machine: verifier, agents, and a wire between that can be cut.
 
-use dunlin_stand::boot::outside::free_port;
 use dunlin_stand::process::Process;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -40,37 +39,6 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
     while !is() {
         assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::yield_now();
-    }
-}
-
-/// mosquitto on a port of its own, which it keeps over restarts.
-pub(crate) struct Mosquitto {
-    process: Process,
-    config: PathBuf,
-    pub(crate) port: u16,
-}
-
-impl Mosquitto {
-    pub(crate) fn start(dir: &TempDir) -> Self {
-        let port = free_port().unwrap();
-        let config = dir.path().join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
-        std::fs::write(&config, text).unwrap();
-        Self { process: Self::spawn(&config, port), config, port }
-    }
-
-    fn spawn(config: &Path, port: u16) -> Process {
-        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
-        let mut command = Command::new("mosquitto");
-        command.env("PATH", path).arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("mosquitto runs: apt-get install mosquitto");
-        until("mosquitto listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        child.into()
-    }
-
-    pub(crate) fn kill_and_restart(&mut self) {
-        self.process.kill();
-        self.process = Self::spawn(&self.config, self.port);
     }
 }
 

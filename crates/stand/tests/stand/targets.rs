@@ -1,8 +1,9 @@
 //! Two verifiers of different weights on one broker, of which one is killed in the middle of a reply: no text is
 //! ever written by both, unless the user accepts it.
 
-use crate::processes::{AgentProcess, Ask, Mosquitto, VerifierProcess, Wire, model, prompts};
+use crate::processes::{AgentProcess, Ask, VerifierProcess, Wire, model, prompts};
 use crate::reference::Reference;
+use dunlin_mosquitto::{Mosquitto, OPEN};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ fn other_model(dir: &Path) -> PathBuf {
 /// as they were committed, and the end of the reply.
 fn bereave(prompt: &str, flags: &[&str], other: &Path, device: &'static str) -> (Vec<u32>, Value) {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::start(&dir);
+    let broker = Mosquitto::with(OPEN);
     let mut first = VerifierProcess::serve(&dir, broker.port, "first", &model("target"));
     let wire = Wire::to(broker.port);
     let ask = Ask { broker: wire.port, device, seed: SEED, temperature: TEMPERATURE, tokens_max: TOKENS };
