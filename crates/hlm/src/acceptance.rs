@@ -1,6 +1,6 @@
-//! How the verifier judges a frame: the acceptance rules of both couplings, and what becomes of held tokens.
+//! The verifier's judgement of a frame: the acceptance rules of both couplings, and the treatment of held tokens.
 //!
-//! Invariant: the outcome is a function of the frame, the target's rows, the sampling and the session's seed, so a
+//! Invariant: the outcome depends only on the frame, the target's rows, the sampling and the session's seed, so a
 //! frame that is judged twice gets the same answer. The noise of each rule is part of the protocol.
 
 use crate::TokenId;
@@ -12,38 +12,38 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use dunlin_wire::{DraftFrame, Rows};
 
-/// "acceptin": apart from the noise that tokens are drawn with.
+/// "acceptin": a domain of its own, so that the coin is independent of the noise that draws tokens.
 const DOMAIN_ACCEPTANCE: u64 = 0x6163_6365_7074_696e;
 
-/// A frame with what belongs to it, and what its tokens are judged with.
+/// A frame and the inputs that its tokens are judged with.
 #[derive(Clone, Copy, Debug)]
 pub struct JudgedFrame<'a> {
     /// The frame.
     pub frame: &'a DraftFrame,
-    /// The weights that came for it, one per vocabulary entry, where its rows are full.
+    /// The weights received for it, one per vocabulary entry; used only if its rows are full.
     pub weights: &'a [u8],
-    /// Entries of the vocabulary.
+    /// Size of the vocabulary.
     pub vocabulary: u32,
     /// Seed of the session.
     pub seed: u64,
-    /// How the target is sampled.
+    /// Sampling settings of the target.
     pub sampling: Sampling,
 }
 
-/// What becomes of a frame.
+/// The judgement of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Drafts that are appended, from the first.
+    /// Number of leading drafts that are appended to the text.
     pub accepted: usize,
-    /// The token after those.
+    /// The token that follows them.
     pub token: TokenId,
-    /// Bit i: held draft i is not what the target chose.
+    /// Bit i: held draft i differs from the target's choice.
     pub missed: u16,
 }
 
-/// The probability that rejection sampling keeps a token drawn from `q` for a target `p`: `min(1, p/q)`.
+/// The probability that rejection sampling accepts a token drawn from `q` for a target `p`: `min(1, p/q)`.
 ///
-/// A token that `q` says was impossible to draw is kept where `p` has it: nothing speaks against it.
+/// A token with `q = 0`, which could not have been drawn, is accepted if `p > 0`, as the limit of `p/q` demands.
 pub fn acceptance(p: &Distribution, q: &Distribution, token: TokenId) -> f64 {
     let (p, q) = (p.probability(token), q.probability(token));
     if p >= q && p > 0.0 {
@@ -55,16 +55,16 @@ pub fn acceptance(p: &Distribution, q: &Distribution, token: TokenId) -> f64 {
     }
 }
 
-/// What a token that was not kept is replaced from: `(p − q)⁺`, normalised; `p` where `q` is nowhere below it.
+/// The distribution of a rejected token's replacement: `(p − q)⁺`, normalised; `p` itself if `q` is nowhere below it.
 pub fn residual(p: &Distribution, q: &Distribution) -> Distribution {
     let left = p.support().iter().map(|c| (c.token, c.probability - q.probability(c.token)));
     Distribution::from_weights(left.filter(|(_, weight)| *weight > 0.0)).unwrap_or_else(|| p.clone())
 }
 
-/// The distribution of the token that one step commits: one drawn from `drawn_from` stays where it is not `flushed`,
-/// and is judged for a target `p` by what was `sent` of it otherwise. Tokens ascending, probabilities above 0.
+/// The distribution of the token that one step commits. A token is drawn from `drawn_from`; if it is `flushed` it is
+/// judged for a target `p` by the distribution `sent`, else it stays. Tokens ascending, probabilities above 0.
 ///
-/// It equals `p` where every token is flushed and `sent` is what was drawn from.
+/// It equals `p` if every token is flushed and `sent` equals `drawn_from`.
 pub fn law(
     p: &Distribution,
     drawn_from: &Distribution,
@@ -87,14 +87,15 @@ pub fn law(
 }
 
 impl JudgedFrame<'_> {
-    /// The first of the frame's drafts whose row of the target is needed; the number of drafts where none is.
+    /// The index of the first draft whose row of the target is needed; the number of drafts if none is.
     pub fn first_row(&self) -> usize {
         first_row(self.frame)
     }
 
-    /// Judges the frame by the target's rows, `width` logits each: that of draft [`Self::first_row`] first.
+    /// Judges the frame by the target's rows of `vocabulary` logits each, starting with that of draft
+    /// [`Self::first_row`].
     ///
-    /// `None` where a row is missing or holds no number, or where what was sent is no distribution.
+    /// `None` if a row is missing or has no finite mass, or if a payload is not a distribution.
     pub fn judge(&self, rows: &[f32], scratch: &mut Distribution) -> Option<Outcome> {
         let frame = self.frame;
         let sent = self.sent();
@@ -108,10 +109,12 @@ impl JudgedFrame<'_> {
                 continue;
             }
             let last = index + 1 == frame.drafts.len() && !frame.bonus;
+            // The frame asks for nothing but this token, and the policy keeps it: no row was computed for it.
             if last && frame.is_held(index) {
                 return Some(Outcome { accepted: index, token: draft.token, missed });
             }
             scratch.refill(rows.next()?, &self.sampling).ok()?;
+            // Only the shared seed can tell what the target would have chosen; the token stays in any case.
             if frame.is_held(index) {
                 let miss = frame.rows == Rows::None && couple(scratch, self.seed, position) != draft.token;
                 missed |= u16::from(miss) << index;
@@ -134,7 +137,7 @@ impl JudgedFrame<'_> {
         Some(Outcome { accepted, token, missed })
     }
 
-    /// The token, or its replacement.
+    /// Returns the token if it is accepted, else its replacement.
     fn reject(&self, p: &Distribution, q: &Distribution, token: TokenId, position: u64) -> TokenId {
         let coin = Noise::new(DOMAIN_ACCEPTANCE, self.seed, position).unit(0);
         if coin < acceptance(p, q, token) {
@@ -144,10 +147,11 @@ impl JudgedFrame<'_> {
         }
     }
 
-    /// What was sent of each judged draft.
+    /// The payload of each judged draft.
     fn sent(&self) -> Vec<Sent> {
         match &self.frame.rows {
             Rows::None => Vec::new(),
+            // A frame with full rows has a single judged draft.
             Rows::Full => alloc::vec![Sent::Weights(self.weights.to_vec())],
             Rows::TopK(rows) | Rows::TopKSampled(rows) | Rows::Lattice { rows, .. } => {
                 rows.iter().map(payload::from_row).collect()
@@ -178,7 +182,7 @@ fn form(rows: &Rows) -> PayloadForm {
 mod tests {
     use super::*;
 
-    /// The table of the wire document: seed, position, token, and U of the coin as its hash gives it.
+    /// The table in `docs/wire.md`: seed, position, hash, and U of the coin.
     #[test]
     fn the_coin_is_pinned() {
         let pinned = [

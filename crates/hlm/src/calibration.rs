@@ -1,31 +1,32 @@
-//! What an uncertainty score means for this pair of models: the share of such tokens that the target rejects.
+//! Calibration of uncertainty scores for this pair of models: the share of tokens of each score that the target
+//! rejects.
 //!
-//! Only tokens whose fate is known count: the accepted ones and the first miss. Those behind a miss were drafted
-//! on a text that is not the target's, so nothing is known of them.
+//! Only the accepted tokens and the first rejected one count. Those behind it were drafted on a text that is not the
+//! target's, so it is unknown whether they would have been accepted.
 
 use crate::uncertainty::{SCORES, from_score4};
 use dunlin_wire::Score;
 
-/// The weight of the prior line in each bin, in tokens: little, since it is another pair's, and too much of it made
-/// drafts shorter than pays.
+/// The weight of the prior line in each bin, in tokens. It is small because the line is that of another pair; a larger
+/// weight made drafts too short.
 pub const PRIOR_TOKENS: f64 = 2.0;
 
-/// After this many observed tokens the evidence of one has faded to 1/e, so that a changed domain is followed.
+/// Number of observed tokens after which an observation has faded to 1/e, so that a changed domain is followed.
 pub const MEMORY_TOKENS: f64 = 512.0;
 
-/// What is known of the tokens with one uncertainty score.
+/// Statistics of the tokens with one uncertainty score.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CalibrationBin {
-    /// Tokens seen, faded by age.
+    /// Tokens seen, weighted by age.
     pub observed: f64,
-    /// Those among them that were rejected, faded by age.
+    /// Rejected tokens, weighted by age.
     pub rejected: f64,
-    /// The estimate of the share that is rejected, 0..=1; never falls from one bin to the next.
+    /// The estimated share of rejected tokens, 0..=1; it never falls from one bin to the next.
     pub expected_rejection: f64,
 }
 
-/// Expected rejection β̂ by uncertainty score: CU-HLM's line `clip(0.815 u − 0.066, 0, 1)` (2505.11788) as a prior,
-/// corrected by verdicts, kept monotone by pooling adjacent violators.
+/// Expected rejection β̂ by uncertainty score. The prior is CU-HLM's line `clip(0.815 u − 0.066, 0, 1)` (2505.11788);
+/// verdicts correct it, and pooling adjacent violators keeps it monotone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Calibration {
     bins: [CalibrationBin; SCORES],
@@ -44,7 +45,7 @@ impl Calibration {
         self.bins[usize::from(score.get())].expected_rejection
     }
 
-    /// The probability that the target rejects a token of yet unknown score, given that all before it were
+    /// The probability that the target rejects a token whose score is not known yet, given that all before it were
     /// accepted.
     pub fn mean_rejection(&self) -> f64 {
         let observed: f64 = self.bins.iter().map(|bin| bin.observed).sum();
@@ -52,7 +53,7 @@ impl Calibration {
         (PRIOR_TOKENS * line(0.5) + rejected) / (PRIOR_TOKENS + observed)
     }
 
-    /// Learns the fate of one token.
+    /// Takes the result for one token.
     pub fn observe(&mut self, score: Score, rejected: bool) {
         for bin in &mut self.bins {
             bin.observed *= 1.0 - 1.0 / MEMORY_TOKENS;
@@ -64,7 +65,7 @@ impl Calibration {
         self.refit();
     }
 
-    /// Learns from the verdict on a draft: the scores of its tokens in order, and how many were accepted.
+    /// Takes the verdict on a draft: the scores of its tokens in order and the number of accepted ones.
     pub fn observe_verdict(&mut self, scores: &[Score], accepted: usize) {
         for (index, &score) in scores.iter().take(accepted.saturating_add(1)).enumerate() {
             self.observe(score, index == accepted);
@@ -179,7 +180,7 @@ mod tests {
         let mut calibration = Calibration::new();
         let noise = Noise::new(1, 1, 1);
         for i in 0..5000 {
-            // Rejection falls with the score: the worst case for the order.
+            // Rejection falls as the score grows: the worst case for keeping the estimate monotone.
             let bin = (noise.unit(3 * i) * 16.0) as u8;
             calibration.observe(score(bin), noise.unit(3 * i + 1) > f64::from(bin) / 16.0);
             let rates = rates(&calibration);

@@ -1,53 +1,55 @@
-//! Which tokens may stay whatever the target says: an uncertainty threshold steered so that the share of them that
-//! it would not have chosen comes to ε (*ours*, after adaptive conformal inference, 2106.00170).
+//! The adaptive threshold of the `risk` policy: tokens less uncertain than it stay whatever the verdict. It is steered
+//! so that the share of them that the target would not have chosen approaches ε (*ours*, after adaptive conformal
+//! inference, 2106.00170).
 //!
-//! With threshold τ and step γ, each audited token moves τ by `γ(ε − missed)`. Summed over the time that τ is above
-//! zero, the misses exceed ε of the audited tokens by at most `(τ_first + γ)/γ`, whatever the pair or the domain.
-//! Below zero nothing stays and nothing can be missed; there τ moves in the same way by the sure tokens that are
-//! judged, so that it comes back where they are right, and only there.
+//! With threshold τ and step γ, each audited token moves τ by `γ(ε − missed)`. While τ is above zero, the misses
+//! exceed ε of the audited tokens by at most `(τ_first + γ)/γ`, whatever the pair or the domain. Below zero no token
+//! stays, so none can be audited. There τ moves in the same way by the judged tokens that are less uncertain than
+//! [`SURE`], so that it rises again only where those are right.
 
 use crate::uncertainty::Unit;
 
-/// How far one audited token moves the threshold.
+/// γ: the most that one audited token moves the threshold.
 pub const STEP: f64 = 0.005;
 
-/// Tokens less uncertain than this are what the way back is decided by.
+/// Tokens less uncertain than this re-open a threshold that fell below zero.
 pub const SURE: f64 = 1.0 / 16.0;
 
-/// How far below zero the threshold falls at most, so that the way back is not endless.
+/// Lowest value of the threshold, so that it can rise again in bounded time.
 pub const FLOOR: f64 = -10.0 * STEP;
 
-/// The threshold below which a token stays.
+/// The threshold on uncertainty below which a token stays.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conformal {
     threshold: f64,
 }
 
 impl Conformal {
-    /// A threshold where CU-HLM's line (2505.11788) expects ε of the tokens to be rejected; 0 for ε = 0.
+    /// Starts at the uncertainty whose tokens are rejected with probability ε by CU-HLM's line (2505.11788); 0 for
+    /// ε = 0.
     pub fn new(epsilon: Unit) -> Self {
         let epsilon = f64::from(epsilon.get());
         let start = if epsilon > 0.0 { (epsilon + 0.066) / 0.815 } else { 0.0 };
         Self { threshold: start.min(1.0) }
     }
 
-    /// The threshold; below 0 nothing stays.
+    /// The threshold; at 0 and below no token stays.
     pub fn threshold(&self) -> f64 {
         self.threshold
     }
 
-    /// Whether a token of this uncertainty stays.
+    /// True when a token of this uncertainty stays.
     pub fn stays(&self, uncertainty: Unit) -> bool {
         f64::from(uncertainty.get()) < self.threshold
     }
 
-    /// Learns whether a token that stayed was not the target's choice.
+    /// Takes the result for a token that stayed: `missed` if the target chose another.
     pub fn observe_audited(&mut self, missed: bool, epsilon: Unit) {
         self.threshold += STEP * (f64::from(epsilon.get()) - f64::from(u8::from(missed)));
         self.threshold = self.threshold.min(1.0);
     }
 
-    /// Learns whether a token that did not stay was rejected.
+    /// Takes the result for a token that did not stay; it counts only while no token stays.
     pub fn observe_judged(&mut self, uncertainty: Unit, rejected: bool, epsilon: Unit) {
         if self.threshold <= 0.0 && f64::from(uncertainty.get()) < SURE {
             self.observe_audited(rejected, epsilon);
@@ -65,7 +67,8 @@ mod tests {
         Unit::clamped(x)
     }
 
-    /// A stream of tokens whose rejection follows `line` of their uncertainty, which is u² for uniform u.
+    /// A stream of tokens. Their uncertainty is u² for uniform u; `line` gives the probability of rejection at an
+    /// uncertainty.
     struct Stream {
         at: u64,
         conformal: Conformal,
@@ -97,7 +100,7 @@ mod tests {
             }
         }
 
-        /// Misses among the tokens that stayed, against ε.
+        /// The share of misses among the tokens that stayed, divided by ε.
         fn ratio_since(&self, (audited, missed): (u64, u64)) -> f64 {
             (self.missed - missed) as f64 / (self.audited - audited) as f64 / f64::from(self.epsilon.get())
         }

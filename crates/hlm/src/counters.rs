@@ -1,4 +1,4 @@
-//! Structs of counters with their arithmetic: a field that is added is counted everywhere.
+//! Structs of counters with their arithmetic: a new field takes part in all of it.
 
 /// Defines a struct whose fields are all `u64`, with `add` and `since` over every one of them.
 macro_rules! counters {
@@ -15,7 +15,7 @@ macro_rules! counters {
                 $(self.$field += other.$field;)+
             }
 
-            /// What was counted after `earlier`, which must be an earlier state of the same counters.
+            /// The counts since `earlier`, which must be an earlier state of the same counters.
             pub fn since(&self, earlier: &Self) -> Self {
                 Self { $($field: self.$field - earlier.$field),+ }
             }

@@ -1,28 +1,28 @@
 //! Shared-seed coupling: drafter and target draw from their own distributions with the same noise (2408.07978).
-//! Rejection sampling draws with it too, and replaces with another.
+//! Rejection sampling draws its tokens with the same noise and their replacements with independent noise.
 //!
-//! Invariant: the noise is a function of (seed, position, token) alone. Both ends compute it, so the formulas
-//! of this module are part of the protocol: changing one is a new protocol version.
+//! Invariant: the noise depends only on (seed, position, token). Both ends compute it, so the formulas of this
+//! module are part of the protocol: changing one needs a new protocol version.
 
 use crate::TokenId;
 use crate::probabilities::Distribution;
 use core::f64::consts::LN_2;
 
-/// The noise that tokens are drawn with.
+/// Domain of the noise that draws tokens.
 const DOMAIN_TOKENS: u64 = 0;
-/// "residual": a token that was not kept is replaced with noise that had no part in drawing it.
+/// "residual": domain of the noise that draws a rejected token's replacement.
 const DOMAIN_RESIDUAL: u64 = 0x7265_7369_6475_616c;
 
-/// A drawn token and how clearly it won.
+/// A drawn token and its margin.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw {
     /// The token.
     pub token: TokenId,
-    /// The best minus the second best of `ln p + G`, ≥ 0 (at temperature 0: of the logits); +∞ without a second.
+    /// The best minus the second best of `ln p + G`, ≥ 0 (at temperature 0: of the logits); +∞ if there is no second.
     pub margin: f64,
 }
 
-/// Gumbel noise `G = −ln(−ln U)` of one token at one position of a session, within −3.7 and 36.8.
+/// Gumbel noise `G = −ln(−ln U)` of one token at one position of a session, between −3.7 and 36.8.
 ///
 /// `U = (⌊h / 2¹²⌋ + ½) / 2⁵²` with the hash `h = m(m(m(seed + γ) + (position + 1) γ) + (token + 1) γ)`, where m is
 /// the finaliser of SplitMix64 and γ its increment.
@@ -35,12 +35,14 @@ pub fn couple(distribution: &Distribution, seed: u64, position: u64) -> TokenId 
     couple_with_margin(distribution, seed, position).token
 }
 
-/// As [`couple`], with the margin by which the token won, for counting near ties.
+/// Like [`couple`], with the margin by which the token won, for counting near ties.
 pub fn couple_with_margin(distribution: &Distribution, seed: u64, position: u64) -> Draw {
     draw(distribution, &Noise::new(DOMAIN_TOKENS, seed, position))
 }
 
-/// As [`couple`], with noise that is independent of it: the replacement of a token that rejection sampling refused.
+/// Like [`couple`], with independent noise: draws the replacement of a rejected token.
+///
+/// The noise that drew the rejected token depends on it, so reusing that noise would bias the replacement.
 pub(crate) fn couple_residual(distribution: &Distribution, seed: u64, position: u64) -> TokenId {
     draw(distribution, &Noise::new(DOMAIN_RESIDUAL, seed, position)).token
 }
@@ -49,6 +51,7 @@ fn draw(distribution: &Distribution, noise: &Noise) -> Draw {
     let (mut token, mut best, mut second) = (0, f64::NEG_INFINITY, f64::NEG_INFINITY);
     for candidate in distribution.support() {
         let bits = noise.bits(u64::from(candidate.token));
+        // Most tokens can't even be second: the bound spares them two logarithms.
         if candidate.ln_probability + gumbel_ceiling(bits) <= second {
             continue;
         }
@@ -59,6 +62,7 @@ fn draw(distribution: &Distribution, noise: &Noise) -> Draw {
             second = score;
         }
     }
+    // At temperature 0 the support is a single token, so the margin comes from the logits.
     Draw { token, margin: distribution.greedy_margin().unwrap_or(best - second) }
 }
 
@@ -74,7 +78,7 @@ impl Noise {
         Self { state: mix(session.wrapping_add(step(position))) }
     }
 
-    /// A number in (0, 1), never 0 or 1.
+    /// A number in the open interval (0, 1).
     pub(crate) fn unit(&self, index: u64) -> f64 {
         unit_of(self.bits(index))
     }
@@ -98,6 +102,7 @@ fn mix(mut bits: u64) -> u64 {
 
 fn unit_of(bits: u64) -> f64 {
     const ULP: f64 = 1.0 / (1u64 << 52) as f64;
+    // The half keeps it away from 0 and 1, where the Gumbel noise would be infinite.
     ((bits >> 12) as f64 + 0.5) * ULP
 }
 
@@ -105,7 +110,7 @@ fn gumbel_of(bits: u64) -> f64 {
     -libm::log(-libm::log(unit_of(bits)))
 }
 
-/// A bound on `gumbel_of` without a logarithm: `G ≤ −ln(1 − U)`, and `1 − U > 2^−(n+1)` after n leading ones.
+/// An upper bound of `gumbel_of` without a logarithm: `G ≤ −ln(1 − U)`, and `1 − U > 2^−(n+1)` after n leading ones.
 fn gumbel_ceiling(bits: u64) -> f64 {
     LN_2 * f64::from(bits.leading_ones() + 1) + 1e-9
 }
@@ -117,7 +122,7 @@ mod tests {
     use super::*;
     use crate::probabilities::Sampling;
 
-    /// χ² at which a true hypothesis is refused with probability 1e-6 (Wilson–Hilferty).
+    /// χ² at which a true hypothesis is rejected with probability 1e-6 (Wilson–Hilferty).
     fn chi_square_limit(freedom: f64) -> f64 {
         let spread = 2.0 / (9.0 * freedom);
         freedom * libm::pow(1.0 - spread + 4.753 * libm::sqrt(spread), 3.0)
@@ -145,7 +150,7 @@ mod tests {
         );
     }
 
-    /// The table of the wire document: seed, position, token, hash and G.
+    /// The table in `docs/wire.md`: seed, position, token, hash and G.
     #[test]
     fn the_noise_of_replacements_is_pinned() {
         let pinned = [
@@ -193,7 +198,7 @@ mod tests {
             ("domain", |i| (Noise::new(0, 1, i).bits(7), Noise::new(1, 1, i).bits(7))),
         ];
         for (name, pair) in pairs {
-            // Two independent uniform numbers modulo 1 differ by a uniform number, and so do sums.
+            // The sum and the difference of two independent uniform numbers are uniform modulo 1.
             let halves = |i| {
                 (
                     pair(i).0 as f64 / 18_446_744_073_709_551_616.0,

@@ -1,13 +1,12 @@
-//! Rejection against uncertainty for a pair of models, from tokens whose fate is known: how far a threshold can be
-//! trusted before a policy that trusts is.
+//! Statistics of rejection by uncertainty for a pair of models, to choose the threshold of a trusting policy.
 //!
-//! Invariant: a fit is a function of its samples as a set; nothing is faded and there is no prior. What runs while
-//! tokens are drafted is [`calibration`](crate::calibration).
+//! Invariant: a fit depends on its samples but not on their order; nothing fades and there is no prior. The estimate
+//! used while drafting is [`calibration`](crate::calibration).
 
 use crate::uncertainty::SCORES;
 use alloc::vec::Vec;
 
-/// Slope of CU-HLM's line of expected rejection against uncertainty (2505.11788), for comparison.
+/// Slope of CU-HLM's line of expected rejection by uncertainty (2505.11788), for comparison.
 pub const PUBLISHED_SLOPE: f64 = 0.815;
 
 /// The intercept of that line.
@@ -16,24 +15,23 @@ pub const PUBLISHED_INTERCEPT: f64 = -0.066;
 /// The two-sided 95 % quantile of the normal distribution.
 const Z_95: f64 = 1.959_963_984_540_054;
 
-/// The tokens of one sixteenth of the uncertainties; the bins are those of the scores.
+/// The tokens in one of the 16 bins of uncertainty; the bins are those of the scores.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FitBin {
-    /// Tokens.
+    /// Number of tokens.
     pub count: usize,
-    /// Those among them that were rejected.
+    /// Number of rejected tokens.
     pub rejected: usize,
     /// The sum of their uncertainties.
     pub uncertainty_sum: f64,
 }
 
-/// Tokens of a model pair, each with its uncertainty and whether the target rejected it, and what they say of the
-/// pair.
+/// Tokens of a model pair with their statistics. Each token has an uncertainty and was accepted or rejected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
     /// Uncertainties, ascending.
     uncertainties: Vec<f64>,
-    /// Rejected tokens up to and with each of them.
+    /// Running count of rejected tokens, each token included.
     rejected: Vec<usize>,
     bins: [FitBin; SCORES],
     slope: f64,
@@ -53,7 +51,7 @@ impl FitBin {
         share(self.rejected, self.count)
     }
 
-    /// The 95 % Wilson score interval of the share, lower end first; all of 0..=1 without tokens.
+    /// The 95 % Wilson score interval of the share, lower end first; (0, 1) without tokens.
     pub fn interval(&self) -> (f64, f64) {
         if self.count == 0 {
             return (0.0, 1.0);
@@ -61,7 +59,7 @@ impl FitBin {
         let (n, p, z2) = (self.count as f64, self.rate(), Z_95 * Z_95);
         let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
         let half = Z_95 / (1.0 + z2 / n) * libm::sqrt(p * (1.0 - p) / n + z2 / (4.0 * n * n));
-        // Rounding must not leave 0..=1, nor the rate itself, which the ends reach at 0 and 1.
+        // Rounding must not push the ends beyond 0..=1, nor past the rate, which they equal at 0 and 1.
         ((middle - half).clamp(0.0, p), (middle + half).clamp(p, 1.0))
     }
 
@@ -73,8 +71,8 @@ impl FitBin {
 }
 
 impl Fit {
-    /// The fit of tokens, each with its uncertainty in 0..=1 and whether the target rejected it; uncertainties
-    /// outside and NaN are left out. `None` where no token is left.
+    /// Fits samples of (uncertainty in 0..=1, rejected by the target). Uncertainties out of range and NaN are left out.
+    /// `None` if no token remains.
     pub fn new(samples: impl IntoIterator<Item = (f64, bool)>) -> Option<Self> {
         let mut samples: Vec<(f64, bool)> =
             samples.into_iter().filter(|(uncertainty, _)| (0.0..=1.0).contains(uncertainty)).collect();
@@ -104,17 +102,17 @@ impl Fit {
         self.uncertainties.len()
     }
 
-    /// The share of all tokens that was rejected, 0..=1.
+    /// The share of rejected tokens, 0..=1.
     pub fn rejection(&self) -> f64 {
         self.rejected_among(self.count())
     }
 
-    /// The slope of the least-squares line of rejection (0 or 1) on uncertainty; 0 where uncertainty doesn't vary.
+    /// The slope of the least-squares line of rejection (0 or 1) on uncertainty; 0 if uncertainty doesn't vary.
     pub fn slope(&self) -> f64 {
         self.slope
     }
 
-    /// The least-squares line at uncertainty 0; [`Self::rejection`] where uncertainty doesn't vary.
+    /// The least-squares line at uncertainty 0; [`Self::rejection`] if uncertainty doesn't vary.
     pub fn intercept(&self) -> f64 {
         self.intercept
     }
@@ -124,13 +122,13 @@ impl Fit {
         (self.slope * uncertainty + self.intercept).clamp(0.0, 1.0)
     }
 
-    /// Pearson's correlation of uncertainty and rejection (point-biserial), −1..=1; 0 where either doesn't vary.
+    /// Pearson's correlation of uncertainty and rejection (point-biserial), −1..=1; 0 if either doesn't vary.
     pub fn correlation(&self) -> f64 {
         self.correlation
     }
 
-    /// The probability that a rejected token is more uncertain than an accepted one, ties counting half: the area
-    /// under the ROC curve, 0..=1. ½ where no token or every token was rejected.
+    /// The area under the ROC curve, 0..=1: the probability that a rejected token is more uncertain than an accepted
+    /// one, ties counting half. ½ if no token or every token was rejected.
     pub fn auc(&self) -> f64 {
         self.auc
     }
@@ -140,13 +138,12 @@ impl Fit {
         &self.bins
     }
 
-    /// The largest threshold, of 1 and the uncertainties seen, with [`Self::missed`] at most `miss_rate`; 0 where
-    /// there is none, and where `miss_rate` is NaN.
+    /// The largest threshold, out of 1 and the uncertainties seen, with [`Self::missed`] at most `miss_rate`; 0 if
+    /// there is none or `miss_rate` is NaN.
     ///
-    /// What counts is the share among all tokens up to the threshold, so rejected tokens at the low end, where few
-    /// others stand beside them, don't hold it down once enough accepted ones follow. Never falls with
-    /// `miss_rate`. At the 0 of a pair without such a threshold, [`Self::missed`] may still exceed `miss_rate`:
-    /// tokens of uncertainty 0 can't be told apart.
+    /// The share is that of all tokens up to the threshold. So a few rejected tokens at the low end don't keep it down
+    /// once enough accepted ones follow. It never falls as `miss_rate` grows. For a pair without such a threshold the
+    /// result is 0, but [`Self::missed`] at 0 may still exceed `miss_rate` because of tokens with uncertainty 0.
     pub fn threshold(&self, miss_rate: f64) -> f64 {
         if self.rejection() <= miss_rate {
             return 1.0;
@@ -157,13 +154,12 @@ impl Fit {
         (1..=count).rev().find(fits).map_or(0.0, |upto| self.uncertainties[upto - 1])
     }
 
-    /// The share of tokens with an uncertainty of at most `threshold`: those a policy would not ask about. 0..=1.
+    /// The share of tokens with an uncertainty of at most `threshold`, which a policy would not send. 0..=1.
     pub fn skipped(&self, threshold: f64) -> f64 {
         share(self.upto(threshold), self.count())
     }
 
-    /// The share of rejected ones among the tokens with an uncertainty of at most `threshold`, 0..=1; 0 without
-    /// such tokens.
+    /// The share of rejected tokens among those with an uncertainty of at most `threshold`, 0..=1; 0 if there are none.
     pub fn missed(&self, threshold: f64) -> f64 {
         self.rejected_among(self.upto(threshold))
     }
@@ -178,7 +174,7 @@ impl Fit {
     }
 }
 
-/// Sums of squares about the means.
+/// Means and sums of squares about them.
 struct Moments {
     mean_uncertainty: f64,
     mean_rejected: f64,
@@ -188,7 +184,7 @@ struct Moments {
 }
 
 impl Moments {
-    /// Of samples in ascending order; `None` without any.
+    /// The moments of samples in ascending order; `None` without any.
     fn of(samples: &[(f64, bool)]) -> Option<Self> {
         let (lowest, highest) = (samples.first()?.0, samples.last()?.0);
         let count = samples.len() as f64;
@@ -196,7 +192,7 @@ impl Moments {
         let rejected = samples.iter().filter(|(_, rejected)| *rejected).count() as f64;
         let mean_rejected = rejected / count;
         let (mut squares, mut both) = (0.0, 0.0);
-        // A mean of equal numbers may differ from them in the last bit, and that is no spread.
+        // The computed mean of equal numbers may differ from them in the last bit; that must not count as variation.
         if lowest < highest {
             for &(uncertainty, rejected) in samples {
                 let off = uncertainty - mean_uncertainty;
@@ -218,7 +214,7 @@ impl Moments {
     }
 }
 
-/// The area under the ROC curve, of samples in ascending order: one pass over groups of equal uncertainty.
+/// The area under the ROC curve of samples in ascending order, by one pass over groups of equal uncertainty.
 fn auc(samples: &[(f64, bool)]) -> f64 {
     let (mut accepted, mut rejected, mut wins) = (0.0, 0.0, 0.0);
     for group in samples.chunk_by(|(a, _), (b, _)| a == b) {
@@ -346,7 +342,7 @@ mod tests {
 
     #[test]
     fn thresholds_by_hand() {
-        // Up to each: 0, ½ and ½ (two alike), ¼ at 0.3, ⅖ at 0.8.
+        // Share of rejected tokens up to each uncertainty: 0 at 0.1, ½ at 0.2, ¼ at 0.3 (two tokens), ⅖ at 0.8.
         let fit = fit(&[(0.1, false), (0.2, true), (0.3, false), (0.3, false), (0.8, true)]);
         for (miss_rate, threshold) in
             [(0.0, 0.1), (0.24, 0.1), (0.25, 0.3), (0.39, 0.3), (0.4, 1.0), (1.0, 1.0), (f64::NAN, 0.0)]
@@ -385,7 +381,7 @@ mod tests {
         }
     }
 
-    /// Uncertainties on a coarse grid, so that many are alike, and some that are none.
+    /// Uncertainties partly on a coarse grid, so that many are equal, and some invalid ones.
     fn samples() -> impl Strategy<Value = Vec<(f64, bool)>> {
         let uncertainty = prop_oneof![
             8 => (0..=20_u8).prop_map(|i| f64::from(i) / 20.0),
@@ -455,7 +451,7 @@ mod tests {
             };
             let best = squares(fit.slope(), fit.intercept());
             prop_assert!(best <= squares(fit.slope() + turn, fit.intercept() + lift) + 1e-9);
-            // The share of the spread that a line explains is the squared correlation.
+            // The share of the variance that the line explains is the squared correlation.
             let spread = squares(0.0, fit.rejection());
             prop_assert!((spread - best - fit.correlation() * fit.correlation() * spread).abs() < 1e-9);
         }

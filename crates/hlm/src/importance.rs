@@ -1,17 +1,17 @@
-//! How much a drafted token matters, from the drafter's last-layer attention averaged over heads (*ours*).
+//! Importance of a drafted token, from the drafter's last-layer attention averaged over heads (*ours*).
 //!
-//! Position 0 is left out everywhere: drafters park attention there (the sink), whatever the text. Weights that
-//! are negative, infinite or NaN count as 0.
+//! Position 0 is always left out: models put surplus attention there whatever the text (the attention sink).
+//! Weights that are negative, infinite or NaN count as 0.
 
 use crate::uncertainty::Unit;
 
-/// The largest size of λ that is accepted, in standard deviations.
+/// The largest accepted absolute value of λ, in standard deviations.
 pub const LAMBDA_MAX: f32 = 8.0;
 
-/// After this many tokens an importance has faded to 1/e from the running mean and spread.
+/// Number of tokens after which an importance has faded to 1/e in the running mean and deviation.
 pub const MEMORY_TOKENS: f64 = 32.0;
 
-/// Mean and spread of the last importances, kept as they come, faded by age.
+/// Running mean and deviation of the last importances, weighted by age.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RecentImportances {
     count: f64,
@@ -25,16 +25,16 @@ pub struct AdaptiveThreshold {
     lambda: f32,
 }
 
-/// A λ beyond ±[`LAMBDA_MAX`], or no number.
+/// A λ beyond ±[`LAMBDA_MAX`], or NaN.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("importance lambda {0} is not within -{LAMBDA_MAX} and {LAMBDA_MAX}")]
 pub struct LambdaError(pub f32);
 
-/// How concentrated the attention of the query that produced a token is: 1 less the entropy of its weights
-/// (one per context position) without the sink, over the entropy of even weights.
+/// Concentration of the attention of the query that produced a token: 1 − H/H_even, where H is the entropy of its
+/// weights (one per context position, without the sink) and H_even that of equal weights.
 ///
-/// 0 is even attention, 1 is attention to a single position; 0 where fewer than two positions or no weight is
-/// left. Source: ours.
+/// 0 is even attention, 1 is attention to a single position. Also 0 if fewer than two positions or no weight
+/// remain. Source: ours.
 pub fn row(attention: &[f32]) -> Unit {
     let Some(total) = total_without_sink(attention) else { return Unit::ZERO };
     let even = libm::log(attention.len() as f64 - 1.0);
@@ -45,12 +45,12 @@ pub fn row(attention: &[f32]) -> Unit {
     Unit::clamped(1.0 - entropy / even)
 }
 
-/// The attention that later draft positions pay to the token at context position `index`, against even attention.
+/// The attention that later draft positions pay to the token at context position `index`, relative to even attention.
 ///
-/// `later_rows` holds one row per later query, each with one weight per position of its own context. A row
-/// without the sink, renormalised and multiplied by its length, gives `x = 1` for even attention; the result is
-/// `x / (1 + x)` of the mean x: ½ is even, towards 1 is more. `None` for the sink and where no row reaches the
-/// token: the last token of a draft has no later query. Source: ours.
+/// `later_rows` has one row per later query, each with one weight per position of its own context. Without the sink,
+/// a row is renormalised and multiplied by its length, so that `x = 1` is even attention. The result is `x / (1 + x)`
+/// of the mean x: ½ is even, more is closer to 1. `None` for the sink, and if no row reaches the token: the last
+/// token of a draft has no later query. Source: ours.
 pub fn received<R: AsRef<[f32]>>(later_rows: &[R], index: usize) -> Option<Unit> {
     if index == 0 {
         return None;
@@ -66,7 +66,7 @@ pub fn received<R: AsRef<[f32]>>(later_rows: &[R], index: usize) -> Option<Unit>
 }
 
 impl RecentImportances {
-    /// Takes one more importance in.
+    /// Adds one importance.
     pub fn push(&mut self, importance: Unit) {
         let (weight, keep) = (f64::from(importance.get()), 1.0 - 1.0 / MEMORY_TOKENS);
         self.count = keep * self.count + 1.0;
@@ -75,27 +75,30 @@ impl RecentImportances {
         self.squares = keep * self.squares + off * (weight - self.mean);
     }
 
-    /// The mean μ; 0 before the first.
+    /// The mean μ; 0 before the first importance.
     pub fn mean(&self) -> f64 {
         self.mean
     }
 
-    /// The standard deviation σ of the importances themselves (divided by their count); 0 before the first.
+    /// The standard deviation σ (of the population, not the sample); 0 before the first importance.
     pub fn deviation(&self) -> f64 {
         if self.count > 0.0 { libm::sqrt(self.squares.max(0.0) / self.count) } else { 0.0 }
     }
 }
 
 impl AdaptiveThreshold {
-    /// The mean itself.
+    /// λ = 0: the mean itself.
     pub const MEAN: Self = Self { lambda: 0.0 };
 
-    /// A threshold λ standard deviations above the mean (below it where negative).
+    /// A threshold λ standard deviations above the mean; below it if λ is negative.
+    ///
+    /// # Errors
+    /// λ is beyond ±[`LAMBDA_MAX`] or NaN.
     pub fn new(lambda: f32) -> Result<Self, LambdaError> {
         if libm::fabsf(lambda) <= LAMBDA_MAX { Ok(Self { lambda }) } else { Err(LambdaError(lambda)) }
     }
 
-    /// The standard deviations above the mean.
+    /// λ, in standard deviations above the mean.
     pub fn lambda(&self) -> f32 {
         self.lambda
     }
@@ -105,7 +108,7 @@ impl AdaptiveThreshold {
         recent.mean() + f64::from(self.lambda) * recent.deviation()
     }
 
-    /// Whether a token stands out of the last ones, itself among them; never where all of them are alike.
+    /// True when a token stands out from the last ones, itself included; false if all of them are equal.
     pub fn exceeded(&self, recent: &RecentImportances, importance: Unit) -> bool {
         f64::from(importance.get()) > self.of(recent)
     }

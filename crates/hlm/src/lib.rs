@@ -1,7 +1,7 @@
 //! Policies, coupling and both protocol machines of Dunlin.
 //!
-//! Invariant: nothing here reads a clock, a socket, a file or a random number. Time, randomness and model
-//! outputs are arguments; what should be sent, run or shown comes out of `poll_*`.
+//! Invariant: nothing here reads a clock, a socket, a file or a random number. Time, randomness and model outputs
+//! are arguments. Messages to send and actions for the shell come out of `poll_*`.
 #![no_std]
 
 extern crate alloc;

@@ -1,4 +1,4 @@
-//! Settings against the protocol's limits.
+//! Checks of settings against the protocol's limits.
 
 use core::ops::RangeInclusive;
 use dunlin_wire::Vocabulary;

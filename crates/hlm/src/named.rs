@@ -1,8 +1,8 @@
-//! Choices whose values have names: as configurations and reports write them.
+//! Enums whose values have names, used in configurations and reports.
 
 use core::fmt;
 
-/// A name that no value of a choice has.
+/// A name that none of an enum's values has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownName {
     what: &'static str,
@@ -28,7 +28,7 @@ impl UnknownName {
     }
 }
 
-/// A choice with a name for each of its values: `ALL`, `name`, `Display` and `FromStr`; with the feature `serde`
+/// Defines an enum with a name for each value: `ALL`, `name`, `Display` and `FromStr`; with the feature `serde`
 /// also `Deserialize`, by name.
 macro_rules! named {
     ($(#[$meta:meta])* $choice:ident, $what:literal: $($(#[$doc:meta])* $value:ident = $name:literal),+ $(,)?) => {
@@ -77,7 +77,7 @@ macro_rules! named {
 
 pub(crate) use named;
 
-/// Reads a choice by name.
+/// Reads an enum by name.
 #[cfg(feature = "serde")]
 pub(crate) struct NameVisitor<T> {
     what: &'static str,

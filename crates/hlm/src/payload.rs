@@ -1,7 +1,8 @@
-//! What is sent of the distribution a judged token was drawn from, and what the verifier makes of it.
+//! Payloads: the part of a judged token's distribution that is sent, and how the verifier reads it.
 //!
-//! Invariant: both ends turn what was sent into a distribution by [`read`], so where the token is drawn from that
-//! distribution, rejection sampling against it is exact. Only [`PayloadForm::TopK`] is not drawn from.
+//! Invariant: both ends turn the payload into a distribution with [`read`]. The device draws the token from that
+//! distribution, so rejection sampling against it is exact. The one exception is [`PayloadForm::TopK`], whose token
+//! is drawn from the drafter's full distribution.
 
 use crate::TokenId;
 use crate::policy::{Payload, PayloadForm};
@@ -11,10 +12,10 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 use dunlin_wire::{Entry, Row};
 
-/// The weight of the most probable token where weights are relative, of certainty where they are not.
+/// The largest weight: that of the most probable token where weights are relative, else that of probability 1.
 const WEIGHT_MAX: f64 = 255.0;
 
-/// What is sent of one distribution.
+/// The payload of one distribution.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sent {
     /// Nothing.
@@ -26,7 +27,7 @@ pub enum Sent {
     Entries(Vec<Entry>),
 }
 
-/// What is sent of `q`, for a vocabulary of `size` tokens.
+/// The payload of `q`, for a vocabulary of `size` tokens.
 pub fn quantise(q: &Distribution, payload: Payload, size: u32) -> Sent {
     let highest = q.support().iter().map(|c| c.probability).fold(0.0, f64::max);
     let entries = usize::from(payload.entries);
@@ -47,7 +48,7 @@ pub fn quantise(q: &Distribution, payload: Payload, size: u32) -> Sent {
     }
 }
 
-/// The distribution that was sent, over a vocabulary of `size` tokens; `None` where it has no mass.
+/// The distribution that a payload describes, over a vocabulary of `size` tokens; `None` if it has no mass.
 pub fn read(sent: &Sent, form: PayloadForm, size: u32) -> Option<Distribution> {
     match sent {
         Sent::Nothing => None,
@@ -61,7 +62,7 @@ pub fn read(sent: &Sent, form: PayloadForm, size: u32) -> Option<Distribution> {
     }
 }
 
-/// What a token is drawn from, and what the verifier takes that for, where the drafter says `q`.
+/// The distribution a token is drawn from and the one the verifier judges by, for a drafter's distribution `q`.
 pub fn laws(q: Distribution, payload: Payload, size: u32) -> (Distribution, Distribution) {
     match read(&quantise(&q, payload, size), payload.form, size) {
         None => (q.clone(), q),
@@ -70,7 +71,7 @@ pub fn laws(q: Distribution, payload: Payload, size: u32) -> (Distribution, Dist
     }
 }
 
-/// What a frame's row says.
+/// The payload in a frame's row.
 pub fn from_row(row: &Row) -> Sent {
     Sent::Entries(row.entries.to_vec())
 }
@@ -90,7 +91,7 @@ fn top(q: &Distribution, count: usize) -> Vec<Candidate> {
     support
 }
 
-/// The tokens whose weight is above 0; where none is, the most probable one with the least weight.
+/// The tokens whose weight is above 0; if there are none, the most probable one with weight 1.
 fn weighed(top: &[Candidate], weight: impl Fn(f64) -> u8) -> Vec<Entry> {
     let entry = |c: &Candidate| Entry { token: c.token, weight: weight(c.probability) };
     let entries: Vec<Entry> = top.iter().map(entry).filter(|entry| entry.weight > 0).collect();
@@ -101,7 +102,8 @@ fn weighed(top: &[Candidate], weight: impl Fn(f64) -> u8) -> Vec<Entry> {
     best.map(|c| Entry { token: c.token, weight: 1 }).into_iter().collect()
 }
 
-/// The nearest weights with the sum `resolution`: rounded, then corrected where that costs least (2507.00605).
+/// The nearest integer weights with the sum `resolution`: rounded, then corrected by ±1 where the rounding error is
+/// largest (2507.00605).
 fn lattice(top: &[Candidate], resolution: u8) -> Vec<Entry> {
     let total: f64 = top.iter().map(|c| c.probability).sum();
     let wanted: Vec<f64> = top.iter().map(|c| f64::from(resolution) * c.probability / total).collect();
@@ -119,7 +121,8 @@ fn lattice(top: &[Candidate], resolution: u8) -> Vec<Entry> {
     top.iter().zip(weights).filter(|(_, weight)| *weight > 0).map(entry).collect()
 }
 
-/// Probabilities in 255ths, and what is left spread evenly over all other tokens (CU-HLM, 2505.11788).
+/// The distribution of top-k entries with probabilities in 255ths; the rest is spread evenly over all other tokens
+/// (CU-HLM, 2505.11788).
 fn with_even_tail(entries: &[Entry], size: u32) -> Option<Distribution> {
     let sum: f64 = entries.iter().map(|entry| f64::from(entry.weight)).sum();
     let others = f64::from(size) - entries.len() as f64;

@@ -1,4 +1,4 @@
-//! From logits to a distribution: temperature, then top-k, then top-p, in 64-bit floating point.
+//! Converts logits to a distribution: temperature, then top-k, then top-p, in 64-bit floating point.
 //!
 //! Invariant: a [`Distribution`] is never empty, its support is in the order of token ids and its
 //! probabilities sum to 1. Nothing here draws: see [`crate::coupling`].
@@ -8,13 +8,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-/// The highest temperature that is accepted.
+/// The highest accepted temperature.
 pub const TEMPERATURE_MAX: f32 = 10.0;
 
-/// The longest row of logits that is accepted, in tokens.
+/// The longest accepted row of logits, in tokens.
 pub const VOCABULARY_MAX: usize = dunlin_wire::limits::VOCABULARY_SIZE_MAX as usize;
 
-/// How logits become probabilities; drafter and target must use the same one.
+/// Sampling settings; drafter and target must use the same ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     temperature: f32,
@@ -25,18 +25,18 @@ pub struct Sampling {
 /// A [`Sampling`] setting out of its range.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum SamplingError {
-    /// The temperature is negative, above [`TEMPERATURE_MAX`] or no number.
+    /// The temperature is negative, above [`TEMPERATURE_MAX`] or NaN.
     #[error("temperature {0} is not within 0 and {TEMPERATURE_MAX}")]
     Temperature(f32),
-    /// The share kept by top-p is not above 0 and at most 1.
+    /// `top_p` is not in (0, 1].
     #[error("top-p {0} is not above 0 and at most 1")]
     TopP(f32),
 }
 
-/// A row of logits that is no distribution.
+/// A row of logits that does not define a distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogitsError {
-    /// No token has a logit above −∞ (NaN counts as −∞); an empty row is such a row.
+    /// No token has a logit above −∞ (NaN counts as −∞), or the row is empty.
     #[error("no token of the row has a logit above minus infinity")]
     NoMass,
     /// The row is longer than [`VOCABULARY_MAX`].
@@ -49,7 +49,7 @@ pub enum LogitsError {
 pub struct Candidate {
     /// The token.
     pub token: TokenId,
-    /// Its probability; 0 where it is too small for an `f64`.
+    /// Its probability; 0 if it is too small for an `f64`.
     pub probability: f64,
     /// The natural logarithm of its probability; finite.
     pub ln_probability: f64,
@@ -63,8 +63,11 @@ pub struct Distribution {
 }
 
 impl Sampling {
-    /// Temperature in 0..=[`TEMPERATURE_MAX`] (0 is greedy), `top_p` in (0, 1] (1 is off), `top_k` tokens
-    /// (0 is off).
+    /// Sampling with a temperature in 0..=[`TEMPERATURE_MAX`] (0 is greedy), `top_p` in (0, 1] (1 is off) and `top_k`
+    /// tokens (0 is off).
+    ///
+    /// # Errors
+    /// Names the setting that is out of range.
     pub fn new(temperature: f32, top_p: f32, top_k: u32) -> Result<Self, SamplingError> {
         if !(0.0..=TEMPERATURE_MAX).contains(&temperature) {
             return Err(SamplingError::Temperature(temperature));
@@ -75,12 +78,12 @@ impl Sampling {
         Ok(Self { temperature, top_p, top_k })
     }
 
-    /// The most probable token, always.
+    /// Greedy sampling: always the most probable token.
     pub const fn greedy() -> Self {
         Self { temperature: 0.0, top_p: 1.0, top_k: 0 }
     }
 
-    /// Whether the most probable token is always taken.
+    /// True when the most probable token is always taken.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0
     }
@@ -90,19 +93,19 @@ impl Sampling {
         self.temperature
     }
 
-    /// The share of probability that is kept; 1 keeps all of it.
+    /// The share of probability that top-p keeps; 1 keeps all of it.
     pub fn top_p(&self) -> f32 {
         self.top_p
     }
 
-    /// The number of most probable tokens that are kept; 0 keeps all of them.
+    /// The number of most probable tokens that top-k keeps; 0 keeps all of them.
     pub fn top_k(&self) -> u32 {
         self.top_k
     }
 }
 
 impl Distribution {
-    /// All the probability on one token; also the start of a distribution that is refilled step by step.
+    /// All the probability on one token; also a start value for [`Self::refill`].
     pub fn certain(token: TokenId) -> Self {
         Self {
             support: vec![Candidate { token, probability: 1.0, ln_probability: 0.0 }],
@@ -110,8 +113,8 @@ impl Distribution {
         }
     }
 
-    /// The distribution in proportion to weights, given in the ascending order of tokens; those of 0, negative or
-    /// no number are left out. `None` where none is left.
+    /// The distribution proportional to weights, which must be in ascending order of tokens. Weights that are 0,
+    /// negative, infinite or NaN are left out; `None` if none remains.
     pub fn from_weights(weights: impl IntoIterator<Item = (TokenId, f64)>) -> Option<Self> {
         let has_mass = |weight: f64| weight > 0.0 && weight < f64::INFINITY;
         let candidate = |(token, weight): (TokenId, f64)| Candidate {
@@ -140,10 +143,10 @@ impl Distribution {
         Ok(distribution)
     }
 
-    /// Becomes the distribution of one row of logits, reusing its memory; unchanged after an error.
+    /// Replaces the distribution with that of one row of logits, reusing its memory; unchanged after an error.
     ///
-    /// NaN counts as −∞; tokens at +∞ share all the probability evenly. Ties in top-k and top-p go to the
-    /// lower id. Costs O(V) plus a sort of what top-k or top-p can keep.
+    /// NaN counts as −∞; tokens at +∞ share all the probability evenly. Ties in top-k and top-p go to the lower id.
+    /// Costs O(V) plus a sort of the tokens that top-k or top-p can keep.
     pub fn refill(&mut self, logits: &[f32], sampling: &Sampling) -> Result<(), LogitsError> {
         let highest = Highest::of(logits)?;
         if sampling.is_greedy() {
@@ -174,8 +177,8 @@ impl Distribution {
         }
     }
 
-    /// At temperature 0 the difference between the two highest logits (+∞ where only one is above −∞); `None`
-    /// at other temperatures.
+    /// At temperature 0 the difference between the two highest logits (+∞ if only one is above −∞); `None` at other
+    /// temperatures.
     pub fn greedy_margin(&self) -> Option<f64> {
         self.greedy_margin
     }
@@ -200,8 +203,8 @@ impl Distribution {
 
     /// Keeps the fewest most probable tokens that together reach `top_p`.
     fn keep_top_p(&mut self, top_p: f64) {
-        // All tokens below this together weigh less than the share to be left out, so none of them is kept:
-        // dropping them first spares the sort of a whole vocabulary. Half of it, against rounding.
+        // All tokens below this bound together weigh less than 1 − top_p, so none of them is kept. Dropping them first
+        // avoids sorting a whole vocabulary. The factor ½ guards against rounding.
         let negligible = 0.5 * (1.0 - top_p) / self.support.len() as f64;
         self.support.retain(|c| c.probability >= negligible);
         self.support.sort_unstable_by(by_rank);
@@ -240,7 +243,7 @@ pub fn overlap(a: &Distribution, b: &Distribution) -> f64 {
     sum.min(1.0)
 }
 
-/// How far a logit lies below the highest of its row; `None` without any probability.
+/// A logit minus the highest of its row, ≤ 0; `None` if its probability is 0.
 pub(crate) fn below_highest(logit: f32, highest: f32) -> Option<f64> {
     if logit == highest {
         return Some(0.0);

@@ -1,13 +1,14 @@
 //! Round-trip time and the retransmission timeout (RFC 6298, with Karn's rule left to the caller).
 //!
-//! A timeout that was doubled stays so until a round trip is measured: on a link that became slower no round of a
-//! frame sent twice counts, and a timeout that fell back each time would send every frame twice for ever.
+//! A doubled timeout stays doubled until a round trip is measured. On a link that became slower, every frame is sent
+//! twice at first and none of these rounds may be measured. If the timeout fell back after each, every frame would
+//! be sent twice for ever.
 
 use crate::time::Duration;
 
 /// Timeout before the first measurement.
 const RTO_FIRST: Duration = Duration::from_millis(2_000);
-/// Least timeout: shorter ones resend into a verifier that is merely busy.
+/// Least timeout: a shorter one would resend to a verifier that is merely busy.
 const RTO_MIN: Duration = Duration::from_millis(200);
 /// Largest timeout, doubling included.
 pub(crate) const RTO_MAX: Duration = Duration::from_millis(30_000);
@@ -23,7 +24,7 @@ pub(crate) struct Rtt {
 }
 
 impl Rtt {
-    /// Takes the time of a round whose frame was sent once.
+    /// Takes the duration of a round whose frame was sent once.
     pub(crate) fn observe(&mut self, sample: Duration) {
         let sample = sample.0;
         self.doubled = 0;
@@ -36,12 +37,12 @@ impl Rtt {
         self.smoothed_us = (self.smoothed_us - self.smoothed_us / 8).saturating_add(sample / 8);
     }
 
-    /// A frame was not answered in time.
+    /// Doubles the timeout after a frame that was not answered in time.
     pub(crate) fn back_off(&mut self) {
         self.doubled = self.doubled.saturating_add(1);
     }
 
-    /// How long to wait for an answer.
+    /// The time to wait for an answer.
     pub(crate) fn timeout(&self) -> Duration {
         let base = if self.measured {
             self.smoothed_us.saturating_add(self.deviation_us.saturating_mul(4)).max(RTO_MIN.0)

@@ -1,13 +1,13 @@
-//! When to stop drafting (*ours*): a drafted token must buy what its price buys elsewhere.
+//! The stop rule (*ours*): draft on while one more token yields at least the average yield per price.
 //!
-//! Maximising committed tokens per joule over rounds gives the rule (renewal reward): one more token adds its
-//! survival `S_{i+1}` to the tokens and `P_draft · c` to the joules, so it pays while `S_{i+1} ≥ λ · P_draft · c` with
-//! λ the best reachable rate, which the running rate approaches. A dearer frame lowers λ and lengthens drafts; a board
-//! that draws little while it waits raises it and shortens them. Where a second costs one whatever is done in it, the
-//! same rule maximises tokens per second.
+//! The rule maximises committed tokens per joule over rounds (renewal reward). One more token adds its survival
+//! `S_{i+1}` to the tokens and `P_draft · c` to the joules. So it pays while `S_{i+1} ≥ λ · P_draft · c`, with λ the
+//! best reachable rate, which the running rate approaches. A dearer frame lowers λ and lengthens drafts. A board that
+//! draws little while it waits raises λ and shortens them. With both prices at 1 the same rule maximises tokens per
+//! second.
 //!
-//! Invariant: what is summed is time and tokens, never a cost. The prices of the moment weigh the sums when they are
-//! asked for, so that a price or its unit may change at any time.
+//! Invariant: the sums are of time and tokens, never of cost. The current prices weigh them only when a decision is
+//! made, so a price or its unit may change at any time.
 
 mod prices;
 
@@ -16,19 +16,19 @@ pub use prices::{Prices, PricesError};
 use crate::time::Duration;
 use core::num::NonZeroU16;
 
-/// The least that rounds cost, s: one tick of the clock, so that no rate is infinite.
+/// Least cost of the rounds, s: one tick of the clock, so that no rate is infinite.
 const ROUND_COST_MIN: f64 = 1e-6;
 
-/// Where the rule starts and how fast it follows; the start weighs as much as one round and one drafted token.
+/// Start values and memory of the rule. The start values weigh as much as one round and one drafted token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopConfig {
-    /// The time of one drafted token before one is measured.
+    /// Assumed time of one drafted token before one is measured.
     pub draft_cost_start: Duration,
-    /// The time of one round before one is measured.
+    /// Assumed time of one round before one is measured.
     pub round_cost_start: Duration,
-    /// The tokens one round commits before one is measured, and those that are drafted in it.
+    /// Assumed tokens that one round commits before one is measured; as many are assumed to be drafted in it.
     pub round_tokens_start: u8,
-    /// After this many rounds (and as many drafted tokens) an observation has faded to 1/e.
+    /// Number of rounds (and of drafted tokens) after which an observation has faded to 1/e.
     pub memory: NonZeroU16,
 }
 
@@ -38,13 +38,14 @@ pub struct StopRule {
     keep: f64,
     prices: Prices,
     rounds: Fading,
-    /// Seconds of the rounds in which the drafter ran.
+    /// Seconds of these rounds with the drafter running.
     drafting: f64,
     drafts: Fading,
 }
 
 impl Default for StopConfig {
-    /// 50 ms a drafted token and 2 tokens per 500 ms round: starts with short drafts, as `S ≥ 0.2` in seconds.
+    /// 50 ms per drafted token and 2 tokens per 500 ms round. With prices in seconds this drafts while `S ≥ 0.2`, so
+    /// the first drafts are short.
     fn default() -> Self {
         Self {
             draft_cost_start: Duration::from_millis(50),
@@ -56,7 +57,7 @@ impl Default for StopConfig {
 }
 
 impl StopRule {
-    /// The rule before any observation, in seconds.
+    /// The rule before any observation, with prices in seconds.
     pub fn new(config: &StopConfig) -> Self {
         let tokens = f64::from(config.round_tokens_start);
         let (round, draft) = (seconds(config.round_cost_start), seconds(config.draft_cost_start));
@@ -69,64 +70,64 @@ impl StopRule {
         }
     }
 
-    /// Decides by these prices from now on; what was observed stands.
+    /// Sets the prices for decisions from now on; observations stay.
     pub fn set_prices(&mut self, prices: Prices) {
         self.prices = prices;
     }
 
-    /// What is decided by.
+    /// The current prices.
     pub fn prices(&self) -> Prices {
         self.prices
     }
 
-    /// Learns the time one drafted token took.
+    /// Takes the time of one drafted token.
     pub fn observe_draft(&mut self, took: Duration) {
         self.drafts.observe(self.keep, 1.0, seconds(took));
     }
 
-    /// Learns what one round committed (accepted tokens and the target's own) and the time it took, with the drafter
+    /// Takes the tokens that one round committed (accepted ones and the target's own) and its time with the drafter
     /// running and without.
     pub fn observe_round(&mut self, committed: usize, drafting: Duration, waiting: Duration) {
         self.rounds.observe(self.keep, committed as f64, seconds(drafting + waiting));
         self.drafting = self.keep * self.drafting + drafting.as_secs_f64();
     }
 
-    /// Whether one more token pays, given the probability that it and all before it in the draft are accepted.
+    /// True when one more token pays, given the probability that it and all before it in the draft are accepted.
     pub fn draft_on(&self, survival: f64) -> bool {
         survival >= self.rate() * self.draft_cost()
     }
 
-    /// Whether one more token pays while a verdict on those before it is under way, given the probability that it
-    /// and all before it are accepted (*ours*).
+    /// True when one more token pays while a verdict on those before it is under way, given the probability that it and
+    /// all before it are accepted (*ours*).
     ///
-    /// The verdict comes at any moment of a step, in its middle on average, and waits for the drafter to end it. The
-    /// first half of the step replaces waiting and costs `(P_draft − P_wait) · c/2`; the second delays what follows
-    /// and costs `P_draft · c/2`. With probability S the token need not be drafted later, which saves `P_draft · c`.
-    /// So drafting ahead pays while `S ≥ 1 − P_wait / (2 · P_draft)`: ½ in seconds, and where waiting is free only
-    /// for a token that is sure to stand. A step that ends before the verdict costs less than that, so the rule is
-    /// the cautious one.
+    /// The verdict arrives on average in the middle of a drafting step and waits for the step to end. The first half of
+    /// the step replaces waiting and costs `(P_draft − P_wait) · c/2`. The second half delays the next frame and costs
+    /// `P_draft · c/2`. With probability S the token need not be drafted later, which saves `P_draft · c`. So drafting
+    /// ahead pays while `S ≥ 1 − P_wait / (2 · P_draft)`. That is ½ with prices in seconds, and 1 where waiting is
+    /// free. A step that ends before the verdict costs less, so the rule is cautious.
     pub fn draft_ahead(&self, survival: f64) -> bool {
         survival >= 1.0 - self.prices.ratio() / 2.0
     }
 
-    /// λ: committed tokens over the last rounds for the price of one second of drafting.
+    /// λ: committed tokens per cost of the last rounds; the unit of cost is one second of drafting.
     pub fn rate(&self) -> f64 {
         self.rounds.tokens / self.round_cost().max(ROUND_COST_MIN)
     }
 
-    /// `c`: seconds per drafted token over the last ones.
+    /// `c`: seconds per drafted token, averaged over the last ones.
     pub fn draft_cost(&self) -> f64 {
         self.drafts.seconds / self.drafts.tokens
     }
 
-    /// What the rounds cost, in seconds of drafting: each second what a wait costs, and one of drafting the rest too.
+    /// Cost of the rounds in seconds of drafting: a second of drafting costs 1, any other second the price ratio of
+    /// waiting.
     fn round_cost(&self) -> f64 {
         let wait = self.prices.ratio();
         wait * self.rounds.seconds + (1.0 - wait) * self.drafting
     }
 }
 
-/// Sums that fade, so that their quotient is an average weighted by size and age.
+/// Fading sums, whose quotient is an average weighted by size and age.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Fading {
     tokens: f64,
@@ -140,7 +141,7 @@ impl Fading {
     }
 }
 
-/// At least one tick of the clock, so that no quotient is infinite.
+/// The span in seconds, at least one tick of the clock, so that no quotient is infinite.
 fn seconds(span: Duration) -> f64 {
     Duration(span.0.max(1)).as_secs_f64()
 }
@@ -150,7 +151,8 @@ mod tests {
     use super::*;
     use crate::coupling::Noise;
 
-    /// Tokens accepted one by one with the same probability on a board of two powers; times in microseconds.
+    /// A model in which each token is accepted with the same probability and each activity has one price. Times in
+    /// microseconds.
     #[derive(Clone, Copy)]
     struct World {
         acceptance: f64,
@@ -167,7 +169,7 @@ mod tests {
     }
 
     impl World {
-        /// Committed tokens for what a round of `length` drafts costs.
+        /// Expected committed tokens of a round with `length` drafts, divided by its cost.
         fn rate_of(&self, length: i32) -> f64 {
             let tokens: f64 = (0..=length).map(|i| libm::pow(self.acceptance, f64::from(i))).sum();
             let (drafting, waiting) = (f64::from(length) * self.draft_us as f64, self.frame_us as f64);
@@ -190,7 +192,7 @@ mod tests {
             total / (rounds - rounds / 2) as f64
         }
 
-        /// The length that the rule drafts, one at least as nothing is never sent, and what it learns of the round.
+        /// Plays one round and lets the rule observe it. Returns the length that the rule drafted, at least 1.
         fn round(&self, rule: &mut StopRule, round: u64) -> i32 {
             let mut length = 0;
             let pays =
@@ -252,7 +254,7 @@ mod tests {
         let mut rule = StopRule::new(&StopConfig::default());
         assert!((rule.rate() - 4.0).abs() < 1e-12 && (rule.draft_cost() - 0.05).abs() < 1e-12);
         assert!(rule.draft_on(0.21) && !rule.draft_on(0.19));
-        // 100 ms of drafting and 400 ms of waiting at half its price: 300 ms of drafting for 2 tokens.
+        // 100 ms of drafting and 400 ms of waiting at half the price cost 300 ms of drafting, for 2 tokens.
         rule.set_prices(prices(2.0, 1.0));
         assert!((rule.rate() - 2.0 / 0.3).abs() < 1e-12 && (rule.draft_cost() - 0.05).abs() < 1e-12);
     }
@@ -279,7 +281,7 @@ mod tests {
             rule.set_prices(prices);
             rule.rate()
         };
-        // 100 ms of drafting, and 300 ms of waiting at its price, at a quarter of it, for nothing.
+        // 100 ms of drafting, and 300 ms of waiting at the price of drafting, at a quarter of it, and free.
         assert!((rate(Prices::SECONDS) - 7.5).abs() < 0.01);
         assert!((rate(prices(8.0, 2.0)) - 3.0 / 0.175).abs() < 0.01);
         assert_eq!(rate(prices(8.0, 2.0)), rate(prices(8e-3, 2e-3)));
@@ -312,9 +314,9 @@ mod tests {
         }
     }
 
-    /// Joules that one token drafted ahead adds, over all moments of its step at which the verdict may come: those of
-    /// the step less those of the wait it replaces, and less the same token drafted later where the verdict confirms
-    /// it. Both ways are charged until the token is there or fell.
+    /// Joules that drafting one token ahead adds, averaged over the moments of its step at which the verdict may
+    /// arrive. The cost of the step is compared with that of waiting for the verdict and then, if it confirms the
+    /// token, drafting it.
     fn joules_added(survival: f64, draft_w: f64, wait_w: f64) -> f64 {
         const MOMENTS: u32 = 1000;
         let added = |moment: u32| {

@@ -1,10 +1,10 @@
-//! The text of a session: tokens, and the digest of every prefix.
+//! The text of a session: its tokens and the digest of every prefix.
 
 use crate::TokenId;
 use alloc::vec::Vec;
 use dunlin_wire::{Digest, PREFIX_EMPTY, Prefix, PrefixDigest};
 
-/// Tokens with the digest of each prefix, so that a rollback needs no recomputation.
+/// Tokens with the digest of each prefix, so that a rollback recomputes nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
     tokens: Vec<TokenId>,
@@ -36,12 +36,12 @@ impl Text {
         self.digests.truncate(length);
     }
 
-    /// The short digest of the first `length` tokens, or `None` where the text is shorter.
+    /// The short digest of the first `length` tokens; `None` if the text is shorter.
     pub(crate) fn short(&self, length: usize) -> Option<Prefix> {
         self.digest(length).map(PrefixDigest::short)
     }
 
-    /// The full digest of the first `length` tokens, or `None` where the text is shorter.
+    /// The full digest of the first `length` tokens; `None` if the text is shorter.
     pub(crate) fn full(&self, length: usize) -> Option<Digest> {
         self.digest(length).map(PrefixDigest::full)
     }
@@ -54,7 +54,7 @@ impl Text {
     }
 }
 
-/// How many tokens two sequences share from the first.
+/// The length of the longest common prefix.
 pub(crate) fn shared_prefix<'a>(
     left: impl IntoIterator<Item = &'a TokenId>,
     right: impl IntoIterator<Item = &'a TokenId>,

@@ -1,6 +1,6 @@
-//! How sure the drafter is of a drafted token, and the 4-bit scores that are sent.
+//! Uncertainty of a drafted token, and the 4-bit scores that are sent.
 //!
-//! Invariant: computed once, on the device, from the drafter's raw logits; the verifier only reads the score.
+//! Invariant: it is computed once, on the device, from the drafter's raw logits; the verifier only reads the score.
 
 use crate::TokenId;
 use crate::coupling::Noise;
@@ -12,11 +12,11 @@ use dunlin_wire::Score;
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Unit(f32);
 
-/// The number of scores: a score is the index of one of as many bins of equal width.
+/// The number of scores; a score is the index of one of 16 bins of equal width.
 pub const SCORES: usize = Score::MAX.get() as usize + 1;
 
 named! {
-    /// How uncertainty is computed; each is 0 for a token that is certain and 1 for one that is impossible.
+    /// The form of uncertainty; each is 0 for a certain token and 1 for an impossible one.
     #[derive(Default)]
     Form, "form of uncertainty":
     /// `1 − ½∫₀² softmax(z/θ)_d dθ` by 8-node Gauss–Legendre: the expectation of [`Form::Sampled`], to 3e-4 (root
@@ -25,14 +25,14 @@ named! {
     Quadrature = "quadrature",
     /// The share of 20 draws at temperatures uniform on (0, 2) that differ from the token (U-HLM, 2412.12687).
     Sampled = "sampled",
-    /// `1 − q(d)`: free, as `q` is at hand.
+    /// `1 − q(d)`: costs nothing, since `q` is known.
     OneMinusQ = "one-minus-q",
 }
 
 /// The uncertainty of the drafted token at a position, from the drafter's raw logits (one per token of the
 /// vocabulary) and the probability it was drawn with.
 ///
-/// 1 where the logits give the token no probability: a row without mass, a NaN, an id beyond the row.
+/// 1 if the logits give the token no probability: a row without mass, a NaN, an id beyond the row.
 pub fn uncertainty(
     form: Form,
     logits: &[f32],
@@ -48,26 +48,26 @@ pub fn uncertainty(
     }
 }
 
-/// [`Form::Quadrature`] for more than one token of a row: what they share is computed once.
+/// [`Form::Quadrature`] for several tokens of one row; the shared sums are computed once.
 #[derive(Clone, Copy, Debug)]
 pub struct Quadrature<'a> {
     row: Tempered<'a, NODE_COUNT>,
 }
 
 impl<'a> Quadrature<'a> {
-    /// Of a drafter's raw logits.
+    /// Prepares a drafter's raw logits.
     pub fn new(logits: &'a [f32]) -> Self {
         Self { row: Tempered::new(logits, NODES.map(|(temperature, _)| temperature)) }
     }
 
-    /// The uncertainty of a token, were it drafted.
+    /// The uncertainty of a token as if it were drafted.
     pub fn uncertainty(&self, drafted: TokenId) -> Unit {
         let certainty = self.row.certainty(drafted);
         Unit::clamped(1.0 - NODES.iter().zip(certainty).map(|((_, weight), p)| weight * p).sum::<f64>())
     }
 }
 
-/// The score of a number: its bin.
+/// The score of a number: the index of its bin.
 pub fn to_score4(x: Unit) -> Score {
     Score::new((x.0 * SCORES as f32) as u8).unwrap_or(Score::MAX)
 }
@@ -83,7 +83,7 @@ impl Unit {
     /// 1.
     pub const ONE: Self = Self(1.0);
 
-    /// The number, or `None` outside 0..=1.
+    /// The number; `None` outside 0..=1.
     pub fn new(x: f32) -> Option<Self> {
         (0.0..=1.0).contains(&x).then_some(Self(x))
     }
@@ -99,7 +99,8 @@ impl Unit {
     }
 }
 
-/// Apart from the noise that tokens are drawn with, so that a draw is not judged by itself.
+/// "resample": a domain of its own, independent of the noise that drew the token, so that a draw is not judged by
+/// itself.
 const DOMAIN_RESAMPLES: u64 = 0x7265_7361_6D70_6C65;
 
 /// The temperatures of U-HLM are uniform on (0, 2).
@@ -107,7 +108,7 @@ const TEMPERATURE_SPAN: f64 = 2.0;
 
 const RESAMPLES: usize = 20;
 
-/// Terms of a softmax below e^−40 of its largest are left out.
+/// Terms of a softmax below e^−40 of the largest are left out.
 const NEGLIGIBLE: f64 = -40.0;
 
 const NODE_COUNT: usize = 8;
@@ -124,8 +125,8 @@ const NODES: [(f64, f64); NODE_COUNT] = [
     (1.0 + 0.960_289_856_497_536_2, 0.5 * 0.101_228_536_290_376_26),
 ];
 
-/// A draw differs from the token where a uniform number lies beyond the token's share, so one number decides
-/// it without drawing the other token.
+/// [`Form::Sampled`]. A draw differs from the token exactly if a uniform number is at least the token's probability,
+/// so the other token need not be drawn.
 fn sampled(logits: &[f32], drafted: TokenId, noise: &Noise) -> Unit {
     let mut temperatures = [0.0; RESAMPLES];
     for (index, temperature) in (0..).zip(&mut temperatures) {
@@ -158,7 +159,7 @@ impl<'a, const N: usize> Tempered<'a, N> {
         Self { logits, temperatures, highest, totals }
     }
 
-    /// `softmax(z/θ)_d` at each of the temperatures; 0 where the row gives the token nothing.
+    /// `softmax(z/θ)_d` at each of the temperatures; 0 if the row gives the token no probability.
     fn certainty(&self, token: TokenId) -> [f64; N] {
         let logit = self.logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
         let Some(below) = self.highest.and_then(|highest| below_highest(logit, highest)) else {

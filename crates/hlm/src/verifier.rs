@@ -1,8 +1,8 @@
 //! The verifier's protocol machine: sessions, verification, verdicts.
 //!
-//! Invariant: the device is the authority on committed text. Before anything is appended the text is cut to the
-//! frame's base, and a frame whose prefix differs is answered by a request for context, never by a guess.
-//! A frame that was answered gets the same answer again; nothing else depends on how often it arrives.
+//! Invariant: the device is the authority on committed text. Before tokens are appended, the text is cut to the
+//! frame's base. A frame whose prefix differs is answered with a request for context (a resync), never by a guess.
+//! A frame that was answered gets the same answer again, however often it arrives.
 
 use crate::TokenId;
 use crate::acceptance::{self, Outcome, first_row};
@@ -22,14 +22,14 @@ use dunlin_wire::{
     TargetId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary, check_of, frame_digest, token_bits,
 };
 
-/// Correlation data of a request: bytes of the requester's, given back in the reply.
+/// Correlation data of a request (MQTT 5): bytes chosen by the requester and returned in the reply.
 pub type Correlation = heapless::Vec<u8, CORRELATION_BYTES_MAX>;
-/// Bytes of correlation data at most.
+/// Most bytes of correlation data.
 pub const CORRELATION_BYTES_MAX: usize = 64;
-/// Answers that wait for the link; beyond it the oldest is dropped, and its device asks again.
+/// Most answers that wait for the link. Beyond it the oldest is dropped; its device asks again after a timeout.
 pub const OUTBOX_MAX: usize = 1024;
 
-/// What a verifier serves, and how much of it.
+/// Settings of a verifier.
 #[derive(Clone, Debug)]
 pub struct VerifierConfig {
     /// The verifier's name.
@@ -38,15 +38,15 @@ pub struct VerifierConfig {
     pub vocabulary: Vocabulary,
     /// The target's identity and promise.
     pub target: TargetDescription,
-    /// Tokens a session may reach: the target's context.
+    /// Most tokens in a session's text: the target's context.
     pub context_tokens_max: u32,
-    /// Sessions kept; the least recently used makes room for a new one.
+    /// Most sessions kept; the least recently used makes room for a new one.
     pub sessions_max: usize,
-    /// Drafted tokens taken in one frame.
+    /// Most drafted tokens in one frame.
     pub draft_tokens_max: u8,
-    /// Whether frames are taken whose tokens stay though the target would not have chosen them.
+    /// True to accept lossy frames, whose tokens may stay although the target would not have chosen them.
     pub lossy: bool,
-    /// A session not heard of for so long is dropped.
+    /// A session without a message for this long is dropped.
     pub idle_max: Duration,
 }
 
@@ -55,143 +55,144 @@ pub struct VerifierConfig {
 pub struct TargetDescription {
     /// Its weights and numerics.
     pub id: TargetId,
-    /// What it promises.
+    /// Its promise about the text.
     pub promise: Promise,
     /// The model's name.
     pub model: ModelName,
     /// The engine that runs it.
     pub engine: EngineName,
-    /// The kernels and the cache type that its bits depend on.
+    /// The kernels and the cache type that determine its exact bits.
     pub numerics: EngineName,
 }
 
-/// The machine's number for a session of the target.
+/// Number of a session of the target (one cache).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot(pub u64);
 
-/// The machine's number for a piece of work.
+/// Number of a job for the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
-/// Work for the target: cut the slot's cache to `keep` tokens, append `tokens`, give the logits of the last `rows`.
+/// Work for the target: cut the slot's cache to `keep` tokens, append `tokens`, return the logits of the last `rows`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// To be given back with the rows.
+    /// Returned with the rows.
     pub id: JobId,
-    /// Whose cache.
+    /// The slot whose cache is used.
     pub slot: Slot,
-    /// Tokens of the cache that stay.
+    /// Tokens kept in the cache.
     pub keep: usize,
     /// Tokens to append.
     pub tokens: Vec<TokenId>,
-    /// Logit rows wanted, those of the last tokens.
+    /// Number of logit rows to return, those of the last tokens.
     pub rows: usize,
 }
 
-/// What the shell must do.
+/// An action for the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Run the target and give the rows back.
+    /// Run the target and return the rows.
     Verify(Job),
     /// Free the slot's cache, if there is one.
     Release(Slot),
 }
 
-/// Why there are no rows.
+/// The reason why a job has no rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowsError {
-    /// No memory for the session's cache: another session may make room.
+    /// No memory for the session's cache; dropping another session may help.
     Budget,
     /// The target failed.
     Failed,
 }
 
-/// Which of a device's topics an answer goes to.
+/// The device's topic for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The reply topic, at least once.
+    /// The reply topic; at least once (QoS 1).
     Reply,
-    /// The verdict topic, at most once.
+    /// The verdict topic; at most once (QoS 0).
     Verdict,
 }
 
-/// An answer on its way to a device.
+/// An answer to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// To whom.
+    /// The recipient.
     pub device: DeviceId,
-    /// On which topic.
+    /// Its topic.
     pub channel: Answer,
-    /// The correlation data of the request that a reply answers, as they came.
+    /// Correlation data of the request that this reply answers, unchanged.
     pub correlation: Option<Correlation>,
     /// The message.
     pub bytes: heapless::Vec<u8, MESSAGE_BYTES_MAX>,
 }
 
 counters! {
-    /// What happened since the start.
+    /// Counts since the start.
     pub struct Counters {
         /// Draft frames decoded.
         pub frames: u64,
-        /// Verdicts given, repeated ones left out.
+        /// Verdicts given, without repeated ones.
         pub verdicts: u64,
-        /// Answers repeated for a frame that came again.
+        /// Answers repeated for a frame that arrived again.
         pub repeated: u64,
         /// Drafts judged.
         pub drafts: u64,
         /// Drafts the target agreed with.
         pub accepted: u64,
-        /// Held drafts that are not what the target chose.
+        /// Held drafts that differ from the target's choice.
         pub missed: u64,
-        /// Leases given.
+        /// Leases granted.
         pub leases: u64,
         /// Requests refused.
         pub refusals: u64,
-        /// Requests for context.
+        /// Resyncs (requests for context) sent.
         pub resyncs: u64,
-        /// Sessions evicted for another, or for their silence.
+        /// Sessions dropped to make room, or after too long a silence.
         pub evicted: u64,
-        /// Messages that are none.
+        /// Malformed messages.
         pub malformed: u64,
-        /// Messages of an older round, or of no lease.
+        /// Messages of an older round or without a lease.
         pub stale: u64,
-        /// Answers dropped because the link took none.
+        /// Answers dropped because the outbox was full.
         pub dropped: u64,
     }
 }
 
-/// A session's key: a device numbers its own.
+/// A session's key: the device, and its own number for the session.
 type Key = (DeviceId, u8);
 
 #[derive(Debug)]
 struct Asked {
     frame: DraftFrame,
-    /// Of its bytes, its count of sends left out.
+    /// Digest of its bytes without the send count.
     digest: u64,
 }
 
-/// The weights that belong to a round's frame, as far as they came.
+/// The weights of a round's full rows, as far as they have arrived.
 #[derive(Debug, Default)]
 struct Weights {
     round: u32,
     weights: Vec<u8>,
-    /// By part, whether it came.
+    /// True for each part that has arrived.
     parts: Vec<bool>,
 }
 
-/// The newest frame of a session, as far as it has come.
+/// The state of a session's newest frame.
 #[derive(Debug)]
 enum Round {
-    /// No frame, or it was answered.
+    /// No frame arrived, or the last one was answered.
     Idle,
-    /// Not all weights of the frame's rows have come.
+    /// The frame waits for weights of its rows that have not arrived.
     AwaitingCodes(Asked),
-    /// The target works for the session.
+    /// A job of the target is under way.
     Verifying {
         id: JobId,
-        /// The frame to judge; `None` where its lease ended meanwhile.
+        /// The frame to judge; `None` if a new epoch began meanwhile.
         asked: Option<Asked>,
-        /// A newer frame: it is looked at once the target is done, and the older one then needs no answer.
+        /// A newer frame, handled once the target is done. The older frame then gets no answer: by sending a newer one
+        /// the device has given it up.
         pending: Option<Box<Asked>>,
     },
 }
@@ -220,7 +221,7 @@ struct Session {
     seed: u64,
     sampling: Sampling,
     text: Text,
-    /// What the target's cache holds.
+    /// Tokens in the target's cache.
     fed: Vec<TokenId>,
     answered: Option<Verdict>,
     round: Round,
@@ -228,7 +229,7 @@ struct Session {
     used: Instant,
 }
 
-/// The verifier's side of every session.
+/// The verifier's side of all sessions.
 #[derive(Debug)]
 pub struct Verifier {
     config: VerifierConfig,
@@ -243,7 +244,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier with no session.
+    /// A verifier without sessions.
     ///
     /// # Errors
     /// Names the setting that is outside the protocol's limits.
@@ -265,17 +266,17 @@ impl Verifier {
         })
     }
 
-    /// Sessions kept now.
+    /// The number of sessions.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Sessions kept now, in 255ths of those that may be.
+    /// The number of sessions relative to `sessions_max`, scaled to 0..=255.
     pub fn load(&self) -> u8 {
         (self.sessions.len() * 255 / self.config.sessions_max) as u8
     }
 
-    /// The presence to announce, of generation 0.
+    /// The presence to announce, with generation 0.
     pub fn presence(&self) -> VerifierPresence {
         let target = self.config.target.clone();
         VerifierPresence {
@@ -294,12 +295,12 @@ impl Verifier {
         }
     }
 
-    /// What happened since the start.
+    /// Counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Takes a message from a device's open topic; the reply carries the `correlation` that came with it.
+    /// Takes a message from a device's open topic; the reply carries its `correlation` data.
     pub fn handle_open(
         &mut self,
         device: &DeviceId,
@@ -343,12 +344,13 @@ impl Verifier {
         }
     }
 
-    /// Takes the rows of a job: `rows × vocabulary` logits, row-major.
+    /// Takes the result of a job: `rows × vocabulary` logits, row-major.
     pub fn handle_rows(&mut self, id: JobId, rows: Result<&[f32], RowsError>, now: Instant) {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let (asked, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
             Round::Verifying { id: own, asked, pending } if own == id => (asked, pending.map(|newer| *newer)),
+            // The session of this job was dropped and opened again under the same key: the rows are not its own.
             other => {
                 session.round = other;
                 return;
@@ -358,18 +360,20 @@ impl Verifier {
         match rows {
             Err(RowsError::Budget) => return self.make_room(&key, pending.or(asked)),
             Err(RowsError::Failed) => return self.end(&key, CloseReason::Failed),
+            // The session's text may have changed since the newer frame arrived, so it is checked like a new one.
             Ok(rows) => match (pending, asked) {
                 (Some(newer), _) => self.await_codes_or_start(&key, newer),
                 (None, Some(asked)) => self.judge(&key, &asked, rows),
                 (None, None) => {}
             },
         }
+        // `drain` spares sessions that the target works for; they end here, once answered.
         if self.draining {
             self.end_if_idle(&key);
         }
     }
 
-    /// Drops sessions that were silent for too long.
+    /// Drops sessions that were silent for too long. One that the target works for is kept: its cache is in use.
     pub fn handle_timeout(&mut self, now: Instant) {
         let idle_max = self.config.idle_max;
         let silent = |s: &Session| !s.round.is_verifying() && now.since(s.used) >= idle_max;
@@ -381,7 +385,7 @@ impl Verifier {
         }
     }
 
-    /// Takes no new session from now on; what is being verified is answered, every other lease ends at once.
+    /// Refuses new sessions from now on. Frames being verified are still answered; all other leases end at once.
     pub fn drain(&mut self) {
         self.draining = true;
         let keys: Vec<Key> = self.sessions.keys().cloned().collect();
@@ -390,7 +394,7 @@ impl Verifier {
         }
     }
 
-    /// True once a draining verifier holds no session.
+    /// True once a draining verifier has no session left.
     pub fn is_drained(&self) -> bool {
         self.draining && self.sessions.is_empty()
     }
@@ -400,18 +404,18 @@ impl Verifier {
         self.outbox.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let idle = self.sessions.values().filter(|s| !s.round.is_verifying());
         idle.map(|s| s.used + self.config.idle_max).min()
     }
 
-    /// The next thing the shell must do.
+    /// The next action for the shell.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Checks a request against what this verifier serves.
+    /// Checks a request against this verifier's settings.
     fn admit(&self, open: &Open) -> Result<Sampling, RefusalReason> {
         if self.draining {
             return Err(RefusalReason::Draining);
@@ -426,9 +430,9 @@ impl Verifier {
         Sampling::new(s.temperature, s.top_p, s.top_k).map_err(|_| RefusalReason::Sampling)
     }
 
-    /// Gives, renews or repeats a lease; `None` where the request is older than the lease.
+    /// Grants, renews or repeats a lease; `None` when the request is older than the lease.
     fn lease(&mut self, key: &Key, open: &Open, sampling: Sampling, now: Instant) -> Option<Reply> {
-        // A device that lost its state numbers sessions anew: the nonce tells its two lives apart.
+        // A device that lost its state may reuse a session number; then the nonce differs and the old session is void.
         if self.sessions.get(key).is_some_and(|session| session.nonce != open.nonce) {
             self.forget(key);
         }
@@ -437,11 +441,13 @@ impl Verifier {
         }
         let session = self.sessions.get_mut(key).expect("just made or found");
         session.used = now;
+        // Epochs are compared modulo 256: 0 repeats the request, up to 127 is newer, the rest is a late older one.
         match open.epoch.wrapping_sub(session.epoch) {
             0 => {}
             newer if newer < 128 => session.renew(open, sampling),
             _ => return None,
         }
+        // The device compares the digest with its text and sends the whole text again if they differ.
         let length = session.text.len().min(open.length as usize);
         Some(Reply::Lease(Lease {
             session: open.session,
@@ -494,13 +500,14 @@ impl Verifier {
         let session = self.sessions.get_mut(&key).expect("found above");
         session.used = now;
         let offset = context.offset as usize;
-        // A gap is left to the next frame, which says what is missing once instead of once a chunk.
+        // A missing chunk is reported by the resync to the next frame, once, instead of once for each chunk behind it.
         if session.text.short(offset) != Some(context.prefix) {
             self.counters.stale += 1;
             return;
         }
         let have = &session.text.tokens()[offset..];
         let same = shared_prefix(have, &context.tokens);
+        // A chunk that repeats known text must not cut the text behind it.
         if same < context.tokens.len() {
             session.text.truncate(offset + same);
             session.text.extend(&context.tokens[same..]);
@@ -516,7 +523,8 @@ impl Verifier {
             self.counters.stale += 1;
             return;
         }
-        // A frame that waits is looked at again: it may be complete now, or older than these weights and then in vain.
+        // The waiting frame may be complete now. If these weights are of a newer round, its own were dropped for them
+        // and it waits on in vain.
         if matches!(&session.round, Round::AwaitingCodes(asked) if asked.frame.round <= codes.round)
             && let Round::AwaitingCodes(asked) = core::mem::replace(&mut session.round, Round::Idle)
         {
@@ -533,20 +541,23 @@ impl Verifier {
         let session = self.sessions.get_mut(&key).expect("found above");
         session.used = now;
         let (round, send) = (asked.frame.round, asked.frame.send);
+        // Rounds only grow within an epoch, so an equal or smaller number is a duplicate or came late.
         let newest = session.answered.map(|verdict| verdict.round).max(session.round.newest());
         match (session.answered, &mut session.round) {
-            // The same answer, but for the send that it answers: each one times a round.
+            // The verdict may be lost. The same answer goes out again, but it names the send that it answers.
             (Some(verdict), _) if verdict.round == round => {
                 self.counters.repeated += 1;
                 self.answer(&key, &Down::Verdict(Verdict { send, ..verdict }));
             }
+            // The frame in progress arrived again (its answer is on the way), or the frame is older than the newest.
             _ if newest.is_some_and(|newest| newest >= round) => self.counters.stale += 1,
+            // The session's cache is in use until the target returns.
             (_, Round::Verifying { pending, .. }) => *pending = Some(Box::new(asked)),
             _ => self.await_codes_or_start(&key, asked),
         }
     }
 
-    /// Starts on a frame, or lets it wait for the rest of its weights.
+    /// Starts verifying a frame, or keeps it until the rest of its weights arrives.
     fn await_codes_or_start(&mut self, key: &Key, asked: Asked) {
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         if asked.frame.rows == Rows::Full && !session.weights.are_complete(asked.frame.round) {
@@ -557,7 +568,7 @@ impl Verifier {
         }
     }
 
-    /// Checks a frame against the session's text and asks for the target's rows.
+    /// Checks a frame against the limits and the session's text, then requests the target's rows.
     fn start(&mut self, key: &Key, asked: Asked) {
         let frame = &asked.frame;
         let (vocabulary, context_max) = (self.config.vocabulary.size, self.config.context_tokens_max);
@@ -584,10 +595,10 @@ impl Verifier {
                 .answer(key, &Down::Resync(Resync { session, epoch, round, length: length as u32, digest }));
         }
         session.text.truncate(base);
-        // The row behind the last draft is that of the bonus.
+        // The row behind the last draft gives the bonus token; without a bonus the last draft need not be fed.
         let fed = frame.drafts.len() - usize::from(!frame.bonus);
         let drafts: Vec<TokenId> = frame.drafts[..fed].iter().map(|draft| draft.token).collect();
-        // The row after the last committed token is always wanted, so that token is always fed.
+        // The row after the last committed token is needed, so that token is fed even if the cache has it already.
         let keep = shared_prefix(&session.fed, session.text.tokens()).min(base - 1);
         let mut tokens = session.text.tokens()[keep..].to_vec();
         tokens.extend(&drafts);
@@ -599,12 +610,13 @@ impl Verifier {
         self.events.push_back(Event::Verify(job));
     }
 
-    /// Judges a frame by the target's rows and answers.
+    /// Judges a frame by the target's rows and sends the verdict.
     fn judge(&mut self, key: &Key, asked: &Asked, rows: &[f32]) {
         let Asked { frame, digest } = asked;
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         let base = frame.base as usize;
-        // Context or weights that came meanwhile replaced those: the device has moved on, and will ask again.
+        // Context or weights that arrived meanwhile replaced those of this frame: the device has moved on and will send
+        // another.
         let same_text = session.text.len() == base && session.text.short(base) == Some(frame.prefix);
         let weights_left = frame.rows == Rows::Full && !session.weights.are_complete(frame.round);
         if !same_text || weights_left {
@@ -646,6 +658,7 @@ impl Verifier {
 
     fn count(&mut self, frame: &DraftFrame, verdict: &Verdict) {
         let accepted = usize::from(verdict.accepted);
+        // Without a bonus the verdict's token takes the place of the last draft; if equal, that draft was accepted.
         let own =
             !frame.bonus && frame.drafts.get(accepted).is_some_and(|draft| draft.token == verdict.token);
         let judged = |drafts: usize| (0..drafts).filter(|&index| !frame.is_held(index)).count() as u64;
@@ -655,7 +668,8 @@ impl Verifier {
         self.counters.missed += u64::from(verdict.missed.count_ones());
     }
 
-    /// Frees another session's cache and verifies again from nothing, or gives the session up.
+    /// Drops another session to free memory and verifies again with an empty cache; ends this session if there is no
+    /// other to drop.
     fn make_room(&mut self, key: &Key, asked: Option<Asked>) {
         if asked.is_some() && !self.evict(key) {
             return self.end(key, CloseReason::Failed);
@@ -670,7 +684,7 @@ impl Verifier {
         }
     }
 
-    /// Drops the least recently used session that is not being verified and is not `but`.
+    /// Drops the least recently used session that is not being verified and is not `but`; false if there is none.
     fn evict(&mut self, but: &Key) -> bool {
         let idle = self.sessions.iter().filter(|(key, s)| !s.round.is_verifying() && *key != but);
         let Some(key) = idle.min_by_key(|(_, s)| s.used).map(|(key, _)| key.clone()) else { return false };
@@ -679,8 +693,9 @@ impl Verifier {
         true
     }
 
-    /// The key of a live lease. A device whose frame, of this digest, means another one is told so; what goes before a
-    /// frame is not answered, since the frame will be.
+    /// The key of a live lease; `None` if there is none. `frame` is the digest of a draft frame: it is answered with a
+    /// close message that carries the digest, by which the device knows its frame. Context and weights get no answer,
+    /// since the frame behind them will.
     fn find(&mut self, device: &DeviceId, session: u8, epoch: u8, frame: Option<u64>) -> Option<Key> {
         let key = (device.clone(), session);
         if self.sessions.get(&key).is_some_and(|s| s.epoch == epoch) {
@@ -706,7 +721,7 @@ impl Verifier {
         }
     }
 
-    /// Ends a lease and says why.
+    /// Ends a lease and sends the reason.
     fn end(&mut self, key: &Key, reason: CloseReason) {
         if let Some(session) = self.sessions.get(key) {
             let closed = Closed { session: key.1, epoch: session.epoch, nonce: session.nonce, reason };
@@ -741,7 +756,7 @@ impl Verifier {
 }
 
 impl Session {
-    /// A new epoch of a known session: older frames and answers mean nothing any more, the text stays.
+    /// Starts a new epoch of a known session: older frames and answers are void, the text stays.
     fn renew(&mut self, open: &Open, sampling: Sampling) {
         self.epoch = open.epoch;
         self.seed = open.seed;
@@ -749,7 +764,7 @@ impl Session {
         self.answered = None;
         self.weights = Weights::default();
         match &mut self.round {
-            // The target's cache is in use until its rows come.
+            // The job still uses the cache, so the state stays; its rows will find no frame to judge.
             Round::Verifying { asked, pending, .. } => (*asked, *pending) = (None, None),
             round => *round = Round::Idle,
         }
@@ -758,8 +773,8 @@ impl Session {
 }
 
 impl Weights {
-    /// Takes a part in; false where it is none of a vocabulary of `size` tokens, or of an older round. A part of a
-    /// newer round ends what is there of the older one.
+    /// Takes one part; false if it does not fit a vocabulary of `size` tokens or is of an older round. A part of a
+    /// newer round discards the older round's parts.
     fn take(&mut self, codes: &Codes, size: usize) -> bool {
         let start = usize::from(codes.part) * CODES_MAX;
         if codes.round < self.round || start >= size || codes.codes.len() != (size - start).min(CODES_MAX) {
@@ -772,7 +787,7 @@ impl Weights {
                 parts: vec![false; size.div_ceil(CODES_MAX)],
             };
         }
-        // The first copy counts: the target may be at work on its frame.
+        // Only the first copy counts: the target may be working on the frame already, and its weights must not change.
         if !core::mem::replace(&mut self.parts[usize::from(codes.part)], true) {
             self.weights[start..][..codes.codes.len()].copy_from_slice(&codes.codes);
         }
@@ -784,7 +799,7 @@ impl Weights {
     }
 }
 
-/// Whether the frame asks for tokens that the target would not have written, or not as often.
+/// True when the frame may commit tokens that the target would not have written, or not with that probability.
 fn is_lossy(frame: &DraftFrame) -> bool {
     frame.held != 0 || matches!(frame.rows, Rows::TopK(_))
 }

@@ -1,8 +1,8 @@
-//! Proof that `wire`, `hlm` and the driver of the power sensor need no operating system.
+//! Proof that `wire`, `hlm` and the power sensor's driver need no operating system.
 //!
-//! With its feature `proof` this crate brings its own panic handler. Were the standard library anywhere among its
-//! dependencies there would be two, and it would not compile: so it checks on any host what a build for a bare-metal
-//! target checks where that target is installed.
+//! With the feature `proof` this crate defines a panic handler. If any dependency used the standard library there
+//! would be two, and the crate would not compile. So any host can check this, even without a bare-metal target
+//! installed.
 #![no_std]
 
 pub use dunlin_hlm::{device::Device, verifier::Verifier};

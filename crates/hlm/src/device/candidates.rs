@@ -1,13 +1,13 @@
-//! The verifiers that a device may ask for a lease, from their presence.
+//! The verifiers that a device may ask for a lease, known by their presence messages.
 //!
-//! Invariant: whatever peers announce, no more than [`CANDIDATES_MAX`] are kept, and one that fits stays.
+//! Invariant: at most [`CANDIDATES_MAX`] are kept, whatever peers announce, and one that fits is not displaced.
 
 use super::pinned::PinnedTarget;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use dunlin_wire::{Liveness, PREFIX_EMPTY, TargetId, VerifierId, VerifierPresence, Vocabulary};
 
-/// Verifiers whose presence a device keeps.
+/// Most verifiers whose presence a device keeps.
 pub const CANDIDATES_MAX: usize = 64;
 
 /// The last presence of each verifier.
@@ -16,24 +16,24 @@ pub(crate) struct Candidates {
     known: BTreeMap<VerifierId, VerifierPresence>,
 }
 
-/// The demands of a session.
+/// A session's demands on a verifier.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demands {
     pub(super) vocabulary: Vocabulary,
     /// The target that wrote the text so far, if any.
     pub(super) target: Option<PinnedTarget>,
-    /// Whether a target with other weights may go on with the text.
+    /// True when a target with other weights may continue the text.
     pub(super) any_model: bool,
-    /// Spreads sessions over verifiers that fit alike.
+    /// Spreads sessions over verifiers that fit equally well.
     pub(super) nonce: u64,
 }
 
-/// How well a verifier fits a session, best first.
+/// A verifier's fit for a session, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
-    /// It goes on with the very same text.
+    /// It continues the text as the present target would; always so before there is a target.
     Same,
-    /// It has the same weights, and bits of its own.
+    /// It has the same weights, but other numerics or another promise.
     OtherNumerics,
     /// It has other weights for the same vocabulary.
     OtherWeights,
@@ -53,13 +53,13 @@ impl Demands {
         }
     }
 
-    /// True where a session may take a target of this fit.
+    /// True when the session accepts a target of this fit.
     pub(super) fn take(&self, fit: Fit) -> bool {
         fit < Fit::OtherWeights || fit == Fit::OtherWeights && self.any_model
     }
 
-    /// The place of a verifier among those that fit alike: the highest of random numbers that name and nonce give
-    /// (rendezvous hashing, Thaler and Ravishankar 1998), so that one that comes or goes moves no session but its own.
+    /// Rank of a verifier among those that fit equally well: a hash of its name and the nonce, highest first
+    /// (rendezvous hashing, Thaler and Ravishankar 1998). A verifier that comes or goes moves only its own sessions.
     fn rank(&self, verifier: &VerifierId) -> u64 {
         let halves = [(self.nonce >> 32) as u32, self.nonce as u32];
         let parts = halves.into_iter().chain(verifier.as_str().bytes().map(u32::from));
@@ -76,7 +76,7 @@ fn serves(presence: &VerifierPresence) -> bool {
 }
 
 impl Candidates {
-    /// Takes a verifier's presence; false where it is kept out because all places are taken by others.
+    /// Takes a verifier's presence; false if it is dropped because all places are taken.
     pub(super) fn update(
         &mut self,
         verifier: VerifierId,
@@ -84,7 +84,7 @@ impl Candidates {
         demands: &Demands,
     ) -> bool {
         if let Some(known) = self.known.get_mut(&verifier) {
-            // The Will of an older connection may come after the next one was announced.
+            // The MQTT Will of an older connection may arrive after the presence of the newer one.
             let late = presence.liveness == Liveness::Lost && presence.generation < known.generation;
             if !late {
                 *known = presence;
@@ -92,6 +92,7 @@ impl Candidates {
             return true;
         }
         if self.known.len() >= CANDIDATES_MAX {
+            // A fitting newcomer displaces one that doesn't fit, so that strangers can't fill all places.
             let fits = |presence: &VerifierPresence| {
                 serves(presence) && demands.take(demands.fit(presence.vocabulary, target_of(presence)))
             };
@@ -103,28 +104,29 @@ impl Candidates {
         true
     }
 
-    /// Forgets a verifier whose presence was taken back.
+    /// Forgets a verifier that withdrew its presence.
     pub(super) fn remove(&mut self, verifier: &VerifierId) {
         self.known.remove(verifier);
     }
 
-    /// The last presence of a verifier.
+    /// The last presence received from a verifier.
     pub(super) fn get(&self, verifier: &VerifierId) -> Option<&VerifierPresence> {
         self.known.get(verifier)
     }
 
-    /// The presence of a verifier with this target, one that serves first.
+    /// A verifier with this target, preferably one that serves.
     pub(super) fn with_target(&self, target: TargetId) -> Option<(&VerifierId, &VerifierPresence)> {
         let with = self.known.iter().filter(|(_, presence)| presence.target == target);
         with.max_by_key(|(_, presence)| serves(presence))
     }
 
-    /// True where a verifier serves that the session may take.
+    /// True when there is a serving verifier that the session accepts.
     pub(super) fn any(&self, demands: &Demands) -> bool {
         self.serving(demands).any(|(fit, _)| demands.take(fit))
     }
 
-    /// The verifier to ask next: the best that is not among those `asked`, or the best of all where every one is.
+    /// The verifier to ask next: the best that is not in `asked`, else the best of all. The flag is true for one that
+    /// was not asked yet.
     pub(super) fn choose(&self, demands: &Demands, asked: &[VerifierId]) -> Option<(&VerifierId, bool)> {
         let mut fit: Vec<_> = self.serving(demands).filter(|(fit, _)| demands.take(*fit)).collect();
         fit.sort_by_key(|(fit, id)| (*fit, core::cmp::Reverse(demands.rank(id))));
@@ -132,7 +134,7 @@ impl Candidates {
         fresh.map(|(_, id)| (*id, true)).or_else(|| fit.first().map(|(_, id)| (*id, false)))
     }
 
-    /// The best of the verifiers that serve and that the session may not take.
+    /// The best of the serving verifiers that the session does not accept.
     pub(super) fn unsuited(&self, demands: &Demands) -> Option<(Fit, &VerifierPresence)> {
         let best = self.serving(demands).filter(|(fit, _)| !demands.take(*fit)).min_by_key(|(fit, _)| *fit);
         best.and_then(|(fit, id)| Some((fit, self.known.get(id)?)))

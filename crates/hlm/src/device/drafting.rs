@@ -1,4 +1,4 @@
-//! Drafting: what to run, how to score what comes back, when it is worth a frame.
+//! Drafting: runs of the drafter, scores of its tokens, and the decision to send a frame.
 
 use super::lease::Lessor;
 use super::{Device, DraftJob, DraftRow, Event, Finish, JobId, Origin};
@@ -15,30 +15,31 @@ use alloc::vec::Vec;
 use dunlin_wire::limits::DRAFT_TOKENS_MAX;
 use dunlin_wire::{Draft, DraftFrame, Row, Rows, Score, judged_drafts_max, token_bits};
 
-/// "rndpolcy": apart from the noise that tokens are drawn with.
+/// "rndpolcy": a domain of its own, so that the coin is independent of the noise that draws tokens.
 const DOMAIN_COIN: u64 = 0x726e_6470_6f6c_6379;
 
-/// A drafted token with all that was scored.
+/// A drafted token with its scores.
 #[derive(Clone, Debug)]
 pub(super) struct Drafted {
     pub(super) scored: Scored,
-    /// The uncertainty as it is sent and calibrated.
+    /// The uncertainty on 4 bits, as it is sent and calibrated.
     pub(super) score: Score,
-    /// What is sent of the distribution it was drawn from.
+    /// The part of its distribution that is sent.
     pub(super) sent: Sent,
-    /// The attention row that produced the token, kept for received importance alone.
+    /// The attention row that produced the token; empty unless the policy sends received importance.
     attention: Vec<f32>,
 }
 
 impl Device {
-    /// Takes the row of a run of the drafter.
+    /// Takes the result of a run of the drafter.
     pub fn handle_draft(&mut self, id: JobId, row: DraftRow<'_>, now: Instant) {
         let Some((_, fed)) = self.job.take_if(|(job, _)| *job == id) else { return };
         self.round.run_ends(now);
+        // Longer runs are prefill or repair after a rollback: their time is not that of one drafted token.
         if fed == 1 {
             self.learned.stop.observe_draft(row.took);
         }
-        // A verdict may have moved the text on while the drafter ran; then the row continues nothing.
+        // A verdict may have changed the text while the drafter ran; then the row belongs to a text that is gone.
         let current = self.saying.is_some() && self.fed.iter().eq(self.sequence());
         if current && self.score(&row).is_err() {
             self.finish(Finish::DrafterFailed);
@@ -46,7 +47,7 @@ impl Device {
         self.go_on(now);
     }
 
-    /// A run of the drafter failed: its cache holds nothing that could be relied on.
+    /// Handles a failed run of the drafter. Its cache is in an unknown state, so it is rebuilt from the start.
     pub fn handle_draft_failed(&mut self, id: JobId, now: Instant) {
         if self.job.take_if(|(job, _)| *job == id).is_some() {
             self.round.run_ends(now);
@@ -56,36 +57,41 @@ impl Device {
         }
     }
 
-    /// What the machine does next after anything happened: send, commit alone, draft, or wait.
+    /// Takes the next step after any event: send a frame, commit without the verifier, draft, or wait.
     pub(super) fn go_on(&mut self, now: Instant) {
         if self.silence.is_offline() {
+            // Offline there is no lease, so nothing could be sent. Everything drafted is committed at once.
             self.commit_alone(Origin::Unverified);
         } else if self.trusts() && self.flight().is_none() && self.decide() == Decision::Hold {
+            // A flush needs the verifier; anything that is held needs none under this policy, with or without a lease.
             self.commit_alone(Origin::Trusted);
         } else if self.is_ready() && self.decide() != Decision::Hold {
-            // A trusting device asks for one token, and no bonus needs room.
+            // A trusting device asks about a single token and gets no bonus token, so no room is reserved for one.
             let most = if self.trusts() { 1 } else { self.drafts_max() };
             let count = self.drafted.len().min(most);
             self.launch(count, now);
         }
+        // Not an `else`: after a launch the device drafts ahead, and after a commit it drafts the next token.
         if self.saying.is_some() && self.job.is_none() && self.wants_draft() {
             self.run_drafter(now);
         }
     }
 
-    /// Commits everything drafted, unasked.
+    /// Commits every drafted token without asking the verifier.
     fn commit_alone(&mut self, origin: Origin) {
         for drafted in core::mem::take(&mut self.drafted) {
             self.commit(drafted.scored.token, origin);
         }
     }
 
-    /// Whether a frame could be sent now.
+    /// True when a frame could be sent now.
     fn is_ready(&self) -> bool {
         self.saying.is_some() && matches!(&self.lessor, Lessor::Leased(leased) if leased.flight.is_none())
     }
 
     fn decide(&self) -> Decision {
+        // The lease, the reply or the context may leave less room than the policy's own limit. With room for no draft,
+        // an empty frame asks for the target's next token.
         if !self.trusts() && self.drafted.len() >= self.drafts_max() {
             return Decision::Flush(crate::policy::Reason::FrameFull);
         }
@@ -98,7 +104,7 @@ impl Device {
         held
     }
 
-    /// Drafts one frame takes: the verdict brings one token more, and all must fit the frame, the reply and the
+    /// Most drafts of one frame. The verdict adds one token, and all of them must fit the frame, the reply and the
     /// context.
     fn drafts_max(&self) -> usize {
         let leased = match &self.lessor {
@@ -117,6 +123,7 @@ impl Device {
         if self.silence.is_offline() {
             return true;
         }
+        // Each token is committed or sent before the next is drafted.
         if self.trusts() {
             return count == 0;
         }
@@ -126,7 +133,7 @@ impl Device {
         if self.config.policy.draft_tokens_max() == 0 {
             return false;
         }
-        // One draft of those ahead is the guess at the verdict's own token.
+        // Drafting ahead starts with a guess at the bonus token, hence one more than the frame's drafts.
         let under_way = self.flight().map_or(0, |flight| flight.drafts + 1);
         let room = (under_way + self.drafts_max()).min(self.room().saturating_sub(1));
         count < room && self.learned.stop.draft_ahead(self.held().survival_next())
@@ -136,9 +143,10 @@ impl Device {
         self.text.tokens().iter().chain(self.drafted.iter().map(|drafted| &drafted.scored.token))
     }
 
+    /// Starts a run that feeds the drafter everything its cache lacks, after cutting what a rollback made wrong.
     fn run_drafter(&mut self, now: Instant) {
         let length = self.text.len() + self.drafted.len();
-        // The row after the last token is wanted, so that token is always fed.
+        // The result is the row after the last token, so the last token is fed even if the cache has it already.
         let keep = shared_prefix(&self.fed, self.sequence()).min(length - 1);
         let tokens: Vec<TokenId> = self.sequence().skip(keep).copied().collect();
         self.fed.truncate(keep);
@@ -150,15 +158,16 @@ impl Device {
         self.events.push_back(Event::Draft(DraftJob { id, keep, tokens }));
     }
 
-    /// Draws the next draft from a row and scores it.
+    /// Draws the next token from a row of logits and scores it.
     fn score(&mut self, draft: &DraftRow<'_>) -> Result<(), LogitsError> {
         let position = self.text.len() + self.drafted.len();
-        // Some exports pad their rows beyond the vocabulary.
+        // Some exported models pad their rows beyond the vocabulary.
         let size = self.config.vocabulary.size as usize;
         let logits = draft.logits.get(..size).ok_or(LogitsError::NoMass)?;
         self.scratch.refill(logits, &self.session.sampling)?;
         let (policy, payload) = (&self.config.policy, self.config.policy.payload());
         let sent = quantise(&self.scratch, payload, self.config.vocabulary.size);
+        // Rejection sampling is exact only if the token is drawn from the distribution that the verifier will read.
         if payload.form.is_drawn_from() {
             let drawn_from = read(&sent, payload.form, self.config.vocabulary.size);
             self.scratch = drawn_from.expect("the most probable token has a weight");
@@ -190,7 +199,7 @@ impl Device {
         Ok(())
     }
 
-    /// The frame of the text behind `base` and the first `count` drafts.
+    /// A frame with the committed tokens from `base` on, followed by the first `count` drafts.
     pub(super) fn frame(&self, round: u32, base: usize, count: usize) -> DraftFrame {
         let riding = &self.text.tokens()[base..];
         let unscored = |token: &TokenId| Draft {
@@ -199,6 +208,7 @@ impl Device {
             importance: Score::default(),
         };
         let stays = self.drafted[..count].iter().map(|drafted| drafted.scored.stays);
+        // Committed tokens ride along as held ones, so that no verdict can take them back.
         let held = core::iter::repeat_n(true, riding.len()).chain(stays);
         DraftFrame {
             session: self.session.number,
@@ -216,7 +226,7 @@ impl Device {
         }
     }
 
-    /// What the judged ones of the first `count` drafts were drawn from.
+    /// The distributions sent with those of the first `count` drafts that the verifier judges.
     fn rows(&self, count: usize) -> Rows {
         let payload = self.config.policy.payload();
         let row = |drafted: &Drafted| match &drafted.sent {
@@ -240,7 +250,7 @@ impl Device {
             let (uncertainty, importance) = (Score::default(), Score::default());
             return Draft { token: drafted.scored.token, uncertainty, importance };
         }
-        // The query that produced draft j stands at position j − 1, so the first one behind this token made j = i + 2.
+        // Draft j is produced by the query at position j − 1. So draft i + 2 has the first query behind draft i.
         let later: Vec<&[f32]> =
             self.drafted[..count].iter().skip(index + 2).map(|later| later.attention.as_slice()).collect();
         let paid = received(&later, self.text.len() + index);
@@ -252,7 +262,7 @@ impl Device {
     }
 }
 
-/// Drafts of one frame whose rows fit it whatever they are.
+/// Most drafts whose rows fit one frame in the worst case.
 pub(super) fn judged_max(payload: Payload, vocabulary: u32) -> usize {
     let fits = |resolution| judged_drafts_max(token_bits(vocabulary), payload.entries.into(), resolution);
     match payload.form {

@@ -1,4 +1,4 @@
-//! Verdicts: what was drafted is committed or rolled back.
+//! Verdicts: drafted tokens are committed or rolled back.
 
 use super::lease::{Flight, Leased, Lessor};
 use super::{Device, Event, Judged, Origin};
@@ -32,14 +32,14 @@ impl Device {
         self.events.push_back(Event::Malformed(error));
     }
 
-    /// Whether a message belongs to the lease that is held.
+    /// True when a message belongs to the current lease.
     fn holds(&self, session: u8, epoch: u8) -> bool {
         matches!(self.lessor, Lessor::Leased(_))
             && (session, epoch) == (self.session.number, self.session.epoch)
     }
 
-    /// Whether a close names what a stranger can't guess: the session's nonce or, where the verifier does not know the
-    /// session, the frame that is out.
+    /// True when a close message carries what a stranger can't guess: the session's nonce or, from a verifier that does
+    /// not know the session, the digest of the frame under way.
     fn is_meant(&self, closed: &Closed) -> bool {
         match closed.reason {
             CloseReason::Unknown => self.flight().is_some_and(|flight| flight.digest == closed.nonce),
@@ -50,22 +50,24 @@ impl Device {
     fn on_verdict(&mut self, verdict: &Verdict, now: Instant) {
         let Lessor::Leased(Leased { flight, target, .. }) = &mut self.lessor else { return };
         let target = *target;
+        // Taking the flight makes any copy of this verdict stale, so that no token is committed twice.
         let known = verdict.token < self.config.vocabulary.size;
         let Some(flight) = flight.take_if(|f| known && f.is_answered_by(verdict)) else {
             self.counters.stale += 1;
             return;
         };
-        // Karn's rule: a round whose frame was sent twice says nothing about the time of one.
+        // Karn's rule: after a second send, the round-trip time of one send is unknown.
         if flight.sent == 1 {
             self.learned.rtt.observe(now.since(flight.first_sent));
         }
         let interrupted = self.silence.is_reported();
         self.answered();
+        // The session is pinned here, not at the lease: a target that wrote nothing binds nothing.
         self.target.get_or_insert(target);
         let before = self.text.len();
         self.apply(&flight, verdict);
         let committed = self.text.len() - before;
-        // An outage is no price of a frame.
+        // A round with a reported silence measures an outage, not the cost of a frame.
         if let Some(took) = self.round.verdict(now).filter(|_| !interrupted) {
             self.learned.stop.observe_round(committed, took.drafting, took.waiting);
         }
@@ -74,13 +76,14 @@ impl Device {
         }
     }
 
-    /// Commits what stands and the verdict's own token; keeps what was drafted behind it where that token was the one
-    /// the device had drafted.
+    /// Commits the accepted drafts and the verdict's token. Tokens drafted ahead stay if the device had guessed that
+    /// token.
     fn apply(&mut self, flight: &Flight, verdict: &Verdict) {
+        // The verdict counts and numbers the committed tokens that rode along; here only the drafts matter.
         let accepted = usize::from(verdict.accepted) - flight.riding;
         let missed = verdict.missed.checked_shr(flight.riding as u32).unwrap_or(0);
         let foreseen = self.drafted.get(accepted).map(|drafted| drafted.scored.token) == Some(verdict.token);
-        // The token behind the last accepted draft: its own last one, or the bonus.
+        // Index of the verdict's token when nothing was rejected: the bonus, or without one the last draft.
         let end = if flight.bonus { flight.drafts } else { flight.drafts - 1 };
         let kept = foreseen && accepted == end;
         let agreed = accepted + usize::from(kept);
@@ -100,7 +103,8 @@ impl Device {
         self.commit(verdict.token, if kept { Origin::Accepted } else { Origin::Target });
     }
 
-    /// Learns the fate of each draft that the verdict tells: those up to the first miss, and the guess at the bonus.
+    /// Learns from each draft that the verdict decides: those up to the first rejected one, and the guess at the bonus.
+    /// Drafts behind a rejected one continued another text, so they teach nothing.
     fn learn(&mut self, flight: &Flight, agreed: usize, missed: u16) {
         let (epsilon, audits) =
             (self.config.policy.epsilon(), self.config.policy.held() == HeldTokens::Audited);
@@ -132,7 +136,8 @@ impl Device {
 }
 
 impl Flight {
-    /// Whether this is the answer to the frame, and one it can have.
+    /// True when the verdict answers this frame and its numbers are possible: it names a send that was made, accepts at
+    /// least the committed tokens that rode along, and at most all drafts.
     fn is_answered_by(&self, verdict: &Verdict) -> bool {
         let most = self.riding + self.drafts - usize::from(!self.bonus);
         let check = dunlin_wire::check_of(self.digest);

@@ -1,4 +1,4 @@
-//! The lease: asked for, held, lost and asked for again.
+//! The lease: requesting it, holding it, losing it and requesting it again.
 
 use super::candidates::{Demands, Fit};
 use super::{Device, Event, Finish, Offline, PinnedTarget};
@@ -6,34 +6,34 @@ use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 use dunlin_wire::{CloseReason, Closed, Lease, RefusalReason, Reply, Resync, VerifierId, VerifierPresence};
 
-/// Unanswered sends of one frame after which the verifier counts as lost.
+/// Unanswered sends of one frame after which the lease is given up.
 pub(crate) const SILENT_SENDS_MAX: u32 = 3;
-/// Time in which a verifier that fits may still announce itself to a session without text.
+/// Time that a session without text waits for a fitting verifier to announce itself.
 const UNSUITED_AFTER: Duration = Duration::from_millis(1_000);
-/// First wait before a lease is asked for again; doubled each time.
+/// First wait before the next request for a lease; doubled each time.
 const OPEN_BACKOFF: Duration = Duration::from_millis(500);
-/// Longest wait before a lease is asked for again.
+/// Longest wait before the next request for a lease.
 const OPEN_BACKOFF_MAX: Duration = Duration::from_millis(30_000);
 
-/// Who verifies.
+/// The session's relation to a verifier.
 #[derive(Debug)]
 pub(super) enum Lessor {
-    /// Nobody was asked.
+    /// No lease is wanted.
     None,
-    /// A lease is wanted.
+    /// A lease is being requested.
     Opening(Opening),
-    /// A verifier promised.
+    /// A verifier granted a lease.
     Leased(Leased),
 }
 
-/// A wanted lease.
+/// A lease that is being requested.
 #[derive(Debug)]
 pub(super) struct Opening {
-    /// When to ask, or ask again.
+    /// Time of the next request.
     pub(super) due: Instant,
-    /// Since when verifiers are looked for.
+    /// Start of the search for a verifier.
     pub(super) since: Instant,
-    /// The verifiers that were asked, or fell silent; each of the others comes first.
+    /// Verifiers that were asked already or fell silent; all others are asked first.
     pub(super) asked: Vec<VerifierId>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Leased {
     pub(super) target: PinnedTarget,
     pub(super) draft_tokens_max: usize,
     pub(super) context_tokens_max: usize,
-    /// Tokens of the text that the verifier has, as far as is known.
+    /// Tokens of the text that the verifier is believed to have.
     pub(super) synced: usize,
     /// Rounds of this epoch so far.
     pub(super) round: u32,
@@ -61,27 +61,27 @@ pub(super) struct Leased {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) round: u32,
-    /// Length of the text the frame continues.
+    /// Length of the text that the frame continues.
     pub(super) base: usize,
-    /// The frame, last, and what goes before it.
+    /// Messages in sending order: the weights of full rows, then the frame.
     pub(super) messages: Vec<Vec<u8>>,
-    /// Of the frame's bytes, its count of sends left out.
+    /// Digest of the frame's bytes without its send count.
     pub(super) digest: u64,
     /// Committed tokens in front of the drafts.
     pub(super) riding: usize,
     pub(super) drafts: usize,
-    /// Whether a verdict that accepts all drafts brings one more token.
+    /// True when a verdict that accepts all drafts adds one more token.
     pub(super) bonus: bool,
-    /// The next of the messages to be sent, or sent again; `None` where all of them are out.
+    /// Index of the next message to send; `None` when all of them are sent.
     pub(super) next: Option<usize>,
     pub(super) sent: u32,
     pub(super) first_sent: Instant,
-    /// When it counts as unanswered.
+    /// Time at which the frame counts as unanswered; `None` until it is sent.
     pub(super) due: Option<Instant>,
 }
 
 impl Flight {
-    /// What was sent into a dead connection is sent again on the next one.
+    /// Stops the timeout and, once the link is up, sends everything again: it may be lost with the old connection.
     pub(super) fn link(&mut self, up: bool) {
         self.due = None;
         if up {
@@ -110,7 +110,7 @@ impl Device {
         self.go_on(now);
     }
 
-    /// Whether an answer is to the request that is open.
+    /// True when a reply answers the open request.
     fn asked(&self, session: u8, epoch: u8, nonce: u64) -> bool {
         let own = (self.session.number, self.session.epoch, self.session.nonce);
         matches!(self.lessor, Lessor::Opening(_)) && (session, epoch, nonce) == own
@@ -122,6 +122,7 @@ impl Device {
         if !self.take_target(target) {
             return;
         }
+        // From here on the lease is accepted.
         self.events.push_back(Event::Leased { verifier: lease.verifier.clone(), target });
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
@@ -132,17 +133,19 @@ impl Device {
             round: 0,
             flight: None,
         });
+        // The time alone was no round: it must not count as the price of a frame.
         if self.silence.go_online() {
             self.round.forget();
             self.events.push_back(Event::Returned);
         }
+        // The new verifier's context may be shorter than the one before.
         if self.text.len() >= self.context_limit() {
             self.finish(Finish::ContextFull);
         }
         self.note_silence(now);
     }
 
-    /// The verifier lacks part of the text: what is missing goes first, then the frame again.
+    /// Handles a request for context: sends the missing text first, then the same frame again.
     pub(super) fn on_resync(&mut self, resync: &Resync) {
         let agreed = self.agreed_length(resync.length, resync.digest);
         if let Lessor::Leased(leased) = &mut self.lessor
@@ -159,19 +162,21 @@ impl Device {
 
     pub(super) fn on_closed(&mut self, closed: &Closed, now: Instant) {
         match closed.reason {
+            // These two would repeat with the same frame, so asking again is pointless; the others may work elsewhere.
             CloseReason::Rejected => self.leave(Finish::Rejected),
             CloseReason::Policy => self.leave(Finish::LossyRefused),
             CloseReason::Unknown | CloseReason::Draining | CloseReason::Failed => self.reopen(now),
         }
     }
 
-    /// How much of the text a verifier shares that has `length` tokens with that digest: all of those or none.
+    /// Length of the text shared with a verifier that has `length` tokens with this digest: `length`, or 0 where the
+    /// digest differs, since a digest can't show where two texts part.
     fn agreed_length(&self, length: u32, digest: dunlin_wire::Digest) -> usize {
         let length = length as usize;
         if self.text.full(length) == Some(digest) { length } else { 0 }
     }
 
-    /// Gives the lease up and wants a new one under the next epoch, from another verifier where there is one.
+    /// Gives up the lease and requests a new one under the next epoch, from another verifier if there is one.
     pub(super) fn reopen(&mut self, now: Instant) {
         self.session.epoch = self.session.epoch.wrapping_add(1);
         let mut opening = Opening::at(now);
@@ -179,20 +184,21 @@ impl Device {
             opening.asked.push(leased.verifier.clone());
         }
         self.lessor = Lessor::Opening(opening);
+        // The first request goes out at once. Leases that never led to a verdict are requested more and more slowly.
         if self.silence.tries() > 0 {
             self.ask_later(now);
         }
         self.note_silence(now);
     }
 
-    /// Gives the lease up with the reply; what this epoch's verifier still says means nothing.
+    /// Ends the reply and gives up the lease. The new epoch makes later messages of that verifier stale.
     pub(super) fn leave(&mut self, finish: Finish) {
         self.session.epoch = self.session.epoch.wrapping_add(1);
         self.lessor = Lessor::None;
         self.finish(finish);
     }
 
-    /// Takes a verifier's presence; no bytes take it back.
+    /// Takes a verifier's presence; an empty message withdraws it.
     pub fn handle_presence(&mut self, verifier: &VerifierId, bytes: &[u8], now: Instant) {
         let had = self.has_candidate();
         match bytes {
@@ -206,6 +212,7 @@ impl Device {
                 }
             },
         }
+        // The first verifier to appear is asked at once, without waiting for the backoff to end.
         if !had
             && self.has_candidate()
             && let Lessor::Opening(opening) = &mut self.lessor
@@ -224,16 +231,17 @@ impl Device {
         }
     }
 
-    /// Whether a verifier is there that may be asked.
+    /// True when there is a verifier that may be asked.
     pub(super) fn has_candidate(&self) -> bool {
         self.learned.candidates.any(&self.demands())
     }
 
-    /// The verifier to ask now.
+    /// Chooses the verifier to ask now and records it as asked.
     pub(super) fn choose(&mut self) -> Option<VerifierId> {
         let demands = self.demands();
         let Lessor::Opening(opening) = &mut self.lessor else { return None };
         let (chosen, fresh) = self.learned.candidates.choose(&demands, &opening.asked)?;
+        // All of them were asked: start over with the best.
         if !fresh {
             opening.asked.clear();
         }
@@ -241,8 +249,9 @@ impl Device {
         Some(chosen.clone())
     }
 
-    /// When it is settled that no verifier fits though some are there. A session without text waits until retained
-    /// presence has come; one with text as long as for any answer, since the verifier that wrote it may come back.
+    /// The time at which the device gives up because verifiers are online but none fits. A session without text waits
+    /// only for retained presence messages to arrive. One with text waits for `give_up_after`, since the verifier that
+    /// wrote the text may come back.
     pub(super) fn unsuited_at(&self) -> Option<Instant> {
         let Lessor::Opening(opening) = &self.lessor else { return None };
         let waits = self.link_up && self.config.offline == Offline::Wait && !self.has_candidate();
@@ -251,7 +260,7 @@ impl Device {
         Some(opening.since + patience)
     }
 
-    /// Ends the reply, for the reason that the best of the verifiers gives.
+    /// Ends the reply; the reason is that of the verifier that fits best.
     pub(super) fn refuse_unsuited(&mut self) {
         let unsuited = self.learned.candidates.unsuited(&self.demands()).map(|(fit, presence)| {
             let theirs = presence.target;
@@ -265,7 +274,7 @@ impl Device {
         }
     }
 
-    /// Holds a lease's target against the one that wrote the text; false where the lease is not taken.
+    /// Compares a lease's target with the one that wrote the text; false if the lease is refused and the reply ended.
     fn take_target(&mut self, offered: PinnedTarget) -> bool {
         let demands = self.demands();
         let fit = demands.fit(self.config.vocabulary, offered);
@@ -280,7 +289,7 @@ impl Device {
         true
     }
 
-    /// Asks the next verifier at once, or where all were asked, the best one later.
+    /// Asks the next verifier at once; if all were asked, asks the best one again later.
     fn ask_another(&mut self, now: Instant) {
         let demands = self.demands();
         let Lessor::Opening(opening) = &mut self.lessor else { return };
@@ -297,7 +306,8 @@ impl Device {
         }
     }
 
-    /// The wait before the next request: doubled each time, spread by a quarter so that a fleet does not ask at once.
+    /// The wait before the next request. It doubles each time and is shortened by up to a quarter, depending on the
+    /// nonce, so that many devices don't ask at the same moment.
     pub(super) fn backoff(&self) -> Duration {
         let doubled = OPEN_BACKOFF.0 << self.silence.tries().saturating_sub(1).min(16);
         let base = doubled.min(OPEN_BACKOFF_MAX.0);
@@ -305,11 +315,13 @@ impl Device {
         Duration(base - spread)
     }
 
-    /// The frame was not answered in time.
+    /// Handles a frame that was not answered in time.
     pub(super) fn resend(&mut self, now: Instant) {
         let Lessor::Leased(Leased { flight: Some(flight), .. }) = &mut self.lessor else { return };
+        // The timer starts again with the next send.
         flight.due = None;
         self.learned.rtt.back_off();
+        // After so many sends a lost message is unlikely: the verifier is gone or has lost the session.
         if flight.sent >= SILENT_SENDS_MAX {
             self.reopen(now);
         } else {

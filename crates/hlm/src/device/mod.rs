@@ -1,9 +1,9 @@
-//! The device's protocol machine: drafting, frames, verdicts, and what to do when nobody answers.
+//! The device's protocol machine: drafting, frames, verdicts, and the reaction to silence.
 //!
-//! Invariant: the committed text only grows, and each committed token is the target's own, or marked trusted where
-//! the policy keeps it without or against the target, or marked unverified. One frame is under way at a time; a verdict is its acknowledgement. What is
-//! lost is sent again, what is stale is counted and dropped, and a verifier that stays silent is asked for a new
-//! lease under the next epoch.
+//! Invariant: the committed text only grows. Each committed token is the target's own, or marked trusted where the
+//! policy keeps it without or against the target, or marked unverified. One frame is under way at a time; a verdict
+//! is its acknowledgement. Lost messages are sent again, stale ones are counted and dropped. When a verifier stays
+//! silent, the device asks for a new lease under the next epoch.
 
 mod candidates;
 mod drafting;
@@ -47,16 +47,16 @@ struct Saying {
     stop: Vec<TokenId>,
 }
 
-/// When [`Device::handle_timeout`] wants to be called, and why.
+/// The reasons to call [`Device::handle_timeout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
-    /// The frame under way was not answered in time: it is sent again, or the lease is given up.
+    /// The frame under way was not answered in time: send it again, or give up the lease.
     Resend,
-    /// A lease is to be asked for, or asked for again.
+    /// The next request for a lease is due.
     Open,
-    /// No answer came for so long that the offline policy applies.
+    /// The silence reached [`DeviceConfig::give_up_after`].
     GiveUp,
-    /// Of all verifiers none fits the session, and time enough was left for one to appear.
+    /// No known verifier fits the session, and there was enough time for one to appear.
     Unsuited,
 }
 
@@ -67,22 +67,22 @@ pub struct Device {
     session: Session,
     learned: Learned,
     text: Text,
-    /// Drafted tokens behind the text: those under way, then those drafted ahead.
+    /// Drafted tokens behind the text: first those of the frame under way, then those drafted ahead.
     drafted: Vec<Drafted>,
-    /// Importances of the last drafts.
+    /// Running statistics of the importance of the last drafts.
     recent: RecentImportances,
-    /// Length of the text with the last prompt.
+    /// Length of the text up to the end of the last prompt.
     prompt_end: usize,
-    /// Drafts that were not held, and whose rows fit one frame.
+    /// Most drafts whose rows are sure to fit one frame.
     judged_max: usize,
-    /// What the drafter's cache holds.
+    /// Tokens in the drafter's cache.
     fed: Vec<TokenId>,
     job: Option<(JobId, usize)>,
     jobs: u64,
     saying: Option<Saying>,
     lessor: Lessor,
     link_up: bool,
-    /// The target that wrote the text, once it wrote any.
+    /// The target that wrote the text; `None` before its first verdict.
     target: Option<PinnedTarget>,
     silence: Silence,
     round: Round,
@@ -93,7 +93,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// A session with no text and no lease.
+    /// A session without text or lease.
     ///
     /// # Errors
     /// The vocabulary is outside the protocol's limits.
@@ -131,7 +131,7 @@ impl Device {
     /// Appends prompt tokens to the text and starts a reply.
     ///
     /// # Errors
-    /// The machine is closed or busy, or the prompt is empty, holds an unknown token or leaves no room.
+    /// The session is closed or busy, or the prompt is empty, has an unknown token or leaves no room for a reply.
     pub fn say(&mut self, tokens: &[TokenId], reply: Reply, now: Instant) -> Result<(), SayError> {
         if self.closing {
             return Err(SayError::Closed);
@@ -152,6 +152,7 @@ impl Device {
         self.text.extend(tokens);
         self.prompt_end = self.text.len();
         self.saying = Some(Saying { left: reply.tokens_max, stop: reply.stop });
+        // The first round of a reply includes the prompt's prefill, so it must not count as a typical round.
         self.round.forget();
         if matches!(self.lessor, Lessor::None) && !self.config.policy.is_local() {
             self.lessor = Lessor::Opening(Opening::at(now));
@@ -161,43 +162,43 @@ impl Device {
         Ok(())
     }
 
-    /// Ends the reply where it is.
+    /// Ends the reply at its last committed token.
     pub fn cancel(&mut self) {
         self.finish(Finish::Cancelled);
     }
 
-    /// Ends the session; a verifier that holds a lease is told.
+    /// Ends the session and sends the verifier a close message where there is a lease.
     pub fn close(&mut self) {
         self.cancel();
         self.closing = true;
     }
 
-    /// Decides by these prices from now on; a later session that starts from what this one learned does too.
+    /// Sets the prices that decisions use from now on. They are part of [`Self::learned`].
     pub fn set_prices(&mut self, prices: Prices) {
         self.learned.stop.set_prices(prices);
     }
 
-    /// The target that wrote the text, once it wrote any.
+    /// The target that wrote the text; `None` before its first verdict.
     pub fn target(&self) -> Option<PinnedTarget> {
         self.target
     }
 
-    /// The last presence of a verifier.
+    /// The last presence received from a verifier.
     pub fn verifier(&self, id: &VerifierId) -> Option<&VerifierPresence> {
         self.learned.candidates.get(id)
     }
 
-    /// A verifier with this target, as its presence names it, whether it is there or not.
+    /// A verifier whose presence names this target, online or not.
     pub fn verifier_with(&self, target: TargetId) -> Option<(&VerifierId, &VerifierPresence)> {
         self.learned.candidates.with_target(target)
     }
 
-    /// The prices that drafting and waiting are weighed by.
+    /// The prices of drafting and waiting.
     pub fn prices(&self) -> Prices {
         self.learned.stop.prices()
     }
 
-    /// What the machine learned of the pair and the link, for the next session.
+    /// Measurements of the model pair and the link, for the next session.
     pub fn learned(&self) -> Learned {
         self.learned.clone()
     }
@@ -212,12 +213,12 @@ impl Device {
         self.drafted.iter().map(|drafted| drafted.scored.token)
     }
 
-    /// What happened since the start of the session.
+    /// Counts since the start of the session.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// What the machine is doing.
+    /// The machine's activity.
     pub fn phase(&self) -> Phase {
         match (&self.saying, self.flight(), &self.job) {
             (None, ..) => Phase::Idle,
@@ -228,10 +229,11 @@ impl Device {
         }
     }
 
-    /// The connection to the broker came up, subscriptions done, or went down.
+    /// Takes a change of the connection to the broker: `up` once it is connected and subscribed.
     pub fn handle_link(&mut self, up: bool, now: Instant) {
         self.link_up = up;
         match &mut self.lessor {
+            // Time without a link counts neither as backoff nor against the verifiers that are looked for.
             Lessor::Opening(opening) => (opening.due, opening.since) = (now, now),
             Lessor::Leased(Leased { flight: Some(flight), .. }) => flight.link(up),
             _ => {}
@@ -240,32 +242,34 @@ impl Device {
         self.go_on(now);
     }
 
-    /// Something that [`Self::poll_timeout`] announced is due.
+    /// Handles every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        // All timers are read before any is handled: handling one may move another.
         let due = |(timer, at): (Timer, Instant)| (at <= now).then_some(timer);
         for timer in self.timers().into_iter().flatten().filter_map(due) {
             match timer {
                 Timer::Resend => self.resend(now),
                 Timer::GiveUp => self.give_up(now),
                 Timer::Unsuited => self.refuse_unsuited(),
-                Timer::Open => {} // a due request is what poll_transmit gives
+                Timer::Open => {} // poll_transmit sends the request
             }
         }
         self.go_on(now);
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers().into_iter().flatten().map(|(_, at)| at).min()
     }
 
-    /// The next thing the shell must do or show.
+    /// The next action or notification for the shell.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
     fn timers(&self) -> [Option<(Timer, Instant)>; 4] {
         let saying = self.saying.is_some();
+        // Without a link or a verifier to ask, nothing could be sent, so those timers would only wake the shell.
         let resend = self.flight().and_then(|flight| flight.due).filter(|_| self.link_up);
         let open = match &self.lessor {
             Lessor::Opening(opening) if self.link_up && saying && self.has_candidate() => Some(opening.due),
@@ -280,7 +284,7 @@ impl Device {
         ]
     }
 
-    /// No answer came for too long: the user is told, and under `trust` the device goes on by itself.
+    /// Reports a silence that lasted too long; under [`Offline::Trust`] the device then continues alone.
     fn give_up(&mut self, now: Instant) {
         self.silence.report();
         match self.config.offline {
@@ -288,6 +292,7 @@ impl Device {
             Offline::Trust => {
                 self.silence.go_offline();
                 self.events.push_back(Event::GaveUp);
+                // Only a new lease brings the device back online (see `on_lease`), so an old one is given up.
                 if matches!(self.lessor, Lessor::Leased(_)) {
                     self.reopen(now);
                 }
@@ -295,7 +300,7 @@ impl Device {
         }
     }
 
-    /// A verifier answered: whatever was said of its silence is over.
+    /// Ends the silence; reports that where the silence itself was reported.
     fn answered(&mut self) {
         if self.silence.end() {
             self.events.push_back(Event::Returned);
@@ -306,7 +311,7 @@ impl Device {
         if self.saying.is_none() || self.config.policy.is_local() {
             return;
         }
-        // With a lease a trusting device asks for nothing until a frame is under way.
+        // A trusting device with a lease commits by itself, so it awaits no answer until it sends a frame.
         let leased = matches!(self.lessor, Lessor::Leased(_));
         if self.trusts() && leased && self.flight().is_none() {
             self.silence.pause();
@@ -316,6 +321,7 @@ impl Device {
     }
 
     fn commit(&mut self, token: TokenId, origin: Origin) {
+        // A verdict may commit more tokens than the reply takes: those after its end are dropped.
         let Some(saying) = &mut self.saying else { return };
         saying.left -= 1;
         let (left, stopped) = (saying.left, saying.stop.contains(&token));
@@ -340,6 +346,7 @@ impl Device {
         }
         self.drafted.clear();
         self.silence.forget();
+        // A verdict on the frame under way would commit to a reply that is over; without the flight it is stale.
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.flight = None;
         }
@@ -353,12 +360,12 @@ impl Device {
         }
     }
 
-    /// Whether tokens are committed unasked.
+    /// True when the policy commits tokens without asking the verifier.
     fn trusts(&self) -> bool {
         self.config.policy.held() == HeldTokens::Trusted
     }
 
-    /// Tokens the text may reach.
+    /// Most tokens of the text: the least of the drafter's, the protocol's and the verifier's limits.
     fn context_limit(&self) -> usize {
         let own = self.config.context_tokens_max.min(SESSION_TOKENS_MAX as usize);
         match &self.lessor {
@@ -367,7 +374,7 @@ impl Device {
         }
     }
 
-    /// Tokens that can still be committed in this reply.
+    /// Tokens that this reply can still commit.
     fn room(&self) -> usize {
         let left = self.saying.as_ref().map_or(0, |saying| saying.left);
         left.min(self.context_limit().saturating_sub(self.text.len()))

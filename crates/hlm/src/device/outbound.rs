@@ -1,4 +1,4 @@
-//! Messages to the verifier, in the order in which they must go.
+//! Messages to the verifier, in the order in which they must be sent.
 
 use super::lease::{Flight, Leased, Lessor};
 use super::{Channel, Device, Transmit};
@@ -12,7 +12,7 @@ use dunlin_wire::limits::{CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX}
 use dunlin_wire::{Close, Codes, Context, Open, SamplingParams, VerifierId, count_send, token_bits};
 
 impl Device {
-    /// The next message to publish; none while the link is down.
+    /// The next message to publish; `None` while the link is down.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         if !self.link_up {
             return None;
@@ -31,6 +31,7 @@ impl Device {
             Lessor::None => None,
             Lessor::Opening(opening) if opening.due <= now => self.transmit_open(now),
             Lessor::Opening(_) => None,
+            // Context goes first, even before a frame is ready: the verifier needs the text that the frame continues.
             Lessor::Leased(leased) if leased.synced < self.context_end(leased) => self.transmit_context(),
             Lessor::Leased(_) => self.transmit_frame(now),
         }
@@ -57,6 +58,7 @@ impl Device {
         };
         self.silence.count_try();
         self.counters.opens += 1;
+        // Asking again before an answer could arrive would only waste the next try.
         let due = now + self.backoff().max(self.learned.rtt.timeout());
         if let Lessor::Opening(opening) = &mut self.lessor {
             opening.due = due;
@@ -65,7 +67,8 @@ impl Device {
         Some(transmit(Channel::Open(verifier), &bytes))
     }
 
-    /// How much of the text a verifier must have as context; what was committed unasked rides along with a frame.
+    /// Length of the text that must be sent as context. Tokens committed without the verifier are not part of it: they
+    /// ride along with a frame.
     fn context_end(&self, leased: &Leased) -> usize {
         match &leased.flight {
             Some(flight) => flight.base,
@@ -77,6 +80,7 @@ impl Device {
     fn transmit_context(&mut self) -> Option<Transmit> {
         let Lessor::Leased(leased) = &self.lessor else { return None };
         let end = self.context_end(leased);
+        // Counts as sent at once: if the chunk is lost, the verifier answers the frame with a resync.
         let Lessor::Leased(leased) = &mut self.lessor else { return None };
         let bits = token_bits(self.config.vocabulary.size);
         let context = chunk(&self.text, leased.synced..end, bits, (self.session.number, self.session.epoch));
@@ -93,6 +97,7 @@ impl Device {
         };
         let next = flight.next?;
         let is_frame = next + 1 == flight.messages.len();
+        // The frame carries its send count, so that the verdict shows which send it answers.
         if is_frame && flight.sent > 0 {
             count_send(&mut flight.messages[next]);
         }
@@ -112,7 +117,7 @@ impl Device {
         Some(message)
     }
 
-    /// Puts the first `count` drafts into the frame that is sent next.
+    /// Makes a frame of the first `count` drafts; `poll_transmit` then sends it.
     pub(super) fn launch(&mut self, count: usize, now: Instant) {
         let Lessor::Leased(leased) = &self.lessor else { return };
         let base = self.base(leased);
@@ -142,15 +147,16 @@ impl Device {
 }
 
 impl Device {
-    /// Where a frame starts: behind what the verifier has, so that tokens committed unasked ride along with it; at
-    /// the end of the text where those are too many and go as context.
+    /// Length of the text in front of a frame. It starts behind what the verifier has, so that tokens committed without
+    /// the verifier ride along. If those are too many for one frame, they are sent as context and the frame starts at
+    /// the end of the text.
     fn base(&self, leased: &Leased) -> usize {
         let start = if self.trusts() { leased.synced.max(self.prompt_end) } else { self.text.len() };
         let riding_max = leased.draft_tokens_max.clamp(1, DRAFT_TOKENS_MAX) - 1;
         if self.text.len() - start <= riding_max { start } else { self.text.len() }
     }
 
-    /// The weights of the drafts' rows, in messages of their own where a frame can't hold them.
+    /// Messages with the weights of full rows, which are too long for the frame itself.
     fn codes(&self, round: u32, count: usize) -> Vec<Vec<u8>> {
         let (session, epoch) = (self.session.number, self.session.epoch);
         let weights = self.drafted[..count].iter().filter_map(|drafted| match &drafted.sent {

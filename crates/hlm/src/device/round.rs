@@ -1,50 +1,51 @@
-//! How the time between two verdicts divides: with a run of the drafter under way, and without.
+//! Splits the time between two verdicts into time with the drafter running and time without.
 //!
-//! Invariant: no clock; it is told what begins and ends, and when. The two parts sum to the time between the verdicts,
-//! whatever ran across them.
+//! Invariant: it reads no clock; callers pass the time of each event. The two parts sum to the time between the
+//! verdicts, even when a run of the drafter spans a verdict.
 
 use crate::time::{Duration, Instant};
 
 /// The round under way.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    /// When the last verdict of this reply came: a reply's first round pays for its prompt and says nothing of the rest.
+    /// Time of this reply's last verdict. `None` in its first round, which includes the prompt's prefill and is not
+    /// measured.
     started: Option<Instant>,
-    /// Runs of the drafter that ended since.
+    /// Total time of the drafter's runs since then.
     drafting: Duration,
-    /// Since when the run under way counts.
+    /// Start of the run under way, or the last verdict if that is later.
     running: Option<Instant>,
 }
 
-/// What a round took.
+/// Duration of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RoundTime {
-    /// With the drafter running.
+    /// Time with the drafter running.
     pub(super) drafting: Duration,
-    /// Without.
+    /// Time without.
     pub(super) waiting: Duration,
 }
 
 impl Round {
-    /// What was going on has no end that says anything.
+    /// Drops the round under way: it won't be measured.
     pub(super) fn forget(&mut self) {
         self.started = None;
     }
 
-    /// The drafter was given a run.
+    /// The drafter starts a run.
     pub(super) fn run_begins(&mut self, now: Instant) {
         self.running = Some(now);
     }
 
-    /// It gave the run back.
+    /// The drafter ends a run.
     pub(super) fn run_ends(&mut self, now: Instant) {
         if let Some(since) = self.running.take() {
             self.drafting = self.drafting + now.since(since);
         }
     }
 
-    /// A verdict ends the round and begins the next; `None` for a round that says nothing. A run under way belongs
-    /// to both, each with its part.
+    /// Ends the round at a verdict and begins the next; `None` for a round that isn't measured. A run under way counts
+    /// in both rounds, each with its part.
     pub(super) fn verdict(&mut self, now: Instant) -> Option<RoundTime> {
         if self.running.is_some() {
             self.run_ends(now);

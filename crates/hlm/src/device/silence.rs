@@ -1,55 +1,55 @@
-//! The time in which no verifier answers, and the reaction to it.
+//! The silence timer: the time in which no verifier answers.
 //!
-//! Invariant: a silence is reported once, and its end only where it was reported.
+//! Invariant: a silence is reported once. Its end is reported only if the silence was.
 
 use crate::time::{Duration, Instant};
 
-/// A silence, from the first question without an answer.
+/// A silence, counted from the first request that wasn't answered.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     since: Option<Instant>,
     reported: bool,
-    /// Leases asked for since the last verdict.
+    /// Leases requested since the last verdict.
     tries: u32,
-    /// Whether the device goes on by itself.
+    /// True while the device continues without a verifier.
     offline: bool,
 }
 
 impl Silence {
-    /// A question is open; the first one begins the silence.
+    /// Starts the silence unless it runs already: later requests don't restart it.
     pub(super) fn begin(&mut self, now: Instant) {
         self.since.get_or_insert(now);
     }
 
-    /// No question is open. What was reported stays reported.
+    /// Stops the timer while no request is open. A reported silence stays reported.
     pub(super) fn pause(&mut self) {
         self.since = None;
     }
 
-    /// The reply ended; so did its silence, which nobody needs to hear of any more.
+    /// Drops the silence at the end of a reply; its end won't be reported.
     pub(super) fn forget(&mut self) {
         self.since = None;
         self.reported = false;
     }
 
-    /// A verifier answered a frame; true where the silence had been reported.
+    /// Ends the silence at a verdict; true if it had been reported.
     pub(super) fn end(&mut self) -> bool {
         self.since = None;
         self.tries = 0;
         core::mem::take(&mut self.reported)
     }
 
-    /// A lease was asked for.
+    /// Counts a request for a lease.
     pub(super) fn count_try(&mut self) {
         self.tries = self.tries.saturating_add(1);
     }
 
-    /// Leases asked for since the last verdict.
+    /// Leases requested since the last verdict.
     pub(super) fn tries(&self) -> u32 {
         self.tries
     }
 
-    /// When the silence is to be reported, where it lasts.
+    /// The time at which the silence must be reported; `None` if none runs, or once it was reported.
     pub(super) fn deadline(&self, give_up_after: Duration) -> Option<Instant> {
         self.since.filter(|_| !self.reported && !self.offline).map(|since| since + give_up_after)
     }
@@ -59,22 +59,23 @@ impl Silence {
         self.reported
     }
 
-    /// The silence lasted too long.
+    /// Marks the silence as reported.
     pub(super) fn report(&mut self) {
         self.reported = true;
     }
 
-    /// The device goes on by itself from now on.
+    /// The device continues without a verifier from now on.
     pub(super) fn go_offline(&mut self) {
         self.offline = true;
     }
 
-    /// True while the device goes on by itself.
+    /// True while the device continues without a verifier.
     pub(super) fn is_offline(&self) -> bool {
         self.offline
     }
 
-    /// A verifier gave a lease to a device that went on by itself; true where it had.
+    /// A lease was granted; true if the device was offline. `tries` stays, since only a verdict shows that the lease
+    /// works.
     pub(super) fn go_online(&mut self) -> bool {
         let was_offline = core::mem::take(&mut self.offline);
         if was_offline {

@@ -1,4 +1,4 @@
-//! What goes into the device's machine and what comes out of it.
+//! Input and output types of the device's protocol machine.
 
 use super::candidates::Candidates;
 use super::pinned::PinnedTarget;
@@ -18,60 +18,60 @@ use dunlin_wire::limits::FRAME_BYTES_MAX;
 use dunlin_wire::{DecodeError, RefusalReason, TargetId, VerifierId, Vocabulary};
 use thiserror::Error;
 
-/// What a device does when nobody answers for [`DeviceConfig::give_up_after`].
+/// The device's behaviour when no verifier answers for [`DeviceConfig::give_up_after`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offline {
-    /// It waits, and says so once.
+    /// It waits and reports that once.
     #[default]
     Wait,
-    /// It commits its own tokens, marked unverified, until a verifier answers again.
+    /// It commits its own tokens, marked unverified, until it has a lease again.
     Trust,
 }
 
-/// What a device needs to know for all its sessions.
+/// Settings shared by all sessions of a device.
 #[derive(Clone, Debug)]
 pub struct DeviceConfig {
     /// The drafter's vocabulary.
     pub vocabulary: Vocabulary,
-    /// What is sent and when.
+    /// The policy: what is sent and when.
     pub policy: Rules,
-    /// What to do when nobody answers.
+    /// The reaction to a long silence.
     pub offline: Offline,
-    /// After how much silence.
+    /// The length of silence after which `offline` applies.
     pub give_up_after: Duration,
-    /// Tokens a session may reach: the drafter's context.
+    /// Most tokens in a session's text: the drafter's context.
     pub context_tokens_max: usize,
-    /// Whether a verifier with another model may go on with a text.
+    /// True when a verifier with another model may continue a text.
     pub accept_model_change: bool,
 }
 
-/// One session's identity and sampling. Number, epoch and nonce are drawn at random by the shell, so that a
-/// device that lost its state is not taken for its former self.
+/// One session's identity and sampling. The shell draws number, epoch and nonce at random, so that a device that
+/// lost its state is not mistaken for its earlier run.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// The session's number on the wire.
     pub number: u8,
     /// The first epoch.
     pub epoch: u8,
-    /// Tells this session from any other of the device.
+    /// Distinguishes this session from any other of the device.
     pub nonce: u64,
     /// Seed of the coupling.
     pub seed: u64,
-    /// How the target is sampled.
+    /// Sampling settings of the target.
     pub sampling: Sampling,
 }
 
-/// What was learned of the model pair and of the link; a later session starts from it.
+/// Measurements of the model pair and of the link; the next session starts from them.
 #[derive(Clone, Debug)]
 pub struct Learned {
-    /// Rejection against uncertainty.
+    /// Rejection rate by uncertainty.
     pub calibration: Calibration,
-    /// Times of drafting and of rounds, and their prices.
+    /// Times of drafting and of rounds, and the prices that weigh them.
     pub stop: StopRule,
-    /// Which tokens stay whatever the verdict; `None` before the first session.
+    /// Threshold of the `risk` policy; `None` before the first session that audits tokens.
     pub conformal: Option<Conformal>,
     pub(crate) rtt: Rtt,
-    /// The verifiers that announced themselves.
+    /// Verifiers whose presence was received.
     pub(crate) candidates: Candidates,
 }
 
@@ -87,16 +87,16 @@ impl Default for Learned {
     }
 }
 
-/// How long a reply may get and what ends it.
+/// Limits of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Tokens at most.
+    /// Most tokens of the reply.
     pub tokens_max: usize,
-    /// Tokens that end it, themselves committed.
+    /// Tokens that end the reply; they are committed too.
     pub stop: Vec<TokenId>,
 }
 
-/// Why a prompt was not taken. Nothing changed.
+/// A prompt that was not taken. Nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SayError {
     /// The session was closed.
@@ -105,58 +105,59 @@ pub enum SayError {
     /// A reply is under way.
     #[error("a reply is under way: wait for it or cancel it")]
     Busy,
-    /// No prompt token, or a reply of no token.
+    /// The prompt has no token, or `tokens_max` is 0.
     #[error("the prompt and the reply need at least one token each")]
     Empty,
     /// A token outside the vocabulary.
     #[error("token {0} is outside the vocabulary")]
     UnknownToken(TokenId),
-    /// No room for a reply.
+    /// The context has no room for a reply.
     #[error("the text would have {length} tokens, the context holds {limit}")]
     TooLong {
-        /// Tokens with the prompt.
+        /// Tokens of the text including the prompt.
         length: usize,
-        /// Tokens the session may reach.
+        /// Most tokens of the session's text.
         limit: usize,
     },
 }
 
-/// The machine's number for a run of the drafter.
+/// Number of a run of the drafter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
-/// A run of the drafter: cut its cache to `keep` tokens, append `tokens`, give the last row back.
+/// A run of the drafter: cut its cache to `keep` tokens, append `tokens`, return the last row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DraftJob {
-    /// To be given back with the row.
+    /// Returned with the row.
     pub id: JobId,
-    /// Tokens of the cache that stay.
+    /// Tokens kept in the cache.
     pub keep: usize,
     /// Tokens to append, at least one.
     pub tokens: Vec<TokenId>,
 }
 
-/// What a run of the drafter gave.
+/// Result of a run of the drafter.
 #[derive(Clone, Copy, Debug)]
 pub struct DraftRow<'a> {
     /// Logits after the last token, one per vocabulary entry.
     pub logits: &'a [f32],
-    /// Attention of the last token's query over all positions, averaged over heads, where the model gives it.
+    /// Attention of the last token's query, one weight per position, averaged over heads; `None` where the model has
+    /// no such output.
     pub attention: Option<&'a [f32]>,
-    /// How long the run took.
+    /// Duration of the run.
     pub took: Duration,
 }
 
-/// Where a committed token came from.
+/// The source of a committed token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Drafted here, and what the target chose.
+    /// Drafted here and confirmed by the target.
     Accepted,
-    /// The target's own: a correction, or the token after the last accepted draft.
+    /// Chosen by the target: a correction, or the token after the last accepted draft.
     Target,
-    /// Drafted here and kept as the policy says: unasked, or though the target chose another.
+    /// Drafted here and kept by the policy: never verified, or kept although the target chose another token.
     Trusted,
-    /// Drafted here because nobody answered.
+    /// Drafted here while no verifier answered.
     Unverified,
 }
 
@@ -167,139 +168,139 @@ pub struct Commit {
     pub position: usize,
     /// The token.
     pub token: TokenId,
-    /// Where it came from.
+    /// Its source.
     pub origin: Origin,
 }
 
-/// Why a reply ended.
+/// The reason why a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
     /// A stop token was committed.
     Stop,
-    /// The reply has as many tokens as asked for.
+    /// The reply reached [`Reply::tokens_max`].
     TokensMax,
     /// The context is full.
     ContextFull,
-    /// The user ended it.
+    /// The user cancelled it.
     Cancelled,
-    /// No verifier takes the session.
+    /// No verifier accepts the session.
     Refused(RefusalReason),
     /// The verifier refused a frame for good: the two sides disagree on limits or vocabulary.
     Rejected,
-    /// The verifier takes no policy that keeps tokens the target would not have chosen.
+    /// The verifier refuses lossy policies, which keep tokens that the target would not have chosen.
     LossyRefused,
     /// No verifier has the target that wrote the text so far, and a change of model is not accepted.
     OtherTarget {
         /// The target that wrote the text.
         ours: TargetId,
-        /// The one that is there.
+        /// The target that is available.
         theirs: TargetId,
     },
     /// The drafter failed.
     DrafterFailed,
 }
 
-/// A drafted token whose fate a verdict told.
+/// A drafted token that a verdict confirmed or rejected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judged {
     /// Its position in the session's text.
     pub position: usize,
-    /// How unsure the drafter was.
+    /// The drafter's uncertainty of it.
     pub uncertainty: Unit,
-    /// How much it matters.
+    /// Its importance.
     pub importance: Unit,
-    /// The importances up to it, its own among them.
+    /// Running statistics of importance up to this token, its own included.
     pub recent: RecentImportances,
-    /// Whether it stays all the same.
+    /// True when the policy keeps it whatever the verdict.
     pub held: bool,
-    /// Whether the target rejected it, or chose another.
+    /// True when the target rejected it or chose another token.
     pub rejected: bool,
 }
 
-/// What the shell must do or show.
+/// An action or notification for the shell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Run the drafter and give the row back.
+    /// Run the drafter and return the row.
     Draft(DraftJob),
     /// A token was committed.
     Committed(Commit),
-    /// A verdict told the fate of a drafted token.
+    /// A verdict confirmed or rejected a drafted token.
     Judged(Judged),
     /// The reply ended.
     Finished(Finish),
-    /// A verifier gave a lease.
+    /// A verifier granted a lease.
     Leased {
         /// The verifier.
         verifier: VerifierId,
         /// Its target.
         target: PinnedTarget,
     },
-    /// From a position of the text on another target writes.
+    /// Another target writes from this position on.
     TargetChanged {
         /// The position in the session's text.
         position: usize,
-        /// Whether the weights are others; else the numerics alone.
+        /// True when the weights differ; false when only the numerics do.
         model: bool,
     },
-    /// The verifier's text differed and is sent again.
+    /// The verifier's text differed; the missing part is sent again.
     Resynced,
-    /// Nobody answered for long; the device waits.
+    /// No verifier answered for too long; the device waits.
     Waiting,
-    /// Nobody answered for long; the device goes on by itself.
+    /// No verifier answered for too long; the device continues alone.
     GaveUp,
     /// A verifier answers again.
     Returned,
-    /// Bytes came that are no message; nothing changed.
+    /// A malformed message arrived; nothing changed.
     Malformed(DecodeError),
 }
 
-/// Which topic a message goes to.
+/// The topic of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// The device's open topic towards this verifier, at least once, with an expiry.
+    /// The device's open topic towards this verifier; at least once (QoS 1), with an expiry.
     Open(VerifierId),
-    /// The device's frame topic towards this verifier, at most once.
+    /// The device's frame topic towards this verifier; at most once (QoS 0).
     Frames(VerifierId),
 }
 
 /// A message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// On which topic.
+    /// Its topic.
     pub channel: Channel,
     /// The message.
     pub bytes: heapless::Vec<u8, FRAME_BYTES_MAX>,
 }
 
-/// What the machine is doing, for the account of time and energy.
+/// The machine's activity, for the accounting of time and energy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// No reply is under way.
     Idle,
-    /// The drafter runs, and nothing is under way.
+    /// The drafter runs and no frame is under way.
     Drafting,
-    /// The drafter runs while a verdict is under way.
+    /// The drafter runs while a frame awaits its verdict.
     DraftingAhead,
-    /// Nothing but an answer is missing.
+    /// The device waits for a verifier.
     Waiting,
-    /// The device goes on by itself.
+    /// The device continues without a verifier.
     Offline,
 }
 
 counters! {
-    /// What happened since the start of the session.
+    /// Counts since the start of the session.
     pub struct Counters {
         /// Tokens committed.
         pub committed: u64,
-        /// Those of them that were not verified because nobody answered.
+        /// Committed tokens that were not verified because no verifier answered.
         pub unverified: u64,
-        /// Those of them that the policy keeps unasked, or though the target chose another.
+        /// Committed tokens that the policy kept: never verified, or although the target chose another token.
         pub trusted: u64,
-        /// Drafts that stayed and were compared with the target's choice.
+        /// Held drafts that were compared with the target's choice.
         pub audited: u64,
-        /// Those of them that differed.
+        /// Audited drafts that differed.
         pub missed: u64,
-        /// Verdicts that counted.
+        /// Verdicts that answered the frame under way.
         pub rounds: u64,
         /// Draft frames sent, repeated ones included.
         pub frames_up: u64,
@@ -313,17 +314,17 @@ counters! {
         pub payload_bytes_up: u64,
         /// Bytes of all messages received, verifiers' presence left out: it belongs to no session.
         pub payload_bytes_down: u64,
-        /// Tokens the drafter gave, those never sent included.
+        /// Tokens drafted, including those never sent.
         pub drafted: u64,
         /// Drafts put into frames.
         pub sent_drafts: u64,
         /// Drafts the target agreed with.
         pub accepted: u64,
-        /// Requests for context that were answered.
+        /// Resyncs (requests for context) that were answered.
         pub resyncs: u64,
-        /// Messages that are none.
+        /// Malformed messages.
         pub malformed: u64,
-        /// Messages that came too late to mean anything.
+        /// Messages that arrived too late to count, or that belong to another session or epoch.
         pub stale: u64,
     }
 }

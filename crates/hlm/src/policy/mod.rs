@@ -1,6 +1,6 @@
-//! What is sent and when: a policy is a trigger, a rule for held tokens, a payload and a coupling.
+//! Policies: a trigger, a rule for held tokens, a payload and a coupling decide what is sent and when.
 //!
-//! Invariant: a policy decides from scores and running averages alone; it never sees a frame, a link or a model.
+//! Invariant: a policy decides only from scores and running averages; it never sees a frame, a link or a model.
 //! A [`Policy`] is a name for a combination of parts, and no code branches on the name.
 
 mod names;
@@ -18,15 +18,15 @@ use crate::stop::StopRule;
 use crate::uncertainty::{Form, Unit, to_score4};
 use dunlin_wire::limits::ROW_ENTRIES_MAX;
 
-/// The most tokens one draft can hold: as many as one frame.
+/// Most tokens of one draft: those of one frame.
 pub const DRAFT_TOKENS_MAX: u8 = dunlin_wire::limits::DRAFT_TOKENS_MAX as u8;
 
-/// What is sent of a judged token's distribution.
+/// The part of a judged token's distribution that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// The form.
     pub form: PayloadForm,
-    /// Tokens of a row at most, in the forms that cut it: 1..=[`ROW_ENTRIES_MAX`].
+    /// Most tokens of a row, in the forms that truncate it: 1..=[`ROW_ENTRIES_MAX`].
     pub entries: u8,
     /// The sum of a lattice's weights, at least 1.
     pub resolution: u8,
@@ -41,33 +41,33 @@ pub enum PolicyError {
     /// The uncertainty threshold lies outside 0..=1.
     #[error("uncertainty_max {0} is not within 0 and 1")]
     UncertaintyMax(f32),
-    /// The importance threshold has no sensible λ.
+    /// The λ of the importance threshold is out of range or NaN.
     #[error(transparent)]
     ImportanceLambda(#[from] LambdaError),
-    /// Both thresholds are to be passed, but only one is set.
+    /// `combine = "both"` needs both thresholds, but not both are set.
     #[error("combine = \"both\" needs uncertainty_max and importance_lambda")]
     Combine,
-    /// The rate of the coin lies outside 0..=1.
+    /// The probability of the random trigger lies outside 0..=1.
     #[error("random_rate {0} is not within 0 and 1")]
     RandomRate(f32),
-    /// The wanted share of misses lies outside 0..=1.
+    /// The target share of misses lies outside 0..=1.
     #[error("epsilon {0} is not within 0 and 1")]
     Epsilon(f32),
-    /// The payload has no room in a frame, or no content.
+    /// The payload has more entries than a frame takes, or none.
     #[error("payload {0} with {1} entries: a frame takes 1 to {ROW_ENTRIES_MAX}")]
     Entries(PayloadForm, u8),
-    /// Weights can't sum to nothing.
+    /// The weights of a lattice can't sum to 0.
     #[error("resolution 0: the weights of a lattice sum to 1 to 255")]
     Resolution,
-    /// Audited tokens are compared with what the target draws with the same noise.
+    /// Auditing compares a token with the target's draw from the same noise, so it needs the shared seed.
     #[error("held = \"audited\" needs coupling = \"shared-seed\"")]
     Audited,
-    /// Rejection sampling has nothing to judge by, or the shared seed has no use for a distribution.
+    /// Rejection sampling needs a distribution to judge by, and the shared seed has no use for one.
     #[error("payload {0} does not go with the coupling {1}: {2}")]
     Incompatible(PayloadForm, Coupling, &'static str),
 }
 
-/// All parts of a policy, valid and without contradiction; each works by itself.
+/// All parts of a policy, checked to be in range and consistent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
     draft_tokens_max: u8,
@@ -89,21 +89,21 @@ pub struct Rules {
 pub struct Scored {
     /// The token.
     pub token: TokenId,
-    /// How unsure the drafter is of it.
+    /// The drafter's uncertainty of it.
     pub uncertainty: Unit,
-    /// How much it matters.
+    /// Its importance.
     pub importance: Unit,
-    /// The importances up to this token, its own among them.
+    /// Running statistics of importance up to this token, its own included.
     pub recent: RecentImportances,
-    /// A coin for the random trigger.
+    /// A uniform random number for the random trigger.
     pub coin: Unit,
-    /// Whether it ends the text, so that nothing can be drafted behind it.
+    /// True when it ends the text, so that nothing can be drafted behind it.
     pub ends: bool,
-    /// Whether it stays whatever the verdict.
+    /// True when it stays whatever the verdict.
     pub stays: bool,
 }
 
-/// What a policy needs to know of the tokens that are held.
+/// A summary of the held tokens, as far as policies need it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Held {
     count: usize,
@@ -112,7 +112,7 @@ pub struct Held {
     last: Option<Scored>,
 }
 
-/// What to do after a token was drafted.
+/// The decision after a token was drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Keep the tokens and draft one more.
@@ -121,25 +121,25 @@ pub enum Decision {
     Flush(Reason),
 }
 
-/// Why the held tokens are sent.
+/// The reason why the held tokens are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The last token ends the text.
     End,
-    /// As many tokens are held as a draft may have.
+    /// The draft has as many tokens as it may.
     FrameFull,
     /// The last token is too uncertain.
     Uncertainty,
     /// The last token is too important.
     Importance,
-    /// The coin said so.
+    /// The random trigger fired.
     Coin,
     /// One more token would not pay.
     StopRule,
 }
 
 impl Rules {
-    /// The rules of a table: the settings of its preset with its own over them.
+    /// The rules of a table: its preset, overridden by its own settings.
     ///
     /// # Errors
     /// Names the setting that is out of range, or the two that contradict each other.
@@ -178,7 +178,7 @@ impl Rules {
         rules.check().map(|()| rules)
     }
 
-    /// What no single setting shows: limits of a frame, and settings that contradict each other.
+    /// Checks limits of a frame and settings that contradict each other.
     fn check(&self) -> Result<(), PolicyError> {
         if self.draft_tokens_max > DRAFT_TOKENS_MAX {
             return Err(PolicyError::DraftTokensMax(self.draft_tokens_max));
@@ -192,10 +192,10 @@ impl Rules {
         self.payload.check(self.coupling)
     }
 
-    /// Whether the tokens held are sent; asked after each drafted token. Nothing held is never sent.
+    /// Decides after each drafted token whether the held tokens are sent. Without held tokens nothing is sent.
     pub fn decide(&self, held: &Held, stop: &StopRule) -> Decision {
         let Some(last) = held.last else { return Decision::Hold };
-        // A trusted end of the text is as good as any trusted token.
+        // A trusting policy needs no verdict on the end of the text either.
         if last.ends && self.held != HeldTokens::Trusted {
             Decision::Flush(Reason::End)
         } else if held.count >= usize::from(self.draft_tokens_max) {
@@ -238,22 +238,22 @@ impl Rules {
         self.importance
     }
 
-    /// How uncertainty is computed.
+    /// The form of uncertainty.
     pub fn uncertainty_form(&self) -> Form {
         self.uncertainty_form
     }
 
-    /// Which importance is sent.
+    /// The form of importance that is sent.
     pub fn importance_form(&self) -> ImportanceForm {
         self.importance_form
     }
 
-    /// The probability with which any token is sent.
+    /// The probability of the random trigger.
     pub fn random_rate(&self) -> Option<Unit> {
         self.random_rate
     }
 
-    /// What happens to tokens that are not flushed.
+    /// Treatment of tokens that are not flushed.
     pub fn held(&self) -> HeldTokens {
         self.held
     }
@@ -263,17 +263,17 @@ impl Rules {
         self.epsilon
     }
 
-    /// What is sent of a judged token's distribution.
+    /// The part of a judged token's distribution that is sent.
     pub fn payload(&self) -> Payload {
         self.payload
     }
 
-    /// How it is judged.
+    /// The rule for judging a token.
     pub fn coupling(&self) -> Coupling {
         self.coupling
     }
 
-    /// Whether nothing ever makes the device ask: no verifier is needed.
+    /// True when the device never sends a frame, so that no verifier is needed.
     pub fn is_local(&self) -> bool {
         let asks = self.stop_rule
             || self.uncertainty_max.is_some()
@@ -283,8 +283,8 @@ impl Rules {
         self.held == HeldTokens::Trusted && !asks
     }
 
-    /// Whether the text is the target's own, or distributed as it: no token stays that the target did not judge,
-    /// and it is judged against what it was drawn from.
+    /// True when the text is the target's own or has its distribution: the target judges every token, against the
+    /// distribution that the token was drawn from.
     pub fn is_exact(&self) -> bool {
         let judged = match self.held {
             HeldTokens::Verified => true,
@@ -296,14 +296,14 @@ impl Rules {
 }
 
 impl PayloadForm {
-    /// Whether what is sent is what the token is drawn from.
+    /// True when the token is drawn from the distribution that is sent.
     pub fn is_drawn_from(self) -> bool {
         matches!(self, Self::Full | Self::TopKSampled | Self::Lattice)
     }
 }
 
 impl Payload {
-    /// The id and two scores alone.
+    /// Only the id and two scores.
     pub const IDS: Self = Self::of(PayloadForm::Ids);
 
     /// A form with 30 entries and weights that sum to 100, as in 2505.11788 and 2507.00605.
@@ -336,12 +336,12 @@ impl Payload {
 }
 
 impl Held {
-    /// Nothing held.
+    /// No held tokens.
     pub fn new() -> Self {
         Self { count: 0, survival: 1.0, survival_next: 1.0, last: None }
     }
 
-    /// Holds one more token, whose chance is read from its score and the chance of the one behind it from the
+    /// Adds a token. Its chance of acceptance comes from its score; that of the next token, not drafted yet, from the
     /// mean.
     pub fn push(&mut self, scored: Scored, calibration: &Calibration) {
         self.count = self.count.saturating_add(1);
@@ -367,7 +367,7 @@ impl Held {
         self.survival_next
     }
 
-    /// The token held last.
+    /// The last held token.
     pub fn last(&self) -> Option<&Scored> {
         self.last.as_ref()
     }

@@ -3,83 +3,85 @@
 use crate::named::named;
 
 named! {
-    /// A policy of the literature, or of ours, by name: a preset of [`PolicyTable`](super::PolicyTable).
+    /// The name of a policy, from the literature or ours: a preset of [`PolicyTable`](super::PolicyTable).
     #[derive(Default)]
     Policy, "policy":
     /// Every token is sent with its whole distribution and verified (HLM, 2412.12687).
     Hlm = "hlm",
     /// Uncertain tokens are sent with their whole distribution, the others trusted (U-HLM, 2412.12687).
     UHlm = "u-hlm",
-    /// Uncertain tokens are sent with the most probable part of their distribution, the rest taken for even
-    /// (CU-HLM, 2505.11788): biased, kept for comparison.
+    /// Uncertain tokens are sent with the most probable part of their distribution; the verifier takes the rest to be
+    /// uniform (CU-HLM, 2505.11788). Biased, kept for comparison.
     CuHlm = "cu-hlm",
     /// Tokens both uncertain and important are sent, the others trusted (*ours*, after 2508.12590).
     Importance = "importance",
-    /// Tokens uncertain or important are sent, the others trusted (*ours*, after 2508.12590).
+    /// Tokens that are uncertain or important are sent, the others trusted (*ours*, after 2508.12590).
     ImportanceOr = "importance-or",
-    /// Tokens are sent by a coin: what a score must beat.
+    /// Tokens are sent at random: the baseline that any score must beat.
     Random = "random",
-    /// Every token is verified, ids and 4-bit scores are sent, both ends draw with the shared seed: the text is
+    /// Every token is verified. Ids and 4-bit scores are sent, and both ends draw with the shared seed, so the text is
     /// the target's own.
     #[default]
     Lossless = "lossless",
-    /// Every token is verified by rejection sampling against the sparse lattice it was drawn from: the text is
-    /// distributed as the target's.
+    /// Every token is verified by rejection sampling against the sparse lattice it was drawn from, so the text has the
+    /// target's distribution.
     LosslessSparse = "lossless-sparse",
-    /// As lossless, but confident tokens stay; the share of them that the target would not have chosen is held at ε.
+    /// Like `lossless`, but confident tokens stay. The share of them that the target would not have chosen is kept
+    /// at ε.
     Risk = "risk",
-    /// The drafter alone.
+    /// Only the drafter writes.
     Local = "local",
-    /// The target alone, asked for one token at a time.
+    /// Only the target writes, one token per request.
     Remote = "remote",
 }
 
 named! {
-    /// What happens to drafted tokens that no threshold flushed.
+    /// Treatment of drafted tokens that no trigger flushed.
     #[derive(Default)]
     HeldTokens, "kind of held tokens":
-    /// They wait for the frame, are verified with it, and rolled back at the first miss. The frame brings a bonus
-    /// token, and the device drafts ahead while it is under way.
+    /// They wait for the frame, are verified with it, and are rolled back from the first rejection on. The frame asks
+    /// for a bonus token, and the device drafts ahead while it is under way.
     #[default]
     Verified = "verified",
-    /// They are committed at once and ride along with the next frame, which asks for the one token that was
-    /// flushed and brings no other: the loop of the HLM papers.
+    /// They are committed at once and ride along with the next frame. That frame asks only about the one flushed token
+    /// and has no bonus, as in the loop of the HLM papers.
     Trusted = "trusted",
-    /// As verified, but those below an adaptive uncertainty stay whatever the verdict, which says how many of them
-    /// the target would not have chosen.
+    /// Like `verified`, but tokens below an adaptive uncertainty threshold stay whatever the verdict. The verdict marks
+    /// those that the target would not have chosen.
     Audited = "audited",
 }
 
 named! {
-    /// What is sent of the distribution a judged token was drawn from.
+    /// The part of a judged token's distribution that is sent.
     #[derive(Default)]
     PayloadForm, "payload":
     /// Nothing: the id and two 4-bit scores.
     #[default]
     Ids = "ids",
-    /// Every token's weight on 8 bits, which is what the token is drawn from.
+    /// Every vocabulary entry's weight on 8 bits; the token is drawn from these.
     Full = "full",
-    /// The most probable tokens with their probability on 8 bits; the rest is taken for even. Not drawn from.
+    /// The most probable tokens with their probability on 8 bits; the rest is taken to be uniform. The token is drawn
+    /// from the full distribution, not from this.
     TopK = "top-k",
-    /// The most probable tokens with their weight on 8 bits, which is what the token is drawn from.
+    /// The most probable tokens with their weight on 8 bits; the token is drawn from these.
     TopKSampled = "top-k-sampled",
-    /// The most probable tokens on a lattice (weights with a fixed sum), which is what the token is drawn from.
+    /// The most probable tokens on a lattice (integer weights with a fixed sum); the token is drawn from these.
     Lattice = "lattice",
 }
 
 named! {
-    /// How the verifier judges a token.
+    /// The verifier's rule for judging a token.
     #[derive(Default)]
     Coupling, "coupling":
-    /// Both ends draw with the same noise, and the token stands where they draw the same (2408.07978).
+    /// Both ends draw with the same noise; the token is accepted if both draw the same one (2408.07978).
     #[default]
     SharedSeed = "shared-seed",
-    /// The token stands with probability `min(1, p/q)`, else `(p − q)⁺` is drawn from (2211.17192).
+    /// The token is accepted with probability `min(1, p/q)`, else replaced by a draw from `(p − q)⁺` (2211.17192).
     Rejection = "rejection",
 }
 
 named! {
-    /// How the thresholds of uncertainty and importance work together.
+    /// The combination of the thresholds on uncertainty and importance.
     #[derive(Default)]
     Combine, "way to combine thresholds":
     /// Either flushes.
@@ -90,13 +92,13 @@ named! {
 }
 
 named! {
-    /// Which of a token's two importances is sent.
+    /// The form of importance that is sent.
     #[derive(Default)]
     ImportanceForm, "form of importance":
-    /// How concentrated the attention of the query that produced the token is.
+    /// Concentration of the attention of the query that produced the token.
     #[default]
     Row = "row",
-    /// How much attention later drafts of the frame pay to it; decided when the frame closes.
+    /// Attention that later drafts of the frame pay to the token; known once the frame is complete.
     Received = "received",
 }
 
@@ -107,6 +109,6 @@ named! {
     UncertaintyMax = "uncertainty_max",
     /// The threshold on importance.
     ImportanceLambda = "importance_lambda",
-    /// The coin.
+    /// The probability of the random trigger.
     RandomRate = "random_rate",
 }

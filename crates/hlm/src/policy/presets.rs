@@ -1,4 +1,4 @@
-//! The presets: which parts a policy's name stands for.
+//! Presets: the rules behind each policy's name.
 
 use super::{
     Combine, Coupling, DRAFT_TOKENS_MAX, HeldTokens, ImportanceForm, Payload, PayloadForm, Policy, Rules,
@@ -6,7 +6,7 @@ use super::{
 use crate::importance::AdaptiveThreshold;
 use crate::uncertainty::{Form, Unit};
 
-/// The stop rule alone, up to a full frame, on the quadrature's uncertainty.
+/// Only the stop rule, up to a full frame, with uncertainty by quadrature.
 const LOSSLESS: Rules = Rules {
     draft_tokens_max: DRAFT_TOKENS_MAX,
     stop_rule: true,
@@ -22,7 +22,7 @@ const LOSSLESS: Rules = Rules {
     coupling: Coupling::SharedSeed,
 };
 
-/// No trigger, trusted tokens: what the policies of the literature have in common.
+/// Trusted tokens and no trigger: the common part of the policies from the literature.
 const TRUSTING: Rules = Rules {
     stop_rule: false,
     held: HeldTokens::Trusted,
@@ -31,15 +31,16 @@ const TRUSTING: Rules = Rules {
     ..LOSSLESS
 };
 
-/// Uncertainty above which a token is sent; thresholds don't transfer between pairs, so this is a start (*ours*).
+/// Uncertainty above which a token is sent; a starting value, since thresholds don't transfer between model pairs
+/// (*ours*).
 const UNCERTAINTY_MAX: f64 = 0.3;
-/// Rate of the coin (*ours*).
+/// Probability of the random trigger (*ours*).
 const RANDOM_RATE: f64 = 0.5;
 /// Share of audited tokens that may differ from the target's choice (*ours*).
 const EPSILON: f64 = 0.01;
 
 impl Policy {
-    /// The parts behind the name, with the settings it starts from.
+    /// The rules of this preset, with its default settings.
     pub fn rules(self) -> Rules {
         let payload = Payload::of;
         let uncertain = Rules { uncertainty_max: Some(Unit::clamped(UNCERTAINTY_MAX)), ..TRUSTING };

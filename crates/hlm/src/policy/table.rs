@@ -1,35 +1,35 @@
-//! The one table of a policy's settings, as configurations, plans and reports write it.
+//! The table of a policy's settings, as used in configurations, plans and reports.
 
 use super::{Combine, Coupling, HeldTokens, ImportanceForm, PayloadForm, Policy, Threshold};
 use crate::uncertainty::Form;
 use alloc::vec::Vec;
 
-/// A policy by name and what differs from its preset; [`Rules`](super::Rules) are what it comes to.
+/// A policy's name and the settings that differ from its preset; it resolves to [`Rules`](super::Rules).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct PolicyTable {
-    /// The preset; without one the default.
+    /// The preset; `None` is the default one.
     pub name: Option<Policy>,
     /// Thresholds of the preset to leave out.
     pub without: Vec<Threshold>,
-    /// Whether to send once one more token would not pay.
+    /// True to send as soon as one more token would not pay.
     pub stop_rule: Option<bool>,
-    /// How the thresholds on uncertainty and importance work together.
+    /// The combination of the thresholds on uncertainty and importance.
     pub combine: Option<Combine>,
-    /// What happens to tokens that are not flushed.
+    /// Treatment of tokens that are not flushed.
     pub held: Option<HeldTokens>,
-    /// What is sent of a judged token's distribution.
+    /// The part of a judged token's distribution that is sent.
     pub payload: Option<PayloadForm>,
-    /// How a token is judged.
+    /// The rule for judging a token.
     pub coupling: Option<Coupling>,
-    /// How uncertainty is computed.
+    /// The form of uncertainty.
     pub uncertainty_form: Option<Form>,
-    /// Which importance is sent.
+    /// The form of importance that is sent.
     pub importance_form: Option<ImportanceForm>,
     /// The most tokens held before a frame is sent, up to [`DRAFT_TOKENS_MAX`](super::DRAFT_TOKENS_MAX); 0 drafts
     /// nothing.
     pub draft_tokens_max: Option<u8>,
-    /// Send at a token whose importance exceeds μ + λσ of the last ones; this is λ.
+    /// λ: send at a token whose importance exceeds μ + λσ of the last ones.
     pub importance_lambda: Option<f32>,
     /// Send at a token more uncertain than this, in 0..=1.
     pub uncertainty_max: Option<f32>,
@@ -37,7 +37,7 @@ pub struct PolicyTable {
     pub random_rate: Option<f32>,
     /// The share of audited tokens that may differ from the target's choice, in 0..=1.
     pub epsilon: Option<f32>,
-    /// Tokens of a row at most, in the payloads that cut it: 1..=[`ROW_ENTRIES_MAX`].
+    /// Most tokens of a row, in the payloads that truncate it: 1..=[`ROW_ENTRIES_MAX`].
     ///
     /// [`ROW_ENTRIES_MAX`]: dunlin_wire::limits::ROW_ENTRIES_MAX
     pub payload_entries: Option<u8>,
@@ -46,14 +46,14 @@ pub struct PolicyTable {
 }
 
 impl PolicyTable {
-    /// The preset it starts from.
+    /// The preset of this table.
     pub fn policy(&self) -> Policy {
         self.name.unwrap_or_default()
     }
 }
 
 impl Policy {
-    /// The table that names this preset and changes nothing.
+    /// The table that names this preset without changes.
     pub fn table(self) -> PolicyTable {
         PolicyTable { name: Some(self), ..PolicyTable::default() }
     }

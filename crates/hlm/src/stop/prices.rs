@@ -1,40 +1,40 @@
-//! What a second costs, by what the board does in it.
+//! Prices: the cost of a second of drafting and of a second of waiting.
 //!
-//! Invariant: a price is finite, drafting costs something, and waiting costs no more than drafting. The rule asks for
-//! the ratio alone, so the unit is the caller's: joules where a sensor knows them, seconds where none does.
+//! Invariant: prices are finite, drafting costs more than 0, and waiting costs at most as much as drafting. The stop
+//! rule uses only their ratio, so the caller chooses the unit: joules where a power sensor is present, else seconds.
 
 use thiserror::Error;
 
-/// What a second of a reply costs, J/s or any other unit that both share.
+/// Prices of a second of drafting and of waiting, in W (J/s) or any other unit that both share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prices {
     draft: f64,
     wait: f64,
 }
 
-/// A price that is none. Nothing changed.
+/// An invalid price. Nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum PricesError {
-    /// Of drafting.
+    /// The price of drafting is invalid.
     #[error("a second of drafting costs {0}, not a finite number above 0")]
     Draft(f64),
-    /// Of waiting.
+    /// The price of waiting is invalid.
     #[error("a second of waiting costs {0}, not a finite number of at least 0")]
     Wait(f64),
 }
 
 impl Prices {
-    /// Every second costs one: what is decided by where no power is known.
+    /// Every second costs 1: the prices while no power is known.
     pub const SECONDS: Self = Self { draft: 1.0, wait: 1.0 };
 
-    /// The price of a second while the drafter runs, and of one in which nothing but an answer is missing; of the
-    /// whole board, idling included.
+    /// The price of a second while the drafter runs and of one in which the device waits for a verifier. Both are of
+    /// the whole board, idle power included.
     ///
-    /// A wait dearer than drafting is taken to cost as much: the drafter draws nothing less than nothing, so it is
-    /// the noise of a measurement, or a radio that sleeps while the drafter runs and would not beside a wait.
+    /// A price of waiting above that of drafting is lowered to it. Drafting can't draw less power than waiting, so the
+    /// difference is measurement noise, or a radio that happens to sleep while the drafter runs.
     ///
     /// # Errors
-    /// Names the price that is no number, infinite, negative, or zero where that is drafting's.
+    /// Names the price that is NaN, infinite or negative, or a price of drafting that is 0.
     pub fn new(draft: f64, wait: f64) -> Result<Self, PricesError> {
         if !(draft.is_finite() && draft > 0.0) {
             return Err(PricesError::Draft(draft));
@@ -45,17 +45,17 @@ impl Prices {
         Ok(Self { draft, wait: wait.min(draft) })
     }
 
-    /// Of a second while the drafter runs.
+    /// The price of a second while the drafter runs.
     pub fn draft(&self) -> f64 {
         self.draft
     }
 
-    /// Of a second in which nothing but an answer is missing.
+    /// The price of a second in which the device waits for a verifier.
     pub fn wait(&self) -> f64 {
         self.wait
     }
 
-    /// The price of waiting over that of drafting, 0..=1.
+    /// The price of waiting divided by that of drafting, 0..=1.
     pub fn ratio(&self) -> f64 {
         self.wait / self.draft
     }
