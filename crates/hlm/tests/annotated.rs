@@ -1,4 +1,4 @@
-//! The verifier's rules for frames that hold drafts, ask for no bonus or say what their drafts were drawn from.
+//! The verifier's rules for frames with held drafts, without a bonus, or with the distributions of their drafts.
 
 mod desk;
 mod machines;
@@ -13,14 +13,14 @@ use dunlin_wire::{
 };
 use machines::{SIZE, VOCABULARY, digest};
 
-/// Three parts of weights.
+/// A vocabulary whose weights take three parts.
 const WIDE: u32 = 2 * CODES_MAX as u32 + 452;
 
 fn row(entries: &[(TokenId, u8)]) -> Row {
     Row { entries: entries.iter().map(|&(token, weight)| Entry { token, weight }).collect() }
 }
 
-/// As many rows, each all on one token.
+/// One row per token, with all its weight on that token.
 fn lattice(tokens: &[TokenId]) -> Rows {
     Rows::Lattice { resolution: 100, rows: tokens.iter().map(|token| row(&[(*token, 100)])).collect() }
 }
@@ -191,14 +191,14 @@ fn the_same_annotated_frame_gets_the_same_answer() {
     assert_eq!((desk.verifier.counters().repeated, desk.verifier.counters().missed), (1, 1));
 }
 
-/// A verifier of many tokens whose target has no preference, so that what was sent decides.
+/// A verifier with a large vocabulary whose target is uniform, so that the sent weights decide.
 struct Wide(Desk);
 
 fn codes(round: u32, part: u8, weights: &[u8]) -> Codes {
     Codes { session: SESSION, epoch: EPOCH, round, part, codes: weights.iter().copied().collect() }
 }
 
-/// The parts of weights that are all on one token.
+/// The parts of weights that are 0 for all but one token.
 fn parts(round: u32, on: TokenId) -> Vec<Codes> {
     let weights: Vec<u8> = (0..WIDE).map(|token| if token == on { 255 } else { 0 }).collect();
     (0..).zip(weights.chunks(CODES_MAX)).map(|(part, weights)| codes(round, part, weights)).collect()
@@ -215,7 +215,7 @@ impl Wide {
         Self(desk)
     }
 
-    /// Asks for token 4 behind the prompt.
+    /// A frame that asks about token 4 behind the prompt.
     fn asked(round: u32) -> DraftFrame {
         let one = frame(round, &PROMPT, &[4]);
         DraftFrame { bonus: false, rows: Rows::Full, token_bits: token_bits(WIDE), ..one }
@@ -233,7 +233,7 @@ impl Wide {
         self.0.frame(0, &Self::asked(round));
     }
 
-    /// The token that the one run leads to.
+    /// Runs the only job; returns the verdict's round and token.
     fn token(&mut self) -> (u32, TokenId) {
         let job = self.0.job();
         assert_eq!((job.rows, job.tokens.last()), (1, Some(&3)));
@@ -245,7 +245,7 @@ impl Wide {
     }
 }
 
-/// A token that was all but never drawn is kept; one that was certain to be drawn is not.
+/// A token that its distribution made improbable is accepted; one that it made certain is not.
 #[test]
 fn weights_decide() {
     for (on, kept) in [(5, true), (4, false)] {
@@ -281,13 +281,13 @@ fn where_a_part_is_lost_the_frame_gets_no_answer_until_all_is_sent_again() {
         (0..3).filter(|part| *part != lost).for_each(|part| wide.codes(&parts[part]));
         wide.frame(1);
         wide.0.assert_quiet();
-        // The frame alone says nothing new.
+        // The frame without its weights is answered with nothing.
         wide.frame(1);
         wide.0.assert_quiet();
         wide.all_codes(1, 5);
         wide.frame(1);
         assert_eq!(wide.token(), (1, 4));
-        // And once it is answered the weights no longer matter.
+        // Once the frame is answered, other weights don't change the answer.
         wide.all_codes(1, 4);
         wide.frame(1);
         let said = wide.0.said();

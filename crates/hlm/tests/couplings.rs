@@ -1,5 +1,5 @@
-//! The distribution of the token that one step commits, exactly, for each coupling and payload: equal to the target's
-//! where that is claimed, and off by what theory says where it is not.
+//! The exact distribution of the token that one step commits, for each coupling and payload. It equals the target's
+//! where that is claimed; elsewhere it differs by as much as theory predicts.
 
 mod models;
 
@@ -12,7 +12,7 @@ use dunlin_hlm::uncertainty::{Form, uncertainty};
 use models::{CONTEXTS, Models, drawn_from, sampling};
 
 const EXACT: [PayloadForm; 3] = [PayloadForm::Full, PayloadForm::TopKSampled, PayloadForm::Lattice];
-/// Rounding alone.
+/// Tolerance for rounding.
 const NOTHING: f64 = 1e-12;
 
 /// Weights over tokens 0, 1, 2 …
@@ -24,13 +24,13 @@ fn payload(form: PayloadForm, entries: u8, resolution: u8) -> Payload {
     Payload { form, entries, resolution }
 }
 
-/// Half the sum of |out − p|, for an outcome that need not be normalised to be compared.
+/// Half the sum of |out − p|; `out` need not be normalised.
 fn distance(out: &[(TokenId, f64)], p: &Distribution, size: u32) -> f64 {
     let out = |token| out.iter().find(|(t, _)| *t == token).map_or(0.0, |(_, probability)| *probability);
     0.5 * (0..size).map(|token| (out(token) - p.probability(token)).abs()).sum::<f64>()
 }
 
-/// The distance of the law that the rule has where every token is flushed.
+/// The distance from `p` of the rule's distribution when every token is flushed.
 fn judged(p: &Distribution, q: &Distribution, payload: Payload, size: u32) -> f64 {
     let sent = quantise(q, payload, size);
     let drawn_from = drawn_from(q, &sent, payload.form, size);
@@ -38,7 +38,7 @@ fn judged(p: &Distribution, q: &Distribution, payload: Payload, size: u32) -> f6
     distance(&law(p, &drawn_from, &sent, |_| true), p, size)
 }
 
-/// As [`judged`], by the formula of speculative decoding written out, with nothing of the crate but probabilities.
+/// Like [`judged`], but by the formula of speculative decoding written out; only probabilities come from the crate.
 fn judged_by_hand(p: &Distribution, drawn: &Distribution, sent: &Distribution, size: u32) -> f64 {
     let at = |d: &Distribution, t: TokenId| d.probability(t);
     let kept = |t: TokenId| {
@@ -111,7 +111,7 @@ fn an_even_tail_is_off_by_what_the_formula_says() {
     assert!(worst > 0.05, "{worst}");
 }
 
-/// The mean over the contexts of what `off` gives for p, q and the drafter's logits.
+/// The mean over the contexts of `off` for p, q and the drafter's logits.
 fn mean(models: &Models, off: impl Fn(&Distribution, &Distribution, &[f32]) -> f64) -> f64 {
     let rows = (0..CONTEXTS).map(|c| off(models.p(c as u32), models.q(c as u32), &models.drafter[c]));
     rows.sum::<f64>() / CONTEXTS as f64
@@ -131,7 +131,7 @@ fn an_even_tail_of_thirty_is_off_by_percents_on_rows_like_a_models() {
     }
 }
 
-/// A token that is not flushed stays, so what it has too much of stays: Σ (q − p)⁺ over those, and nothing else.
+/// A token that is not flushed keeps its excess probability, so the distance is Σ (q − p)⁺ over those tokens.
 #[test]
 fn trusted_tokens_are_off_by_what_they_have_too_much_of() {
     for models in small_worlds() {

@@ -1,4 +1,4 @@
-//! The device's rules one by one, where a healed session would hide a broken one.
+//! The device's rules one by one: in a whole session the protocol's recovery would hide a broken rule.
 
 mod bench;
 mod machines;
@@ -111,7 +111,7 @@ fn a_token_that_was_not_foreseen_follows_the_accepted_drafts() {
     bench.verdict(2, 9);
     let commits = [committed(3, 4, Accepted), committed(4, 5, Accepted), committed(5, 9, Target)];
     assert_eq!(bench.happened(), commits);
-    // The drafter still runs behind the drafts: what it gives continues nothing.
+    // The run behind the rejected drafts is still under way: its row belongs to a text that is gone.
     bench.draft(6);
     assert_eq!((bench.provisional(), bench.drafter()), (vec![], Some((5, vec![9]))));
     assert_eq!(bench.device.counters().drafted, 2);
@@ -155,7 +155,7 @@ fn a_miss_rolls_back_to_the_accepted_drafts() {
 
 #[test]
 fn a_correction_that_repeats_the_guess_keeps_nothing() {
-    // After a miss the guess stands at another position than the correction.
+    // After a rejection the guess at the bonus is at another position than the correction.
     let mut bench = Bench::under_way(config(2), &[4, 5], &[9, 7]);
     bench.verdict(1, 9);
     assert_eq!(bench.happened(), [committed(3, 4, Accepted), committed(4, 9, Target)]);
@@ -444,7 +444,7 @@ fn a_rejected_frame_ends_the_reply() {
     assert_eq!(bench.happened(), [Event::Finished(Finish::Rejected)]);
     assert_eq!((bench.sent(), bench.device.poll_timeout(), bench.provisional()), (vec![], None, vec![]));
     assert_eq!(bench.device.text(), PROMPT);
-    // The next request is another lease's, so that a late word of this one means nothing.
+    // The next request has another epoch, so that late messages of this lease are stale.
     bench.say(&[7], reply(9));
     assert_eq!(bench.open_sent().epoch, EPOCH.wrapping_add(1));
 }
@@ -514,7 +514,7 @@ fn a_cancelled_reply_hears_no_verdict_and_the_next_one_starts_clean() {
     bench.down(&Down::Verdict(late));
     assert_eq!((bench.device.text(), bench.provisional()), (&PROMPT[..], vec![]));
     bench.say(&[8], reply(9));
-    // The run for the cancelled reply ends first.
+    // The run of the cancelled reply ends first.
     bench.draft(7);
     assert_eq!((bench.provisional(), bench.drafter()), (vec![], Some((3, vec![8]))));
     bench.draft(9);

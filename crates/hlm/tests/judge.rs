@@ -1,6 +1,6 @@
-//! What the verifier commits over many seeds and positions against what the target alone would write: chi-square at
-//! one in a million with fixed seeds, so the outcome is the same each time. And that nothing but the frame, the rows,
-//! the sampling and the seed decides.
+//! The verifier's commits over many seeds and positions have the target's distribution: chi-square tests at one in a
+//! million with fixed seeds, so the outcome is the same each time. Also: only the frame, the rows, the sampling and
+//! the seed decide.
 
 mod models;
 
@@ -13,11 +13,11 @@ use dunlin_hlm::probabilities::{Distribution, Sampling};
 use models::{BASE, CONTEXTS, Models, chi_square, sampling};
 use std::collections::BTreeMap;
 
-/// "acceptin" and "residual", as the wire document gives them.
+/// "acceptin" and "residual", as in `docs/wire.md`.
 const COIN: u64 = 0x6163_6365_7074_696e;
 const REPLACEMENT: u64 = 0x7265_7369_6475_616c;
 
-/// One committed token per seed behind each context against p.
+/// Compares one committed token per seed behind each context with p.
 fn check_one_step(payload: Payload, size: u32, sampling: Sampling, seeds: u64) -> Result<(), String> {
     let models = Models::new(size, sampling);
     for last in 0..CONTEXTS as TokenId {
@@ -40,7 +40,7 @@ fn check_one_step(payload: Payload, size: u32, sampling: Sampling, seeds: u64) -
     Ok(())
 }
 
-/// Texts of three tokens, written in frames of `drafts` with their bonus tokens, against the product of the rows.
+/// Compares texts of three tokens, written in frames of `drafts` with bonus tokens, with the product of the rows.
 fn check_short_texts(payload: Payload, drafts: usize, models: &Models, seeds: u64) -> Result<(), String> {
     let mut texts: BTreeMap<Vec<TokenId>, u64> = BTreeMap::new();
     for seed in 0..seeds {
@@ -107,7 +107,7 @@ fn texts_of_frames_of_several_drafts_are_distributed_as_the_targets_own() {
             assert_eq!(check_short_texts(payload, drafts, &models, 40_000), Ok(()));
         }
     }
-    // A coarse lattice is refused often, so the replacements count.
+    // Tokens of a coarse lattice are rejected often, so the replacements are tested too.
     let coarse = Payload { entries: 4, resolution: 6, ..of(Policy::LosslessSparse) };
     assert_eq!(check_short_texts(coarse, 3, &models, 40_000), Ok(()));
     assert_eq!(check_short_texts(of(Policy::Hlm), 1, &models, 40_000), Ok(()), "full rows are one draft's");
@@ -131,7 +131,7 @@ fn with_the_shared_seed_the_token_is_the_targets_own_draw_whatever_the_draft() {
     }
 }
 
-/// The rule of the wire document, from nothing but its formulas: U = e^(−e^(−G)) is the coin.
+/// The rule of `docs/wire.md`, written from its formulas: U = e^(−e^(−G)) is the coin.
 fn by_the_document(p: &Distribution, q: &Distribution, token: TokenId, seed: u64, position: u64) -> TokenId {
     let coin = libm::exp(-libm::exp(-gumbel(seed ^ COIN, position, 0)));
     if coin * q.probability(token) < p.probability(token) {
@@ -172,7 +172,7 @@ fn a_token_that_could_not_be_drawn_is_judged_too() {
         let (p, q) = (models.p(1), read(&drafted.sent[0], payload.form, 20).expect("a weight"));
         let (outcome, committed) = models.judge(&drafted, true, seed, BASE, 1);
         if q.probability(token) == 0.0 {
-            // Nothing speaks against it where the target has it, and everything where it has not.
+            // With q = 0 the token is accepted if the target can choose it, else rejected.
             assert_eq!(outcome.accepted == 1, p.probability(token) > 0.0, "{token}");
             assert_eq!(acceptance(p, &q, token), f64::from(u8::from(p.probability(token) > 0.0)));
         }

@@ -1,6 +1,6 @@
-//! Rules that are nearly rejection sampling, among them those known from public implementations: each is caught, and
-//! how far it is off is said. [`check`] holds a rule against the target's own probabilities: of one token exactly, and
-//! of texts of two by chi-square at one in a million with fixed seeds.
+//! Wrong variants of rejection sampling, some of them known from public implementations. Each is caught, with a lower
+//! bound of its error. [`check`] compares a rule with the target's own probabilities: exactly for one token, and by
+//! chi-square at one in a million with fixed seeds for texts of two.
 #![allow(clippy::print_stdout, reason = "a test may speak")]
 
 mod models;
@@ -13,22 +13,22 @@ use dunlin_hlm::policy::{Payload, PayloadForm};
 use dunlin_hlm::probabilities::{Distribution, total_variation};
 use models::{BASE, CONTEXTS, Models, chi_square, distribution, drawn_from, sampling};
 
-/// "acceptin" and "residual", as the wire document gives them.
+/// "acceptin" and "residual", as in `docs/wire.md`.
 const COIN: u64 = 0x6163_6365_7074_696e;
 const REPLACEMENT: u64 = 0x7265_7369_6475_616c;
 const SIZE: u32 = 12;
 const SEEDS: u64 = 60_000;
-/// Coarse, so that what is sent is not what the drafter's row says.
+/// A coarse payload, so that it differs from the drafter's row.
 const LATTICE: Payload = Payload { form: PayloadForm::Lattice, entries: 6, resolution: 12 };
 
-/// Where a token is drawn and judged.
+/// The place where a token is drawn and judged.
 #[derive(Clone, Copy)]
 struct At {
     seed: u64,
     position: u64,
 }
 
-/// One token of the real rule; a mutant replaces one method.
+/// The real rule for one token; a mutant replaces one method.
 trait Rule {
     fn payload(&self) -> Payload {
         LATTICE
@@ -38,7 +38,7 @@ trait Rule {
         self.payload().form
     }
 
-    /// What the verifier takes for the distribution that was drawn from.
+    /// The distribution that the verifier believes the token was drawn from.
     fn sent(&self, models: &Models, last: TokenId) -> Distribution {
         let sent = quantise(models.q(last), self.payload(), models.size);
         read(&sent, self.read_as(), models.size).expect("the most probable token has a weight")
@@ -78,7 +78,7 @@ struct Step {
     drawn_from: Distribution,
 }
 
-/// What tells a rule from the real one.
+/// The evidence that a rule differs from the real one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Deviation {
     /// The distance of one token's exact law from the target's, on average over the contexts.
@@ -108,7 +108,7 @@ impl Step {
         rule.replacement(&rule.replaced_from(&self.p, &self.sent, drafted), at)
     }
 
-    /// The law of one committed token where coin and replacement are independent of the draft.
+    /// The distribution of one committed token, given that coin and replacement are independent of the draft.
     fn law(&self, rule: &impl Rule) -> Vec<f64> {
         let mut law = vec![0.0; SIZE as usize];
         for drawn in self.drawn_from.support() {
@@ -149,7 +149,7 @@ fn check(rule: &impl Rule) -> Result<Deviation, Deviation> {
     if off < 1e-12 && chi <= limit { Ok(deviation) } else { Err(deviation) }
 }
 
-/// Caught by both, and off by at least this.
+/// Asserts that both checks catch the rule and that it is off by at least this.
 fn assert_caught(name: &str, rule: &impl Rule, least: f64) {
     let found = check(rule).expect_err(name);
     println!("{name}: TV {:.3}", found.law);
@@ -259,7 +259,7 @@ fn a_residual_without_the_positive_part_is_caught() {
     assert_caught("the residual |p − q|", &WithoutPositivePart, 0.02);
 }
 
-/// Entries are what was sent of the row; the token comes from all of it.
+/// The payload truncates the row, but the token is drawn from the whole row.
 struct DrawsFromAll(Payload);
 impl Rule for DrawsFromAll {
     fn payload(&self) -> Payload {
@@ -323,7 +323,7 @@ fn comparing_the_text_with_itself_is_caught() {
     assert!((found.law - whole).abs() < 1e-12, "it is off by all that the two differ");
 }
 
-/// The device draws from what it sends; the verifier judges by what the drafter's row was.
+/// The device draws from the payload, but the verifier judges by the drafter's full row.
 struct JudgesByUnquantised;
 impl Rule for JudgesByUnquantised {
     fn sent(&self, models: &Models, last: TokenId) -> Distribution {
@@ -355,7 +355,7 @@ impl Rule for ReplacesWithNoiseOfDraft {
     }
 }
 
-/// What a rule commits behind one context, counted: the law of rules whose noises depend on each other.
+/// Counts the commits of a rule behind one context, for rules whose noises depend on each other.
 fn counted(rule: &impl Rule, last: TokenId) -> f64 {
     let models = Models::new(SIZE, sampling(0.9, 1.0));
     let step = Step::of(rule, &models, last);

@@ -1,4 +1,4 @@
-//! Both machines joined without loss, once for each policy by name: what goes over the wire and what is committed.
+//! Both machines joined without loss, for each policy: the messages and the committed tokens.
 
 mod machines;
 mod models;
@@ -22,21 +22,21 @@ use models::{Models, drawn_from, sampling, uniform};
 const PROMPT: [TokenId; 3] = [1, 2, 3];
 const TOKENS: usize = 300;
 const SEED: u64 = 11;
-/// More than one message's worth of weights, and a last part that is shorter.
+/// A vocabulary whose weights take more than one message, the last of them shorter.
 const WIDE: u32 = CODES_MAX as u32 + 300;
 
-/// A device, its verifier, and all that went between them.
+/// A device, its verifier, and the messages between them.
 struct Pair<'a> {
     models: &'a Models,
     device: Device,
     verifier: Verifier,
     name: DeviceId,
     now: Instant,
-    /// What the drafter's and the target's caches hold.
+    /// Tokens in the drafter's and the target's caches.
     caches: [Vec<TokenId>; 2],
     frames: Vec<Asked>,
     contexts: Vec<Context>,
-    /// Parts that came since the last frame.
+    /// Parts of weights received since the last frame.
     codes: Vec<Codes>,
     commits: Vec<Commit>,
     judged: Vec<Judged>,
@@ -46,7 +46,7 @@ struct Pair<'a> {
     finish: Option<Finish>,
 }
 
-/// A frame with the parts before it, and its answer.
+/// A frame with the parts of weights sent before it, and its answer.
 struct Asked {
     frame: DraftFrame,
     kind: u8,
@@ -100,7 +100,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// A whole reply.
+    /// Runs a whole reply.
     fn reply(config: &PolicyTable, models: &'a Models) -> Self {
         let mut pair = Self::new(config, models, true);
         pair.connect();
@@ -128,7 +128,7 @@ impl<'a> Pair<'a> {
         panic!("no end to the reply");
     }
 
-    /// Hands on all that there is; one run of the drafter takes as long as the way to the verifier and back.
+    /// Delivers all messages; one run of the drafter takes as long as a round trip to the verifier.
     fn step(&mut self) {
         let mut sent = Vec::new();
         while let Some(message) = self.device.poll_transmit(self.now) {
@@ -224,7 +224,7 @@ impl<'a> Pair<'a> {
         self.commits.iter().filter(|commit| commit.origin == origin).count()
     }
 
-    /// What the target writes with nothing but its rows and the seed.
+    /// The text that the target writes alone, from its rows and the seed.
     fn target_alone(&self) -> Vec<TokenId> {
         let mut last = PROMPT[2];
         let next = |position| {
@@ -235,7 +235,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Some rows are all but certain and some are flat.
+/// Models with some rows that are nearly certain and some that are flat.
 fn rows(size: u32) -> Models {
     Models::with_powers(size, sampling(1.0, 1.0), |context| 1.2 + 2.0 * context)
 }
@@ -320,7 +320,7 @@ fn each_frame_has_the_rows_of_its_policy() {
     }
 }
 
-/// All of the row where it is not sent as it was drawn from; else what is sent, and nothing else.
+/// A token is drawn from the payload's distribution if the payload is drawn from, else from the whole row.
 #[test]
 fn each_draft_is_drawn_from_what_its_policy_says() {
     let models = rows(64);
@@ -396,7 +396,7 @@ fn tokens_are_flushed_for_the_reason_of_the_policy() {
     }
     let half = Pair::reply(&Policy::Random.table(), &models);
     let flushed = half.frames.len() as f64 / TOKENS as f64;
-    // Six deviations of a fair coin.
+    // Six standard deviations of a fair coin.
     assert!((flushed - 0.5).abs() < 6.0 * 0.5 / (TOKENS as f64).sqrt(), "{flushed}");
 }
 
@@ -503,7 +503,7 @@ fn the_second_turn_takes_what_the_first_kept_along_as_context() {
         let (contexts, frames) = (pair.contexts.len(), pair.frames.len());
         pair.say(&[5, 6, 7], 50);
         let context = &pair.contexts[contexts];
-        // A verdict may bring more than the reply takes: then the text is cut where the two agree.
+        // A verdict may have more tokens than the reply takes. Then the two texts agree only up to the reply's end.
         let start = told.min(first.len());
         assert_eq!(context.offset as usize, start, "{policy}");
         assert_eq!(context.tokens, pair.device.text()[start..first.len() + 3], "{policy}");

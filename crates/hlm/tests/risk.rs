@@ -1,5 +1,5 @@
-//! The share of kept tokens that the target would not have chosen, through both machines and their messages: it comes
-//! to ε whatever the script, because what is known of it steers it.
+//! The share of kept tokens that the target would not have chosen, measured through both machines and their messages.
+//! It approaches ε whatever the script, because the verdicts steer the threshold.
 
 mod machines;
 mod models;
@@ -18,18 +18,18 @@ use std::collections::BTreeMap;
 
 const SIZE: u32 = 8;
 const REPLY: usize = 1_000;
-/// Held tokens before the share counts.
+/// Held tokens of the warm-up, before the share is measured.
 const WARM: u64 = 2_000;
 
-/// What the drafter and the target say at a position, known beforehand.
+/// The drafter's and the target's choices at each position, fixed in advance.
 #[derive(Clone, Copy)]
 struct Script {
     number: u64,
-    /// The chance of a miss, by uncertainty.
+    /// The probability of a miss by uncertainty.
     line: fn(f64) -> f64,
 }
 
-/// A frame's worth of machines for one session of a script.
+/// Both machines for one session of a script.
 struct Pair {
     script: Script,
     device: Device,
@@ -39,7 +39,7 @@ struct Pair {
     drafter: usize,
     target: usize,
     finished: bool,
-    /// By position, whether a held token was told to be missed.
+    /// True by position if a verdict marked the held token as missed.
     held: BTreeMap<usize, bool>,
 }
 
@@ -48,7 +48,7 @@ impl Script {
         (uniform(self.number, position as u64, 0) * f64::from(SIZE)) as TokenId
     }
 
-    /// The drafter's row: one token leads by a gap, so the uncertainty is anything between sure and a toss.
+    /// The drafter's row: one token leads by a random gap, so the uncertainty varies from nearly 0 to that of a tie.
     fn draft(&self, position: usize) -> Vec<f32> {
         let share = uniform(self.number, position as u64, 1);
         let gap = 0.05 / (share * share);
@@ -173,7 +173,7 @@ fn harder(uncertainty: f64) -> f64 {
     (1.6 * uncertainty).clamp(0.0, 1.0)
 }
 
-/// Held and missed tokens of the script after `goal` held ones, warm-up left out where there is any.
+/// Counts of held and missed tokens of the script after `goal` held ones, without the warm-up if there is one.
 fn share(learned: &mut Learned, epsilon: f32, line: fn(f64) -> f64, goal: u64, stream: u64) -> (u64, u64) {
     let (mut held, mut missed) = (0, 0);
     for session in 0..2_000 {

@@ -1,4 +1,4 @@
-//! The time of a round, divided by the machine: against a clock that counts for itself.
+//! The machine's split of a round's time, compared with a clock that counts on its own.
 
 mod bench;
 mod machines;
@@ -15,21 +15,21 @@ use proptest::prelude::*;
 const CONTEXT: usize = 4096;
 const GIVE_UP_MS: u64 = 2_000;
 
-/// One thing that happens to a device; what it can't take at that moment is left out.
+/// One event of a device; an event that is impossible at the moment is skipped.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// Time passes.
     Wait(u64),
-    /// The drafter gives a row.
+    /// The drafter returns a row.
     Draft(TokenId),
     /// The drafter fails.
     Fail,
-    /// What the device asked for last is answered: a lease, or a verdict on so many drafts and, or not, on the one
-    /// behind them.
+    /// The device's last request is answered: with a lease, or with a verdict that accepts so many drafts. The flag
+    /// tells if it confirms the next draft too.
     Answer(u8, bool),
-    /// The user ends the reply.
+    /// The user cancels the reply.
     Cancel,
-    /// The user says something.
+    /// The user sends a prompt.
     Say,
 }
 
@@ -45,7 +45,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the device has asked for and nobody answered.
+/// The device's unanswered request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Asked {
     Nothing,
@@ -53,13 +53,13 @@ enum Asked {
     Verdict,
 }
 
-/// A device and, beside it, the sums of whole rounds as they were before there were prices.
+/// A device and, for comparison, sums over whole rounds in seconds.
 struct Play {
     bench: Bench,
     asked: Asked,
     saying: bool,
     told: bool,
-    /// Time since the last verdict of the reply: in all, and with a run under way.
+    /// Time since the reply's last verdict: in total, and with a run of the drafter under way.
     round: Option<(Duration, Duration)>,
     tokens: f64,
     seconds: f64,
@@ -175,7 +175,7 @@ impl Play {
         }
     }
 
-    /// The machine's sums, to the last bit.
+    /// Compares the machine's sums bit for bit.
     fn check(&self) {
         let mut stop = self.bench.device.learned().stop;
         assert_eq!(stop.rate(), self.tokens / self.seconds, "whole rounds, in seconds");

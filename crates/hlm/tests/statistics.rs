@@ -1,8 +1,8 @@
-//! The acceptance rule of shared-seed coupling over a small vocabulary, and rules that are nearly it.
+//! The acceptance rule of shared-seed coupling over a small vocabulary, and wrong variants of it.
 //!
-//! [`check_rule`] holds a rule against exact figures: the text the target alone writes, the probability of each
-//! short text, and the probability that drafter and target agree, which a closed form gives. Seeds are fixed and
-//! the limits of all tests lie at one in a million, so the outcome is the same each time.
+//! [`check_rule`] compares a rule with exact figures: the text the target alone writes, the probability of each short
+//! text, and the probability that drafter and target agree, which has a closed form. All tests reject at one in a
+//! million with fixed seeds, so the outcome is the same each time.
 
 use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::{couple, gumbel};
@@ -15,7 +15,7 @@ const DRAFT_TOKENS: u64 = 3;
 const SHORT_TEXT: usize = 5;
 const LONG_TEXT: usize = 16;
 const SEEDS: u64 = 30_000;
-/// Standard deviations that a fair figure exceeds one time in a million.
+/// Standard deviations that a correct figure exceeds one time in a million.
 const LIMIT: f64 = 4.9;
 
 const TARGET: [[f32; VOCABULARY]; VOCABULARY] = [
@@ -36,13 +36,13 @@ const DRAFTER: [[f32; VOCABULARY]; VOCABULARY] = [
 const TEMPERATURE: f32 = 0.8;
 const TOP_P: f32 = 0.9;
 
-/// First-order Markov models of both sides; the row is chosen by the last token, the first row starts.
+/// First-order Markov models of both sides; the last token selects the row, and the first row starts.
 struct World {
     p: Vec<Distribution>,
     q: Vec<Distribution>,
 }
 
-/// Where a token is drawn.
+/// The place where a token is drawn.
 #[derive(Clone, Copy)]
 struct At {
     seed: u64,
@@ -50,7 +50,7 @@ struct At {
     last: TokenId,
 }
 
-/// One round of the lossless policy; every method is the real thing, and a mutant replaces one.
+/// One round of the lossless policy. The default methods are the real rule; a mutant replaces one.
 trait Rule {
     fn draft(&self, world: &World, at: At) -> TokenId {
         couple(world.q(at), at.seed, at.position)
@@ -77,18 +77,18 @@ trait Rule {
     }
 }
 
-/// What tells a rule from the real one.
+/// The evidence that a rule differs from the real one.
 #[derive(Debug, Default, PartialEq)]
 struct Deviation {
     /// The first seed whose text is not the target's own.
     text: Option<u64>,
-    /// Short texts come with other probabilities than the target's: χ² and its limit.
+    /// Short texts have other probabilities than the target's: χ² and its limit.
     distribution: Option<(f64, f64)>,
-    /// A context whose drafts are accepted more or less often than the coupling makes them.
+    /// A context whose drafts are accepted more or less often than the coupling predicts.
     acceptance: Option<TokenId>,
 }
 
-/// A text under way, with the drafts seen and accepted by context.
+/// A text in progress, with the drafts seen and accepted by context.
 struct Session {
     seed: u64,
     position: u64,
@@ -216,7 +216,7 @@ fn check_rule(rule: &impl Rule) -> Result<(), Deviation> {
     if deviation == Deviation::default() { Ok(()) } else { Err(deviation) }
 }
 
-/// χ² of short texts against the target's probabilities, rare texts pooled, with its limit where that is passed.
+/// χ² of short texts against the target's probabilities, rare texts pooled, with its limit; `None` below the limit.
 fn off_distribution(world: &World, texts: &BTreeMap<Vec<TokenId>, u64>) -> Option<(f64, f64)> {
     let (mut chi, mut cells) = (0.0, 0.0);
     let mut cell = |seen: f64, expected: f64| {
@@ -247,13 +247,13 @@ fn off_acceptance(world: &World, last: usize, (drafted, accepted): (u64, u64)) -
     (accepted as f64 / drafted as f64 - expected).abs() > LIMIT * spread
 }
 
-/// χ² that a fair sample exceeds one time in a million (Wilson–Hilferty).
+/// χ² that a sample of the true distribution exceeds one time in a million (Wilson–Hilferty).
 fn chi_square_limit(freedom: f64) -> f64 {
     let spread = 2.0 / (9.0 * freedom);
     freedom * libm::pow(1.0 - spread + 4.753 * spread.sqrt(), 3.0)
 }
 
-/// Randomness that has nothing to do with the session's.
+/// Random numbers independent of the session's noise.
 fn fresh(at: At) -> u64 {
     at.seed ^ 0x5EED_0000_0000_0000
 }

@@ -1,4 +1,4 @@
-//! Which verifier a device asks, and what it does where another target would go on with its text.
+//! The device's choice of verifier, and its reaction when another target would continue its text.
 
 mod bench;
 mod machines;
@@ -13,7 +13,7 @@ use dunlin_wire::{
 };
 use machines::{TARGET, VOCABULARY, digest, presence};
 
-/// The same weights with other numerics, and other weights.
+/// Targets with other numerics and with other weights than the desk's.
 const NUMERICS: TargetId = TargetId::from_bytes([1, 1, 1, 1, 1, 1, 9, 9]);
 const WEIGHTS: TargetId = TargetId::from_bytes([8, 1, 1, 1, 1, 1, 2, 2]);
 
@@ -29,7 +29,7 @@ fn by(name: &str, target: TargetId, epoch: u8, text: &[u32]) -> Lease {
     Lease { verifier: verifier(name), target, ..lease(epoch, text) }
 }
 
-/// A device whose first reply has a verdict of the desk's target, and then lost the desk.
+/// A device that got a verdict of the desk's target in its first reply and then lost that verifier.
 fn bereaved(config: DeviceConfig) -> Bench {
     let mut bench = Bench::under_way(config, &[4, 5], &[]);
     bench.verdict(2, 6);
@@ -41,7 +41,7 @@ fn bereaved(config: DeviceConfig) -> Bench {
 }
 
 impl Bench {
-    /// Drafts until a frame goes out.
+    /// Drafts until a frame is sent.
     fn drafts_until_frame(&mut self) {
         while self.sent().is_empty() {
             self.draft(7);
@@ -128,7 +128,7 @@ fn the_same_weights_with_other_numerics_go_on_and_are_reported() {
     bench.sent();
     bench.lease(&by("other", NUMERICS, 0, &[]));
     assert_eq!(bench.happened()[0], Event::TargetChanged { position: 6, model: false });
-    // Of a target that promises no bits only the weights count.
+    // For a target without a promise of exact bits, only the weights count.
     let law = |target| VerifierPresence { promise: Promise::Distribution, ..with(target) };
     let mut bench = Bench::new(config(2));
     bench.presence("desk", &law(TARGET));
@@ -170,7 +170,7 @@ fn only_strangers_end_a_new_session_in_a_second_and_name_their_vocabulary() {
     bench.ring();
     let end = Event::Finished(Finish::Refused(RefusalReason::Vocabulary(other)));
     assert_eq!(bench.happened(), [end]);
-    // One that fits and comes in time is asked.
+    // A fitting verifier that appears in time is asked.
     let mut bench = Bench::new(config(2));
     bench.presence("desk", &VerifierPresence { vocabulary: other, ..presence() });
     bench.say(&PROMPT, reply(9));
@@ -202,7 +202,7 @@ fn a_verifier_that_fell_silent_is_left_for_another() {
         bench.frame_sent();
     }
     bench.ring(); // the lease is given up
-    bench.ring(); // no verdict came of it, so the next request waits
+    bench.ring(); // no verdict since the last request, so the next one waits
     assert!(matches!(bench.sent().as_slice(), [Sent::Open(_)]));
     assert_eq!(bench.asked, Some(verifier("other")));
 }

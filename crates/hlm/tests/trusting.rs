@@ -1,5 +1,5 @@
-//! The device's rules under policies that keep tokens: what is committed unasked, what rides along, what a verdict
-//! says of it, and what is sent again.
+//! The device's rules under policies that keep tokens: commits without the verifier, committed tokens that ride along
+//! with a frame, verdicts on them, and retransmission.
 
 mod bench;
 mod machines;
@@ -25,12 +25,12 @@ fn of(policy: Policy) -> DeviceConfig {
     with(policy.table())
 }
 
-/// Logits of a drafter that would rather have `token` than any other.
+/// Logits of a drafter that slightly prefers `token`.
 fn unsure(size: u32, token: TokenId) -> Vec<f32> {
     (0..size).map(|id| if id == token { 1.0 } else { 0.9 }).collect()
 }
 
-/// A device that kept 4 and 5 unasked and asks for 6.
+/// A device that committed 4 and 5 by itself and asks about 6.
 fn asking(config: DeviceConfig) -> Bench {
     let mut bench = Bench::leased(config);
     [4, 5].into_iter().for_each(|token| bench.draft(token));
@@ -42,7 +42,7 @@ fn tokens(frame: &DraftFrame) -> Vec<TokenId> {
     frame.drafts.iter().map(|draft| draft.token).collect()
 }
 
-/// The messages in which a frame with all weights goes.
+/// Splits messages into the parts of weights and the frame behind them.
 fn with_codes(sent: &[Sent]) -> (Vec<Codes>, DraftFrame) {
     let Some((Sent::Frame(frame), before)) = sent.split_last() else { panic!("{sent:?} ends with no frame") };
     let codes = before.iter().map(|message| match message {
@@ -68,7 +68,7 @@ fn what_stays_is_committed_unasked_and_rides_along_with_the_next_frame() {
     assert_eq!((bench.drafter(), bench.provisional()), (None, vec![6]), "nothing is drafted ahead");
     bench.verdict(2, 6);
     assert_eq!(bench.happened(), [committed(5, 6, Accepted)]);
-    // What the verdict brought is known to the verifier, and does not ride.
+    // The verifier knows its verdict's token, so that token does not ride along.
     bench.draft(7);
     bench.give(&unsure(SIZE, 8), None);
     let (_, frame) = with_codes(&bench.sent());
@@ -171,7 +171,7 @@ fn weights_and_frame_are_sent_again_together() {
     assert_eq!((counters.frames_up, counters.resent, counters.sent_drafts), (2, 1, 1));
 }
 
-/// A device whose drafter knows more tokens than one message takes weights.
+/// A device whose vocabulary has more tokens than one message has weights.
 fn wide(size: u32) -> Bench {
     let vocabulary = Vocabulary { size, ..VOCABULARY };
     let mut bench = Bench::leased(DeviceConfig { vocabulary, ..of(Policy::Hlm) });
@@ -342,7 +342,7 @@ fn a_device_that_asks_nothing_is_not_kept_waiting() {
         bench.device.handle_timeout(bench.now);
         bench.draft(5);
         assert_eq!(bench.happened(), [committed(3, 4, Trusted), committed(4, 5, Trusted)]);
-        // From here on something is.
+        // From here on a frame is under way.
         bench.device.handle_link(false, bench.now);
         bench.give(&unsure(SIZE, 6), None);
         assert_eq!(bench.until_timer(), GIVE_UP_MS);

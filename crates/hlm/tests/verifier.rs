@@ -1,4 +1,4 @@
-//! The verifier's rules one by one, where a healed session would hide a broken one.
+//! The verifier's rules one by one: in a whole session the protocol's recovery would hide a broken rule.
 
 mod desk;
 mod machines;
@@ -24,7 +24,7 @@ fn a_frame_behind_the_text_cuts_it_and_is_answered() {
     let mut desk = Desk::leased();
     let first = frame(1, &PROMPT, &[4, 5]);
     assert_eq!(desk.round(0, &first, &[4, 5, 6]), [verdict(&first, 2, 6)]);
-    // The device kept only one token of that answer.
+    // The device kept only the first token of that verdict.
     let second = frame(2, &[1, 2, 3, 4], &[9]);
     desk.frame(0, &second);
     let job = desk.job();
@@ -46,7 +46,7 @@ fn the_same_frame_gets_the_same_answer_and_no_second_run() {
     assert_eq!(desk.said(), first);
     let counters = *desk.verifier.counters();
     assert_eq!((counters.verdicts, counters.repeated, counters.stale), (1, 1, 0));
-    // The repetition left the text where the verdict put it.
+    // The repeated answer did not append to the text again.
     let lease = desk.lease(0, &open(EPOCH, 15));
     assert_eq!((lease.length, lease.digest), (5, digest(&[1, 2, 3, 4, 8]).full()));
 }
@@ -104,7 +104,7 @@ fn context_that_changes_the_text_during_the_work_voids_the_result() {
         desk.give(&job, Ok(&rows(&[4, 5])));
         desk.assert_quiet();
         assert_eq!((desk.verifier.counters().stale, desk.verifier.counters().verdicts), (1, 0));
-        // The round was not answered, so it may be asked again.
+        // The round was not answered, so the device may send it again.
         let text: Vec<TokenId> = if change.offset == 3 { vec![1, 2, 3, 9] } else { vec![1, 2, 9] };
         let again = frame(1, &text, &[]);
         assert_eq!(desk.round(0, &again, &[6]), [verdict(&again, 0, 6)]);
@@ -144,7 +144,7 @@ fn a_gap_is_left_to_the_frame_which_says_what_is_missing() {
     assert_eq!(desk.verifier.counters().stale, 2);
     desk.frame(0, &frame(1, &[1, 2, 3, 4, 5, 6], &[7]));
     assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(1, &PROMPT)]));
-    // The question cost nothing: with the context the same round is verified.
+    // A resync is no answer: once the context arrived, the same round is verified.
     desk.context(0, &context(&PROMPT, &[4, 5, 6]));
     let asked = frame(1, &[1, 2, 3, 4, 5, 6], &[7]);
     assert_eq!(desk.round(0, &asked, &[7, 8]), [verdict(&asked, 1, 8)]);
@@ -155,7 +155,7 @@ fn a_prefix_that_differs_asks_for_context() {
     let mut desk = Desk::leased();
     desk.frame(0, &frame(1, &[1, 2, 9], &[4]));
     assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(1, &PROMPT)]));
-    // What is shared is at most what the device has.
+    // The reported length is at most that of the device's text.
     desk.frame(0, &frame(1, &[1, 9], &[4]));
     assert_eq!((desk.events(), desk.said()), (vec![], vec![resync(1, &[1, 2])]));
     assert_eq!(desk.verifier.counters().resyncs, 2);
@@ -364,7 +364,7 @@ fn the_least_recently_used_session_makes_room() {
     desk.wait(1);
     desk.welcome(1);
     desk.wait(1);
-    // The older one is heard again.
+    // The older session becomes the more recently used one.
     desk.frame(0, &frame(1, &PROMPT, &[]));
     let kept = desk.job();
     desk.give(&kept, Ok(&rows(&[4])));

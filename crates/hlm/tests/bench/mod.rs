@@ -1,4 +1,4 @@
-//! A device's machine by itself: its test is drafter, verifier, link and clock.
+//! A test bench for the device's machine: the test plays drafter, verifier, link and clock.
 #![allow(dead_code)] // each test uses a part
 
 use crate::machines::{TARGET, VOCABULARY, digest, presence, sure};
@@ -21,7 +21,7 @@ pub(crate) const STOP: TokenId = 31;
 pub(crate) const EPOCH: u8 = 255;
 pub(crate) const GIVE_UP_MS: u64 = 120_000;
 
-/// A message that was sent.
+/// A sent message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Sent {
     Open(Open),
@@ -31,15 +31,15 @@ pub(crate) enum Sent {
     Close(Close),
 }
 
-/// A device, the time, and what came out of it.
+/// A device, the time, and the device's output.
 pub(crate) struct Bench {
     pub(crate) device: Device,
     pub(crate) now: Instant,
     pub(crate) job: Option<DraftJob>,
     pub(crate) seen: Vec<Event>,
-    /// The drafts whose fate a verdict told.
+    /// The drafts that a verdict confirmed or rejected.
     pub(crate) judged: Vec<Judged>,
-    /// The frame sent last, as bytes.
+    /// The bytes of the last frame sent.
     pub(crate) frame: Vec<u8>,
     /// The verifier asked last.
     pub(crate) asked: Option<VerifierId>,
@@ -89,7 +89,7 @@ pub(crate) fn lease(epoch: u8, text: &[TokenId]) -> Lease {
     }
 }
 
-/// A lease was given.
+/// The event of a granted lease.
 pub(crate) fn leased() -> Event {
     let target = PinnedTarget { id: TARGET, promise: Promise::Exact };
     Event::Leased { verifier: verifier("desk"), target }
@@ -100,7 +100,7 @@ pub(crate) fn committed(position: usize, token: TokenId, origin: Origin) -> Even
 }
 
 impl Bench {
-    /// A device with its link up that said nothing.
+    /// A device with its link up and no prompt yet.
     pub(crate) fn new(config: DeviceConfig) -> Self {
         Self::after(config, Learned::default())
     }
@@ -122,7 +122,7 @@ impl Bench {
         bench
     }
 
-    /// A device that said the prompt, has a lease and sent the context; its drafter runs over the prompt.
+    /// A device that has a prompt and a lease and sent the context; its drafter runs over the prompt.
     pub(crate) fn leased(config: DeviceConfig) -> Self {
         let mut bench = Self::new(config);
         bench.say(&PROMPT, reply(40));
@@ -133,7 +133,7 @@ impl Bench {
         bench
     }
 
-    /// As [`Self::leased`], with these drafts sent, and more drafted ahead of the verdict.
+    /// Like [`Self::leased`], with these drafts sent and `ahead` drafted ahead of the verdict.
     pub(crate) fn under_way(config: DeviceConfig, drafts: &[TokenId], ahead: &[TokenId]) -> Self {
         let mut bench = Self::leased(config);
         drafts.iter().for_each(|token| bench.draft(*token));
@@ -146,7 +146,7 @@ impl Bench {
         self.now = self.now + Duration::from_millis(ms);
     }
 
-    /// Lets time pass until the next timer.
+    /// Advances the time to the next timer.
     pub(crate) fn ring(&mut self) {
         self.now = self.device.poll_timeout().expect("a timer");
         self.device.handle_timeout(self.now);
@@ -179,7 +179,7 @@ impl Bench {
         self.device.handle_down(&down.encode().expect("a valid answer"), self.now);
     }
 
-    /// The end of a lease, of an unknown one as the answer to the frame sent last.
+    /// Delivers a close message; with [`CloseReason::Unknown`] as the answer to the last frame sent.
     pub(crate) fn closed(&mut self, epoch: u8, reason: CloseReason) {
         let nonce = if reason == CloseReason::Unknown { frame_digest(&self.frame) } else { 10 };
         self.down(&Down::Closed(Closed { session: 7, epoch, nonce, reason }));
@@ -190,7 +190,7 @@ impl Bench {
         self.device.handle_presence(&verifier(name), &bytes, self.now);
     }
 
-    /// The answer to the frame sent last.
+    /// The answer to the last frame sent.
     pub(crate) fn verdict_of(&self, accepted: u8, token: TokenId) -> Verdict {
         let Ok(Up::Draft(frame)) = Up::decode(&self.frame) else { panic!("no frame was sent") };
         let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
@@ -214,13 +214,13 @@ impl Bench {
         }
     }
 
-    /// What happened since the last call, runs of the drafter left out.
+    /// The events since the last call, without runs of the drafter.
     pub(crate) fn happened(&mut self) -> Vec<Event> {
         self.pump();
         core::mem::take(&mut self.seen)
     }
 
-    /// What the drafter runs on: tokens kept, tokens appended.
+    /// The drafter's run under way: tokens kept, tokens appended.
     pub(crate) fn drafter(&mut self) -> Option<(usize, Vec<TokenId>)> {
         self.pump();
         self.job.as_ref().map(|job| (job.keep, job.tokens.clone()))
@@ -262,7 +262,7 @@ impl Bench {
         sent
     }
 
-    /// The only message that is sent: a frame.
+    /// The only message sent, which must be a frame.
     pub(crate) fn frame_sent(&mut self) -> DraftFrame {
         match self.sent().as_slice() {
             [Sent::Frame(frame)] => frame.as_ref().clone(),
@@ -281,7 +281,7 @@ impl Bench {
         }
     }
 
-    /// The bytes of a frame's later send, told from its first one.
+    /// The bytes of a frame's later send, derived from its first one.
     pub(crate) fn sent_again(first: &[u8], send: u8) -> Vec<u8> {
         let mut bytes = first.to_vec();
         bytes[1] = send;

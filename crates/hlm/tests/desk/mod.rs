@@ -1,4 +1,4 @@
-//! A verifier's machine by itself: its test is every device, the target and the clock.
+//! A test bench for the verifier's machine: the test plays the devices, the target and the clock.
 #![allow(dead_code)] // each test uses a part
 
 use crate::machines::{SIZE, TARGET, VOCABULARY, digest, sure};
@@ -97,24 +97,24 @@ pub(crate) fn verdict(frame: &DraftFrame, accepted: u8, token: TokenId) -> Down 
     })
 }
 
-/// The end of a lease that the verifier knows.
+/// The close message for a lease that the verifier knows.
 pub(crate) fn closed(epoch: u8, reason: CloseReason) -> Down {
     Down::Closed(Closed { session: SESSION, epoch, nonce: NONCE, reason })
 }
 
-/// The answer to a frame of no lease.
+/// The answer to a frame without a lease.
 pub(crate) fn unknown(frame: &DraftFrame) -> Down {
     let nonce = frame_digest(&frame.encode().expect("a valid frame"));
     Down::Closed(Closed { session: SESSION, epoch: frame.epoch, nonce, reason: CloseReason::Unknown })
 }
 
-/// A request for what follows `text`, for the frame of `round`.
+/// A resync for the frame of `round` by a verifier that has `text`.
 pub(crate) fn resync(round: u32, text: &[TokenId]) -> Down {
     let (length, digest) = (text.len() as u32, digest(text).full());
     Down::Resync(Resync { session: SESSION, epoch: EPOCH, round, length, digest })
 }
 
-/// Logits of a target that chooses `tokens`, one after the other.
+/// Logits of a target that chooses `tokens` in turn.
 pub(crate) fn rows(tokens: &[TokenId]) -> Vec<f32> {
     tokens.iter().flat_map(|token| sure(*token)).collect()
 }
@@ -137,7 +137,7 @@ impl Desk {
         desk
     }
 
-    /// Gives a device a lease and takes the prompt.
+    /// Grants a device a lease and takes its prompt.
     pub(crate) fn welcome(&mut self, number: u8) {
         assert!(matches!(self.open(number, &open(EPOCH, PROMPT.len())), Some(Reply::Lease(_))));
         self.context(number, &context(&[], &PROMPT));
@@ -189,7 +189,7 @@ impl Desk {
         std::iter::from_fn(|| self.verifier.poll_event()).collect()
     }
 
-    /// The only thing the verifier wants: a run of the target.
+    /// The only event of the verifier, which must be a job for the target.
     pub(crate) fn job(&mut self) -> Job {
         match self.events().as_slice() {
             [Event::Verify(job)] => job.clone(),
@@ -201,7 +201,7 @@ impl Desk {
         self.verifier.handle_rows(job.id, rows, self.now);
     }
 
-    /// What was said on verdict topics.
+    /// The messages sent on verdict topics.
     pub(crate) fn said(&mut self) -> Vec<Down> {
         let out = std::iter::from_fn(|| self.verifier.poll_transmit());
         out.map(|out| {
@@ -219,7 +219,7 @@ impl Desk {
         self.said()
     }
 
-    /// Nothing to run, nothing to say.
+    /// Asserts that there is neither a job nor a message.
     pub(crate) fn assert_quiet(&mut self) {
         assert_eq!((self.events(), self.said()), (vec![], vec![]));
     }

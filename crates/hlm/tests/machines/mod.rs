@@ -1,4 +1,4 @@
-//! What the tests of both machines share: a small vocabulary, models that are sure of one token, digests.
+//! Shared by the tests of both machines: a small vocabulary, models that are sure of one token, digests.
 #![allow(dead_code)] // each test uses a part
 
 use dunlin_hlm::TokenId;
@@ -7,7 +7,7 @@ use dunlin_wire::{
     Vocabulary,
 };
 
-/// Entries of the vocabulary; ids from here to 255 fit the wire and no model.
+/// Size of the vocabulary; ids from here to 255 can be sent but belong to no model.
 pub(crate) const SIZE: u32 = 32;
 /// The vocabulary of both models.
 pub(crate) const VOCABULARY: Vocabulary = Vocabulary { size: SIZE, fingerprint: [7; 8] };
@@ -15,7 +15,7 @@ pub(crate) const VOCABULARY: Vocabulary = Vocabulary { size: SIZE, fingerprint: 
 /// The target's weights and numerics.
 pub(crate) const TARGET: TargetId = TargetId::from_bytes([1, 1, 1, 1, 1, 1, 2, 2]);
 
-/// A verifier of that target which takes sessions.
+/// The presence of a verifier of that target that accepts sessions.
 pub(crate) fn presence() -> VerifierPresence {
     VerifierPresence {
         generation: 1,

@@ -1,5 +1,5 @@
-//! What the tests of the rejection couplings share: rows of logits with the shape of a language model's, frames of
-//! drafts drawn as a device draws them, and the limit of a chi-square.
+//! Shared by the tests of rejection sampling: rows of logits shaped like a language model's, frames of drafts drawn
+//! as a device draws them, and the limit of a chi-square test.
 #![allow(dead_code)] // each test uses a part
 
 use dunlin_hlm::TokenId;
@@ -10,17 +10,17 @@ use dunlin_hlm::policy::{Payload, PayloadForm};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_wire::{Draft, DraftFrame, PREFIX_EMPTY, Row, Rows, Score, token_bits};
 
-/// Contexts with a row each; the last token chooses.
+/// Number of contexts; the last token selects the row.
 pub(crate) const CONTEXTS: usize = 6;
 /// Length of the text before every frame.
 pub(crate) const BASE: u32 = 9;
 
-/// A number uniform in (0, 1) that has nothing to do with a session.
+/// A uniform number in (0, 1), independent of any session's noise.
 pub(crate) fn uniform(stream: u64, index: u64, item: u32) -> f64 {
     libm::exp(-libm::exp(-gumbel(stream ^ 0x6d6f_6465_6c73, index, item)))
 }
 
-/// A number with mean 0 and deviation 1, nearly normal.
+/// An approximately normal number with mean 0 and deviation 1.
 fn bell(stream: u64, index: u64, item: u32) -> f64 {
     (0..12).map(|i| uniform(stream + i, index, item)).sum::<f64>() - 6.0
 }
@@ -36,12 +36,12 @@ pub(crate) struct Models {
 }
 
 impl Models {
-    /// Probabilities that fall with a power of the rank, shuffled, and a drafter that is off by normal errors.
+    /// A target whose probabilities fall with a power of the rank (shuffled), and a drafter with normal errors.
     pub(crate) fn new(size: u32, sampling: Sampling) -> Self {
         Self::with_powers(size, sampling, |context| 1.1 + 0.25 * context)
     }
 
-    /// As [`Self::new`], with the power of each context: the higher, the surer.
+    /// Like [`Self::new`], with the power of each context; a higher power means a surer model.
     pub(crate) fn with_powers(size: u32, sampling: Sampling, power: impl Fn(f64) -> f64) -> Self {
         let rows = |error: f64, own: u64| -> Vec<Vec<f32>> {
             (0..CONTEXTS as u64)
@@ -93,7 +93,7 @@ impl Models {
         lasts.flat_map(|&last| self.target[Self::context(last)].iter().copied()).collect()
     }
 
-    /// What a verifier makes of a frame, and the tokens that it commits.
+    /// A verifier's judgement of a frame, and the committed tokens.
     pub(crate) fn judge(
         &self,
         drafted: &Drafted,
@@ -117,7 +117,7 @@ impl Models {
     }
 }
 
-/// Drafts with what is sent of their distributions.
+/// Drafts with their payloads.
 pub(crate) struct Drafted {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) sent: Vec<Sent>,
@@ -170,7 +170,7 @@ impl Drafted {
     }
 }
 
-/// What a device draws from: what it sends, where that is all of it.
+/// The distribution that a device draws from: that of the payload, unless the payload is not drawn from.
 pub(crate) fn drawn_from(q: &Distribution, sent: &Sent, form: PayloadForm, size: u32) -> Distribution {
     match form {
         PayloadForm::Ids | PayloadForm::TopK => q.clone(),
@@ -197,8 +197,8 @@ fn row(size: u32, context: u64, power: f64, error: f64, own: u64) -> Vec<f32> {
     logits
 }
 
-/// χ² of counts against expectations, those below 10 pooled, with the limit that a fair sample exceeds one time in a
-/// million (Wilson–Hilferty).
+/// χ² of counts against expectations, those below 10 pooled, with the limit that a sample of the true distribution
+/// exceeds one time in a million (Wilson–Hilferty).
 pub(crate) fn chi_square(cells: impl IntoIterator<Item = (u64, f64)>) -> (f64, f64) {
     let (mut chi, mut count) = (0.0, 0.0);
     let mut cell = |seen: f64, expected: f64| {
