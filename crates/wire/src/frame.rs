@@ -210,12 +210,12 @@ impl DraftFrame {
         self.held == 0 && self.bonus && self.rows == Rows::None && self.credit.is_none()
     }
 
-    /// Whether draft `index` is held.
+    /// True when draft `index` is held.
     pub fn is_held(&self, index: usize) -> bool {
         u32::from(self.held).checked_shr(index as u32).is_some_and(|held| held & 1 == 1)
     }
 
-    /// How many drafts are judged: those that are not held.
+    /// The number of judged drafts, which are those that are not held.
     pub fn judged(&self) -> usize {
         (0..self.drafts.len()).filter(|index| !self.is_held(*index)).count()
     }
