@@ -549,7 +549,7 @@ impl Verifier {
                 self.counters.repeated += 1;
                 self.answer(&key, &Down::Verdict(Verdict { send, ..verdict }));
             }
-            // The frame in progress arrived again (its answer is on the way), or the frame is older than the newest.
+            // The newest frame arrived again before its answer, which will follow, or an older frame came late.
             _ if newest.is_some_and(|newest| newest >= round) => self.counters.stale += 1,
             // The session's cache is in use until the target returns.
             (_, Round::Verifying { pending, .. }) => *pending = Some(Box::new(asked)),

@@ -122,7 +122,6 @@ impl Device {
         if !self.take_target(target) {
             return;
         }
-        // From here on the lease is accepted.
         self.events.push_back(Event::Leased { verifier: lease.verifier.clone(), target });
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
@@ -133,7 +132,7 @@ impl Device {
             round: 0,
             flight: None,
         });
-        // The time alone was no round: it must not count as the price of a frame.
+        // The time offline was not a round, so it must not count as the cost of a frame.
         if self.silence.go_online() {
             self.round.forget();
             self.events.push_back(Event::Returned);
@@ -162,7 +161,7 @@ impl Device {
 
     pub(super) fn on_closed(&mut self, closed: &Closed, now: Instant) {
         match closed.reason {
-            // These two would repeat with the same frame, so asking again is pointless; the others may work elsewhere.
+            // In these two cases the verifier would refuse the same frame again; in the others a new lease may help.
             CloseReason::Rejected => self.leave(Finish::Rejected),
             CloseReason::Policy => self.leave(Finish::LossyRefused),
             CloseReason::Unknown | CloseReason::Draining | CloseReason::Failed => self.reopen(now),
