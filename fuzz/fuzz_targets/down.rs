@@ -1,4 +1,4 @@
-//! What comes on a verdict topic.
+//! Messages of a verdict topic.
 #![no_main]
 
 use dunlin_wire::Down;

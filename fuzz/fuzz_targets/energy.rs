@@ -1,4 +1,4 @@
-//! What comes on the energy and telemetry topics.
+//! Messages of the energy and telemetry topics.
 #![no_main]
 
 use dunlin_wire::{EnergyReport, Telemetry};

@@ -1,4 +1,4 @@
-//! The head of a GGUF file, and the numbers of its tensors: a small file's tensors lie inside of it.
+//! The header of a GGUF file and the numbers of its tensors, which must be inside the file.
 #![no_main]
 
 use dunlin_gguf::Header;

@@ -1,4 +1,4 @@
-//! What comes on an open topic.
+//! Messages of an open topic.
 #![no_main]
 
 use dunlin_wire::Open;

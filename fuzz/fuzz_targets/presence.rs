@@ -1,4 +1,4 @@
-//! What comes on the presence topics.
+//! Messages of the presence topics.
 #![no_main]
 
 use dunlin_wire::{DevicePresence, VerifierPresence};

@@ -1,4 +1,4 @@
-//! What comes on a lease topic.
+//! Messages of a reply topic.
 #![no_main]
 
 use dunlin_wire::Reply;

@@ -1,4 +1,4 @@
-//! What comes on a set-up topic.
+//! Messages of a set-up topic.
 #![no_main]
 
 use dunlin_wire::SetupReport;

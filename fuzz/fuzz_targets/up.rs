@@ -1,4 +1,4 @@
-//! What comes on a frame topic.
+//! Messages of a frame topic.
 #![no_main]
 
 use dunlin_wire::Up;
@@ -12,6 +12,6 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Up::Close(close)) => assert_eq!(close.encode().as_deref(), Ok(bytes)),
         Err(_) => return,
     }
-    // No message is the beginning of another.
+    // No message is a prefix of another.
     assert!((0..bytes.len()).all(|length| Up::decode(&bytes[..length]).is_err()));
 });

@@ -1,7 +1,7 @@
-//! One cell: every prompt under one setting, played and added up to a record.
+//! One cell: plays every prompt under one setting and sums the results to a record.
 //!
-//! Invariant: a cell is a function of its plan and the models; what was learned is carried from reply to reply within
-//! it and never beyond.
+//! Invariant: a cell depends only on its plan and the models. What a device learned is carried from reply to reply
+//! within the cell and never beyond.
 
 use super::channel::{ModelledChannel, ModelledLink};
 use super::clock::{ModelledClock, ModelledEnergy, prices};
@@ -27,30 +27,30 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a baseline's record says in place of a board and a channel.
+/// The board and the channel in a baseline's record.
 const NOWHERE: &str = "none";
 /// The baseline's name.
 const TARGET_AGAIN: &str = "target-again";
-/// Far longer than any modelled round trip: nobody gives up.
+/// Far longer than any modelled round trip, so that no device gives up.
 const PATIENCE: Duration = Duration::from_millis(600_000);
 
-/// What all cells share.
+/// Inputs shared by all cells.
 pub struct EvaluationContext<'a> {
     /// The plan.
     pub plan: &'a EvaluationPlan,
-    /// Of both models.
+    /// The tokenizer of both models.
     pub tokenizer: Option<&'a Tokenizer>,
-    /// Of both models.
+    /// The vocabulary of both models.
     pub vocabulary: Vocabulary,
-    /// The prompts in their form.
+    /// The prompts as tokens, in the prompt template.
     pub prompts: Vec<Vec<TokenId>>,
     /// Tokens that end a reply.
     pub stop: Vec<TokenId>,
     /// The modelled drafter.
     pub size: Size,
-    /// The target's own replies, as far as they were asked for.
+    /// The target's own replies requested so far.
     pub references: References,
-    /// What BERTScore is computed with.
+    /// The encoder for BERTScore, if any.
     pub encoder: Option<Mutex<Encoder>>,
 }
 
@@ -65,29 +65,29 @@ pub struct Reference {
     text: String,
 }
 
-/// What a cell came to.
+/// The results of a cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlayedCell {
-    /// Its line.
+    /// Its line in the results.
     pub record: CellRecord,
-    /// The fate of each token, where that was asked for.
+    /// The result of each token, if the plan requests it.
     pub tokens: Vec<TokenRecord>,
 }
 
-/// One reply to be written.
+/// One reply to write.
 struct PromptTurn<'a> {
     prompt: &'a [TokenId],
     sampling: Sampling,
     seed: u64,
 }
 
-/// Sums that become means at the end.
+/// Sums, divided to means at the end.
 #[derive(Default)]
 struct CellSums {
     exact: u64,
     tv: f64,
     kl: f64,
-    /// Whether the deviation is only known to be bounded by the misses.
+    /// True when only a bound of the deviation is known: the misses.
     bounded: bool,
     nll: f64,
     rouge_l: f64,
@@ -99,7 +99,7 @@ impl EvaluationContext<'_> {
     /// Plays a cell.
     ///
     /// # Errors
-    /// A model fails, or a reply ends other than by its length or a stop token.
+    /// A model fails, or a reply ends for another reason than its length or a stop token.
     pub fn play(&self, pair: &mut Pair<'_>, cell: &Cell) -> Result<PlayedCell> {
         let mut done = PlayedCell { record: blank(cell), tokens: Vec::new() };
         done.record.drafter_parameters = cell.size.unwrap_or(self.size).drafter_parameters;
@@ -184,7 +184,7 @@ impl EvaluationContext<'_> {
     }
 
     fn reference(&self, pair: &mut Pair<'_>, turn: &PromptTurn<'_>) -> Result<Arc<Reference>> {
-        // The seed tells prompt and replica.
+        // The seed identifies prompt and replica.
         let key = (turn.seed, turn.sampling.temperature().to_bits());
         if let Some(known) = self.references.lock().get(&key) {
             return Ok(Arc::clone(known));
@@ -196,7 +196,7 @@ impl EvaluationContext<'_> {
         Ok(reference)
     }
 
-    /// How the reply compares with the target's own.
+    /// Compares the reply with the target's own.
     fn compare(
         &self,
         pair: &mut Pair<'_>,
@@ -253,7 +253,7 @@ impl CellSums {
         record.exact = mean(self.exact as f64, record.replies);
         record.rouge_l = mean(self.rouge_l, record.replies);
         record.bertscore = self.bertscore.map(|sum| mean(sum, record.replies));
-        // A kept miss is a place where the law may differ, and there are no others.
+        // The distribution can differ only at kept misses, and by at most 1 at each.
         let deviation = if self.bounded { record.missed as f64 } else { self.tv };
         record.tv = mean(deviation, record.committed);
         record.kl = (!self.bounded).then(|| mean(self.kl, record.committed));
@@ -300,7 +300,7 @@ fn blank(cell: &Cell) -> CellRecord {
     record
 }
 
-/// The number with the same digits.
+/// The `f64` with the same shortest decimal digits.
 fn shortest(x: f32) -> f64 {
     format!("{x}").parse().unwrap_or(f64::from(x))
 }
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn surprise_by_hand() {
-        // Two even tokens: ln 2; one three times as likely as another: ln 4 - ln 3.
+        // Two equally likely tokens: ln 2. A token three times as likely as the other: ln 4 - ln 3.
         assert!((surprise(&[1.0, 1.0], 0) - std::f64::consts::LN_2).abs() < 1e-12);
         assert!((surprise(&[0.0, 3f32.ln()], 1) - (4f64 / 3.0).ln()).abs() < 1e-6);
         assert!(surprise(&[-1e30, 0.0], 1).abs() < 1e-12);

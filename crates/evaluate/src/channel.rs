@@ -1,6 +1,7 @@
-//! A channel's file, and what it makes of each message: bytes below MQTT, airtime, arrival.
+//! A channel's file, and its model of each message: bytes below MQTT, airtime, arrival.
 //!
-//! Invariant: a message's fate is a function of the channel, the session's seed and the message's number.
+//! Invariant: the passage of a message depends only on the channel, the session's seed, the message's number and the
+//! messages before it.
 
 use super::dice::{mix, unit};
 use anyhow::{Result, ensure};
@@ -10,30 +11,30 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use std::path::Path;
 
-/// The most times one segment is sent; the last one arrives.
+/// Most sends of one segment; the last one always arrives.
 const ATTEMPTS_MAX: u32 = 8;
-/// Beyond one half, retransmission timeouts are all that is measured.
+/// Highest accepted loss; beyond one half, retransmission timeouts would dominate everything.
 const LOSS_MAX: f64 = 0.5;
 
-/// A channel between a device and its broker. Powers are above a board that is idle.
+/// A channel between a device and its broker. Powers are in addition to that of the idle board.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelledChannel {
     /// Its name in plans and reports.
     pub name: String,
-    /// Bandwidth of a radio, Hz; a wire has none and always carries its highest rate.
+    /// Bandwidth of a radio, Hz; `None` for a wire, which always carries its highest rate.
     #[serde(default, deserialize_with = "some_rate")]
     pub bandwidth_hz: Option<f64>,
     /// Mean signal-to-noise ratio of a radio, dB.
     #[serde(default, deserialize_with = "some_finite")]
     pub snr_db: Option<f64>,
-    /// The fastest its modulations go, bit/s.
+    /// Highest rate of its modulations, bit/s.
     #[serde(deserialize_with = "rate")]
     pub rate_bps_max: f64,
-    /// The slowest, bit/s: what a deep fade is left with.
+    /// Lowest rate, bit/s, which a deep fade still allows.
     #[serde(deserialize_with = "rate")]
     pub rate_bps_min: f64,
-    /// How the signal's power varies.
+    /// Variation of the signal's power.
     pub fading: ChannelFading,
     /// Round trip of an empty message, ms.
     #[serde(deserialize_with = "amount")]
@@ -41,46 +42,46 @@ pub struct ModelledChannel {
     /// Probability that a segment is lost, 0..=0.5.
     #[serde(deserialize_with = "loss")]
     pub loss: f64,
-    /// Sending, W.
+    /// Power of sending, W.
     #[serde(deserialize_with = "amount")]
     pub send_w: f64,
-    /// Receiving, W.
+    /// Power of receiving, W.
     #[serde(deserialize_with = "amount")]
     pub receive_w: f64,
-    /// Awake and listening, W.
+    /// Power of listening while awake, W.
     #[serde(deserialize_with = "amount")]
     pub wait_w: f64,
-    /// How long the radio listens on after an answer, ms.
+    /// Time for which the radio keeps listening after an answer, ms.
     #[serde(deserialize_with = "amount")]
     pub tail_ms: f64,
-    /// What lies below MQTT.
+    /// The protocols below MQTT.
     pub stack: Stack,
 }
 
-/// How a signal's power varies from message to message.
+/// Variation of a signal's power from message to message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelFading {
-    /// Not at all.
+    /// No variation.
     None,
     /// `|h|²` is exponential with mean 1, one draw for each message.
     Rayleigh,
 }
 
-/// What lies between MQTT and the air.
+/// The protocols between MQTT and the air.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stack {
     /// Headers of a segment, bytes.
     pub header_bytes: usize,
-    /// An acknowledgement, of every second segment and of the last, bytes.
+    /// Size of an acknowledgement, bytes; sent for every second segment and for the last.
     pub ack_bytes: usize,
-    /// The most a segment carries, bytes.
+    /// Most data of a segment, bytes.
     #[serde(deserialize_with = "count")]
     pub segment_bytes: usize,
-    /// What encryption adds to a message, bytes; 0 for none.
+    /// Bytes that encryption adds to a message; 0 for none.
     pub tls_bytes: usize,
-    /// After how long a lost segment is sent again, ms; doubled each time.
+    /// Time until a lost segment is sent again, ms; doubled each time.
     #[serde(deserialize_with = "amount")]
     pub timeout_ms: f64,
 }
@@ -103,7 +104,7 @@ impl ModelledChannel {
         Ok(channel)
     }
 
-    /// Shannon's rate B·log₂(1 + SNR·|h|²) at `gain` = |h|², bit/s, within what the modulations reach.
+    /// Shannon's rate B·log₂(1 + SNR·|h|²) at `gain` = |h|², bit/s, clamped to the rates of the modulations.
     pub fn rate_bps(&self, gain: f64) -> f64 {
         let (Some(bandwidth), Some(snr_db)) = (self.bandwidth_hz, self.snr_db) else {
             return self.rate_bps_max;
@@ -122,7 +123,7 @@ impl ModelledChannel {
     }
 }
 
-/// A channel under one session.
+/// A channel in use by one session.
 #[derive(Debug)]
 pub struct ModelledLink<'a> {
     channel: &'a ModelledChannel,
@@ -132,7 +133,7 @@ pub struct ModelledLink<'a> {
     down: Way,
 }
 
-/// One direction: messages leave one after the other and arrive in that order.
+/// One direction of a channel: messages are sent one after the other and arrive in that order.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
     free_us: u64,
@@ -140,7 +141,7 @@ struct Way {
 }
 
 impl<'a> ModelledLink<'a> {
-    /// A session on `channel` whose fades and losses follow from `seed`.
+    /// A session on `channel`; `seed` determines its fades and losses.
     pub fn new(channel: &'a ModelledChannel, seed: u64) -> Self {
         Self { channel, seed, number: 0, up: Way::default(), down: Way::default() }
     }
@@ -172,7 +173,7 @@ impl<'a> ModelledLink<'a> {
         Passage { arrives_us, up, down }
     }
 
-    /// How often a segment of the current message is sent until it arrives.
+    /// Number of sends of a segment of the current message until it arrives.
     fn attempts(&self, segment: usize) -> u32 {
         let lost = |attempt: &u32| {
             let words = [self.seed, self.number, segment as u64, u64::from(*attempt)];
@@ -187,7 +188,7 @@ impl Stack {
         bytes.div_ceil(self.segment_bytes)
     }
 
-    /// Bytes of all segments with their headers, repetitions included, and how often the unluckiest one was lost.
+    /// Bytes of all segments with their headers, repetitions included, and the most losses of any one segment.
     fn cut(&self, bytes: usize, attempts: impl Fn(usize) -> u32) -> (usize, u32) {
         (0..self.segments(bytes)).fold((0, 0), |(total, lost), segment| {
             let size = self.segment_bytes.min(bytes - segment * self.segment_bytes) + self.header_bytes;
@@ -224,7 +225,7 @@ fn some_finite<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Err
 pub(crate) mod tests {
     use super::*;
 
-    /// A radio of 1 MHz at 0 dB that carries 1 Mbit/s where nothing fades.
+    /// A radio of 1 MHz at 0 dB, which carries 1 Mbit/s without fading.
     pub(crate) fn radio() -> ModelledChannel {
         ModelledChannel {
             name: "radio".into(),
@@ -278,17 +279,18 @@ pub(crate) mod tests {
     fn a_message_by_hand() {
         let channel = radio();
         let mut link = ModelledLink::new(&channel, 1);
-        // 50 bytes, 72 with TLS, 112 on air: 896 µs at 1 Mbit/s, then half a round trip; an ACK of 40 takes 320 µs.
+        // 50 bytes are 72 with TLS and 112 on air: 896 µs at 1 Mbit/s, then half a round trip. An ACK of 40 bytes takes
+        // 320 µs.
         let passage = link.carry(true, 50, 1_000);
         assert_eq!(passage.up, Air { ip: 90, tls: 112, busy_us: 896 });
         assert_eq!(passage.down, Air { ip: 40, tls: 40, busy_us: 320 });
         assert_eq!(passage.arrives_us, 1_000 + 896 + 10_000);
-        // The next one waits for the air; 250 bytes are three segments, 272 with TLS too, acknowledged twice.
+        // The next message waits for the air. 250 bytes, 272 with TLS, are three segments with two acknowledgements.
         let passage = link.carry(true, 250, 1_000);
         assert_eq!(passage.up, Air { ip: 370, tls: 392, busy_us: 3_136 });
         assert_eq!(passage.down.ip, 80);
         assert_eq!(passage.arrives_us, 1_896 + 3_136 + 10_000);
-        // The other way is free.
+        // The other direction is free.
         assert_eq!(link.carry(false, 50, 2_000).arrives_us, 2_000 + 896 + 10_000);
     }
 

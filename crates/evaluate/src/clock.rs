@@ -1,4 +1,4 @@
-//! A modelled board, channel and server as a session sees them, and the energy that its time comes to.
+//! The modelled times of a board, channel and server in one session, and the energy computed from them.
 
 use super::channel::{ModelledChannel, ModelledLink};
 use super::plan::{ModelledBoard, Server, Size};
@@ -8,18 +8,18 @@ use dunlin_hlm::stop::{Prices, PricesError};
 use dunlin_hlm::verifier::Job;
 use dunlin_sim::quiet::{Passage, SessionOutcome, Timing};
 
-/// How long everything takes in one session.
+/// The model of all durations in one session.
 #[derive(Debug)]
 pub struct ModelledClock<'a> {
     /// The board.
     pub board: &'a ModelledBoard,
     /// The drafter on it.
     pub size: Size,
-    /// Entries of its vocabulary.
+    /// Size of its vocabulary.
     pub vocabulary: u32,
     /// The target.
     pub server: Server,
-    /// What lies between.
+    /// The link between board and server.
     pub link: ModelledLink<'a>,
 }
 
@@ -46,23 +46,23 @@ impl Timing for ModelledClock<'_> {
     }
 }
 
-/// Modelled energy by phase, J; all but the last above what the idle board draws.
+/// Modelled energy by phase, J; all but `idle_j` in addition to that of the idle board.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ModelledEnergy {
-    /// The drafter.
+    /// Energy of the drafter.
     pub draft_j: f64,
-    /// Drawing and scoring.
+    /// Energy of drawing and scoring tokens.
     pub score_j: f64,
-    /// Sending and receiving.
+    /// Energy of sending and receiving.
     pub send_j: f64,
-    /// The radio awake for nothing.
+    /// Energy of the radio while awake without sending or receiving.
     pub wait_j: f64,
-    /// The idle board.
+    /// Energy of the idle board.
     pub idle_j: f64,
 }
 
 impl ModelledEnergy {
-    /// What a session took.
+    /// The energy of a session.
     pub fn of(outcome: &SessionOutcome, board: &Modelled, channel: &ModelledChannel) -> Self {
         let seconds = |us: u64| us as f64 / 1e6;
         let busy =
@@ -78,11 +78,11 @@ impl ModelledEnergy {
     }
 }
 
-/// What a second costs a device that knows its board's power by phase, W. A radio with a tail is awake while the drafter
-/// runs too, one without sleeps until there is something to wait for.
+/// The prices of a device that knows its board's power by phase, W. A radio with a tail is assumed to be awake also
+/// while the drafter runs; one without a tail sleeps then.
 ///
 /// # Errors
-/// The constants come to no price: a board that draws nothing.
+/// The constants give an invalid price, for example those of a board without any power.
 pub fn prices(board: &Modelled, channel: &ModelledChannel) -> Result<Prices, PricesError> {
     let beside_drafting_w = if channel.tail_ms > 0.0 { channel.wait_w } else { 0.0 };
     Prices::new(board.idle_w + board.draft_w + beside_drafting_w, board.idle_w + channel.wait_w)
@@ -134,14 +134,15 @@ mod tests {
             },
             took: Duration(10_000_000),
         };
-        // 2 s at 3 W, half a second at 1 W, 0.5 s at 2 W and 0.25 s at 1 W, 4 s at 0.5 W, 10 s at 2 W.
+        // Draft: 2 s at 3 W. Score: 0.5 s at 1 W. Send: 0.5 s at 2 W and 0.25 s at 1 W. Wait: 4 s at 0.5 W. Idle: 10 s
+        // at 2 W.
         let expected = ModelledEnergy { draft_j: 6.0, score_j: 0.5, send_j: 1.25, wait_j: 2.0, idle_j: 20.0 };
         assert_eq!(ModelledEnergy::of(&outcome, &MODELLED, &radio()), expected);
     }
 
     #[test]
     fn prices_by_hand() {
-        // 2 W idle, 3 W more for the drafter, and half a watt for a radio that listens.
+        // 2 W idle, 3 W more for the drafter, and 0.5 W more for a listening radio.
         let tail = ModelledChannel { tail_ms: 100.0, ..radio() };
         assert_eq!(prices(&MODELLED, &tail), Prices::new(5.5, 2.5));
         assert_eq!(prices(&MODELLED, &radio()), Prices::new(5.0, 2.5));

@@ -1,4 +1,4 @@
-//! Every constant that modelled figures come from, with what its file says of its source.
+//! The constants behind modelled figures, with the source that their file gives.
 
 use super::plan::{EvaluationPlan, Writer};
 use super::report::Constant;
@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use toml_edit::{Decor, DocumentMut, Item, Table, Value};
 
-/// The table of a board's file that figures are modelled from.
+/// The table with a board's modelled constants in its file.
 const MODELLED: &str = "modelled";
 
-/// Units by the end of a key.
+/// Units by the suffix of a key.
 const UNITS: [(&str, &str); 10] = [
     ("_bytes_per_s", "bytes/s"),
     ("_ns_per_entry", "ns"),
@@ -24,10 +24,10 @@ const UNITS: [(&str, &str); 10] = [
     ("_w", "W"),
 ];
 
-/// The constants of every board and channel of a plan, and of the server.
+/// The constants of all boards and channels of a plan, and of the server.
 ///
 /// # Errors
-/// A file can't be read any more.
+/// A file can no longer be read.
 pub fn constants(plan: &EvaluationPlan) -> Result<Vec<Constant>> {
     let (mut boards, mut channels) = (BTreeSet::new(), BTreeSet::new());
     for cell in &plan.cells {
@@ -64,8 +64,8 @@ fn document(path: &Path) -> Result<DocumentMut> {
 
 /// The numbers of a table and of the tables in it.
 ///
-/// A number's source is the comment above it or behind it. One without a comment shares that of the key above, unless
-/// an empty line stands between them; the first keys of a table share the table's.
+/// A number's source is the comment above or behind it. A key without a comment shares that of the key above, unless
+/// there is an empty line between them; the first keys of a table share the table's.
 fn of_table(table: &Table, owner: &str) -> Vec<Constant> {
     let mut constants = Vec::new();
     let mut source = comment(table.decor()).unwrap_or_default();
@@ -90,8 +90,8 @@ fn of_table(table: &Table, owner: &str) -> Vec<Constant> {
     constants
 }
 
-/// The comment in what surrounds a key, a value or a table, on one line: the last paragraph above it, or the rest of
-/// its line.
+/// The comment at a key, a value or a table, joined to one line: the last paragraph above it, or the rest of its
+/// line.
 fn comment(decor: &Decor) -> Option<String> {
     let text = |line: &str| line.trim().strip_prefix('#').map(|text| text.trim().to_owned());
     let above = prefix(decor).trim_end();

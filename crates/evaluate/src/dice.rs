@@ -1,6 +1,6 @@
-//! Chance as a function of what it is drawn for: the same words give the same number, in any order of asking.
+//! Random numbers as a function of keys: the same words give the same number, whatever the order of calls.
 
-/// A hash of `words`: the finaliser of SplitMix64 over their chain.
+/// A hash of `words`: the finaliser of SplitMix64, chained over them.
 pub fn mix(words: &[u64]) -> u64 {
     words.iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
         let x = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);

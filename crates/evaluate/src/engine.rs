@@ -1,4 +1,4 @@
-//! All cells of a plan: which are known, who plays the rest, and the files that come of it.
+//! Runs all cells of a plan: skips the known ones, plays the others on several threads, and writes the files.
 
 use super::cell::{EvaluationContext, PlayedCell, References};
 use super::pair::{Memory, Pair};
@@ -18,9 +18,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{ScopedJoinHandle, available_parallelism, scope};
 
-/// Rows remembered by all threads together.
+/// Bytes of remembered rows, all threads together.
 const MEMORY_BYTES_MAX: usize = 1_536 << 20;
-/// Key/value cache of one target.
+/// Bytes of one target's key/value cache.
 const TARGET_CACHE_BYTES: usize = 64 << 20;
 
 /// The results of a plan.
@@ -28,9 +28,9 @@ const TARGET_CACHE_BYTES: usize = 64 << 20;
 pub struct Results {
     /// One for each cell, in the plan's order.
     pub records: Vec<CellRecord>,
-    /// The fates of the default policy's tokens.
+    /// The results of the default policy's tokens.
     pub tokens: Vec<TokenRecord>,
-    /// Cells that were played now; the rest was known.
+    /// Cells that were played now; the others were known.
     pub played: usize,
     /// The pair's name.
     pub pair: String,
@@ -51,14 +51,14 @@ struct Dirs {
     target: ModelDir,
 }
 
-/// How a plan is run.
+/// Options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// Where results and finished cells go.
+    /// Directory of the results and finished cells.
     pub out: &'a Path,
-    /// Whether finished cells are played again.
+    /// True to play finished cells again.
     pub fresh: bool,
-    /// Threads; as many as the machine has room for where `None`.
+    /// Number of threads; `None` for as many as the machine has room for.
     pub workers: Option<usize>,
     /// The directory of an encoder for BERTScore.
     pub bertscore: Option<&'a Path>,
@@ -83,7 +83,7 @@ pub fn run(plan: &EvaluationPlan, options: Options<'_>, progress: &PlanProgress<
         references: References::default(),
         encoder: options.bertscore.map(|dir| Encoder::load(dir).map(Mutex::new)).transpose()?,
     };
-    // A target spins on threads of its own: more of them than cores would wait for each other.
+    // A target has threads of its own that spin: with more threads than cores they would wait for each other.
     let room = available_parallelism().map_or(1, usize::from) / threads().max(1);
     let options = Options { workers: options.workers.or(Some(room.max(1))), ..options };
     let fingerprint = match options.bertscore {
@@ -95,8 +95,8 @@ pub fn run(plan: &EvaluationPlan, options: Options<'_>, progress: &PlanProgress<
     Ok(results)
 }
 
-/// Plays what is not known of a plan and writes `results.csv` and `tokens.csv`; `fingerprint` tells the pair from any
-/// other.
+/// Plays the unknown cells of a plan and writes `results.csv` and `tokens.csv`; `fingerprint` identifies the model
+/// pair.
 ///
 /// # Errors
 /// A model can't be loaded or fails, or a file can't be written.
@@ -136,7 +136,7 @@ pub fn play_all(
     Ok(results)
 }
 
-/// Cells that share their text, mostly: one thread takes them all, so that the rows are there.
+/// Groups of cells that mostly share their text. One thread plays a whole group, so that rows are reused.
 fn groups(cells: &[Cell], todo: &[usize]) -> Vec<Vec<usize>> {
     let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
     for i in todo {
@@ -154,7 +154,7 @@ fn groups(cells: &[Cell], todo: &[usize]) -> Vec<Vec<usize>> {
     groups.into_iter().map(|(_, group)| group).collect()
 }
 
-/// Everything a cell depends on, hashed.
+/// A hash of everything that a cell depends on.
 fn identity(shared: &EvaluationContext<'_>, fingerprint: &str, cell: &Cell) -> String {
     let EvaluationPlan { seed, tokens_max, server, .. } = shared.plan;
     let (prompts, stop, size) = (&shared.prompts, &shared.stop, shared.size);
@@ -165,7 +165,7 @@ fn identity(shared: &EvaluationContext<'_>, fingerprint: &str, cell: &Cell) -> S
     hash(all.as_bytes())
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct CellQueue<'a, 'p> {
     shared: &'a EvaluationContext<'a>,
     groups: &'a [Vec<usize>],
@@ -190,7 +190,7 @@ impl CellQueue<'_, '_> {
         Ok(parts.into_iter().flatten().collect())
     }
 
-    /// One thread: a group after the other until none is left. After a failure the others find none.
+    /// The work of one thread: plays groups until none is left. After a failure the other threads find none.
     fn work(&self, make: &dyn MakePair, memory: &Memory) -> Result<Vec<(usize, PlayedCell)>> {
         let mut done = Vec::new();
         let mut pair = None;
@@ -235,7 +235,8 @@ impl Dirs {
         Ok(Self { drafter, target })
     }
 
-    /// The weights' hashes; the tokenizer speaks through the prompts and the vocabulary.
+    /// The hashes of the weights. The tokenizer affects results only through the prompts and the vocabulary, which are
+    /// hashed with each cell.
     fn fingerprint(&self) -> Result<String> {
         let of = |path: &Path| Ok(hash(&fs::read(path).with_context(|| path.display().to_string())?));
         let hashes: Result<Vec<String>> =

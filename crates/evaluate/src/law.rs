@@ -1,8 +1,8 @@
-//! How far the law of a policy's next token lies from the target's.
+//! The distance between the distribution of a policy's next token and the target's.
 //!
-//! At each position of a text the policy's one step is taken in thought: drawn from what the device draws from,
-//! flushed or not as its trigger says of each token, judged as the verifier judges. The token that comes out has a
-//! law, and so has the target's; both at the same text.
+//! At each position of a text, one step of the policy is computed exactly: every token that the device may draw,
+//! flushed or not by the policy's trigger, and judged as the verifier judges. The resulting distribution of the
+//! committed token is compared with the target's at the same text.
 
 use super::pair::Pair;
 use anyhow::{Context, Result};
@@ -21,17 +21,18 @@ use dunlin_hlm::uncertainty::{Quadrature, Unit};
 pub struct Deviation {
     /// Total variation distance.
     pub tv: f64,
-    /// Kullback–Leibler divergence from the target, nats; infinite where the policy writes what the target never would.
+    /// Kullback–Leibler divergence from the target, nats; infinite if the policy can write a token that the target
+    /// can't.
     pub kl: f64,
 }
 
-/// The deviation along a text of which the first `prompt` tokens were given; `None` for a policy whose audited tokens
-/// stay: the share of kept misses bounds it.
+/// The deviation along a text whose first `prompt` tokens are the prompt. `None` for a policy with audited tokens, for
+/// which only the share of kept misses is known as a bound.
 ///
-/// The trigger sees the quadrature's uncertainty, whatever form is configured, and the stop rule as it starts.
+/// The trigger uses uncertainty by quadrature, whatever form is configured, and the stop rule in its start state.
 ///
 /// # Errors
-/// A model fails or gives rows that are none.
+/// A model fails or returns invalid rows.
 pub fn deviation(
     rules: &Rules,
     sampling: &Sampling,
@@ -84,7 +85,7 @@ impl PolicyStep<'_> {
             held.push(self.scored(token, quadrature.uncertainty(token), coin), &Calibration::new());
             self.rules.decide(&held, &stop) != Decision::Hold
         };
-        // The coin takes no part in the text, so the law is the mean over it.
+        // The coin doesn't affect the drawn token, so the distribution is the mean over the coin.
         let by_coin = |coin: Unit| law(p, &drawn_from, &sent, |token| flushed(coin, token));
         Ok(match self.rules.random_rate() {
             None => by_coin(Unit::ONE),
@@ -98,7 +99,7 @@ impl PolicyStep<'_> {
     }
 }
 
-/// `share` of the one law, the rest of the other.
+/// The mixture of two distributions, with weight `share` for the first.
 fn mixed(one: &[(TokenId, f64)], other: &[(TokenId, f64)], share: f64) -> Vec<(TokenId, f64)> {
     let mut sum = std::collections::BTreeMap::new();
     for (law, weight) in [(one, share), (other, 1.0 - share)] {
@@ -109,7 +110,7 @@ fn mixed(one: &[(TokenId, f64)], other: &[(TokenId, f64)], share: f64) -> Vec<(T
     sum.into_iter().filter(|(_, probability)| *probability > 0.0).collect()
 }
 
-/// Of a law from the target's, both in the order of tokens.
+/// The deviation of a distribution from the target's, both in the order of tokens.
 fn distance(law: &[(TokenId, f64)], p: &Distribution) -> Deviation {
     let more: f64 = law.iter().map(|(token, x)| (x - p.probability(*token)).max(0.0)).sum();
     let kl: f64 = law.iter().map(|(token, x)| x * (x / p.probability(*token)).ln()).sum();

@@ -1,7 +1,7 @@
-//! The evaluation: policies side by side on real models, with a modelled network and board.
+//! The evaluation: compares policies on real models, with a modelled network and board.
 //!
-//! Invariant: the text, the frames and their bytes are real; every second and every joule is modelled. A run is a
-//! function of its plan, the models and the seed alone.
+//! Invariant: the text, the frames and their bytes are real; all times and energies are modelled. A run depends only on
+//! its plan, the models and the seed.
 
 pub mod cell;
 pub mod channel;

@@ -1,16 +1,16 @@
-//! How alike two replies are: ROUGE-L, and the numbers and names that survived.
+//! Similarity of two replies: ROUGE-L, and the share of numbers and names in common.
 //!
 //! Invariant: pure functions of two texts; nothing here knows a model or a policy.
 //!
-//! [`slot_counts`] is *ours*: a small stand-in for the slot accuracy of task dialogues, where a reply that says
-//! `7:30` for `8:30` has failed however alike the words are. It needs no ontology, so it can't tell a slot from any
-//! other number or name: `one` in *that one* counts, and a name that opens a sentence is not looked for.
+//! [`slot_counts`] is *ours*: a simple substitute for the slot accuracy of task dialogues, where a reply with `7:30`
+//! for `8:30` has failed however similar its words are. It needs no ontology, so it can't distinguish a slot from any
+//! other number or name: `one` in *that one* counts, and a name at the beginning of a sentence is ignored.
 
 use std::collections::BTreeMap;
 
 /// ROUGE-L F1 (the longest common subsequence) over lower-cased runs of letters and digits, in 0..=1.
 ///
-/// Two texts without words are alike (1); one without and one with are not (0).
+/// 1 if neither text has words; 0 if only one has.
 pub fn rouge_l(candidate: &str, reference: &str) -> f64 {
     let (a, b) = (words(candidate), words(reference));
     if a.is_empty() && b.is_empty() {
@@ -38,19 +38,19 @@ fn common(a: &[String], b: &[String]) -> usize {
     row[b.len()]
 }
 
-/// Of the numbers and names in the reference, each as often as it occurs: how many the candidate has too, and how
-/// many there are.
+/// The number of the reference's numbers and names that the candidate has too, and their total; each is counted as
+/// often as it occurs.
 ///
-/// Numbers are what starts with a digit (after a currency sign), and the words one to twelve; `7:30 p.m.` is one
-/// number, `1,200` is `1200` and `8th` is `8`. Names are capitalised words that do not open a sentence in the
-/// reference; in the candidate they may. `I` is no name.
+/// Numbers are words that start with a digit (after a currency sign) and the words one to twelve; `7:30 p.m.` is one
+/// number, `1,200` is `1200` and `8th` is `8`. Names are capitalised words other than `I`; in the reference, but not
+/// in the candidate, words at the beginning of a sentence are excluded.
 pub fn slot_counts(candidate: &str, reference: &str) -> (u64, u64) {
     let (has, wanted) = (slots(candidate, true), slots(reference, false));
     let found = wanted.iter().map(|(slot, count)| has.get(slot).map_or(0, |had| *had.min(count))).sum();
     (found, wanted.values().sum())
 }
 
-/// The slots of a text with how often each occurs; with or without names that open a sentence.
+/// The slots of a text with their counts, with or without names at the beginning of a sentence.
 fn slots(text: &str, opening_names: bool) -> BTreeMap<String, u64> {
     let mut slots = BTreeMap::new();
     for line in text.lines() {
@@ -69,7 +69,7 @@ fn slots(text: &str, opening_names: bool) -> BTreeMap<String, u64> {
             if let Some(slot) = slot {
                 *slots.entry(slot).or_insert(0) += 1;
             }
-            // A dash between sentences opens nothing.
+            // A dash does not change whether the next word begins a sentence.
             opens = if word.is_empty() { opens } else { ends_sentence(raw, word) };
         }
     }
@@ -82,14 +82,14 @@ fn bare(raw: &str) -> &str {
     raw.trim_start_matches(|c| !kept(c)).trim_end_matches(|c: char| !kept(c) && c != '%')
 }
 
-/// Whether a sentence ends behind this word; the point of an initial ends none.
+/// True when a sentence ends behind this word; the full stop of an initial ends none.
 fn ends_sentence(raw: &str, word: &str) -> bool {
     let initial = word.chars().count() == 1 && word.chars().all(char::is_uppercase);
     let end = raw.trim_end_matches(|c: char| "\"'”’)]".contains(c));
     end.ends_with(['!', '?', '…']) || (end.ends_with('.') && !initial)
 }
 
-/// The number a word is, in one spelling.
+/// A word as a number in a canonical spelling; `None` if it is not a number.
 fn number(word: &str) -> Option<String> {
     const WORDS: [&str; 12] =
         ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
@@ -117,7 +117,7 @@ fn number(word: &str) -> Option<String> {
     Some(number)
 }
 
-/// `am` or `pm`, in any of their spellings.
+/// `am` or `pm` from any of their spellings.
 fn half_of_day(word: &str) -> Option<&'static str> {
     let letters: String = word.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect();
     let plain = word.chars().all(|c| c.is_alphabetic() || c.is_ascii_punctuation());
@@ -128,7 +128,7 @@ fn half_of_day(word: &str) -> Option<&'static str> {
     }
 }
 
-/// The name a word is, in one spelling: lower-cased, without a genitive.
+/// A word as a name in a canonical spelling (lower-cased, without a genitive); `None` if it is not a name.
 fn name(word: &str) -> Option<String> {
     let stem = word.strip_suffix("'s").or(word.strip_suffix("’s")).unwrap_or(word);
     let speaker = stem == "I" || stem.starts_with("I'") || stem.starts_with("I’");

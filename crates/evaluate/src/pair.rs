@@ -1,7 +1,7 @@
-//! The two models with a memory: a text that was read before costs no pass.
+//! The two models with a memory of rows: a text that was computed before needs no pass.
 //!
-//! Invariant: a row is a function of the text before it. A target's always is; a drafter is fed each prompt at once
-//! and every later token by itself, whatever the memory held, so that its rows are too.
+//! Invariant: a row depends only on the text before it. For a target that always holds. A drafter is fed each prompt at
+//! once and every later token separately, whatever the memory contains, so that it holds for its rows too.
 
 use anyhow::{Context, Result};
 use dunlin_hlm::TokenId;
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Digest of a text.
 type TextDigest = [u8; 16];
 
-/// Rows by the text before them, shared by all threads; when it is full it starts from nothing.
+/// Rows by the text before them, shared by all threads; when it is full it is cleared.
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: usize,
@@ -32,12 +32,12 @@ struct KnownRows {
     bytes: usize,
 }
 
-/// Passes that were really made.
+/// Passes that were computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passes {
-    /// Of the drafter.
+    /// Passes of the drafter.
     pub draft: u64,
-    /// Of the target.
+    /// Passes of the target.
     pub target: u64,
 }
 
@@ -49,16 +49,16 @@ pub struct Pair<'m> {
     memory: &'m Memory,
     /// Tokens of the current prompt.
     prompt: usize,
-    /// What the device takes the drafter to hold, and the verifier its sessions.
+    /// The text that the device believes to be in the drafter's cache, and likewise the verifier for its sessions.
     device: HashedText,
     slots: BTreeMap<Slot, HashedText>,
-    /// What they do hold.
+    /// The tokens that are in the drafter's cache.
     drafter_holds: Vec<TokenId>,
     target_holds: Vec<TokenId>,
     passes: Passes,
 }
 
-/// A text with the digest of each of its beginnings.
+/// A text with the digest of each of its prefixes.
 #[derive(Clone, Debug, Default)]
 struct HashedText {
     tokens: Vec<TokenId>,
@@ -96,10 +96,10 @@ impl Memory {
 }
 
 impl<'m> Pair<'m> {
-    /// Two models that hold nothing yet.
+    /// A pair with empty caches.
     ///
     /// # Errors
-    /// The target opens no session.
+    /// The target can't open a session.
     pub fn new(
         drafter: Box<dyn Draft + 'm>,
         mut target: Box<dyn Target + 'm>,
@@ -120,7 +120,7 @@ impl<'m> Pair<'m> {
         })
     }
 
-    /// The most tokens a text may have, for the drafter and for the target.
+    /// Most tokens of a text, for the drafter and for the target.
     pub fn context_max(&self) -> (usize, usize) {
         (self.drafter.context_max(), self.target.context_max())
     }
@@ -130,7 +130,7 @@ impl<'m> Pair<'m> {
         self.passes
     }
 
-    /// Starts a session whose first `prompt` tokens come at once.
+    /// Starts a session whose first `prompt` tokens are fed at once.
     pub fn begin(&mut self, prompt: usize) {
         self.prompt = prompt;
         self.device = HashedText::default();
@@ -157,10 +157,10 @@ impl<'m> Pair<'m> {
         self.row(&own)
     }
 
-    /// What the target alone writes behind `prompt`; see `dunlin-verifier reference`.
+    /// The reply that the target alone writes to `prompt`; see `dunlin-verifier reference`.
     ///
     /// # Errors
-    /// The target fails or gives rows that are none.
+    /// The target fails or returns invalid rows.
     pub fn reference(
         &mut self,
         prompt: &[TokenId],
@@ -325,7 +325,7 @@ mod tests {
         let text = [1, 2, 3, 4, 5, 7];
         let expected: Vec<f32> = (4..=6).flat_map(|end| toy().target_logits(&text[..end])).collect();
         assert_eq!(rows[2], expected);
-        // The prompt, 4, 5, 6; the last draft and the rows of 1..4 and 1..5 were known.
+        // Passes of the drafter: the prompt, 4, 5 and 6. The last draft and the rows of 1..4 and 1..5 were known.
         assert_eq!(pair.passes(), Passes { draft: 4, target: 3 });
         assert_eq!(play(&mut pair), (drafts.clone(), rows.clone()));
         assert_eq!(pair.passes(), Passes { draft: 4, target: 3 });
@@ -336,7 +336,7 @@ mod tests {
         assert!(forgetful.passes().target > 2 && forgetful.passes().draft > 4);
     }
 
-    /// A drafter that notes where each chunk began and how long it was.
+    /// A drafter that records the start and the length of each chunk.
     struct Spy<'a>(dunlin_lm::ToyDrafter, &'a Mutex<Vec<(usize, usize)>>);
 
     impl Draft for Spy<'_> {
@@ -370,7 +370,7 @@ mod tests {
         pair.begin(3);
         pair.draft(&draft(0, &[1, 2, 3])).unwrap();
         pair.draft(&draft(3, &[4, 5])).unwrap();
-        // Another prompt with the same beginning, whole all the same.
+        // Another prompt with the same beginning is still fed as a whole.
         pair.begin(4);
         pair.draft(&draft(0, &[1, 2, 3, 6])).unwrap();
         assert_eq!(*chunks.lock().unwrap(), [(0, 3), (3, 1), (4, 1), (0, 4)]);

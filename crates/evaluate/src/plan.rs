@@ -1,4 +1,4 @@
-//! A plan: which policies are run on which boards and channels, read from TOML and checked before anything runs.
+//! A plan: the policies, boards and channels of an evaluation, read from TOML and checked before anything runs.
 
 use super::channel::ModelledChannel;
 use super::setting::{PolicySweep, Setting};
@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Spanned;
 
-/// The run whose cells also say what became of each token, and what the target alone does again.
+/// The run whose cells also record the result of each token, and which includes the target-only baseline.
 pub const MAIN: &str = "main";
-/// Bits of a weight: four, and a scale for every 32 of them.
+/// Bits of a weight: four, plus a 16-bit scale for every 32 weights.
 const WEIGHT_BITS: f64 = 4.5;
 
 /// A plan, checked.
@@ -23,21 +23,21 @@ const WEIGHT_BITS: f64 = 4.5;
 pub struct EvaluationPlan {
     /// Its name.
     pub name: String,
-    /// What every session's seed is derived from.
+    /// The seed from which every session's seed is derived.
     pub seed: u64,
     /// The models' directory.
     pub pair: PathBuf,
-    /// Where its boards are.
+    /// Directory of the boards.
     pub boards_dir: PathBuf,
-    /// Where its channels are.
+    /// Directory of the channels.
     pub channels_dir: PathBuf,
-    /// Prompts used.
+    /// Number of prompts used.
     pub prompts: usize,
-    /// Tokens of a reply at most.
+    /// Most tokens of a reply.
     pub tokens_max: usize,
     /// The modelled target.
     pub server: Server,
-    /// The drafter that is modelled in place of the pair's.
+    /// The size of the drafter that is modelled in place of the pair's.
     pub modelled: Option<Size>,
     /// Every cell, in the order of the results.
     pub cells: Vec<Cell>,
@@ -46,26 +46,26 @@ pub struct EvaluationPlan {
 /// One line of the results: all prompts and seeds under the same conditions.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// Which run.
+    /// Name of its run.
     pub run: String,
-    /// What writes the text.
+    /// The writer of the text.
     pub writer: Writer,
     /// Softmax temperature of both models.
     pub temperature: f64,
     /// Replies to each prompt.
     pub seeds: u32,
-    /// Whether the fate of each token is wanted.
+    /// True to record the result of each token.
     pub tokens: bool,
-    /// The drafter that is modelled, where it is not the plan's.
+    /// The size of the modelled drafter, if it is not the plan's.
     pub size: Option<Size>,
 }
 
-/// What writes the text of a cell.
+/// The writer of a cell's text.
 #[derive(Clone, Debug)]
 pub enum Writer {
     /// A device and a verifier.
     Policy(Box<Setting>, Arc<ModelledBoard>, Arc<ModelledChannel>),
-    /// The target alone with another seed: how far two of its own replies lie apart.
+    /// The target alone with another seed, to measure the distance between two of its own replies.
     TargetAgain,
 }
 
@@ -74,9 +74,9 @@ pub enum Writer {
 pub struct ModelledBoard {
     /// Its name.
     pub name: String,
-    /// Tokens of context, where that is less than the drafter's.
+    /// Tokens of context, if fewer than the drafter's.
     pub context_tokens_max: Option<usize>,
-    /// The channel that its radio makes.
+    /// The channel of its radio.
     pub radio: Option<Radio>,
     /// Its constants.
     pub modelled: Modelled,
@@ -86,10 +86,10 @@ pub struct ModelledBoard {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// A pass, whatever its size, µs.
+    /// Time of a pass, whatever its size, µs.
     #[serde(deserialize_with = "amount")]
     pub pass_us: f64,
-    /// Each token fed, µs.
+    /// Time of each token fed, µs.
     #[serde(deserialize_with = "amount")]
     pub token_us: f64,
 }
@@ -98,10 +98,10 @@ pub struct Server {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Size {
-    /// Its parameters.
+    /// Number of parameters.
     #[serde(deserialize_with = "rate")]
     pub drafter_parameters: f64,
-    /// Bits of each, scales included.
+    /// Bits of each parameter, scales included.
     #[serde(default = "weight_bits", deserialize_with = "rate")]
     pub drafter_bits: f64,
 }
@@ -128,26 +128,26 @@ struct PlanFile {
 struct Run {
     name: Spanned<String>,
     boards: Spanned<Vec<Spanned<String>>>,
-    /// Without them, each board's own radio.
+    /// The channels; `None` for each board's own radio.
     channels: Option<Spanned<Vec<Spanned<String>>>>,
     temperatures: Spanned<Vec<Spanned<f64>>>,
     #[serde(default = "one")]
     seeds: Spanned<u32>,
     snr_db: Option<Spanned<Vec<f64>>>,
     rtt_ms: Option<Spanned<Vec<f64>>>,
-    /// The drafter that is modelled in this run.
+    /// The size of the drafter that is modelled in this run.
     modelled: Option<Size>,
     policy: Spanned<Vec<Spanned<PolicySweep>>>,
 }
 
-/// A file's text, to say where in it something is wrong.
+/// A file's text, for errors with a line number.
 struct PlanText<'a> {
     path: &'a Path,
     text: String,
 }
 
 impl EvaluationPlan {
-    /// Reads and checks a plan and the boards and channels it names; paths in it are relative to the working
+    /// Reads and checks a plan and the boards and channels that it names. Its paths are relative to the working
     /// directory.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ impl Run {
         self.boards.get_ref().iter().map(load).collect()
     }
 
-    /// Every board on every channel, or on that of its own radio.
+    /// Every board on every channel, or on the channel of its own radio.
     fn places(
         &self,
         source: &PlanText<'_>,
@@ -272,7 +272,7 @@ impl Run {
         Ok(places)
     }
 
-    /// Every channel with every value that this run sets in its place.
+    /// Every channel with every value that this run substitutes.
     fn swept(
         &self,
         source: &PlanText<'_>,
@@ -295,7 +295,7 @@ impl Run {
     }
 }
 
-/// A channel by its name.
+/// Loads a channel by name.
 fn channel(
     source: &PlanText<'_>,
     file: &PlanFile,
@@ -338,13 +338,13 @@ impl PlanText<'_> {
 }
 
 impl Size {
-    /// The size of a drafter whose weights take `bytes`.
+    /// The size of a drafter whose weights have `bytes` bytes.
     pub fn of_bytes(bytes: u64) -> Self {
         Self { drafter_parameters: bytes as f64 * 8.0 / WEIGHT_BITS, drafter_bits: WEIGHT_BITS }
     }
 }
 
-/// Reads the held-out prompts of a pair, the first `count` of them.
+/// Reads the first `count` held-out prompts of a pair.
 ///
 /// # Errors
 /// The file is missing, is not `{"prompts": [...]}`, or holds fewer.
@@ -382,7 +382,7 @@ fn one() -> Spanned<u32> {
 mod tests {
     use super::*;
 
-    /// A plan on the boards and channels of this repository and a pair of empty files.
+    /// A plan with the boards and channels of this repository and a model pair of empty files.
     const PLAN: &str = r#"name = "p"
 seed = 1
 pair = "PAIR"
@@ -427,7 +427,7 @@ policy = [{ name = "lossless" }]
     fn a_plan_is_every_combination() {
         let plan = load(PLAN).unwrap();
         let main: Vec<&Cell> = plan.cells.iter().filter(|cell| cell.run == MAIN).collect();
-        // 2 temperatures of 2 settings, 2 boards, 2 channels, and the target again.
+        // 2 temperatures, each with 2 settings on 2 boards and 2 channels, and the target-only baseline.
         assert_eq!(main.len(), 2 * (2 * 2 * 2 + 1));
         let default = |cell: &&&Cell| cell.tokens;
         assert_eq!(main.iter().filter(default).count(), 2, "one of each temperature");

@@ -1,6 +1,7 @@
 //! Plots as SVG: lines, points with error bars, stacked bars.
 //!
-//! Colours are Okabe and Ito's, which colour-blind people can tell apart; beyond them the shape of the points tells.
+//! The colours are Okabe and Ito's, which colour-blind people can distinguish. With more series than colours, the shape
+//! of the points distinguishes them.
 
 use anyhow::{Context, Result, anyhow};
 use plotters::coord::Shift;
@@ -23,29 +24,29 @@ const PALETTE: [RGBColor; 8] = [
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const FONT: &str = "sans-serif";
 
-/// How a series is drawn.
+/// The drawing style of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SeriesMark {
-    /// Points alone.
+    /// Only points.
     Points,
-    /// A line alone.
+    /// Only a line.
     Line,
-    /// Points and the line through them.
+    /// Points and a line through them.
     Both,
 }
 
-/// What a legend names.
+/// A series, named in the legend.
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) mark: SeriesMark,
     pub(super) points: Vec<(f64, f64)>,
-    /// From where to where a value may lie: x, low, high.
+    /// Error bars: x, low, high.
     pub(super) errors: Vec<(f64, f64, f64)>,
 }
 
 impl Series {
-    /// A series without error bars; what is not finite is left out.
+    /// A series without error bars; points that aren't finite are left out.
     pub(super) fn new(name: &str, mark: SeriesMark, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let points = points.into_iter().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
         Self { name: name.to_string(), mark, points, errors: Vec::new() }
@@ -67,7 +68,7 @@ pub(super) struct LineChart {
 }
 
 impl LineChart {
-    /// Whether any series has a point.
+    /// True when no series has a point.
     pub(super) fn is_empty(&self) -> bool {
         self.series.iter().all(|series| series.points.is_empty())
     }
@@ -133,7 +134,7 @@ pub(super) struct Bars {
     pub(super) title: String,
     pub(super) x: String,
     pub(super) parts: Vec<&'static str>,
-    /// Name and parts of each bar, from the top down.
+    /// Name and parts of each bar, from top to bottom.
     pub(super) bars: Vec<(String, Vec<f64>)>,
 }
 
@@ -219,7 +220,7 @@ fn dot(root: &PlotArea<'_>, at: (i32, i32), series: usize) -> Result<()> {
     Ok(())
 }
 
-/// Where an axis begins and ends: a little beyond all values, and at 0 where that is not far.
+/// The range of an axis: a little beyond all values, and from 0 if that is not far.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
@@ -229,11 +230,11 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let room = 0.05 * if high > low { high - low } else { high.abs() };
     let room = if room > 0.0 { room } else { 0.05 };
     let from = if low >= 0.0 && (low <= 0.5 * high || low == high) { 0.0 } else { low - room };
-    // A point at 0 is half hidden by the axis otherwise.
+    // Otherwise the axis would half hide a point at 0.
     (if low == 0.0 { -room / 2.0 } else { from }, high + room)
 }
 
-/// A label of an axis: as many digits as its step may need.
+/// A label of an axis, with as many digits as its step may need.
 fn tick(x: f64) -> String {
     let text = format!("{x:.6}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

@@ -1,11 +1,11 @@
-//! How far an evaluation is: a bar on a terminal, lines elsewhere.
+//! Progress of an evaluation: a bar on a terminal, lines elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// Shows what is done.
+/// Shows the progress of a plan.
 pub struct PlanProgress<'a> {
     shown: ProgressOutput<'a>,
     state: Mutex<ProgressState>,
@@ -34,7 +34,7 @@ impl<'a> PlanProgress<'a> {
         Self::new(ProgressOutput::Bar(bar))
     }
 
-    /// A line whenever another tenth is done.
+    /// Writes a line whenever another tenth is done.
     pub fn lines(out: &'a mut (dyn Write + Send)) -> Self {
         Self::new(ProgressOutput::Lines(Mutex::new(out)))
     }
@@ -44,7 +44,7 @@ impl<'a> PlanProgress<'a> {
         Self { shown, state: Mutex::new(state) }
     }
 
-    /// `total` cells are to be played, beside `known` that were found.
+    /// Starts the display for `total` cells to play, besides `known` finished ones.
     pub(super) fn start(&self, total: usize, known: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = ProgressState { started: Instant::now(), total, done: 0, tokens: 0 };
@@ -54,7 +54,7 @@ impl<'a> PlanProgress<'a> {
         }
     }
 
-    /// A cell of `tokens` tokens is done.
+    /// Counts a finished cell of `tokens` tokens.
     pub(super) fn tick(&self, tokens: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done += 1;
@@ -75,7 +75,7 @@ impl<'a> PlanProgress<'a> {
         }
     }
 
-    /// Nothing more will be shown.
+    /// Ends the display.
     pub(super) fn finish(&self) {
         if let ProgressOutput::Bar(bar) = &self.shown {
             bar.finish_and_clear();
@@ -83,7 +83,7 @@ impl<'a> PlanProgress<'a> {
     }
 }
 
-/// What can't be shown is no reason to stop.
+/// Writes a line; ignores errors, since the display must not stop the evaluation.
 fn write_line(out: &Mutex<&mut (dyn Write + Send)>, line: &str) {
     let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = writeln!(out, "{line}");

@@ -1,11 +1,11 @@
-//! What an evaluation measures, line by line: the columns of its CSV files.
+//! The records of an evaluation: lines and columns of its CSV files.
 
 use serde::{Deserialize, Serialize};
 
 /// One policy setting at one temperature on one channel and board, over all prompts and seeds of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
-    /// Which of the plan's runs: `main`, `strictness`, `snr`, `rtt`, `ablation` or `risk`.
+    /// The plan's run: `main`, `strictness`, `snr`, `rtt`, `ablation` or `risk`.
     pub run: String,
     /// The policy's name.
     pub policy: String,
@@ -17,7 +17,7 @@ pub struct CellRecord {
     pub importance_lambda: Option<f64>,
     /// Probability with which a token is sent.
     pub random_rate: Option<f64>,
-    /// Wanted share of misses among audited tokens.
+    /// ε: the target share of misses among audited tokens.
     pub epsilon: Option<f64>,
     /// Softmax temperature of both models.
     pub temperature: f64,
@@ -36,24 +36,24 @@ pub struct CellRecord {
     pub replies: u64,
     /// Tokens committed.
     pub committed: u64,
-    /// Committed tokens that stay without the target's agreement: trusted, or audited and missed.
+    /// Committed tokens without the target's agreement: trusted, or audited and missed.
     pub trusted: u64,
     /// Drafts the target judged.
     pub judged: u64,
-    /// Judged drafts it accepted.
+    /// Judged drafts that the target accepted.
     pub accepted: u64,
     /// Audited tokens that stayed.
     pub audited: u64,
-    /// Those of them that the target would not have chosen.
+    /// Audited tokens that the target would not have chosen.
     pub missed: u64,
 
-    /// Share of replies identical to what the target alone writes with the same seed.
+    /// Share of replies identical to the target-only reply with the same seed.
     pub exact: f64,
-    /// Mean total variation distance per token between the policy's one-step law and the target's, 0..=1; where
-    /// audited tokens stay, an upper bound: the kept misses.
+    /// Mean total variation distance per token between the policy's one-step distribution and the target's, 0..=1. With
+    /// audited tokens it is an upper bound, the share of kept misses.
     pub tv: f64,
-    /// Mean Kullback–Leibler divergence per token of that law from the target's, nats; none where only a bound is
-    /// known.
+    /// Mean Kullback–Leibler divergence per token of that distribution from the target's, nats; `None` if only a bound
+    /// is known.
     pub kl: Option<f64>,
     /// Mean negative log-likelihood of the committed tokens under the target at temperature 1, nats.
     pub nll: f64,
@@ -61,45 +61,45 @@ pub struct CellRecord {
     pub rouge_l: f64,
     /// Share of the numbers and names in the target-only replies that the policy's replies have too.
     pub slots: f64,
-    /// Mean BERTScore F1 against the target-only reply, where an encoder was given.
+    /// Mean BERTScore F1 against the target-only reply, if an encoder was given.
     pub bertscore: Option<f64>,
 
-    /// Draft frames sent up: rounds.
+    /// Draft frames sent up, that is, rounds.
     pub frames_up: u64,
-    /// MQTT messages up, those before the first frame of a session left out.
+    /// MQTT messages up, without those before the first frame of a session.
     pub messages_up: u64,
-    /// Bytes of payload up; as all byte counts below, of frames and the codes and contexts between them.
+    /// Bytes of payload up. This and all byte counts below are of frames and the codes and contexts between them.
     pub payload_up: u64,
     /// Bytes of MQTT packets up.
     pub mqtt_up: u64,
     /// Bytes up with the headers below MQTT, retransmissions included.
     pub ip_up: u64,
-    /// As `ip_up`, with TLS records.
+    /// Like `ip_up`, with TLS records.
     pub tls_up: u64,
     /// Bytes of payload down.
     pub payload_down: u64,
     /// Bytes of MQTT packets down.
     pub mqtt_down: u64,
-    /// Bytes up of opening a session and sending its prompt, MQTT packets.
+    /// Bytes of MQTT packets up that open a session and send its prompt.
     pub opening_up: u64,
     /// Passes of the target.
     pub target_passes: u64,
-    /// Tokens the target was fed, prompts left out, catching up on held tokens included.
+    /// Tokens that the target was fed, without prompts but including held tokens.
     pub target_tokens: u64,
-    /// Tokens the drafter gave.
+    /// Tokens drafted.
     pub drafted: u64,
 
-    /// Modelled time from prompt to end, s, over all replies.
+    /// Modelled time from prompt to end, summed over all replies, s.
     pub seconds: f64,
     /// Modelled energy of drafting above idle, J.
     pub draft_j: f64,
-    /// Of scoring, above idle, J.
+    /// Modelled energy of scoring above idle, J.
     pub score_j: f64,
-    /// Of sending and receiving, above idle, J.
+    /// Modelled energy of sending and receiving above idle, J.
     pub send_j: f64,
-    /// Of the radio waiting for an answer, above idle, J.
+    /// Modelled energy of the radio waiting for an answer above idle, J.
     pub wait_j: f64,
-    /// What the idle board draws in that time, J.
+    /// Modelled energy of the idle board in that time, J.
     pub idle_j: f64,
 }
 
@@ -120,7 +120,7 @@ impl CellRecord {
     }
 }
 
-/// A drafted token whose fate is known, of the default policy: `tokens.csv`.
+/// A drafted token of the default policy that a verdict confirmed or rejected: a line of `tokens.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenRecord {
     /// Softmax temperature.
@@ -133,6 +133,6 @@ pub struct TokenRecord {
     pub importance: f64,
     /// The importance threshold μ + λσ with λ = 0 at that token.
     pub threshold: f64,
-    /// Whether the target rejected it.
+    /// True when the target rejected it.
     pub rejected: bool,
 }

@@ -1,7 +1,7 @@
 //! The report of an evaluation: tables and plots of its records.
 //!
-//! Invariant: the same records make the same bytes. Every table comes from the records alone, and what was not run is
-//! left out; every figure of time or energy is called modelled.
+//! Invariant: the same records give the same bytes. Every table comes only from the records, sections without a run are
+//! left out, and every figure of time or energy is labelled as modelled.
 
 mod ablation;
 mod policies;
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::Path;
 
-/// What an evaluation was, for the head of its report.
+/// The facts about an evaluation at the head of its report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportHeader {
     /// The plan's name.
@@ -26,31 +26,31 @@ pub struct ReportHeader {
     pub pair: String,
     /// Prompts answered.
     pub prompts: usize,
-    /// The most tokens of a reply.
+    /// Most tokens of a reply.
     pub tokens_max: usize,
-    /// The seed all others come from.
+    /// The seed from which all others are derived.
     pub seed: u64,
     /// Replies written, over all settings.
     pub replies: u64,
-    /// Everything modelled time and energy come from.
+    /// The constants behind modelled time and energy.
     pub constants: Vec<Constant>,
 }
 
 /// A constant of the model of network and board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Constant {
-    /// What it is, with the board or channel it belongs to.
+    /// Its name, with the board or channel it belongs to.
     pub name: String,
-    /// Its value with the unit.
+    /// Its value with its unit.
     pub value: String,
-    /// Where it comes from.
+    /// Its source.
     pub source: String,
 }
 
-/// Writes `report.md` and its plots (`*.svg`) into a directory, which is made where it is missing.
+/// Writes `report.md` and its plots (`*.svg`) to a directory, which is created if it is missing.
 ///
 /// # Errors
-/// If there are no records, a plot can't be drawn or a file can't be written.
+/// There are no records, a plot can't be drawn, or a file can't be written.
 pub fn write(
     header: &ReportHeader,
     records: &[CellRecord],
@@ -113,7 +113,7 @@ fn constants(report: &mut Builder, constants: &[Constant]) {
     report.table(&table);
 }
 
-/// A report in the making.
+/// A report under construction.
 #[derive(Debug, Default)]
 struct Builder {
     text: String,
@@ -140,7 +140,7 @@ impl Builder {
         }
     }
 
-    /// A chart as the next plot of a section; one without a point is left out.
+    /// Adds a chart as the next plot of a section; a chart without points is left out.
     fn chart(&mut self, section: &str, chart: &LineChart) -> Result<()> {
         if !chart.is_empty() {
             self.plot(
@@ -166,7 +166,7 @@ impl Builder {
     }
 }
 
-/// The records of one run, by what they have in common, in the order of the plan.
+/// The records of one run, grouped by what they have in common, in the order of the plan.
 struct Groups<'a>(Vec<(String, Vec<&'a CellRecord>)>);
 
 impl<'a> Groups<'a> {

@@ -1,18 +1,18 @@
-//! The policies of a plan: tables of a policy's settings in which any key may be a list.
+//! The policies of a plan: tables of settings in which any key may be a list.
 
 use anyhow::{Result, anyhow, bail, ensure};
 use dunlin_hlm::policy::{HeldTokens, Policy, PolicyTable, Rules};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-/// The key that reports call a policy by; all others are a [`PolicyTable`]'s.
+/// The key of a policy's name in reports; all other keys are those of a [`PolicyTable`].
 const LABEL: &str = "label";
 /// The key of the preset.
 const NAME: &str = "name";
-/// The one key of a policy's table that is a list itself.
+/// The only key of a policy's table whose value is a list itself.
 const WITHOUT: &str = "without";
 
-/// A policy in a plan: the keys of a [`PolicyTable`], and a label. A list is a sweep; several make a grid.
+/// A policy in a plan: the keys of a [`PolicyTable`], and a label. A list is a sweep; several lists make a grid.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct PolicySweep(Table);
@@ -22,17 +22,17 @@ pub struct PolicySweep(Table);
 pub struct Setting {
     /// The preset's name.
     pub policy: String,
-    /// The name or label with what differs from the preset.
+    /// The name or label, with the settings that differ from the preset.
     pub label: String,
-    /// All parts.
+    /// The resolved rules.
     pub rules: Rules,
 }
 
 impl PolicySweep {
-    /// Every point of the grid, keys in alphabetical order and the last list varying fastest.
+    /// Every point of the grid; keys are in alphabetical order and the last list varies fastest.
     ///
     /// # Errors
-    /// Names the setting that is wrong, or the two that contradict each other.
+    /// Names the setting that is invalid, or the two that contradict each other.
     pub fn expand(&self) -> Result<Vec<Setting>> {
         let mut keys = self.0.clone();
         let label = match keys.remove(LABEL) {
@@ -60,7 +60,7 @@ impl PolicySweep {
     }
 }
 
-/// The values that a key takes one after the other.
+/// The values of a key in turn.
 fn values(key: &str, value: &Value) -> Vec<Value> {
     match value {
         Value::Array(values) if key != WITHOUT => values.clone(),
@@ -68,10 +68,10 @@ fn values(key: &str, value: &Value) -> Vec<Value> {
     }
 }
 
-/// The policy at a point of the grid that `keys` make.
+/// The policy at a point of the grid of `keys`.
 fn setting(point: Table, label: Option<&str>, keys: &Table) -> Result<Setting> {
     let varies = |key: &str| keys.get(key).is_some_and(|value| values(key, value).len() > 1);
-    // A label stands for what is fixed; a sweep is told apart by its values. Names and flags come before numbers.
+    // A label covers the fixed settings; swept ones are shown with their values. Names and flags come before numbers.
     let shown = |key: &str| key != NAME && (label.is_none() || varies(key));
     let (numbers, names): (Vec<_>, Vec<_>) = point
         .iter()
@@ -88,7 +88,7 @@ fn setting(point: Table, label: Option<&str>, keys: &Table) -> Result<Setting> {
     Ok(Setting { policy, label, rules })
 }
 
-/// The table at a point; keys are read one by one first, so that an error names its key.
+/// The table at a point; each key is first read by itself, so that an error names it.
 fn table(point: Table) -> Result<PolicyTable> {
     for (key, value) in &point {
         let alone = Table::from_iter([(key.clone(), value.clone())]);
@@ -98,7 +98,7 @@ fn table(point: Table) -> Result<PolicyTable> {
     Ok(point.try_into()?)
 }
 
-/// A setting in words; one for each threshold that is left out.
+/// A setting in words; one item for each threshold that is left out.
 fn described(key: &str, value: &Value) -> Vec<String> {
     match value {
         Value::Array(left_out) => {
@@ -111,12 +111,12 @@ fn described(key: &str, value: &Value) -> Vec<String> {
 }
 
 impl Setting {
-    /// Whether it is what a device does without a configuration.
+    /// True when these are the rules of a device without a configuration.
     pub fn is_default(&self) -> bool {
         self.rules == Policy::default().rules()
     }
 
-    /// The thresholds a record names: uncertainty, λ, the coin's rate and ε, the last where tokens are audited.
+    /// The thresholds of a record: uncertainty, λ, the random trigger's rate, and ε if tokens are audited.
     pub fn thresholds(&self) -> [Option<f32>; 4] {
         let rules = &self.rules;
         let epsilon = (rules.held() == HeldTokens::Audited).then_some(rules.epsilon());

@@ -1,4 +1,4 @@
-//! Finished cells on disk, each under a hash of everything it depends on.
+//! Finished cells on disk, each named by a hash of everything it depends on.
 
 use super::cell::PlayedCell;
 use anyhow::{Context, Result};
@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Counts the meanings a cell has had: raised whenever the same plan comes to other numbers.
+/// Version of the cells' meaning; raise it whenever the same plan gives other numbers.
 pub const FORMAT: u32 = 2;
 
 /// A folder of finished cells.
@@ -17,22 +17,22 @@ pub struct Store {
 }
 
 impl Store {
-    /// The folder `cells` in `out`, made where it is missing.
+    /// Opens the folder `cells` in `out`, and creates it if it is missing.
     ///
     /// # Errors
-    /// It can't be made.
+    /// It can't be created.
     pub fn open(out: &Path) -> Result<Self> {
         let dir = out.join("cells");
         fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
         Ok(Self { dir })
     }
 
-    /// A finished cell; one that can't be read is none.
+    /// A finished cell; `None` if it is missing or unreadable.
     pub fn get(&self, hash: &str) -> Option<PlayedCell> {
         serde_json::from_str(&fs::read_to_string(self.path(hash)).ok()?).ok()
     }
 
-    /// Keeps a cell and gives it back as it will be read, to the last bit of every number.
+    /// Stores a cell and returns it as it will be read, so that every number has the same bits now and later.
     ///
     /// # Errors
     /// The file can't be written.

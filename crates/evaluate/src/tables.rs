@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// What stands where there is no figure.
+/// The mark for a missing figure.
 const NONE: &str = "–";
 
-/// A table: words to the left, figures to the right.
+/// A table: words are aligned left, figures right.
 #[derive(Debug)]
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -17,20 +17,20 @@ impl Table {
         Self { rows: vec![heads.into_iter().map(Into::into).collect()] }
     }
 
-    /// One more row, as long as the head.
+    /// Adds a row, which must be as long as the head.
     pub(super) fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.rows[0].len(), "{cells:?}");
         self.rows.push(cells.iter().map(|cell| cell.replace('|', "\\|")).collect());
     }
 
-    /// Whether there is nothing but the head.
+    /// True when there are no rows.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
 }
 
 impl Table {
-    /// Whether a column holds words; the first always does.
+    /// True when a column has words; the first always does.
     fn is_words(&self, column: usize) -> bool {
         column == 0 || self.rows[1..].iter().any(|row| row[column].starts_with(char::is_alphabetic))
     }
@@ -57,13 +57,13 @@ impl fmt::Display for Table {
     }
 }
 
-/// A figure with so many decimals; a dash for what is not finite.
+/// A figure with so many decimals; a dash if it is not finite.
 pub(super) fn fixed(x: f64, decimals: usize) -> String {
     if !x.is_finite() {
         return NONE.to_string();
     }
     let text = format!("{x:.decimals$}");
-    // Rounded to zero, the sign says nothing.
+    // Show a negative number that rounds to zero without its sign.
     match text.strip_prefix('-') {
         Some(zero) if !zero.contains(|c: char| ('1'..='9').contains(&c)) => zero.to_string(),
         _ => text,
@@ -77,7 +77,7 @@ pub(super) fn significant(x: f64) -> String {
     fixed(x, usize::try_from(2 - exponent).unwrap_or(0).min(12))
 }
 
-/// A share as per cent with so many decimals.
+/// A share in per cent with so many decimals.
 pub(super) fn percent(x: f64, decimals: usize) -> String {
     let text = fixed(100.0 * x, decimals);
     if text == NONE { text } else { text + " %" }
@@ -88,12 +88,12 @@ pub(super) fn optional(x: Option<f64>, decimals: usize) -> String {
     fixed(x.unwrap_or(f64::NAN), decimals)
 }
 
-/// A setting as it was written; some passed through 32 bits.
+/// A setting as it was written in the plan; some were stored in 32 bits.
 pub(super) fn setting(x: f64) -> String {
     (x as f32).to_string()
 }
 
-/// As code.
+/// A text as inline code.
 pub(super) fn code(text: &str) -> String {
     format!("`{text}`")
 }

@@ -1,4 +1,4 @@
-//! What the policies do on the demo pair, as far as it must hold whatever the digits.
+//! Relations between the policies on the demo pair that must hold whatever the exact figures.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

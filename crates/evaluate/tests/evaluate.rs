@@ -101,7 +101,7 @@ fn a_changed_plan_plays_what_it_changes() {
     let mut fewer = first.clone();
     fewer.cells.truncate(3);
     assert_eq!(run(&fewer, "toy", options).played, 0);
-    // A cell that was cut short on disk is played again.
+    // A truncated cell file is played again.
     let cells = fs::read_dir(dir.path().join("cells")).unwrap();
     cells.for_each(|cell| fs::write(cell.unwrap().path(), "{").unwrap());
     assert_eq!(run(&fewer, "toy", options).played, 3);
@@ -134,7 +134,7 @@ fn the_default_policy_writes_the_targets_text_at_a_cost_that_adds_up() {
         let wanted = |r: &&_| matches!(r, dunlin_evaluate::record::CellRecord { label: l, channel: c, .. } if l == label && c == channel);
         results.records.iter().rfind(wanted).unwrap()
     };
-    // Where a frame is dear several drafts share one; on the cheap link so uncertain ones pay one by one.
+    // Where frames are dear, several drafts share one; on the cheap link, drafts this uncertain pay one by one.
     let (single, four) =
         (of("lossless, draft_tokens_max 1", "lora"), of("lossless, draft_tokens_max 4", "lora"));
     assert!(four.frames_up < single.frames_up && four.seconds < single.seconds);

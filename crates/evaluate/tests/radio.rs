@@ -1,8 +1,8 @@
-//! What the radio carries for one committed token: the demo pair and a toy pair, a modelled board and link.
+//! Radio traffic per committed token, for the demo pair and a toy pair with a modelled board and link.
 //!
-//! A processor's kernels decide the last bits of the demo pair's rows, and now and then a token, so that its figures are
-//! held to those of `radio.txt` within a band; `DUNLIN_RADIO=write` writes the file anew. The toy's rows have the same
-//! bits everywhere, and its table is a snapshot.
+//! The last bits of the demo pair's rows, and sometimes a token, depend on the processor's kernels. So its figures are
+//! compared with those of `radio.txt` within a band; `DUNLIN_RADIO=write` rewrites the file. The toy's rows have the
+//! same bits everywhere, and its table is a snapshot.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and speak")]
 
@@ -22,12 +22,13 @@ use std::path::PathBuf;
 
 /// Held-out prompts of the table.
 const PROMPTS: usize = 40;
-/// Tokens of one reply at most.
+/// Most tokens of one reply.
 const TOKENS: usize = 48;
 const SAMPLING: (f32, f32, u32) = (0.8, 1.0, 0);
-/// Modelled: a board that drafts a token in 8 ms, a target pass of 30 ms, a link of 40 ms each way.
+/// Modelled times: 8 ms per drafted token, 30 ms per pass of the target, 40 ms each way on the link.
 const COSTS: Costs = Costs { draft_us: 8_000, target_us: 30_000, link_us: 40_000 };
-/// Share by which a figure of the demo pair may differ from the file's. Between AVX-512 and AVX2 it is up to 0.03.
+/// Relative difference allowed between a figure of the demo pair and the file's. Between AVX-512 and AVX2 it is up to
+/// 0.03.
 const BAND: f64 = 0.06;
 
 struct Pair {
@@ -107,7 +108,7 @@ impl Sum {
         self.sent += outcome.counters.sent_drafts;
         self.accepted += outcome.counters.accepted;
         self.seconds += outcome.took.as_secs_f64();
-        // The first frames of a session are its context; the alias is bound with the first of them.
+        // The first messages on a session's frame topic are its context; the first of them binds the alias.
         for Carried { kind, payload, mqtt, .. } in &outcome.carried {
             self.up_all += if kind.is_up() { *mqtt } else { 0 };
             match kind {
@@ -179,7 +180,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
     sum
 }
 
-/// The table of a pair, and the sum of its last line: the default policy.
+/// The table of a pair, and the sum of its last line, the default policy's.
 fn table(pair: &mut Pair, what: &str) -> (String, Sum) {
     let mut table = String::new();
     writeln!(table, "{PROMPTS} {what}, at most {TOKENS} tokens each, temperature {}", SAMPLING.0).unwrap();
@@ -202,7 +203,7 @@ fn table(pair: &mut Pair, what: &str) -> (String, Sum) {
     (table, default)
 }
 
-/// Whether two words are equal, or numbers within the band and one unit of their last digit.
+/// True when two words are equal, or numbers within the band and one unit of their last digit.
 fn near(here: &str, file: &str) -> bool {
     let (Ok(a), Ok(b)) = (here.parse::<f64>(), file.parse::<f64>()) else { return here == file };
     let decimals = file.split_once('.').map_or(0, |(_, decimals)| decimals.len());
@@ -210,7 +211,7 @@ fn near(here: &str, file: &str) -> bool {
     (a - b).abs() <= BAND * b.abs() + 1.01 * unit
 }
 
-/// The lines of a table that aren't those of the file within the band.
+/// The lines of a table that differ from the file's by more than the band.
 fn apart(here: &str, file: &str) -> Vec<String> {
     let words = |line: &str| line.split_whitespace().map(String::from).collect::<Vec<_>>();
     let mut apart = Vec::new();

@@ -1,4 +1,4 @@
-//! The acceptance rules on rows of the demo pair: what is committed is distributed as the target's row says.
+//! The acceptance rules on rows of the demo pair: committed tokens have the distribution of the target's row.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,12 +16,12 @@ use std::path::PathBuf;
 
 const SEEDS: u64 = 4_000;
 const PROMPTS: usize = 4;
-/// Rows to test on: the first that leave both models a choice, and on which they differ.
+/// Number of rows tested: the first in which both models leave a choice and differ.
 const ROWS: usize = 6;
 const CHOICES_MIN: usize = 8;
 const DISTANCE_MIN: f64 = 0.1;
 
-/// What both models say after the same text.
+/// Rows of both models after the same text.
 struct Step {
     drafter: Vec<f32>,
     target: Vec<f32>,
@@ -70,13 +70,13 @@ fn rows() -> (Vec<Step>, u32) {
     (rows, size)
 }
 
-/// χ² that a fair sample exceeds one time in a million (Wilson–Hilferty).
+/// χ² that a sample of the true distribution exceeds one time in a million (Wilson–Hilferty).
 fn chi_square_limit(freedom: f64) -> f64 {
     let spread = 2.0 / (9.0 * freedom);
     freedom * (1.0 - spread + 4.753 * spread.sqrt()).powi(3)
 }
 
-/// χ² of counted tokens against a law, rare ones pooled, over its limit.
+/// χ² of counted tokens against a distribution, rare ones pooled, divided by its limit.
 fn excess(counts: &BTreeMap<u32, u64>, p: &Distribution) -> f64 {
     let (mut chi, mut cells, mut rare) = (0.0, 0.0, (0.0, 0.0));
     for c in p.support() {
@@ -95,7 +95,7 @@ fn excess(counts: &BTreeMap<u32, u64>, p: &Distribution) -> f64 {
     chi / chi_square_limit(cells - 1.0)
 }
 
-/// One step of a policy, by what the device and the verifier do in it.
+/// The token that one step of a policy commits, computed as by device and verifier.
 fn committed(rows: &Step, rules: &Rules, size: u32, seed: u64) -> u32 {
     let (_, q) = rows.laws(size);
     let sent = quantise(&q, rules.payload(), size);

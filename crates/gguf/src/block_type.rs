@@ -1,4 +1,4 @@
-//! The types of a tensor's elements: how many stand in a block, and how many bytes a block has.
+//! The types of a tensor's elements, with the elements and the bytes of a block.
 
 use std::fmt;
 
@@ -76,7 +76,7 @@ impl BlockType {
         self.row().4
     }
 
-    /// Bytes of `elements` elements in whole blocks; `None` where they aren't, or where the number is too large.
+    /// Bytes of `elements` elements; `None` if they don't fill whole blocks, or if the number is too large.
     pub fn bytes(self, elements: u64) -> Option<u64> {
         let whole = elements.is_multiple_of(self.block_elements());
         whole.then(|| (elements / self.block_elements()).checked_mul(self.block_bytes())).flatten()

@@ -1,4 +1,4 @@
-//! The numbers that blocks stand for, computed as ggml does: the same bits.
+//! Dequantization of blocks, with the same bits as ggml's.
 
 use crate::block_type::BlockType;
 use crate::error::{Error, Result};
@@ -10,10 +10,10 @@ const SUPER_BLOCK: usize = 256;
 const BLOCK: usize = 32;
 
 impl BlockType {
-    /// The numbers that the whole blocks of `bytes` stand for, in order.
+    /// Dequantizes `bytes`, which must be whole blocks.
     ///
     /// # Errors
-    /// [`Error::Dequantize`] for a type without a rule here; [`Error::Value`] where the last block isn't whole.
+    /// [`Error::Dequantize`] for a type without a rule here; [`Error::Value`] if the last block isn't whole.
     pub fn dequantize(self, bytes: &[u8]) -> Result<Vec<f32>> {
         let size = self.block_bytes() as usize;
         let rule = self.rule().ok_or(Error::Dequantize(self))?;
@@ -29,7 +29,7 @@ impl BlockType {
         Ok(numbers)
     }
 
-    /// Appends the numbers of one block.
+    /// The function that appends the numbers of one block.
     fn rule(self) -> Option<fn(Fields<'_>, &mut Vec<f32>)> {
         Some(match self {
             Self::F32 => |mut block, out| out.push(f32::from_le_bytes(block.array())),
@@ -50,7 +50,7 @@ impl BlockType {
     }
 }
 
-/// A block's fields, taken from its beginning; a block has the size of its type, so they can't run out.
+/// A block's fields, read from its beginning. A block has its type's size, so the bytes can't run out.
 struct Fields<'b>(&'b [u8]);
 
 impl<'b> Fields<'b> {

@@ -16,7 +16,7 @@ pub enum Error {
     /// The file doesn't begin with `GGUF`.
     #[error("it doesn't begin with GGUF")]
     Magic,
-    /// The file's numbers stand with their largest byte first.
+    /// The file's numbers are big-endian.
     #[error("it is of a big-endian machine: convert it to little-endian")]
     BigEndian,
     /// A version of the format that isn't known.
@@ -33,7 +33,7 @@ pub enum Error {
     TooMany {
         /// Key, tensor or part that was being read.
         within: String,
-        /// The things that are counted.
+        /// The counted things, in words.
         what: &'static str,
         /// The declared number.
         found: u64,
@@ -48,7 +48,7 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// A type's number isn't known.
+    /// The number of a type is unknown.
     #[error("{within} has the unknown type {found}")]
     Type {
         /// Key or tensor.
@@ -56,7 +56,7 @@ pub enum Error {
         /// The type's number in the file.
         found: u32,
     },
-    /// A value, or a tensor's shape or place, isn't what it must be.
+    /// A value, or a tensor's shape or offset, is not the expected one.
     #[error("{key}: expected {expected}, found {found}")]
     Value {
         /// Key or tensor.
@@ -66,7 +66,7 @@ pub enum Error {
         /// The value that was found, in words.
         found: String,
     },
-    /// A type whose numbers can't be computed here.
+    /// A type that can't be dequantized here.
     #[error(
         "numbers of type {0} can't be computed, only those of F32, F16, BF16, Q4_0 to Q8_0 and Q2_K to Q6_K"
     )]

@@ -1,4 +1,4 @@
-//! The head of a file: metadata and the list of tensors.
+//! The header of a file: metadata and the list of tensors.
 
 use crate::block_type::BlockType;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ const EMBEDDING: &str = "token_embd.weight";
 const ALIGNMENT: &str = "general.alignment";
 const ALIGNMENT_DEFAULT: u64 = 32;
 
-/// The head of a file.
+/// The header of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     metadata: BTreeMap<String, Value>,
@@ -34,10 +34,10 @@ pub struct TensorInfo {
 }
 
 impl Header {
-    /// Reads the head of a file of `file_bytes` bytes from its beginning.
+    /// Reads the header of a file of `file_bytes` bytes from its beginning.
     ///
     /// # Errors
-    /// Those of reading, and what is wrong with the file: see [`Error`].
+    /// Reading fails, or the file is invalid: see [`Error`].
     pub fn read(stream: &mut dyn Read, file_bytes: u64) -> Result<Self> {
         let reader = &mut Reader::new(stream);
         read_version(reader)?;
@@ -136,7 +136,7 @@ impl Header {
         }
     }
 
-    /// The most tokens a language model was made for.
+    /// The longest context of a language model, in tokens.
     ///
     /// # Errors
     /// [`Error::Value`]: the key, or that of the architecture, is missing or of another type.
@@ -150,7 +150,7 @@ fn wrong(key: &str, expected: &str, found: Option<&Value>) -> Error {
     Error::value(key, expected, found)
 }
 
-/// A value as part of a message: a file's text may have megabytes.
+/// A value truncated for a message, since a file's text may have megabytes.
 fn shortened(text: String) -> String {
     const SHOWN_CHARACTERS_MAX: usize = 80;
     match text.char_indices().nth(SHOWN_CHARACTERS_MAX) {
@@ -199,7 +199,7 @@ fn read_tensor(reader: &mut Reader<'_>, name: &str) -> Result<TensorInfo> {
     Ok(TensorInfo { kind, shape, offset, bytes })
 }
 
-/// The bytes to whose multiples tensors are aligned.
+/// The alignment of tensors in bytes.
 fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64> {
     match metadata.get(ALIGNMENT) {
         None => Ok(ALIGNMENT_DEFAULT),
@@ -210,7 +210,7 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64> {
     }
 }
 
-/// Makes a tensor's place one from the beginning of the file, inside of it.
+/// Converts a tensor's offset to one from the beginning of the file, and checks that the tensor is inside the file.
 fn place(name: &str, info: &mut TensorInfo, begin: u64, file_bytes: u64) -> Result<()> {
     let offset = info.offset.checked_add(begin);
     let end = offset.and_then(|offset| offset.checked_add(info.bytes));

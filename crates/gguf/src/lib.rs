@@ -1,10 +1,10 @@
-//! GGUF files (versions 1 to 3): metadata, the list of tensors, block types and the numbers they stand for. No
-//! engine is needed to read one.
+//! GGUF files (versions 1 to 3): metadata, the list of tensors, block types, and dequantization. No engine is needed to
+//! read one.
 //!
 //! Invariants:
-//! - No file's content can make this crate panic, allocate more than a few times what the file holds, or read
-//!   outside of it.
-//! - A [`Header`] that was read is consistent: every tensor lies inside the file, names and keys are unique.
+//! - No file's content can make this crate panic, allocate more than a few times the file's size, or read outside of
+//!   it.
+//! - A [`Header`] that was read is consistent: every tensor is inside the file, names and keys are unique.
 
 mod block_type;
 mod dequantize;
@@ -34,6 +34,6 @@ pub mod limits {
     pub const ARRAY_DEPTH_MAX: usize = 4;
     /// Dimensions of one tensor.
     pub const DIMENSIONS_MAX: u32 = 4;
-    /// Bytes to whose multiples tensors are aligned.
+    /// Alignment of tensors in bytes.
     pub const ALIGNMENT_MAX: u64 = 1 << 20;
 }

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read};
 pub(crate) struct Reader<'r> {
     stream: &'r mut dyn Read,
     taken: u64,
-    /// True where counts have 32 bits, as in version 1.
+    /// True when counts have 32 bits, as in version 1.
     pub(crate) narrow: bool,
 }
 

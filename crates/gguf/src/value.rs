@@ -68,7 +68,7 @@ use crate::limits::{ARRAY_DEPTH_MAX, ARRAY_ELEMENTS_MAX};
 /// The number of the array type in a file.
 const ARRAY: u32 = 9;
 
-/// Elements for which room is made before they have been read.
+/// Most elements for which memory is reserved before they are read.
 const PREALLOCATED_MAX: u64 = 4096;
 
 values! {
@@ -99,7 +99,7 @@ values! {
 }
 
 impl Value {
-    /// The value as an unsigned integer, where it is an integer of at least 0.
+    /// The value as an unsigned integer; `None` if it is not an integer or is negative.
     pub fn to_u64(&self) -> Option<u64> {
         match *self {
             Self::U8(v) => Some(v.into()),
@@ -116,7 +116,7 @@ impl Value {
 }
 
 impl Array {
-    /// True where there is no element.
+    /// True when there is no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

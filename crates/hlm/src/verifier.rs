@@ -561,7 +561,7 @@ impl Verifier {
                 self.counters.repeated += 1;
                 self.answer(&key, &Down::Verdict(Verdict { send, ..verdict }));
             }
-            // The frame in progress arrived again (its answer is on the way), or the frame is older than the newest.
+            // The newest frame arrived again before its answer, which will follow, or an older frame came late.
             _ if newest.is_some_and(|newest| newest >= round) => self.counters.stale += 1,
             // The session's cache is in use until the target returns.
             (_, Round::Verifying { pending, .. }) => *pending = Some(Box::new(asked)),
@@ -696,8 +696,7 @@ impl Verifier {
         }
     }
 
-    /// Drops a session that is not being verified and is not `but`; false if there is none. It is the least recently
-    /// used one of the device with most sessions: a device that opens many displaces its own and not those of others.
+    /// Drops the least recently used session that is not being verified and is not `but`; false if there is none.
     fn evict(&mut self, but: &Key) -> bool {
         let mut held: BTreeMap<&DeviceId, usize> = BTreeMap::new();
         self.sessions.keys().for_each(|(device, _)| *held.entry(device).or_default() += 1);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// A size in a file above which it can't be a language model's, so that products of sizes can't overflow.
+/// Largest accepted size of a dimension. No language model exceeds it, and products of sizes can't overflow below it.
 pub(crate) const DIMENSION_MAX: usize = 1 << 20;
 
 const ADVICE: &str = "use a file of type F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0 or Q2_K to Q6_K";
@@ -48,7 +48,7 @@ impl Gguf {
         self.header.optional_f32(key).map_err(|e| self.error(e))
     }
 
-    /// True where `key` has a value.
+    /// True when `key` has a value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.header.metadata().contains_key(key)
     }
@@ -58,12 +58,12 @@ impl Gguf {
         self.header.vocabulary_size().map_err(|e| self.error(e))
     }
 
-    /// The most tokens the model was made for.
+    /// The longest context of the model, in tokens.
     pub(crate) fn context_length(&self) -> Result<usize> {
         Ok(self.header.context_length().map_err(|e| self.error(e))? as usize)
     }
 
-    /// True where there is a tensor of this name.
+    /// True when there is a tensor of this name.
     pub(crate) fn has_tensor(&self, name: &str) -> bool {
         self.header.tensors().contains_key(name)
     }
@@ -85,7 +85,7 @@ impl Gguf {
         Matrix::new(info.kind, data, (rows, columns), &mut self.trials)
     }
 
-    /// Type and bytes of the tensor `name`, which must have this shape and a type that can be used.
+    /// Type and bytes of the tensor `name`, which must have this shape and a supported type.
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<(TensorInfo, Vec<u8>)> {
         let wrong =
             |found: String| Error::value(&self.path, format!("tensor {name}"), format!("{shape:?}"), found);

@@ -3,14 +3,14 @@
 use dunlin_lm::{Error, Result, SessionId};
 use std::collections::BTreeMap;
 
-/// Positions by which a session's cache grows.
+/// Number of positions by which a session's cache grows.
 pub(crate) const GROW_POSITIONS: usize = 64;
 
 /// Shape of one session's cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CacheSize {
     pub(crate) layers: usize,
-    /// Numbers in one position's keys in one layer, and in its values.
+    /// Numbers in one position's keys in one layer; its values have as many.
     pub(crate) width: usize,
     /// The most positions a session can hold.
     pub(crate) positions_max: usize,
@@ -86,7 +86,10 @@ impl Caches {
         self.open.get_mut(&session).ok_or(Error::UnknownSession(session))
     }
 
-    /// Reserves room for `length` positions in a session, or says that the budget doesn't allow it.
+    /// Reserves room for `length` positions in a session.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`] if the budget doesn't allow it.
     pub(crate) fn reserve(&mut self, session: SessionId, length: usize) -> Result<()> {
         let size = self.size;
         let (used, max) = (self.bytes_used, self.bytes_max);
@@ -116,7 +119,8 @@ impl Cache {
         self.length
     }
 
-    /// Keeps the first `length` positions.
+    /// Keeps the first `length` positions. The numbers behind them stay until a write replaces them, so a rollback
+    /// costs nothing.
     pub(crate) fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
@@ -126,7 +130,7 @@ impl Cache {
         self.length += added;
     }
 
-    /// Writes one position of one layer, and forgets what followed it there.
+    /// Writes one position of one layer and drops the positions behind it.
     pub(crate) fn write(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
         let layer = &mut self.layers[layer];
         for (held, new) in [(&mut layer.keys, keys), (&mut layer.values, values)] {

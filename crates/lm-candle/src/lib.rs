@@ -1,10 +1,9 @@
-//! Dunlin's target: a Llama from a GGUF file on candle. This is the only crate that names it, and in
-//! it `matrix` alone.
+//! Dunlin's target: a Llama from a GGUF file on candle. No other crate uses candle, and here only `matrix` does.
 //!
 //! Invariants:
-//! - A target's logits don't depend on what else is in the batch, on how a prompt was cut into chunks, or on what was
-//!   rolled back before: the same tokens give the same bits.
-//! - No file's content can make this crate panic: a bad file is an error that names it.
+//! - A target's logits don't depend on the rest of the batch, on the chunks of a prompt, or on earlier rollbacks: the
+//!   same tokens give the same bits.
+//! - No file's content can make this crate panic: an invalid file is an error that names it.
 
 mod gguf;
 mod kv;

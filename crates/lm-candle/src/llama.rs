@@ -1,9 +1,9 @@
-//! A Llama from a GGUF file as a [`Target`]: grouped-query attention, interleaved rotary positions, every
-//! session's rows in one pass.
+//! A Llama from a GGUF file as a [`Target`]: grouped-query attention, interleaved rotary positions, and the rows of all
+//! sessions in one pass.
 //!
-//! Invariant: a pass is a flat list of rows, each a token at a position of a session. Matrices are multiplied
-//! for all rows at once, the rest is done per row, and neither mixes rows. So a batch, a chunk and a single
-//! token give the same bits.
+//! Invariant: a pass is a flat list of rows, each a token at a position of a session. Matrices are multiplied for all
+//! rows at once, the rest is computed per row, and neither mixes rows. So a token gives the same bits in a batch, in a
+//! chunk and alone.
 
 mod config;
 mod weights;
@@ -26,13 +26,13 @@ use weights::{Layer, Weights};
 /// Rows in one pass; longer batches and prompts are cut.
 const PASS_ROWS_MAX: usize = 256;
 
-/// Bytes of weights that are hashed before it is logged again.
+/// Bytes of weights hashed between two log messages.
 const PROGRESS_BYTES: u64 = 1 << 30;
 
-/// Rows from which candle multiplies tiles, on processors that have them.
+/// Rows from which candle multiplies tiles, on processors with AMX.
 const TILE_ROWS: usize = 32;
 
-/// Multiplications in one layer's attention below which more threads cost more than they save.
+/// Multiplications in one layer's attention per thread; below it another thread costs more than it saves.
 const THREAD_WORK_MIN: usize = 1 << 22;
 
 /// A Llama held in memory, with the caches of its sessions.
@@ -52,7 +52,7 @@ struct Row {
     session: SessionId,
     token: u32,
     position: usize,
-    /// Index of the part of the batch that wants this row's logits.
+    /// Index of the batch's part that requested this row's logits; `None` if no part did.
     wanted_by: Option<usize>,
 }
 
@@ -79,11 +79,12 @@ impl LlamaTarget {
         let part = &batch[index];
         let length = self.caches.get(part.session)?.len();
         check_part(batch, index, length, self.context_max, self.vocabulary.size)?;
+        // Reserved before the rollback, so that a part that is refused leaves its session as it was.
         self.caches.reserve(part.session, part.keep + part.tokens.len())?;
         self.truncate(part.session, part.keep)
     }
 
-    /// Takes back what a failed pass has begun: every admitted part fails and its session holds `keep` tokens.
+    /// Rolls back a failed batch: every admitted part fails, and its session keeps its first `keep` tokens.
     fn fail(&mut self, batch: &[Extend<'_>], answers: &mut [Result<Vec<f32>>], error: &Error) {
         for (part, answer) in batch.iter().zip(answers).filter(|(_, answer)| answer.is_ok()) {
             let undone = self.truncate(part.session, part.keep);
@@ -105,6 +106,7 @@ impl LlamaTarget {
             let fed = feed_forward(layer, &rms_norm(&hidden, &layer.ffn_norm, epsilon))?;
             add(&mut hidden, &fed);
         }
+        // Lengths advance only after the last layer, so that a pass that fails leaves no half-written position behind.
         for row in rows {
             self.caches.get_mut(row.session)?.advance(1);
         }
@@ -119,7 +121,7 @@ impl LlamaTarget {
         self.weights.head().multiply(&rms_norm(&wanted, &self.weights.norm, epsilon))
     }
 
-    /// The attention block of one layer: writes the rows' keys and values, returns what is added to `hidden`.
+    /// The attention block of one layer: writes the rows' keys and values, and returns the summand for `hidden`.
     fn attention(
         &mut self,
         index: usize,
@@ -139,15 +141,17 @@ impl LlamaTarget {
             rotation.apply(key, heads.dim);
             self.caches.get_mut(row.session)?.write(index, row.position, key, value);
         }
+        // All keys and values of the pass are written first: rows of one session see those of the rows before them.
         let mixed = self.attend(index, rows, &queries)?;
         self.weights.layers[index].output.multiply(&mixed)
     }
 
-    /// Attention of every row, `[rows × query_width]`, on as many threads as are worth it.
+    /// Attention of every row, `[rows × query_width]`, on as many threads as pay off.
     fn attend(&self, index: usize, rows: &[Row], queries: &[f32]) -> Result<Vec<f32>> {
         let heads = self.config.heads;
         let mut work = Vec::with_capacity(rows.len());
         for (row, query) in rows.iter().zip(queries.chunks_exact(heads.query_width())) {
+            // A row reads only up to its own position, which is the causal mask.
             let (keys, values) = self.caches.get(row.session)?.read(index, row.position + 1);
             work.push((query, keys, values));
         }
@@ -190,7 +194,8 @@ impl Target for LlamaTarget {
         self.caches.size().bytes(1) as u64
     }
 
-    /// candle packs a matrix in the first product with it. Only several rows take every kind of packed matrix.
+    /// Runs small batches, because candle packs a matrix at the first product with it. A single row would not use every
+    /// kind of packed matrix.
     fn warm_up(&mut self) -> Result<()> {
         let passes: &[usize] = if numerics::has_amx() { &[2, TILE_ROWS] } else { &[2] };
         for rows in passes {
@@ -213,12 +218,14 @@ impl Target for LlamaTarget {
         let mut answers: Vec<Result<Vec<f32>>> = Vec::with_capacity(batch.len());
         let mut rows = Vec::new();
         for (index, part) in batch.iter().enumerate() {
+            // A part that is refused fails alone; the others still run.
             let admitted = self.admit(batch, index);
             if admitted.is_ok() {
                 rows.extend(rows_of(part, index));
             }
             answers.push(admitted.map(|()| Vec::with_capacity(part.rows * width)));
         }
+        // A pass may end in the middle of a part: rows don't depend on each other's pass, so the bits stay the same.
         for pass in rows.chunks(PASS_ROWS_MAX) {
             match self.pass(pass) {
                 Ok(logits) => hand_out(pass, &logits, width, &mut answers),
@@ -245,7 +252,7 @@ impl Target for LlamaTarget {
     }
 }
 
-/// A row's queries, and the keys and values it sees.
+/// A row's queries, and the keys and values of all positions up to its own.
 type Attended<'a> = (&'a [f32], &'a [f32], &'a [f32]);
 
 fn attend_rows(heads: Heads, work: &[Attended<'_>], mixed: &mut [f32]) {
@@ -267,7 +274,7 @@ fn add(hidden: &mut [f32], more: &[f32]) {
     }
 }
 
-/// The rows of part `index` of a batch; the last `part.rows` are wanted.
+/// The rows of part `index` of a batch; the logits of the last `part.rows` are wanted.
 fn rows_of<'a>(part: &'a Extend<'a>, index: usize) -> impl Iterator<Item = Row> + 'a {
     let first_wanted = part.tokens.len() - part.rows;
     part.tokens.iter().enumerate().map(move |(i, &token)| Row {
@@ -278,7 +285,7 @@ fn rows_of<'a>(part: &'a Extend<'a>, index: usize) -> impl Iterator<Item = Row> 
     })
 }
 
-/// Appends the logits of a pass to the answers of the parts that want them.
+/// Appends the logits of a pass to the answers of the parts that requested them.
 fn hand_out(pass: &[Row], logits: &[f32], width: usize, answers: &mut [Result<Vec<f32>>]) {
     let wanted = pass.iter().filter_map(|row| row.wanted_by);
     for (part, logits) in wanted.zip(logits.chunks_exact(width)) {

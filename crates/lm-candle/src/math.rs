@@ -1,7 +1,7 @@
-//! The parts of a Llama between its matrices, over slices.
+//! The parts of a Llama between its matrix products, on slices.
 //!
-//! Invariant: every function handles one position, with one order of summation, so that its bits don't depend
-//! on the batch.
+//! Invariant: every function handles one position with a fixed order of summation, so that its bits don't depend on the
+//! batch.
 
 use dunlin_lm::vector::dot;
 
@@ -62,7 +62,7 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// Numbers in one position's keys, and in its values.
+    /// Numbers in one position's keys; its values have as many.
     pub(crate) fn kv_width(&self) -> usize {
         self.kv * self.dim
     }
@@ -72,8 +72,8 @@ impl Heads {
         self.query * self.dim
     }
 
-    /// Attention of one position: its `query`, the `keys` and `values` of every position it sees
-    /// (`[t × kv_width]`), into `output` (`query_width`). `scores` is scratch.
+    /// Attention of one position: writes `output` (`query_width`) from its `query` and the `keys` and `values` of all
+    /// positions up to it (`[t × kv_width]`). `scores` is scratch memory.
     pub(crate) fn attend(
         &self,
         query: &[f32],
@@ -100,7 +100,7 @@ impl Heads {
         }
     }
 
-    /// The part of a position's keys or values that query head `head` looks at.
+    /// The part of a position's keys or values that query head `head` uses.
     fn kv_head<'a>(&self, row: &'a [f32], head: usize) -> &'a [f32] {
         let start = head / (self.query / self.kv) * self.dim;
         &row[start..start + self.dim]

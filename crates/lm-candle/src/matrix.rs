@@ -1,8 +1,8 @@
 //! Products with quantized matrices.
 //!
-//! Invariant: row `i` of a product depends on row `i` of its input alone. candle's kernels promise nothing of
-//! the sort, so each shape is tried at load, and where a product of several rows differs from single rows by
-//! a bit, the rows are multiplied one by one.
+//! Invariant: row `i` of a product depends only on row `i` of its input. candle's kernels don't guarantee that, so each
+//! shape is tried at load. If a product of several rows differs from single rows by a bit, rows are multiplied one by
+//! one.
 //!
 //! candle reads its number of threads once per process from `CANDLE_NUM_THREADS` (then `RAYON_NUM_THREADS`,
 //! then the physical cores), and its threads wait by spinning. With more threads than free cores that
@@ -20,17 +20,17 @@ use std::sync::Arc;
 
 const ENGINE: &str = "candle";
 
-/// The row counts whose products are compared with single rows at load: candle's kernels split at 4, 8, 16, 32.
+/// Row counts whose products are compared with single rows at load; candle's kernels split at 4, 8, 16 and 32.
 const TRIED_ROWS: [usize; 9] = [2, 3, 4, 5, 8, 9, 16, 17, 33];
 
-/// Rows of input in those trials that differ, repeated: a number that divides none of the splits.
+/// Distinct input rows of those trials, repeated; the number divides none of the splits.
 const TRIED_DISTINCT: usize = 5;
 
-/// On x86-64, candle's kernels are about 8 times as fast where a row is a multiple of this.
+/// On x86-64, candle's kernels are about 8 times as fast if the length of a row is a multiple of this.
 const FAST_COLUMNS: usize = 256;
 
-/// The environment variable that sets how many threads products with a target's weights use. It is read once,
-/// and there is no other way to set it: a program that wants another number starts itself again with it.
+/// The environment variable with the number of threads for products with a target's weights. It is read once and there
+/// is no other way to set the number: a program that needs another one restarts itself with this variable set.
 pub const THREADS_VARIABLE: &str = "CANDLE_NUM_THREADS";
 
 /// The number of threads that products with a target's weights use.
@@ -38,7 +38,7 @@ pub fn threads() -> usize {
     candle_core::utils::barrier_pool().n_workers() + 1
 }
 
-/// A type of block as candle names it; `None` where candle can't multiply with it.
+/// candle's name for a type of block; `None` if candle can't multiply with it.
 fn dtype(kind: BlockType) -> Option<GgmlDType> {
     Some(match kind {
         BlockType::F32 => GgmlDType::F32,
@@ -58,12 +58,12 @@ fn dtype(kind: BlockType) -> Option<GgmlDType> {
     })
 }
 
-/// True where candle can multiply with blocks of this type.
+/// True when candle can multiply with blocks of this type.
 pub(crate) fn is_supported(kind: BlockType) -> bool {
     dtype(kind).is_some()
 }
 
-/// 16-bit weights as 32-bit ones: candle's product with 16-bit weights would round its input to 16 bits too.
+/// Converts 16-bit weights to 32 bits, since candle's product with 16-bit weights would round its input to 16 bits.
 fn widen(tensor: QTensor) -> candle_core::Result<QTensor> {
     match tensor.dtype() {
         GgmlDType::F16 | GgmlDType::BF16 => {
@@ -73,7 +73,7 @@ fn widen(tensor: QTensor) -> candle_core::Result<QTensor> {
     }
 }
 
-/// Fills the rows of a matrix with zeros up to what candle is fast at, where that pays; returns their length.
+/// Pads the rows of a matrix with zeros to a length at which candle is fast, if that pays; returns their length.
 fn pad(tensor: QTensor, rows: usize, columns: usize) -> candle_core::Result<(QTensor, usize)> {
     let stored = columns.next_multiple_of(FAST_COLUMNS);
     let kind = tensor.dtype();
@@ -91,7 +91,7 @@ fn pad(tensor: QTensor, rows: usize, columns: usize) -> candle_core::Result<(QTe
     Ok((QTensor::new(storage, (rows, stored))?, stored))
 }
 
-/// The types and shapes of a file's matrices; true where products keep the rows of the input apart.
+/// The tried types and shapes of a file's matrices; true if products keep the rows of the input apart.
 pub(crate) type Trials = BTreeMap<(BlockType, usize, usize), bool>;
 
 /// A matrix of weights, `[rows × columns]`, quantized or not.
@@ -100,7 +100,7 @@ pub(crate) struct Matrix {
     weights: QMatMul,
     rows: usize,
     columns: usize,
-    /// Columns with the zeros at the end.
+    /// Columns including the padding.
     stored: usize,
     separate: bool,
 }
@@ -168,7 +168,7 @@ impl Matrix {
         multiply().map_err(|e: candle_core::Error| Error::engine(ENGINE, e))
     }
 
-    /// True where products of several rows have the bits of single rows, as tried on some inputs.
+    /// True when products of several rows have the same bits as those of single rows, as tried on some inputs.
     fn keeps_rows_apart(&self) -> Result<bool> {
         let distinct: Vec<f32> = (0..TRIED_DISTINCT * self.columns).map(trial_number).collect();
         let mut single = Vec::with_capacity(TRIED_DISTINCT * self.rows);
@@ -187,7 +187,7 @@ impl Matrix {
     }
 }
 
-/// A number in -1..1 without a pattern along a row.
+/// A pseudo-random number in -1..1.
 fn trial_number(index: usize) -> f32 {
     let mixed = (index as u32).wrapping_add(1).wrapping_mul(0x9e37_79b9);
     let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x85eb_ca6b);

@@ -1,7 +1,7 @@
-//! The numerics of a target: candle's version, and the kernels that it takes on this processor.
+//! The numerics of a target: candle's version, and the kernels that it uses on this processor.
 //!
-//! candle's kernels add up in an order of their own for each instruction set, so that the same weights have other
-//! bits on another kind of processor.
+//! The order of summation differs between candle's kernels for different instruction sets. So the same weights give
+//! other bits on another kind of processor.
 
 /// The engine and its version.
 pub(crate) const ENGINE: &str = "candle 0.11.1";
@@ -9,12 +9,12 @@ pub(crate) const ENGINE: &str = "candle 0.11.1";
 /// The type of the numbers in the caches.
 const CACHE: &str = "f32";
 
-/// The kernels that candle takes here, and the cache type, as in `avx2 f32`.
+/// The kernels that candle uses here, and the cache type, such as `avx2 f32`.
 pub(crate) fn numerics() -> String {
     format!("{} {CACHE}", kernels())
 }
 
-/// The instruction sets that candle asks the processor for, in its own order.
+/// The name of candle's kernels on this processor, found by candle's own order of checks.
 #[cfg(target_arch = "x86_64")]
 fn kernels() -> String {
     let forced = |name: &str| std::env::var(name).as_deref() == Ok("1");
@@ -29,7 +29,7 @@ fn kernels() -> String {
     } else {
         "x86-64"
     };
-    // Products of floats go by another rule than those of blocks.
+    // candle chooses the kernels for products of floats by another rule than those for blocks.
     if wide && !quantized.starts_with("avx512") { format!("{quantized}+avx512f") } else { quantized.into() }
 }
 
@@ -51,7 +51,7 @@ fn kernels() -> String {
     std::env::consts::ARCH.into()
 }
 
-/// True where candle multiplies tiles: it then packs weights once more, for batches of 32 rows and above.
+/// True when candle multiplies tiles. It then packs weights a second time, for batches of 32 rows and more.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_amx() -> bool {
     // The standard library's own test is unstable.
@@ -59,7 +59,7 @@ pub(crate) fn has_amx() -> bool {
     flags.split_whitespace().any(|flag| flag == "amx_int8")
 }
 
-/// True where candle multiplies tiles.
+/// True when candle multiplies tiles.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn has_amx() -> bool {
     false

@@ -5,7 +5,7 @@ use dunlin_lm::target::check_tokens;
 use dunlin_lm::{Draft, Error, ModelDir, Result, Role, Rows, Vocabulary};
 use std::fmt;
 
-/// Tokens in one run of the model; a longer prompt is cut, which bounds the memory of its attention.
+/// Most tokens in one run of the model; a longer prompt is split, which bounds the memory of its attention.
 const RUN_TOKENS_MAX: usize = 128;
 
 /// A drafter held in memory with its one context; it runs on the caller's thread.
@@ -67,7 +67,7 @@ impl Draft for Drafter {
     }
 }
 
-/// Appends a step's rows, each with the attention it can pay: to itself and to what came before.
+/// Appends a step's rows, each with its attention to itself and to the tokens before it.
 fn push(rows: &mut Rows, step: &Step, past: usize, new: usize) {
     rows.push_logits(&step.logits);
     if let Some(attention) = &step.attention {

@@ -1,6 +1,6 @@
-//! An encoder: a text to one vector per token, for measures of how close two texts are.
+//! An encoder: turns a text into one vector per token, for measures of the similarity of two texts.
 //!
-//! Invariant: what a text becomes doesn't depend on the texts before it.
+//! Invariant: the vectors of a text don't depend on the texts before it.
 
 use crate::onnx::EncoderGraph;
 use dunlin_lm::tokenizer::FramedTokenizer;
@@ -23,13 +23,12 @@ impl fmt::Debug for Encoder {
 impl Encoder {
     /// Loads a directory with `encoder.onnx`, or another single `.onnx` file, and `tokenizer.json`.
     ///
-    /// The model takes `input_ids` `[1,S]` and, where it declares them, `attention_mask`, `token_type_ids` (zeros)
-    /// and `position_ids` (from 0); its `last_hidden_state`, else its first output, is `[1,S,H]` in 32-bit floats.
-    /// It is run once, so that an error about its shapes, or about a tokenizer with more tokens than it has, comes
-    /// here.
+    /// The model's inputs are `input_ids` `[1,S]` and, if it declares them, `attention_mask`, `token_type_ids` (zeros)
+    /// and `position_ids` (from 0). Its `last_hidden_state`, else its first output, is `[1,S,H]` in 32-bit floats. It
+    /// is run once here, to find errors of its shapes, or a tokenizer with more tokens than it has.
     ///
     /// # Errors
-    /// Those of a missing file, of one that isn't what its name says, and of a model with other inputs or outputs.
+    /// A file is missing or not in the format of its name, or the model has other inputs or outputs.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let weights = find_onnx(dir)?;
@@ -43,13 +42,13 @@ impl Encoder {
         self.graph.width()
     }
 
-    /// The model's last hidden state for `text` without the blanks around it, and with the tokens that the
-    /// tokenizer puts around every text.
+    /// The model's last hidden state for the trimmed `text`, with the tokens that the tokenizer adds around every
+    /// text.
     ///
-    /// A longer text is cut as `tokenizer.json` says, to 512 tokens where it says nothing.
+    /// A longer text is truncated to the limit of `tokenizer.json`, or to 512 tokens if it has none.
     ///
     /// # Errors
-    /// When the tokenizer or the model fails, as on a text of more tokens than the model has positions.
+    /// The tokenizer or the model fails, for example on a text with more tokens than the model has positions.
     pub fn encode(&mut self, text: &str) -> Result<Embeddings> {
         let framed = self.tokenizer.encode(text.trim())?;
         let mut embeddings = Embeddings::new(self.width());

@@ -1,6 +1,6 @@
-//! Dunlin's drafter and encoder: ONNX files on tract. This is the only crate that names it.
+//! Dunlin's drafter and encoder: ONNX files on tract. No other crate uses tract.
 //!
-//! Invariant: no file's content can make this crate panic: a bad file is an error that names it.
+//! Invariant: no file's content can make this crate panic: an invalid file is an error that names it.
 
 pub mod drafter;
 pub mod encoder;

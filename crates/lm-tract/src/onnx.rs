@@ -1,12 +1,12 @@
-//! A decoder with a key/value cache from an ONNX file, on tract; nothing else names it. An encoder, which has
-//! no cache, is in `encoder`.
+//! A decoder with a key/value cache from an ONNX file, on tract; no other module uses tract. The encoder, which has no
+//! cache, is in `encoder`.
 //!
 //! Inputs and outputs are Hugging Face's: `input_ids` [1,S], optionally `attention_mask` [1,P+S] and
 //! `position_ids` [1,S], `past_key_values.N.key` and `.value` [1,H,P,D]; `logits` [1,S,V], `present.N.key` and
 //! `.value` [1,H,P+S,D], and optionally `attention` [1,S,P+S]: S new tokens after P others.
 //!
-//! tract's own concatenation copies the cache at every step. What it returns is kept as it is for the next
-//! step, so nothing is copied on top of that, except once after a rollback.
+//! tract's own concatenation copies the cache at every step. Its output is kept as it is for the next step, so there is
+//! no further copy, except once after a rollback.
 
 mod encoder;
 mod signature;
@@ -37,8 +37,8 @@ pub(crate) struct Decoder {
     vocabulary: usize,
 }
 
-/// Keys and values of the tokens so far: two tensors per layer, [1,H,P,D], which may still hold more tokens
-/// that were rolled back.
+/// Keys and values of the tokens so far: two tensors per layer, [1,H,P,D]. They may also hold tokens that were rolled
+/// back.
 #[derive(Clone)]
 pub(crate) struct Past {
     tensors: Vec<TValue>,
@@ -49,9 +49,9 @@ pub(crate) struct Past {
 pub(crate) struct Step {
     /// [S × V].
     pub(crate) logits: Vec<f32>,
-    /// [S × (P+S)], if the model has it.
+    /// [S × (P+S)], if the model outputs it.
     pub(crate) attention: Option<Vec<f32>>,
-    /// The past with the new tokens in it.
+    /// The past including the new tokens.
     pub(crate) past: Past,
 }
 
@@ -73,7 +73,7 @@ impl Decoder {
         Ok((decoder, warnings))
     }
 
-    /// The past of no token.
+    /// The empty past.
     pub(crate) fn nothing(&self) -> Result<Past> {
         let CacheShape { layers, kv_heads, head_dim } = self.signature.shape;
         let empty = Tensor::zero::<f32>(&[1, kv_heads, 0, head_dim]).map_err(engine)?;
@@ -103,7 +103,7 @@ impl Decoder {
         Ok(inputs)
     }
 
-    /// Checks the outputs' shapes and takes them apart.
+    /// Checks the outputs' shapes and splits them.
     fn step(&self, new: usize, past: usize, outputs: TVec<TValue>) -> Result<Step> {
         let CacheShape { layers, kv_heads, head_dim } = self.signature.shape;
         let all = past + new;
@@ -149,19 +149,19 @@ impl Past {
         self.length
     }
 
-    /// Forgets all but the first `length` tokens.
+    /// Keeps the first `length` tokens.
     pub(crate) fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
 
-    /// Tensor `index`, without what was rolled back.
+    /// Tensor `index` without the tokens that were rolled back.
     fn tensor(&self, index: usize) -> TractResult<TValue> {
         let tensor = &self.tensors[index];
         if tensor.shape()[2] == self.length {
             return Ok(tensor.clone());
         }
         if self.length == 0 {
-            // tract slices nothing to nothing only as an error.
+            // tract fails to slice to an empty tensor.
             let mut shape = tensor.shape().to_vec();
             shape[2] = 0;
             return Ok(Tensor::zero::<f32>(&shape)?.into());
@@ -170,10 +170,10 @@ impl Past {
     }
 }
 
-/// The first bytes of the format that a target's weights are in.
+/// The first bytes of a GGUF file, the format of a target's weights.
 const GGUF: &[u8] = b"GGUF";
 
-/// Reads a file without looking into its graph.
+/// Reads a file without parsing its graph.
 fn read(path: &Path) -> Result<ModelProto> {
     let mut first = Vec::new();
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
@@ -189,7 +189,7 @@ fn read(path: &Path) -> Result<ModelProto> {
     no_panic(read).map_err(|message| Error::format(path, "ONNX", cut(message)))
 }
 
-/// Turns a failure of `build`, or a panic in it, into an error that names the file.
+/// Runs `build`; a failure or panic becomes an error that names the file.
 fn spawn(path: &Path, build: impl FnOnce() -> TractResult<TypedSimpleState>) -> Result<TypedSimpleState> {
     let build = || build().map_err(|e| format!("{e:#}"));
     no_panic(build).map_err(|message| Error::format(path, "ONNX", message))
@@ -221,7 +221,7 @@ fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<
     model.into_optimized()?.into_runnable()?.spawn()
 }
 
-/// The graph with the file's outputs at `output_indices` as its own, whatever shapes the file declares for them.
+/// The graph with the file's outputs at `output_indices`, ignoring the shapes that the file declares for them.
 fn parse(path: &Path, proto: &ModelProto, output_indices: &[usize]) -> TractResult<InferenceModel> {
     let framework: Onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let directory = path.parent().and_then(Path::to_str);

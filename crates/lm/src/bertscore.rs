@@ -1,16 +1,16 @@
-//! BERTScore (Zhang et al., 2020, arXiv 1904.09675, equations 1 to 3): how well each token of one text finds
-//! its like in another, by the cosine of their embeddings.
+//! BERTScore (Zhang et al., 2020, arXiv 1904.09675, equations 1 to 3): the similarity of two texts, by the best cosine
+//! between the embeddings of their tokens.
 //!
-//! As the Python package bert-score 0.3.13 computes it for one pair, without IDF weights and without rescaling
-//! to a baseline. The tokens around a text, `[CLS]` and `[SEP]`, weigh nothing themselves, but others may match
-//! them; here these are whatever the tokenizer puts around texts, there the two by name (T5's `</s>` counts).
-//! That package also takes a layer chosen for each model: for its figures, export the encoder up to that layer.
-//! Even unrelated texts score far above 0, so only scores of one encoder can be compared.
+//! It is computed as in the Python package bert-score 0.3.13 for one pair, without IDF weights and without rescaling to
+//! a baseline. The tokens around a text, such as `[CLS]` and `[SEP]`, have no weight, but others may match them. Here
+//! these are all tokens that the tokenizer adds around texts; the package knows the two by name (so T5's `</s>`
+//! counts). The package also uses a layer chosen for each model: to get its figures, export the encoder up to that
+//! layer. Even unrelated texts score far above 0, so compare only scores of the same encoder.
 
 use crate::embeddings::Embeddings;
 use crate::vector::dot;
 
-/// The closeness of a candidate to a reference, each part in -1..=1 up to rounding; a good candidate's scores are near 1.
+/// The similarity of a candidate to a reference, each part in -1..=1 up to rounding; near 1 for a good candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BertScore {
     /// The mean, over the candidate's tokens, of the highest cosine with a token of the reference.
@@ -21,12 +21,12 @@ pub struct BertScore {
     pub f1: f64,
 }
 
-/// The BERTScore of `candidate` against `reference`; all zeros when one of them has nothing but special tokens.
+/// The BERTScore of `candidate` against `reference`; all zeros if one of them has only special tokens.
 ///
-/// A row of zeros has no direction: its cosine with any other counts as 0.
+/// The cosine of a row of zeros with any other counts as 0.
 ///
 /// # Panics
-/// When the rows of the two aren't of one width.
+/// When the rows of the two differ in width.
 pub fn bert_score(candidate: &Embeddings, reference: &Embeddings) -> BertScore {
     assert_eq!(candidate.width(), reference.width(), "embeddings of two encoders");
     let (candidate_rows, reference_rows) = (unit_rows(candidate), unit_rows(reference));
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        // Cosines: east-east 1, east-slope 0.6, north-east 0, north-slope 0.8; lengths don't count.
+        // Cosines: east-east 1, east-slope 0.6, north-east 0, north-slope 0.8; the lengths of the vectors don't matter.
         let candidate = embeddings(&[([2.0, 0.0], WORD), ([0.0, 0.5], WORD)]);
         let reference = embeddings(&[([0.1, 0.0], WORD), ([30.0, 40.0], WORD), ([4.0, 0.0], WORD)]);
         let (precision, recall) = ((1.0 + 0.8) / 2.0, (1.0 + 0.8 + 1.0) / 3.0);
@@ -101,7 +101,7 @@ mod tests {
     fn special_tokens_are_matched_but_not_counted() {
         let candidate = embeddings(&[([0.0, 1.0], FRAME), ([1.0, 0.0], WORD)]);
         let reference = embeddings(&[([1.0, 0.0], FRAME), ([3.0, 4.0], WORD)]);
-        // The candidate's word finds the reference's frame, and the reference's word the candidate's.
+        // The candidate's word matches the reference's frame token best, and the reference's word the candidate's.
         close(bert_score(&candidate, &reference), [1.0, 0.8, 1.6 / 1.8]);
     }
 

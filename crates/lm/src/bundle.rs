@@ -1,6 +1,6 @@
-//! A model's directory: where its weights and tokenizer are, and what they are checked against.
+//! A model's directory: its weights, its tokenizer, and their checksums.
 //!
-//! Three forms are read into one [`ModelDir`]: Dunlin's own (`model.toml`), one exported for Hugging Face
+//! Three forms are read into a [`ModelDir`]: Dunlin's own (`model.toml`), one exported for Hugging Face
 //! (`config.json`, `tokenizer.json`, `model.onnx`), and a bare `.gguf` file with a `tokenizer.json` beside it.
 //! Only the first carries checksums.
 
@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The end that a model is made for.
+/// The end of the link that a model is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -25,7 +25,7 @@ pub enum Role {
     Target,
 }
 
-/// Ids of the control tokens, where the model has them.
+/// Ids of the control tokens; `None` for those that the model lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpecialIds {
@@ -54,7 +54,7 @@ impl SpecialIds {
     }
 }
 
-/// The form in which a prompt becomes tokens: text with `{prompt}` once, the control tokens around it written out.
+/// The prompt template: text with `{prompt}` once and the control tokens around it written out.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptForm {
@@ -66,20 +66,20 @@ pub struct PromptForm {
     pub stop: Vec<u32>,
 }
 
-/// A model's files and what is known about them, checked.
+/// A model's files and metadata, checked.
 #[derive(Clone, Debug)]
 pub struct ModelDir {
     /// The directory.
     pub path: PathBuf,
     /// The model's name.
     pub name: String,
-    /// The end it is made for, where the directory gives it.
+    /// The end of the link that it is made for, if the directory tells.
     pub role: Option<Role>,
     /// The weights' file.
     pub weights: PathBuf,
-    /// SHA-256 of the weights' file in hex, where the directory gives it.
+    /// SHA-256 of the weights' file in hex, if the directory tells.
     pub weights_sha256: Option<String>,
-    /// The weights' format in words, where the directory gives it.
+    /// The weights' format in words, if the directory tells.
     pub quantization: Option<String>,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
@@ -87,13 +87,13 @@ pub struct ModelDir {
     pub vocabulary: Vocabulary,
     /// Ids of the control tokens.
     pub special: SpecialIds,
-    /// The form in which a prompt becomes tokens.
+    /// The prompt template.
     pub prompt: PromptForm,
     /// The most tokens a context can hold.
     pub context_max: usize,
-    /// The weights' licence, where the directory gives it.
+    /// The weights' licence, if the directory tells.
     pub licence: Option<String>,
-    /// Shape of the key/value cache, where `config.json` gives it.
+    /// Shape of the key/value cache, if `config.json` tells.
     pub cache_shape: Option<CacheShape>,
 }
 
@@ -111,8 +111,8 @@ pub struct CacheShape {
 impl ModelDir {
     /// Opens a model: a directory with `model.toml`, a Hugging Face directory, or a `.gguf` file.
     ///
-    /// The files' checksums and the tokenizer's fingerprint are checked; the weights themselves are when the
-    /// model is loaded.
+    /// The files' checksums and the tokenizer's fingerprint are checked here; the weights themselves are checked when
+    /// the model is loaded.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let dir = if path.extension().is_some_and(|extension| extension == "gguf") {
@@ -183,7 +183,7 @@ fn sha256_file(path: &Path) -> Result<String> {
     }
 }
 
-/// The vocabulary of a tokenizer with ids below `size`; an id it lacks counts as an empty string.
+/// The vocabulary of a tokenizer with ids below `size`; a missing id counts as an empty string.
 fn vocabulary(tokenizer: &Tokenizer, size: u32) -> Vocabulary {
     let mut digest = Sha256::new();
     for id in 0..size {

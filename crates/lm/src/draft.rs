@@ -14,7 +14,7 @@ pub trait Draft {
     /// The number of tokens in the context.
     fn len(&self) -> usize;
 
-    /// True where the context holds no token.
+    /// True when the context holds no token.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -26,7 +26,7 @@ pub trait Draft {
     fn extend(&mut self, tokens: &[u32]) -> Result<Rows>;
 }
 
-/// Logits, and attention where the model gives it, for each token of one [`Draft::extend`].
+/// Logits, and attention if the model outputs it, for each token of one [`Draft::extend`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
     logits: Vec<f32>,
@@ -56,7 +56,7 @@ impl Rows {
         self.logits.len() / self.width.max(1)
     }
 
-    /// True where there is no row.
+    /// True when there is no row.
     pub fn is_empty(&self) -> bool {
         self.logits.is_empty()
     }

@@ -9,13 +9,13 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// No rows yet, of `width` numbers each.
+    /// Embeddings without rows, for rows of `width` numbers.
     pub fn new(width: usize) -> Self {
         Self { width, rows: Vec::new(), special: Vec::new() }
     }
 
-    /// Appends the row of a token; `special` says whether the tokenizer puts that token around texts, as it does
-    /// `[CLS]` and `[SEP]`.
+    /// Appends the row of a token; `special` is true for a token that the tokenizer adds around texts, such as `[CLS]`
+    /// and `[SEP]`.
     ///
     /// # Panics
     /// When `row` hasn't `width` numbers.
@@ -30,12 +30,12 @@ impl Embeddings {
         self.width
     }
 
-    /// The number of rows, those of special tokens included.
+    /// The number of rows, including those of special tokens.
     pub fn len(&self) -> usize {
         self.special.len()
     }
 
-    /// True where there is no row.
+    /// True when there is no row.
     pub fn is_empty(&self) -> bool {
         self.special.is_empty()
     }
@@ -48,8 +48,8 @@ impl Embeddings {
         &self.rows[index * self.width..(index + 1) * self.width]
     }
 
-    /// True where the token of row `index` is one of those that the tokenizer puts around texts, also where the text
-    /// itself spells it.
+    /// True when the token of row `index` is one of those that the tokenizer adds around texts, even if the text itself
+    /// contains it.
     ///
     /// # Panics
     /// When `index` isn't less than [`len`](Self::len).

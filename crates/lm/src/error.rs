@@ -30,7 +30,7 @@ pub enum Error {
         /// The parser's message, with the key.
         message: String,
     },
-    /// A value in a file isn't what it must be.
+    /// A value in a file is not the expected one.
     #[error("{}: {key}: expected {expected}, found {found}", path.display())]
     Value {
         /// The file.
@@ -42,7 +42,7 @@ pub enum Error {
         /// The value that was found, in words.
         found: String,
     },
-    /// A file isn't in the format its name says.
+    /// A file isn't in the format that its name tells.
     #[error("{}: not a usable {format} file: {message}", path.display())]
     Format {
         /// The file.
@@ -92,7 +92,7 @@ pub enum Error {
     ContextFull {
         /// Tokens already held.
         length: usize,
-        /// Tokens that were to be added.
+        /// Tokens to add.
         added: usize,
         /// The limit.
         max: usize,
@@ -100,7 +100,7 @@ pub enum Error {
     /// The caches of all sessions together would exceed their budget.
     #[error("cache full: {needed} bytes more than the {used} in use exceed the budget of {max} bytes")]
     CacheFull {
-        /// Bytes this request needs on top.
+        /// Bytes that this request needs in addition.
         needed: usize,
         /// Bytes all sessions hold.
         used: usize,
@@ -121,10 +121,10 @@ pub enum Error {
         /// Tokens held.
         length: usize,
     },
-    /// More logit rows were asked for than tokens were given.
+    /// More logit rows were requested than tokens were given.
     #[error("{rows} rows of logits asked for {tokens} tokens")]
     Rows {
-        /// Rows asked for.
+        /// Rows requested.
         rows: usize,
         /// Tokens given.
         tokens: usize,
@@ -145,7 +145,7 @@ impl Error {
         Self::Io { path: path.into(), cause }
     }
 
-    /// The error of a value that isn't what it must be.
+    /// The error of a value that is not the expected one.
     pub fn value(path: &Path, key: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
         Self::Value {
             path: path.into(),

@@ -1,5 +1,5 @@
-//! Turns a panic inside an engine into an error value. The engines index and assert on what a file declares;
-//! this crate checks what it can beforehand, and this is the net under the rest.
+//! Turns a panic inside an engine into an error value. The engines index and assert on a file's declarations. This
+//! crate checks what it can beforehand and catches the rest here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

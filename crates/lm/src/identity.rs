@@ -1,4 +1,4 @@
-//! The identity of a target: its name, its weights, and what else its bits depend on.
+//! The identity of a target: its name, its weights, and its engine and numerics, which determine its bits.
 
 use crate::bundle::hex;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use std::path::Path;
 
 pub mod cache;
 
-/// The first bytes of what is hashed: the version of the rules.
+/// The first hashed bytes: the version of these rules.
 const WEIGHTS_RULES: &[u8] = b"dunlin weights 1\0";
 
 /// Bytes that are hashed at once.
@@ -26,12 +26,12 @@ pub struct TargetIdentity {
     pub weights: [u8; 32],
     /// The engine and its version.
     pub engine: String,
-    /// The kernels and the cache type that bits depend on.
+    /// The kernels and the cache type, which determine the bits.
     pub numerics: String,
 }
 
 impl TargetIdentity {
-    /// SHA-256 over engine and numerics, a zero between them.
+    /// SHA-256 over engine and numerics, separated by a zero byte.
     pub fn numerics_digest(&self) -> [u8; 32] {
         let text = format!("{}\0{}", self.engine, self.numerics);
         Sha256::digest(text.as_bytes()).into()
@@ -52,9 +52,9 @@ impl fmt::Display for TargetIdentity {
 
 /// SHA-256 over the tensors of GGUF files, whatever their order and however they are split over files.
 ///
-/// It is over a version, then for each tensor, ordered by name: the name's length and bytes, the type's number, the
-/// number of dimensions and each of them, slowest first, and the tensor's bytes. Numbers have 64 bits, the lowest
-/// byte first. `progress` is called with the bytes hashed so far and those of all tensors.
+/// The hashed bytes are a version, then for each tensor, ordered by name: the name's length and bytes, the type's
+/// number, the number of dimensions and each of them, slowest first, and the tensor's bytes. Numbers have 64 bits,
+/// lowest byte first. `progress` is called with the bytes hashed so far and those of all tensors.
 ///
 /// # Errors
 /// A file can't be read or isn't in its format, or a tensor is in two files.

@@ -1,16 +1,16 @@
-//! Language models for Dunlin without an engine: what a drafter and a target are to the rest, model directories,
-//! tokenizers, scripted toys, and BERTScore.
+//! Language models for Dunlin without an engine: the interfaces of drafter and target, model directories, tokenizers,
+//! scripted toys, and BERTScore.
 //!
 //! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder) and `dunlin-lm-candle` (target), and map
-//! their failures into this crate's [`Error`]. `tokenizers` is named in [`tokenizer`] alone. Everything else is plain
-//! slices of `u32` tokens and `f32` logits. Of the protocol it knows the vocabulary alone, which both share.
+//! their failures into this crate's [`Error`]. Only [`tokenizer`] uses the library `tokenizers`. Everything else is
+//! plain slices of `u32` tokens and `f32` logits. Of the protocol it knows only the vocabulary.
 //!
 //! Invariants:
 //! - Nothing here knows a frame, a policy, a clock, a socket or a random number: a model is a function of
 //!   the tokens it was given.
-//! - A [`Target`] states what it promises of its choices. Where that is [`Promise::Exact`], its logits don't depend on
-//!   what else is in the batch, on how a prompt was cut into chunks, or on what was rolled back before.
-//! - No file's content can make this crate panic: a bad file is an [`Error`] that names it.
+//! - A [`Target`] makes a promise about its choices. If that is [`Promise::Exact`], its logits don't depend on the rest
+//!   of the batch, on the chunks of a prompt, or on earlier rollbacks.
+//! - No file's content can make this crate panic: an invalid file is an [`Error`] that names it.
 
 pub mod bertscore;
 pub mod bundle;

@@ -1,4 +1,4 @@
-//! The number of a context that a target holds.
+//! Numbers of the contexts that a target holds.
 
 use std::fmt;
 

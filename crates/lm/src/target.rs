@@ -6,12 +6,12 @@ use crate::session::SessionId;
 use dunlin_wire::Promise;
 use dunlin_wire::Vocabulary;
 
-/// One session's part of a batch: keep the first `keep` tokens, append `tokens`, give the last `rows` rows.
+/// One session's part of a batch: keep the first `keep` tokens, append `tokens`, return the last `rows` rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Extend<'a> {
     /// The session.
     pub session: SessionId,
-    /// Tokens of its context to keep; the rest is rolled back first.
+    /// Tokens of its context to keep; the others are rolled back first.
     pub keep: usize,
     /// Tokens to append.
     pub tokens: &'a [u32],
@@ -27,7 +27,7 @@ pub trait Target: Send {
     /// The most tokens one session can hold.
     fn context_max(&self) -> usize;
 
-    /// The identity: two targets with equal ones that promise [`Promise::Exact`] give the same bits.
+    /// The identity: two targets with the same one that promise [`Promise::Exact`] give the same bits.
     fn identity(&self) -> &TargetIdentity;
 
     /// The target's promise about its choices.
@@ -36,7 +36,7 @@ pub trait Target: Send {
     /// Bytes of cache for each token of a session.
     fn cache_bytes_per_token(&self) -> u64;
 
-    /// Runs a first pass, where the engine prepares weights in it: later passes take their usual memory and time.
+    /// Runs a first pass if the engine prepares weights in it, so that later passes take their usual memory and time.
     ///
     /// # Errors
     /// The pass fails, or the caches are too small for it.
@@ -47,9 +47,9 @@ pub trait Target: Send {
     /// Opens an empty session.
     fn open(&mut self) -> Result<SessionId>;
 
-    /// Extends each session of `batch` and returns its wanted rows, `[rows × vocabulary]`, in the order of the
-    /// batch. A part that can't be served is an error of its own, leaves its session unchanged and doesn't
-    /// touch the others. When the engine itself fails, every part fails and each session holds `keep` tokens.
+    /// Extends each session of `batch` and returns its requested rows, `[rows × vocabulary]`, in the order of the
+    /// batch. A part that can't be served gets its own error, leaves its session unchanged and doesn't affect the
+    /// others. When the engine itself fails, every part fails and each session holds `keep` tokens.
     fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<Result<Vec<f32>>>;
 
     /// Keeps the first `len` tokens of a session; does nothing when it holds no more than that.
@@ -58,12 +58,12 @@ pub trait Target: Send {
     /// The number of tokens a session holds.
     fn len(&self, session: SessionId) -> Result<usize>;
 
-    /// True where a session holds no token.
+    /// True when a session holds no token.
     fn is_empty(&self, session: SessionId) -> Result<bool> {
         Ok(self.len(session)? == 0)
     }
 
-    /// Closes a session and frees what it held; an unknown one is ignored.
+    /// Closes a session and frees its memory; an unknown session is ignored.
     fn close(&mut self, session: SessionId);
 }
 

@@ -1,11 +1,11 @@
-//! Text to tokens and back, on the `tokenizers` library; nothing else names it.
+//! Text to tokens and back, with the `tokenizers` library; no other module uses it.
 //!
-//! A prompt's text can't become a control token: only the prompt form, which the model's directory gives, is
-//! encoded with them. The text is encoded on its own by a twin tokenizer that knows no added token, so
-//! `<|assistant|>` typed by a user is plain characters. No merge therefore crosses the border between form
-//! and text, and a tokenizer that begins every text with a space does so at that border as well.
+//! A prompt's text can't become a control token. Only the prompt form, which comes from the model's directory, is
+//! encoded with control tokens. The user's text is encoded separately by a second tokenizer without added tokens, so
+//! `<|assistant|>` typed by a user is plain characters. As a consequence no merge crosses the border between form and
+//! text, and a tokenizer that begins every text with a space also does so at that border.
 //!
-//! Decoding goes by bytes, because one character may be spread over several tokens.
+//! Decoding works on bytes, because one character may be spread over several tokens.
 
 mod framed;
 
@@ -28,9 +28,9 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 struct Shared {
-    /// Knows the added tokens: for prompt forms.
+    /// With the added tokens, for prompt forms.
     inner: tokenizers::Tokenizer,
-    /// Knows none: for users' text.
+    /// Without added tokens, for users' text.
     plain: tokenizers::Tokenizer,
     control: BTreeSet<u32>,
     added: BTreeSet<u32>,
@@ -38,25 +38,26 @@ struct Shared {
     size: u32,
 }
 
-/// The rule by which a token's string stands for bytes.
+/// The rule that maps a token's string to bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     /// Each character stands for a byte (GPT-2's table).
     ByteLevel,
-    /// `▁` is a space; with `bytes`, `<0x0A>` is a byte; with `strip`, a text's first space is left out.
+    /// `▁` is a space; with `bytes`, `<0x0A>` is a byte; with `strip`, a text's first space is dropped.
     Metaspace { bytes: bool, strip: bool },
 }
 
 impl Tokenizer {
     /// Reads a `tokenizer.json` whose decoder is byte-level or of the SentencePiece kind.
     ///
-    /// Truncation and padding that were saved with it are ignored with a warning: they would cut or fill prompts.
+    /// Truncation and padding in the file are ignored with a warning: they would cut or fill prompts.
     pub fn open(path: &Path) -> Result<Self> {
         let mut inner = read(path)?;
         let ignored = switch_off(&mut inner).map_err(|message| Error::format(path, FORMAT, message))?;
         if !ignored.is_empty() {
             tracing::warn!(path = %path.display(), "ignoring {} of the tokenizer", ignored.join(" and "));
         }
+        // The decoder must be known before anything is decoded: an unknown one would garble text without an error.
         let spelling = spelling(path, &inner)?;
         let mut plain = inner.clone();
         plain.with_added_vocabulary(AddedVocabulary::new());
@@ -82,12 +83,12 @@ impl Tokenizer {
         self.shared.inner.token_to_id(token)
     }
 
-    /// True for a control token, which stands for no text.
+    /// True for a control token, which has no text.
     pub fn is_control(&self, id: u32) -> bool {
         self.shared.control.contains(&id)
     }
 
-    /// True where the tokenizer itself puts `id` before every text.
+    /// True when the tokenizer itself adds `id` before every text.
     pub(crate) fn begins_with(&self, id: u32) -> bool {
         let empty = self.shared.inner.encode_fast("", true);
         empty.is_ok_and(|encoding| encoding.get_ids().first() == Some(&id))
@@ -95,8 +96,8 @@ impl Tokenizer {
 
     /// Tokens of `form` with `prompt` in the place of `{prompt}`.
     ///
-    /// Control tokens written in the form become themselves; those written in the prompt stay text. `form` must
-    /// hold `{prompt}` exactly once, and every `<|…|>` in it must be a token.
+    /// Control tokens written in the form become tokens; those written in the prompt stay text. `form` must contain
+    /// `{prompt}` exactly once, and every `<|…|>` in it must be a token.
     pub fn encode_prompt(&self, form: &str, prompt: &str) -> Result<Vec<u32>> {
         let (before, after) = self.split_form(form)?;
         let mut tokens = encode(&self.shared.inner, before)?;
@@ -108,6 +109,7 @@ impl Tokenizer {
     /// Tokens of plain text, never a control token.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
         let tokens = encode(&self.shared.plain, text)?;
+        // The model itself, not only the added tokens, may have a control token as a word.
         match tokens.iter().find(|id| self.is_control(**id)) {
             Some(id) => Err(Error::PromptControl { token: self.token(*id).unwrap_or_default() }),
             None => Ok(tokens),
@@ -126,7 +128,7 @@ impl Tokenizer {
         Ok((before, after))
     }
 
-    /// The text of `tokens`; control tokens stand for nothing, bytes that aren't UTF-8 for U+FFFD.
+    /// The text of `tokens`. Control tokens are left out; bytes that aren't UTF-8 become U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> String {
         let mut stream = TextStream::new(self);
         let mut text = String::new();
@@ -137,7 +139,7 @@ impl Tokenizer {
         text
     }
 
-    /// The bytes a token stands for: none for a control token or an unknown id.
+    /// The bytes of a token; none for a control token or an unknown id.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         match self.token(id) {
             Some(token) if !self.is_control(id) => self.bytes_of(id, &token),
@@ -148,6 +150,7 @@ impl Tokenizer {
     fn bytes_of(&self, id: u32, token: &str) -> Vec<u8> {
         let literal = || token.as_bytes().to_vec();
         match self.shared.spelling {
+            // Added tokens are stored as plain text, not in the model's spelling.
             _ if self.shared.added.contains(&id) => literal(),
             Spelling::ByteLevel => {
                 let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
@@ -161,7 +164,7 @@ impl Tokenizer {
     }
 }
 
-/// Gives text as its tokens arrive, holding back a character until all of its bytes are there.
+/// Decodes text as its tokens arrive; a character is held back until all of its bytes are there.
 #[derive(Clone, Debug)]
 pub struct TextStream {
     tokenizer: Tokenizer,
@@ -185,7 +188,7 @@ impl TextStream {
         self.take_complete()
     }
 
-    /// Ends the text: what is still held back, as U+FFFD.
+    /// Ends the text; bytes still held back become U+FFFD.
     pub fn finish(&mut self) -> String {
         self.begun = false;
         String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
@@ -203,6 +206,7 @@ impl TextStream {
                 Err(error) => {
                     let valid = error.valid_up_to();
                     text.push_str(&String::from_utf8_lossy(&self.held[..valid]));
+                    // Without a length the bytes are the beginning of a character, whose rest may still arrive.
                     let Some(wrong) = error.error_len() else {
                         self.held.drain(..valid);
                         return text;
@@ -221,7 +225,7 @@ fn read(path: &Path) -> Result<tokenizers::Tokenizer> {
     no_panic(load).map_err(|e| Error::format(path, FORMAT, e))
 }
 
-/// Switches off truncation and padding, and describes what was on.
+/// Switches off truncation and padding; returns a description of each that was on.
 fn switch_off(tokenizer: &mut tokenizers::Tokenizer) -> std::result::Result<Vec<String>, String> {
     let mut ignored = Vec::new();
     if let Some(truncation) = tokenizer.get_truncation() {
@@ -281,7 +285,7 @@ fn spelling(path: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<Spelling> 
     Err(Error::value(path, "decoder", "ByteLevel, Metaspace or Replace ▁", kinds.join(", ")))
 }
 
-/// The byte that GPT-2's table spells with `c`: printable bytes are themselves, the rest follow from U+0100 on.
+/// The byte that GPT-2's table spells as `c`: printable bytes are themselves, the others follow from U+0100 on.
 fn byte_of_char(c: char) -> Option<u8> {
     let code = u32::from(c);
     if let Ok(byte) = u8::try_from(code) {

@@ -72,7 +72,7 @@ impl Toy {
         recent.iter().fold(mix(self.seed, 0), |state, token| mix(state, u64::from(*token)))
     }
 
-    /// The target's identity: what its logits are hashed from stands for its weights.
+    /// The target's identity: the numbers that determine its logits take the place of weights.
     fn identity(&self) -> TargetIdentity {
         let numbers = [self.seed, self.vocabulary.into(), self.order as u64];
         let bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
@@ -203,7 +203,7 @@ fn mix(state: u64, value: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A hash as a number from 0 to 1, 1 left out.
+/// A hash as a number in [0, 1).
 fn unit(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1u64 << 53) as f64
 }

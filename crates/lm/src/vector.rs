@@ -1,9 +1,9 @@
 //! Sums over vectors whose bits are the same on every machine.
 
-/// Accumulators of a dot product; a fixed number, so that the order of summation is one on every machine.
+/// Accumulators of a dot product; a fixed number, so that the order of summation is the same on every machine.
 const LANES: usize = 16;
 
-/// The dot product of two vectors of one length.
+/// The dot product of two vectors of equal length.
 #[inline]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; LANES];

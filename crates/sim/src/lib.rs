@@ -1,6 +1,6 @@
-//! Both ends of Dunlin on a hostile link in virtual time, against an oracle that has no protocol.
+//! Simulation of both ends of Dunlin on a hostile link in virtual time, compared with an oracle that has no protocol.
 //!
-//! Invariant: a run is a function of its seed alone. Nothing here is part of what users run.
+//! Invariant: a run depends only on its seed. Nothing here is part of the installed programs.
 
 pub mod mqtt;
 pub mod oracle;

@@ -1,17 +1,17 @@
-//! Sizes of the MQTT packets that the protocol's messages travel in.
+//! Sizes of the MQTT packets that carry the protocol's messages.
 //!
-//! Invariant: sizes alone; what a message means is none of this module's business.
+//! Invariant: it knows only sizes, not the meaning of messages.
 
 use dunlin_link::{CORRELATION_BYTES, PublishShape};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, VerifierId};
 
-/// Name of the modelled device: its length is part of every size.
+/// Name of the modelled device; its length is part of every size.
 pub const DEVICE: &str = "pi-7";
 /// Name of the modelled verifier.
 pub const VERIFIER: &str = "verifier-1";
 
-/// What a message is, as far as its packet depends on it.
+/// The kind of a message, as far as its packet depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
     /// A request for a lease.
@@ -29,13 +29,13 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    /// Whether the device sends it.
+    /// True for messages that the device sends.
     pub fn is_up(self) -> bool {
         !matches!(self, Self::Reply | Self::Verdict)
     }
 }
 
-/// The packets of one connection: the first frame binds an alias that stands for the topic from then on.
+/// The packets of one connection. The first frame binds a topic alias, which later frames use instead of the topic.
 #[derive(Clone, Debug)]
 pub struct Packets {
     open: Topic,

@@ -1,4 +1,4 @@
-//! What the text must be, by the models and the coupling alone.
+//! The oracle: the text that follows from the models and the coupling alone, without the protocol.
 
 use crate::plan::{Script, ScriptedTurn, Serves};
 use crate::toy::ToyPair;
@@ -16,21 +16,21 @@ use std::collections::BTreeSet;
 pub struct Told {
     /// Tokens in the order of their commits.
     pub commits: Vec<Commit>,
-    /// For each, the target of the session as the device knew it.
+    /// For each token, the session's target as the device knew it at that time.
     pub targets: Vec<Option<Serves>>,
-    /// How it ended; `None` where it never did.
+    /// The reason of its end; `None` if it did not end.
     pub finish: Option<Finish>,
 }
 
-/// The first place where a session is not what the models alone would have written.
+/// The first difference between a session and the text that the models alone would have written.
 #[derive(Debug)]
 pub struct Wrong(pub String);
 
-/// "acceptin" and "residual", as `docs/wire.md` has them.
+/// "acceptin" and "residual", as in `docs/wire.md`.
 const ACCEPTANCE: u64 = 0x6163_6365_7074_696e;
 const RESIDUAL: u64 = 0x7265_7369_6475_616c;
 
-/// One step of a session: what either model would write after the text.
+/// One step of a session: gives the token that either model would write after the text.
 struct OracleStep<'a> {
     script: &'a Script,
     pair: &'a ToyPair,
@@ -52,21 +52,22 @@ impl OracleStep<'_> {
         self.row(&self.target.target(self.text), &self.script.sampling)
     }
 
-    /// What the drafter draws from, and what the verifier takes it for.
+    /// The distribution that the drafter draws from, and the one that the verifier judges by.
     fn drafter(&self) -> (Distribution, Distribution) {
         let q = self.row(&self.pair.drafter(self.text), &self.script.sampling);
         laws(q, self.script.rules.payload(), self.pair.vocabulary)
     }
 
-    /// What the drafter writes.
+    /// The token that the drafter writes.
     fn drafted(&self) -> TokenId {
         self.draw(&self.drafter().0)
     }
 
-    /// The draft where rejection sampling keeps it, else its replacement.
+    /// The draft if rejection sampling accepts it, else its replacement.
     fn judged(&self) -> TokenId {
         let (p, (_, q), drafted) = (self.target(), self.drafter(), self.drafted());
         let (seed, position) = (self.script.seed, self.text.len() as u64);
+        // Gumbel noise is G = −ln(−ln U), so U = e^(−e^(−G)) recovers the uniform number of the coin.
         let coin = (-(-gumbel(seed ^ ACCEPTANCE, position, 0)).exp()).exp();
         if coin < acceptance(&p, &q, drafted) {
             return drafted;
@@ -79,7 +80,7 @@ impl OracleStep<'_> {
         best.expect("a distribution has a token").token
     }
 
-    /// The tokens that a commit of this origin may be: one, or two where a judged draft and a bonus look alike.
+    /// The tokens allowed for a commit of this origin: one, or two if it may be either a judged draft or a bonus token.
     fn lawful(&self, origin: Origin) -> Result<Vec<TokenId>, Wrong> {
         let rules = &self.script.rules;
         match origin {
@@ -100,7 +101,7 @@ impl OracleStep<'_> {
 /// Compares all replies of a session with the oracle, token for token.
 ///
 /// # Errors
-/// Says what the first difference is.
+/// The first difference.
 pub fn check(script: &Script, pair: &ToyPair, told: &[Told]) -> Result<(), Wrong> {
     if told.len() != script.turns.len() {
         return Err(Wrong(format!("{} replies for {} turns", told.len(), script.turns.len())));
@@ -110,6 +111,7 @@ pub fn check(script: &Script, pair: &ToyPair, told: &[Told]) -> Result<(), Wrong
         text.extend(&turn.prompt);
         check_turn(script, pair, turn, told, &mut text)?;
     }
+    // Unless the user accepts another model, all targets of a session have the same weights.
     let weights: BTreeSet<bool> = told
         .iter()
         .flat_map(|told| &told.targets)
@@ -144,7 +146,7 @@ fn check_turn(
         ended = end(turn, limit, told.commits.len(), text);
     }
     match told.finish {
-        // Only where it wrote nothing further, and the user does not take another model.
+        // Allowed only if the reply was not complete and the user does not accept another model.
         Some(Finish::OtherTarget { .. }) if ended.is_none() && !script.accept_model_change => return Ok(()),
         Some(_) if told.finish == ended => return Ok(()),
         _ => {}
@@ -152,7 +154,7 @@ fn check_turn(
     Err(Wrong(format!("ended by {:?} after {} tokens, not by {ended:?}", told.finish, told.commits.len())))
 }
 
-/// Why the reply must end here, if it must.
+/// The reason why the reply must end here; `None` if it goes on.
 fn end(turn: &ScriptedTurn, limit: usize, committed: usize, text: &[TokenId]) -> Option<Finish> {
     if text.last().is_some_and(|token| turn.reply.stop.contains(token)) {
         Some(Finish::Stop)

@@ -1,4 +1,4 @@
-//! What a run does: drawn from its seed, nothing else.
+//! The plan of a run, drawn from its seed only.
 
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
@@ -9,103 +9,103 @@ use dunlin_hlm::uncertainty::{Form, Unit};
 use dunlin_wire::TargetId;
 use fastrand::Rng;
 
-/// Faults happen before this time, in virtual microseconds; then the network heals.
+/// Faults happen before this virtual time, µs; then the network heals.
 pub const FAULTS_END_US: u64 = 60_000_000;
 
 /// One turn of a session.
 #[derive(Clone, Debug)]
 pub struct ScriptedTurn {
-    /// What the user says.
+    /// The user's prompt.
     pub prompt: Vec<TokenId>,
-    /// How long the answer may get.
+    /// Limits of the reply.
     pub reply: Reply,
-    /// Time before the user speaks, µs.
+    /// Time before the user sends the prompt, µs.
     pub think_us: u64,
 }
 
-/// What one device does.
+/// The script of one device.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// Its turns; a device that lost its state starts again with the first.
+    /// Its turns; a restarted device begins again with the first.
     pub turns: Vec<ScriptedTurn>,
     /// Seed of the coupling.
     pub seed: u64,
-    /// How the target is sampled.
+    /// Sampling settings of the target.
     pub sampling: Sampling,
-    /// When it sends.
+    /// Its policy.
     pub policy: PolicyTable,
-    /// What that comes to.
+    /// The rules of that policy.
     pub rules: Rules,
-    /// Whether it goes on by itself when nobody answers.
+    /// True when it continues alone if no verifier answers.
     pub trust: bool,
     /// Silence after which it gives up, µs.
     pub give_up_us: u64,
-    /// Tokens a session may reach, on both sides.
+    /// Most tokens of a session's text, on both sides.
     pub context_tokens_max: usize,
     /// Time of one drafted token, µs.
     pub draft_us: u64,
-    /// Whether another model may go on with the text.
+    /// True when another model may continue the text.
     pub accept_model_change: bool,
 }
 
 /// The target of a verifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serves {
-    /// The pair's own.
+    /// The pair's own target.
     Home,
-    /// The pair's own, with other numerics.
+    /// The pair's own target, with other numerics.
     OtherNumerics,
-    /// One with other weights.
+    /// A target with other weights.
     OtherWeights,
 }
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The device's connection breaks, for so many µs.
+    /// The device's connection is down for so many µs.
     LinkDown(usize, u64),
-    /// The broker is gone: every connection breaks, for so many µs.
+    /// The broker is down, and with it every connection, for so many µs.
     BrokerDown(u64),
-    /// Connections look alive but carry nothing, for so many µs.
+    /// Connections stay up but carry no message, for so many µs.
     Silence(u64),
-    /// The verifier starts anew with no state.
+    /// The verifier restarts without its state.
     VerifierRestart(usize),
-    /// The verifier drains, and starts anew after so many µs.
+    /// The verifier drains, and restarts after so many µs.
     VerifierDrain(usize, u64),
-    /// The device starts anew with no state.
+    /// The device restarts without its state.
     DeviceRestart(usize),
-    /// Bytes that are no message reach everybody.
+    /// Every device and verifier receives malformed messages.
     Garbage,
 }
 
-/// A whole run.
+/// The plan of a whole run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The models.
     pub pair: ToyPair,
     /// The devices.
     pub devices: Vec<Script>,
-    /// The verifiers, by what they serve.
+    /// The verifiers, by their target.
     pub verifiers: Vec<Serves>,
-    /// Sessions each verifier keeps.
+    /// Most sessions of each verifier.
     pub sessions_max: usize,
-    /// Chance that a message is lost.
+    /// Probability that a message is lost.
     pub loss: f64,
-    /// Chance that it comes twice.
+    /// Probability that it arrives twice.
     pub duplicate: f64,
     /// Least delay of a message, µs.
     pub delay_us: u64,
-    /// Largest delay on top of it, µs: messages overtake each other.
+    /// Most additional delay, µs; it is random, so messages overtake each other.
     pub jitter_us: u64,
-    /// Chance that the target fails on a job, or finds no memory for it.
+    /// Probability that the target fails on a job or has no memory for it.
     pub target_failure: f64,
     /// Time of one target pass, µs.
     pub target_us: u64,
-    /// What goes wrong when, in virtual µs.
+    /// The faults and their virtual times, µs.
     pub faults: Vec<(u64, Fault)>,
 }
 
-/// What turns a pair's target into one with other weights.
+/// Changes the seed of a pair, to get a target with other weights.
 const OTHER_WEIGHTS: u64 = 0x6f74_6865_7220_6f6e;
 
 impl Plan {
@@ -187,7 +187,7 @@ fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
     }
 }
 
-/// The default policy half of the time, any other as often; either with other settings than its preset's.
+/// With probability ½ the default policy, else any; in both cases with settings that differ from the preset's.
 fn policy(rng: &mut Rng) -> PolicyTable {
     let any = Policy::ALL[rng.usize(..Policy::ALL.len())];
     let policy = if rng.bool() { Policy::Lossless } else { any };

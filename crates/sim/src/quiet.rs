@@ -1,4 +1,4 @@
-//! One session over a link without faults, with models whose rows are real and whose time is modelled.
+//! One session over a link without faults. The models' rows are real; times are modelled.
 
 use crate::mqtt::{self, MessageKind, Packets};
 use crate::pump::{Agenda, LinkEnds};
@@ -12,39 +12,39 @@ use dunlin_hlm::verifier::{self, Answer, Job, Outgoing, Verifier};
 use dunlin_wire::{DeviceId, Up};
 use std::sync::Arc;
 
-/// How long things take and what else they cost; all times in modelled microseconds.
+/// A model of durations and traffic; all times in modelled microseconds.
 pub trait Timing {
-    /// The drafter's run.
+    /// Duration of a run of the drafter.
     fn draft_us(&self, job: &DraftJob) -> u64;
 
-    /// Scoring one drafted token.
+    /// Duration of scoring one drafted token.
     fn score_us(&self) -> u64;
 
-    /// The target's pass.
+    /// Duration of a pass of the target.
     fn target_us(&self, job: &Job) -> u64;
 
-    /// A message of `bytes` MQTT bytes that is handed to the link at `now_us`; asked in the order of sending.
+    /// The passage of a message of `bytes` MQTT bytes that is sent at `now_us`; called in the order of sending.
     fn carry(&mut self, up: bool, bytes: usize, now_us: u64) -> Passage;
 
-    /// How long the radio stays up after an answer.
+    /// Time for which the radio stays up after an answer.
     fn tail_us(&self) -> u64;
 }
 
-/// What became of a message on the link.
+/// The passage of a message over the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passage {
-    /// When the other end has it, µs.
+    /// Time at which the other end receives it, µs.
     pub arrives_us: u64,
-    /// What went up for it.
+    /// Uplink traffic for it.
     pub up: Air,
-    /// What came down for it.
+    /// Downlink traffic for it.
     pub down: Air,
 }
 
-/// What one direction carried, acknowledgements and repetitions included.
+/// Traffic of one direction, acknowledgements and repetitions included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Air {
-    /// Bytes with the headers below MQTT, encryption left out.
+    /// Bytes with the headers below MQTT, without encryption.
     pub ip: usize,
     /// Bytes with encryption.
     pub tls: usize,
@@ -55,11 +55,11 @@ pub struct Air {
 /// A [`Timing`] of three constants.
 #[derive(Clone, Copy, Debug)]
 pub struct Costs {
-    /// The drafter, per token.
+    /// Time of the drafter per token, µs.
     pub draft_us: u64,
-    /// The target, per pass.
+    /// Time of the target per pass, µs.
     pub target_us: u64,
-    /// The link, one way.
+    /// Delay of the link one way, µs.
     pub link_us: u64,
 }
 
@@ -88,9 +88,9 @@ impl Timing for Costs {
 /// A drafter's last row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrafterRow {
-    /// One per vocabulary entry.
+    /// Logits, one per vocabulary entry.
     pub logits: Arc<[f32]>,
-    /// Over all positions.
+    /// Attention, one weight per position.
     pub attention: Option<Arc<[f32]>>,
 }
 
@@ -105,17 +105,17 @@ pub trait Models {
 /// A message as the link carried it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
-    /// What it is.
+    /// Its kind.
     pub kind: MessageKind,
-    /// Its bytes.
+    /// Bytes of the message.
     pub payload: usize,
     /// Bytes of its MQTT packet.
     pub mqtt: usize,
-    /// What the link made of it.
+    /// Its passage.
     pub passage: Passage,
 }
 
-/// A drafted token whose fate a verdict told.
+/// A drafted token that a verdict confirmed or rejected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fate {
     /// Position in the session's text.
@@ -124,11 +124,11 @@ pub struct Fate {
     pub uncertainty: f32,
     /// The token's importance, 0..=1.
     pub importance: f32,
-    /// Mean of the recent importances, its own among them.
+    /// Mean of the recent importances, its own included.
     pub importance_mean: f64,
-    /// Whether it stays all the same.
+    /// True when the policy keeps it whatever the verdict.
     pub held: bool,
-    /// Whether the target would not have chosen it.
+    /// True when the target would not have chosen it.
     pub rejected: bool,
 }
 
@@ -145,37 +145,37 @@ impl Fate {
     }
 }
 
-/// Where the modelled time of a session went, µs.
+/// The modelled time of a session by activity, µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeAccount {
-    /// The drafter ran.
+    /// Time of the drafter.
     pub draft_us: u64,
-    /// Drafted tokens were scored.
+    /// Time of scoring drafted tokens.
     pub score_us: u64,
-    /// The radio was up without sending or receiving: for an answer, or before it fell asleep.
+    /// Time in which the radio was up without sending or receiving, while an answer was awaited or before it slept.
     pub wait_us: u64,
     /// Passes of the target.
     pub target_passes: u64,
-    /// Tokens it was fed behind the prompt.
+    /// Tokens that the target was fed behind the prompt.
     pub target_tokens: u64,
 }
 
-/// What a session came to.
+/// The outcome of a session.
 #[derive(Debug)]
 pub struct SessionOutcome {
     /// The reply.
     pub commits: Vec<Commit>,
-    /// How it ended.
+    /// The reason of its end.
     pub finish: Finish,
-    /// What the device counted.
+    /// The device's counters.
     pub counters: Counters,
     /// Every message.
     pub carried: Vec<Carried>,
-    /// Every drafted token whose fate was told.
+    /// Every drafted token that a verdict confirmed or rejected.
     pub fates: Vec<Fate>,
-    /// Where the time went.
+    /// The time by activity.
     pub account: TimeAccount,
-    /// Virtual time from prompt to end.
+    /// Virtual time from the prompt to the end.
     pub took: Duration,
 }
 
@@ -206,7 +206,7 @@ struct Quiet<'a> {
 /// Plays one turn of a device against a verifier until the reply ends.
 ///
 /// # Errors
-/// The device does not take the prompt, a model fails, or the two machines wait for each other.
+/// The device refuses the prompt, a model fails, or the two machines wait for each other.
 pub fn play(
     device: &mut Device,
     verifier: &mut Verifier,
@@ -262,7 +262,7 @@ impl Quiet<'_> {
         self.agenda.at(self.agenda.now + span, due);
     }
 
-    /// The next thing that is due, or the device's timer where that comes first.
+    /// Handles the next event, or the device's timer if that is due first.
     fn step(&mut self) -> Result<()> {
         let timer = self.device.poll_timeout().map(|at| at.0);
         match (self.agenda.next_at(), timer) {
@@ -297,7 +297,7 @@ impl Quiet<'_> {
         Ok(())
     }
 
-    /// The stop rule learns the drafter's time alone, as an agent measures it.
+    /// Runs the drafter. The stop rule learns only the drafter's time, without scoring, as an agent measures it.
     fn drafted(&mut self, job: &DraftJob) -> Result<()> {
         let row = self.models.draft(job)?;
         let took = Duration(self.timing.draft_us(job));
@@ -309,7 +309,7 @@ impl Quiet<'_> {
         Ok(())
     }
 
-    /// Takes what both machines want to have done.
+    /// Carries out the actions of both machines.
     fn settle(&mut self) -> Result<()> {
         self.drain_device(0)?;
         self.drain_verifier(0)
@@ -392,15 +392,15 @@ fn kind_of(bytes: &[u8]) -> MessageKind {
     }
 }
 
-/// When the device's radio is up: from a message until its answer, and a while after.
+/// The time in which the device's radio is up: from a message until its answer, and for `tail_us` after it.
 #[derive(Debug, Default)]
 struct RadioUse {
     tail_us: u64,
     /// The last message or answer.
     seen: u64,
-    /// Whether an answer is missing.
+    /// True while an answer is awaited.
     asked: bool,
-    /// What is left of the while after an answer.
+    /// Remaining time of the tail after an answer.
     tail_left: u64,
     up_us: u64,
     busy_us: u64,
@@ -427,8 +427,8 @@ impl RadioUse {
         self.seen = now;
     }
 
-    /// The time it was up for nothing. What is left of the last tail passes behind the end of the reply, and
-    /// its messages cost it all the same.
+    /// The time in which it was up without sending or receiving. The rest of the last tail passes after the end of the
+    /// reply, but it is caused by the reply's messages, so it counts.
     fn off(&mut self, now: u64) -> u64 {
         self.pass(now);
         self.up_us += std::mem::take(&mut self.tail_left);
@@ -446,7 +446,7 @@ mod tests {
         radio.asked(100);
         radio.asked(110);
         radio.heard(200);
-        // Asleep from 250 on, up again from 300 to 320, then the last tail.
+        // The radio sleeps from 250 on, is up again from 300 to 320, and then for the last tail.
         radio.asked(300);
         radio.heard(320);
         radio.busy_us = 15;
@@ -461,7 +461,7 @@ mod tests {
         radio.asked(30);
         radio.heard(40);
         assert_eq!(radio.off(45), 10 + 20 + 10 + 50);
-        // Nothing was heard of the last one: no tail.
+        // The last message got no answer, so there is no tail.
         let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
         radio.asked(0);
         radio.heard(10);

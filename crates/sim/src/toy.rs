@@ -1,15 +1,15 @@
-//! Toy models: logits as a hash of the last two tokens, so that a run costs microseconds.
+//! Toy models: logits are a hash of the last two tokens, so that a run takes microseconds.
 
 use dunlin_hlm::TokenId;
 
-/// A target and a drafter that agrees with it as far as `agreement` says.
+/// A target and a drafter that is similar to it as far as `agreement` tells.
 #[derive(Clone, Copy, Debug)]
 pub struct ToyPair {
-    /// Entries of the vocabulary.
+    /// Size of the vocabulary.
     pub vocabulary: u32,
-    /// Tells one pair from another.
+    /// Seed of the pair's logits.
     pub seed: u64,
-    /// 1: the drafter is the target; 0: it has nothing to do with it.
+    /// Weight of the target's logits in the drafter's: 1 makes them equal, 0 independent.
     pub agreement: f32,
 }
 

@@ -1,4 +1,4 @@
-//! Virtual time: devices, verifiers and the messages between them.
+//! The simulated world: devices, verifiers and the messages between them, in virtual time.
 
 use crate::oracle::{self, Told, Wrong};
 use crate::plan::{FAULTS_END_US, Fault, Plan, Script, Serves};
@@ -17,10 +17,10 @@ use dunlin_wire::{DeviceId, Promise, VerifierId, VerifierPresence, Vocabulary};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 
-/// After this time, in virtual microseconds, every reply must have ended.
+/// The virtual time, µs, by which every reply must have ended.
 pub const END_US: u64 = FAULTS_END_US + 1_200_000_000;
 
-/// What happens at a time.
+/// An event of the simulation.
 #[derive(Debug)]
 enum What {
     ToVerifier { verifier: usize, device: usize, channel: Channel, bytes: Vec<u8> },
@@ -36,6 +36,7 @@ enum What {
     Reborn(usize),
 }
 
+/// A device with its drafter and its link. `life` counts restarts, so that events of an earlier life are ignored.
 struct DeviceNode {
     device: Device,
     life: u64,
@@ -48,6 +49,7 @@ struct DeviceNode {
     armed: Option<Instant>,
 }
 
+/// A verifier with its target. `life` counts restarts, so that rows of an earlier life are ignored.
 struct VerifierNode {
     verifier: Verifier,
     life: u64,
@@ -56,7 +58,7 @@ struct VerifierNode {
     free_at: u64,
 }
 
-/// What all runs of a batch went through: a branch nobody reached is a test that says nothing.
+/// Counts over all runs of a batch. They show that the runs reach the branches under test.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Coverage {
     /// The devices' counters, added up.
@@ -65,19 +67,19 @@ pub struct Coverage {
     pub verifier: verifier::Counters,
     /// Sessions compared with the oracle.
     pub sessions: u64,
-    /// Devices that gave up, and came back.
+    /// Times that a device gave up waiting and continued alone.
     pub gave_up: u64,
-    /// Devices that came back.
+    /// Times that a verifier answered again after a reported silence.
     pub returned: u64,
-    /// Texts that a target with other weights went on with.
+    /// Texts that a target with other weights continued.
     pub changed_models: u64,
-    /// Texts that a target with other numerics went on with.
+    /// Texts that a target with other numerics continued.
     pub changed_numerics: u64,
-    /// Replies that ended because only another target was there.
+    /// Replies that ended because only another target was available.
     pub other_targets: u64,
 }
 
-/// A run under way.
+/// A run of the simulation.
 struct World<'a> {
     plan: &'a Plan,
     rng: Rng,
@@ -92,7 +94,7 @@ struct World<'a> {
 /// Runs the plan of `seed` and compares every session with the oracle.
 ///
 /// # Errors
-/// Says what went wrong first.
+/// The first difference or failure.
 pub fn run(seed: u64) -> Result<Coverage, Wrong> {
     let plan = Plan::of(seed);
     let mut world = World::new(&plan, seed);
@@ -180,7 +182,7 @@ impl<'a> World<'a> {
             }
             What::Presence { device, verifier } => {
                 if self.link_down(device) {
-                    return Ok(()); // the next connection is given what is retained
+                    return Ok(()); // the broker delivers retained presence again on the next connection
                 }
                 let desk = &self.desks[verifier];
                 let generation = desk.life as u32;
@@ -258,10 +260,11 @@ impl<'a> World<'a> {
         self.attend(device)
     }
 
-    /// Does what a device asks for, and sets its timer.
+    /// Carries out a device's actions until it has none.
     fn attend(&mut self, device: usize) -> Result<(), Wrong> {
         self.drain_device(device)?;
         let node = &mut self.nodes[device];
+        // A timer that moved is armed again; the old event then finds nothing due.
         if let Some(at) = node.device.poll_timeout().filter(|at| node.armed != Some(*at)) {
             node.armed = Some(at);
             self.agenda.at(at.0, What::DeviceTimer(device));
@@ -289,7 +292,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Does what a verifier asks for, and sets its timer.
+    /// Carries out a verifier's actions until it has none.
     fn serve(&mut self, verifier: usize) -> Result<(), Wrong> {
         self.drain_verifier(verifier)?;
         let desk = &mut self.desks[verifier];
@@ -324,13 +327,13 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// A verifier's retained presence is on its way to a device; a broker repeats it until it has arrived.
+    /// Sends a verifier's retained presence to a device. It is never lost, only delayed, since it is sent with QoS 1.
     fn announce(&mut self, device: usize, verifier: usize) {
         let at = self.agenda.now.max(self.silent_until) + self.plan.delay_us;
         self.agenda.at(at, What::Presence { device, verifier });
     }
 
-    /// When a message arrives: never, once or twice.
+    /// The times at which a message arrives: none if it is lost, two if it is duplicated.
     fn arrivals(&mut self, device: usize) -> Vec<u64> {
         let healed = self.agenda.now >= FAULTS_END_US;
         if self.link_down(device) || self.agenda.now < self.silent_until {
@@ -389,6 +392,7 @@ impl<'a> World<'a> {
         if self.nodes[device].turn >= script.turns.len() {
             return Ok(());
         }
+        // The new life has neither text nor what was learned; it starts again with the first turn.
         let fresh = DeviceNode::new(self.plan, script, &mut self.rng);
         let old = core::mem::replace(&mut self.nodes[device], fresh);
         self.coverage.device.add(old.device.counters());
@@ -563,7 +567,7 @@ fn vocabulary(plan: &Plan) -> Vocabulary {
 }
 
 impl Coverage {
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         self.device.add(&other.device);
         self.verifier.add(&other.verifier);

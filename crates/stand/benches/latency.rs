@@ -1,7 +1,7 @@
-//! What a round costs besides the target: frame sent to verdict received, through a real mosquitto and the real
-//! verifier with a scripted target, beside a bare ping-pong of the same bytes through the same mosquitto.
+//! The latency of a round without the target: from frame sent to verdict received, through a real mosquitto and the
+//! real verifier with a scripted target. For comparison, a bare ping-pong of the same bytes through the same mosquitto.
 //!
-//! Both clients are the same hand-written one, so that nothing of the device's own software is in either figure.
+//! Both use the same hand-written client, so that neither figure includes the device's own software.
 
 mod support;
 
@@ -26,13 +26,13 @@ use std::time::{Duration, Instant};
 use support::mqtt::Client;
 use support::report;
 
-/// Tokens of the demo pair.
+/// Vocabulary of the demo pair.
 const VOCABULARY: u32 = 2048;
 const SEED: u64 = 7;
 const TEMPERATURE: f32 = 0.8;
 /// Drafts in each frame; all are accepted, which is the most work for the verifier.
 const DRAFTS: usize = 8;
-/// Rounds and ping-pongs alternate in blocks, so that a noisy moment meets both.
+/// Blocks of rounds and of ping-pongs; they alternate, so that a disturbance affects both.
 const BLOCKS: usize = 10;
 const BLOCK: usize = 200;
 /// Rounds that are not counted.
@@ -81,18 +81,18 @@ fn toy() -> Toy {
     Toy { context_max, ..Toy::new(SEED, VOCABULARY, 1.0) }
 }
 
-/// A process that does not outlive the measurement.
+/// A process that is killed when this is dropped.
 struct Guarded(Child);
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Ignore the error: it may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The verifier with the scripted target, ready.
+/// Starts the verifier with the scripted target and waits until it is ready.
 fn scripted(program: &str, port: u16) -> Result<Guarded> {
     let toy = toy();
     let mut command = Command::new(program);
@@ -107,7 +107,7 @@ fn scripted(program: &str, port: u16) -> Result<Guarded> {
     Ok(process)
 }
 
-/// Microseconds of the scripted target, and of sampling its rows by shared seed: the parts of a round that compute.
+/// Microseconds of the scripted target and of sampling its rows by shared seed, the computing parts of a round.
 fn computing() -> Result<(Vec<f64>, Vec<f64>)> {
     let mut target = toy().target();
     let session = target.open()?;
@@ -133,7 +133,7 @@ fn sampling() -> Result<Sampling> {
     Sampling::new(TEMPERATURE, 1.0, 0).ok().context("a temperature")
 }
 
-/// A device with one session, whose drafts are what the target will say.
+/// A device with one session, whose drafts are the tokens that the target will choose.
 struct Device {
     client: Client,
     topic: String,
@@ -184,7 +184,7 @@ impl Device {
         Ok(Self { client, topic, text, length: PROMPT, prefix, round: 0, up_bytes: 0, down_bytes: 0 })
     }
 
-    /// A frame up, its verdict down.
+    /// Sends a frame and waits for its verdict.
     fn round(&mut self) -> Result<Duration> {
         self.round += 1;
         let drafts = &self.text[self.length..self.length + DRAFTS];
@@ -221,12 +221,12 @@ impl Device {
     }
 }
 
-/// One client that sends, one that answers, and nothing between them but the broker.
+/// A client that sends and a client that answers, with only the broker between them.
 struct PingPong {
     client: Client,
 }
 
-/// As long as the topics of frames and verdicts.
+/// A topic as long as those of frames and verdicts.
 const PING: &str = "dl1/d/bench/x/f/verifier-1";
 const PONG: &str = "dl1/d/bench/y/c";
 
@@ -235,7 +235,7 @@ impl PingPong {
         let mut other = Client::connect(port, "bench-pong", PING)?;
         thread::spawn(move || -> Result<()> {
             loop {
-                // The first byte says how many to answer with.
+                // The first byte is the number of bytes to answer with.
                 let length = *other.receive()?.first().context("an empty ping")?;
                 other.send(PONG, &vec![0; usize::from(length)])?;
             }

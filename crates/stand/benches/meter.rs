@@ -1,8 +1,8 @@
-//! What the meter costs: processor time of its thread at its default rate, and the drafter's speed beside it against
-//! the drafter's speed alone.
+//! The cost of the meter: processor time of its thread at its default rate, and the drafter's speed with and without
+//! it.
 //!
-//! The sensor is simulated in the meter's own thread, chip and bus included: a real one sleeps in the kernel instead,
-//! so both figures are bounds from above.
+//! The sensor, chip and bus included, is simulated in the meter's own thread. With a real one the thread would sleep in
+//! the kernel instead, so both figures are upper bounds.
 
 mod support;
 
@@ -18,11 +18,11 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use support::{model, report, token, tokens};
 
-/// Blocks with and without a meter alternate, so that a noisy moment meets both.
+/// Blocks with and without a meter; they alternate, so that a disturbance affects both.
 const BLOCKS: usize = 12;
 /// Tokens of a block, each behind a context of `support::PAST`.
 const TOKENS: usize = 400;
-/// How long a reply's energy is waited for at most.
+/// Longest wait for a reply's energy.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// One block with a meter.
@@ -61,7 +61,7 @@ fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
     let mut energy = Energy::start(&settings, 1, EnergyPhase::Idle)?;
     let started = energy.clock().now();
     energy.begin_reply(started);
-    // The thread tells its processor time once a second.
+    // The thread reports its processor time once a second.
     let mut seconds = 0.0;
     let mut blocks = 0;
     while energy.clock().now().since(started).as_secs_f64() < 1.2 {
@@ -85,7 +85,7 @@ fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
     })
 }
 
-/// Seconds for a block of tokens, marked as the agent's loop marks them where there is a meter.
+/// Seconds for a block of tokens. With a meter, phases are marked as in the agent's loop.
 fn draft(drafter: &mut Drafter, mut energy: Option<&mut Energy>) -> Result<f64> {
     drafter.truncate(0);
     drafter.extend(&tokens(0, 0, support::PAST))?;

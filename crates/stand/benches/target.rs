@@ -8,9 +8,9 @@ use dunlin_lm_candle::LlamaTarget;
 use serde_json::{Value, json};
 use support::{PAST, argmax, case, cpu, model, repeat, report, tokens};
 
-/// Sessions, and tokens of each; every token's logits are wanted.
+/// Number of sessions and tokens of each; every token's logits are requested.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (1, 4), (1, 64), (8, 4), (32, 4)];
-/// Bytes that the caches of all sessions may hold.
+/// Most bytes of the caches of all sessions.
 const KV_BYTES_MAX: usize = 1 << 30;
 
 fn main() -> Result<()> {

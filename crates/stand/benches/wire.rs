@@ -1,4 +1,4 @@
-//! CPU time of a frame and its verdict, made and read, and the proof that nothing is allocated in that very loop.
+//! CPU time of encoding and decoding a frame and its verdict, and the proof that the same loop allocates nothing.
 
 mod support;
 
@@ -10,11 +10,11 @@ use std::hint::black_box;
 use std::time::Duration;
 use support::{cpu, repeat, report, token};
 
-/// Tokens of the demo pair.
+/// Vocabulary of the demo pair.
 const VOCABULARY: u32 = 2048;
 /// Drafts in the frame.
 const DRAFTS: usize = 8;
-/// Times each step is done between two looks at the clock.
+/// Repetitions of each step between two readings of the clock.
 const LOOPS: u32 = 2000;
 
 fn main() -> Result<()> {
@@ -61,7 +61,7 @@ fn frame() -> Result<DraftFrame> {
     })
 }
 
-/// Nanoseconds of one step in each run, and the allocations of all runs together: there must be none.
+/// Nanoseconds of one step in each run; fails if any run allocates.
 fn step(mut step: impl FnMut() -> bool) -> Result<serde_json::Value> {
     let (mut good, mut allocations) = (true, 0);
     let ms = repeat(|| {

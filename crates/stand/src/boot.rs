@@ -1,9 +1,9 @@
-//! `make test-boot`: a board's image booted in an emulated machine, with everything that a board has around it.
+//! `make test-boot`: boots a board's image in an emulated machine with the environment of a board.
 //!
-//! Outside are a broker with accounts, a verifier and a [sensor] whose power is known; inside is the image as it is,
-//! and nothing in it knows. [`scenes`] is what the board goes through.
+//! Outside are a broker with accounts, a verifier and a [sensor] whose power is known. Inside is the unchanged image.
+//! [`scenes`] are the parts of the test.
 //!
-//! Invariant: what is waited for is a condition; a limit only turns a hang into a failure.
+//! Invariant: every wait is for a condition; its time limit only turns a hang into a failure.
 
 pub mod disk;
 pub mod guest;

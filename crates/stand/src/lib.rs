@@ -1,6 +1,6 @@
-//! Real processes on one machine: the demo, the boot test, and what tests and benches start around a program.
+//! Real processes on one machine: the demo, the boot test, and helpers of tests and benches that start programs.
 //!
-//! Nothing here is part of what users run.
+//! Nothing here is part of the installed programs.
 
 pub mod boot;
 pub mod process;

@@ -5,12 +5,12 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// A child that ends when this is dropped.
+/// A child process that is ended when this is dropped.
 #[derive(Debug)]
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a program that reads nothing.
+    /// Starts a program without standard input.
     ///
     /// # Errors
     /// There is no such program.
@@ -20,7 +20,7 @@ impl Process {
         child.map(Self).with_context(|| format!("{name} can't be run: is it installed?"))
     }
 
-    /// The same with what it says on standard output, which is kept in `log`.
+    /// Starts a program and reads its standard output, which is also copied to `log`.
     ///
     /// # Errors
     /// There is no such program, or the log can't be written.
@@ -30,24 +30,24 @@ impl Process {
         Ok((process, Lines::read(out, log)?))
     }
 
-    /// How it ended, if it has.
+    /// Its exit status; `None` while it runs.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system reports an error.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.0.try_wait().context("a child's end")
     }
 
-    /// Asks it to end.
+    /// Sends it SIGTERM.
     ///
     /// # Errors
-    /// The system does not let it be asked.
+    /// The signal can't be sent.
     pub fn terminate(&self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("a child can't be stopped")
     }
 
-    /// Ends it the hard way.
+    /// Kills it.
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -1,10 +1,10 @@
-//! A power sensor on a USB cable that is a socket: what a virtual machine takes for an I2C adapter with a chip on it.
+//! A power sensor on an emulated USB cable: a socket at which a virtual machine finds an I2C adapter with a chip.
 //!
-//! QEMU's `usb-redir` device connects to a [`peer`]; the [`redir`] protocol carries its control transfers to an
-//! [`adapter`], and that to any I2C bus of embedded-hal, as the simulated INA219 is one. The guest's own kernel drives
-//! it: nothing in the guest knows that it is not real.
+//! QEMU's `usb-redir` device connects to a [`peer`]. The [`redir`] protocol carries its control transfers to an
+//! [`adapter`], which passes them to any I2C bus of embedded-hal, such as the simulated INA219. The guest's own kernel
+//! drives it; the guest can't tell that it is not real.
 //!
-//! Invariant: what a peer sends can end its connection, and nothing else.
+//! Invariant: malformed data from a peer can only end its own connection.
 
 pub mod adapter;
 pub mod dial;

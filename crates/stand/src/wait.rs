@@ -1,4 +1,4 @@
-//! Waiting for what must become true.
+//! Waiting until a condition holds.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::sync::Arc;
@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// Interval between two checks of a condition.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Whether somebody wants the whole to end. Its copies are the same wish.
+/// A request to stop, shared by all copies.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// A wish that SIGINT and SIGTERM make.
+    /// A request that SIGINT and SIGTERM set.
     ///
     /// # Errors
-    /// The system takes no handler.
+    /// The signal handlers can't be installed.
     pub fn on_signals() -> Result<Self> {
         let stop = Self::default();
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -27,19 +27,19 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Fails where the end is wanted.
+    /// Fails after a request to stop.
     ///
     /// # Errors
-    /// It is.
+    /// A stop was requested.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.0.load(Ordering::Relaxed), "interrupted; everything it started was stopped");
         Ok(())
     }
 
-    /// Looks until there is something.
+    /// Repeats `look` until it returns something.
     ///
     /// # Errors
-    /// The look failed, the end is wanted, or `what` was not there within `limit`.
+    /// `look` failed, a stop was requested, or `what` did not appear within `limit`.
     pub fn until<T>(
         &self,
         what: &str,

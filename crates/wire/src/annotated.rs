@@ -1,4 +1,4 @@
-//! The draft frame with more than its drafts: held ones, no bonus token, rows, or credit.
+//! Annotated draft frames: those with held drafts, without a bonus token, with rows, or with credit.
 
 use crate::bits::{BitReader, BitWriter};
 use crate::codec::{self, Kind};
@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 const MODE_MAX: u8 = 4 << 1 | 1;
 /// The mode with credit: no rows, and a bonus token.
 const MODE_CREDIT: u8 = 1 << 4 | 1;
-/// What stands above the count of stop ids where the text is to be sent again.
+/// Flag above the count of stop ids: the text is requested again.
 const AGAIN: u8 = 1 << 4;
 
 #[derive(Serialize, Deserialize)]
 struct AnnotatedHeader {
     draft: DraftHeader,
-    /// Whether a bonus token is wanted, above it the number of the rows' form, and above that whether credit follows.
+    /// Bit 0: a bonus token is wanted. Bits 1 to 3: the form of the rows. Bit 4: credit follows.
     mode: u8,
 }
 
@@ -30,7 +30,7 @@ struct CreditHeader {
     stop: u8,
 }
 
-/// What a tail holds, piece by piece as it is read.
+/// The parts of a tail, filled as they are read.
 #[derive(Default)]
 struct Tail {
     drafts: Vec<Draft, DRAFT_TOKENS_MAX>,
@@ -165,7 +165,7 @@ fn take_tail(
     Ok(tail)
 }
 
-/// The name of the first field that no sender produces, the rows' own ones apart.
+/// Checks the limits of all fields except the rows' own; the error names the first field outside them.
 fn check(frame: &DraftFrame) -> Result<(), &'static str> {
     if u32::from(frame.held) >> frame.drafts.len() != 0 {
         return Err("held");
@@ -181,8 +181,8 @@ fn check(frame: &DraftFrame) -> Result<(), &'static str> {
     frame.rows.check(frame.judged())
 }
 
-/// The name of the first field of a credit that no sender produces. Rows are drawn from without the shared seed, so that
-/// a verifier can't go on by itself behind them.
+/// Checks a credit; the error names the first field outside its limits. A frame with rows can't have credit: without
+/// the shared seed the verifier can't draw the device's next tokens.
 fn check_credit(frame: &DraftFrame) -> Result<(), &'static str> {
     let Some(credit) = &frame.credit else { return Ok(()) };
     if frame.rows != Rows::None || !frame.bonus {

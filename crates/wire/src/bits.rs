@@ -15,12 +15,12 @@ impl<'a, const N: usize> BitWriter<'a, N> {
         Self { bytes, free: 0 }
     }
 
-    /// Appends the low `width` bits of `value`; false where the vector is full.
+    /// Appends the low `width` bits of `value`; false if the vector is full.
     pub(crate) fn push(&mut self, value: u32, width: u8) -> bool {
         (0..width).rev().all(|bit| self.push_bit((value >> bit) & 1 == 1))
     }
 
-    /// Appends the low `width` bits of `value`; false where the vector is full.
+    /// Appends the low `width` bits of `value`; false if the vector is full.
     pub(crate) fn push_wide(&mut self, value: &Wide, width: u32) -> bool {
         (0..width).rev().all(|bit| self.push_bit(value.bit(bit)))
     }
@@ -51,7 +51,7 @@ impl<'a> BitReader<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The next `width` bits, or `None` past the end.
+    /// The next `width` bits; `None` past the end.
     pub(crate) fn take(&mut self, width: u8) -> Option<u32> {
         let mut value = 0u32;
         for _ in 0..width {
@@ -62,7 +62,7 @@ impl<'a> BitReader<'a> {
         Some(value)
     }
 
-    /// The next `width` bits, or `None` past the end.
+    /// The next `width` bits; `None` past the end.
     pub(crate) fn take_wide(&mut self, width: u32) -> Option<Wide> {
         let mut value = Wide::default();
         for _ in 0..width {
@@ -71,7 +71,7 @@ impl<'a> BitReader<'a> {
         Some(value)
     }
 
-    /// Checks that nothing is left but the zeros that fill the last byte.
+    /// Checks that only the zero padding of the last byte is left.
     pub(crate) fn end(self) -> Result<(), DecodeError> {
         if self.bytes.len() > self.at.div_ceil(8) {
             return Err(DecodeError::Trailing);
@@ -79,7 +79,7 @@ impl<'a> BitReader<'a> {
         if self.rest_is_zero() { Ok(()) } else { Err(DecodeError::NotCanonical) }
     }
 
-    /// True where every bit not yet read is zero.
+    /// True when every bit not yet read is zero.
     fn rest_is_zero(mut self) -> bool {
         let rest = self.bytes.len() * 8 - self.at;
         (0..rest).all(|_| self.take(1) == Some(0))

@@ -1,4 +1,4 @@
-//! The first byte or two, and the postcard header after them.
+//! The start of a message: one or two bytes for version and kind, then a postcard header.
 
 use crate::limits::{
     ANNOTATED_BYTES_MAX, CODES_BYTES_MAX, CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, ENERGY_BYTES_MAX,
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 /// The protocol version of this build, in the high nibble of a message's first byte.
 pub const VERSION: u8 = 1;
 
-/// Largest header of any message: bounds the scratch buffer of the canonical check.
+/// Largest header of any message: the size of the buffer that checks the canonical form.
 const HEADER_BYTES_MAX: usize = ENERGY_BYTES_MAX;
 const _: () = assert!(HEADER_BYTES_MAX >= MESSAGE_BYTES_MAX && HEADER_BYTES_MAX >= TELEMETRY_BYTES_MAX);
 
-/// The low nibble that says that the kind is the next byte: every kind from 16 on.
+/// The low nibble that marks an extended kind: kinds from 16 on are in the next byte.
 const EXTENDED: u8 = 15;
 
-/// What a message is: the low nibble of the first byte, or from 16 on the byte after it.
+/// The kind of a message: the low nibble of the first byte, or for kinds from 16 on the byte after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -62,7 +62,7 @@ impl Kind {
         Self::Setup,
     ];
 
-    /// The first byte, and the second of an extended kind.
+    /// The first byte, and for an extended kind the second.
     fn bytes(self) -> (u8, Option<u8>) {
         let kind = self as u8;
         if kind < EXTENDED { (VERSION << 4 | kind, None) } else { (VERSION << 4 | EXTENDED, Some(kind)) }
@@ -82,7 +82,7 @@ impl Kind {
     }
 }
 
-/// Splits the first byte or two off and checks the version, the kind and the size.
+/// Splits off the first one or two bytes and checks version, kind and size.
 pub(crate) fn open(bytes: &[u8]) -> Result<(Kind, &[u8]), DecodeError> {
     let (&first, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
     let (found, ours) = (first >> 4, VERSION);
@@ -99,7 +99,7 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(Kind, &[u8]), DecodeError> {
     if found > limit { Err(DecodeError::Oversize { found, limit }) } else { Ok((kind, rest)) }
 }
 
-/// The number of the kind, from the nibble or the byte after it, and what follows it.
+/// The number of the kind, from the nibble or the byte after it, and the remaining bytes.
 fn number(nibble: u8, rest: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
     if nibble != EXTENDED {
         return Ok((nibble, rest));
@@ -108,7 +108,7 @@ fn number(nibble: u8, rest: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
     if number > EXTENDED { Ok((number, rest)) } else { Err(DecodeError::NotCanonical) }
 }
 
-/// Reads a postcard header and returns what follows it; refuses a header that is not in its shortest form.
+/// Reads a postcard header and returns the bytes behind it; refuses a header that is not in its shortest form.
 pub(crate) fn take<'a, H>(bytes: &'a [u8]) -> Result<(H, &'a [u8]), DecodeError>
 where
     H: Serialize + Deserialize<'a>,
@@ -122,7 +122,7 @@ where
     }
 }
 
-/// Reads a message that is a header alone.
+/// Reads a message that consists of a header only.
 pub(crate) fn take_all<'a, H>(bytes: &'a [u8]) -> Result<H, DecodeError>
 where
     H: Serialize + Deserialize<'a>,
@@ -133,7 +133,7 @@ where
     }
 }
 
-/// The first byte or two and the postcard header, into a vector with room for a tail.
+/// Writes the first one or two bytes and the postcard header into a vector with room for a tail.
 pub(crate) fn put<H: Serialize, const N: usize>(kind: Kind, header: &H) -> Result<Vec<u8, N>, EncodeError> {
     let mut bytes = Vec::new();
     let (first, second) = kind.bytes();
@@ -160,7 +160,7 @@ fn from_postcard(error: postcard::Error) -> DecodeError {
         postcard::Error::DeserializeBadVarint => DecodeError::Impossible("number"),
         postcard::Error::DeserializeBadBool => DecodeError::Impossible("flag"),
         postcard::Error::DeserializeBadOption => DecodeError::Impossible("option"),
-        // Ids, names and choices: postcard drops what serde says about them.
+        // Ids, names and enums: postcard drops the details of serde's error.
         _ => DecodeError::Impossible("text or choice"),
     }
 }

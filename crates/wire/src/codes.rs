@@ -1,4 +1,4 @@
-//! The weights of a whole vocabulary, in parts: what a draft with [`Rows::Full`](crate::Rows) was drawn from.
+//! The weights of a whole vocabulary, in parts: the distribution of a draft with [`Rows::Full`](crate::Rows).
 
 use crate::codec::{self, Kind};
 use crate::limits::{CODES_BYTES_MAX, CODES_MAX, VOCABULARY_SIZE_MAX};
@@ -18,7 +18,7 @@ pub struct Codes {
     pub epoch: u8,
     /// The round of the frame, never 0.
     pub round: u32,
-    /// Which part: the first weight is that of token `part` · [`CODES_MAX`].
+    /// Number of the part: its first weight is that of token `part` · [`CODES_MAX`].
     pub part: u8,
     /// The weights, at least one.
     pub codes: Vec<u8, CODES_MAX>,
@@ -34,7 +34,7 @@ struct CodesHeader {
 }
 
 impl Codes {
-    /// The part as bytes.
+    /// Encodes the part.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -61,7 +61,7 @@ impl Codes {
     }
 }
 
-/// The name of the first field that no sender produces.
+/// Checks the limits; the error names the first field outside them.
 fn check(round: u32, count: usize) -> Result<(), &'static str> {
     if round == 0 {
         return Err("round");

@@ -1,10 +1,10 @@
-//! The digest of a token prefix: how both sides know that they mean the same text.
+//! The digest of a token prefix, by which both sides check that they have the same text.
 
 use crate::TokenId;
 
-/// The 64-bit digest of a prefix, as sent where a session is opened or resynchronised.
+/// The 64-bit digest of a prefix, sent when a session is opened or resynchronised.
 pub type Digest = [u8; 8];
-/// The top 16 bits of the digest, as sent in every frame.
+/// The top 16 bits of the digest, sent in every frame.
 pub type Prefix = [u8; 2];
 
 /// The chained digest of no tokens.

@@ -1,7 +1,7 @@
 //! Power and energy as the device measured them.
 //!
-//! Invariant: every counter grows within a run and begins anew with the next, so that a lost message costs
-//! resolution and nothing else.
+//! Invariant: every counter grows within a run and starts from zero in the next one, so that a lost message costs only
+//! resolution in time.
 
 use crate::codec::{self, Kind};
 use crate::limits::{ENERGY_BYTES_MAX, TELEMETRY_BYTES_MAX};
@@ -9,13 +9,13 @@ use crate::{DecodeError, EncodeError};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Where a device's figures of power come from.
+/// The source of a device's power figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PowerSource {
     /// An INA219 on the I2C bus.
     Ina219,
-    /// A power monitor that the kernel reads.
+    /// A power monitor with a kernel driver (hwmon).
     Hwmon,
     /// The power management chip of a Raspberry Pi 5.
     Pmic,
@@ -27,53 +27,53 @@ pub enum PowerSource {
     Simulated,
 }
 
-/// What a device spent since its run began: sent once a request.
+/// Energy, time and counts of a device since its run began; sent once per request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnergyReport {
-    /// Drawn at each start of the agent: tells the counters of its lives apart.
+    /// Random number drawn at each start of the agent, which distinguishes the counters of its runs.
     pub run: u32,
     /// Reports of the run, this one included, never 0: a gap shows a lost one.
     pub reports: u32,
-    /// Where the figures come from.
+    /// The source of the figures.
     pub source: PowerSource,
     /// Requests answered.
     pub requests: u32,
-    /// Energy and time by what the device was doing.
+    /// Energy and time by phase.
     pub phases: PhaseTotals,
-    /// The baseline in milliwatts that idle-subtracted figures use, where it was measured.
+    /// The baseline in milliwatts that idle-subtracted figures use; `None` if it was not measured.
     pub idle_mw: Option<u32>,
     /// Uncertainty of the sum of the phases' energy, in microjoules.
     pub uncertainty_uj: u64,
     /// Tokens committed.
     pub committed: u64,
-    /// Tokens the drafter gave.
+    /// Tokens drafted.
     pub drafted: u64,
     /// Draft frames sent.
     pub frames: u64,
-    /// What the meter missed.
+    /// Faults of the meter.
     pub faults: MeterFaults,
 }
 
-/// The state of a device's power now: sent about once a second.
+/// The present state of a device's power; sent about once a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Telemetry {
     /// The run, as in [`EnergyReport`].
     pub run: u32,
     /// Microseconds since the run began.
     pub at_us: u64,
-    /// Where the figures come from.
+    /// The source of the figures.
     pub source: PowerSource,
-    /// Mean power in milliwatts since the telemetry before.
+    /// Mean power in milliwatts since the previous telemetry message.
     pub mean_mw: u32,
-    /// Largest power in milliwatts since the telemetry before.
+    /// Largest power in milliwatts since the previous telemetry message.
     pub peak_mw: u32,
     /// Energy of all phases since the run began, in microjoules.
     pub energy_uj: u64,
-    /// Temperature in tenths of a degree Celsius, where it is known.
+    /// Temperature in tenths of a degree Celsius; `None` if it is unknown.
     pub temperature_dc: Option<i16>,
-    /// What slows the board down, where it is known.
+    /// Reasons that slow the board down; `None` if they are unknown.
     pub throttling: Option<Throttling>,
-    /// What the meter missed.
+    /// Faults of the meter.
     pub faults: MeterFaults,
 }
 
@@ -90,7 +90,7 @@ pub struct PhaseTotals {
     pub send: PhaseTotal,
     /// Waiting for verdicts.
     pub wait: PhaseTotal,
-    /// Nothing to do.
+    /// Idle.
     pub idle: PhaseTotal,
 }
 
@@ -103,29 +103,29 @@ pub struct PhaseTotal {
     pub time_us: u64,
 }
 
-/// What a meter missed since the run began.
+/// Faults of a meter since the run began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeterFaults {
-    /// Times without samples.
+    /// Gaps without samples.
     pub gaps: u32,
-    /// Microseconds in them.
+    /// Total length of the gaps in microseconds.
     pub gap_us: u64,
     /// Samples at the end of the sensor's range.
     pub clipped: u32,
-    /// Samples that the sensor itself called invalid.
+    /// Samples that the sensor itself reported as invalid.
     pub overflowed: u32,
-    /// Times the sensor had lost its settings and was set up again.
+    /// Number of times that the sensor lost its settings and was configured again.
     pub reinitialised: u32,
     /// Readings that failed.
     pub failed: u32,
 }
 
-/// What slows a board down, one bit each: bits 0 to 3 now, bits 4 to 7 the same at any time since it booted.
+/// Reasons that slow a board down, one bit each: bits 0 to 3 now, bits 4 to 7 at any time since it booted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Throttling(u8);
 
 impl PowerSource {
-    /// All there are.
+    /// Every source.
     pub const ALL: [Self; 6] =
         [Self::Ina219, Self::Hwmon, Self::Pmic, Self::Powercap, Self::Replay, Self::Simulated];
 
@@ -143,7 +143,7 @@ impl PowerSource {
 }
 
 impl EnergyReport {
-    /// The message as bytes.
+    /// Encodes the message.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -152,10 +152,10 @@ impl EnergyReport {
         codec::put(Kind::Energy, self)
     }
 
-    /// Decodes a message that came on an energy topic.
+    /// Decodes a message from an energy topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let report: Self = match codec::open(bytes)? {
             (Kind::Energy, rest) => codec::take_all(rest)?,
@@ -171,18 +171,18 @@ impl EnergyReport {
 }
 
 impl Telemetry {
-    /// The message as bytes.
+    /// Encodes the message.
     ///
     /// # Errors
-    /// None in practice: the message has a size below the limit.
+    /// None in practice: the message's size is below the limit.
     pub fn encode(&self) -> Result<Vec<u8, TELEMETRY_BYTES_MAX>, EncodeError> {
         codec::put(Kind::Telemetry, self)
     }
 
-    /// Decodes a message that came on a telemetry topic.
+    /// Decodes a message from a telemetry topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match codec::open(bytes)? {
             (Kind::Telemetry, rest) => codec::take_all(rest),
@@ -192,13 +192,13 @@ impl Telemetry {
 }
 
 impl PhaseTotals {
-    /// The phases with their names, in the order they are sent in.
+    /// The phases with their names, in the order in which they are sent.
     pub const fn named(&self) -> [(&'static str, PhaseTotal); 6] {
         let Self { load, draft, score, send, wait, idle } = *self;
         [("load", load), ("draft", draft), ("score", score), ("send", send), ("wait", wait), ("idle", idle)]
     }
 
-    /// All phases together; a sum beyond 64 bits stays at the largest.
+    /// The sum of all phases; saturates at 64 bits.
     pub fn sum(&self) -> PhaseTotal {
         self.named().iter().fold(PhaseTotal::default(), |sum, (_, phase)| PhaseTotal {
             energy_uj: sum.energy_uj.saturating_add(phase.energy_uj),
@@ -217,7 +217,7 @@ impl Throttling {
     /// The flag of a temperature at its soft limit.
     pub const SOFT_TEMPERATURE_LIMIT: u8 = 1 << 3;
 
-    /// Flags of now in the low four bits, those since boot in the high four.
+    /// Present flags in the low four bits, those since boot in the high four.
     pub const fn new(flags: u8) -> Self {
         Self(flags)
     }
@@ -227,27 +227,27 @@ impl Throttling {
         self.0
     }
 
-    /// Whether the supply is below what the board needs now.
+    /// True when the supply voltage is too low now.
     pub const fn under_voltage(self) -> bool {
         self.0 & Self::UNDER_VOLTAGE != 0
     }
 
-    /// Whether the clock is capped now.
+    /// True when the clock is capped now.
     pub const fn frequency_capped(self) -> bool {
         self.0 & Self::FREQUENCY_CAPPED != 0
     }
 
-    /// Whether the processor is throttled now.
+    /// True when the processor is throttled now.
     pub const fn throttled(self) -> bool {
         self.0 & Self::THROTTLED != 0
     }
 
-    /// Whether the temperature is at its soft limit now.
+    /// True when the temperature is at its soft limit now.
     pub const fn soft_temperature_limit(self) -> bool {
         self.0 & Self::SOFT_TEMPERATURE_LIMIT != 0
     }
 
-    /// The flags since boot, in the place of those of now.
+    /// The flags since boot, in the place of the present ones.
     #[must_use]
     pub const fn since_boot(self) -> Self {
         Self(self.0 >> 4)

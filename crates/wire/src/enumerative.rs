@@ -1,20 +1,20 @@
-//! The combinatorial number system: the subsets of a universe, numbered without a gap.
+//! The combinatorial number system, which numbers the subsets of a universe without gaps.
 //!
-//! A subset c₁ < … < c_k of 0..n is number Σ C(cᵢ, i). Both directions work on that number times k!, which needs
-//! products of small factors and no binomial on the way.
+//! The subset c₁ < … < c_k of 0..n has the number Σ C(cᵢ, i). Both directions work on that number times k!, which
+//! needs only products of small factors and no intermediate binomials.
 
 use crate::limits::ROW_ENTRIES_MAX;
 use crate::wide::Wide;
 use heapless::Vec;
 
-/// How many subsets of `size` a universe of `universe` has: C(universe, size).
+/// The number of subsets with `size` members: C(universe, size).
 pub(crate) fn binomial(universe: u32, size: u32) -> Wide {
     let mut count = falling(universe, size);
     (2..=size).for_each(|factor| count.div_exact(factor));
     count
 }
 
-/// Bits that hold the number of every such subset: ⌈log₂ C(universe, size)⌉, for a size that is possible.
+/// Bits that hold the number of every such subset: ⌈log₂ C(universe, size)⌉, for `size` ≤ `universe`.
 pub(crate) fn width(universe: u32, size: u32) -> u32 {
     let mut last = binomial(universe, size);
     last.sub(&Wide::one());
@@ -33,7 +33,7 @@ pub(crate) fn index(members: impl Iterator<Item = u32>) -> Wide {
     scaled
 }
 
-/// The members of subset `index` in ascending order, or `None` where there are not so many subsets.
+/// The members of subset `index` in ascending order; `None` if there are fewer subsets.
 pub(crate) fn subset(index: &Wide, universe: u32, size: u32) -> Option<Vec<u32, ROW_ENTRIES_MAX>> {
     if *index >= binomial(universe, size) {
         return None;
@@ -82,7 +82,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::vec::Vec;
 
-    /// Every subset of `size` of 0..`universe`, each ascending, in the order of their numbers: by the last member first.
+    /// Every subset of 0..`universe` with `size` members, each ascending, in the order of their numbers: sorted by the
+    /// last member first.
     fn subsets(universe: u32, size: usize) -> Vec<Vec<u32>> {
         let masks = (0..1u32 << universe).filter(|mask| mask.count_ones() as usize == size);
         masks.map(|mask| (0..universe).filter(|bit| mask >> bit & 1 == 1).collect()).collect()
@@ -110,7 +111,7 @@ mod tests {
         }
     }
 
-    /// Pascal's triangle, a sum for each number, is another way to them than products.
+    /// Pascal's triangle computes binomials by sums, independently of the products above.
     #[test]
     fn binomials_are_pascals() {
         let mut row = std::vec![Wide::one()];

@@ -1,8 +1,8 @@
-//! Why bytes are not a message, and why a value is not encoded.
+//! Errors of decoding and encoding.
 
 use thiserror::Error;
 
-/// Why bytes were refused. Nothing changes on the receiving side but a counter.
+/// Malformed bytes. On the receiving side only a counter changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// No bytes at all.
@@ -24,7 +24,7 @@ pub enum DecodeError {
         /// The version of this build.
         ours: u8,
     },
-    /// The kind names no message that may come on this topic.
+    /// The kind is unknown or does not belong on this topic.
     #[error("message kind {0} does not belong on this topic")]
     UnknownKind(u8),
     /// More bytes than the largest message of the kind.
@@ -44,12 +44,12 @@ pub enum DecodeError {
     /// A number or a kind in more bytes than it needs, or padding bits that are not zero.
     #[error("message is not in its one canonical form")]
     NotCanonical,
-    /// A value that no sender produces: the field is named, or what sort of field where postcard does not say which.
+    /// A value outside its limits. The field is named, or the sort of field where postcard does not report which one.
     #[error("impossible value in field {0}")]
     Impossible(&'static str),
 }
 
-/// Why a value was not encoded.
+/// A value that can't be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum EncodeError {
     /// A field holds a value outside its limits; the field is named.

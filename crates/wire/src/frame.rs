@@ -1,4 +1,4 @@
-//! What a device sends on its frame topic: drafts, context, weights, and the end of a session.
+//! A device's messages on its frame topic: drafts, context, weights, and the end of a session.
 
 use crate::annotated;
 use crate::bits::{BitReader, BitWriter};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// Bits of one score on the wire.
 pub(crate) const SCORE_BITS: u8 = 4;
-/// Counts of drafts, none among them: the width of a token id and the count share one byte.
+/// Number of possible counts of drafts, 0 included. The width of a token id and the count share one byte.
 const COUNTS: u8 = DRAFT_TOKENS_MAX as u8 + 1;
 /// The largest such byte.
 const SHAPE_MAX: u8 = (TOKEN_BITS_MAX - TOKEN_BITS_MIN) * COUNTS + DRAFT_TOKENS_MAX as u8;
@@ -30,7 +30,7 @@ impl Score {
     /// The largest score.
     pub const MAX: Self = Self(15);
 
-    /// The score `k`, or `None` above 15.
+    /// The score `k`; `None` above 15.
     pub const fn new(k: u8) -> Option<Self> {
         if k <= Self::MAX.0 { Some(Self(k)) } else { None }
     }
@@ -46,14 +46,14 @@ impl Score {
     }
 }
 
-/// One drafted token with the scores that the device gave it.
+/// One drafted token with its scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// The token.
     pub token: TokenId,
-    /// How unsure the drafter was.
+    /// The drafter's uncertainty of it.
     pub uncertainty: Score,
-    /// How much the drafter's attention cares about it.
+    /// Its importance by the drafter's attention.
     pub importance: Score,
 }
 
@@ -62,42 +62,42 @@ pub struct Draft {
 pub struct DraftFrame {
     /// The device's number for the session.
     pub session: u8,
-    /// Counts the leases of the session: a verdict of another epoch is stale.
+    /// Count of the session's leases; a verdict of another epoch is stale.
     pub epoch: u8,
-    /// Counts the frames of the epoch from 1, never 0; a frame sent again keeps its round.
+    /// Count of the epoch's frames, from 1; a frame sent again keeps its round.
     pub round: u32,
-    /// Counts the sends of this frame from 1, never 0; [`SENDS_MAX`](crate::limits::SENDS_MAX) stands for any more.
+    /// Count of this frame's sends, from 1; it stays at [`SENDS_MAX`](crate::limits::SENDS_MAX).
     pub send: u8,
-    /// Length in tokens of the committed text the drafts continue.
+    /// Length in tokens of the committed text that the drafts continue.
     pub base: u32,
     /// Short digest of that text.
     pub prefix: Prefix,
     /// Bits of one token id: enough for the vocabulary.
     pub token_bits: u8,
-    /// The drafts, oldest first; none asks the verifier for one token.
+    /// The drafts, oldest first; a frame without drafts requests one token.
     pub drafts: Vec<Draft, DRAFT_TOKENS_MAX>,
-    /// Bit i: draft i is held, which is to say that it stays whatever the target says; its scores are 0.
+    /// Bit i: draft i is held, that is, it stays whatever the target's choice; its scores are 0.
     pub held: u16,
-    /// Whether one more token is wanted after the last draft where all are accepted.
+    /// True to request one more token after the last draft if all are accepted.
     pub bonus: bool,
-    /// What the judged drafts, those that are not held, were drawn from, as far as it is sent.
+    /// The sent distributions of the judged drafts, that is, of those that are not held.
     pub rows: Rows,
-    /// Permission to write on behind what the drafts bring, where it is asked for.
+    /// Permission for the verifier to continue the text by itself; `None` if not requested.
     pub credit: Option<Credit>,
 }
 
-/// Permission for the verifier to write tokens beyond the one that the drafts did not give.
+/// Permission for the verifier to write tokens beyond the verdict's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credit {
-    /// Length in tokens that the text may reach; the frame's base means that nothing more is wanted.
+    /// Length in tokens that the text may reach; equal to the frame's base if no more tokens are wanted.
     pub until: u32,
-    /// Whether what was written behind the base is to be sent again.
+    /// True to request the tokens written behind the base again.
     pub again: bool,
-    /// Tokens that end the text where they are written, in ascending order; listed once a reply.
+    /// Tokens that end the text, in ascending order; listed once per reply.
     pub stop: Vec<TokenId, STOP_IDS_MAX>,
 }
 
-/// A piece of committed text: the prompt, a later turn, or what a verifier must be told again.
+/// A chunk of committed text: the prompt, a later turn, or text that a verifier lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
     /// The device's number for the session.
@@ -114,7 +114,7 @@ pub struct Context {
     pub tokens: Vec<TokenId, CONTEXT_CHUNK_TOKENS_MAX>,
 }
 
-/// The device is done with a session.
+/// The device ends a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
     /// The device's number for the session.
@@ -210,21 +210,21 @@ impl DraftFrame {
         self.held == 0 && self.bonus && self.rows == Rows::None && self.credit.is_none()
     }
 
-    /// Whether draft `index` is held.
+    /// True when draft `index` is held.
     pub fn is_held(&self, index: usize) -> bool {
         u32::from(self.held).checked_shr(index as u32).is_some_and(|held| held & 1 == 1)
     }
 
-    /// How many drafts are judged: those that are not held.
+    /// The number of judged drafts, which are those that are not held.
     pub fn judged(&self) -> usize {
         (0..self.drafts.len()).filter(|index| !self.is_held(*index)).count()
     }
 
-    /// The frame as bytes.
+    /// Encodes the frame.
     ///
     /// # Errors
-    /// Names the field that is outside its limits, or says that the rows are more than
-    /// [`ANNOTATED_BYTES_MAX`] has room for: see [`judged_drafts_max`](crate::judged_drafts_max).
+    /// Names the field that is outside its limits, or reports rows that exceed [`ANNOTATED_BYTES_MAX`]: see
+    /// [`judged_drafts_max`](crate::judged_drafts_max).
     pub fn encode(&self) -> Result<Vec<u8, ANNOTATED_BYTES_MAX>, EncodeError> {
         if !self.is_plain() {
             return annotated::encode(self);
@@ -254,35 +254,35 @@ impl DraftFrame {
 }
 
 const _: () = assert!(SENDS_MAX == u8::MAX, "a byte counts no further");
-/// Where the count of a frame's sends stands among its bytes.
+/// Index of the byte with a frame's send count.
 const SEND_AT: usize = 1;
 
-/// Counts one more send in the bytes of an encoded frame, which says the same otherwise.
+/// Increments the send count in the bytes of an encoded frame.
 pub fn count_send(frame: &mut [u8]) {
     if let Some(send) = frame.get_mut(SEND_AT) {
         *send = send.saturating_add(1);
     }
 }
 
-/// The digest of a frame's bytes, each taken as a token, but for the count of its sends.
+/// The digest of a frame's bytes without its send count; each byte is digested like a token.
 pub fn frame_digest(bytes: &[u8]) -> u64 {
     let covered = bytes.iter().enumerate().filter(|(at, _)| *at != SEND_AT);
     let digest = covered.fold(PREFIX_EMPTY, |digest, (_, byte)| digest.push(u32::from(*byte)));
     u64::from_be_bytes(digest.full())
 }
 
-/// The check of a frame's bytes that its verdict repeats.
+/// The check of a frame's bytes, which its verdict repeats.
 pub fn frame_check(bytes: &[u8]) -> u8 {
     check_of(frame_digest(bytes))
 }
 
-/// The check of a frame with this digest: the top 8 bits.
+/// The check of a frame with this digest: its top 8 bits.
 pub const fn check_of(digest: u64) -> u8 {
     digest.to_be_bytes()[0]
 }
 
 impl Context {
-    /// The chunk as bytes.
+    /// Encodes the chunk.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -311,20 +311,20 @@ impl Context {
 }
 
 impl Close {
-    /// The message as bytes.
+    /// Encodes the message.
     ///
     /// # Errors
-    /// None in practice: the message has a fixed size below the limit.
+    /// None in practice: the message's fixed size is below the limit.
     pub fn encode(&self) -> Result<Vec<u8, MESSAGE_BYTES_MAX>, EncodeError> {
         codec::put(Kind::Close, self)
     }
 }
 
 impl Up {
-    /// Decodes a message that came on a frame topic.
+    /// Decodes a message from a frame topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match codec::open(bytes)? {
             (Kind::Draft, rest) => DraftFrame::decode(rest).map(Self::Draft),
@@ -337,7 +337,7 @@ impl Up {
     }
 }
 
-/// The name of the first field of a draft frame that no sender produces.
+/// Checks a draft frame's header; the error names the first field outside its limits.
 fn check_draft(send: u8, round: u32, base: u32, token_bits: u8, count: usize) -> Result<(), &'static str> {
     match (send, round) {
         (0, _) => Err("send"),
@@ -346,7 +346,7 @@ fn check_draft(send: u8, round: u32, base: u32, token_bits: u8, count: usize) ->
     }
 }
 
-/// The name of the first field that no sender produces: `count` items behind `position`, which `name` is.
+/// Checks the width of ids, and that `count` items behind `position` fit a session; `name` is the position's field.
 fn check_packed(token_bits: u8, position: u32, count: usize, name: &'static str) -> Result<(), &'static str> {
     if !(TOKEN_BITS_MIN..=TOKEN_BITS_MAX).contains(&token_bits) {
         return Err("token_bits");
@@ -354,7 +354,7 @@ fn check_packed(token_bits: u8, position: u32, count: usize, name: &'static str)
     if position.saturating_add(count as u32) > SESSION_TOKENS_MAX { Err(name) } else { Ok(()) }
 }
 
-/// The `count` items that a tail holds, its length exact and its padding zero.
+/// Reads the `count` items of a tail, whose length must be exact and whose padding must be zero.
 fn unpack<T, const N: usize>(
     tail: &[u8],
     count: usize,

@@ -1,4 +1,4 @@
-//! Names of devices and verifiers: `[a-z0-9-]{1,32}`, so that a name is one topic level and nothing else.
+//! Names of devices and verifiers: `[a-z0-9-]{1,32}`, so that a name is exactly one topic level.
 
 use crate::limits::ID_BYTES_MAX;
 use core::{fmt, str::FromStr};
@@ -6,7 +6,7 @@ use heapless::String;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Why a text is not an id.
+/// A text that is not an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IdError {
     /// No characters, or more than [`ID_BYTES_MAX`].

@@ -1,9 +1,8 @@
-//! What goes over the radio: frames, verdicts, session messages, presence, energy, set-up, topics, and every limit by name.
+//! The wire protocol: frames, verdicts, session messages, presence, energy, set-up, topics, and all limits by name.
 //!
-//! Invariant: nothing else in the project knows a byte layout or a topic string, and nothing here reads a
-//! clock, a socket, a file or a random number, or allocates. Bytes are decoded once, at the edge: a decoded
-//! value is a valid value, and encoding it again gives the same bytes. `docs/wire.md` is the specification
-//! and holds the golden vectors that the tests read.
+//! Invariant: no other crate knows a byte layout or a topic string. Nothing here allocates or reads a clock, a socket,
+//! a file or a random number. Bytes are decoded once, at the edge: a decoded value is valid, and encoding it again
+//! gives the same bytes. `docs/wire.md` is the specification and contains the golden vectors that the tests read.
 #![no_std]
 
 #[cfg(test)]
@@ -46,5 +45,5 @@ pub use setup::SetupReport;
 pub use target::{CouplingProfile, LogTime, Price, Promise, TargetId};
 pub use verdict::{CloseReason, Closed, Down, Resync, Verdict};
 
-/// A token id of the vocabulary both sides share.
+/// A token id of the vocabulary that both sides share.
 pub type TokenId = u32;

@@ -1,14 +1,14 @@
-//! Every bound of the protocol, by name. A test reaches each one.
+//! All limits of the protocol. Each one is reached by a test.
 
 /// Drafted tokens in one frame.
 pub const DRAFT_TOKENS_MAX: usize = 16;
-/// Sends of one frame that are counted apart.
+/// Highest send count of a frame; later sends keep it.
 pub const SENDS_MAX: u8 = 255;
-/// Tokens that end a text, listed in a frame's credit.
+/// Stop ids (tokens that end a text) in a frame's credit.
 pub const STOP_IDS_MAX: usize = 8;
 /// Bits of one token id.
 pub const TOKEN_BITS_MAX: u8 = 18;
-/// Least bits of one token id: with it the width and the count of a frame's drafts fit one byte.
+/// Least bits of one token id, chosen so that its width and the count of a frame's drafts fit one byte together.
 pub const TOKEN_BITS_MIN: u8 = 8;
 /// Entries of a vocabulary: every id fits [`TOKEN_BITS_MAX`] bits.
 pub const VOCABULARY_SIZE_MAX: u32 = 1 << TOKEN_BITS_MAX;
@@ -26,7 +26,8 @@ pub const ROW_ENTRIES_MAX: usize = 64;
 pub const CODES_MAX: usize = 1024;
 /// Bytes before the tail of a [`DraftFrame`](crate::DraftFrame) with rows: the plain header, and the mode.
 pub const ANNOTATED_HEADER_BYTES_MAX: usize = 16;
-/// Bytes of an encoded [`DraftFrame`](crate::DraftFrame) that is not plain: with its topic, one packet of a usual network.
+/// Bytes of an encoded [`DraftFrame`](crate::DraftFrame) that is not plain; with its topic it fits one IP packet of a
+/// usual network.
 pub const ANNOTATED_BYTES_MAX: usize = 1400;
 /// Bytes of encoded [`Codes`](crate::Codes): 11 of header at most, then a byte a token.
 pub const CODES_BYTES_MAX: usize = 11 + CODES_MAX;
@@ -40,8 +41,8 @@ pub const SETUP_TEXT_BYTES_MAX: usize = 1000;
 pub const SETUP_BYTES_MAX: usize = 7 + SETUP_TEXT_BYTES_MAX;
 /// Bytes of any message of this protocol; [`PACKET_BYTES_MAX`] leaves room for it.
 pub const FRAME_BYTES_MAX: usize = ANNOTATED_BYTES_MAX;
-/// Bytes of any message without a limit of its own: the longest is a verifier's presence, 33 and three names
-/// with their lengths.
+/// Bytes of any message without a limit of its own. The longest is a verifier's presence: 33 bytes and three names with
+/// their lengths.
 pub const MESSAGE_BYTES_MAX: usize = 33 + 1 + MODEL_NAME_BYTES_MAX + 2 * (1 + ENGINE_NAME_BYTES_MAX);
 /// Bytes of a device or verifier id.
 pub const ID_BYTES_MAX: usize = 32;
@@ -49,10 +50,12 @@ pub const ID_BYTES_MAX: usize = 32;
 pub const MODEL_NAME_BYTES_MAX: usize = 64;
 /// Bytes of the name of an engine, and of its numerics, in a verifier's presence.
 pub const ENGINE_NAME_BYTES_MAX: usize = 32;
-/// Bytes of any topic or filter built by [`topic`](crate::topic): the longest is a device's open topic, 12 and two ids.
+/// Bytes of any topic or filter built by [`topic`](crate::topic). The longest is a device's open topic: 12 bytes and
+/// two ids.
 pub const TOPIC_BYTES_MAX: usize = 12 + 2 * ID_BYTES_MAX;
-/// Bytes of an MQTT packet that carries any message: header, topic, properties, payload. A receiver drops larger ones.
+/// Bytes of an MQTT packet with any message: header, topic, properties, payload. A receiver drops larger ones.
 pub const PACKET_BYTES_MAX: u32 = 2048;
-/// Bytes of an MQTT packet as announced to the broker. It is as large as anything that a broker should let through: what
-/// is above a client's limit mosquitto never sends, and never takes out of the few that may be under way to that client.
+/// Maximum packet size announced to the broker, as large as any packet that a broker should let through. Mosquitto
+/// never sends a packet above a client's limit, but never removes it from the few that may be under way to that client
+/// either.
 pub const PACKET_BYTES_ANNOUNCED: u32 = 65_536;

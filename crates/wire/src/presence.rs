@@ -1,4 +1,4 @@
-//! Who is there: retained messages of devices and verifiers.
+//! Presence: retained messages that tell which devices and verifiers are online.
 
 use crate::codec::{self, Kind};
 use crate::limits::{ENGINE_NAME_BYTES_MAX, MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX};
@@ -9,79 +9,79 @@ use serde::{Deserialize, Serialize};
 
 /// A model's name in a presence message.
 pub type ModelName = String<MODEL_NAME_BYTES_MAX>;
-/// An engine's name, or that of its numerics, in a presence message.
+/// The name of an engine or of its numerics in a presence message.
 pub type EngineName = String<ENGINE_NAME_BYTES_MAX>;
 
-/// A name as far as there is room for it, cut between characters.
+/// A name truncated to `N` bytes at a character boundary.
 pub fn fitting_name<const N: usize>(name: &str) -> String<N> {
     let mut short = String::new();
-    // The first character without room ends it.
+    // The name ends before the first character that doesn't fit.
     let _ = name.chars().try_for_each(|letter| short.push(letter));
     short
 }
 
-/// Whether a peer is there.
+/// The connection state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Liveness {
     /// Connected.
     Here,
-    /// Said goodbye.
+    /// Disconnected in order.
     Left,
-    /// The broker lost it: sent as its Will.
+    /// Lost by the broker, which sends this as the peer's MQTT Will.
     Lost,
 }
 
 /// A device's presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DevicePresence {
-    /// Counts the connections: a `Lost` of an older one means nothing.
+    /// Count of the connections; a `Lost` of an older one is ignored.
     pub generation: u32,
-    /// Whether it is there.
+    /// Its connection state.
     pub liveness: Liveness,
 }
 
 /// A verifier's presence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifierPresence {
-    /// Counts the connections: a `Lost` of an older one means nothing.
+    /// Count of the connections; a `Lost` of an older one is ignored.
     pub generation: u32,
-    /// Whether it is there.
+    /// Its connection state.
     pub liveness: Liveness,
     /// The target's vocabulary.
     pub vocabulary: Vocabulary,
     /// The target's identity.
     pub target: TargetId,
-    /// What the target promises.
+    /// The target's promise.
     pub promise: Promise,
-    /// How the target's choices are drawn.
+    /// The rule by which the target's choices are drawn.
     pub coupling: CouplingProfile,
     /// The target's name.
     pub model: ModelName,
     /// The engine that runs the target.
     pub engine: EngineName,
-    /// The kernels and the cache type that its bits depend on.
+    /// The kernels and the cache type that determine its exact bits.
     pub numerics: EngineName,
-    /// What the verifier's time costs.
+    /// The price of the verifier's work.
     pub price: Price,
-    /// Sessions it holds, in 255ths of those it can.
+    /// Its number of sessions relative to its maximum, scaled to 0..=255.
     pub load: u8,
-    /// True while it finishes what it has and takes no new session.
+    /// True while it finishes its sessions and accepts no new one.
     pub draining: bool,
 }
 
 impl DevicePresence {
-    /// The message as bytes.
+    /// Encodes the message.
     ///
     /// # Errors
-    /// None in practice: the message has a size below the limit.
+    /// None in practice: the message's size is below the limit.
     pub fn encode(&self) -> Result<Vec<u8, MESSAGE_BYTES_MAX>, EncodeError> {
         codec::put(Kind::DevicePresence, self)
     }
 
-    /// Decodes a message that came on a device's presence topic.
+    /// Decodes a message from a device's presence topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match codec::open(bytes)? {
             (Kind::DevicePresence, rest) => codec::take_all(rest),
@@ -91,7 +91,7 @@ impl DevicePresence {
 }
 
 impl VerifierPresence {
-    /// The message as bytes.
+    /// Encodes the message.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -100,10 +100,10 @@ impl VerifierPresence {
         codec::put(Kind::VerifierPresence, self)
     }
 
-    /// Decodes a message that came on a verifier's presence topic.
+    /// Decodes a message from a verifier's presence topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let presence: Self = match codec::open(bytes)? {
             (Kind::VerifierPresence, rest) => codec::take_all(rest)?,

@@ -1,4 +1,4 @@
-//! Rows: what judged drafts were drawn from, as far as a device sends it.
+//! Rows: the sent part of the distributions that judged drafts were drawn from.
 
 use crate::bits::{BitReader, BitWriter};
 use crate::enumerative;
@@ -22,18 +22,18 @@ const SCORES_BITS: u32 = 8;
 pub struct Entry {
     /// The token.
     pub token: TokenId,
-    /// Its share, at least 1; the form of the rows says of what.
+    /// Its weight, at least 1; the form of the rows defines the unit.
     pub weight: u8,
 }
 
-/// The distribution that one draft was drawn from, quantized.
+/// The quantised distribution that one draft was drawn from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    /// The tokens that are listed, at least one, in ascending order.
+    /// The listed tokens, at least one, in ascending order.
     pub entries: Vec<Entry, ROW_ENTRIES_MAX>,
 }
 
-/// What the judged drafts of a frame were drawn from: a row for each, in order, where there are rows.
+/// The distributions of a frame's judged drafts: one row for each, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // no allocator to box the rows with
 pub enum Rows {
@@ -42,11 +42,11 @@ pub enum Rows {
     None,
     /// Every token's 8-bit weight, in [`Codes`](crate::Codes) of the same round; the frame has one judged draft.
     Full,
-    /// The most probable tokens, each with its probability in 255ths; the rest share what is left evenly.
+    /// The most probable tokens, each with its probability in 255ths; the rest is spread evenly over all others.
     TopK(Vec<Row, DRAFT_TOKENS_MAX>),
-    /// The most probable tokens with weights in 255ths of the largest: what was drawn from.
+    /// The most probable tokens with weights in 255ths of the largest; the token was drawn from these.
     TopKSampled(Vec<Row, DRAFT_TOKENS_MAX>),
-    /// Weights that sum to the resolution: what was drawn from.
+    /// Integer weights that sum to the resolution; the token was drawn from these.
     Lattice {
         /// The sum of every row's weights, at least 1.
         resolution: u8,
@@ -55,7 +55,7 @@ pub enum Rows {
     },
 }
 
-/// How the rows of a frame are written.
+/// The encoding of a frame's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     TopK,
@@ -63,10 +63,10 @@ pub(crate) enum Form {
     Lattice(u8),
 }
 
-/// Most bits that one row of at most `entries` entries takes in a frame with ids of `token_bits` bits: of a lattice
-/// where there is a `resolution`, else of a top-k form. What is outside its limits counts as the nearest that is not.
+/// Most bits of one row with at most `entries` entries in a frame with ids of `token_bits` bits. The row is a lattice
+/// if there is a `resolution`, else of a top-k form. Arguments outside their limits are clamped.
 ///
-/// It counts subsets, so call it once for a policy.
+/// It counts subsets, which is slow, so call it once per policy.
 pub fn row_bits_max(token_bits: u8, entries: usize, resolution: Option<u8>) -> u32 {
     let token_bits = token_bits.clamp(TOKEN_BITS_MIN, TOKEN_BITS_MAX);
     let most = entries.clamp(1, ROW_ENTRIES_MAX) as u32;
@@ -74,13 +74,14 @@ pub fn row_bits_max(token_bits: u8, entries: usize, resolution: Option<u8>) -> u
         return u32::from(COUNT_BITS) + most * u32::from(token_bits + WEIGHT_BITS);
     };
     let universe = 1 << token_bits;
-    // Few tokens may take more bits than many: there are most ways to share out for half as many as the resolution.
+    // A row with fewer tokens may take more bits: the number of ways to split the resolution is largest when there are
+    // half as many tokens.
     let numbers = (1..=most.min(resolution))
         .map(|size| enumerative::width(universe, size) + enumerative::width(resolution - 1, size - 1));
     u32::from(COUNT_BITS) + numbers.max().unwrap_or(0)
 }
 
-/// How many judged drafts with such rows fit a frame whatever they are, and however many held ones are beside them.
+/// Most judged drafts with such rows that fit a frame in the worst case, with any number of held ones beside them.
 pub fn judged_drafts_max(token_bits: u8, entries: usize, resolution: Option<u8>) -> usize {
     let tail = (ANNOTATED_BYTES_MAX - ANNOTATED_HEADER_BYTES_MAX) as u32 * u8::BITS;
     let ids = DRAFT_TOKENS_MAX as u32 * (1 + u32::from(token_bits));
@@ -90,7 +91,7 @@ pub fn judged_drafts_max(token_bits: u8, entries: usize, resolution: Option<u8>)
 }
 
 impl Rows {
-    /// The rows that are in the frame itself.
+    /// The rows in the frame itself.
     pub fn list(&self) -> &[Row] {
         match self {
             Self::None | Self::Full => &[],
@@ -98,7 +99,7 @@ impl Rows {
         }
     }
 
-    /// How the rows are written, where the frame has any.
+    /// The encoding of the rows; `None` if the frame has none.
     pub(crate) fn form(&self) -> Option<Form> {
         match self {
             Self::None | Self::Full => None,
@@ -108,7 +109,7 @@ impl Rows {
         }
     }
 
-    /// The number of the form on the wire.
+    /// The form's number on the wire.
     pub(crate) fn number(&self) -> u8 {
         match self {
             Self::None => 0,
@@ -119,7 +120,7 @@ impl Rows {
         }
     }
 
-    /// The name of the field that no sender of `judged` judged drafts produces.
+    /// Checks the rows of a frame with `judged` judged drafts; the error names the first field outside its limits.
     pub(crate) fn check(&self, judged: usize) -> Result<(), &'static str> {
         match self {
             Self::None => Ok(()),
@@ -149,7 +150,7 @@ impl Row {
         if written { Ok(()) } else { Err(EncodeError::NoRoom) }
     }
 
-    /// Which tokens, and how the resolution is shared out among them: a number each.
+    /// Writes a lattice as two numbers: the set of tokens, and the split of the resolution among them.
     fn put_numbers<const N: usize>(
         &self,
         bits: &mut BitWriter<'_, N>,
@@ -162,7 +163,7 @@ impl Row {
             *sum += u32::from(entry.weight);
             Some(*sum - 1)
         });
-        // The last sum is the resolution itself, so it says nothing.
+        // The last partial sum is always the resolution itself, so it is not sent.
         let shares = enumerative::index(sums.take(size as usize - 1));
         bits.push_wide(&tokens, enumerative::width(1 << token_bits, size))
             && bits.push_wide(&shares, enumerative::width(u32::from(resolution) - 1, size - 1))
@@ -206,7 +207,7 @@ impl Row {
         Ok(Self { entries })
     }
 
-    /// The name of the first field that no sender produces.
+    /// Checks the limits; the error names the first field outside them.
     fn check(&self, form: Form, token_bits: u8) -> Result<(), &'static str> {
         let Some(last) = self.entries.last() else {
             return Err("entries");

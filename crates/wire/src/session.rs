@@ -1,4 +1,4 @@
-//! Opening a session: what a device asks for, and the lease or refusal it gets.
+//! Opening a session: a device's request, and the lease or refusal that answers it.
 
 use crate::codec::{self, Kind};
 use crate::digest::Digest;
@@ -9,10 +9,10 @@ use core::fmt;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-/// The vocabulary a model speaks: both sides must have the same.
+/// A model's vocabulary; both sides must have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vocabulary {
-    /// Entries.
+    /// Number of entries.
     pub size: u32,
     /// First 8 bytes of the SHA-256 over the byte length (u32, little-endian) and bytes of every token's string.
     pub fingerprint: [u8; 8],
@@ -25,29 +25,30 @@ impl fmt::Display for Vocabulary {
     }
 }
 
-/// How the target is sampled; the verifier checks the ranges.
+/// Sampling settings of the target; the verifier checks their ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamplingParams {
     /// Softmax temperature; 0 is greedy.
     pub temperature: f32,
     /// Nucleus mass, in (0, 1].
     pub top_p: f32,
-    /// Largest tokens kept; 0 keeps all.
+    /// Number of most probable tokens kept; 0 keeps all.
     pub top_k: u32,
 }
 
-/// A device asks for a lease, for a new session or to resume one.
+/// A device's request for a lease, to start a session or resume one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Open {
     /// The device's number for the session.
     pub session: u8,
-    /// The epoch the lease shall have: one more than the last.
+    /// The epoch of the requested lease: one more than the last.
     pub epoch: u8,
-    /// Drawn for each session: tells a device's two lives apart; the answer repeats it.
+    /// Random number drawn for each session; it distinguishes sessions from before and after a restart. The answer
+    /// repeats it.
     pub nonce: u64,
-    /// The session's seed: text is a function of target, prompt, sampling and seed.
+    /// The session's seed: target, prompt, sampling and seed determine the text.
     pub seed: u64,
-    /// How the target is sampled.
+    /// Sampling settings of the target.
     pub sampling: SamplingParams,
     /// The drafter's vocabulary.
     pub vocabulary: Vocabulary,
@@ -60,71 +61,71 @@ pub struct Open {
 pub struct Lease {
     /// The device's number for the session.
     pub session: u8,
-    /// The epoch asked for.
+    /// The requested epoch.
     pub epoch: u8,
     /// The request's nonce.
     pub nonce: u64,
-    /// Who promises: frames go to this verifier's topic.
+    /// The verifier; frames go to its topic.
     pub verifier: VerifierId,
-    /// The target; its names stand in the verifier's presence.
+    /// The target; its names are in the verifier's presence.
     pub target: TargetId,
-    /// What the target promises.
+    /// The target's promise.
     pub promise: Promise,
-    /// How the target's choices are drawn.
+    /// The rule by which the target's choices are drawn.
     pub coupling: CouplingProfile,
-    /// What the verifier's time costs.
+    /// The price of the verifier's work.
     pub price: Price,
-    /// Drafted tokens the verifier takes in one frame.
+    /// Most drafted tokens that the verifier accepts in one frame.
     pub draft_tokens_max: u8,
-    /// Tokens that a frame's [`Credit`](crate::Credit) may ask for beyond its base; 0 where none is given.
+    /// Most tokens that a frame's [`Credit`](crate::Credit) may request beyond its base; 0 if credit is not offered.
     pub credit_tokens_max: u16,
-    /// Tokens the session may reach.
+    /// Most tokens of the session's text.
     pub context_tokens_max: u32,
-    /// Length in tokens of the text the verifier still has of this session, at most the request's.
+    /// Length in tokens of the session's text that the verifier still has, at most the request's.
     pub length: u32,
     /// Digest of that text.
     pub digest: Digest,
 }
 
-/// Why a verifier gives no lease.
+/// The reason why a verifier refuses a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalReason {
-    /// The target speaks another vocabulary, this one.
+    /// The target has another vocabulary, which is given.
     Vocabulary(Vocabulary),
     /// Temperature, top-p or top-k is outside its range.
     Sampling,
-    /// The text is longer than the target's context, which is this long.
+    /// The text is longer than the target's context, whose length is given.
     TooLong(u32),
-    /// Every slot is in use by a session that is being answered.
+    /// Every place is taken by a session that is being verified.
     Full,
     /// The verifier is going away.
     Draining,
 }
 
-/// No lease.
+/// The refusal of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The device's number for the session.
     pub session: u8,
-    /// The epoch asked for.
+    /// The requested epoch.
     pub epoch: u8,
     /// The request's nonce.
     pub nonce: u64,
-    /// Why.
+    /// The reason.
     pub reason: RefusalReason,
 }
 
 /// The answer to an [`Open`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// A lease.
+    /// The lease is granted.
     Lease(Lease),
-    /// None.
+    /// The lease is refused.
     Refusal(Refusal),
 }
 
 impl Open {
-    /// The request as bytes.
+    /// Encodes the request.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -133,10 +134,10 @@ impl Open {
         codec::put(Kind::Open, self)
     }
 
-    /// Decodes a message that came on an open topic.
+    /// Decodes a message from an open topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let open: Self = match codec::open(bytes)? {
             (Kind::Open, rest) => codec::take_all(rest)?,
@@ -153,7 +154,7 @@ impl Open {
 }
 
 impl Reply {
-    /// The answer as bytes.
+    /// Encodes the answer.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -165,10 +166,10 @@ impl Reply {
         }
     }
 
-    /// Decodes a message that came on a lease topic.
+    /// Decodes a message from a reply topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let reply = match codec::open(bytes)? {
             (Kind::Lease, rest) => Self::Lease(codec::take_all(rest)?),

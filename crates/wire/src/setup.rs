@@ -1,6 +1,6 @@
-//! Why a device's set-up file was not taken.
+//! Reports of mistakes in a device's set-up file.
 //!
-//! Invariant: the text has no control character but line ends, so that it can be shown where it is read.
+//! Invariant: the text has no control characters except line ends, so that it can be shown as it is.
 
 use crate::codec::{self, Kind};
 use crate::limits::{SETUP_BYTES_MAX, SETUP_TEXT_BYTES_MAX};
@@ -8,15 +8,15 @@ use crate::{DecodeError, EncodeError};
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
-/// What ends a line that had no room.
+/// The mark at the end of a truncated line.
 const CUT: char = '…';
 
-/// What is wrong with a device's set-up file: retained until the file is right.
+/// The mistakes in a device's set-up file; retained until the file is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetupReport {
-    /// Mistakes in the file, never 0; the text may say fewer.
+    /// Number of mistakes in the file, never 0; the text may list fewer.
     pub mistakes: u16,
-    /// A line for each, in the device's words.
+    /// One line for each mistake.
     pub text: String<SETUP_TEXT_BYTES_MAX>,
 }
 
@@ -27,7 +27,7 @@ struct Header {
 }
 
 impl SetupReport {
-    /// A report of `mistakes`, whose `lines` are taken as far as there is room. Control characters become spaces.
+    /// A report of `mistakes` with as many of the `lines` as fit. Control characters become spaces.
     pub fn new<'a>(mistakes: usize, lines: impl IntoIterator<Item = &'a str>) -> Self {
         let mistakes = u16::try_from(mistakes).unwrap_or(u16::MAX).max(1);
         let mut text = String::new();
@@ -41,7 +41,7 @@ impl SetupReport {
         Self { mistakes, text }
     }
 
-    /// The message as bytes.
+    /// Encodes the message.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -53,10 +53,10 @@ impl SetupReport {
         Ok(bytes)
     }
 
-    /// Decodes a message that came on a set-up topic.
+    /// Decodes a message from a set-up topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (Header { mistakes, length }, text) = match codec::open(bytes)? {
             (Kind::Setup, rest) => codec::take(rest)?,
@@ -88,7 +88,7 @@ impl SetupReport {
     }
 }
 
-/// Appends a letter while there is room behind it for the mark of a cut, and else the mark.
+/// Appends a letter if the mark of a truncation still fits behind it, else appends the mark.
 fn push(text: &mut String<SETUP_TEXT_BYTES_MAX>, letter: char) -> bool {
     let room = text.len() + letter.len_utf8() + CUT.len_utf8() <= SETUP_TEXT_BYTES_MAX;
     text.push(if room { letter } else { CUT }).is_ok() && room

@@ -1,20 +1,20 @@
-//! The target's identity, its promise, and the price of its time.
+//! The target's identity, its promise about the text, and the price of its time.
 
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a target's identity that stand for its weights.
+/// Bytes of a target's identity that identify its weights.
 pub(crate) const WEIGHTS_BYTES: usize = 6;
 
 /// The identity of a target: its weights, and the numerics they are computed with.
 ///
-/// Two targets with the same weights write texts of the same law. With the same numerics too, and a promise of
-/// [`Promise::Exact`], they write the same text.
+/// Two targets with the same weights write texts of the same distribution. If the numerics are the same too and the
+/// promise is [`Promise::Exact`], they write the same text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TargetId([u8; 8]);
 
 impl TargetId {
-    /// The identity of a target with these SHA-256 digests of its weights and of its engine and numerics.
+    /// The identity from SHA-256 digests of the weights and of engine and numerics.
     pub fn new(weights: &[u8; 32], numerics: &[u8; 32]) -> Self {
         let mut id = [0; 8];
         let (left, right) = id.split_at_mut(WEIGHTS_BYTES);
@@ -23,7 +23,7 @@ impl TargetId {
         Self(id)
     }
 
-    /// The identity with these bytes.
+    /// The identity from its bytes.
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(bytes)
     }
@@ -33,7 +33,7 @@ impl TargetId {
         self.0
     }
 
-    /// True where both have the same weights, whatever their numerics.
+    /// True when both have the same weights, whatever their numerics.
     pub fn has_weights_of(self, other: Self) -> bool {
         self.0[..WEIGHTS_BYTES] == other.0[..WEIGHTS_BYTES]
     }
@@ -48,19 +48,20 @@ impl fmt::Display for TargetId {
     }
 }
 
-/// What a target promises of its choices, strongest first.
+/// A target's promise about its choices, strongest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Promise {
-    /// The logits of a position are a function of the tokens up to it, bit for bit, in every batch, chunk and order of
-    /// rollbacks: the same seed gives the same text.
+    /// The logits of a position depend only on the tokens up to it, bit for bit, in every batch, chunk and order of
+    /// rollbacks. So the same seed gives the same text.
     Exact,
-    /// Each token is drawn from the target's law, but bits depend on the batch.
+    /// Each token is drawn from the target's distribution, but the bits of its logits depend on the batch.
     Distribution,
-    /// Neither.
+    /// No promise.
     #[default]
     Approximate,
 }
 
+/// The rule by which a verifier draws the target's choice from the seed; a device draws its drafts by the same rule.
 impl Promise {
     /// Its name in reports and logs.
     pub fn name(self) -> &'static str {
@@ -75,12 +76,12 @@ impl Promise {
 /// How a verifier draws the target's choice from the seed; a device draws its drafts the same way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CouplingProfile {
-    /// The noise of this protocol's document.
+    /// The SplitMix64 noise of `docs/wire.md`.
     #[default]
     SplitMix,
 }
 
-/// A time in one byte: 0 is unknown, and k stands for 2^((k − 1) / 8) µs, up to about an hour.
+/// A duration in one byte: 0 is unknown, and k stands for 2^((k − 1) / 8) µs, up to about an hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogTime(pub u8);
 
@@ -88,27 +89,27 @@ pub struct LogTime(pub u8);
 const EIGHTHS: [u64; 8] = [65_536, 71_468, 77_936, 84_990, 92_682, 101_070, 110_218, 120_194];
 
 impl LogTime {
-    /// The longest of the times that are not above `us` microseconds; that of 1 µs for less.
+    /// The longest such time that is not above `us` microseconds; 1 µs for less.
     pub fn of_us(us: u64) -> Self {
         let most = (1..=u8::MAX).rev().map(Self).find(|time| time.us().is_some_and(|known| known <= us));
         most.unwrap_or(Self(1))
     }
 
-    /// The time in microseconds, or `None` where it is unknown.
+    /// The time in microseconds; `None` if it is unknown.
     pub fn us(self) -> Option<u64> {
         let k = self.0.checked_sub(1)?;
         Some((EIGHTHS[usize::from(k % 8)] << (k / 8)) >> 16)
     }
 }
 
-/// What a verifier's time costs.
+/// The price of a verifier's work, as time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
-    /// One pass of the target.
+    /// Time of one pass of the target.
     pub pass: LogTime,
-    /// Each further row of it.
+    /// Time of each further row of the pass.
     pub row: LogTime,
-    /// The wait before a pass.
+    /// Wait before a pass.
     pub queue: LogTime,
 }
 
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(LogTime(u8::MAX).us(), Some(3_611_623_424), "about an hour");
         assert_eq!(LogTime::of_us(0), LogTime(1));
         assert_eq!(LogTime::of_us(u64::MAX), LogTime(u8::MAX));
-        // Below 2^3 µs neighbours fall on the same microsecond.
+        // Below 2^3 µs neighbouring values round to the same microsecond.
         for k in 33..=u8::MAX {
             let us = LogTime(k).us().expect("a known time");
             assert_eq!(LogTime::of_us(us), LogTime(k));

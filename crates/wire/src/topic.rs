@@ -1,28 +1,29 @@
-//! Every topic and filter, built and parsed here and nowhere else.
+//! Topics and filters; no other module builds or parses them.
 //!
-//! A device writes only under its `u/` and reads only under its `n/`, so that a broker's access list is two patterns.
+//! A device publishes only under its `u/` and subscribes only under its `n/`, so that two patterns make a broker's
+//! access list.
 
 use crate::limits::TOPIC_BYTES_MAX;
 use crate::{DeviceId, VerifierId};
 use core::fmt::Write;
 use heapless::String;
 
-/// Seconds after which nobody waits for a request or an answer any more.
+/// Seconds after which a request or an answer is of no use any more.
 const ANSWER_EXPIRY_SECONDS: u32 = 5;
 
 /// A topic or filter.
 pub type TopicName = String<TOPIC_BYTES_MAX>;
 
-/// The filter verifiers share to receive reports of energy.
+/// The shared filter by which verifiers receive energy reports.
 pub const ENERGY_FILTER: &str = "$share/energy/dl1/d/+/u/en";
-/// The filter verifiers share to receive telemetry.
+/// The shared filter by which verifiers receive telemetry.
 pub const TELEMETRY_FILTER: &str = "$share/energy/dl1/d/+/u/tm";
-/// The filter for what devices say of their set-up. Not shared: a broker gives retained messages to no shared filter.
+/// The filter for set-up reports. Not shared, since brokers deliver no retained messages to shared filters.
 pub const SETUP_FILTER: &str = "dl1/d/+/u/su";
 /// The filter for every verifier's presence.
 pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
 
-/// How often MQTT may deliver a message.
+/// MQTT's quality of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Qos {
     /// QoS 0: once or not at all.
@@ -31,14 +32,14 @@ pub enum Qos {
     AtLeastOnce,
 }
 
-/// How the messages of a topic are published, as the table of `docs/wire.md` says.
+/// The delivery of a topic's messages, as in the table of `docs/wire.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// For publishing and for subscribing.
+    /// The QoS for publishing and for subscribing.
     pub qos: Qos,
-    /// Whether the broker keeps the last message for whoever subscribes later.
+    /// True when the broker keeps the last message for later subscribers.
     pub retain: bool,
-    /// Seconds after which the broker drops what it has not delivered.
+    /// Seconds after which the broker drops an undelivered message.
     pub expiry_seconds: Option<u32>,
 }
 
@@ -49,17 +50,17 @@ pub enum Topic {
     DevicePresence(DeviceId),
     /// `dl1/d/<dev>/u/op/<ver>`: a device asks a verifier for a lease.
     Open(DeviceId, VerifierId),
-    /// `dl1/d/<dev>/n/op`: the answer.
+    /// `dl1/d/<dev>/n/op`: the answer to a request for a lease.
     Reply(DeviceId),
     /// `dl1/d/<dev>/u/f/<ver>`: drafts and context, to the verifier that holds the lease.
     Frames(DeviceId, VerifierId),
     /// `dl1/d/<dev>/n/c`: verdicts.
     Verdicts(DeviceId),
-    /// `dl1/d/<dev>/u/en`: what the device spent.
+    /// `dl1/d/<dev>/u/en`: energy reports.
     Energy(DeviceId),
-    /// `dl1/d/<dev>/u/tm`: the state of its power.
+    /// `dl1/d/<dev>/u/tm`: telemetry of the device's power.
     Telemetry(DeviceId),
-    /// `dl1/d/<dev>/u/su`: why the device's set-up file was not taken, retained.
+    /// `dl1/d/<dev>/u/su`: mistakes in the device's set-up file, retained.
     Setup(DeviceId),
     /// `dl1/v/<ver>/st`: a verifier's presence, retained.
     VerifierPresence(VerifierId),
@@ -84,22 +85,22 @@ impl Topic {
         name
     }
 
-    /// How its messages are published.
+    /// The delivery of its messages.
     pub fn delivery(&self) -> Delivery {
         let (qos, retain, expiry_seconds) = match self {
             Self::DevicePresence(_) | Self::VerifierPresence(_) | Self::Setup(_) => {
                 (Qos::AtLeastOnce, true, None)
             }
             Self::Open(..) | Self::Reply(_) => (Qos::AtLeastOnce, false, Some(ANSWER_EXPIRY_SECONDS)),
-            // A report is counted once.
+            // Sent again until acknowledged, without expiry: a run's last report contains the sums of the whole run.
             Self::Energy(_) => (Qos::AtLeastOnce, false, None),
-            // The protocol sends frames and verdicts again itself, and late telemetry is of no use.
+            // The protocol itself sends lost frames and verdicts again, and late telemetry is of no use.
             Self::Frames(..) | Self::Verdicts(_) | Self::Telemetry(_) => (Qos::AtMostOnce, false, None),
         };
         Delivery { qos, retain, expiry_seconds }
     }
 
-    /// The topic that `name` is, or `None` where it is none of ours.
+    /// Parses a topic name; `None` if it is not a topic of this protocol.
     pub fn parse(name: &str) -> Option<Self> {
         let mut levels = name.split('/');
         if levels.next() != Some("dl1") {
@@ -128,13 +129,13 @@ impl Topic {
     }
 }
 
-/// How the messages that `filter` matches are delivered, or `None` where it is none of ours.
+/// The delivery of the messages that `filter` matches; `None` if it is not a filter of this protocol.
 pub fn filter_delivery(filter: &str) -> Option<Delivery> {
     let shared = filter.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
     let pattern = shared.map_or(filter, |(_group, pattern)| pattern);
     let mut name = TopicName::new();
     for character in pattern.chars() {
-        // Any id does: the delivery doesn't depend on it.
+        // Any id will do: the delivery doesn't depend on it.
         name.push(if character == '+' { 'x' } else { character }).ok()?;
     }
     Some(Topic::parse(&name)?.delivery())
@@ -147,7 +148,7 @@ pub fn open_filter(ver: &VerifierId) -> TopicName {
     name
 }
 
-/// The filter by which verifier `ver` receives the frames of every device it has given a lease.
+/// The filter by which verifier `ver` receives the frames of all its devices.
 pub fn frames_filter(ver: &VerifierId) -> TopicName {
     let mut name = TopicName::new();
     write!(name, "dl1/d/+/u/f/{ver}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");

@@ -1,4 +1,4 @@
-//! What a verifier answers on a device's verdict topic.
+//! A verifier's messages on a device's verdict topic.
 
 use crate::codec::{self, Kind};
 use crate::digest::Digest;
@@ -7,7 +7,7 @@ use crate::{DecodeError, EncodeError, LogTime, TokenId};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-/// The answer to one frame: it is the acknowledgement, and the same frame always gets the same answer.
+/// The answer to one frame, which acknowledges it. The same frame always gets the same answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The device's number for the session.
@@ -16,30 +16,31 @@ pub struct Verdict {
     pub epoch: u8,
     /// The round answered, never 0.
     pub round: u32,
-    /// A check of the answered frame's bytes: tells apart frames of a device's two lives.
+    /// A check of the answered frame's bytes, which distinguishes frames from before and after a device's restart.
     pub check: u8,
-    /// Which send of the frame is answered, from 1: the answer to each times a round.
+    /// The send of the frame that is answered, counted from 1.
     pub send: u8,
-    /// The time of the target's pass.
+    /// Duration of the target's pass.
     pub pass: LogTime,
-    /// The wait before it.
+    /// Wait before the pass.
     pub queue: LogTime,
-    /// How many drafts the target agreed with, from the first.
+    /// Number of leading drafts that are accepted.
     pub accepted: u8,
-    /// The target's own token after those.
+    /// The target's own token that follows them.
     pub token: TokenId,
-    /// Bit i: held draft i, one of the accepted, is not what the target chose.
+    /// Bit i: held draft i, one of the accepted ones, differs from the target's choice.
     pub missed: u16,
 }
 
-/// The verifier's text is not the frame's: the device sends what follows `length`, or all where the digest differs.
+/// A request for context: the verifier's text differs from the frame's. The device sends the text from `length` on, or
+/// all of it if the digest differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resync {
     /// The device's number for the session.
     pub session: u8,
     /// The lease.
     pub epoch: u8,
-    /// The round of the frame that can't be judged yet, never 0.
+    /// The round of the frame that can't be judged yet; never 0.
     pub round: u32,
     /// Length in tokens of the verifier's text.
     pub length: u32,
@@ -47,7 +48,7 @@ pub struct Resync {
     pub digest: Digest,
 }
 
-/// Why a verifier no longer serves a lease.
+/// The reason why a verifier ends a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CloseReason {
     /// The verifier does not know the lease: it restarted, or evicted the session. Open again.
@@ -56,22 +57,22 @@ pub enum CloseReason {
     Draining,
     /// The target failed on this session. Open again.
     Failed,
-    /// The frame names a token outside the vocabulary or a text beyond the limits. Do not send it again.
+    /// The frame has a token outside the vocabulary or a text beyond the limits. Do not send it again.
     Rejected,
-    /// The verifier takes no lossy policy.
+    /// The verifier accepts no lossy policy.
     Policy,
 }
 
-/// The end of a lease, by the verifier.
+/// The verifier ends a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
     /// The device's number for the session.
     pub session: u8,
     /// The lease that ended.
     pub epoch: u8,
-    /// The session's nonce; of an unknown lease the [digest](crate::frame_digest) of the frame that named it.
+    /// The session's nonce; for an unknown lease the [digest](crate::frame_digest) of the frame that named it.
     pub nonce: u64,
-    /// Why.
+    /// The reason.
     pub reason: CloseReason,
 }
 
@@ -86,7 +87,7 @@ pub enum Down {
     Closed(Closed),
 }
 
-/// A verdict with nothing missed: the same fields but that one.
+/// The fields of a verdict without `missed`, which is sent only if it is not 0.
 #[derive(Serialize, Deserialize)]
 struct VerdictHeader {
     session: u8,
@@ -113,7 +114,7 @@ impl VerdictHeader {
 }
 
 impl Down {
-    /// The message as bytes.
+    /// Encodes the message.
     ///
     /// # Errors
     /// Names the field that is outside its limits.
@@ -127,10 +128,10 @@ impl Down {
         }
     }
 
-    /// Decodes a message that came on a verdict topic.
+    /// Decodes a message from a verdict topic.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; see [`DecodeError`].
+    /// The bytes are malformed; see [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = match codec::open(bytes)? {
             (Kind::Verdict, rest) => Self::Verdict(codec::take_all::<VerdictHeader>(rest)?.verdict()),

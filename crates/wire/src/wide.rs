@@ -1,15 +1,15 @@
-//! An unsigned integer of many words and no allocator, with what counting subsets needs and nothing else.
+//! A wide unsigned integer without an allocator, with only the operations that counting subsets needs.
 
 use crate::limits::{ROW_ENTRIES_MAX, TOKEN_BITS_MAX};
 use core::cmp::Ordering;
 use heapless::Vec;
 
-/// Words of the largest number that comes up: a product of as many token ids as a row has entries.
+/// Words of the largest number needed: a product of as many token ids as a row has entries.
 const WORDS: usize = (ROW_ENTRIES_MAX * TOKEN_BITS_MAX as usize).div_ceil(u32::BITS as usize);
-/// Why no number outgrows its words.
+/// The reason why no number exceeds its words.
 const FITS: &str = "no number is above a product of ROW_ENTRIES_MAX token ids";
 
-/// A number in words of 32 bits, the least significant first and the last one never zero.
+/// A number in words of 32 bits, least significant first; the last word is never zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wide(Vec<u32, WORDS>);
 
@@ -55,7 +55,7 @@ impl Wide {
         }
     }
 
-    /// Subtracts `other`, which is not above the number.
+    /// Subtracts `other`, which must not be larger.
     pub(crate) fn sub(&mut self, other: &Self) {
         let mut borrow = false;
         for (at, word) in self.0.iter_mut().enumerate() {
@@ -67,7 +67,7 @@ impl Wide {
         self.trim();
     }
 
-    /// Divides by `divisor`, which leaves no remainder.
+    /// Divides by `divisor`, which must leave no remainder.
     pub(crate) fn div_exact(&mut self, divisor: u32) {
         let mut rest = 0;
         for word in self.0.iter_mut().rev() {
@@ -78,13 +78,13 @@ impl Wide {
         self.trim();
     }
 
-    /// Bits up to the highest that is set.
+    /// The number of bits up to the highest that is set.
     pub(crate) fn bits(&self) -> u32 {
         let below = self.0.len().saturating_sub(1) as u32 * u32::BITS;
         self.0.last().map_or(0, |word| below + u32::BITS - word.leading_zeros())
     }
 
-    /// Bit `at`, counted from the least significant.
+    /// Bit `at`, counted from the least significant one.
     pub(crate) fn bit(&self, at: u32) -> bool {
         self.0.get((at / u32::BITS) as usize).is_some_and(|word| word >> (at % u32::BITS) & 1 == 1)
     }
@@ -125,7 +125,7 @@ pub(crate) mod tests {
         (0..wide.bits()).rev().fold(0, |value, bit| value << 1 | u128::from(wide.bit(bit)))
     }
 
-    /// Numbers of every length, those at a word's edge among them.
+    /// Numbers of every length, including those at a word's boundary.
     fn number() -> impl Strategy<Value = u128> {
         let edge = (0..=96u32, 0..3u128).prop_map(|(bit, off)| ((1 << bit) + off).saturating_sub(1));
         prop_oneof![(any::<u128>(), 32..128u32).prop_map(|(value, shift)| value >> shift), edge]

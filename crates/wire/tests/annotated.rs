@@ -1,4 +1,4 @@
-//! Draft frames that are not plain: each guard of the tail, bit by bit, and the sizes that a caller may count on.
+//! Annotated draft frames: each check of the tail, bit by bit, and the sizes that callers rely on.
 
 mod common;
 
@@ -20,7 +20,7 @@ const JUDGED: &str = "0";
 /// A token of 8 bits with its scores.
 const DRAFT: &str = "00000101 0001 0010";
 
-/// A frame of `count` drafts at 8 bits a token whose tail is `bits`, filled up with zeros.
+/// A frame of `count` drafts at 8 bits a token whose tail is `bits`, padded with zeros.
 fn bytes(count: u8, mode: u8, bits: &[&str]) -> Vec<u8> {
     let mut bits: String = bits.concat().split_whitespace().collect();
     bits.extend(std::iter::repeat_n('0', bits.len().next_multiple_of(8) - bits.len()));
@@ -55,7 +55,7 @@ fn rows<const N: usize>(rows: [Row; N]) -> heapless::Vec<Row, DRAFT_TOKENS_MAX> 
     rows.into_iter().collect()
 }
 
-/// The mode of a form, with a bonus token.
+/// The mode byte of a form, with a bonus token.
 const TOP_K: u8 = 2 << 1 | 1;
 const SAMPLED: u8 = 3 << 1 | 1;
 const LATTICE: u8 = 4 << 1 | 1;
@@ -109,7 +109,7 @@ fn the_tail_is_what_the_document_says() {
     assert_eq!(frame.rows, Rows::TopKSampled(rows([row(&[(1, 255), (3, 1)])])));
 }
 
-/// A frame of no drafts at base 100 and 8 bits a token, with credit.
+/// A frame without drafts at base 100 and 8 bits a token, with credit.
 fn credit(until: &[u8], stop: u8, ids: &[&str]) -> Vec<u8> {
     let frame = bytes(0, CREDIT, ids);
     let (header, tail) = frame.split_at(10);
@@ -273,7 +273,7 @@ fn impossible_lattices_are_named() {
     }
 }
 
-/// Every number of two tokens of 256 and of three weights that sum to six is a row, and no other number is any.
+/// Every number of a pair of tokens out of 256 and of a split of six decodes to a row, and no larger number does.
 #[test]
 fn every_number_of_a_small_lattice_is_one_row() {
     let decode = |index: &str, count: &str, resolution: &str, share: &str| {
@@ -330,7 +330,8 @@ fn an_annotated_tail_has_one_form_and_one_length() {
     }
 }
 
-/// A frame of `judged` drafts with rows of `entries` entries, the others of sixteen held, all at their most bits.
+/// A frame of sixteen drafts, `judged` of them with rows of `entries` entries and the others held, all at their most
+/// bits.
 fn widest(token_bits: u8, judged: usize, entries: u32, resolution: Option<u8>) -> DraftFrame {
     let held = (u32::from(u16::MAX) << judged) as u16;
     let drafts: Vec<_> =
@@ -382,7 +383,7 @@ fn a_frame_that_has_no_room_is_refused_and_not_cut() {
 fn rows_have_the_known_sizes() {
     let bits = token_bits(32000);
     let count = 6;
-    // Thirty tokens of 15 bits with 8 bits each; the same as a lattice of 100, in bits: 343 and 83.
+    // A top-k row: thirty tokens of 15 bits with 8 bits of weight each. As a lattice of 100: 343 bits and 83 bits.
     assert_eq!(row_bits_max(bits, 30, None), count + 30 * 23);
     assert_eq!(row_bits_max(bits, 30, Some(100)), count + 343 + 83);
     assert_eq!(row_bits_max(token_bits(2048), 30, Some(100)), count + 222 + 83);

@@ -1,4 +1,4 @@
-//! Every limit is reached, one more is refused, and the refusal names the field.
+//! Every limit is reached, one more than the limit is refused, and the error names the field.
 
 mod common;
 
@@ -247,7 +247,7 @@ fn a_tail_has_exactly_the_length_of_its_count() {
     assert_eq!(tail(&[0x12, 1, 2, 0, 0, 0, 8], 0), Some(DecodeError::Truncated), "no count");
 }
 
-/// `bytes` with those from `at` on replaced by `patch`.
+/// `bytes` with `patch` written over them from `at` on.
 fn patched(message: impl Into<Message>, at: usize, patch: &[u8]) -> Vec<u8> {
     let mut bytes = encoded(message);
     bytes[at..at + patch.len()].copy_from_slice(patch);
@@ -323,7 +323,7 @@ fn a_second_form_of_a_value_is_refused() {
     second(On::Frames, &[0x12, 1, 2, 0x80, 0x80, 0x00, 0, 0, 8, 0, 0]);
     second(On::Verdicts, &[0x14, 1, 2, 3, 4, 1, 0, 0, 5, 0x86, 0x00]);
     second(On::Verdicts, &[0x16, 1, 2, 9, 0x80, 0x00]);
-    second(On::Verdicts, &[0x1e, 1, 2, 3, 4, 1, 0, 0, 5, 6, 0]); // a verdict that missed nothing
+    second(On::Verdicts, &[0x1e, 1, 2, 3, 4, 1, 0, 0, 5, 6, 0]); // a verdict whose `missed` is 0
     second(On::Verdicts, &[0x1e, 1, 2, 3, 4, 1, 0, 0, 5, 6, 0x81, 0x00]);
     second(On::Frames, &[0x1d, 1, 2, 3, 0, 0x81, 0x00, 7]);
     second(On::DevicePresence, &[0x1a, 0x80, 0x00, 0]);
@@ -353,7 +353,7 @@ fn no_bytes_and_unknown_kinds_are_named() {
     assert_eq!(Up::decode(&encoded(eight_drafts())[..7]), Err(DecodeError::Truncated));
 }
 
-/// A short kind in the long form is not a second way to say it.
+/// A short kind is refused in the extended form.
 #[test]
 fn a_short_kind_is_not_taken_in_the_long_form() {
     let bytes = encoded(eight_drafts());

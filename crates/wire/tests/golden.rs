@@ -1,4 +1,4 @@
-//! Holds `docs/wire.md` and the code to each other: the vectors and the tables that can be computed.
+//! Compares `docs/wire.md` with the code: the golden vectors, and the tables that can be computed.
 
 mod common;
 
@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const DOC: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wire.md"));
 const LIMITS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/limits.rs"));
 
-/// The value of every vector of the document, under its name.
+/// The value of each vector of the document, by name.
 fn values() -> BTreeMap<&'static str, Message> {
     let mut values = BTreeMap::new();
     for (name, value) in frames()
@@ -181,7 +181,7 @@ fn setup() -> Vec<(&'static str, Message)> {
     ]
 }
 
-/// The bytes of every vector of the document, under its name.
+/// The bytes of each vector of the document, by name.
 fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
     let mut vectors = BTreeMap::new();
     for block in DOC.split("\n```golden ").skip(1) {
@@ -193,7 +193,7 @@ fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
     vectors
 }
 
-/// The rows of the table under the header that starts with `header`, as cells without their backticks.
+/// The rows of the table whose header starts with `header`, as cells without backticks.
 fn table(header: &str) -> Vec<Vec<String>> {
     let (_, rest) =
         DOC.split_once(&format!("\n| {header} |")).unwrap_or_else(|| panic!("no table '{header}'"));
@@ -299,7 +299,7 @@ fn limits_are_the_documents() {
     assert_eq!(source.len(), code.len(), "limits.rs has a limit that the document lacks");
 }
 
-/// QoS, retained and expires, as the document has them.
+/// The cells QoS, retained and expires, written as in the document.
 fn delivery_cells(delivery: Delivery) -> [String; 3] {
     let qos = match delivery.qos {
         Qos::AtMostOnce => "0",
@@ -377,7 +377,7 @@ const NO_VERDICT: Verdict = Verdict {
     missed: 0,
 };
 
-/// The bytes of the message a row of the table of sizes names: the least and the most over the tokens or numbers.
+/// The least and the most bytes of the message that a row of the table of sizes names.
 fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
     let number = |cell: &str| cell.parse().unwrap_or(0);
     let (round, base, bits) = (number(&row[1]), number(&row[2]), token_bits(vocabulary));

@@ -1,4 +1,5 @@
-//! Frames, verdicts and reports are made and read without the allocator. Alone in its binary, which counts every allocation.
+//! Frames, verdicts and reports are encoded and decoded without the allocator. The only test of its binary, since it
+//! counts every allocation.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! What holds for every message and for any bytes.
+//! Properties of every message and of arbitrary bytes.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn send() -> impl Strategy<Value = u8> {
     prop_oneof![1..=3u8, 1..=u8::MAX]
 }
 
-/// Tokens beyond a frame's base, whether they are asked for again, and numbers that become stop ids.
+/// A credit's tokens beyond a frame's base, its `again` flag, and numbers that become stop ids.
 fn credit() -> impl Strategy<Value = Option<(u32, bool, Vec<u32>)>> {
     prop::option::weighted(
         0.3,
@@ -112,10 +112,10 @@ fn draft_frame() -> impl Strategy<Value = Message> {
     })
 }
 
-/// Any numbers, of which `row_of` makes a row.
+/// Arbitrary numbers, from which `row_of` makes a row.
 type RawRow = Vec<(u32, u8)>;
 
-/// How a row is written.
+/// The form of a row.
 #[derive(Clone, Copy, Debug)]
 enum Form {
     TopK,
@@ -138,7 +138,7 @@ fn row_of(raw: &[(u32, u8)], token_bits: u8, form: Form) -> Row {
     row(&tokens.into_iter().zip(weights).collect::<Vec<_>>())
 }
 
-/// A frame of at most `drafts` drafts and `entries` entries a row, which is mostly not plain.
+/// A frame of at most `drafts` drafts and `entries` entries a row; most of them are annotated.
 fn annotated(drafts: usize, entries: usize) -> impl Strategy<Value = Message> {
     let raw = prop::collection::vec(any::<(u32, u8)>(), 1..=entries);
     let draft = (any::<u32>(), 0..16u8, 0..16u8, any::<bool>(), raw);
@@ -414,7 +414,7 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![4 => draft_frame(), 4 => annotated(4, 4), 1 => codes(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 2 => measured, 1 => largest]
 }
 
-/// Frames with few drafts and entries, and with as many as there may be.
+/// Frames with few drafts and entries, and with up to the maximum.
 fn annotated_of_any_size() -> impl Strategy<Value = Message> {
     prop_oneof![
         annotated(4, 4),
@@ -423,7 +423,7 @@ fn annotated_of_any_size() -> impl Strategy<Value = Message> {
     ]
 }
 
-/// The start of a frame with rows, and more bytes than it has.
+/// The start of a frame with rows, followed by arbitrary bytes.
 fn tails() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let header = (0..=10u8, 0..=3u8, 0..18u8)
         .prop_map(|(width, count, mode)| vec![0x1c, 1, 1, 2, 3, 100, 0x0e, 0xd5, width * 17 + count, mode]);
@@ -530,7 +530,7 @@ proptest! {
     }
 }
 
-/// Every count at every width: its own bytes are the value, and not one fewer or more is any.
+/// Every count at every width decodes from its exact bytes; one byte fewer or more is refused.
 #[test]
 fn every_list_has_its_length_and_no_other() {
     let exact = |message: Message| {

@@ -1,4 +1,4 @@
-//! Topics and ids: one name for each, and nothing else is one.
+//! Topics and ids: each has exactly one name, and any other text is refused.
 
 use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
 use dunlin_wire::topic::{
@@ -25,7 +25,7 @@ fn topic() -> impl Strategy<Value = Topic> {
     })
 }
 
-/// Whether an MQTT filter without `#` matches a topic name; a shared filter matches by what follows its group.
+/// True when an MQTT filter without `#` matches a topic name; of a shared filter only the part behind its group counts.
 fn matches(filter: &str, name: &str) -> bool {
     let shared = filter.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
     let filter = shared.map_or(filter, |(_, filter)| filter);
@@ -192,7 +192,8 @@ fn the_longest_topic_has_the_named_length() {
     assert_eq!("z".repeat(ID_BYTES_MAX + 1).parse::<DeviceId>(), Err(IdError::Length));
 }
 
-/// MQTT 5 PUBLISH: fixed header at most 5, topic with its length, packet id 2, length of the properties at most 4.
+/// Bytes of an MQTT 5 PUBLISH: fixed header at most 5, topic with its length, packet id 2, length of the properties at
+/// most 4.
 #[test]
 fn the_largest_message_fits_a_packet_with_room_for_properties() {
     let publish = 5 + 2 + TOPIC_BYTES_MAX + 2 + 4 + FRAME_BYTES_MAX;

@@ -1,7 +1,7 @@
-//! The runs named `ablation`: what importance adds, compared at equal upload rates.
+//! The runs named `ablation`: the benefit of importance, compared at equal upload rates.
 //!
-//! A threshold trades text for uploads, so two scores compare only where they upload as much: each family of
-//! thresholds is a curve over the upload rate, read between its points by straight lines.
+//! A threshold trades text for uploads, so two scores can be compared only at equal upload rates. Each family of
+//! thresholds is a curve over the upload rate, interpolated linearly between its points.
 
 use super::{Builder, Groups, place};
 use crate::plots::{LineChart, Series, SeriesMark};
@@ -9,11 +9,11 @@ use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, percent};
 use anyhow::Result;
 
-/// Where in the common stretch of rates the families are compared.
+/// The points in the common range of rates at which the families are compared.
 const AT: [f64; 3] = [0.25, 0.5, 0.75];
-/// A smaller relative difference of TV counts as none.
+/// A relative difference of TV below this counts as none.
 const NONE_BELOW: f64 = 0.05;
-/// What is compared: with importance, without it.
+/// The compared families: with importance and without.
 const PAIRS: [(&str, &str); 3] =
     [("both", "uncertainty"), ("either", "uncertainty"), ("importance", "random")];
 
@@ -27,7 +27,7 @@ struct Family<'a> {
     curve: Vec<(f64, Quality)>,
 }
 
-/// What a comparison at equal rates says.
+/// The result of a comparison at equal rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Benefit {
     Helps,
@@ -44,7 +44,7 @@ struct Comparison {
     without: f64,
 }
 
-/// The families side by side, and in words whether importance helps.
+/// Tables of the families, and a sentence on the benefit of importance.
 pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     let groups = Groups::new(records, "ablation", place);
     if groups.is_empty() {
@@ -89,7 +89,7 @@ pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()
     Ok(())
 }
 
-/// Records by what their label says before a colon or comma.
+/// Groups records by the part of their label before a colon or comma.
 fn families<'a>(records: &[&'a CellRecord]) -> Vec<Family<'a>> {
     let mut families: Vec<Family<'a>> = Vec::new();
     for record in records {
@@ -107,7 +107,7 @@ fn families<'a>(records: &[&'a CellRecord]) -> Vec<Family<'a>> {
     families
 }
 
-/// Settings with the same rate are one point.
+/// The mean of settings with the same rate, which become one point.
 fn mean(points: &[(f64, Quality)]) -> (f64, Quality) {
     let mut sum = [0.0; 3];
     for (_, quality) in points {
@@ -116,14 +116,14 @@ fn mean(points: &[(f64, Quality)]) -> (f64, Quality) {
     (points[0].0, sum.map(|sum| sum / points.len() as f64))
 }
 
-/// The stretch of upload rates that all families reach, if it is longer than a point.
+/// The range of upload rates that all families reach; `None` if it is a single point or empty.
 fn overlap(families: &[&Family<'_>]) -> Option<(f64, f64)> {
     let ends = families.iter().filter_map(|family| Some((family.curve.first()?.0, family.curve.last()?.0)));
     let (from, to) = ends.fold((f64::NEG_INFINITY, f64::INFINITY), |(a, b), (c, d)| (a.max(c), b.min(d)));
     (from < to && to.is_finite()).then_some((from, to))
 }
 
-/// A family's quality at a rate within its reach.
+/// A family's quality at a rate; `None` outside its range.
 fn at(family: &Family<'_>, rate: f64) -> Option<Quality> {
     let next = family.curve.iter().position(|(x, _)| *x >= rate)?;
     let (right, b) = family.curve[next];
@@ -156,7 +156,7 @@ fn table(families: &[Family<'_>], stretch: (f64, f64)) -> Table {
     table
 }
 
-/// Mean TV of two families over the rates both reach.
+/// Compares the mean TV of two families over the rates that both reach.
 fn compare(with: &Family<'_>, without: &Family<'_>) -> Option<Comparison> {
     let (from, to) = overlap(&[with, without])?;
     let mean = |family| {
@@ -179,7 +179,7 @@ impl Comparison {
     }
 }
 
-/// In words what a comparison says, if both families were run.
+/// A sentence on a comparison; `None` unless both families were run.
 fn sentence(families: &[Family<'_>], with: &str, without: &str) -> Option<String> {
     let find = |name| families.iter().find(|family| family.name == name);
     let (a, b) = (find(with)?, find(without)?);

@@ -1,4 +1,4 @@
-//! The runs named `main`: policies side by side, dominance and where the joules go.
+//! The runs named `main`: comparison of policies, dominance, and energy by phase.
 
 use super::{Builder, Groups, joules_above_idle_per_token, joules_per_token, place};
 use crate::plots::{Bars, LineChart, Series, SeriesMark};
@@ -7,12 +7,13 @@ use crate::tables::{Table, code, fixed, optional, percent, significant};
 use anyhow::Result;
 use dunlin_hlm::policy::Policy;
 
-/// The target's own text with another seed: what text metrics say of two samples of one law.
+/// The baseline: the target's own text with another seed, which shows the text metrics of two samples of the same
+/// distribution.
 const AGAIN: &str = "target-again";
-/// A distance below this is rounding.
+/// A distance below this is a rounding error.
 const TV_ZERO: f64 = 1e-6;
 
-/// Text, radio, compute and energy of each policy, cell by cell.
+/// Text, radio, computation and energy of each policy, cell by cell.
 pub(super) fn main(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     let again = |record: &&CellRecord| record.policy == AGAIN;
     let cells = Groups::new(records.iter().filter(|record| !again(record)), "main", place);
@@ -50,7 +51,7 @@ pub(super) fn main(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     Ok(())
 }
 
-/// The cost with other drafters on the clock: the text is the pair's own.
+/// The cost with the modelled times of other drafters; the text stays that of the pair.
 pub(super) fn other_sizes(report: &mut Builder, records: &[CellRecord]) {
     let cells = Groups::new(records, "size", |record| {
         format!("{}, {:.0} M parameters", place(record), record.drafter_parameters / 1e6)
@@ -69,7 +70,7 @@ pub(super) fn other_sizes(report: &mut Builder, records: &[CellRecord]) {
     }
 }
 
-/// What a baseline gains from what its papers don't have.
+/// The gain of a baseline from our additions to its paper.
 pub(super) fn bonus(report: &mut Builder, records: &[CellRecord]) {
     let cells = Groups::new(records, "bonus", place);
     if cells.is_empty() {
@@ -160,23 +161,23 @@ fn saving(cost: f64, of: f64) -> f64 {
     1.0 - cost / of
 }
 
-/// The record of a policy as it is by default, else its first.
+/// The record of a policy with its default settings, else its first.
 fn preset<'a>(records: &[&'a CellRecord], policy: &str) -> Option<&'a CellRecord> {
     let mut found = records.iter().copied().filter(|record| record.policy == policy);
     found.clone().find(|record| record.label == policy).or_else(|| found.next())
 }
 
-/// Whether the exact policy is never worse: at most as many frames, and no distance where the other has one.
+/// True when the exact policy dominates: it needs at most as many frames, and only the other policy's text deviates.
 fn dominates(lossless: &CellRecord, other: &CellRecord) -> bool {
     lossless.upload_rate() <= other.upload_rate() && lossless.tv < TV_ZERO && other.tv >= TV_ZERO
 }
 
-/// Whether the text of a policy is the target's, or distributed as it.
+/// True when the text of a policy is the target's or has its distribution.
 fn is_exact(policy: &str) -> bool {
     policy == AGAIN || policy.parse::<Policy>().is_ok_and(|policy| policy.rules().is_exact())
 }
 
-/// Whether `lossless` needs no more frames than the policies that trade text for them.
+/// Compares the frames of `lossless` with those of the policies that trade text for frames.
 pub(super) fn dominance(report: &mut Builder, records: &[CellRecord]) {
     let (mut holds, mut fails) = (0, Vec::new());
     let mut table = Table::new([
@@ -223,7 +224,7 @@ pub(super) fn dominance(report: &mut Builder, records: &[CellRecord]) {
     });
 }
 
-/// Where the joules go.
+/// Energy by phase.
 pub(super) fn energy(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     const PARTS: [&str; 5] = ["draft", "score", "send", "wait", "idle"];
     let drafting = records.iter().filter(|record| record.policy != AGAIN);

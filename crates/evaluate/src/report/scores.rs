@@ -1,4 +1,4 @@
-//! What the scores of drafted tokens foretell.
+//! The predictive value of the scores of drafted tokens.
 
 use super::Builder;
 use crate::plots::{LineChart, Series, SeriesMark};
@@ -10,7 +10,7 @@ use dunlin_hlm::fit::{Fit, PUBLISHED_INTERCEPT, PUBLISHED_SLOPE};
 /// Rows of a table over positions.
 const ROWS: u64 = 12;
 
-/// The tokens of each temperature, in the order they come.
+/// The tokens of each temperature, in their order.
 fn by_temperature(tokens: &[TokenRecord]) -> Vec<(f64, Vec<&TokenRecord>)> {
     let mut groups: Vec<(f64, Vec<&TokenRecord>)> = Vec::new();
     for token in tokens {
@@ -22,7 +22,7 @@ fn by_temperature(tokens: &[TokenRecord]) -> Vec<(f64, Vec<&TokenRecord>)> {
     groups
 }
 
-/// Uncertainty against rejection.
+/// Rejection by uncertainty.
 pub(super) fn uncertainty(report: &mut Builder, tokens: &[TokenRecord]) -> Result<()> {
     if tokens.is_empty() {
         return Ok(());
@@ -84,7 +84,7 @@ fn bins(temperature: f64, fit: &Fit) -> (Table, LineChart) {
         points.errors.push((mean, low, high));
     }
     let line = |name: &str, slope: f64, intercept: f64| {
-        // The corners of a line cut off at 0 and 1.
+        // The corners of a line clipped to 0..=1.
         let mut corners = [0.0, -intercept / slope, (1.0 - intercept) / slope, 1.0];
         corners.sort_by(f64::total_cmp);
         let within = corners.into_iter().filter(|u| (0.0..=1.0).contains(u));
@@ -103,7 +103,7 @@ fn bins(temperature: f64, fit: &Fit) -> (Table, LineChart) {
     (table, chart)
 }
 
-/// Importance and its adaptive threshold over the reply, and whether it foretells rejection.
+/// Importance and its adaptive threshold along the reply, and its relation to rejection.
 pub(super) fn importance(report: &mut Builder, tokens: &[TokenRecord]) -> Result<()> {
     if tokens.is_empty() {
         return Ok(());
@@ -177,8 +177,8 @@ fn positions(report: &mut Builder, temperature: f64, tokens: &[&TokenRecord]) ->
     report.chart("importance", &chart)
 }
 
-/// For each stretch of positions that has tokens: where it begins, their number, and the means of importance,
-/// threshold and rejection.
+/// For each interval of positions with tokens: its start, the number of tokens, and the means of importance, threshold
+/// and rejection.
 fn means(tokens: &[&TokenRecord], step: u64) -> Vec<(u64, [f64; 4])> {
     let mut sums = std::collections::BTreeMap::new();
     for token in tokens {

@@ -1,4 +1,4 @@
-//! Runs that turn one knob: strictness, radio, round trip, risk.
+//! Runs that sweep one parameter: strictness, radio, round trip, risk.
 
 use super::{Builder, Groups, joules_per_token, place};
 use crate::plots::{LineChart, Series, SeriesMark};
@@ -6,7 +6,7 @@ use crate::record::CellRecord;
 use crate::tables::{Table, code, fixed, percent, setting, significant};
 use anyhow::Result;
 
-/// A quantity of a record and how it is written.
+/// A quantity of a record with its name and its format.
 type Column = (&'static str, fn(&CellRecord) -> f64, fn(f64) -> String);
 
 const RATE: Column = ("frames per token", CellRecord::upload_rate, |x| fixed(x, 3));
@@ -15,7 +15,7 @@ const JOULES: Column = ("modelled J per token", joules_per_token, significant);
 const SPEED: Column =
     ("modelled tokens/s", |record| record.committed as f64 / record.seconds, |x| fixed(x, 1));
 
-/// λ against the uncertainty threshold.
+/// λ and the uncertainty threshold.
 pub(super) fn strictness(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     let groups =
         Groups::new(records, "strictness", |record| format!("{}, {}", code(&record.policy), place(record)));
@@ -84,7 +84,7 @@ pub(super) fn rtt(report: &mut Builder, records: &[CellRecord]) -> Result<()> {
     over(report, records, &Knob { run: "rtt", heading: "Over the round trip", name: "round trip, ms", value })
 }
 
-/// What a run turns.
+/// The parameter that a run sweeps.
 struct Knob {
     run: &'static str,
     heading: &'static str,
@@ -127,7 +127,7 @@ fn over(report: &mut Builder, records: &[CellRecord], knob: &Knob) -> Result<()>
     Ok(())
 }
 
-/// Whether every channel has but one position of the knob, so that it is the channels that make the sweep.
+/// True when every channel has only one value of the parameter, so that the sweep is over channels.
 fn names_the_knob(records: &[CellRecord], knob: &Knob) -> bool {
     let run: Vec<&CellRecord> = records.iter().filter(|record| record.run == knob.run).collect();
     run.iter().all(|a| run.iter().all(|b| a.channel != b.channel || (knob.value)(a) == (knob.value)(b)))
@@ -137,7 +137,7 @@ fn place_but_channel(record: &CellRecord) -> String {
     format!("temperature {}, {}", setting(record.temperature), record.board)
 }
 
-/// Policies down, the knob across.
+/// A table with policies in rows and the parameter in columns.
 fn by_knob(records: &[&CellRecord], knob: &Knob, (name, value, write): Column) -> Table {
     let at = distinct(records.iter().filter_map(|record| (knob.value)(record)));
     let heads = at.iter().map(|x| format!("{} {}", knob.name, setting(*x)));
@@ -157,7 +157,7 @@ fn by_knob(records: &[&CellRecord], knob: &Knob, (name, value, write): Column) -
     table
 }
 
-/// Whether the share of misses among audited tokens is held.
+/// The share of misses among audited tokens, compared with ε.
 pub(super) fn risk(report: &mut Builder, records: &[CellRecord]) {
     let groups = Groups::new(records, "risk", place);
     if groups.is_empty() {
@@ -205,7 +205,7 @@ fn miss_rate(record: &CellRecord) -> f64 {
     record.missed as f64 / record.audited as f64
 }
 
-/// The values in rising order, each once.
+/// The distinct values in ascending order.
 fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! A file, written part by part.
+//! Builds a file part by part.
 
 use dunlin_gguf::{Error, Header};
 
@@ -10,7 +10,7 @@ pub(crate) struct File {
     tensors: Vec<Vec<u8>>,
     /// Bytes of all tensors.
     pub(crate) data: Vec<u8>,
-    /// Bytes to whose multiple the data is moved.
+    /// Alignment of the data in bytes.
     pub(crate) alignment: usize,
 }
 
@@ -59,7 +59,7 @@ impl File {
         file
     }
 
-    /// Adds a tensor at a place of the data.
+    /// Adds a tensor at an offset of the data.
     pub(crate) fn tensor_at(mut self, name: &str, dimensions: &[u64], kind: u32, offset: u64) -> Self {
         let mut tensor = self.string(name);
         tensor.extend((dimensions.len() as u32).to_le_bytes());
@@ -70,7 +70,7 @@ impl File {
         self
     }
 
-    /// The file's bytes, and where its data begins.
+    /// The file's bytes, and the offset of its data.
     pub(crate) fn bytes(&self) -> (Vec<u8>, usize) {
         let mut bytes = [&b"GGUF"[..], &self.version.to_le_bytes()].concat();
         bytes.extend(self.length(self.tensors.len()));

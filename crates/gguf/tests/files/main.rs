@@ -1,4 +1,4 @@
-//! Files built byte by byte: sound ones, and ones with a mistake each.
+//! Files built byte by byte: valid ones, and ones with one mistake each.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 

@@ -1,4 +1,4 @@
-//! Whatever a file holds, reading it gives a header that keeps inside of it, or an error.
+//! Reading any bytes gives either a header whose tensors are inside the file, or an error.
 
 use crate::build::{read, whole};
 use proptest::prelude::*;

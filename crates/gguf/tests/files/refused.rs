@@ -1,4 +1,4 @@
-//! Files with a mistake each, and what is reported of it.
+//! Files with one mistake each, and the error for it.
 
 use crate::build::{File, read, whole};
 use dunlin_gguf::limits::{ARRAY_ELEMENTS_MAX, KEYS_MAX, STRING_BYTES_MAX, TENSORS_MAX};
@@ -71,7 +71,7 @@ fn counts_have_bounds() {
         message(&File::new().key("deep", 9, &nested)),
         "deep: 5 arrays within arrays, at most 4 are allowed"
     );
-    // Within the bounds, but more than the file holds.
+    // A count within the bounds, but with more elements than the file has.
     let array = [&0u32.to_le_bytes()[..], &ARRAY_ELEMENTS_MAX.to_le_bytes()].concat();
     assert_eq!(message(&File::new().key("l", 9, &array)), "it is cut off in l");
     let string = File::new().key("s", 8, &STRING_BYTES_MAX.to_le_bytes());
@@ -85,7 +85,7 @@ fn shapes_are_checked() {
     assert_eq!(shape(&[1; 5], 0), "tensor t: expected 1 to 4 dimensions, found 5");
     let blocks = "tensor t: expected a shape of whole blocks of 32 numbers of type Q8_0, found ";
     assert_eq!(shape(&[33], 8), format!("{blocks}[33]"));
-    // The number of elements is one of whole blocks, that of a row isn't.
+    // The elements fill whole blocks, but those of one row don't.
     assert_eq!(shape(&[16, 2], 8), format!("{blocks}[2, 16]"));
     assert_eq!(shape(&[0, 2], 8), format!("{blocks}[2, 0]"));
     assert!(shape(&[1 << 62, 8], 0).contains("whole blocks of 1 numbers of type F32"));

@@ -1,4 +1,4 @@
-//! What is read from sound files.
+//! Reading valid files.
 
 use crate::build::{File, whole};
 use dunlin_gguf::{Array, BlockType, TensorInfo, Value};

@@ -132,8 +132,8 @@ impl Candidates {
         self.serving(demands).any(|(fit, _)| demands.take(fit))
     }
 
-    /// The verifier to ask next: the best that is not in `asked`, else the best of all; the one that was `left` comes
-    /// last among those that fit alike. The flag is true for one that was not asked yet.
+    /// The verifier to ask next: the best that is not in `asked`, else the best of all. Among those that fit equally
+    /// well, `left` comes last. The flag is true for one that was not asked yet.
     pub(super) fn choose(
         &self,
         demands: &Demands,

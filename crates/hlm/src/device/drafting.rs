@@ -63,7 +63,7 @@ impl Device {
             // Offline there is no lease, so nothing could be sent. Everything drafted is committed at once.
             self.commit_alone(Origin::Unverified);
         } else if self.trusts() && self.flight().is_none() && self.decide() == Decision::Hold {
-            // A flush needs the verifier; anything that is held needs none under this policy, with or without a lease.
+            // Under this policy a held token is committed without the verifier, with or without a lease.
             self.commit_alone(Origin::Trusted);
         } else if self.is_ready() && self.decide() != Decision::Hold {
             // A trusting device asks about a single token and gets no bonus token, so no room is reserved for one.

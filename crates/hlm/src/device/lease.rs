@@ -153,7 +153,7 @@ impl Device {
             round: 0,
             flight: None,
         });
-        // The time alone was no round: it must not count as the price of a frame.
+        // The time offline was not a round, so it must not count as the cost of a frame.
         if self.silence.go_online() {
             self.round.forget();
             self.events.push_back(Event::Returned);
@@ -183,7 +183,7 @@ impl Device {
 
     pub(super) fn on_closed(&mut self, closed: &Closed, now: Instant) {
         match closed.reason {
-            // These two would repeat with the same frame, so asking again is pointless.
+            // In these two cases the verifier would refuse the same frame again; in the others a new lease may help.
             CloseReason::Rejected => self.leave(Finish::Rejected),
             CloseReason::Policy => self.leave(Finish::LossyRefused),
             // It evicted the session or restarted, and may continue the same text at once. Where that led to no verdict
@@ -244,6 +244,7 @@ impl Device {
                 }
             },
         }
+        // The first verifier to appear is asked at once, without waiting for the backoff to end.
         let has = self.has_candidate();
         if let Lessor::Opening(opening) = &mut self.lessor {
             match (had, has) {
@@ -319,7 +320,7 @@ impl Device {
         }
     }
 
-    /// Compares a lease's target with the one that wrote the text; false if the lease is not accepted.
+    /// Compares a lease's target with the one that wrote the text; false if the lease is refused and the reply ended.
     fn take_target(&mut self, offered: PinnedTarget) -> bool {
         let demands = self.demands();
         let fit = demands.fit(self.config.vocabulary, offered);

@@ -124,7 +124,7 @@ fn linear_factor(gguf: &Gguf) -> Result<f32> {
     }
 }
 
-/// The number above 0 at `key`. A factor of 0 means that there is none.
+/// The number above 0 at `key`; `otherwise` if it is missing, or if it is a scaling factor of 0, which means none.
 fn positive(gguf: &Gguf, key: &str, otherwise: f32) -> Result<f32> {
     match gguf.optional_f32(key)? {
         None => Ok(otherwise),

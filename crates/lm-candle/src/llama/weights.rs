@@ -14,7 +14,7 @@ pub(super) struct Weights {
     pub(super) embedding: Matrix,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: Vec<f32>,
-    /// Absent when the embedding serves as the head too.
+    /// `None` when the embedding also serves as the head.
     own_head: Option<Matrix>,
 }
 
@@ -33,9 +33,9 @@ pub(super) struct Layer {
 }
 
 impl Weights {
-    /// Reads every tensor, and refuses a file with one that a Llama doesn't have.
+    /// Reads every tensor; refuses a file with a tensor that a Llama doesn't have.
     ///
-    /// Divides the frequencies of `config` by the file's factors (Llama 3), where it has them.
+    /// Divides the frequencies of `config` by the file's factors (Llama 3), if it has them.
     pub(super) fn read(gguf: &mut Gguf, config: &mut Config) -> Result<Self> {
         check_names(gguf, config.layers)?;
         scale_frequencies(gguf, config)?;
@@ -74,7 +74,7 @@ impl Layer {
     }
 }
 
-/// Refuses a tensor that isn't a Llama's: leaving out a bias or an expert would give wrong text in silence.
+/// Refuses a tensor that isn't a Llama's: ignoring a bias or an expert would give wrong text without an error.
 fn check_names(gguf: &Gguf, layers: usize) -> Result<()> {
     let parts = [
         "attn_norm",

@@ -1,4 +1,4 @@
-//! The numbers that blocks stand for, against candle's.
+//! Compares the numbers of dequantized blocks with candle's.
 
 use crate::files::Random;
 use candle_core::Device;
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 const BLOCKS: usize = 50;
 
-/// The bits of numbers, with one pattern for all that are none.
+/// The bits of numbers, with one pattern for all NaNs.
 fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| if number.is_nan() { u32::MAX } else { number.to_bits() }).collect()
 }

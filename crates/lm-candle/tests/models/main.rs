@@ -1,4 +1,4 @@
-//! Targets from small files made on the spot, and from the demo pair.
+//! Targets from small files made by the tests, and from the demo pair.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 

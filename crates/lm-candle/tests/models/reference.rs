@@ -1,4 +1,4 @@
-//! The target against a plain Llama in f64, written from the paper's formulas and sharing no code with it.
+//! Compares the target with a plain Llama in f64, written from the paper's formulas and sharing no code with it.
 
 use crate::files::Random;
 use crate::tiny::{Opened, Tiny, open};
@@ -155,7 +155,7 @@ fn a_head_of_its_own_and_wide_heads_match() {
     assert_close(&Tiny { kv_heads: 4, ..plain }, 1e-4);
 }
 
-/// The engine rounds activations to 8 bits for these, which the reference doesn't.
+/// For these types the engine rounds activations to 8 bits; the reference doesn't.
 #[test]
 fn quantized_weights_match_within_rounding() {
     let q4k = Tiny { head_kind: Some(GgmlDType::Q6K), ..Tiny::new(GgmlDType::Q4K) };

@@ -32,7 +32,7 @@ fn one_by_one(target: &mut LlamaTarget, tokens: &[u32]) -> Vec<Vec<u32>> {
     rows
 }
 
-/// One session of the random test: what it holds, and the bits of every row it was ever given.
+/// One session of the random test: its tokens, and the bits of every row that it received.
 struct Walk {
     session: SessionId,
     tokens: Vec<u32>,
@@ -106,7 +106,7 @@ fn random_ragged_batches_have_the_bits_of_single_tokens() {
     }
 }
 
-/// Shapes that candle's fast kernels don't take: inner sizes that are no multiple of 256, odd output rows.
+/// Shapes that candle's fast kernels don't support: inner sizes that aren't a multiple of 256, odd numbers of rows.
 #[test]
 fn odd_shapes_have_the_bits_of_single_tokens() {
     let narrow = Tiny { hidden: 96, inner: 160, head_dim: 24, vocabulary: 67, ..Tiny::new(GgmlDType::Q8_0) };
@@ -277,7 +277,7 @@ fn spoilt_files_are_errors() {
             spoilt[random.below(header + 64)] = random.below(256) as u8;
         }
         std::fs::write(&path, &spoilt).unwrap();
-        // Whatever it becomes, it is a model or an error.
+        // The damaged file is either still a model or an error, never a panic.
         let _ = LlamaTarget::load(&model.dir, usize::MAX);
     }
     std::fs::write(&path, b"garbage").unwrap();

@@ -1,4 +1,4 @@
-//! Small GGUF files made on the spot.
+//! Small GGUF files made by the tests.
 
 use crate::files::{Random, fixture};
 use candle_core::quantized::gguf_file::{self, Value};
@@ -9,7 +9,7 @@ use dunlin_lm_candle::LlamaTarget;
 use std::fs::File;
 use std::path::Path;
 
-/// The shape of a small Llama, and how its matrices are stored.
+/// The shape of a small Llama, and the storage types of its matrices.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiny {
     pub(crate) layers: usize,

@@ -137,11 +137,11 @@ fn known_input(path: &Path, input: &ValueInfoProto) -> Result<(EncoderInput, Dat
     }
 }
 
-/// Name and place of the output with the hidden states.
+/// Name and index of the output with the hidden states.
 fn hidden_output(path: &Path, graph: &GraphProto) -> Result<(String, usize)> {
     let index = graph.output.iter().position(|output| output.name == OUTPUT).unwrap_or(0);
     match graph.output.get(index).map(|output| output.name.as_str()) {
-        // A language model's scores have the same rank, and would pass for hidden states.
+        // A language model's logits have the same rank and would be mistaken for hidden states.
         Some("logits") => Err(Error::unsupported(path, "output logits", ADVICE)),
         Some(name) => Ok((name.into(), index)),
         None => Err(Error::value(path, format!("output {OUTPUT}"), "a tensor", "nothing")),

@@ -32,7 +32,7 @@ pub(super) struct Signature {
 }
 
 impl Signature {
-    /// Reads the signature of `proto`; `given` is the cache's shape as the directory says it, if it does.
+    /// Reads the signature of `proto`; `given` is the cache's shape in the directory's metadata, if there is one.
     pub(super) fn read(path: &Path, proto: &ModelProto, given: Option<CacheShape>) -> Result<Self> {
         let graph = proto.graph.as_ref().ok_or_else(|| Error::format(path, "ONNX", "it holds no graph"))?;
         let declared = || graph.input.iter().filter(|input| !is_weight(graph, &input.name));
@@ -119,7 +119,7 @@ fn input_name(input: Input) -> String {
     }
 }
 
-/// The dimensions of an input: `None` where a name stands for a number.
+/// The dimensions of an input: `None` for a symbolic one.
 fn dimensions(input: &ValueInfoProto) -> Vec<Option<usize>> {
     let shape = tensor_type(input).and_then(|tensor| tensor.shape.as_ref());
     let number = |value: &Option<Value>| match value {
@@ -129,7 +129,7 @@ fn dimensions(input: &ValueInfoProto) -> Vec<Option<usize>> {
     shape.map(|shape| shape.dim.iter().map(|dim| number(&dim.value)).collect()).unwrap_or_default()
 }
 
-/// Heads and their size: from the input's own shape, else as `given`.
+/// The number of heads and their size, from the input's own shape, else from `given`.
 fn heads(path: &Path, input: &ValueInfoProto, given: Option<CacheShape>) -> Result<(usize, usize)> {
     let found = dimensions(input);
     let heads = found.get(1).copied().flatten().or(given.map(|shape| shape.kv_heads));
@@ -145,7 +145,7 @@ fn heads(path: &Path, input: &ValueInfoProto, given: Option<CacheShape>) -> Resu
     }
 }
 
-/// Refuses a cache input that differs from the first one, or from what the directory says.
+/// Refuses a cache input that differs from the first one or from the directory's metadata.
 fn check_heads(path: &Path, input: &ValueInfoProto, given: CacheShape, own: CacheShape) -> Result<()> {
     let (heads, size) = heads(path, input, Some(own))?;
     if (heads, size) == (given.kv_heads, given.head_dim) {

@@ -1,5 +1,5 @@
-//! A check of quantized weights. tract runs 4 bits in blocks of 32 (`MatMulNBits`) and plain floats well. What it
-//! can't run is refused by name; what it runs, but slowly or large, is a warning.
+//! A check of quantized weights. tract runs 4 bits in blocks of 32 (`MatMulNBits`) and plain floats well. Weights that
+//! it can't run are refused by name; those that it runs slowly or with much memory give a warning.
 
 use dunlin_lm::{Error, Result};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 const ADVICE: &str = "quantize the matrices as MatMulNBits with 4 bits and blocks of 32";
 const ADVICE_EMBEDDING: &str = "store the embedding as floats, or as GatherBlockQuantized packed in uint8";
 
-/// A drafter's weights run, but not well.
+/// A warning about weights that run, but not well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The finding, with the number of places.
@@ -79,7 +79,7 @@ pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<Vec<Warning>> {
     Ok(slow.into_iter().map(|(kind, places): (Slow, usize)| kind.warning(places)).collect())
 }
 
-/// Every stored tensor by name, those of `Constant` nodes too.
+/// Every stored tensor by name, including those of `Constant` nodes.
 fn stored(graph: &GraphProto) -> BTreeMap<&str, &TensorProto> {
     let constants = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
         let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
@@ -106,7 +106,7 @@ fn check_node(path: &Path, node: &NodeProto, stored: &BTreeMap<&str, &TensorProt
         },
         "DequantizeLinear" => {
             let data = node.input.first().and_then(|name| stored.get(name.as_str()));
-            // Only weights count: 2 and 3 are uint8 and int8, and a scalar is no weight.
+            // Element types 2 and 3 are uint8 and int8; a scalar is a parameter, not a weight.
             let weights = data.is_some_and(|t| matches!(t.data_type, 2 | 3) && !t.dims.is_empty());
             Ok(weights.then_some(Slow::Stored8Bit))
         }

@@ -48,7 +48,7 @@ fn chunks_equal_single_tokens() {
     a_chunk_equals_single_tokens(load_hugging_face(), 40);
 }
 
-/// More tokens than one run takes.
+/// A prompt with more tokens than one run takes.
 #[test]
 fn a_long_prompt_is_cut() {
     a_chunk_equals_single_tokens(load_demo(), 300);
@@ -98,7 +98,7 @@ fn a_model_without_attention_says_so() {
     assert_eq!(load_hugging_face().extend(&[1, 2]).unwrap().attention(1), None);
 }
 
-/// PyTorch's logits, from the script that exported the model.
+/// Compares with PyTorch's logits, written by the script that exported the model.
 #[test]
 fn logits_are_those_of_pytorch() {
     let expected = std::fs::read_to_string(fixture("hf-llama/expected.json")).unwrap();

@@ -1,4 +1,5 @@
-//! A tiny BERT from PyTorch, its embeddings and BERTScores against Python's, and directories that aren't encoders.
+//! A tiny BERT from PyTorch: its embeddings and BERTScores compared with Python's, and directories that aren't
+//! encoders.
 
 use crate::files::{Random, demo};
 use crate::onnx::{FLOAT, FLOAT16, INT64, encode, floats, node, value};
@@ -10,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto};
 
-/// What `make_encoder.py` wrote.
+/// The output of `make_encoder.py`.
 #[derive(Deserialize)]
 struct Expected {
     embeddings: Vec<Embedded>,
@@ -40,7 +41,7 @@ const SEP: u32 = 3;
 /// An ONNX element type.
 const INT32: i32 = 6;
 
-/// A part of this crate's fixtures.
+/// The path of a fixture of this crate.
 fn own_fixture(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(part)
 }
@@ -57,7 +58,7 @@ fn rows(embeddings: &Embeddings) -> Vec<&[f32]> {
     (0..embeddings.len()).map(|index| embeddings.row(index)).collect()
 }
 
-/// A copy of the fixture's directory to spoil.
+/// A copy of the fixture's directory, to be damaged.
 fn copy() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["encoder.onnx", "tokenizer.json"] {
@@ -71,7 +72,7 @@ fn refused(folder: &Path, parts: &[&str]) {
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
-/// What loading says about the fixture's model after `change`.
+/// Asserts that loading the fixture's model after `change` fails with a message that contains `parts`.
 fn refused_model(change: impl FnOnce(&mut ModelProto), parts: &[&str]) {
     let folder = copy();
     let path = folder.path().join("encoder.onnx");
@@ -119,7 +120,7 @@ fn scores_are_pythons() {
     }
 }
 
-/// An encoder that adds up one row per input, and has another output before that.
+/// An encoder that sums one row per input and has another output before that one.
 fn adder(output: &str) -> GraphProto {
     let sequence = ["1", "S"];
     GraphProto {
@@ -157,7 +158,7 @@ fn inputs_may_come_in_any_order_and_number() {
         let sum: Vec<f32> = (0..4).map(|i| parts[0][i] + parts[1][i] + parts[2][i]).collect();
         assert_eq!(found.row(index), sum);
     }
-    // Without that name, the first output it is.
+    // Without an output of that name, the first output is used.
     fs::write(&path, encode(adder("sum"))).unwrap();
     let first = Encoder::load(folder.path()).unwrap().encode("").unwrap();
     assert_eq!(rows(&first), [row(1, 0), row(1, 1)]);
@@ -167,7 +168,7 @@ fn inputs_may_come_in_any_order_and_number() {
 fn blanks_around_a_text_are_left_out() {
     let folder = copy();
     fs::write(folder.path().join("encoder.onnx"), encode(adder("last_hidden_state"))).unwrap();
-    // This tokenizer has tokens for blanks.
+    // This tokenizer has tokens for spaces.
     fs::copy(demo("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     let mut encoder = Encoder::load(folder.path()).unwrap();
     let plain = encoder.encode("a bird").unwrap();
@@ -192,7 +193,7 @@ fn long_texts_are_cut_as_the_tokenizer_says() {
     assert_eq!(cut.len(), 9);
     assert!(cut.is_special(0) && cut.is_special(8) && !cut.is_special(7));
 
-    // Without a limit there are 512 tokens, more than this model has positions.
+    // Without a limit, 512 tokens are used, more than this model has positions.
     let unlimited = with_tokenizer(|json| json["truncation"] = serde_json::Value::Null);
     let mut encoder = Encoder::load(unlimited.path()).unwrap();
     assert!(matches!(encoder.encode(&text), Err(Error::Engine { engine: "tract", .. })));
@@ -320,7 +321,7 @@ fn spoilt_files_are_errors() {
             spoilt[place] = random.below(256) as u8;
         }
         fs::write(&path, spoilt).unwrap();
-        // Whatever it becomes, it is a model or an error.
+        // The damaged file is either still a model or an error, never a panic.
         let _ = Encoder::load(folder.path()).map(|mut encoder| encoder.encode("a bird"));
     }
     let folder = copy();

@@ -1,7 +1,7 @@
-//! What the demo drafter drafts, and the scores that would be sent with it, against a file that every kind of machine
-//! is held to: a board's processor has other kernels, which add up in another order.
+//! Compares the demo drafter's tokens and their scores with a file that holds for all kinds of machine. A board's
+//! processor has other kernels, which sum in another order.
 //!
-//! `DUNLIN_GOLDEN=write` writes the file anew; `DUNLIN_GOLDEN_PROMPTS=N` compares the first N prompts alone.
+//! `DUNLIN_GOLDEN=write` rewrites the file; `DUNLIN_GOLDEN_PROMPTS=N` compares only the first N prompts.
 
 use crate::files::demo;
 use dunlin_hlm::coupling::couple;
@@ -13,20 +13,20 @@ use dunlin_lm_tract::Drafter;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// Tokens drafted for each prompt, where the drafter doesn't end before.
+/// Most tokens drafted for each prompt.
 const TOKENS_MAX: usize = 20;
 
-/// One in so many codes may differ. A code is a bin, and a number at the edge of a bin falls on either side by the
-/// last bit of a sum: sums differ by about 1e-6 of their size between kernels, and a number lies that near one of the
-/// 15 edges once in 10 000 times.
+/// One in so many codes may differ. A code is the index of a bin, and the last bit of a sum decides on which side of a
+/// bin's edge a number near it falls. Sums differ by about 1e-6 of their size between kernels, and a number is that
+/// near to one of the 15 edges once in 10 000 times.
 const CODES_PER_DIFFERENCE: usize = 1000;
 
-/// What was drafted after one prompt.
+/// The draft after one prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Drafted {
     prompt: String,
     text: String,
-    /// A hexadecimal digit a token.
+    /// One hexadecimal digit per token.
     uncertainty: String,
     importance: String,
 }
@@ -84,7 +84,7 @@ fn read(text: &str) -> Vec<Drafted> {
     lines.chunks(4).map(drafted).collect()
 }
 
-/// Codes that differ, and those that differ by more than one.
+/// The number of codes that differ, and of those that differ by more than one.
 fn differences(here: &str, golden: &str) -> (usize, usize) {
     assert_eq!(here.len(), golden.len(), "{here} has another number of codes than {golden}");
     let digit = |c: u8| i32::from_str_radix(std::str::from_utf8(&[c]).unwrap(), 16).unwrap();

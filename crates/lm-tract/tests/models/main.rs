@@ -1,4 +1,4 @@
-//! Drafters and encoders: the demo pair, small files made on the spot, and a Hugging Face export.
+//! Drafters and encoders: the demo pair, small files made by the tests, and a Hugging Face export.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 

@@ -1,4 +1,4 @@
-//! What the drafter says about ONNX files that aren't as it wants them: each is built here, one mistake apart.
+//! The drafter's errors and warnings for unsuitable ONNX files; each is built here with one mistake.
 
 use crate::files::{Random, fixture};
 use dunlin_lm::{Draft, ModelDir};
@@ -71,7 +71,7 @@ pub(crate) fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&
     }
 }
 
-/// Everything of a decoder but its head: embedding of 128, one layer of cache with one head of 4.
+/// A decoder without its head: an embedding of 128, one layer of cache with one head of 4.
 fn body() -> GraphProto {
     let cache = ["1", "1", "P", "4"];
     GraphProto {
@@ -126,7 +126,7 @@ fn int8_head() -> GraphProto {
     graph
 }
 
-/// As onnxruntime's `quantize_dynamic` writes it.
+/// A head as onnxruntime's `quantize_dynamic` writes it.
 fn dynamic_head() -> GraphProto {
     let mut graph = body();
     graph.initializer.push(tensor("stored", INT8, &[128, VOCABULARY], vec![3; 128 * VOCABULARY]));
@@ -248,7 +248,7 @@ fn inputs_and_outputs_are_checked() {
         }),
         &["past_key_values: expected 1 layers, found 2"],
     );
-    // Heads by name alone: their number is config.json's.
+    // The number of heads is symbolic here, so config.json gives it.
     load(changed(&|graph| graph.input[1] = value("past_key_values.0.key", FLOAT, &["1", "H", "P", "D"])))
         .unwrap();
 }
@@ -288,7 +288,7 @@ fn spoilt_files_are_errors() {
             let place = random.below(spoilt.len());
             spoilt[place] = random.below(256) as u8;
         }
-        // Whatever it becomes, it is a model or an error.
+        // The damaged file is either still a model or an error, never a panic.
         let _ = load_bytes(&spoilt);
     }
     let mut unresolved = float_head();

@@ -1,4 +1,4 @@
-//! Directories and files as others publish them: no checksums, the prompt form unknown.
+//! Directories and files as published by others, without checksums and prompt template.
 
 use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary};
 use crate::error::{Error, Result};
@@ -102,7 +102,7 @@ fn assemble(
         return Err(Error::value(&weights, "vocabulary size", expected, size));
     }
     let name = weights.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    // A model wants its first token only where its own tokenizer puts it: not every model was trained with one.
+    // Add a first token only if the model's own tokenizer does: not every model was trained with one.
     let begin = special.bos.filter(|bos| tokenizer.begins_with(*bos)).and_then(|bos| tokenizer.token(bos));
     let prompt = PromptForm {
         form: format!("{}{{prompt}}", begin.unwrap_or_default()),

@@ -124,7 +124,7 @@ fn check_sum(file: &Path, expected: &str) -> Result<()> {
     Err(Error::value(file, "sha256", expected, found))
 }
 
-/// Refuses a size that the tokenizer exceeds, and 0.
+/// Refuses a size of 0 or one that the tokenizer exceeds.
 fn check_size(file: &Path, tokenizer: &Tokenizer, size: u32) -> Result<u32> {
     let known = tokenizer.size();
     if size == 0 || size < known {

@@ -1,7 +1,7 @@
 //! The digest of a file's weights, kept beside the file: `model.gguf.weights` for `model.gguf`.
 //!
-//! Invariant: a kept digest is used only where the file has the size and the time of its last change that it had when
-//! the digest was computed.
+//! Invariant: a kept digest is used only if the file's size and time of modification are those it had when the digest
+//! was computed.
 
 use super::weights_digest;
 use crate::bundle::hex;
@@ -12,16 +12,16 @@ use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// Bytes of the largest file whose digest isn't kept: it takes a fraction of a second.
+/// Size of the largest file whose digest isn't kept, since hashing takes only a fraction of a second.
 const UNKEPT_BYTES_MAX: u64 = 64 << 20;
 
 /// The first word of a kept digest.
 const FORMAT: &str = "dunlin-weights-1";
 
-/// The digest of the weights of a GGUF file, as [`weights_digest`] computes it, or as it was kept.
+/// The digest of a GGUF file's weights: the kept one if it is valid, else computed by [`weights_digest`].
 ///
 /// # Errors
-/// Those of [`weights_digest`]. A digest that can't be kept isn't one.
+/// Those of [`weights_digest`]. Failing to keep a digest is not an error.
 pub fn kept_digest(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32]> {
     kept_above(UNKEPT_BYTES_MAX, path, progress)
 }
@@ -37,7 +37,7 @@ fn kept_above(bytes_max: u64, path: &Path, progress: &mut dyn FnMut(u64, u64)) -
         return Ok(digest);
     }
     let digest = weights_digest(&[path], progress)?;
-    // A file that changed meanwhile has no digest of its own yet.
+    // If the file changed while it was hashed, the digest belongs to neither version.
     if stamp()? == before {
         keep(&place, before, &digest);
     }
@@ -58,14 +58,14 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The text that is kept: stamp, digest, and a checksum over both.
+/// The kept text: stamp, digest, and a checksum over both.
 fn text(stamp: Stamp, digest: &[u8; 32]) -> String {
     let kept = format!("{FORMAT} {} {} {}", stamp.0, stamp.1, hex(digest));
     let sum = Sha256::digest(kept.as_bytes());
     format!("{kept} {}\n", hex(&sum[..4]))
 }
 
-/// The digest in a kept text, where that has this stamp and is whole.
+/// The digest in a kept text; `None` unless the text has this stamp and is intact.
 fn parse(kept: &str, stamp: Stamp) -> Option<[u8; 32]> {
     let digits = kept.split(' ').nth(3)?;
     let mut digest = [0; 32];
@@ -79,12 +79,12 @@ fn parse(kept: &str, stamp: Stamp) -> Option<[u8; 32]> {
     (text(stamp, &digest) == kept).then_some(digest)
 }
 
-/// Writes the text beside its place and moves it there, so that it is whole or absent.
+/// Writes the text to a temporary file and renames it, so that the kept file is complete or absent.
 fn keep(place: &Path, stamp: Stamp, digest: &[u8; 32]) {
     let unfinished = beside(place, &format!(".{}", std::process::id()));
     let written = fs::write(&unfinished, text(stamp, digest)).and_then(|()| fs::rename(&unfinished, place));
     if let Err(error) = written {
-        // A folder that can't be written to is in order: the digest is computed at each start.
+        // A read-only folder is not an error: the digest is then computed at each start.
         tracing::debug!(path = %place.display(), %error, "the digest of the weights is not kept");
         let _ = fs::remove_file(&unfinished);
     }
@@ -124,7 +124,7 @@ mod tests {
             self.0.path().join("m.gguf.weights")
         }
 
-        /// Writes the file as one of this second.
+        /// Writes the file with this second as its time of modification.
         fn write(&self, number: f32, second: u64) {
             fs::write(self.path(), gguf(number)).unwrap();
             let time = UNIX_EPOCH + Duration::from_secs(second);
@@ -132,7 +132,7 @@ mod tests {
             file.set_times(FileTimes::new().set_modified(time)).unwrap();
         }
 
-        /// The digest, and whether it was computed.
+        /// The digest, and true if it was computed.
         fn digest(&self) -> ([u8; 32], bool) {
             let mut computed = false;
             let digest = kept_above(0, &self.path(), &mut |_, _| computed = true).unwrap();
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_digest_that_cannot_be_kept_is_still_one() {
         let folder = Folder::new();
-        // Also for root, who may write into any folder.
+        // The directory in the file's place blocks writing for root too, who may write into any folder.
         fs::create_dir(folder.kept()).unwrap();
         fs::set_permissions(folder.0.path(), Permissions::from_mode(0o555)).unwrap();
         let (digest, computed) = folder.digest();

@@ -1,5 +1,5 @@
-//! A tokenizer for an encoder: a whole text with what the tokenizer itself puts around it, like `[CLS]` and
-//! `[SEP]`. Nothing is decoded, so any kind of `tokenizer.json` will do.
+//! A tokenizer for an encoder: a whole text with the tokens that the tokenizer itself adds around it, such as `[CLS]`
+//! and `[SEP]`. Nothing is decoded, so any kind of `tokenizer.json` will do.
 
 use super::{read, size};
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use tokenizers::{Encoding, TruncationParams};
 
-/// Tokens of one text where `tokenizer.json` sets no limit: the positions of most encoders.
+/// Limit of tokens per text if `tokenizer.json` sets none: the number of positions of most encoders.
 const TEXT_TOKENS_MAX: usize = 512;
 
 /// A tokenizer that only encodes.
@@ -25,15 +25,15 @@ pub struct FramedTokenizer {
 pub struct Framed {
     /// Their ids.
     pub tokens: Vec<u32>,
-    /// For each token, whether it is one of those that the tokenizer puts around texts.
+    /// For each token, true if it is one of those that the tokenizer adds around texts.
     pub special: Vec<bool>,
 }
 
 impl FramedTokenizer {
-    /// Reads any `tokenizer.json`; its padding is left out.
+    /// Reads any `tokenizer.json`; its padding is ignored.
     ///
     /// # Errors
-    /// Those of a file that can't be read or isn't a tokenizer, and of a limit that the tokens around a text exceed.
+    /// The file can't be read or isn't a tokenizer, or the tokens around a text exceed its limit.
     pub fn open(path: &Path) -> Result<Self> {
         let mut inner = read(path)?;
         let size = size(&inner);
@@ -44,7 +44,7 @@ impl FramedTokenizer {
         let frame = frame(&encode(&inner, "").map_err(wrong)?);
         let limit =
             limit.unwrap_or_else(|| TruncationParams { max_length: TEXT_TOKENS_MAX, ..Default::default() });
-        // tokenizers takes the frame from the limit without asking whether it fits.
+        // The library subtracts the frame from the limit without checking that it fits.
         if limit.max_length <= frame.len() {
             let expected = format!("more than the {} tokens around every text", frame.len());
             return Err(Error::value(path, "truncation.max_length", expected, limit.max_length));
@@ -54,7 +54,7 @@ impl FramedTokenizer {
         Ok(Self { inner, frame, size })
     }
 
-    /// Tokens of `text`, cut to the tokenizer's own limit.
+    /// Tokens of `text`, truncated to the tokenizer's own limit.
     ///
     /// # Errors
     /// When the tokenizer fails.

@@ -1,4 +1,4 @@
-//! Model directories, whole and spoilt.
+//! Model directories, intact and damaged.
 
 use crate::files::{demo, fixture};
 use dunlin_lm::{Error, ModelDir, Role};
@@ -29,7 +29,7 @@ fn a_hugging_face_directory_opens() {
     assert_eq!(dir.first_turn("the").unwrap()[0], 1);
 }
 
-/// Copies a folder of the demo pair, and its tokenizer beside it, to where it can be spoilt.
+/// Copies a folder of the demo pair and its tokenizer to a temporary folder, to be damaged there.
 fn copy_demo(part: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model");

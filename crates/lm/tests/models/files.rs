@@ -1,4 +1,4 @@
-//! Where test models are, and random numbers; shared by the test suites of the engines.
+//! Paths of test models, and random numbers; shared by the test suites of the engines.
 
 #![allow(dead_code, reason = "no suite uses all of it")]
 

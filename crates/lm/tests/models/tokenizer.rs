@@ -94,7 +94,7 @@ fn the_form_has_control_tokens_and_the_prompt_has_none() {
     assert!(!inner.iter().any(|token| tokenizer.is_control(*token)), "{inner:?}");
     assert_eq!(tokenizer.decode(inner), attack);
     assert_eq!(tokenizer.decode(&tokens), attack);
-    // Also where the template's own place is typed.
+    // The same if the user types the template's placeholder.
     let tokens = tokenizer.encode_prompt(FORM, "{prompt}<|user|>").unwrap();
     assert_eq!(tokenizer.decode(&tokens), "{prompt}<|user|>");
 
@@ -102,7 +102,7 @@ fn the_form_has_control_tokens_and_the_prompt_has_none() {
     assert!(!attack.iter().any(|token| metaspace().is_control(*token)), "{attack:?}");
 }
 
-/// A tokenizer whose model itself holds a control token as a word.
+/// A tokenizer whose model itself has a control token as a word.
 #[test]
 fn a_control_token_in_the_model_itself_is_caught() {
     let text = r#"{"version":"1.0","truncation":null,"padding":null,"normalizer":null,"post_processor":null,

@@ -1,6 +1,6 @@
-//! What the bench programs share: one clock, one way of repeating, the same tokens, one line of JSON at the end.
+//! Shared by the bench programs: the clock, the repetition of runs, the tokens, and the line of JSON at the end.
 //!
-//! The programs in `bench/peers` do the same on their engines; the two must not drift apart.
+//! The programs in `bench/peers` do the same with their engines; keep both in step.
 #![allow(dead_code)] // each program uses its part
 
 pub(crate) mod mqtt;
@@ -12,13 +12,13 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Tokens in a context before what is measured.
+/// Tokens in a context before the measured ones.
 pub(crate) const PAST: usize = 64;
-/// Runs that are thrown away.
+/// Runs that are discarded.
 const WARM_UP: usize = 3;
-/// Runs that are kept, at least and at most.
+/// Least and most runs that are kept.
 const REPEATS: (usize, usize) = (7, 200);
-/// CPU time after which the least number of runs is enough.
+/// CPU time after which the least number of runs suffices.
 const ENOUGH: Duration = Duration::from_millis(400);
 
 /// CPU time of this process, all threads together.
@@ -27,10 +27,10 @@ pub(crate) fn cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Milliseconds of each kept run; `run` measures itself, so that it can prepare for free.
+/// Milliseconds of each kept run. `run` measures itself, so that its preparation doesn't count.
 ///
 /// # Errors
-/// What `run` says.
+/// Those of `run`.
 pub(crate) fn repeat(mut run: impl FnMut() -> Result<Duration>) -> Result<Vec<f64>> {
     for _ in 0..WARM_UP {
         run()?;
@@ -44,7 +44,7 @@ pub(crate) fn repeat(mut run: impl FnMut() -> Result<Duration>) -> Result<Vec<f6
     Ok(kept)
 }
 
-/// The token at `position` of `session`: any will do, but every engine must get the same.
+/// The token at `position` of `session`. Any token will do, but every engine must get the same.
 pub(crate) fn token(session: usize, position: usize) -> u32 {
     (5 + (position * 37 + session * 101) % 2000) as u32
 }
@@ -54,13 +54,13 @@ pub(crate) fn tokens(session: usize, from: usize, to: usize) -> Vec<u32> {
     (from..to).map(|position| token(session, position)).collect()
 }
 
-/// The index of the largest logit of each row: the engines should agree on it.
+/// The index of the largest logit of each row, on which the engines should agree.
 pub(crate) fn argmax<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<usize> {
     let best = |row: &[f32]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
     rows.filter_map(best).collect()
 }
 
-/// One case of a model: `sessions` contexts that are each extended by `chunk` tokens in one pass.
+/// One case of a model: `sessions` contexts, each extended by `chunk` tokens in one pass.
 pub(crate) fn case(sessions: usize, chunk: usize, ms: &[f64], argmax: &[usize]) -> Value {
     json!({"sessions": sessions, "chunk": chunk, "ms": ms, "argmax": argmax})
 }
@@ -73,7 +73,7 @@ pub(crate) fn model(role: &str) -> PathBuf {
 /// Writes the program's one line.
 ///
 /// # Errors
-/// When nobody takes it.
+/// Standard output is closed.
 pub(crate) fn report(value: &Value) -> Result<()> {
     writeln!(stdout(), "{value}").context("standard output")
 }

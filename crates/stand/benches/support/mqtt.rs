@@ -1,4 +1,4 @@
-//! As much of an MQTT 5 client as a measurement needs: QoS 0 over a plain socket, nothing between it and the clock.
+//! A minimal MQTT 5 client for measurements: QoS 0 over a plain blocking socket.
 
 use anyhow::{Context, Result, ensure};
 use std::io::{BufReader, Read, Write};
@@ -10,7 +10,7 @@ const CONNACK: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
 const SUBSCRIBE: u8 = 0x82;
 const SUBACK: u8 = 0x90;
-/// Longer than any answer takes: a lost message is an error, not a hang.
+/// Longer than any answer takes, so that a lost message is an error and not a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection with one subscription.
@@ -23,27 +23,27 @@ impl Client {
     /// Connects and subscribes.
     ///
     /// # Errors
-    /// When the broker is not there or says no.
+    /// The broker can't be reached or refuses.
     pub(crate) fn connect(port: u16, id: &str, filter: &str) -> Result<Self> {
         let socket = TcpStream::connect(("127.0.0.1", port)).context("the broker")?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut client = Self { socket: BufReader::new(socket), packet: Vec::new() };
-        // Name and version of the protocol, clean start, 60 s of keep-alive, no properties.
+        // Protocol name and version, clean start, 60 s of keep-alive, no properties.
         let header = [b"\x00\x04MQTT\x05\x02\x00\x3c\x00".as_slice(), &text(id)].concat();
         client.write(CONNECT, &[&header])?;
         ensure!(client.read()? == CONNACK && client.packet.get(1) == Some(&0), "the broker refuses {id}");
-        // Packet 1, no properties, QoS 0.
+        // Packet id 1, no properties, QoS 0.
         client.write(SUBSCRIBE, &[b"\x00\x01\x00", &text(filter), b"\x00"])?;
         let subscribed = client.read()? == SUBACK && client.packet.last() == Some(&0);
         ensure!(subscribed, "the broker refuses {filter}");
         Ok(client)
     }
 
-    /// Publishes.
+    /// Publishes a message.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// The connection is gone.
     pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) -> Result<()> {
         self.write(PUBLISH, &[&text(topic), b"\x00", payload])
     }
@@ -51,12 +51,12 @@ impl Client {
     /// The payload of the next message.
     ///
     /// # Errors
-    /// When the connection is gone or nothing comes.
+    /// The connection is gone, or no message arrives in time.
     pub(crate) fn receive(&mut self) -> Result<&[u8]> {
         while self.read()? & 0xf0 != PUBLISH {}
         let topic = self.packet.get(..2).context("a publish without a topic")?;
         let properties = 2 + usize::from(u16::from_be_bytes([topic[0], topic[1]]));
-        // Properties of a verdict are a few bytes: their length is one.
+        // The properties of a verdict are so short that their length is a single byte.
         let length = *self.packet.get(properties).context("a publish without properties")?;
         self.packet.get(properties + 1 + usize::from(length)..).context("a publish without a payload")
     }
@@ -74,7 +74,7 @@ impl Client {
         self.socket.get_mut().write_all(&packet).context("the broker")
     }
 
-    /// Reads a packet and gives its first byte.
+    /// Reads a packet and returns its first byte.
     fn read(&mut self) -> Result<u8> {
         let kind = self.byte()?;
         let (mut length, mut shift) = (0, 0);
@@ -99,7 +99,7 @@ impl Client {
     }
 }
 
-/// A string as MQTT has it.
+/// A string in MQTT's encoding.
 fn text(text: &str) -> Vec<u8> {
     let length = text.len() as u16;
     [&length.to_be_bytes(), text.as_bytes()].concat()

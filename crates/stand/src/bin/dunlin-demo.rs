@@ -1,6 +1,6 @@
 //! `make demo`: a broker, a verifier and an agent on one prompt, then the target alone with the same seed.
 //!
-//! It ends with 0 only if the two texts are identical and everything it started has stopped.
+//! Its exit status is 0 only if the two texts are identical and everything it started has stopped.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dunlin_hlm::policy::{Coupling, Policy};
@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// How long broker and verifier may take to be ready: the target is loaded and checked meanwhile.
+/// Longest time until broker and verifier are ready, including loading and checking the target.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How long the verifier may take to say goodbye.
+/// Longest time that the verifier may take to end.
 const GONE_WITHIN: Duration = Duration::from_secs(15);
-/// Fields of the agent's report that the demo's has too.
+/// Fields of the agent's report that are copied to the demo's.
 const FIELDS: [&str; 15] = [
     "text",
     "committed_tokens",
@@ -36,7 +36,7 @@ const FIELDS: [&str; 15] = [
     "prompt",
 ];
 
-/// What is asked, each by an environment variable of the same name in capitals.
+/// The settings, each from an environment variable of the same name in capitals.
 struct Ask {
     prompt: String,
     policy: String,
@@ -46,7 +46,7 @@ struct Ask {
     power: String,
 }
 
-/// Where things are.
+/// Paths of the demo's files.
 struct DemoPlaces {
     bins: PathBuf,
     models: PathBuf,
@@ -94,7 +94,7 @@ fn demo(stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// How far the measured phases of a simulated board are from what they really took.
+/// The difference between the measured phases of a simulated board and their true energy.
 fn agreement(energy: &Value) -> Option<String> {
     let truth: Vec<(&String, f64)> = energy["truth"]
         .as_object()?
@@ -110,7 +110,7 @@ fn agreement(energy: &Value) -> Option<String> {
     Some(format!("Energy {source}: {joules:.3} J; each phase is within {worst:.1} % of what it really took."))
 }
 
-/// Whether a policy's text is the target's own, token for token.
+/// True when a policy's text is the target's own, token for token.
 fn promises_identity(policy: &str) -> bool {
     let same =
         |policy: Policy| policy.rules().is_exact() && policy.rules().coupling() == Coupling::SharedSeed;
@@ -134,7 +134,7 @@ impl Ask {
 }
 
 impl DemoPlaces {
-    /// The other programs lie beside this one, the models in the checkout.
+    /// Finds the other programs beside this one and the models in the checkout.
     fn find() -> Result<Self> {
         let own = env::current_exe().context("can't tell where this program is")?;
         let bins = own.parent().context("this program lies in no folder")?.to_path_buf();
@@ -178,7 +178,7 @@ fn run_agent(ask: &Ask, places: &DemoPlaces, broker: &str, stop: &Stop) -> Resul
     command.args(["--policy", &ask.policy, "--seed", &ask.seed, "--temperature", &ask.temperature]);
     command.args(["--max-tokens", &ask.max_tokens, "--power", &ask.power]).arg("--report").arg(&path);
     if ask.power == "simulated" {
-        // Phases take a fraction of a millisecond on a fast machine: every conversion counts.
+        // On a fast machine, phases take a fraction of a millisecond, so no conversion of the sensor may be missed.
         let config = places.out.join("agent.toml");
         fs::write(&config, "[power]\naveraging = 1\n")
             .with_context(|| format!("can't write {}", config.display()))?;
@@ -196,7 +196,7 @@ fn stop_verifier(verifier: &mut Process, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// The target alone with the sampling that the agent reports to have used.
+/// Runs the target alone with the sampling that the agent reported.
 fn run_reference(ask: &Ask, report: &Value, places: &DemoPlaces, stop: &Stop) -> Result<Value> {
     let path = places.out.join("reference.json");
     let out = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
@@ -218,7 +218,7 @@ fn run_reference(ask: &Ask, report: &Value, places: &DemoPlaces, stop: &Stop) ->
     read_json(&fs::read_to_string(&path)?)
 }
 
-/// Waits for a process that takes as long as it takes.
+/// Waits for a process without a time limit.
 fn finish(child: &mut Process, name: &str, stop: &Stop) -> Result<()> {
     let status = stop.until(name, Duration::MAX, || child.ended())?;
     ensure!(status.success(), "{name} ended with {status}");

@@ -1,6 +1,6 @@
-//! `make test-boot`: boots an image in an emulated machine and looks at what a board must do.
+//! `make test-boot`: boots an image in an emulated machine and checks the behaviour of a board.
 //!
-//! It ends with 0 only if every step passed.
+//! Its exit status is 0 only if every step passed.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The power that a sensor alone shows, W and µs of each.
+/// The power that a sensor measures with `--sensor`: µs and W of each step.
 const SHOWN: [(u64, f64); 2] = [(2_000_000, 3.0), (2_000_000, 5.0)];
 
 /// Boots a board's image in QEMU, with a broker, a verifier and a simulated INA219 on USB around it.
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all steps passed.
+/// Runs the test; true if all steps passed.
 fn test(arguments: &Args, stop: &Stop) -> Result<bool> {
     let Args { out, seed, .. } = arguments;
     let started = Instant::now();
@@ -82,13 +82,13 @@ fn test(arguments: &Args, stop: &Stop) -> Result<bool> {
     Ok(played)
 }
 
-/// The checkout, which has boards and models.
+/// The root of the checkout, which has boards and models.
 fn root() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().context("the checkout was moved: build again")
 }
 
-/// The other programs lie beside this one.
+/// Paths of the test's files; the other programs are beside this one.
 fn places(board: &Board, image: &Path, out: &Path) -> Result<StandPlaces> {
     let own = std::env::current_exe().context("can't tell where this program is")?;
     let verifier = own.with_file_name("dunlin-verifier");
@@ -116,7 +116,7 @@ fn summary(steps: &BootSteps, figures: &BootFigures, took: Duration) {
     );
 }
 
-/// The least and the most of some numbers.
+/// The least and the largest of some numbers, as text.
 fn range(numbers: &[f64]) -> Option<String> {
     let least = numbers.iter().copied().reduce(f64::min)?;
     let most = numbers.iter().copied().reduce(f64::max)?;

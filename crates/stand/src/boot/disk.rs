@@ -1,4 +1,4 @@
-//! The disk of an emulated machine: a copy of an image, its FAT partition read and written without mounting it.
+//! The disk of an emulated machine: a copy of an image, whose FAT partition is read and written without mounting it.
 //!
 //! Invariant: the image itself is never written.
 
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
-/// Where the first of the four entries of a partition table is, and how long each is.
+/// Offset of the first of the four entries of a partition table, and the length of each.
 const TABLE: usize = 446;
 const ENTRY: usize = 16;
 
@@ -18,11 +18,12 @@ const ENTRY: usize = 16;
 #[derive(Debug)]
 pub struct TestDisk {
     path: PathBuf,
-    /// Where the FAT partition begins, which stays; the last partition grows while the machine runs.
+    /// Start of the FAT partition, kept here because the partition table changes: the last partition grows while the
+    /// machine runs.
     fat_offset: u64,
 }
 
-/// Where a partition lies, in bytes.
+/// The place of a partition, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskPartition {
     /// Its first byte.
@@ -32,12 +33,12 @@ pub struct DiskPartition {
 }
 
 impl TestDisk {
-    /// A disk at `path` with what the image has, and `room` bytes behind it.
+    /// A disk at `path`: a copy of the image with `room` free bytes behind it.
     ///
     /// # Errors
     /// The image can't be copied, or has no partitions.
     pub fn from_image(image: &Path, path: &Path, room: u64) -> Result<Self> {
-        // As cp does it, holes stay holes.
+        // cp keeps the file sparse.
         let mut copy = Command::new("cp");
         copy.args(["--sparse=always", "--reflink=auto"]).args([image, path]);
         run(&mut copy)?;
@@ -55,13 +56,13 @@ impl TestDisk {
     /// Copies a file of the FAT partition to `to`.
     ///
     /// # Errors
-    /// It is not there.
+    /// There is no such file.
     pub fn take(&self, name: &str, to: &Path) -> Result<()> {
         let mut command = self.mtool("mcopy");
         run(command.args(["-n", "-o"]).arg(format!("::{name}")).arg(to))
     }
 
-    /// The text of a file of the FAT partition; `None` where there is no such file.
+    /// The text of a file of the FAT partition; `None` if there is no such file.
     ///
     /// # Errors
     /// The partition can't be read.
@@ -76,7 +77,7 @@ impl TestDisk {
         }
     }
 
-    /// The names of the files of the FAT partition, folders apart.
+    /// The names of the files of the FAT partition, without folders.
     ///
     /// # Errors
     /// The partition can't be read.
@@ -87,7 +88,7 @@ impl TestDisk {
         Ok(text.lines().filter_map(|line| line.strip_prefix("::/")).map(str::to_owned).collect())
     }
 
-    /// Writes a file of the FAT partition, as a person does it on a computer of theirs.
+    /// Writes a file of the FAT partition, as users do on their computer.
     ///
     /// # Errors
     /// There is no room.
@@ -98,11 +99,11 @@ impl TestDisk {
         run(command.args(["-n", "-o"]).arg(&own).arg(format!("::{name}")))
     }
 
-    /// Whether an ext4 partition is sound once its journal was replayed, as the next boot does it; the disk itself
-    /// stays as it is. Partitions count from 1.
+    /// Checks that an ext4 partition is valid after its journal is replayed, as at the next boot. The disk itself is
+    /// not changed. Partitions count from 1.
     ///
     /// # Errors
-    /// It has mistakes that the journal does not mend.
+    /// It has errors that the journal does not repair.
     pub fn check(&self, partition: usize) -> Result<()> {
         let partitions = partitions(&self.path)?;
         let found = partition.checked_sub(1).and_then(|index| partitions.get(index));
@@ -129,7 +130,7 @@ impl TestDisk {
     }
 }
 
-/// Checks a file system; gives the exit code and what was said.
+/// Checks a file system; returns the exit code and the output.
 fn fsck(file: &Path, how: &str) -> Result<(i32, String)> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let output = Command::new("e2fsck").env("PATH", path).arg(how).arg(file).stdin(Stdio::null()).output();
@@ -149,7 +150,7 @@ fn partitions(path: &Path) -> Result<Vec<DiskPartition>> {
     Ok(found)
 }
 
-/// The partitions of a table, up to the first that is none.
+/// The partitions of a table, up to the first empty entry.
 fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<DiskPartition> {
     if sector[510..] != [0x55, 0xaa] {
         return Vec::new();
@@ -162,7 +163,7 @@ fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<DiskPartition> {
     all.take_while(|partition| partition.length > 0).collect()
 }
 
-/// Runs a program to its end; what it says is in the error.
+/// Runs a program to its end; the error has its output.
 pub(super) fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();

@@ -1,4 +1,4 @@
-//! The inside of the machine, by ssh.
+//! Access to the inside of the machine by ssh.
 
 use super::disk::run;
 use super::lines::Lines;
@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long a command inside may take: an emulated processor is some twenty times slower than the real one.
+/// Longest duration of a command inside; an emulated processor is about twenty times slower than the real one.
 const COMMAND_WITHIN: Duration = Duration::from_secs(240);
-/// How long a reply may take.
+/// Longest duration of a reply.
 const REPLY_WITHIN: Duration = Duration::from_secs(300);
 
-/// Who logs in.
+/// The login inside the machine.
 #[derive(Debug)]
 pub struct Guest {
     port: u16,
     key: PathBuf,
-    /// Where the connection that all commands share listens: its path must be short.
+    /// Socket of the ssh connection that all commands share; its path must be short.
     shared: PathBuf,
     log: PathBuf,
     stop: Stop,
@@ -35,7 +35,7 @@ pub struct PendingPrompt {
 }
 
 impl Guest {
-    /// Makes a key.
+    /// Creates a key.
     ///
     /// # Errors
     /// `ssh-keygen` is not installed.
@@ -57,13 +57,13 @@ impl Guest {
         Ok(text.trim().into())
     }
 
-    /// Forgets the connection, as the machine does when its power is cut.
+    /// Drops the shared connection, which is dead after a power cut.
     pub fn forget(&self) {
-        // Nothing may be there.
+        // Ignore the error: there may be no connection.
         let _ = fs::remove_file(&self.shared);
     }
 
-    /// Whether a command succeeds, and what it writes.
+    /// Runs a command; returns true if it succeeded, and its output.
     ///
     /// # Errors
     /// ssh can't be run, or the command takes too long.
@@ -71,13 +71,13 @@ impl Guest {
         let log = self.shared.with_extension("out");
         let (mut process, lines) = Process::heard(&mut self.command(script)?, &log)?;
         let status = self.stop.until(&format!("the end of `{script}`"), COMMAND_WITHIN, || {
-            // The connection that is shared outlives the command, but not with its standard output.
+            // The shared connection's process outlives the command, but closes its standard output.
             Ok(process.ended()?.filter(|_| lines.is_over()))
         })?;
         Ok((status.success(), lines.since(0).join("\n")))
     }
 
-    /// What a command writes.
+    /// Runs a command and returns its output.
     ///
     /// # Errors
     /// It fails.
@@ -87,24 +87,24 @@ impl Guest {
         Ok(text)
     }
 
-    /// The last lines that the agent said.
+    /// The last lines of the agent's log.
     ///
     /// # Errors
-    /// The machine can't be asked.
+    /// The machine can't be reached.
     pub fn said(&self) -> Result<String> {
         self.run("journalctl -u dunlin-agent -b -o cat --no-pager -n 6")
     }
 
-    /// Since when the machine's kernel runs, s.
+    /// The machine's uptime, s.
     ///
     /// # Errors
-    /// It can't be asked.
+    /// The machine can't be reached.
     pub fn uptime(&self) -> Result<f64> {
         let text = self.run("cat /proc/uptime")?;
         text.split(' ').next().and_then(|word| word.parse().ok()).context("/proc/uptime has no number")
     }
 
-    /// Asks the agent that serves there, in a session of its own.
+    /// Sends a prompt to the serving agent, in a new session.
     ///
     /// # Errors
     /// ssh can't be run.
@@ -115,10 +115,10 @@ impl Guest {
         Ok(PendingPrompt { process, lines })
     }
 
-    /// The whole answer: the last event.
+    /// Sends a prompt and returns the last event, which has the whole reply.
     ///
     /// # Errors
-    /// The agent can't be asked, or says that something is wrong.
+    /// The agent can't be reached, or reports an error.
     pub fn reply(&self, prompt: &str, tokens_max: usize, log: &Path) -> Result<Value> {
         let mut asked = self.ask(prompt, tokens_max, log)?;
         self.stop.until(&format!("the end of a reply ({})", log.display()), REPLY_WITHIN, || asked.end())
@@ -151,21 +151,21 @@ impl Drop for Guest {
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-O", "exit", "-o"]);
         command.arg(format!("ControlPath={}", self.shared.display())).arg("root@127.0.0.1");
-        // There may be no connection any more.
+        // Ignore the result: the connection may be gone.
         let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 
 impl PendingPrompt {
-    /// Tokens that have come.
+    /// Number of tokens received.
     pub fn tokens(&self) -> usize {
         self.lines.since(0).iter().filter(|line| line.contains("\"event\":\"token\"")).count()
     }
 
-    /// The last event, if it has come.
+    /// The last event; `None` before it arrived.
     ///
     /// # Errors
-    /// The agent says that something is wrong, or ends without a reply.
+    /// The agent reports an error or ends without a reply.
     pub fn end(&mut self) -> Result<Option<Value>> {
         let is_over = self.process.ended()?.is_some() && self.lines.is_over();
         for line in self.lines.since(0) {

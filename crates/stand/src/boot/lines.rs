@@ -1,4 +1,4 @@
-//! What a process says, line by line, kept in a file and in memory.
+//! The output of a process, line by line, kept in a file and in memory.
 
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -7,26 +7,26 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Bytes of a line at most; what is longer is cut into several.
+/// Most bytes of a line; a longer one is split.
 const LINE_BYTES_MAX: usize = 1 << 16;
 
-/// Lines that a thread reads.
+/// Lines read by a thread.
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<Mutex<LineBuffer>>);
 
 #[derive(Debug, Default)]
 struct LineBuffer {
     lines: Vec<String>,
-    /// The last line, which has no end yet.
+    /// The last line, which is incomplete.
     begun: Vec<u8>,
     is_over: bool,
 }
 
 impl Lines {
-    /// Reads `stream` to its end, and keeps all of it in the file `log`.
+    /// Reads `stream` to its end and copies it to the file `log`.
     ///
     /// # Errors
-    /// The file can't be written, or there is no thread.
+    /// The file can't be written, or the thread can't be started.
     pub fn read(mut stream: impl Read + Send + 'static, log: &Path) -> Result<Self> {
         let mut file = File::create(log).with_context(|| log.display().to_string())?;
         let lines = Self(Arc::default());
@@ -34,7 +34,7 @@ impl Lines {
         let read = move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = stream.read(&mut bytes) {
-                // A log that can't be written costs only the log.
+                // Ignore the error: only the log suffers.
                 let _ = file.write_all(&bytes[..count]);
                 kept.heard().push(&bytes[..count]);
             }
@@ -44,24 +44,24 @@ impl Lines {
         Ok(lines)
     }
 
-    /// How many there are.
+    /// The number of lines.
     pub fn count(&self) -> usize {
         self.heard().lines.len()
     }
 
-    /// The first line from number `from` on for which `is` holds; one that has not ended yet counts too.
+    /// The first line from number `from` on for which `is` holds; an incomplete last line counts too.
     pub fn find(&self, from: usize, is: impl Fn(&str) -> bool) -> Option<String> {
         let heard = self.heard();
         let begun = String::from_utf8_lossy(&heard.begun).into_owned();
         heard.lines.iter().skip(from).chain([&begun]).find(|line| is(line)).cloned()
     }
 
-    /// The lines from number `from` on that have ended.
+    /// The complete lines from number `from` on.
     pub fn since(&self, from: usize) -> Vec<String> {
         self.heard().lines.iter().skip(from).cloned().collect()
     }
 
-    /// Whether nothing will follow.
+    /// True when the stream has ended.
     pub fn is_over(&self) -> bool {
         self.heard().is_over
     }

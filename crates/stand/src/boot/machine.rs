@@ -1,8 +1,7 @@
-//! The emulated machine: QEMU with a disk, a network behind which the broker is, and, on `virt`, the
-//! sensor on USB.
+//! The emulated machine: QEMU with a disk, a network to the broker and, on `virt`, the sensor on USB.
 //!
-//! QEMU does not run a Raspberry Pi's firmware: kernel, initial file system and arguments are taken out of the image's
-//! FAT partition as the firmware would, and given to it.
+//! QEMU does not run a Raspberry Pi's firmware. So kernel, initial file system and arguments are read from the image's
+//! FAT partition, as the firmware would do, and passed to QEMU.
 
 use super::disk::TestDisk;
 use super::lines::Lines;
@@ -17,17 +16,17 @@ use std::time::{Duration, Instant};
 
 /// The emulator.
 const QEMU: &str = "qemu-system-aarch64";
-/// Where this machine is seen from inside.
+/// The host's address inside the machine.
 pub const HOST_INSIDE: &str = "10.0.2.2";
 
-/// What every boot of the machine has in common.
+/// The settings common to all boots of the machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Where logs go.
+    /// Directory of the logs.
     pub logs: PathBuf,
     /// The sensor's socket.
     pub sensor: PathBuf,
-    /// The port that leads to the ssh server inside.
+    /// The host's port that is forwarded to the ssh server inside.
     pub ssh_port: u16,
     kind: Emulated,
     kernel: PathBuf,
@@ -36,7 +35,7 @@ pub struct Machine {
     arguments: String,
 }
 
-/// A machine that runs.
+/// A running machine.
 #[derive(Debug)]
 pub struct RunningMachine {
     process: Process,
@@ -46,7 +45,8 @@ pub struct RunningMachine {
 }
 
 impl Machine {
-    /// The machine that boots what is in `disk`, as the board's recipe says; its parts are kept under `parts`.
+    /// The machine that boots the image on `disk` by the board's recipe; kernel and initial file system are kept under
+    /// `parts`.
     ///
     /// # Errors
     /// The image lacks them, or QEMU has no such machine.
@@ -78,12 +78,12 @@ impl Machine {
         })
     }
 
-    /// Which machine it is.
+    /// The kind of machine.
     pub fn kind(&self) -> Emulated {
         self.kind
     }
 
-    /// Powers it up with a disk; its console goes to `name.log`.
+    /// Starts it with a disk; its console is logged to `name.log`.
     ///
     /// # Errors
     /// The emulator is not installed, or the log can't be written.
@@ -120,8 +120,8 @@ impl Machine {
         command.args(["-device", "qemu-xhci", "-device", "usb-redir,chardev=sensor"]);
     }
 
-    /// The console is the second serial port. The machine takes the start of its watchdog for a restart, so nobody may
-    /// start it.
+    /// Arguments of the Raspberry Pi 3. The console is the second serial port. QEMU treats the start of the watchdog as
+    /// a restart, so the watchdog must not be started.
     fn raspi3b(&self, command: &mut Command, disk: &TestDisk) {
         command.args(["-M", "raspi3b", "-serial", "null", "-serial", "stdio"]);
         command.args(["-append", &format!("{} systemd.watchdog_sec=0", self.arguments)]);
@@ -131,30 +131,30 @@ impl Machine {
 }
 
 impl RunningMachine {
-    /// Cuts the power: what the machine had not handed to its disk is lost.
+    /// Cuts the power; data that was not yet written to its disk is lost.
     pub fn cut(mut self) {
         self.process.kill();
     }
 
-    /// How long it has been running.
+    /// The time since its start.
     pub fn up(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// What the console shows.
+    /// The lines of the console.
     pub fn console(&self) -> &Lines {
         &self.console
     }
 
-    /// Where the console's log is.
+    /// The path of the console's log.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Waits for something while the machine runs.
+    /// Repeats a check until it returns something, while the machine runs.
     ///
     /// # Errors
-    /// It did not come within `limit`, or the machine ended; the console's log is named.
+    /// It did not happen within `limit`, or the machine ended; the error names the console's log.
     pub fn until<T>(
         &mut self,
         stop: &Stop,
@@ -178,7 +178,7 @@ impl RunningMachine {
     /// Waits for a line on the console.
     ///
     /// # Errors
-    /// As [`Self::until`].
+    /// Those of [`Self::until`].
     pub fn line(&mut self, stop: &Stop, limit: Duration, parts: &[&str]) -> Result<String> {
         let what = format!("a line on the console with {parts:?}");
         self.until(stop, &what, limit, |console| {

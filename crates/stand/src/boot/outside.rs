@@ -1,4 +1,4 @@
-//! What is around a board: the broker with its accounts, the verifier, and somebody who listens to both.
+//! The environment of a board: the broker with its accounts, the verifier, and a listener.
 
 use super::lines::Lines;
 use crate::process::Process;
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long the verifier may take to be ready: the target is loaded and checked meanwhile.
+/// Longest time until broker and verifier are ready, including loading and checking the target.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// A name at the broker and its password.
+/// An account at the broker.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerAccount {
     /// The name.
@@ -23,14 +23,14 @@ pub struct BrokerAccount {
     pub password: &'static str,
 }
 
-/// The board's, with letters that have a meaning elsewhere.
+/// The board's account, with characters that are special in shells and configuration files.
 pub const BOARD: BrokerAccount = BrokerAccount { user: "kestrel", password: "wing & a = \"prayer\" #1" };
-/// The verifier's.
+/// The verifier's account.
 const VERIFIER: BrokerAccount = BrokerAccount { user: "verifier", password: "target-only" };
-/// The listener's.
+/// The listener's account.
 const LISTENER: BrokerAccount = BrokerAccount { user: "listener", password: "all-ears" };
 
-/// mosquitto, which lets nobody in without an account, and a listener to what boards say.
+/// mosquitto, which requires an account, and a listener for the boards' messages.
 #[derive(Debug)]
 pub struct SiteBroker {
     mosquitto: Mosquitto,
@@ -38,19 +38,19 @@ pub struct SiteBroker {
     logs: PathBuf,
 }
 
-/// What was said on a topic.
+/// A message on a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicMessage {
     /// The topic.
     pub topic: String,
-    /// Whether it had been said before we listened.
+    /// True when it was published before the listener subscribed.
     pub retained: bool,
-    /// The message.
+    /// Its payload.
     pub payload: Vec<u8>,
 }
 
 impl SiteBroker {
-    /// A broker on a port of its own, which is not up yet.
+    /// A broker on a port of its own, not started yet.
     ///
     /// # Errors
     /// Its files can't be written, or mosquitto is not installed.
@@ -70,7 +70,7 @@ impl SiteBroker {
         self.mosquitto.port
     }
 
-    /// Starts it, and listens to it.
+    /// Starts it and the listener.
     ///
     /// # Errors
     /// It does not come up.
@@ -86,27 +86,27 @@ impl SiteBroker {
         Ok(())
     }
 
-    /// Ends it the hard way; it forgets what was retained.
+    /// Kills it; its retained messages are lost.
     pub fn kill(&mut self) {
         self.mosquitto.kill();
         self.listener = None;
     }
 
-    /// The number of messages heard so far.
+    /// The number of messages received so far.
     pub fn heard(&self) -> usize {
         self.ear().map_or(0, Lines::count)
     }
 
-    /// The messages from number `from` on.
+    /// The received messages from number `from` on.
     pub fn said(&self, from: usize) -> Vec<TopicMessage> {
         let lines = self.ear().map(|ear| ear.since(from)).unwrap_or_default();
         lines.iter().filter_map(|line| TopicMessage::parse(line)).collect()
     }
 
-    /// What the broker keeps for whoever asks later.
+    /// The message that the broker retains on a topic.
     ///
     /// # Errors
-    /// It can't be asked.
+    /// The broker can't be reached.
     pub fn kept(&self, topic: &str) -> Result<Option<TopicMessage>> {
         let output = self.listener().args(["--retained-only", "-W", "3", "-C", "1", "-t", topic]).output();
         let output = output.context("mosquitto_sub: apt-get install mosquitto-clients")?;
@@ -134,7 +134,7 @@ impl SiteBroker {
 }
 
 impl TopicMessage {
-    /// A line of topic, mark of retention and payload in hexadecimal.
+    /// Parses a line with topic, retain flag and payload in hexadecimal.
     fn parse(line: &str) -> Option<Self> {
         let mut parts = line.split(' ');
         let (topic, retained) = (parts.next()?.to_owned(), parts.next()? == "1");
@@ -153,7 +153,7 @@ pub struct SiteVerifier {
 }
 
 impl SiteVerifier {
-    /// Starts it; it waits for its broker by itself.
+    /// Starts it; it connects to its broker as soon as that is up.
     ///
     /// # Errors
     /// It is not built, or not ready in time.
@@ -187,13 +187,13 @@ impl SiteVerifier {
         Ok(Self { _process: process, energy })
     }
 
-    /// What devices said of their energy, oldest first: the reports after each request.
+    /// The devices' energy reports, oldest first; there is one after each request.
     ///
     /// # Errors
-    /// A line is no JSON.
+    /// A line is not JSON.
     pub fn energy(&self) -> Result<Vec<Value>> {
         let text = fs::read_to_string(&self.energy).unwrap_or_default();
-        // The last line may be under way.
+        // The last line may be incomplete.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let all: Result<Vec<Value>, _> = lines.map(serde_json::from_str).collect();
         let all = all.with_context(|| self.energy.display().to_string())?;
@@ -201,10 +201,10 @@ impl SiteVerifier {
     }
 }
 
-/// What the target alone writes, with the sampling that a report says to have used.
+/// The target-only reply with the sampling of a report.
 ///
 /// # Errors
-/// The report lacks it, or the target can't be run.
+/// The report lacks the sampling, or the target can't be run.
 pub fn reference(program: &Path, model: &Path, report: &Value, tokens_max: usize) -> Result<Value> {
     let prompt = report["prompt"].as_str().context("the report has no prompt")?;
     let mut command = Command::new(program);

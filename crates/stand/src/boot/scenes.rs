@@ -1,4 +1,4 @@
-//! What a board goes through, in order; each scene leaves what the next one needs.
+//! The scenes of the boot test, in order; each leaves the state that the next one needs.
 
 mod answers;
 mod card;
@@ -12,27 +12,27 @@ use anyhow::ensure;
 use dunlin_board::Emulated;
 use serde::Serialize;
 
-/// What was measured. Its field names are an interface.
+/// The measurements. The field names are an interface.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct BootFigures {
-    /// What the dice began with.
+    /// Seed of the random moments.
     pub seed: u64,
-    /// From the kernel's start to connected, in the machine's seconds, of each boot with a broker there.
+    /// Time from the kernel's start to the connection, in the machine's seconds, of each boot with a broker.
     pub boot_to_connected_seconds: Vec<f64>,
-    /// Readings of the sensor a second, of each reply whose energy was looked at.
+    /// Readings of the sensor per second, for each reply whose energy was checked.
     pub samples_per_second: Vec<f64>,
-    /// Share of the drafts that the target agreed with, of the same.
+    /// Share of accepted drafts, for each of those replies.
     pub acceptance: Vec<f64>,
     /// Replies that equal the target's own text, token for token.
     pub identical_replies: usize,
-    /// Times that power was cut and the board came back.
+    /// Number of power cuts from which the board recovered.
     pub cuts: usize,
 }
 
 /// Plays all scenes of the machine.
 ///
 /// # Errors
-/// A step failed, and was said.
+/// A step failed; the failure was shown.
 pub fn play(stand: &mut Stand, steps: &mut BootSteps, figures: &mut BootFigures) -> Result<(), Failed> {
     match stand.machine.kind() {
         Emulated::Virt => with_everything(stand, steps, figures),

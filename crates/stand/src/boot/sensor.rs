@@ -1,4 +1,4 @@
-//! The power sensor of an emulated machine: a simulated INA219 on USB, whose power is set and known.
+//! The power sensor of an emulated machine: a simulated INA219 on USB that measures a given power.
 
 use crate::usb::dial::Dial;
 use crate::usb::peer::{CableCounters, Peer};
@@ -8,10 +8,10 @@ use dunlin_power::simulated::chip::{Chip, Troubles, Wiring};
 use dunlin_power::simulated::waveform::StepWaveform;
 use std::path::Path;
 
-/// What a module is sold with, Ω.
+/// The shunt of common modules, Ω.
 const SHUNT_OHMS: f64 = 0.1;
 
-/// A sensor in a process of ours.
+/// A sensor in this process.
 #[derive(Debug)]
 pub struct Sensor {
     peer: Peer,
@@ -20,10 +20,10 @@ pub struct Sensor {
 }
 
 impl Sensor {
-    /// A sensor that measures `power`, plugged in, for virtual machines that connect to a socket at `path`.
+    /// A plugged-in sensor that measures `power`, for virtual machines that connect to a socket at `path`.
     ///
     /// # Errors
-    /// The socket can't be made.
+    /// The socket can't be created.
     pub fn start(path: &Path, power: StepWaveform) -> Result<Self> {
         let (dial, clock) = (Dial::new(power), Clock::start());
         let wiring = Wiring { shunt_ohms: SHUNT_OHMS, bus_hz: 400_000, ..Wiring::default() };
@@ -43,7 +43,7 @@ impl Sensor {
         self.peer.plug(plugged);
     }
 
-    /// What went over the cable.
+    /// The traffic on the cable.
     pub fn counted(&self) -> CableCounters {
         self.peer.counted()
     }

@@ -1,4 +1,4 @@
-//! Everything that a scene needs: the machine, what is around it, and what it is held against.
+//! The test stand: the machine, its environment, and the reference for its replies.
 
 use super::disk::TestDisk;
 use super::guest::Guest;
@@ -19,40 +19,40 @@ use tempfile::TempDir;
 
 /// The board's name.
 pub const DEVICE: &str = "kestrel-1";
-/// The file that a board is set up from.
+/// The set-up file of a board.
 pub const SETUP: &str = "dunlin.txt";
-/// What is written beside it where it has mistakes.
+/// The file written beside it with its mistakes.
 pub const PROBLEMS: &str = "dunlin-problems.txt";
-/// What a disk is larger than its image, as a card is: 256 MiB.
+/// Bytes by which a disk is larger than its image, as cards are: 256 MiB.
 const ROOM: u64 = 256 << 20;
-/// Tokens of a reply at most.
+/// Most tokens of a reply.
 pub const TOKENS_MAX: usize = 48;
-/// How long a boot may take: some twenty times what it takes on two idle cores.
+/// Longest duration of a boot: about twenty times that on two idle cores.
 pub const BOOT_WITHIN: Duration = Duration::from_secs(600);
-/// How long anything that is to happen in a booted machine may take.
+/// Longest wait for any event in a booted machine.
 pub const SOON: Duration = Duration::from_secs(240);
 
-/// Where things are.
+/// Paths of the test's files.
 #[derive(Clone, Debug)]
 pub struct StandPlaces {
     /// The image.
     pub image: PathBuf,
-    /// What it was made by.
+    /// The recipe it was built by.
     pub recipe: ImageTable,
     /// The verifier's program.
     pub verifier: PathBuf,
     /// The demo pair.
     pub models: PathBuf,
-    /// Where logs and disks go.
+    /// Directory of logs and disks.
     pub out: PathBuf,
 }
 
-/// The stand.
+/// The test stand.
 #[derive(Debug)]
 pub struct Stand {
-    /// Where things are.
+    /// Paths of the test's files.
     pub places: StandPlaces,
-    /// Whether the end is wanted.
+    /// The request to stop.
     pub stop: Stop,
     /// The sensor.
     pub sensor: Sensor,
@@ -62,44 +62,44 @@ pub struct Stand {
     pub verifier: Option<SiteVerifier>,
     /// The inside of the machine.
     pub guest: Guest,
-    /// What is random.
+    /// The source of randomness.
     pub dice: fastrand::Rng,
-    /// The machine, which boots whatever disk.
+    /// The machine, which can boot any disk.
     pub machine: Machine,
-    /// The disk that is kept from scene to scene.
+    /// The disk that scenes pass on.
     pub disk: TestDisk,
     boots: usize,
     prompts: Vec<String>,
-    /// Sockets and secrets. Sockets need short paths.
+    /// Directory of sockets, which need short paths, and of secrets.
     dir: TempDir,
 }
 
-/// A boot up to where the board said that it is there.
+/// A machine whose board has announced its presence.
 #[derive(Debug)]
 pub struct Connected {
     /// The machine.
     pub running: RunningMachine,
-    /// When the broker told of it.
+    /// Time of the announcement.
     at: Instant,
 }
 
 impl StandPlaces {
-    /// A new disk with what the image has.
+    /// A new disk with a copy of the image.
     ///
     /// # Errors
     /// The image can't be copied.
     pub fn new_disk(&self, name: &str) -> Result<TestDisk> {
-        // QEMU takes only cards whose size is a power of two, as the image's own is.
+        // QEMU accepts only cards whose size is a power of two, which the image's size is already.
         let room = if self.recipe.emulated_machine == Some(Emulated::Virt) { ROOM } else { 0 };
         TestDisk::from_image(&self.image, &self.out.join(name), room)
     }
 }
 
 impl Stand {
-    /// A stand with everything but broker, verifier and machine running.
+    /// A stand on which neither broker, verifier nor machine runs yet.
     ///
     /// # Errors
-    /// Something is not installed, or the image lacks something.
+    /// A program is not installed, or the image is incomplete.
     pub fn new(places: StandPlaces, seed: u64, stop: &Stop) -> Result<Self> {
         fs::create_dir_all(&places.out).with_context(|| places.out.display().to_string())?;
         let dir = tempfile::Builder::new().prefix("dunlin").tempdir().context("a folder for sockets")?;
@@ -123,10 +123,10 @@ impl Stand {
         })
     }
 
-    /// Starts broker and verifier, where they don't run yet.
+    /// Starts broker and verifier unless they run already.
     ///
     /// # Errors
-    /// They don't come up.
+    /// They don't become ready.
     pub fn surround(&mut self) -> Result<()> {
         self.broker.start(&self.stop)?;
         if self.verifier.is_none() {
@@ -139,7 +139,7 @@ impl Stand {
         Ok(())
     }
 
-    /// The file that sets the board up as it should be.
+    /// A valid set-up file for the board.
     ///
     /// # Errors
     /// The key's public half was removed.
@@ -154,7 +154,7 @@ impl Stand {
         ))
     }
 
-    /// Boots the disk, or another one; the console's log has the boot's number in its name.
+    /// Boots the stand's disk or another one; the console's log has the boot's number in its name.
     ///
     /// # Errors
     /// The emulator can't be started.
@@ -164,55 +164,55 @@ impl Stand {
         self.machine.power_up(disk.unwrap_or(&self.disk), &format!("boot-{:02}-{name}", self.boots))
     }
 
-    /// Boots the disk up to where the board says that it is there.
+    /// Boots the disk and waits until the board announces its presence.
     ///
     /// # Errors
-    /// It does not come.
+    /// The board does not connect in time.
     pub fn boot_connected(&mut self, name: &str, disk: Option<&TestDisk>) -> Result<Connected> {
         let from = self.broker.heard();
         let running = self.boot(name, disk)?;
         self.connected(running, from, BOOT_WITHIN)
     }
 
-    /// Waits for the board to say that it is there, in a message from number `from` on.
+    /// Waits until the board announces its presence in a message from number `from` on.
     ///
     /// # Errors
-    /// It does not come.
+    /// The board does not connect in time.
     pub fn connected(&self, mut running: RunningMachine, from: usize, limit: Duration) -> Result<Connected> {
         let what = format!("{DEVICE} says at the broker that it is there");
         running.until(&self.stop, &what, limit, |_| Ok(self.is_there(from).then_some(())))?;
         Ok(Connected { running, at: Instant::now() })
     }
 
-    /// Waits until the machine takes commands.
+    /// Waits until the machine accepts commands.
     ///
     /// # Errors
-    /// It does not.
+    /// It does not in time.
     pub fn reachable(&self, running: &mut RunningMachine) -> Result<()> {
         running.until(&self.stop, "ssh into the machine", BOOT_WITHIN, |_| {
             Ok(self.guest.attempt("true")?.0.then_some(()))
         })
     }
 
-    /// From the kernel's start to where the broker told of the board, in the machine's own seconds.
+    /// Time from the kernel's start to the board's announcement at the broker, in the machine's own seconds.
     ///
     /// # Errors
-    /// The machine can't be asked.
+    /// The machine can't be reached.
     pub fn boot_seconds(&self, connected: &mut Connected) -> Result<f64> {
         self.reachable(&mut connected.running)?;
         let up = self.guest.uptime()?;
         Ok(up - connected.at.elapsed().as_secs_f64())
     }
 
-    /// A prompt of the held-out ones.
+    /// A random held-out prompt.
     pub fn prompt(&mut self) -> String {
         self.prompts[self.dice.usize(..self.prompts.len())].clone()
     }
 
-    /// Asks a prompt and holds the reply against the target alone.
+    /// Sends a prompt and compares the reply with the target-only one.
     ///
     /// # Errors
-    /// There is no reply, or it is another text.
+    /// There is no reply, or the texts differ.
     pub fn reply(&self, prompt: &str) -> Result<Value> {
         let reply = self.guest.reply(prompt, TOKENS_MAX, &self.places.out.join("reply.jsonl"))?;
         self.held_against(&reply)?;
@@ -228,7 +228,7 @@ impl Stand {
         Ok(())
     }
 
-    /// Messages of the board on one of its topics, from number `from` on.
+    /// The board's messages on one of its topics, from number `from` on.
     pub fn said(&self, topic: &str, from: usize) -> Vec<TopicMessage> {
         let topic = format!("dl1/d/{DEVICE}/u/{topic}");
         self.broker.said(from).into_iter().filter(|said| said.topic == topic).collect()

@@ -1,4 +1,4 @@
-//! What was looked at, shown as it happens and kept as JSON.
+//! The steps of the test, shown as they happen and stored as JSON.
 
 use anyhow::{Context, Result};
 use console::style;
@@ -13,26 +13,26 @@ pub struct BootSteps {
     steps: Vec<BootStep>,
 }
 
-/// One of them. Its field names are an interface.
+/// One step. The field names are an interface.
 #[derive(Debug, Serialize)]
 struct BootStep {
     name: String,
     passed: bool,
-    /// What was seen, or what was missing.
+    /// The observation, or the failure.
     seen: String,
-    /// How long it took on this machine.
+    /// Duration on the host, s.
     seconds: f64,
 }
 
-/// A step failed, and was said.
+/// A step failed; the failure was shown.
 #[derive(Debug)]
 pub struct Failed;
 
 impl BootSteps {
-    /// Takes a step, which says what it saw and gives what it found.
+    /// Runs a step, which returns its observation as text and a value.
     ///
     /// # Errors
-    /// It failed; why was shown.
+    /// It failed; the reason was shown.
     pub fn step<T>(&mut self, name: &str, take: impl FnOnce() -> Result<(String, T)>) -> Result<T, Failed> {
         let started = Instant::now();
         let taken = take();
@@ -46,20 +46,20 @@ impl BootSteps {
         found
     }
 
-    /// The same where nothing is found.
+    /// Runs a step that returns only its observation.
     ///
     /// # Errors
-    /// It failed; why was shown.
+    /// It failed; the reason was shown.
     pub fn see(&mut self, name: &str, take: impl FnOnce() -> Result<String>) -> Result<(), Failed> {
         self.step(name, || Ok((take()?, ())))
     }
 
-    /// How many passed, of how many.
+    /// The number of passed steps and of all steps.
     pub fn passed(&self) -> (usize, usize) {
         (self.steps.iter().filter(|step| step.passed).count(), self.steps.len())
     }
 
-    /// Writes them, and `figures` beside them.
+    /// Writes the steps and `figures` to a file.
     ///
     /// # Errors
     /// The file can't be written.
@@ -75,7 +75,7 @@ impl BootSteps {
     }
 }
 
-/// A heading over the steps to come.
+/// Shows a heading above the next steps.
 pub fn heading(text: &str) {
     eprintln!("\n{}", style(text).bold().for_stderr());
 }

@@ -1,23 +1,23 @@
-//! The USB I2C adapter `i2c-tiny-usb` as its driver sees it: control transfers in, I2C transactions out.
+//! An emulation of the USB I2C adapter `i2c-tiny-usb`: control transfers in, I2C transactions out.
 //!
-//! Invariant: no protocol of the cable, and no clock but the bus's own.
+//! Invariant: it knows neither the cable's protocol nor any clock but the bus's own.
 
 use embedded_hal::i2c::{Error as _, ErrorKind, I2c, Operation};
 
-/// Vendor and product by which Linux's driver `i2c-tiny-usb` finds it.
+/// USB vendor id by which Linux's driver `i2c-tiny-usb` finds it.
 pub const VENDOR: u16 = 0x0403;
-/// See [`VENDOR`].
+/// USB product id by which Linux's driver `i2c-tiny-usb` finds it.
 pub const PRODUCT: u16 = 0xc631;
-/// Version of the device, in decimal places.
+/// Version of the device, in binary-coded decimal.
 pub const VERSION: u16 = 0x0205;
 /// Largest packet of the control endpoint, bytes.
 pub const PACKET_BYTES: u8 = 8;
 /// The class of a vendor's own devices.
 pub const CLASS_VENDOR: u8 = 0xff;
 
-/// What the bus can do, as Linux counts it: plain I2C and all of SMBus that is made of it.
+/// The bus's functions as Linux's flags: plain I2C, and the parts of SMBus that are built on it.
 const FUNCTIONS: u32 = 0x0eff_0001;
-/// The bits of a request type: to the host, and whose request it is.
+/// Bits of a request type: direction to the host, and the owner of the request.
 const TO_HOST: u8 = 0x80;
 const OWNER: u8 = 0x60;
 const STANDARD: u8 = 0x00;
@@ -25,7 +25,8 @@ const VENDORS: u8 = 0x40;
 /// Standard requests.
 const GET_STATUS: u8 = 0;
 const GET_DESCRIPTOR: u8 = 6;
-/// The vendor's requests. One for the bus has a bit of its own, beside it the first and the last of a transaction.
+/// The vendor's requests. Requests for the bus have a bit of their own, with further bits for the first and the last
+/// message of a transaction.
 const ECHO: u8 = 0;
 const GET_FUNCTIONS: u8 = 1;
 const SET_DELAY: u8 = 2;
@@ -33,15 +34,15 @@ const GET_BUS_STATUS: u8 = 3;
 const BUS: u8 = 4;
 const BUS_LAST: u8 = 7;
 
-/// How the last transaction ended, as the driver asks for it.
+/// The status of the last transaction, which the driver requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum BusStatus {
-    /// None yet.
+    /// There was no transaction yet.
     Idle = 0,
-    /// Somebody answered.
+    /// A chip acknowledged.
     Acknowledged = 1,
-    /// Nobody did.
+    /// No chip acknowledged.
     NotAcknowledged = 2,
 }
 
@@ -50,17 +51,17 @@ pub enum BusStatus {
 pub struct UsbSetup {
     /// Direction, owner and recipient.
     pub request_type: u8,
-    /// Which request.
+    /// The request.
     pub request: u8,
-    /// Of the request's own meaning.
+    /// A value whose meaning depends on the request.
     pub value: u16,
-    /// Of the request's own meaning: the address of an I2C transaction.
+    /// An index whose meaning depends on the request; for I2C transactions it is the address.
     pub index: u16,
     /// Bytes of data, in either direction.
     pub length: u16,
 }
 
-/// The device does not do that, or could not.
+/// The device does not support the request, or it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointStall;
 
@@ -72,22 +73,22 @@ pub struct Adapter<I> {
 }
 
 impl UsbSetup {
-    /// Whether data goes to the host.
+    /// True when data goes to the host.
     pub fn is_to_host(&self) -> bool {
         self.request_type & TO_HOST != 0
     }
 }
 
 impl<I: I2c> Adapter<I> {
-    /// An adapter that has just got its power.
+    /// An adapter after power-up.
     pub fn new(i2c: I) -> Self {
         Self { i2c, status: BusStatus::Idle }
     }
 
-    /// Carries out a control transfer; gives at most as many bytes as it asks for.
+    /// Carries out a control transfer; returns at most as many bytes as it requests.
     ///
     /// # Errors
-    /// A request that the device does not know, or a bus that failed otherwise than by silence.
+    /// The request is unknown, or the bus failed for another reason than a missing acknowledgement.
     pub fn control(&mut self, setup: &UsbSetup, data: &[u8]) -> Result<Vec<u8>, EndpointStall> {
         let mut answer = match setup.request_type & OWNER {
             STANDARD => standard(setup)?,
@@ -102,7 +103,7 @@ impl<I: I2c> Adapter<I> {
         match setup.request {
             ECHO => Ok(setup.value.to_le_bytes().into()),
             GET_FUNCTIONS => Ok(FUNCTIONS.to_le_bytes().into()),
-            // The clock of a bus that is none needs no delay.
+            // The bus is simulated, so the delay of its clock has no effect.
             SET_DELAY => Ok(Vec::new()),
             GET_BUS_STATUS => Ok(vec![self.status as u8]),
             BUS..=BUS_LAST => self.transfer(setup, data),
@@ -110,7 +111,8 @@ impl<I: I2c> Adapter<I> {
         }
     }
 
-    /// One message on the bus. Silence is no failure of the transfer: the driver asks for the status next.
+    /// Carries out one message on the bus. A missing acknowledgement is not an error of the transfer, since the driver
+    /// requests the status next.
     fn transfer(&mut self, setup: &UsbSetup, data: &[u8]) -> Result<Vec<u8>, EndpointStall> {
         let mut read = vec![0; if setup.is_to_host() { setup.length.into() } else { 0 }];
         let operation = if setup.is_to_host() { Operation::Read(&mut read) } else { Operation::Write(data) };
@@ -155,9 +157,9 @@ fn descriptor(kind: u8, index: u8) -> Option<Vec<u8>> {
             ]
             .concat(),
         ),
-        // 100 mA from the bus, counted in steps of 2 mA.
+        // 50 means 100 mA from the bus, in steps of 2 mA.
         (2, 0) => Some([[9, 2, 18, 0, 1, 1, 0, 0x80, 50], [9, 4, 0, 0, 0, CLASS_VENDOR, 0, 0, 0]].concat()),
-        // The one language: English of the United States.
+        // The only language: English (United States).
         (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
         (3, 1) => Some(string("Dunlin")),
         (3, 2) => Some(string("simulated INA219")),
@@ -176,7 +178,7 @@ mod tests {
     use super::*;
     use embedded_hal::i2c::{ErrorType, NoAcknowledgeSource};
 
-    /// Answers 0x40 with the last byte written to it; 0x41 holds the bus.
+    /// A bus on which 0x40 answers with the last byte written to it, and 0x41 fails with another error.
     #[derive(Default)]
     struct Bus(Vec<u8>);
 
@@ -261,7 +263,7 @@ mod tests {
         }
         assert_eq!(get(0x0303, 255), Err(EndpointStall));
         assert_eq!(get(0x0600, 10), Err(EndpointStall));
-        // To the device, and of no owner we know.
+        // A request to the device with an unknown owner.
         let setup = UsbSetup { request_type: 0x00, request: 6, value: 0x0100, index: 0, length: 18 };
         assert_eq!(adapter.control(&setup, &[]), Err(EndpointStall));
         assert_eq!(adapter.control(&UsbSetup { request_type: 0xa1, ..setup }, &[]), Err(EndpointStall));

@@ -1,29 +1,29 @@
-//! Power that a test sets while it is measured, and the energy that it really was.
+//! A power that a test changes while it is measured, and its true energy.
 
 use dunlin_hlm::time::Instant;
 use dunlin_power::simulated::waveform::{StepWaveform, Waveform};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A power supply's dial. Its copies are the same dial.
+/// An adjustable power, shared by all copies.
 #[derive(Clone, Debug)]
 pub struct Dial(Arc<Mutex<Vec<DialTurn>>>);
 
-/// From when on it shows what.
+/// A setting of the dial, with its start.
 #[derive(Clone, Debug)]
 struct DialTurn {
     begin: Instant,
-    /// Energy up to there, J.
+    /// Energy up to its start, J.
     joules: f64,
     power: StepWaveform,
 }
 
 impl Dial {
-    /// A dial that has shown `power` from time 0.
+    /// A dial that is at `power` from time 0.
     pub fn new(power: StepWaveform) -> Self {
         Self(Arc::new(Mutex::new(vec![DialTurn { begin: Instant(0), joules: 0.0, power }])))
     }
 
-    /// Shows `power` from `at` on, whose steps begin there; a moment before the last turn counts as that one's.
+    /// Sets `power` from `at` on, where its steps begin; a time before the last turn is moved to that.
     pub fn turn(&self, power: StepWaveform, at: Instant) {
         let mut turns = self.turns();
         let begin = turns.last().expect("never empty").begin.max(at);
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!((joules(0), joules(1_500_000), joules(3_000_000)), (0.0, 3.0, 6.0));
         assert_eq!((joules(4_000_000), joules(4_500_000), joules(5_000_000)), (10.0, 13.0, 16.0));
         assert_eq!(dial.mean_w(Instant(2_000_000), Instant(4_000_000)), 3.0);
-        // No turn comes before the last one.
+        // A turn before the last one takes effect at the time of the last one.
         dial.turn(StepWaveform::constant(1.0), Instant(0));
         assert_eq!((joules(3_000_000), joules(4_000_000)), (6.0, 7.0));
     }

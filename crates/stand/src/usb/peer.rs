@@ -1,6 +1,7 @@
-//! The socket that a virtual machine connects to, and the thread behind it.
+//! The socket for the virtual machine, and the thread that serves it.
 //!
-//! Invariant: one virtual machine at a time; when it ends, however it does, the next one finds the device as it was.
+//! Invariant: it serves one virtual machine at a time. However its connection ends, the next machine finds the device
+//! unchanged.
 
 use super::adapter::Adapter;
 use super::redir;
@@ -21,31 +22,31 @@ pub struct Peer {
     cable: Arc<Mutex<Cable>>,
 }
 
-/// What both the socket's thread and the owner use.
+/// State shared by the socket's thread and the owner.
 #[derive(Debug, Default)]
 struct Cable {
     is_plugged: bool,
-    /// The virtual machine that is connected.
+    /// The connected virtual machine.
     connected: Option<(UnixStream, UsbSession)>,
     counted: CableCounters,
 }
 
-/// What happened on the cable so far.
+/// Counts of the events on the cable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CableCounters {
     /// Virtual machines that connected.
     pub connections: u64,
-    /// Requests that came, transfers among them.
+    /// Requests received, including transfers.
     pub requests: u64,
-    /// Connections that ended with a packet that was none.
+    /// Connections that ended with a malformed packet.
     pub malformed: u64,
 }
 
 impl Peer {
-    /// Listens at `path`, where a file that is left from before is replaced, with an unplugged device on bus `i2c`.
+    /// Listens at `path`, replacing a socket left there, with an unplugged device on bus `i2c`.
     ///
     /// # Errors
-    /// The socket can't be made there.
+    /// The socket can't be created.
     pub fn listen(path: &Path, i2c: impl I2c + Send + 'static) -> Result<Self> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -59,7 +60,7 @@ impl Peer {
         let mut adapter = Adapter::new(i2c);
         let serve = move || {
             for stream in listener.incoming().flatten() {
-                // Why a connection ended is of no interest to the next one.
+                // The next connection is served whatever ended this one.
                 let ended = serve(&stream, &shared, &mut adapter);
                 lock(&shared).hang_up(&ended);
             }
@@ -68,12 +69,12 @@ impl Peer {
         Ok(Self { path: path.into(), cable })
     }
 
-    /// Plugs the device in or unplugs it, now and for the virtual machines to come.
+    /// Plugs the device in or unplugs it, for the present and later virtual machines.
     pub fn plug(&self, plugged: bool) {
         lock(&self.cable).plug(plugged);
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub fn counted(&self) -> CableCounters {
         lock(&self.cable).counted
     }
@@ -86,7 +87,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // A file that somebody else removed is as good.
+        // Ignore the error: the file may be removed already.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -96,7 +97,7 @@ impl Cable {
         self.is_plugged = plugged;
         if let Some((stream, session)) = &mut self.connected {
             let packets = session.plug(plugged);
-            // A virtual machine that is gone is noticed by who reads.
+            // Ignore the error: the reading thread notices that the virtual machine is gone.
             let _ = stream.write_all(&packets);
         }
     }

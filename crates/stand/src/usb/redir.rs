@@ -1,27 +1,27 @@
-//! The packets of the usbredir protocol that a device without endpoints of its own has to do with.
+//! The packets of the usbredir protocol that concern a device without endpoints of its own.
 //!
-//! All numbers are little-endian. A packet is a header of kind, length and id, and a payload; the id has 64 bits once
-//! both sides have said so in their hello, which always has 32.
+//! All numbers are little-endian. A packet is a header of kind, length and id, followed by a payload. The id has 64
+//! bits once both sides announced that in their hello, and 32 bits in the hello itself.
 //!
-//! Invariant: a packet that can't be is an error, and no length in it makes room for more than [`PAYLOAD_BYTES_MAX`].
+//! Invariant: an impossible packet is an error, and no length in it causes an allocation above [`PAYLOAD_BYTES_MAX`].
 
 use super::adapter::UsbSetup;
 use std::fmt;
 use std::io::{self, Read};
 
-/// Bytes of a payload at most: a control transfer with all the data its length can say.
+/// Most bytes of a payload: a control transfer with as much data as its length field allows.
 pub const PAYLOAD_BYTES_MAX: usize = CONTROL_BYTES + u16::MAX as usize;
 /// Bytes of a hello's text.
 const TEXT_BYTES: usize = 64;
 /// Bytes before a control transfer's data.
 const CONTROL_BYTES: usize = 10;
-/// Places in the tables of interfaces and endpoints.
+/// Entries in the tables of interfaces and endpoints.
 const PLACES: usize = 32;
-/// Where the control endpoint's other direction stands among the endpoints.
+/// Index of the control endpoint's IN direction in the table of endpoints.
 const ENDPOINT_0_IN: usize = 16;
-/// An endpoint that there is not.
+/// The type of a missing endpoint.
 const NO_ENDPOINT: u8 = 255;
-/// What we can do: versions of devices, sizes of packets, long ids, long bulk transfers.
+/// Our capabilities: versions of devices, sizes of packets, long ids, long bulk transfers.
 const OURS: Capabilities = Capabilities(1 << 1 | 1 << 4 | 1 << 5 | 1 << 6);
 
 /// Kinds of packets.
@@ -41,52 +41,52 @@ mod kind {
     pub(super) const CONTROL: u32 = 100;
 }
 
-/// What a side can do, a bit each.
+/// The capabilities of a side, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities(pub u32);
 
-/// What comes from the virtual machine.
+/// A packet from the virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedirRequest {
-    /// Who it is, and what it can do.
+    /// Hello, with its capabilities.
     Hello(Capabilities),
     /// The bus was reset.
     Reset,
-    /// Take a configuration.
+    /// Set the configuration.
     SetConfiguration(u8),
-    /// Which one is taken?
+    /// Get the configuration.
     GetConfiguration,
-    /// Take an interface's alternate setting.
+    /// Set an interface's alternate setting.
     SetAlternate {
-        /// Which interface.
+        /// The interface.
         interface: u8,
-        /// Which setting.
+        /// The setting.
         alternate: u8,
     },
-    /// Which one has the interface?
+    /// Get an interface's alternate setting.
     GetAlternate {
-        /// Which interface.
+        /// The interface.
         interface: u8,
     },
     /// A control transfer.
     Control {
         /// The endpoint, with its direction.
         endpoint: u8,
-        /// What is asked.
+        /// The set-up packet.
         setup: UsbSetup,
-        /// What goes to the device.
+        /// Data to the device.
         data: Vec<u8>,
     },
-    /// Something that a device without endpoints has no answer to.
+    /// A kind that a device without endpoints does not answer.
     Other(u32),
 }
 
-/// What goes to the virtual machine.
+/// A packet to the virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedirAnswer {
-    /// Who we are.
+    /// Hello, with our capabilities.
     Hello,
-    /// The endpoints: the control endpoint alone.
+    /// The endpoints: only the control endpoint.
     EndpointInfo {
         /// Its largest packet, bytes.
         packet_bytes: u8,
@@ -107,50 +107,50 @@ pub enum RedirAnswer {
         /// Its version, in decimal places.
         version: u16,
     },
-    /// It was unplugged.
+    /// The device was unplugged.
     Disconnect,
-    /// The configuration that is taken.
+    /// The configuration in use.
     Configuration {
-        /// How it went.
+        /// The result.
         status: Status,
-        /// Which.
+        /// The configuration.
         configuration: u8,
     },
-    /// The alternate setting that is taken.
+    /// The alternate setting in use.
     Alternate {
-        /// How it went.
+        /// The result.
         status: Status,
-        /// Of which interface.
+        /// The interface.
         interface: u8,
-        /// Which.
+        /// The setting.
         alternate: u8,
     },
-    /// How a control transfer ended.
+    /// The end of a control transfer.
     Control {
-        /// The endpoint, as asked.
+        /// The endpoint, as in the request.
         endpoint: u8,
-        /// As asked.
+        /// The set-up packet, as in the request.
         setup: UsbSetup,
-        /// How it went.
+        /// The result.
         status: Status,
-        /// What goes to the host.
+        /// Data to the host.
         data: Vec<u8>,
     },
 }
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// As asked.
+    /// The request was carried out.
     Success = 0,
-    /// The request makes no sense.
+    /// The request is invalid.
     Invalid = 2,
     /// The device refuses.
     Stall = 4,
 }
 
-/// How long ids are.
+/// The length of ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RedirIds {
     /// 32 bits.
@@ -160,21 +160,21 @@ pub enum RedirIds {
     Long,
 }
 
-/// Why a packet is none.
+/// A malformed packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Longer than any may be.
+    /// The payload is longer than allowed.
     Large {
         /// Its kind.
         kind: u32,
-        /// Bytes it says to have.
+        /// Declared bytes of the payload.
         bytes: u32,
     },
-    /// Not as long as its kind must be.
+    /// The payload's length is wrong for its kind.
     Length {
         /// Its kind.
         kind: u32,
-        /// Bytes it has.
+        /// Bytes of the payload.
         bytes: usize,
     },
 }
@@ -195,12 +195,12 @@ impl fmt::Display for Malformed {
 }
 
 impl Capabilities {
-    /// What both sides can do.
+    /// The capabilities that both sides have.
     pub fn shared(self) -> Self {
         Self(self.0 & OURS.0)
     }
 
-    /// How long ids are from now on, where these are shared.
+    /// The length of ids when these capabilities are shared.
     pub fn ids(self) -> RedirIds {
         if self.0 & 1 << 5 != 0 { RedirIds::Long } else { RedirIds::Short }
     }
@@ -240,10 +240,10 @@ pub fn read(stream: &mut impl Read, ids: RedirIds) -> io::Result<Option<(u64, Re
 }
 
 impl RedirRequest {
-    /// A packet's payload.
+    /// Parses a packet's payload.
     ///
     /// # Errors
-    /// It is not as long as its kind must be.
+    /// Its length is wrong for its kind.
     pub fn parse(kind: u32, payload: &[u8]) -> Result<Self, Malformed> {
         let wrong = Malformed::Length { kind, bytes: payload.len() };
         match (kind, payload) {
@@ -269,14 +269,14 @@ impl RedirRequest {
     }
 }
 
-/// A text, and any number of words of capabilities: the ones we know are in the first.
+/// Parses a hello: a text, and any number of words of capabilities, of which we know only the first.
 fn hello(payload: &[u8]) -> Option<RedirRequest> {
     let words = payload.get(TEXT_BYTES..).filter(|words| words.len() % 4 == 0)?;
     let first = words.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
     Some(RedirRequest::Hello(Capabilities(first)))
 }
 
-/// A control transfer, whose data goes one way only.
+/// Parses a control transfer, whose data may go in one direction only.
 fn control(payload: &[u8]) -> Option<RedirRequest> {
     let (head, data) = payload.split_at_checked(CONTROL_BYTES)?;
     let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
@@ -287,11 +287,11 @@ fn control(payload: &[u8]) -> Option<RedirRequest> {
 }
 
 impl RedirAnswer {
-    /// The packet, as two sides that share `capabilities` understand it.
+    /// Encodes the packet for two sides that share `capabilities`.
     pub fn packet(&self, id: u64, capabilities: Capabilities) -> Vec<u8> {
         let (kind, payload) = self.payload(capabilities);
         let length = u32::try_from(payload.len()).expect("our payloads are short");
-        // A hello comes before anything was agreed on.
+        // A hello is sent before capabilities are agreed on.
         let ids = if *self == Self::Hello { RedirIds::Short } else { capabilities.ids() };
         let id = id.to_le_bytes();
         let id = if ids == RedirIds::Long { &id[..] } else { &id[..4] };
@@ -310,7 +310,7 @@ impl RedirAnswer {
                 (kind::INTERFACE_INFO, [&1_u32.to_le_bytes()[..], &tables].concat())
             }
             Self::Connect { class, vendor, product, version } => {
-                // Full speed, and no class beyond the first.
+                // Full speed; subclass and protocol are 0.
                 let (vendor, product) = (vendor.to_le_bytes(), product.to_le_bytes());
                 let mut payload = [&[1, *class, 0, 0][..], &vendor, &product].concat();
                 if capabilities.has_versions() {
@@ -340,7 +340,7 @@ fn hello_payload() -> Vec<u8> {
     payload
 }
 
-/// Kinds, intervals and interfaces of all endpoints, and their packets' sizes where both sides know of them.
+/// Types, intervals and interfaces of all endpoints, and their packet sizes if both sides have that capability.
 fn endpoints(packet_bytes: u8, capabilities: Capabilities) -> Vec<u8> {
     let both = [0, ENDPOINT_0_IN];
     let mut payload = vec![0; 3 * PLACES];
@@ -354,7 +354,8 @@ fn endpoints(packet_bytes: u8, capabilities: Capabilities) -> Vec<u8> {
     payload
 }
 
-/// A transfer to the host says how much came, one to the device how much was asked.
+/// The payload of a control packet. Its length field is that of the data for a transfer to the host, and that of the
+/// request for one to the device.
 fn control_payload(endpoint: u8, setup: &UsbSetup, status: Status, data: &[u8]) -> Vec<u8> {
     let UsbSetup { request_type, request, value, index, length } = *setup;
     let came = u16::try_from(data.len()).expect("an answer is cut to what was asked");

@@ -1,18 +1,18 @@
-//! One connection of a virtual machine to a device: what each request is answered with.
+//! One connection of a virtual machine to a device: the answers to its requests.
 //!
-//! Invariant: no stream, no thread; the first answer after the hellos is all that the device is.
+//! Invariant: it knows no stream and no thread. Its first answer after the hellos describes the whole device.
 
 use super::adapter::{Adapter, CLASS_VENDOR, PACKET_BYTES, PRODUCT, VENDOR, VERSION};
 use super::redir::{Capabilities, RedirAnswer, RedirIds, RedirRequest, Status};
 use embedded_hal::i2c::I2c;
 
-/// The device's one configuration.
+/// The device's only configuration.
 const CONFIGURATION: u8 = 1;
 
 /// A connection.
 #[derive(Debug, Default)]
 pub struct UsbSession {
-    /// What both sides can do, once the other has said.
+    /// The shared capabilities; `None` before the other side's hello.
     shared: Option<Capabilities>,
     is_plugged: bool,
 }
@@ -23,12 +23,12 @@ impl UsbSession {
         RedirAnswer::Hello.packet(0, Capabilities::default())
     }
 
-    /// How long the ids of coming packets are.
+    /// The length of ids in the next packets.
     pub fn ids(&self) -> RedirIds {
         self.shared.unwrap_or_default().ids()
     }
 
-    /// The packets that answer a request; none where there is nothing to say.
+    /// The packets that answer a request, possibly none.
     pub fn handle<I: I2c>(&mut self, id: u64, request: &RedirRequest, adapter: &mut Adapter<I>) -> Vec<u8> {
         if let RedirRequest::Hello(theirs) = request {
             return self.greet(*theirs);
@@ -37,15 +37,15 @@ impl UsbSession {
         answer(request, adapter).map(|answer| answer.packet(id, shared)).unwrap_or_default()
     }
 
-    /// The packets that tell of the device's being plugged in or unplugged; none where nothing changes, or before the
-    /// other side has said hello.
+    /// The packets that announce that the device was plugged in or unplugged; none if nothing changes, or before the
+    /// other side's hello.
     pub fn plug(&mut self, plugged: bool) -> Vec<u8> {
         let changed = std::mem::replace(&mut self.is_plugged, plugged) != plugged;
         let Some(shared) = self.shared.filter(|_| changed) else { return Vec::new() };
         if plugged { presented(shared) } else { RedirAnswer::Disconnect.packet(0, shared) }
     }
 
-    /// A second hello changes nothing: what was agreed on stays.
+    /// Handles a hello. A second one is ignored: the agreed capabilities stay.
     fn greet(&mut self, theirs: Capabilities) -> Vec<u8> {
         if self.shared.is_some() {
             return Vec::new();
@@ -88,7 +88,7 @@ fn answer<I: I2c>(request: &RedirRequest, adapter: &mut Adapter<I>) -> Option<Re
         RedirRequest::Control { endpoint, setup, data } => {
             let done = adapter.control(setup, data);
             let status = if done.is_ok() { Status::Success } else { Status::Stall };
-            // Data that went to the device does not come back.
+            // Data sent to the device is not part of the answer.
             let data = done.unwrap_or_default();
             let data = if setup.is_to_host() { data } else { Vec::new() };
             Some(RedirAnswer::Control { endpoint: *endpoint, setup: *setup, status, data })
@@ -136,7 +136,7 @@ mod tests {
         let control = RedirRequest::Control { endpoint: 0, setup, data: vec![9] };
         let packet = session.handle(3, &control, &mut adapter);
         assert_eq!((packet.len(), packet[12 + 3]), (12 + 10, Status::Stall as u8));
-        // An echo to the device would give data.
+        // An echo request returns data, but this one declares the direction to the device.
         let setup = UsbSetup { request: 0, ..setup };
         let packet =
             session.handle(4, &RedirRequest::Control { endpoint: 0, setup, data: vec![9] }, &mut adapter);

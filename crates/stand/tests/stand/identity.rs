@@ -9,7 +9,7 @@ const PROMPTS: usize = 100;
 const SEEDS: [u64; 3] = [1, 2, 3];
 const TEMPERATURES: [f32; 3] = [0.0, 0.8, 1.0];
 const TOKENS: usize = 24;
-/// How often progress is told.
+/// Interval of progress messages.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 #[test]

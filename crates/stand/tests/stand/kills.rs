@@ -1,5 +1,5 @@
-//! kill -9 of the broker, of the agent's link and of the verifier, each in the middle of generations: the text is
-//! the target's own all the same, no token lost and none doubled.
+//! Kills the broker, the agent's link and the verifier in the middle of replies. The text must still be the target's
+//! own, with no token lost or doubled.
 
 use crate::processes::{AgentProcess, Ask, VerifierProcess, Wire, prompts};
 use crate::reference::Reference;
@@ -11,7 +11,7 @@ const TOKENS: usize = 64;
 const SEED: u64 = 11;
 const TEMPERATURE: f32 = 1.0;
 
-/// Plays `KILLS` generations; each is struck after some tokens, then compared with the target alone.
+/// Plays `KILLS` replies; calls `strike` after some tokens of each and compares the text with the target-only one.
 fn survive(device: &'static str, mut strike: impl FnMut(&mut Mosquitto, &mut VerifierProcess, &Wire)) {
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Mosquitto::with(OPEN);
@@ -31,7 +31,7 @@ fn survive(device: &'static str, mut strike: impl FnMut(&mut Mosquitto, &mut Ver
     for (i, (expected, prompt)) in long.iter().enumerate() {
         agent.ask(prompt);
         let mut seen = Vec::new();
-        // Events come in order, so a reply is under way as long as its end was not read.
+        // Events are read in order, so the reply is under way as long as its end was not read.
         while seen.len() <= i % 4 {
             let event = agent.event();
             if event["event"] == "token" {
@@ -58,8 +58,8 @@ fn survive(device: &'static str, mut strike: impl FnMut(&mut Mosquitto, &mut Ver
     assert!(disturbed >= KILLS / 2, "only {disturbed} kills came in the middle of a generation");
 }
 
-/// Whether the agent had to send a frame again, ask for a lease again or connect again while it replied: a CONNECT and
-/// its SUBSCRIBE take more than the few bytes of acknowledgements and pings.
+/// True when the agent had to send a frame again, request a lease again or connect again during the reply. A
+/// reconnection shows in the bytes: a CONNECT and its SUBSCRIBE take more than acknowledgements and pings.
 fn is_disturbed(report: &serde_json::Value) -> bool {
     let count = |name: &str| report[name].as_u64().unwrap();
     count("resent") > 0 || count("opens") > 1 || count("mqtt_control_bytes_up") > 40

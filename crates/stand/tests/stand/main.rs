@@ -1,4 +1,4 @@
-//! Real processes on one machine: mosquitto, verifier and agents, held against the target alone.
+//! Real processes on one machine: mosquitto, verifier and agents, compared with the target alone.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and speak")]
 
 mod identity;

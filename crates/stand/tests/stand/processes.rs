@@ -1,4 +1,4 @@
-//! Real processes on one machine: verifier, agents, and a wire between that can be cut.
+//! Real processes on one machine: mosquitto, verifier, agents, and a connection between them that can be cut.
 
 use dunlin_stand::process::Process;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long anything on this stand may take to become true.
+/// Longest wait for any condition.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The demo pair of the checkout.
@@ -25,7 +25,7 @@ pub(crate) fn prompts() -> Vec<String> {
     json["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap().to_owned()).collect()
 }
 
-/// A program of the workspace, beside the test's own.
+/// A program of the workspace, in the directory of the test's own program.
 fn program(name: &str) -> Command {
     let own = std::env::current_exe().unwrap();
     let path = own.parent().unwrap().parent().unwrap().join(name);
@@ -33,7 +33,7 @@ fn program(name: &str) -> Command {
     Command::new(path)
 }
 
-/// Looks again until it is true.
+/// Repeats a check until it is true.
 fn until(what: &str, mut is: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is() {
@@ -56,7 +56,7 @@ impl VerifierProcess {
         Self::serve(dir, broker, "verifier-1", &model("target"))
     }
 
-    /// A verifier under a name of its own, with the target of `model`.
+    /// Starts a verifier with the name `id` and the target of `model`.
     pub(crate) fn serve(dir: &TempDir, broker: u16, id: &'static str, model: &Path) -> Self {
         let ready = dir.path().join(format!("ready-{id}"));
         let process = Self::spawn(&ready, broker, id, model);
@@ -92,7 +92,7 @@ impl VerifierProcess {
     }
 }
 
-/// What one agent is asked to do for all its prompts.
+/// The settings of an agent for all its prompts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
     pub(crate) broker: u16,
@@ -126,12 +126,12 @@ impl AgentProcess {
         Self { _process: child.into(), input, output: BufReader::new(output) }
     }
 
-    /// Sends a prompt that begins a new session.
+    /// Sends a prompt that starts a new session.
     pub(crate) fn ask(&mut self, prompt: &str) {
         writeln!(self.input, "{}", json!({"prompt": prompt, "new_session": true})).unwrap();
     }
 
-    /// The next event; a reply that never comes is a test that the runner ends.
+    /// The next event. Without a time limit: if it never comes, the test runner ends the test.
     pub(crate) fn event(&mut self) -> Value {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -139,7 +139,7 @@ impl AgentProcess {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// Events up to the end of the reply, which is the last of them.
+    /// Reads events up to the end of the reply and returns that.
     pub(crate) fn reply(&mut self) -> Value {
         loop {
             let event = self.event();
@@ -152,7 +152,7 @@ impl AgentProcess {
     }
 }
 
-/// A wire between an agent and the broker that can be cut.
+/// A connection between an agent and the broker that can be cut.
 pub(crate) struct Wire {
     pub(crate) port: u16,
     ends: Arc<Mutex<Vec<TcpStream>>>,
@@ -167,7 +167,7 @@ impl Wire {
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let address = SocketAddr::from(([127, 0, 0, 1], broker));
-                // A broker that is down answers like one: the connection ends at once.
+                // If the broker is down, drop the connection at once, as a missing broker would refuse it.
                 let Ok(far) = TcpStream::connect(address) else { continue };
                 near.set_nodelay(true).unwrap();
                 far.set_nodelay(true).unwrap();
@@ -187,7 +187,7 @@ impl Wire {
     }
 }
 
-/// Copies one direction until either end is gone, then ends both.
+/// Copies one direction until either end is gone, then closes both.
 fn carry(mut from: TcpStream, mut to: TcpStream) {
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut to);

@@ -1,4 +1,4 @@
-//! The target alone, in this process: what every reply on the stand must be.
+//! The target alone, in this process, as the reference for every reply on the stand.
 
 use crate::processes::model;
 use dunlin_hlm::probabilities::Sampling;
@@ -17,7 +17,7 @@ impl Reference {
         Self::of(&model("target"))
     }
 
-    /// Another target of the same vocabulary.
+    /// Loads another target with the same vocabulary.
     pub(crate) fn of(model: &Path) -> Self {
         let dir = ModelDir::open(model).unwrap();
         let target = LlamaTarget::load(&dir, 64 << 20).unwrap();
@@ -35,7 +35,7 @@ impl Reference {
         self.tokens_behind(prompt, &[], seed, temperature, tokens_max)
     }
 
-    /// The tokens of the reply behind its first ones.
+    /// The tokens of the reply that follow its given first ones.
     pub(crate) fn tokens_behind(
         &mut self,
         prompt: &str,

@@ -1,5 +1,5 @@
-//! Two verifiers of different weights on one broker, of which one is killed in the middle of a reply: no text is
-//! ever written by both, unless the user accepts it.
+//! Two verifiers with different weights on one broker, one of which is killed in the middle of a reply. No text may be
+//! written by both, unless the user accepts that.
 
 use crate::processes::{AgentProcess, Ask, VerifierProcess, Wire, model, prompts};
 use crate::reference::Reference;
@@ -32,8 +32,8 @@ fn other_model(dir: &Path) -> PathBuf {
     to
 }
 
-/// Plays one reply whose verifier is killed after some tokens, when one of other weights takes its place; the tokens
-/// as they were committed, and the end of the reply.
+/// Plays one reply whose verifier is killed after some tokens and replaced by one with other weights. Returns the
+/// committed tokens and the end of the reply.
 fn bereave(prompt: &str, flags: &[&str], other: &Path, device: &'static str) -> (Vec<u32>, Value) {
     let dir = tempfile::tempdir().unwrap();
     let broker = Mosquitto::with(OPEN);

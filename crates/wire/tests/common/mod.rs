@@ -1,4 +1,4 @@
-//! Any message of any topic as one value, for tests that treat them alike.
+//! One type for all messages of all topics, for tests that treat them alike.
 #![allow(dead_code)] // each test binary uses its part
 
 use dunlin_wire::limits::FRAME_BYTES_MAX;
@@ -13,7 +13,7 @@ use heapless::Vec;
 
 pub(crate) type Bytes = Vec<u8, FRAME_BYTES_MAX>;
 
-/// The kinds of topic, by what comes on them.
+/// The kinds of topic, by their messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
     Frames,
@@ -165,7 +165,7 @@ pub(crate) const V2: Vocabulary =
     Vocabulary { size: 2048, fingerprint: [0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10] };
 
 pub(crate) const TARGET: TargetId = TargetId::from_bytes([0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xb0, 0xb1]);
-/// 25 ms a pass, 1 ms a further row, nothing known of the queue.
+/// 25 ms per pass, 1 ms per further row, queue unknown.
 pub(crate) const PRICE: Price = Price { pass: LogTime(117), row: LogTime(80), queue: LogTime(0) };
 const PRICE_MAX: Price = Price { pass: LogTime(255), row: LogTime(255), queue: LogTime(255) };
 
@@ -209,7 +209,7 @@ pub(crate) fn last_tokens(token_bits: u8, count: u32, weight: u8) -> Row {
     Row { entries: tokens.map(|token| Entry { token, weight }).collect() }
 }
 
-/// Round 3 at base 100 with 15 bits a token, as `eight_drafts`.
+/// Round 3 at base 100 with 15 bits a token, like `eight_drafts`.
 pub(crate) fn annotated(drafts: &[(TokenId, u8, u8)], held: u16, bonus: bool, rows: Rows) -> DraftFrame {
     DraftFrame { held, bonus, rows, ..frame(3, 100, 15, drafts) }
 }
@@ -241,7 +241,7 @@ pub(crate) fn credited() -> DraftFrame {
     DraftFrame { credit: Some(credit), ..annotated(&[(450, 3, 12)], 0, true, Rows::None) }
 }
 
-/// Six rows of 64 entries, one of 32, and a held draft: 11066 bits, of which two are in the last byte.
+/// Six rows of 64 entries, one of 32, and a held draft: 11066 bits, two of them in the last byte.
 pub(crate) fn largest_annotated() -> DraftFrame {
     let counts = [64, 64, 64, 64, 64, 64, 32];
     let rows = Rows::TopK(counts.map(|count| last_tokens(18, count, 255)).into_iter().collect());
@@ -384,7 +384,7 @@ pub(crate) fn largest_presence() -> VerifierPresence {
     }
 }
 
-/// Nothing happened yet but the report itself.
+/// The first report of a run in which nothing else happened.
 pub(crate) fn smallest_energy() -> EnergyReport {
     EnergyReport {
         run: 0,

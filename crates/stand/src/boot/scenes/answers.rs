@@ -1,4 +1,4 @@
-//! Prompts: drafted inside, corrected outside, and the energy held against what the sensor really measured.
+//! Prompts: drafted inside the machine and verified outside; the reported energy is compared with the sensor's.
 
 use super::super::stand::{Connected, SOON, Stand};
 use super::super::steps::{BootSteps, Failed, heading};
@@ -10,9 +10,9 @@ use serde_json::Value;
 
 /// The powers of two replies, W.
 const POWERS: [f64; 2] = [3.2, 5.6];
-/// The third reply's: half a second of each in turn.
+/// During the third reply the power alternates: half a second, in µs, at each of the two.
 const HALF: u64 = 500_000;
-/// How far the report's seconds and those of its energy may be apart, s.
+/// Largest difference between a report's duration and that of its energy, s.
 const SPAN: f64 = 0.05;
 
 pub(super) fn play(
@@ -63,7 +63,7 @@ pub(super) fn play(
 }
 
 impl BootFigures {
-    /// Takes in a reply that was held against the target alone.
+    /// Counts a reply that equalled the target-only one.
     pub(super) fn note(&mut self, reply: &Value) {
         self.identical_replies += 1;
         self.samples_per_second.extend(reply["energy"]["samples_per_second"].as_f64());
@@ -71,8 +71,8 @@ impl BootFigures {
     }
 }
 
-/// Whether a reply was drafted and corrected, and whether its energy is what it must be. `swing` is by how much the power
-/// changes every half second, W.
+/// Checks that a reply was drafted and corrected and that its energy is within bounds. `swing` is the change of power
+/// every half second, W.
 fn looked_at(reply: &Value, power: &Power, swing: f64) -> Result<String> {
     let number = |value: &Value, name: &str| {
         value[name].as_f64().with_context(|| format!("the report has no {name}: {value}"))
@@ -103,14 +103,14 @@ fn looked_at(reply: &Value, power: &Power, swing: f64) -> Result<String> {
     ))
 }
 
-/// What changes of power between two readings may hide, J: each may lie anywhere between them, and is taken to lie in
-/// their middle.
+/// Energy error from changes of power between two readings, J: each change may be anywhere between them, but is assumed
+/// to be in the middle.
 fn unseen(swing: f64, seconds: f64, rate: f64) -> f64 {
     let changes = seconds * 1e6 / HALF as f64;
     swing * changes / rate / 2.0
 }
 
-/// The least and the most energy that any window of so many seconds takes.
+/// The least and the most energy of any window of so many seconds, J.
 fn bounds(power: &Power, seconds: f64) -> (f64, f64) {
     let span = |seconds: f64| (seconds.max(0.0) * 1e6) as u64;
     let (short, long) = (span(seconds - SPAN), span(seconds + SPAN));
@@ -131,14 +131,14 @@ mod tests {
         let near = |(a, b): (f64, f64), (c, d): (f64, f64)| (a - c).abs() < 1e-3 && (b - d).abs() < 1e-3;
         assert!(near(bounds(&Power::constant(2.0), 1.0), (1.9, 2.1)));
         let square = Power::new([(HALF, 1.0), (HALF, 3.0)]).unwrap();
-        // 0.95 s hold all of the low half, 1.05 s all of the high one.
+        // A window of 0.95 s may contain the whole low half, one of 1.05 s the whole high half.
         assert!(near(bounds(&square, 1.0), (0.5 + 0.45 * 3.0, 1.5 + 0.5 + 0.05 * 3.0)));
         assert!(near(bounds(&square, 0.0), (0.0, 0.15)));
     }
 
     #[test]
     fn a_change_hides_half_of_what_lies_between_two_readings() {
-        // Four changes by 2 W in 2 s, 0.1 s between two readings.
+        // Four changes of 2 W in 2 s, with 0.1 s between two readings.
         assert!((unseen(2.0, 2.0, 10.0) - 0.4).abs() < 1e-9);
         assert!(unseen(0.0, 2.0, 10.0) == 0.0);
     }

@@ -1,6 +1,6 @@
-//! A board of its own kind: its own device tree, card, USB and serial console, and whatever drives them in its image.
+//! An emulated Raspberry Pi: its own device tree, card, USB and serial console, and the image's drivers for them.
 //!
-//! There is no sensor: QEMU's Raspberry Pi has no I2C that answers.
+//! It has no sensor, since no I2C device answers on QEMU's Raspberry Pi.
 
 use super::super::stand::{BOOT_WITHIN, SETUP, Stand};
 use super::super::steps::{BootSteps, Failed, heading};
@@ -9,7 +9,7 @@ use super::cuts::while_writing;
 use super::first_boot::healthy;
 use anyhow::ensure;
 
-/// The model that the device tree names, and what has a driver: the pin header's bus, and the card.
+/// Prints the device tree's model and the devices that must have a driver: the pin header's I2C bus and the card.
 const DRIVEN: &str = "tr -d '\\0' < /proc/device-tree/model; echo; ls /dev/i2c-1 /dev/mmcblk0p2";
 
 pub(super) fn play(

@@ -1,7 +1,7 @@
-//! Power cuts at random moments: while it sets itself up, while it boots, while it writes.
+//! Power cuts at random moments: during the set-up, during the boot, and while a reply is written.
 //!
-//! A cut ends the emulator with SIGKILL: what the machine had not handed to its disk is lost. What a card's own
-//! controller loses is not played.
+//! A cut ends the emulator with SIGKILL, so data that the machine had not written to its disk is lost. Losses inside a
+//! card's own controller are not simulated.
 
 use super::super::disk::TestDisk;
 use super::super::machine::RunningMachine;
@@ -11,13 +11,13 @@ use super::BootFigures;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
-/// The unit that sets a board up, as the console tells of it.
+/// The unit that sets up a board, by its name on the console.
 const SETTING_UP: &str = "dunlin-first-boot";
-/// The latest moment after that, ms.
+/// Latest cut after that unit starts, ms.
 const SET_UP_MS: u64 = 3000;
-/// The latest token of a reply: the demo's are short.
+/// Latest token of a reply at which the power is cut; the demo's replies are short.
 const TOKENS: usize = 4;
-/// The root that runs, and the partition that is written.
+/// The partitions in use: the running root and the data partition.
 const WRITTEN: [usize; 2] = [2, 4];
 
 pub(super) fn play(
@@ -52,7 +52,7 @@ pub(super) fn while_writing(
         let log = stand.places.out.join("cut-reply.jsonl");
         let mut asked = stand.guest.ask(&prompt, TOKENS_MAX, &log)?;
         let is_over = connected.running.until(&stand.stop, &format!("token {token}"), SOON, |_| {
-            // A reply may be shorter.
+            // The reply may end before that token.
             let is_over = asked.end()?.is_some();
             Ok((asked.tokens() >= token || is_over).then_some(is_over))
         })?;
@@ -106,14 +106,14 @@ fn while_setting_up(
     Ok(connected)
 }
 
-/// A moment that no line on the console marks.
+/// Cuts the power after a delay.
 fn cut_after(running: RunningMachine, delay: Duration) {
     #[expect(clippy::disallowed_methods, reason = "a power cut waits for nothing: its moment is drawn")]
     std::thread::sleep(delay);
     running.cut();
 }
 
-/// The board comes back and answers.
+/// Checks that the board boots again and answers.
 fn back(
     stand: &mut Stand,
     steps: &mut BootSteps,
@@ -134,7 +134,7 @@ fn back(
     })
 }
 
-/// The file systems that are in use are sound.
+/// Checks the file systems in use.
 fn sound(disk: &TestDisk) -> Result<String> {
     for partition in WRITTEN {
         disk.check(partition)?;

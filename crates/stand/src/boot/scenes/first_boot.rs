@@ -1,11 +1,11 @@
-//! The first boot: a file with mistakes, then the mended one while there is no broker.
+//! The first boot: a set-up file with mistakes, then the corrected one while there is no broker.
 
 use super::super::stand::{BOOT_WITHIN, Connected, DEVICE, PROBLEMS, SETUP, SOON, Stand};
 use super::super::steps::{BootSteps, Failed, heading};
 use anyhow::{Context, Result, ensure};
 use dunlin_wire::SetupReport;
 
-/// A key that there is not, behind the good file's six lines.
+/// A line with an unknown key, added behind the six lines of the valid file.
 const MISTAKE: &str = "wifi_pasword = hunter2hunter2\n";
 const MISTAKE_LINE: &str = "line 7";
 const MISTAKE_KEY: &str = "wifi_pasword";
@@ -32,7 +32,7 @@ fn malformed(stand: &mut Stand, steps: &mut BootSteps) -> Result<(), Failed> {
     steps.see("a file beside it says it too, and it is still there", || {
         let disk = &stand.disk;
         let text = running.until(&stand.stop, PROBLEMS, SOON, |_| {
-            // A file that is being written is not readable yet.
+            // While the file is being written it can't be read yet.
             let text = disk.text(PROBLEMS).ok().flatten();
             Ok(text.filter(|text| text.contains(MISTAKE_LINE) && text.contains(MISTAKE_KEY)))
         })?;
@@ -88,7 +88,7 @@ fn set_up(stand: &mut Stand, steps: &mut BootSteps) -> Result<Connected, Failed>
     })
 }
 
-/// No unit failed, and what holds the state is mounted where it should be.
+/// Checks that no unit failed and that the data partition is mounted.
 pub(super) fn healthy(stand: &Stand) -> Result<String> {
     let failed = stand.guest.run("systemctl --failed --no-legend --plain")?;
     ensure!(failed.trim().is_empty(), "failed units: {failed}");

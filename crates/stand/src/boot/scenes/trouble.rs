@@ -1,4 +1,4 @@
-//! What goes wrong on a board: no room, a corrupt file, no sensor.
+//! Failures on a board: a full disk, a corrupt file, no sensor.
 
 use super::super::stand::{Connected, SOON, Stand};
 use super::super::steps::{BootSteps, Failed, heading};
@@ -6,7 +6,7 @@ use super::BootFigures;
 use anyhow::{Context, Result, ensure};
 use dunlin_power::simulated::waveform::StepWaveform as Power;
 
-/// A board's file with a key that there is not, in its third line.
+/// Writes a board's file with an unknown key in its third line.
 const CORRUPT: &str = "printf 'name = \"virt\"\\n[drafter]\\nthreds = 2\\n' > /data/dunlin/etc/corrupt.toml && \
     cp /data/dunlin/etc/agent.toml /data/dunlin/etc/agent.toml.kept && \
     sed -i '/^board *=/d' /data/dunlin/etc/agent.toml && \
@@ -14,7 +14,7 @@ const CORRUPT: &str = "printf 'name = \"virt\"\\n[drafter]\\nthreds = 2\\n' > /d
     { systemctl restart dunlin-agent || true; }";
 const MENDED: &str = "mv /data/dunlin/etc/agent.toml.kept /data/dunlin/etc/agent.toml && \
     rm /data/dunlin/etc/corrupt.toml && systemctl reset-failed dunlin-agent && systemctl restart dunlin-agent";
-/// Takes all room that there is.
+/// Fills the disk.
 const FILLED: &str =
     "dd if=/dev/zero of=/data/full bs=1M 2>/dev/null; sync; df --output=avail /data | tail -1";
 

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use std::io::Read;
 use std::net::Shutdown;
 
-/// Only a hang takes so long.
+/// A time limit that only a hang reaches.
 const HANG: std::time::Duration = std::time::Duration::from_secs(60);
 /// Bytes of a hello.
 const HELLO_BYTES: usize = 12 + 68;
-/// Bytes of what presents a device to who knows of everything.
+/// Bytes of the packets that announce a device to a side with all capabilities.
 const PRESENTED_BYTES: usize = (16 + 160) + (16 + 132) + (16 + 10);
 
 /// A virtual machine's end of the cable.
@@ -65,7 +65,7 @@ impl Guest {
         (answer[3], answer[10..].into())
     }
 
-    /// A register of the chip, as the driver in a guest's kernel reads it; `None` where nobody acknowledges.
+    /// Reads a register of the chip as the guest's driver does; `None` if no chip acknowledges.
     fn register(&mut self, register: u8) -> Option<u16> {
         assert_eq!(self.control(false, 5, 0x40, &[register]).0, 0);
         if self.control(true, 3, 0, &[0]).1 != [1] {
@@ -76,7 +76,7 @@ impl Guest {
         Some(u16::from_be_bytes([read[0], read[1]]))
     }
 
-    /// Whether the other side has hung up.
+    /// True when the other side closed the connection.
     fn is_over(&mut self) -> bool {
         let read = self.stream.read(&mut [0; 64]);
         read.map_or_else(|error| error.kind() == io::ErrorKind::ConnectionReset, |bytes| bytes == 0)
@@ -129,7 +129,7 @@ fn a_device_is_plugged_unplugged_and_plugged_again() {
     let dir = tempfile::tempdir().unwrap();
     let peer = peer(&dir, 0x40);
     let mut guest = Guest::connect(&peer);
-    // Requests to a device that is not there have no answer: the next packet is the device's coming.
+    // Requests to an unplugged device get no answer, so the next packet announces the device.
     guest.send(7, &[]);
     while peer.counted().requests < 2 {
         thread::yield_now();
@@ -155,7 +155,7 @@ fn the_next_machine_finds_the_device_after_a_hostile_one() {
         hostile.write_all(bytes).unwrap();
         hostile.shutdown(Shutdown::Write).unwrap();
         let mut all = Vec::new();
-        // A connection that ends with bytes unread may end with an error.
+        // Ignore the error: a connection closed with unread bytes may be reset.
         let _ = hostile.read_to_end(&mut all);
     }
     let mut guest = Guest::connect(&peer);
@@ -189,7 +189,7 @@ proptest! {
 mod silent {
     use embedded_hal::i2c::{ErrorKind, ErrorType, I2c, Operation};
 
-    /// A bus where everybody acknowledges and nobody says anything.
+    /// A bus on which every address acknowledges and reads return nothing.
     pub(super) struct Silent;
 
     impl ErrorType for Silent {

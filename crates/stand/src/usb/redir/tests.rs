@@ -27,7 +27,7 @@ fn a_hello_says_what_both_can_do() {
     assert_eq!(NONE.shared().ids(), RedirIds::Short);
 }
 
-/// Kind, length, id of 64 bits; endpoint, request, type, status, value, index, length.
+/// The fields are kind, length, id of 64 bits; then endpoint, request, type, status, value, index, length.
 #[test]
 fn a_control_transfer_there_and_back() {
     let bytes = [
@@ -78,10 +78,10 @@ fn what_can_t_be_a_packet_is_said() {
         let packet = [header(kind, bytes, 0), vec![0; bytes as usize]].concat();
         assert_eq!(malformed(&packet), Malformed::Length { kind, bytes: bytes as usize }, "kind {kind}");
     }
-    // A transfer to the device with less data than it says, and one to the host with data.
+    // A transfer to the device with less data than declared, and one to the host with data.
     assert!(RedirRequest::parse(100, &[0, 5, 0x41, 0, 0, 0, 0x40, 0, 2, 0, 1]).is_err());
     assert!(RedirRequest::parse(100, &[0, 5, 0xc1, 0, 0, 0, 0x40, 0, 1, 0, 1]).is_err());
-    // Packets that we have no answer to may be of any length.
+    // Packets that we don't answer may have any length.
     assert_eq!(RedirRequest::parse(21, &[]), Ok(RedirRequest::Other(21)));
     assert_eq!(RedirRequest::parse(101, &[1, 2, 3]), Ok(RedirRequest::Other(101)));
 }
