@@ -65,13 +65,6 @@ impl Calibration {
         self.refit();
     }
 
-    /// Takes the verdict on a draft: the scores of its tokens in order and the number of accepted ones.
-    pub fn observe_verdict(&mut self, scores: &[Score], accepted: usize) {
-        for (index, &score) in scores.iter().take(accepted.saturating_add(1)).enumerate() {
-            self.observe(score, index == accepted);
-        }
-    }
-
     /// All bins, by score.
     pub fn bins(&self) -> &[CalibrationBin; SCORES] {
         &self.bins
@@ -219,18 +212,5 @@ mod tests {
         (0..20_000).for_each(|_| calibration.observe(score(0), false));
         let forgotten = calibration.bins()[5];
         assert!(forgotten.observed < 1e-6, "{forgotten:?}");
-    }
-
-    #[test]
-    fn tokens_behind_a_miss_are_unknown() {
-        let scores = [score(3), score(9), score(3), score(12)];
-        let (mut by_verdict, mut by_hand) = (Calibration::new(), Calibration::new());
-        by_verdict.observe_verdict(&scores, 1);
-        by_hand.observe(scores[0], false);
-        by_hand.observe(scores[1], true);
-        assert_eq!(by_verdict, by_hand);
-        by_verdict.observe_verdict(&scores, usize::MAX);
-        scores.iter().for_each(|&s| by_hand.observe(s, false));
-        assert_eq!(by_verdict, by_hand);
     }
 }

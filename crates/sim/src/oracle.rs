@@ -18,6 +18,8 @@ pub struct Told {
     pub commits: Vec<Commit>,
     /// For each token, the session's target as the device knew it at that time.
     pub targets: Vec<Option<Serves>>,
+    /// The positions of the session's text from which, as the device reported, another target writes.
+    pub changes: Vec<usize>,
     /// The reason of its end; `None` if it did not end.
     pub finish: Option<Finish>,
 }
@@ -132,10 +134,14 @@ fn check_turn(
     text: &mut Vec<TokenId>,
 ) -> Result<(), Wrong> {
     let limit = script.context_tokens_max.min(text.len() + turn.reply.tokens_max);
-    let mut ended = None;
+    let (mut ended, mut writer) = (None, None);
     for (commit, target) in told.commits.iter().zip(&told.targets) {
         if let Some(ended) = ended {
             return Err(Wrong(format!("{commit:?} after the reply ended by {ended:?}")));
+        }
+        let changed = writer.replace(*target).flatten().is_some_and(|before| Some(before) != *target);
+        if changed && !told.changes.contains(&commit.position) {
+            return Err(Wrong(format!("from {commit:?} on another target writes, and it was not reported")));
         }
         let target = target.unwrap_or(Serves::Home).pair(pair);
         let expected = OracleStep { script, pair, target: &target, text }.lawful(commit.origin)?;

@@ -13,7 +13,7 @@ use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{
     self, Answer, Job, Outgoing, RowsError, Slot, TargetDescription, Verifier, VerifierConfig,
 };
-use dunlin_wire::{DeviceId, Promise, VerifierId, VerifierPresence, Vocabulary};
+use dunlin_wire::{DeviceId, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 
@@ -56,6 +56,8 @@ struct VerifierNode {
     caches: BTreeMap<Slot, Vec<TokenId>>,
     armed: Option<Instant>,
     free_at: u64,
+    /// The time of its start, µs.
+    here_since: u64,
 }
 
 /// Counts over all runs of a batch. They show that the runs reach the branches under test.
@@ -369,6 +371,21 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Checks that no verifier with these weights serves whose presence the device has.
+    fn check_lack(&self, device: usize, weights: TargetId) -> Result<(), Wrong> {
+        let down_until = self.nodes[device].down_until.max(self.broker_down_until).max(self.silent_until);
+        let suits = |(kind, desk): (&Serves, &VerifierNode)| {
+            // Presence leaves at the verifier's start, or once a connection is there, and takes the shortest delay.
+            let announced = desk.here_since.max(down_until) + self.plan.delay_us;
+            let serves = !desk.verifier.presence().draining && announced < self.agenda.now;
+            serves && kind.target().has_weights_of(weights)
+        };
+        match self.plan.verifiers.iter().zip(&self.desks).any(suits) {
+            true => Err(Wrong(format!("device {device} ended a reply though its target was there"))),
+            false => Ok(()),
+        }
+    }
+
     fn cut(&mut self, device: usize, span: u64) -> Result<(), Wrong> {
         let until = self.agenda.now + span;
         let node = &mut self.nodes[device];
@@ -380,7 +397,8 @@ impl<'a> World<'a> {
 
     fn rebirth(&mut self, verifier: usize) -> Result<(), Wrong> {
         let life = self.desks[verifier].life + 1;
-        let fresh = VerifierNode::new(self.plan, verifier, life);
+        let mut fresh = VerifierNode::new(self.plan, verifier, life);
+        fresh.here_since = self.agenda.now;
         let old = core::mem::replace(&mut self.desks[verifier], fresh);
         self.coverage.verifier.add(old.verifier.counters());
         (0..self.nodes.len()).for_each(|device| self.announce(device, verifier));
@@ -458,7 +476,11 @@ impl LinkEnds for World<'_> {
                 told.targets.push(serves);
             }
             Event::Finished(finish) => {
-                self.coverage.other_targets += u64::from(matches!(finish, Finish::OtherTarget { .. }));
+                if let Finish::OtherTarget { ours, .. } = finish {
+                    self.coverage.other_targets += 1;
+                    self.check_lack(device, ours)?;
+                }
+                let node = &mut self.nodes[device];
                 node.told.last_mut().expect("a reply").finish = Some(finish);
                 node.turn += 1;
                 let life = node.life;
@@ -469,8 +491,11 @@ impl LinkEnds for World<'_> {
             }
             Event::GaveUp => self.coverage.gave_up += 1,
             Event::Returned => self.coverage.returned += 1,
-            Event::TargetChanged { model: true, .. } => self.coverage.changed_models += 1,
-            Event::TargetChanged { model: false, .. } => self.coverage.changed_numerics += 1,
+            Event::TargetChanged { position, model } => {
+                node.told.last_mut().expect("a reply").changes.push(position);
+                self.coverage.changed_models += u64::from(model);
+                self.coverage.changed_numerics += u64::from(!model);
+            }
             Event::Leased { .. }
             | Event::Judged(_)
             | Event::Resynced
@@ -558,6 +583,7 @@ impl VerifierNode {
             caches: BTreeMap::new(),
             armed: None,
             free_at: 0,
+            here_since: 0,
         }
     }
 }
