@@ -1,4 +1,5 @@
-//! What every run in virtual time has: an agenda, and a pump that empties the machines and brings them their messages.
+//! Shared by all runs in virtual time: an agenda of events, and a pump that carries out the machines' actions and
+//! delivers their messages.
 
 use dunlin_hlm::device::{self, Channel, Device, Transmit};
 use dunlin_hlm::time::Instant;
@@ -6,7 +7,8 @@ use dunlin_hlm::verifier::{self, Answer, Outgoing, Verifier};
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 
-/// What will happen, by its time in virtual microseconds. Things of one time happen in the order of their entry.
+/// Future events by their virtual time, µs. Events of the same time happen in the order in which they were added, so
+/// that a run depends only on its seed.
 #[derive(Debug)]
 pub(crate) struct Agenda<T> {
     pub(crate) now: u64,
@@ -19,18 +21,18 @@ impl<T> Agenda<T> {
         Self { now: 0, serial: 0, things: BTreeMap::new() }
     }
 
-    /// Enters a thing. What is late happens now.
+    /// Adds an event; one in the past happens now.
     pub(crate) fn at(&mut self, at: u64, thing: T) {
         self.serial += 1;
         self.things.insert((at.max(self.now), self.serial), thing);
     }
 
-    /// The time of the next thing.
+    /// The time of the next event.
     pub(crate) fn next_at(&self) -> Option<u64> {
         self.things.keys().next().map(|(at, _)| *at)
     }
 
-    /// Takes the next thing. Its time is now.
+    /// Takes the next event and advances the time to it.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let ((at, _), thing) = self.things.pop_first()?;
         self.now = at;
@@ -38,9 +40,9 @@ impl<T> Agenda<T> {
     }
 }
 
-/// The ends of a link, each with its number, and what is done with what they say.
+/// The devices and verifiers of a run, each with its number, and the handling of their events and messages.
 pub(crate) trait LinkEnds {
-    /// Why a run ends.
+    /// The error that ends a run.
     type Error;
 
     fn now(&self) -> Instant;
@@ -53,7 +55,7 @@ pub(crate) trait LinkEnds {
     /// Puts a verifier's message on the link.
     fn send_down(&mut self, answer: Outgoing);
 
-    /// Does what a device asks for until it asks for nothing.
+    /// Carries out a device's actions until it has none.
     fn drain_device(&mut self, device: usize) -> Result<(), Self::Error> {
         while let Some(event) = self.device(device).poll_event() {
             self.on_device_event(device, event)?;
@@ -65,7 +67,7 @@ pub(crate) trait LinkEnds {
         Ok(())
     }
 
-    /// Does what a verifier asks for until it asks for nothing.
+    /// Carries out a verifier's actions until it has none.
     fn drain_verifier(&mut self, verifier: usize) -> Result<(), Self::Error> {
         while let Some(event) = self.verifier(verifier).poll_event() {
             self.on_verifier_event(verifier, event)?;
@@ -76,7 +78,7 @@ pub(crate) trait LinkEnds {
         Ok(())
     }
 
-    /// Brings a verifier a message of the device `from`.
+    /// Delivers a message of the device `from` to a verifier.
     fn deliver_up(&mut self, verifier: usize, from: &DeviceId, channel: &Channel, bytes: &[u8]) {
         let now = self.now();
         match channel {
@@ -85,7 +87,7 @@ pub(crate) trait LinkEnds {
         }
     }
 
-    /// Brings a device a message.
+    /// Delivers a message to a device.
     fn deliver_down(&mut self, device: usize, channel: Answer, bytes: &[u8]) {
         let now = self.now();
         match channel {
