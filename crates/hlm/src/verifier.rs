@@ -451,7 +451,7 @@ impl Verifier {
             _ => return None,
         }
         session.used = now;
-        // The device compares the digest with its text and sends the whole text again if they differ.
+        // The device compares the digest with its own text. If they differ it opens again with length 0.
         let length = session.text.len().min(open.length as usize);
         Some(Reply::Lease(Lease {
             session: open.session,

@@ -1,4 +1,5 @@
-//! The agenda of a run in virtual time, and the pump that carries messages between the machines.
+//! Shared by all runs in virtual time: an agenda of events, and a pump that carries out the machines' actions and
+//! delivers their messages.
 
 use dunlin_hlm::device::{self, Channel, Device, Transmit};
 use dunlin_hlm::time::Instant;
@@ -6,7 +7,8 @@ use dunlin_hlm::verifier::{self, Answer, Outgoing, Verifier};
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 
-/// Future things by their time in virtual microseconds. Things of the same time happen in the order of their entry.
+/// Future events by their virtual time, µs. Events of the same time happen in the order in which they were added, so
+/// that a run depends only on its seed.
 #[derive(Debug)]
 pub(crate) struct Agenda<T> {
     pub(crate) now: u64,
@@ -19,18 +21,18 @@ impl<T> Agenda<T> {
         Self { now: 0, serial: 0, things: BTreeMap::new() }
     }
 
-    /// Enters a thing; one whose time has passed happens now.
+    /// Adds an event; one in the past happens now.
     pub(crate) fn at(&mut self, at: u64, thing: T) {
         self.serial += 1;
         self.things.insert((at.max(self.now), self.serial), thing);
     }
 
-    /// The time of the next thing.
+    /// The time of the next event.
     pub(crate) fn next_at(&self) -> Option<u64> {
         self.things.keys().next().map(|(at, _)| *at)
     }
 
-    /// Takes the next thing and sets the time to its time.
+    /// Takes the next event and advances the time to it.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let ((at, _), thing) = self.things.pop_first()?;
         self.now = at;
@@ -38,7 +40,7 @@ impl<T> Agenda<T> {
     }
 }
 
-/// The numbered devices and verifiers of a link, and the handling of their output.
+/// The devices and verifiers of a run, each with its number, and the handling of their events and messages.
 pub(crate) trait LinkEnds {
     /// The reason for ending a run early.
     type Error;
@@ -53,7 +55,7 @@ pub(crate) trait LinkEnds {
     /// Puts a verifier's message on the link.
     fn send_down(&mut self, answer: Outgoing);
 
-    /// Handles events and messages of a device until there are none left.
+    /// Carries out a device's actions until it has none.
     fn drain_device(&mut self, device: usize) -> Result<(), Self::Error> {
         while let Some(event) = self.device(device).poll_event() {
             self.on_device_event(device, event)?;
@@ -65,7 +67,7 @@ pub(crate) trait LinkEnds {
         Ok(())
     }
 
-    /// Handles events and messages of a verifier until there are none left.
+    /// Carries out a verifier's actions until it has none.
     fn drain_verifier(&mut self, verifier: usize) -> Result<(), Self::Error> {
         while let Some(event) = self.verifier(verifier).poll_event() {
             self.on_verifier_event(verifier, event)?;

@@ -327,7 +327,7 @@ impl Quiet<'_> {
     }
 }
 
-/// One device and one verifier: neither needs a number.
+/// There is one device and one verifier, so their numbers are ignored.
 impl LinkEnds for Quiet<'_> {
     type Error = Error;
 

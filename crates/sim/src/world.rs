@@ -117,7 +117,7 @@ fn verifier_id(verifier: usize) -> VerifierId {
     format!("verifier-{verifier}").parse().expect("a valid id")
 }
 
-/// The number in an id of ours.
+/// The number in an id made by [`device_id`] or [`verifier_id`].
 fn number_of(id: &str, kind: &str) -> usize {
     id.trim_start_matches(kind).parse().expect("ids are made of numbers")
 }

@@ -61,7 +61,6 @@ pub enum Promise {
     Approximate,
 }
 
-/// The rule by which a verifier draws the target's choice from the seed; a device draws its drafts by the same rule.
 impl Promise {
     /// Its name in reports and logs.
     pub fn name(self) -> &'static str {
@@ -73,7 +72,7 @@ impl Promise {
     }
 }
 
-/// How a verifier draws the target's choice from the seed; a device draws its drafts the same way.
+/// The rule by which a verifier draws the target's choice from the seed; a device draws its drafts by the same rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CouplingProfile {
     /// The SplitMix64 noise of `docs/wire.md`.

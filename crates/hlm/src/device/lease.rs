@@ -6,7 +6,7 @@ use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 use dunlin_wire::{CloseReason, Closed, Lease, RefusalReason, Reply, Resync, VerifierId, VerifierPresence};
 
-/// Unanswered sends of one frame after which the lease is given up.
+/// Sends in a row without any sign of the verifier after which the lease is given up.
 pub(crate) const SILENT_SENDS_MAX: u32 = 3;
 /// Time that a session without text waits for a fitting verifier to announce itself.
 const UNSUITED_AFTER: Duration = Duration::from_millis(1_000);
@@ -130,8 +130,8 @@ impl Device {
 
     fn on_lease(&mut self, lease: Lease, now: Instant) {
         let synced = self.agreed_length(lease.length, lease.digest);
-        // The verifier holds another text under this session's number. Chunks that would replace it may be lost, and
-        // a frame's short prefix alone must not decide between two texts that are known to differ.
+        // The verifier has another text under this session's number and must drop it. Context that replaces it may be
+        // lost, and the 16 bits of a frame's prefix must not decide between two texts that are known to differ.
         if synced < lease.length as usize {
             self.disowned = true;
             return self.ask_anew(now);
@@ -141,7 +141,7 @@ impl Device {
             self.learned.candidates.correct(&lease.verifier, target);
             return self.ask_another(now);
         }
-        // From here on the lease is accepted.
+        // Reset only now that the lease is accepted.
         self.disowned = false;
         self.events.push_back(Event::Leased { verifier: lease.verifier.clone(), target });
         self.lessor = Lessor::Leased(Leased {

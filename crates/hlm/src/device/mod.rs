@@ -85,7 +85,8 @@ pub struct Device {
     /// The target that wrote the text; `None` before its first verdict.
     target: Option<PinnedTarget>,
     silence: Silence,
-    /// True if a verifier holds another text under this session's number, which it is to forget.
+    /// True if a verifier has another text under this session's number. The next request then declares an empty text,
+    /// so that the verifier drops its own.
     disowned: bool,
     round: Round,
     closing: bool,
