@@ -21,7 +21,7 @@ use crate::setup::{self, Conduct, Parts};
 use crate::terminal::abilities;
 use crate::{check, report};
 use anyhow::{Context, Result};
-use dunlin_hlm::device::{Offline, Reply};
+use dunlin_hlm::device::{Offline, ReplyLimits};
 use dunlin_hlm::fit::Fit;
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
@@ -132,7 +132,7 @@ fn says(args: &CalibrateFlags, model: &ModelDir, prompts: &[prompts::Prompt]) ->
     let say = |prompt: &prompts::Prompt| {
         let tokens = model.first_turn(&prompt.text);
         let tokens = tokens.with_context(|| format!("{}: {}", args.prompts.display(), prompt.place))?;
-        let reply = Reply { tokens_max: args.text.max_tokens, stop: model.prompt.stop.clone() };
+        let reply = ReplyLimits { tokens_max: args.text.max_tokens, stop: model.prompt.stop.clone() };
         Ok(Say { tokens, reply, new_session: true })
     };
     prompts.iter().map(say).collect()

@@ -9,7 +9,7 @@ use crate::terminal::{ColourChoice, abilities};
 use crate::turn::described;
 use crate::{provenance, random, setup};
 use anyhow::Result;
-use dunlin_hlm::device::{DraftJob, JobId};
+use dunlin_hlm::device::{DraftJob, DraftJobId};
 use dunlin_lm::ModelDir;
 use dunlin_power::clock::Clock;
 use dunlin_power::probe;
@@ -138,7 +138,7 @@ async fn run_model(settings: &Settings) -> Result<Tried> {
 }
 
 async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Duration> {
-    worker.run(0, DraftJob { id: JobId(0), keep, tokens });
+    worker.run(0, DraftJob { id: DraftJobId(0), keep, tokens });
     let done = worker.next().await?;
     done.last_row()?;
     Ok(Duration::from_micros(done.took.0))

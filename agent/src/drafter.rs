@@ -3,7 +3,7 @@
 
 use crate::slot::{Giver, Taker, slot};
 use anyhow::{Context, Result, anyhow};
-use dunlin_hlm::device::{DraftJob, DraftRow, JobId};
+use dunlin_hlm::device::{DraftJob, DraftJobId, DraftRow};
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, Rows, Vocabulary};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub struct Done {
     /// The agent's session that requested it.
     pub session: u64,
     /// The job.
-    pub id: JobId,
+    pub id: DraftJobId,
     /// The rows of the last chunk, or the error.
     pub rows: Result<Rows, dunlin_lm::Error>,
     /// Its duration.
@@ -202,7 +202,7 @@ mod tests {
             Ok(drafter)
         };
         let mut worker = Worker::start(load).await.unwrap();
-        let job = |tokens: usize| DraftJob { id: JobId(1), keep: 0, tokens: vec![1; tokens] };
+        let job = |tokens: usize| DraftJob { id: DraftJobId(1), keep: 0, tokens: vec![1; tokens] };
         worker.run(0, job(1));
         assert_eq!(begun.recv().unwrap(), 1);
         (1..=60).for_each(|session| worker.run(session, job(2)));
@@ -219,7 +219,7 @@ mod tests {
         let tokens: Vec<u32> = (0..150).map(|token| token % 64).collect();
         for length in [1, CHUNK_TOKENS_MAX, CHUNK_TOKENS_MAX + 1, 150] {
             let mut drafter = toy.drafter();
-            let job = DraftJob { id: JobId(1), keep: 0, tokens: tokens[..length].to_vec() };
+            let job = DraftJob { id: DraftJobId(1), keep: 0, tokens: tokens[..length].to_vec() };
             let steps = Steps::default();
             let rows = run(&mut drafter, &job, &steps).unwrap();
             assert_eq!(steps.0.load(Ordering::Relaxed), length.div_ceil(CHUNK_TOKENS_MAX) as u64);

@@ -12,10 +12,10 @@ use crate::setup::{self, Parts};
 use crate::terminal::{Terminal, abilities};
 use crate::turn::{Ending, Turn};
 use anyhow::{Context, Result, bail};
-use dunlin_hlm::device::{Finish, Reply};
+use dunlin_hlm::device::{Finish, ReplyLimits};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
-use dunlin_power::Energy;
+use dunlin_power::EnergyAccount;
 use dunlin_power::report::TurnEnergy;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -93,7 +93,7 @@ pub async fn generate(args: &GenerateFlags, settings: &Settings, sampling: Sampl
 /// The energy of a reply, with the idle board's power measured before and after it.
 async fn idle_after(
     args: &GenerateFlags,
-    meter: &mut Energy,
+    meter: &mut EnergyAccount,
     energy: Option<TurnEnergy>,
 ) -> Option<TurnEnergy> {
     if let Some(span) = args.idle_seconds {
@@ -118,7 +118,7 @@ fn user(args: &GenerateFlags, model: &ModelDir, tokens: Vec<u32>) -> Result<User
     let (prompt, prompts) = mpsc::channel(1);
     let (user, control) = setup::user(prompts, Control::Cancel)?;
     let timeout = args.timeout;
-    let reply = Reply { tokens_max: args.reply.text.max_tokens, stop: model.prompt.stop.clone() };
+    let reply = ReplyLimits { tokens_max: args.reply.text.max_tokens, stop: model.prompt.stop.clone() };
     prompt.try_send(Say { tokens, reply, new_session: false }).context("the first prompt")?;
     tokio::spawn(async move {
         match timeout {

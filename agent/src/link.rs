@@ -9,8 +9,8 @@
 
 use dunlin_hlm::device::{Channel, Transmit};
 use dunlin_link::{
-    Alias, Arrival, Arrived, CORRELATION_BYTES, ConnectOptions, Dialer, Ended, GOODBYE_MAX, Loss, Message,
-    Outgoing, Publisher, Taken, Traffic, Will,
+    Alias, Arrival, CORRELATION_BYTES, ConnectOptions, ConnectionEnd, CountedArrival, Dialer, GOODBYE_MAX,
+    Loss, Message, Outgoing, Publisher, SendOutcome, Traffic, Will,
 };
 use dunlin_wire::topic::{self, Topic, TopicName};
 use dunlin_wire::{DeviceId, DevicePresence, Liveness, VerifierId, limits};
@@ -60,7 +60,7 @@ pub enum LinkEvent {
 /// An event of the connection's task.
 enum TaskEvent {
     /// From the connection of this generation.
-    Arrived(u32, Arrived),
+    CountedArrival(u32, CountedArrival),
     /// The connection failed or was lost.
     Lost(Loss),
 }
@@ -146,7 +146,7 @@ impl Link {
         let has_room = self.has_room() && self.outbox.is_empty();
         let Some(connection) = self.connection.as_ref().filter(|_| has_room) else { return };
         let report = Outgoing::new(topic(self.config.device.clone()), bytes.to_vec());
-        if connection.publisher.send(&report) != Taken::Yes {
+        if connection.publisher.send(&report) != SendOutcome::Yes {
             debug!("no room for a report on {}", report.topic.name());
         }
     }
@@ -198,7 +198,7 @@ impl Link {
 
     fn handle(&mut self, event: TaskEvent) -> Option<LinkEvent> {
         match event {
-            TaskEvent::Arrived(generation, Arrived { arrival, traffic }) => {
+            TaskEvent::CountedArrival(generation, CountedArrival { arrival, traffic }) => {
                 self.traffic.add(&traffic);
                 self.arrived(generation, arrival)
             }
@@ -268,7 +268,7 @@ impl Link {
     fn announce(&mut self, liveness: Liveness) {
         let Some(connection) = self.connection.as_ref().filter(|_| self.config.announce) else { return };
         let Some(presence) = presence(&self.config.device, connection.generation, liveness) else { return };
-        if connection.publisher.send(&presence) != Taken::Yes {
+        if connection.publisher.send(&presence) != SendOutcome::Yes {
             debug!("no room to announce {liveness:?}");
         }
     }
@@ -298,10 +298,10 @@ impl Link {
         while let Some(message) = self.outbox.front() {
             let outgoing = outgoing(&self.config.device, message, connection.alias.as_ref(), self.opens);
             match connection.publisher.send(&outgoing) {
-                Taken::Yes => connection.bind(&outgoing.topic),
+                SendOutcome::Yes => connection.bind(&outgoing.topic),
                 // Keeps the order; `Arrival::Sent` calls this function again.
-                Taken::NoRoom => return,
-                Taken::TooLarge => {
+                SendOutcome::NoRoom => return,
+                SendOutcome::TooLarge => {
                     // Dropped, because it would block the queue: the broker will never take it.
                     warn!("a message of {} bytes is more than the broker takes", outgoing.shape().bytes());
                     self.oversize += 1;
@@ -335,12 +335,12 @@ async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
         let loss = loop {
             match arrivals.next().await {
                 Ok(arrived) => {
-                    if events.send(TaskEvent::Arrived(generation, arrived)).await.is_err() {
+                    if events.send(TaskEvent::CountedArrival(generation, arrived)).await.is_err() {
                         return;
                     }
                 }
-                Err(Ended::Left) => return,
-                Err(Ended::Lost(loss)) => break loss,
+                Err(ConnectionEnd::Left) => return,
+                Err(ConnectionEnd::Lost(loss)) => break loss,
             }
         };
         if events.send(TaskEvent::Lost(loss)).await.is_err() {

@@ -16,13 +16,13 @@ use crate::turn::{Ending, Phases, Turn};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Commit, Counters, Device, DeviceConfig, Event, Finish, Learned, Offline, Phase, PinnedTarget, Reply,
-    Session,
+    Commit, Device, DeviceConfig, DeviceCounters, DeviceEvent, Finish, Learned, Offline, Phase, PinnedTarget,
+    ReplyLimits, SessionIdentity,
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
 use dunlin_link::Traffic;
-use dunlin_power::Energy;
+use dunlin_power::EnergyAccount;
 use dunlin_power::clock::Clock;
 use dunlin_power::phase::{ByPhase, EnergyPhase as Charged};
 use dunlin_power::report::TurnEnergy;
@@ -38,7 +38,7 @@ pub struct Say {
     /// The prompt's tokens, control tokens of its form included.
     pub tokens: Vec<TokenId>,
     /// Length limit of the reply, and the tokens that end it.
-    pub reply: Reply,
+    pub reply: ReplyLimits,
     /// True to begin a new session with this prompt.
     pub new_session: bool,
 }
@@ -66,7 +66,7 @@ pub struct User {
 
 /// Settings shared by all sessions of the agent.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub struct SessionSettings {
     /// Settings of the machine.
     pub device: DeviceConfig,
     /// Settings of sampling.
@@ -79,19 +79,19 @@ pub struct Seat {
 
 /// The results of an agent that has ended.
 #[derive(Debug)]
-pub struct Farewell {
+pub struct AgentOutcome {
     /// The counters of the last session's machine, its closing messages included.
-    pub counters: Counters,
+    pub counters: DeviceCounters,
     /// The link's total traffic.
     pub traffic: Traffic,
     /// The energy meter, still running.
-    pub energy: Box<Energy>,
+    pub energy: Box<EnergyAccount>,
 }
 
 /// The device: machine, drafter and link.
 pub struct Agent {
     clock: Clock,
-    seat: Seat,
+    seat: SessionSettings,
     device: Device,
     seed: u64,
     /// True to use a given seed only for the first session and the next number for each later one.
@@ -101,7 +101,7 @@ pub struct Agent {
     worker: Worker,
     link: Link,
     /// Boxed because its tables are large, and the builder methods move the agent.
-    energy: Box<Energy>,
+    energy: Box<EnergyAccount>,
     stall: Stall,
     supervised: Supervised,
     status: StatusLog,
@@ -121,7 +121,7 @@ struct Running {
     started: Instant,
     tokens: Vec<TokenId>,
     micros: ByPhase<u64>,
-    counters: Counters,
+    counters: DeviceCounters,
     traffic: Traffic,
     ending: Option<Ending>,
     /// Position of the reply's first token in the session's text.
@@ -134,8 +134,8 @@ impl Agent {
     ///
     /// # Errors
     /// The system provides no random numbers, or a limit of the drafter exceeds the protocol's.
-    pub fn new(seat: Seat, worker: Worker, link: Link) -> Result<Self> {
-        let energy = Box::new(Energy::unmetered(Charged::Idle));
+    pub fn new(seat: SessionSettings, worker: Worker, link: Link) -> Result<Self> {
+        let energy = Box::new(EnergyAccount::unmetered(Charged::Idle));
         let session = new_session(&seat, 0)?;
         let seed = session.seed;
         let device = Device::new(seat.device.clone(), session, Learned::default())?;
@@ -162,7 +162,7 @@ impl Agent {
 
     /// Counts time and energy with `energy`.
     #[must_use]
-    pub fn metered(self, energy: Energy) -> Self {
+    pub fn metered(self, energy: EnergyAccount) -> Self {
         Self { clock: energy.clock(), energy: Box::new(energy), ..self }
     }
 
@@ -188,7 +188,7 @@ impl Agent {
     ///
     /// # Errors
     /// The drafter's thread ended.
-    pub async fn run(mut self, user: &mut User, out: &mut dyn Output) -> Result<Farewell> {
+    pub async fn run(mut self, user: &mut User, out: &mut dyn Output) -> Result<AgentOutcome> {
         while self.settle(out).is_continue() {
             self.supervised.pass(&self.worker, self.clock.now());
             if self.status.is_due(self.clock.now()) {
@@ -363,24 +363,24 @@ impl Agent {
         self.tell_energy(out)
     }
 
-    fn on_event(&mut self, event: Event, out: &mut dyn Output) -> ControlFlow<()> {
+    fn on_event(&mut self, event: DeviceEvent, out: &mut dyn Output) -> ControlFlow<()> {
         match event {
-            Event::Draft(job) => self.worker.run(self.session, job),
-            Event::Committed(commit) => self.on_commit(&commit, out),
-            Event::Finished(finish) => return self.on_finish(finish, out),
-            Event::Judged(judged) => out.judged(&judged),
-            Event::TargetChanged { position, model } => self.on_target_changed(position, model, out),
-            Event::Leased { verifier, target } => {
+            DeviceEvent::Draft(job) => self.worker.run(self.session, job),
+            DeviceEvent::Committed(commit) => self.on_commit(&commit, out),
+            DeviceEvent::Finished(finish) => return self.on_finish(finish, out),
+            DeviceEvent::Judged(judged) => out.judged(&judged),
+            DeviceEvent::TargetChanged { position, model } => self.on_target_changed(position, model, out),
+            DeviceEvent::Leased { verifier, target } => {
                 self.lessor = Some((verifier.clone(), target));
                 out.leased(&verifier);
                 self.supervised.leased(&verifier);
                 self.stall.leased(verifier, self.clock.now());
             }
-            Event::Resynced => debug!("the verifier asked for context"),
-            Event::Waiting => debug!("nobody answers; waiting"),
-            Event::GaveUp => out.notice(&Notice::GaveUp),
-            Event::Returned => out.notice(&Notice::Returned),
-            Event::Malformed(error) => out.notice(&Notice::Malformed(error)),
+            DeviceEvent::Resynced => debug!("the verifier asked for context"),
+            DeviceEvent::Waiting => debug!("nobody answers; waiting"),
+            DeviceEvent::GaveUp => out.notice(&Notice::GaveUp),
+            DeviceEvent::Returned => out.notice(&Notice::Returned),
+            DeviceEvent::Malformed(error) => out.notice(&Notice::Malformed(error)),
         }
         ControlFlow::Continue(())
     }
@@ -449,7 +449,7 @@ impl Agent {
     }
 
     /// The verifier of a reply with these counts; `None` if no verdict counted.
-    fn writer(&self, counters: &Counters) -> Option<Writer> {
+    fn writer(&self, counters: &DeviceCounters) -> Option<Writer> {
         let (verifier, target) = self.lessor.as_ref().filter(|_| counters.rounds > 0)?;
         Some(Writer::of(&self.device, verifier, *target))
     }
@@ -569,7 +569,7 @@ impl Agent {
         Ok(())
     }
 
-    async fn leave(mut self) -> Farewell {
+    async fn leave(mut self) -> AgentOutcome {
         // Release the lease before disconnecting, and measure until the connection is closed: the disconnect is part
         // of the cost.
         self.supervised.stopping();
@@ -582,14 +582,14 @@ impl Agent {
             let link = LinkState { up: false, traffic, ..link };
             self.status.snapshot(&counters, link, &self.energy, self.clock.now()).log();
         }
-        Farewell { counters, traffic, energy: self.energy }
+        AgentOutcome { counters, traffic, energy: self.energy }
     }
 }
 
 /// A session with random number, epoch and nonce, so that others can't guess them; `step` is added to a given seed.
-fn new_session(seat: &Seat, step: u64) -> Result<Session> {
+fn new_session(seat: &SessionSettings, step: u64) -> Result<SessionIdentity> {
     let identity = random::number()?.to_le_bytes();
     let nonce = random::number()?;
     let seed = seat.seed.map_or_else(random::number, |seed| Ok(seed.wrapping_add(step)))?;
-    Ok(Session { number: identity[0], epoch: identity[1], nonce, seed, sampling: seat.sampling })
+    Ok(SessionIdentity { number: identity[0], epoch: identity[1], nonce, seed, sampling: seat.sampling })
 }

@@ -12,7 +12,7 @@ use crate::socket;
 use crate::supervised::Supervised;
 use crate::terminal::Terminal;
 use anyhow::{Context, Result};
-use dunlin_hlm::device::Reply;
+use dunlin_hlm::device::ReplyLimits;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_service::Service;
@@ -129,7 +129,7 @@ impl PromptQueue {
         let prompt = &request.prompt;
         let tokens = if first { self.model.first_turn(prompt) } else { self.model.next_turn(prompt) }?;
         let tokens_max = request.max_tokens.unwrap_or(self.tokens_max);
-        let reply = Reply { tokens_max, stop: self.model.prompt.stop.clone() };
+        let reply = ReplyLimits { tokens_max, stop: self.model.prompt.stop.clone() };
         Ok(Say { tokens, reply, new_session: request.new_session })
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::drafter::Worker;
 use crate::link::Link;
-use crate::run::{Agent, Control, Say, Seat, User};
+use crate::run::{Agent, Control, Say, SessionSettings, User};
 use crate::{random, signals};
 use anyhow::Result;
 use dunlin_hlm::device::{DeviceConfig, Offline};
@@ -11,7 +11,7 @@ use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::Drafter;
-use dunlin_power::Energy;
+use dunlin_power::EnergyAccount;
 use dunlin_power::phase::EnergyPhase;
 use dunlin_wire::Vocabulary;
 use tokio::sync::mpsc;
@@ -57,7 +57,7 @@ pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Work
 pub(crate) struct Parts<'a> {
     settings: &'a Settings,
     pub(crate) model: ModelDir,
-    pub(crate) energy: Energy,
+    pub(crate) energy: EnergyAccount,
 }
 
 impl<'a> Parts<'a> {
@@ -67,7 +67,7 @@ impl<'a> Parts<'a> {
     /// The directory or the power source is wrong.
     pub(crate) fn open(settings: &'a Settings) -> Result<Self> {
         let model = ModelDir::open(settings.model()?)?;
-        let energy = Energy::start(&settings.power, random::number()? as u32, EnergyPhase::Load)?;
+        let energy = EnergyAccount::start(&settings.power, random::number()? as u32, EnergyPhase::Load)?;
         Ok(Self { settings, model, energy })
     }
 
@@ -77,7 +77,7 @@ impl<'a> Parts<'a> {
     /// The directory is invalid.
     pub(crate) fn unmetered(settings: &'a Settings) -> Result<Self> {
         let model = ModelDir::open(settings.model()?)?;
-        Ok(Self { settings, model, energy: Energy::unmetered(EnergyPhase::Load) })
+        Ok(Self { settings, model, energy: EnergyAccount::unmetered(EnergyPhase::Load) })
     }
 
     /// Loads the drafter, and measures the energy of loading.
@@ -97,7 +97,7 @@ pub(crate) struct Loaded<'a> {
     settings: &'a Settings,
     pub(crate) vocabulary: Vocabulary,
     worker: Worker,
-    energy: Energy,
+    energy: EnergyAccount,
 }
 
 impl Loaded<'_> {
@@ -117,7 +117,7 @@ impl Loaded<'_> {
             accept_model_change: conduct.accept_model_change,
         };
         let Conduct { seed, ends_on_refusal, .. } = *conduct;
-        let seat = Seat { device, sampling, seed, ends_on_refusal };
+        let seat = SessionSettings { device, sampling, seed, ends_on_refusal };
         Ok(Agent::new(seat, worker, Link::start(settings.link()))?.metered(energy))
     }
 }

@@ -1,9 +1,9 @@
 //! The agent's counters, as a [`Snapshot`], logged every ten minutes, on SIGUSR1, and at the end.
 
-use dunlin_hlm::device::Counters;
+use dunlin_hlm::device::DeviceCounters;
 use dunlin_hlm::time::Instant;
 use dunlin_link::Traffic;
-use dunlin_power::Energy;
+use dunlin_power::EnergyAccount;
 use dunlin_power::ledger::ReadingFaults;
 use dunlin_status::{MetricUnit, Schedule, Snapshot};
 
@@ -11,7 +11,7 @@ use dunlin_status::{MetricUnit, Schedule, Snapshot};
 #[derive(Debug, Default)]
 pub(crate) struct StatusLog {
     /// Counters of earlier sessions' machines.
-    past: Counters,
+    past: DeviceCounters,
     sessions: u64,
     replies: u64,
     /// The schedule of unrequested logs; `None` logs only on request.
@@ -36,7 +36,7 @@ impl StatusLog {
     }
 
     /// Adds the counters of a session's machine that has ended.
-    pub(crate) fn session_ended(&mut self, counters: &Counters) {
+    pub(crate) fn session_ended(&mut self, counters: &DeviceCounters) {
         self.past.add(counters);
         self.sessions += 1;
     }
@@ -64,9 +64,9 @@ impl StatusLog {
     /// All counters, including those of the current session's machine.
     pub(crate) fn snapshot(
         &self,
-        current: &Counters,
+        current: &DeviceCounters,
         link: LinkState,
-        energy: &Energy,
+        energy: &EnergyAccount,
         now: Instant,
     ) -> Snapshot {
         let mut counters = self.past;
@@ -84,9 +84,9 @@ impl StatusLog {
     }
 }
 
-fn device(snapshot: &mut Snapshot, counters: &Counters) {
+fn device(snapshot: &mut Snapshot, counters: &DeviceCounters) {
     // Destructure by name, so that a new counter of the machine fails to compile until it is added here.
-    let Counters {
+    let DeviceCounters {
         committed,
         unverified,
         trusted,
@@ -142,7 +142,7 @@ fn of_link(snapshot: &mut Snapshot, link: LinkState) {
         .counter("control_down", MetricUnit::Bytes, control_down, "Other MQTT packets received.");
 }
 
-fn of_energy(snapshot: &mut Snapshot, energy: &Energy, now: Instant) {
+fn of_energy(snapshot: &mut Snapshot, energy: &EnergyAccount, now: Instant) {
     snapshot.group("time");
     for (phase, micros) in energy.micros_until(now).iter() {
         let seconds = *micros as f64 / 1e6;
@@ -184,10 +184,10 @@ mod tests {
     #[test]
     fn sessions_add_up() {
         let mut status = StatusLog::default();
-        let counted = |committed| Counters { committed, ..Counters::default() };
+        let counted = |committed| DeviceCounters { committed, ..DeviceCounters::default() };
         status.session_ended(&counted(30));
         status.reply_ended();
-        let energy = Energy::unmetered(EnergyPhase::Idle);
+        let energy = EnergyAccount::unmetered(EnergyPhase::Idle);
         let snapshot = status.snapshot(&counted(4), LINK, &energy, Instant(90_000_000));
         let lines = snapshot.lines();
         assert_eq!(lines[0], "agent up_seconds=90.000000 sessions=2 replies=1");
@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn every_metric_has_a_key_of_its_own_and_a_place() {
         let settings = PowerSettings::of(Default::default(), Some("simulated")).unwrap();
-        let energy = Energy::start(&settings, 1, EnergyPhase::Idle).unwrap();
-        let snapshot = StatusLog::default().snapshot(&Counters::default(), LINK, &energy, Instant(0));
+        let energy = EnergyAccount::start(&settings, 1, EnergyPhase::Idle).unwrap();
+        let snapshot = StatusLog::default().snapshot(&DeviceCounters::default(), LINK, &energy, Instant(0));
         let keys: BTreeSet<_> =
             snapshot.metrics().iter().map(|metric| (metric.group, metric.key())).collect();
         assert_eq!((keys.len(), snapshot.left_out()), (snapshot.metrics().len(), 0));

@@ -74,7 +74,7 @@ impl Supervised {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_hlm::device::{DraftJob, JobId};
+    use dunlin_hlm::device::{DraftJob, DraftJobId};
     use dunlin_hlm::time::Duration;
     use dunlin_lm::{Draft, Rows, Toy, Vocabulary};
     use dunlin_service::Tell;
@@ -136,7 +136,7 @@ mod tests {
             fed()
         };
         assert_eq!(passes(&worker, 0..60), 12, "idle: every 5 s");
-        worker.run(0, DraftJob { id: JobId(1), keep: 0, tokens: vec![1, 2, 3] });
+        worker.run(0, DraftJob { id: DraftJobId(1), keep: 0, tokens: vec![1, 2, 3] });
         assert_eq!(passes(&worker, 60..600), 13, "until it was stuck for a minute");
         release.send(()).unwrap();
         assert!(worker.next().await.unwrap().last_row().is_ok());

@@ -3,7 +3,7 @@
 use crate::notice::Notice;
 use crate::provenance::Provenance;
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{Counters, Finish};
+use dunlin_hlm::device::{DeviceCounters, Finish};
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use dunlin_link::Traffic;
@@ -147,7 +147,7 @@ pub struct Turn {
     /// Time by phase.
     pub phases: Phases,
     /// The machine's counters for it.
-    pub counters: Counters,
+    pub counters: DeviceCounters,
     /// The link's traffic for it.
     pub traffic: Traffic,
     /// Assumed cost of a second of drafting and of waiting.

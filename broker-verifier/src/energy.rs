@@ -51,13 +51,13 @@ pub struct EnergyCounters {
 }
 
 /// The devices' last messages, and the log file.
-pub struct Energy {
+pub struct EnergyCollector {
     devices: Devices<State>,
     file: Option<LogFile>,
     counters: EnergyCounters,
 }
 
-impl Energy {
+impl EnergyCollector {
     /// Opens the file to which lines are appended, if one is configured.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod outbox;
 
 use aliases::Aliases;
 use dunlin_hlm::verifier::Correlation;
-use dunlin_link::{Arrival, Arrivals, ConnectOptions, Dialer, Ended, Publisher, Will};
+use dunlin_link::{Arrival, Arrivals, ConnectOptions, ConnectionEnd, Dialer, Publisher, Will};
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 use dunlin_wire::topic::{ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter, open_filter};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
@@ -231,8 +231,8 @@ impl Task {
                     Ok(event) => event,
                     Err(reason) => return self.lost(End::Lost(reason)),
                 },
-                Err(Ended::Left) => return self.lost(End::Closed),
-                Err(Ended::Lost(loss)) => return self.lost(End::Lost(loss.reason)),
+                Err(ConnectionEnd::Left) => return self.lost(End::Closed),
+                Err(ConnectionEnd::Lost(loss)) => return self.lost(End::Lost(loss.reason)),
             };
             if let Some(event) = event
                 && self.events.send(event).await.is_err()

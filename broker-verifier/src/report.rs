@@ -3,7 +3,7 @@
 use crate::energy::EnergyCounters;
 use crate::link::LinkCounters;
 use crate::setup::SetupCounters;
-use dunlin_hlm::verifier::Counters;
+use dunlin_hlm::verifier::VerifierCounters;
 use dunlin_status::{MetricUnit, Snapshot};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Report {
     /// The way serving ended.
     pub end: End,
     /// The machine's counters.
-    pub protocol: Counters,
+    pub protocol: VerifierCounters,
     /// The link's counters.
     pub link: LinkCounters,
     /// The target's counters.
@@ -84,8 +84,8 @@ impl Report {
 
 // Destructure by name, so that a new counter fails to compile until it is added to its function.
 
-fn of_protocol(snapshot: &mut Snapshot, counters: &Counters) {
-    let Counters {
+fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
+    let VerifierCounters {
         frames,
         verdicts,
         repeated,
@@ -187,7 +187,7 @@ mod tests {
     fn every_metric_has_a_key_of_its_own_and_a_place() {
         let report = Report {
             end: End::Drained,
-            protocol: Counters { frames: 7, ..Counters::default() },
+            protocol: VerifierCounters { frames: 7, ..VerifierCounters::default() },
             link: LinkCounters::default(),
             target: TargetCounters { batches: 2, jobs: 5, took: Duration::from_millis(1500) },
             energy: EnergyCounters::default(),

@@ -4,14 +4,16 @@
 //! it to the machine, and does what the machine requests. It waits nowhere else and decides nothing.
 
 use crate::config::Config;
-use crate::energy::Energy;
+use crate::energy::EnergyCollector;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
 use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
 use crate::worker::{Batch, Worker};
 use anyhow::{Context, Result};
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
-use dunlin_hlm::verifier::{Answer, Event, Outgoing, TargetDescription, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{
+    Answer, OutgoingAnswer, TargetDescription, Verifier, VerifierConfig, VerifierEvent,
+};
 use dunlin_link::GOODBYE_MAX;
 use dunlin_lm::Target;
 use dunlin_service::Service;
@@ -62,7 +64,7 @@ pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Repo
     let end = loop {
         match serve.turn().await? {
             Turn::Next => {}
-            Turn::Ended(end) => break end,
+            Turn::ConnectionEnd(end) => break end,
             Turn::TargetDied => return Err(serve.worker.died()),
         }
     };
@@ -72,7 +74,7 @@ pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Repo
 /// The continuation after a turn.
 enum Turn {
     Next,
-    Ended(End),
+    ConnectionEnd(End),
     TargetDied,
 }
 
@@ -81,7 +83,7 @@ struct Serve {
     link: Link,
     worker: Worker,
     /// Work for which the target's thread had no room. While there is any, the link is not read.
-    backlog: VecDeque<Event>,
+    backlog: VecDeque<VerifierEvent>,
     stop: mpsc::Receiver<()>,
     status: mpsc::Receiver<()>,
     schedule: Schedule,
@@ -94,7 +96,7 @@ struct Serve {
     load_announced: u8,
     announced: Instant,
     target: TargetCounters,
-    energy: Energy,
+    energy: EnergyCollector,
     service: Service,
     /// The broker and the model's name, for the service manager.
     place: String,
@@ -117,7 +119,7 @@ impl Serve {
             idle_max: Span::from_millis(config.idle_s * 1000),
         };
         let machine = Verifier::new(machine).context("the target doesn't suit the protocol")?;
-        let energy = Energy::start(config.energy_log.as_deref())?;
+        let energy = EnergyCollector::start(config.energy_log.as_deref())?;
         let link = Link::start(LinkOptions {
             connect: config.connect_options("dunlin-verifier")?,
             id: config.id.clone(),
@@ -167,7 +169,7 @@ impl Serve {
             Some(()) = self.stop.recv() => {
                 // The second request: end now and cut the remaining leases short.
                 if self.drain_until.is_some() {
-                    return Ok(Turn::Ended(End::CutShort));
+                    return Ok(Turn::ConnectionEnd(End::CutShort));
                 }
                 self.drain();
             }
@@ -241,7 +243,8 @@ impl Serve {
 
     /// Outgoing: publishes the machine's answers, each on its device's own topic.
     fn publish_answers(&mut self) {
-        while let Some(Outgoing { device, channel, correlation, bytes }) = self.machine.poll_transmit() {
+        while let Some(OutgoingAnswer { device, channel, correlation, bytes }) = self.machine.poll_transmit()
+        {
             let bytes = bytes.to_vec();
             self.link.publish(match channel {
                 Answer::Verdict => Message::Verdict { device, bytes },
@@ -277,8 +280,8 @@ impl Serve {
 
     fn ended(&self) -> Turn {
         match self.drain_until {
-            Some(_) if self.machine.is_drained() => Turn::Ended(End::Drained),
-            Some(until) if Instant::now() >= until => Turn::Ended(End::CutShort),
+            Some(_) if self.machine.is_drained() => Turn::ConnectionEnd(End::Drained),
+            Some(until) if Instant::now() >= until => Turn::ConnectionEnd(End::CutShort),
             _ => Turn::Next,
         }
     }

@@ -4,7 +4,7 @@
 //! through bounded channels, and work is done in the order of arrival.
 
 use anyhow::{Context, Error, Result, anyhow};
-use dunlin_hlm::verifier::{Event, Job, JobId, RowsError, Slot};
+use dunlin_hlm::verifier::{RowsError, Slot, VerifierEvent, VerifyJob, VerifyJobId};
 use dunlin_lm::{Extend, SessionId, Target};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -21,14 +21,14 @@ const BATCHES_MAX: usize = 2;
 #[derive(Debug)]
 pub struct Batch {
     /// Each job's rows, row-major.
-    pub rows: Vec<(JobId, Result<Vec<f32>, RowsError>)>,
+    pub rows: Vec<(VerifyJobId, Result<Vec<f32>, RowsError>)>,
     /// Duration of the pass.
     pub took: Duration,
 }
 
 /// The loop's end of the target's thread.
 pub struct Worker {
-    work: SyncSender<Event>,
+    work: SyncSender<VerifierEvent>,
     batches: mpsc::Receiver<Batch>,
     thread: JoinHandle<()>,
     /// Jobs whose rows are outstanding.
@@ -55,8 +55,8 @@ impl Worker {
 
     /// Queues work, or returns it while the queue is full. Work for a dead thread is dropped; [`Self::next`] then
     /// returns `None`.
-    pub fn push(&mut self, work: Event) -> Result<(), Event> {
-        let owes = usize::from(matches!(work, Event::Verify(_)));
+    pub fn push(&mut self, work: VerifierEvent) -> Result<(), VerifierEvent> {
+        let owes = usize::from(matches!(work, VerifierEvent::Verify(_)));
         match self.work.try_send(work) {
             Err(TrySendError::Full(work)) => return Err(work),
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
@@ -96,13 +96,13 @@ impl Worker {
 struct Model {
     target: Box<dyn Target>,
     slots: BTreeMap<Slot, SessionId>,
-    gathered: Vec<Job>,
+    gathered: Vec<VerifyJob>,
     batches: mpsc::Sender<Batch>,
 }
 
 impl Model {
     /// Runs the waiting work; ends when nobody queues work or takes results any more.
-    fn run(mut self, waiting: &Receiver<Event>) {
+    fn run(mut self, waiting: &Receiver<VerifierEvent>) {
         while let Ok(first) = waiting.recv() {
             self.take(first);
             while self.gathered.len() < BATCH_JOBS_MAX
@@ -119,14 +119,14 @@ impl Model {
 
     /// Adds a job to the batch, or frees a slot. If the batch has a job of the same slot, the batch runs first,
     /// because a batch extends each session only once.
-    fn take(&mut self, work: Event) {
-        let (Event::Verify(Job { slot, .. }) | Event::Release(slot)) = work;
+    fn take(&mut self, work: VerifierEvent) {
+        let (VerifierEvent::Verify(VerifyJob { slot, .. }) | VerifierEvent::Release(slot)) = work;
         if self.gathered.iter().any(|job| job.slot == slot) {
             self.verify();
         }
         match work {
-            Event::Verify(job) => self.gathered.push(job),
-            Event::Release(slot) => {
+            VerifierEvent::Verify(job) => self.gathered.push(job),
+            VerifierEvent::Release(slot) => {
                 if let Some(session) = self.slots.remove(&slot) {
                     self.target.close(session);
                 }
@@ -172,7 +172,7 @@ impl Model {
 }
 
 /// Converts an error for the protocol machine, and logs it in full.
-fn failed(job: &Job, error: &dunlin_lm::Error) -> RowsError {
+fn failed(job: &VerifyJob, error: &dunlin_lm::Error) -> RowsError {
     if let dunlin_lm::Error::CacheFull { .. } = error {
         tracing::debug!(slot = job.slot.0, %error, "no room for a session");
         return RowsError::Budget;
@@ -192,12 +192,18 @@ mod tests {
         Toy::new(TOY, 16, 0.5)
     }
 
-    fn job(id: u64, slot: u64, keep: usize, tokens: &[u32], rows: usize) -> Event {
-        Event::Verify(Job { id: JobId(id), slot: Slot(slot), keep, tokens: tokens.to_vec(), rows })
+    fn job(id: u64, slot: u64, keep: usize, tokens: &[u32], rows: usize) -> VerifierEvent {
+        VerifierEvent::Verify(VerifyJob {
+            id: VerifyJobId(id),
+            slot: Slot(slot),
+            keep,
+            tokens: tokens.to_vec(),
+            rows,
+        })
     }
 
     /// The batches of a thread that finds all this work waiting at its start.
-    fn batches(work: Vec<Event>) -> Vec<Batch> {
+    fn batches(work: Vec<VerifierEvent>) -> Vec<Batch> {
         let (sender, waiting) = sync_channel(work.len());
         work.into_iter().for_each(|work| sender.try_send(work).unwrap());
         drop(sender);
@@ -212,7 +218,7 @@ mod tests {
         let done = batches(vec![job(1, 1, 0, &[1, 2], 2), job(2, 2, 0, &[3], 1)]);
         assert_eq!(done.len(), 1);
         let (id, rows) = &done[0].rows[1];
-        assert_eq!((id, rows.as_ref().unwrap()), (&JobId(2), &toy().target_logits(&[3])));
+        assert_eq!((id, rows.as_ref().unwrap()), (&VerifyJobId(2), &toy().target_logits(&[3])));
         assert_eq!(done[0].rows[0].1.as_ref().unwrap().len(), 2 * 16);
     }
 
@@ -225,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_released_slot_starts_afresh() {
-        let done = batches(vec![job(1, 1, 0, &[1], 1), Event::Release(Slot(1)), job(2, 1, 1, &[2], 1)]);
+        let done =
+            batches(vec![job(1, 1, 0, &[1], 1), VerifierEvent::Release(Slot(1)), job(2, 1, 1, &[2], 1)]);
         assert_eq!(done[1].rows[0].1, Err(RowsError::Failed), "nothing is kept of a closed session");
     }
 
@@ -251,7 +258,10 @@ mod tests {
         assert_eq!(worker.owed(), Some(0));
         assert!(worker.next().await.is_some());
         assert_eq!(worker.owed(), None);
-        assert!(worker.push(Event::Release(Slot(1))).is_ok() && worker.push(job(2, 2, 0, &[1], 1)).is_ok());
+        assert!(
+            worker.push(VerifierEvent::Release(Slot(1))).is_ok()
+                && worker.push(job(2, 2, 0, &[1], 1)).is_ok()
+        );
         assert_eq!(worker.owed(), Some(1));
     }
 
@@ -260,7 +270,7 @@ mod tests {
         let (work, _waiting) = sync_channel(1);
         let (_sender, batches) = mpsc::channel(1);
         let mut worker = Worker { work, batches, thread: thread::spawn(|| {}), owed: 0, finished: 0 };
-        assert_eq!(worker.push(Event::Release(Slot(1))), Ok(()));
-        assert_eq!(worker.push(Event::Release(Slot(2))), Err(Event::Release(Slot(2))));
+        assert_eq!(worker.push(VerifierEvent::Release(Slot(1))), Ok(()));
+        assert_eq!(worker.push(VerifierEvent::Release(Slot(2))), Err(VerifierEvent::Release(Slot(2))));
     }
 }

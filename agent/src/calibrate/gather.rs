@@ -148,7 +148,7 @@ mod tests {
     use crate::provenance::Provenance;
     use crate::screen::Abilities;
     use crate::turn::Phases;
-    use dunlin_hlm::device::Counters;
+    use dunlin_hlm::device::DeviceCounters;
     use dunlin_hlm::importance::RecentImportances;
     use dunlin_hlm::stop::Prices;
     use dunlin_hlm::time::Duration;
@@ -175,7 +175,7 @@ mod tests {
             ending,
             took: Duration(1),
             phases: Phases::default(),
-            counters: Counters::default(),
+            counters: DeviceCounters::default(),
             traffic: Traffic::default(),
             prices: Prices::SECONDS,
             energy: None,

@@ -6,9 +6,9 @@ use crate::recorder::Recorder;
 use crate::verifier::{self, Alone, Plan};
 use dunlin_agent::drafter::Worker;
 use dunlin_agent::notice::Notice;
-use dunlin_agent::run::{Agent, Control, Farewell, Say, Seat, User};
+use dunlin_agent::run::{Agent, AgentOutcome, Control, Say, SessionSettings, User};
 use dunlin_agent::turn::Ending;
-use dunlin_hlm::device::{DeviceConfig, Finish, Offline, Origin, Reply};
+use dunlin_hlm::device::{DeviceConfig, Finish, Offline, Origin, ReplyLimits};
 use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
@@ -57,7 +57,7 @@ impl Setup {
     }
 
     /// Runs an agent until `out` ends it.
-    fn run(self, out: &mut Recorder<'_>) -> Farewell {
+    fn run(self, out: &mut Recorder<'_>) -> AgentOutcome {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let drafter = self.drafter;
@@ -71,7 +71,8 @@ impl Setup {
                 context_tokens_max: 4096,
                 accept_model_change: false,
             };
-            let seat = Seat { device, sampling: sampling(), seed: Some(SEED), ends_on_refusal: true };
+            let seat =
+                SessionSettings { device, sampling: sampling(), seed: Some(SEED), ends_on_refusal: true };
             let link = link(self.port);
             let (prompts, says) = mpsc::channel(8);
             self.says.into_iter().for_each(|say| prompts.try_send(say).unwrap());
@@ -87,7 +88,7 @@ impl Setup {
 }
 
 fn say(tokens: Vec<u32>, tokens_max: usize, new_session: bool) -> Say {
-    Say { tokens, reply: Reply { tokens_max, stop: Vec::new() }, new_session }
+    Say { tokens, reply: ReplyLimits { tokens_max, stop: Vec::new() }, new_session }
 }
 
 fn alone() -> Alone {
@@ -170,7 +171,8 @@ fn a_token_that_ended_a_reply_is_not_said_again_to_begin_a_turn() {
     let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let stop = alone().reply(&prompt(), 20, &[])[3];
-    let turn = |tokens| Say { tokens, reply: Reply { tokens_max: 20, stop: vec![stop] }, new_session: false };
+    let turn =
+        |tokens| Say { tokens, reply: ReplyLimits { tokens_max: 20, stop: vec![stop] }, new_session: false };
     let mut out = Recorder::new(2);
     let mut setup = Setup::new(broker.port);
     setup.says = vec![turn(prompt()), turn(vec![stop, 9])];

@@ -4,7 +4,7 @@ use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{
-    Answer, Event, Job, RowsError, Slot, TargetDescription, Verifier, VerifierConfig,
+    Answer, RowsError, Slot, TargetDescription, Verifier, VerifierConfig, VerifierEvent, VerifyJob,
 };
 use dunlin_link::raw::{RawClient, RawEvent, RawMessage};
 use dunlin_lm::{Extend, SessionId, Target};
@@ -136,14 +136,14 @@ impl Shell {
         }
     }
 
-    fn obey(&mut self, event: Event) {
+    fn obey(&mut self, event: VerifierEvent) {
         match event {
-            Event::Release(slot) => {
+            VerifierEvent::Release(slot) => {
                 if let Some(session) = self.sessions.remove(&slot) {
                     self.target.close(session);
                 }
             }
-            Event::Verify(job) => {
+            VerifierEvent::Verify(job) => {
                 let rows = self.rows(&job);
                 let rows = rows.as_ref().map(Vec::as_slice).map_err(|_| RowsError::Failed);
                 self.machine.handle_rows(job.id, rows, Instant(0));
@@ -151,7 +151,7 @@ impl Shell {
         }
     }
 
-    fn rows(&mut self, job: &Job) -> Result<Vec<f32>, dunlin_lm::Error> {
+    fn rows(&mut self, job: &VerifyJob) -> Result<Vec<f32>, dunlin_lm::Error> {
         let target = &mut self.target;
         let session = *self.sessions.entry(job.slot).or_insert_with(|| target.open().unwrap());
         let part = Extend { session, keep: job.keep, tokens: &job.tokens, rows: job.rows };

@@ -38,18 +38,18 @@ fn telemetry(run: u32, at_us: u64) -> Telemetry {
     }
 }
 
-fn energy() -> Energy {
-    Energy::start(None).unwrap()
+fn energy() -> EnergyCollector {
+    EnergyCollector::start(None).unwrap()
 }
 
 /// The log of a report.
-fn said(energy: &mut Energy, report: &EnergyReport) -> String {
+fn said(energy: &mut EnergyCollector, report: &EnergyReport) -> String {
     let bytes = report.encode().unwrap();
     logged(|| energy.handle_report(&"d1".parse().unwrap(), &bytes, Duration::ZERO)).1
 }
 
 /// The log of a telemetry message.
-fn said_of(energy: &mut Energy, telemetry: &Telemetry) -> String {
+fn said_of(energy: &mut EnergyCollector, telemetry: &Telemetry) -> String {
     let bytes = telemetry.encode().unwrap();
     logged(|| energy.handle_telemetry(&"d1".parse().unwrap(), &bytes, Duration::ZERO)).1
 }
@@ -225,7 +225,7 @@ fn the_file_has_a_line_for_each_message_with_every_field() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("energy.jsonl");
     std::fs::write(&path, "kept\n").unwrap();
-    let mut energy = Energy::start(Some(&path)).unwrap();
+    let mut energy = EnergyCollector::start(Some(&path)).unwrap();
     let (device, arrived) = ("d1".parse().unwrap(), Duration::from_millis(1_764_180_000_250));
     for message in [report(7, 2), report(7, 2), report(7, 1)] {
         energy.handle_report(&device, &message.encode().unwrap(), arrived);
@@ -258,7 +258,7 @@ fn the_file_has_a_line_for_each_message_with_every_field() {
 #[test]
 fn a_file_that_cannot_be_opened_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    let error = Energy::start(Some(directory.path())).err().unwrap();
+    let error = EnergyCollector::start(Some(directory.path())).err().unwrap();
     let path = directory.path().display();
     assert!(format!("{error:#}").starts_with(&format!("energy log {path}: Is a directory")), "{error:#}");
 }

@@ -5,7 +5,7 @@
 
 use super::LinkCounters;
 use super::aliases::{Aliases, Form};
-use dunlin_link::{Alias, Outgoing, Publisher, Taken};
+use dunlin_link::{Alias, Outgoing, Publisher, SendOutcome};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, VerifierId};
 use std::collections::VecDeque;
@@ -100,10 +100,10 @@ impl Outbox {
         let Some(wire) = &mut self.wire else { return };
         while let Some(message) = self.waiting.front() {
             match wire.send(message, &mut self.counters) {
-                Taken::Yes => self.counters.published += 1,
+                SendOutcome::Yes => self.counters.published += 1,
                 // Counted and removed: the broker will never take it, and it would block the queue.
-                Taken::TooLarge => self.counters.oversize += 1,
-                Taken::NoRoom => return,
+                SendOutcome::TooLarge => self.counters.oversize += 1,
+                SendOutcome::NoRoom => return,
             }
             self.waiting.pop_front();
         }
@@ -115,7 +115,7 @@ impl Outbox {
 }
 
 impl Wire {
-    fn send(&mut self, message: &Message, counters: &mut LinkCounters) -> Taken {
+    fn send(&mut self, message: &Message, counters: &mut LinkCounters) -> SendOutcome {
         match message {
             Message::Verdict { device, bytes } => self.send_verdict(device, bytes, counters),
             Message::Reply { device, bytes, correlation } => {
@@ -129,7 +129,7 @@ impl Wire {
         }
     }
 
-    fn send_verdict(&mut self, device: &DeviceId, bytes: &[u8], counters: &mut LinkCounters) -> Taken {
+    fn send_verdict(&mut self, device: &DeviceId, bytes: &[u8], counters: &mut LinkCounters) -> SendOutcome {
         let form = self.aliases.form(device);
         let alias = match form {
             Form::Full => Alias::None,
@@ -138,7 +138,7 @@ impl Wire {
         };
         let verdict = Outgoing::new(Topic::Verdicts(device.clone()), bytes.to_vec());
         let taken = self.publisher.send(&Outgoing { alias, ..verdict });
-        if taken == Taken::Yes {
+        if taken == SendOutcome::Yes {
             self.aliases.sent(device, form);
             counters.aliased += u64::from(matches!(form, Form::Alias(_)));
         }

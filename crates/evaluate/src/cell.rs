@@ -14,7 +14,9 @@ use super::record::{CellRecord, TokenRecord};
 use super::setting::Setting;
 use anyhow::{Context, Result, ensure};
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{Device, DeviceConfig, Finish, Learned, Offline, Origin, Reply, Session};
+use dunlin_hlm::device::{
+    Device, DeviceConfig, Finish, Learned, Offline, Origin, ReplyLimits, SessionIdentity,
+};
 use dunlin_hlm::policy::DRAFT_TOKENS_MAX;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
@@ -152,8 +154,13 @@ impl EvaluationContext<'_> {
             context_tokens_max: board.context_tokens_max.unwrap_or(drafter_max).min(drafter_max),
             accept_model_change: false,
         };
-        let session =
-            Session { number: 1, epoch: 1, nonce: turn.seed, seed: turn.seed, sampling: turn.sampling };
+        let session = SessionIdentity {
+            number: 1,
+            epoch: 1,
+            nonce: turn.seed,
+            seed: turn.seed,
+            sampling: turn.sampling,
+        };
         let mut device = Device::new(config, session, std::mem::take(learned))?;
         let prices = prices(&board.modelled, channel);
         device.set_prices(prices.with_context(|| format!("{} on {}", board.name, channel.name))?);
@@ -174,7 +181,7 @@ impl EvaluationContext<'_> {
             server: self.plan.server,
             link: ModelledLink::new(channel, mix(&[turn.seed, 2])),
         };
-        let reply = Reply { tokens_max: self.plan.tokens_max, stop: self.stop.clone() };
+        let reply = ReplyLimits { tokens_max: self.plan.tokens_max, stop: self.stop.clone() };
         pair.begin(turn.prompt.len());
         let outcome = play(&mut device, &mut verifier, pair, &mut clock, turn.prompt, reply)?;
         let ended = matches!(outcome.finish, Finish::Stop | Finish::TokensMax | Finish::ContextFull);

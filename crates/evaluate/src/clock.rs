@@ -5,7 +5,7 @@ use super::plan::{ModelledBoard, Server, Size};
 use dunlin_board::Modelled;
 use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::stop::{Prices, PricesError};
-use dunlin_hlm::verifier::Job;
+use dunlin_hlm::verifier::VerifyJob;
 use dunlin_sim::quiet::{Passage, SessionOutcome, Timing};
 
 /// The model of all durations in one session.
@@ -33,7 +33,7 @@ impl Timing for ModelledClock<'_> {
         self.board.modelled.score_us(self.vocabulary).round() as u64
     }
 
-    fn target_us(&self, job: &Job) -> u64 {
+    fn target_us(&self, job: &VerifyJob) -> u64 {
         (self.server.pass_us + self.server.token_us * job.tokens.len() as f64).round() as u64
     }
 
@@ -92,7 +92,7 @@ pub fn prices(board: &Modelled, channel: &ModelledChannel) -> Result<Prices, Pri
 mod tests {
     use super::super::channel::tests::radio;
     use super::*;
-    use dunlin_hlm::device::{Counters, Finish, JobId};
+    use dunlin_hlm::device::{DeviceCounters, DraftJobId, Finish};
     use dunlin_hlm::time::Duration;
     use dunlin_hlm::verifier::{self, Slot};
     use dunlin_sim::mqtt::MessageKind;
@@ -120,7 +120,7 @@ mod tests {
         let outcome = SessionOutcome {
             commits: Vec::new(),
             finish: Finish::Stop,
-            counters: Counters::default(),
+            counters: DeviceCounters::default(),
             carried: vec![
                 sent(MessageKind::Draft, 300_000, 100_000),
                 sent(MessageKind::Verdict, 200_000, 150_000),
@@ -162,9 +162,10 @@ mod tests {
             server: Server { pass_us: 1000.0, token_us: 10.0 },
             link: ModelledLink::new(&channel, 1),
         };
-        assert_eq!(clock.draft_us(&DraftJob { id: JobId(0), keep: 9, tokens: vec![1] }), 1_100);
+        assert_eq!(clock.draft_us(&DraftJob { id: DraftJobId(0), keep: 9, tokens: vec![1] }), 1_100);
         assert_eq!(clock.score_us(), 1_024);
-        let job = Job { id: verifier::JobId(0), slot: Slot(0), keep: 9, tokens: vec![1; 5], rows: 5 };
+        let job =
+            VerifyJob { id: verifier::VerifyJobId(0), slot: Slot(0), keep: 9, tokens: vec![1; 5], rows: 5 };
         assert_eq!(clock.target_us(&job), 1_050);
         assert_eq!(clock.tail_us(), 1_500);
     }

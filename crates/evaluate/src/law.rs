@@ -11,7 +11,7 @@ use dunlin_hlm::acceptance::law;
 use dunlin_hlm::calibration::Calibration;
 use dunlin_hlm::importance::{RecentImportances, row};
 use dunlin_hlm::payload::laws;
-use dunlin_hlm::policy::{Decision, Held, HeldTokens, Rules, Scored};
+use dunlin_hlm::policy::{Decision, HeldDrafts, HeldTokens, Rules, Scored};
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::stop::{StopConfig, StopRule};
 use dunlin_hlm::uncertainty::{Quadrature, Unit};
@@ -81,7 +81,7 @@ impl PolicyStep<'_> {
         let quadrature = Quadrature::new(logits);
         let stop = StopRule::new(&StopConfig::default());
         let flushed = |coin: Unit, token: TokenId| {
-            let mut held = Held::new();
+            let mut held = HeldDrafts::new();
             held.push(self.scored(token, quadrature.uncertainty(token), coin), &Calibration::new());
             self.rules.decide(&held, &stop) != Decision::Hold
         };

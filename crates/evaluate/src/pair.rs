@@ -8,7 +8,7 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
-use dunlin_hlm::verifier::{Job, Slot};
+use dunlin_hlm::verifier::{Slot, VerifyJob};
 use dunlin_lm::{Draft, Extend, SessionId, Target};
 use dunlin_sim::quiet::{DrafterRow, Models};
 use sha2::{Digest, Sha256};
@@ -250,7 +250,7 @@ impl Models for Pair<'_> {
         row
     }
 
-    fn verify(&mut self, job: &Job) -> Result<Vec<f32>> {
+    fn verify(&mut self, job: &VerifyJob) -> Result<Vec<f32>> {
         let mut text = self.slots.remove(&job.slot).unwrap_or_default();
         text.truncate(job.keep);
         text.extend(&job.tokens);
@@ -285,7 +285,7 @@ fn shared(a: &[TokenId], b: &[TokenId]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_hlm::device::JobId;
+    use dunlin_hlm::device::DraftJobId;
     use dunlin_hlm::verifier;
     use dunlin_lm::Toy;
 
@@ -298,11 +298,11 @@ mod tests {
     }
 
     fn draft(keep: usize, tokens: &[u32]) -> DraftJob {
-        DraftJob { id: JobId(0), keep, tokens: tokens.to_vec() }
+        DraftJob { id: DraftJobId(0), keep, tokens: tokens.to_vec() }
     }
 
-    fn verify(keep: usize, tokens: &[u32], rows: usize) -> Job {
-        Job { id: verifier::JobId(0), slot: Slot(0), keep, tokens: tokens.to_vec(), rows }
+    fn verify(keep: usize, tokens: &[u32], rows: usize) -> VerifyJob {
+        VerifyJob { id: verifier::VerifyJobId(0), slot: Slot(0), keep, tokens: tokens.to_vec(), rows }
     }
 
     #[test]

@@ -6,11 +6,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and speak")]
 
-use dunlin_hlm::device::{Device, DeviceConfig, DraftJob, Learned, Offline, Origin, Reply, Session};
+use dunlin_hlm::device::{
+    Device, DeviceConfig, DraftJob, Learned, Offline, Origin, ReplyLimits, SessionIdentity,
+};
 use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
-use dunlin_hlm::verifier::{Job, Slot, TargetDescription, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{Slot, TargetDescription, Verifier, VerifierConfig, VerifyJob};
 use dunlin_lm::{Draft, Extend, ModelDir, SessionId, Target, Toy};
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_lm_tract::Drafter;
@@ -67,7 +69,7 @@ impl Models for Pair {
         Ok(DrafterRow { logits: rows.logits(last).into(), attention: rows.attention(last).map(Into::into) })
     }
 
-    fn verify(&mut self, job: &Job) -> anyhow::Result<Vec<f32>> {
+    fn verify(&mut self, job: &VerifyJob) -> anyhow::Result<Vec<f32>> {
         let target = &mut self.target;
         let session = *self.slots.entry(job.slot).or_insert_with(|| target.open().unwrap());
         let part = Extend { session, keep: job.keep, tokens: &job.tokens, rows: job.rows };
@@ -157,7 +159,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
             accept_model_change: false,
         };
         let sampling = Sampling::new(SAMPLING.0, SAMPLING.1, SAMPLING.2).unwrap();
-        let session = Session { number: 1, epoch: 1, nonce: i as u64, seed: i as u64, sampling };
+        let session = SessionIdentity { number: 1, epoch: 1, nonce: i as u64, seed: i as u64, sampling };
         let mut device = Device::new(config, session, learned).unwrap();
         let mut verifier = Verifier::new(VerifierConfig {
             id: VERIFIER.parse().unwrap(),
@@ -170,7 +172,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
             idle_max: Duration::from_millis(600_000),
         })
         .unwrap();
-        let reply = Reply { tokens_max: TOKENS, stop: pair.stop.clone() };
+        let reply = ReplyLimits { tokens_max: TOKENS, stop: pair.stop.clone() };
         sum.add(&play(&mut device, &mut verifier, pair, &mut COSTS.clone(), tokens, reply).unwrap());
         for (_, session) in std::mem::take(&mut pair.slots) {
             pair.target.close(session);

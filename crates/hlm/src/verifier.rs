@@ -74,13 +74,13 @@ pub struct Slot(pub u64);
 
 /// Number of a job for the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JobId(pub u64);
+pub struct VerifyJobId(pub u64);
 
 /// Work for the target: cut the slot's cache to `keep` tokens, append `tokens`, return the logits of the last `rows`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Job {
+pub struct VerifyJob {
     /// Returned with the rows.
-    pub id: JobId,
+    pub id: VerifyJobId,
     /// The slot whose cache is used.
     pub slot: Slot,
     /// Tokens kept in the cache.
@@ -93,9 +93,9 @@ pub struct Job {
 
 /// An action for the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum VerifierEvent {
     /// Run the target and return the rows.
-    Verify(Job),
+    Verify(VerifyJob),
     /// Free the slot's cache, if there is one.
     Release(Slot),
 }
@@ -120,7 +120,7 @@ pub enum Answer {
 
 /// An answer to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct OutgoingAnswer {
     /// The recipient.
     pub device: DeviceId,
     /// Its topic.
@@ -133,7 +133,7 @@ pub struct Outgoing {
 
 counters! {
     /// Counts since the start.
-    pub struct Counters {
+    pub struct VerifierCounters {
         /// Draft frames decoded.
         pub frames: u64,
         /// Verdicts given, without repeated ones.
@@ -167,7 +167,7 @@ counters! {
 type Key = (DeviceId, u8);
 
 #[derive(Debug)]
-struct Asked {
+struct PendingFrame {
     frame: DraftFrame,
     /// Digest of its bytes without the send count.
     digest: u64,
@@ -175,7 +175,7 @@ struct Asked {
 
 /// The weights of a round's full rows, as far as they have arrived.
 #[derive(Debug, Default)]
-struct Weights {
+struct ReceivedWeights {
     round: u32,
     weights: Vec<u8>,
     /// True for each part that has arrived.
@@ -188,15 +188,15 @@ enum Round {
     /// No frame arrived, or the last one was answered.
     Idle,
     /// The frame waits for weights of its rows that have not arrived.
-    AwaitingCodes(Asked),
+    AwaitingCodes(PendingFrame),
     /// A job of the target is under way.
     Verifying {
-        id: JobId,
+        id: VerifyJobId,
         /// The frame to judge; `None` if a new epoch began meanwhile.
-        asked: Option<Asked>,
+        asked: Option<PendingFrame>,
         /// A newer frame, handled once the target is done. The older frame then gets no answer: by sending a newer one
         /// the device has given it up.
-        pending: Option<Box<Asked>>,
+        pending: Option<Box<PendingFrame>>,
     },
 }
 
@@ -228,7 +228,7 @@ struct Session {
     fed: Vec<TokenId>,
     answered: Option<Verdict>,
     round: Round,
-    weights: Weights,
+    weights: ReceivedWeights,
     used: Instant,
 }
 
@@ -237,12 +237,12 @@ struct Session {
 pub struct Verifier {
     config: VerifierConfig,
     sessions: BTreeMap<Key, Session>,
-    jobs: BTreeMap<JobId, Key>,
+    jobs: BTreeMap<VerifyJobId, Key>,
     next: u64,
     draining: bool,
-    outbox: VecDeque<Outgoing>,
-    events: VecDeque<Event>,
-    counters: Counters,
+    outbox: VecDeque<OutgoingAnswer>,
+    events: VecDeque<VerifierEvent>,
+    counters: VerifierCounters,
     scratch: Distribution,
 }
 
@@ -264,7 +264,7 @@ impl Verifier {
             draining: false,
             outbox: VecDeque::new(),
             events: VecDeque::new(),
-            counters: Counters::default(),
+            counters: VerifierCounters::default(),
             scratch: Distribution::certain(0),
         })
     }
@@ -299,7 +299,7 @@ impl Verifier {
     }
 
     /// Counts since the start.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &VerifierCounters {
         &self.counters
     }
 
@@ -329,7 +329,7 @@ impl Verifier {
             Reply::Refusal(_) => self.counters.refusals += 1,
         }
         let bytes = reply.encode().expect("a reply is made of checked values");
-        self.send(Outgoing { device: key.0, channel: Answer::Reply, correlation, bytes });
+        self.send(OutgoingAnswer { device: key.0, channel: Answer::Reply, correlation, bytes });
     }
 
     /// Takes a message from a device's frame topic.
@@ -341,14 +341,14 @@ impl Verifier {
             Ok(Up::Codes(codes)) => self.on_codes(device, &codes, now),
             Ok(Up::Draft(frame)) => {
                 self.counters.frames += 1;
-                let asked = Asked { frame, digest: frame_digest(bytes) };
+                let asked = PendingFrame { frame, digest: frame_digest(bytes) };
                 self.on_draft(device, asked, now);
             }
         }
     }
 
     /// Takes the result of a job: `rows × vocabulary` logits, row-major.
-    pub fn handle_rows(&mut self, id: JobId, rows: Result<&[f32], RowsError>, now: Instant) {
+    pub fn handle_rows(&mut self, id: VerifyJobId, rows: Result<&[f32], RowsError>, now: Instant) {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let (asked, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
@@ -403,7 +403,7 @@ impl Verifier {
     }
 
     /// The next answer to publish.
-    pub fn poll_transmit(&mut self) -> Option<Outgoing> {
+    pub fn poll_transmit(&mut self) -> Option<OutgoingAnswer> {
         self.outbox.pop_front()
     }
 
@@ -414,7 +414,7 @@ impl Verifier {
     }
 
     /// The next action for the shell.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<VerifierEvent> {
         self.events.pop_front()
     }
 
@@ -493,7 +493,7 @@ impl Verifier {
             fed: Vec::new(),
             answered: None,
             round: Round::Idle,
-            weights: Weights::default(),
+            weights: ReceivedWeights::default(),
             used: now,
         };
         self.sessions.insert(key.clone(), session);
@@ -544,7 +544,7 @@ impl Verifier {
         }
     }
 
-    fn on_draft(&mut self, device: &DeviceId, asked: Asked, now: Instant) {
+    fn on_draft(&mut self, device: &DeviceId, asked: PendingFrame, now: Instant) {
         let frame = &asked.frame;
         let Some(key) = self.find(device, frame.session, frame.epoch, Some(asked.digest)) else { return };
         if !self.config.lossy && is_lossy(&asked.frame) {
@@ -570,7 +570,7 @@ impl Verifier {
     }
 
     /// Starts verifying a frame, or keeps it until the rest of its weights arrives.
-    fn await_codes_or_start(&mut self, key: &Key, asked: Asked) {
+    fn await_codes_or_start(&mut self, key: &Key, asked: PendingFrame) {
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         if asked.frame.rows == Rows::Full && !session.weights.are_complete(asked.frame.round) {
             session.round = Round::AwaitingCodes(asked);
@@ -581,7 +581,7 @@ impl Verifier {
     }
 
     /// Checks a frame against the limits and the session's text, then requests the target's rows.
-    fn start(&mut self, key: &Key, asked: Asked) {
+    fn start(&mut self, key: &Key, asked: PendingFrame) {
         let frame = &asked.frame;
         let (vocabulary, context_max) = (self.config.vocabulary.size, self.config.context_tokens_max);
         let fits = frame.base >= 1
@@ -595,7 +595,7 @@ impl Verifier {
         if !fits {
             return self.end(key, CloseReason::Rejected);
         }
-        let id = JobId(self.number());
+        let id = VerifyJobId(self.number());
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         let base = frame.base as usize;
         if session.text.short(base) != Some(frame.prefix) {
@@ -616,15 +616,15 @@ impl Verifier {
         tokens.extend(&drafts);
         session.fed.truncate(keep);
         session.fed.extend(&tokens);
-        let job = Job { id, slot: session.slot, keep, tokens, rows: fed + 1 - first_row(frame) };
+        let job = VerifyJob { id, slot: session.slot, keep, tokens, rows: fed + 1 - first_row(frame) };
         session.round = Round::Verifying { id, asked: Some(asked), pending: None };
         self.jobs.insert(id, key.clone());
-        self.events.push_back(Event::Verify(job));
+        self.events.push_back(VerifierEvent::Verify(job));
     }
 
     /// Judges a frame by the target's rows and sends the verdict.
-    fn judge(&mut self, key: &Key, asked: &Asked, rows: &[f32]) {
-        let Asked { frame, digest } = asked;
+    fn judge(&mut self, key: &Key, asked: &PendingFrame, rows: &[f32]) {
+        let PendingFrame { frame, digest } = asked;
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         let base = frame.base as usize;
         // Context or weights that arrived meanwhile replaced those of this frame: the device has moved on and will send
@@ -682,13 +682,13 @@ impl Verifier {
 
     /// Drops another session to free memory and verifies again with an empty cache; ends this session if there is no
     /// other to drop.
-    fn make_room(&mut self, key: &Key, asked: Option<Asked>) {
+    fn make_room(&mut self, key: &Key, asked: Option<PendingFrame>) {
         if asked.is_some() && !self.evict(key) {
             return self.end(key, CloseReason::Failed);
         }
         let slot = Slot(self.number());
         let session = self.sessions.get_mut(key).expect("never evicted for itself");
-        self.events.push_back(Event::Release(session.slot));
+        self.events.push_back(VerifierEvent::Release(session.slot));
         session.slot = slot;
         session.fed.clear();
         if let Some(asked) = asked {
@@ -747,16 +747,21 @@ impl Verifier {
 
     fn forget(&mut self, key: &Key) {
         if let Some(session) = self.sessions.remove(key) {
-            self.events.push_back(Event::Release(session.slot));
+            self.events.push_back(VerifierEvent::Release(session.slot));
         }
     }
 
     fn answer(&mut self, key: &Key, down: &Down) {
         let bytes = down.encode().expect("an answer is made of checked values");
-        self.send(Outgoing { device: key.0.clone(), channel: Answer::Verdict, correlation: None, bytes });
+        self.send(OutgoingAnswer {
+            device: key.0.clone(),
+            channel: Answer::Verdict,
+            correlation: None,
+            bytes,
+        });
     }
 
-    fn send(&mut self, outgoing: Outgoing) {
+    fn send(&mut self, outgoing: OutgoingAnswer) {
         if self.outbox.len() == OUTBOX_MAX {
             self.outbox.pop_front();
             self.counters.dropped += 1;
@@ -777,7 +782,7 @@ impl Session {
         self.seed = open.seed;
         self.sampling = sampling;
         self.answered = None;
-        self.weights = Weights::default();
+        self.weights = ReceivedWeights::default();
         match &mut self.round {
             // The job still uses the cache, so the state stays; its rows will find no frame to judge.
             Round::Verifying { asked, pending, .. } => (*asked, *pending) = (None, None),
@@ -787,7 +792,7 @@ impl Session {
     }
 }
 
-impl Weights {
+impl ReceivedWeights {
     /// Takes one part; false if it does not fit a vocabulary of `size` tokens or is of an older round. A part of a
     /// newer round discards the older round's parts.
     fn take(&mut self, codes: &Codes, size: usize) -> bool {

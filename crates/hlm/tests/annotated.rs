@@ -5,7 +5,7 @@ mod machines;
 
 use desk::{Desk, EPOCH, PROMPT, SESSION, closed, config, context, frame, open, rows, verdict};
 use dunlin_hlm::TokenId;
-use dunlin_hlm::verifier::{Event, VerifierConfig};
+use dunlin_hlm::verifier::{VerifierConfig, VerifierEvent};
 use dunlin_wire::limits::CODES_MAX;
 use dunlin_wire::{
     CloseReason, Codes, Context, Down, DraftFrame, Entry, Open, Reply, Row, Rows, SamplingParams, Verdict,
@@ -126,7 +126,7 @@ fn a_frame_without_a_bonus_may_end_the_context() {
         let asked = DraftFrame { bonus, rows: lattice(&[4]), ..frame(1, &long, &[4]) };
         desk.frame(0, &asked);
         let events = desk.events();
-        assert_eq!(matches!(events.as_slice(), [Event::Verify(_)]), served, "{events:?}");
+        assert_eq!(matches!(events.as_slice(), [VerifierEvent::Verify(_)]), served, "{events:?}");
         let rejected = if served { vec![] } else { vec![closed(EPOCH, CloseReason::Rejected)] };
         assert_eq!(desk.said(), rejected);
     }
@@ -168,13 +168,13 @@ fn a_verifier_that_takes_no_lossy_policy_says_so_and_serves_the_exact_ones() {
         desk.welcome(0);
         desk.frame(0, &asked);
         let events = desk.events();
-        assert_eq!(matches!(events.as_slice(), [Event::Verify(_)]), served, "{events:?}");
+        assert_eq!(matches!(events.as_slice(), [VerifierEvent::Verify(_)]), served, "{events:?}");
         let refused = if served { vec![] } else { vec![closed(EPOCH, CloseReason::Policy)] };
         assert_eq!((desk.said(), desk.verifier.sessions()), (refused, usize::from(served)));
         let mut desk = Desk::leased();
         desk.frame(0, &asked);
         assert!(
-            matches!(desk.events().as_slice(), [Event::Verify(_)]),
+            matches!(desk.events().as_slice(), [VerifierEvent::Verify(_)]),
             "and with lossy policies all of them"
         );
     }

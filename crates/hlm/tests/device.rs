@@ -7,7 +7,7 @@ use Origin::{Accepted, Target, Unverified};
 use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, STOP, Sent, committed, config, lease, leased, reply};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    DeviceConfig, DraftRow, Event, Finish, JobId, Learned, Offline, Origin, Phase, SayError,
+    DeviceConfig, DeviceEvent, DraftJobId, DraftRow, Finish, Learned, Offline, Origin, Phase, SayError,
 };
 use dunlin_hlm::importance::{received, row};
 use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
@@ -167,7 +167,8 @@ fn a_stop_token_ends_the_reply_inside_a_verdict() {
     let mut bench = Bench::under_way(config(4), &[4, STOP], &[]);
     assert_eq!(bench.drafter(), None, "nothing is drafted behind a stop token");
     bench.verdict(2, 9);
-    let events = [committed(3, 4, Accepted), committed(4, STOP, Accepted), Event::Finished(Finish::Stop)];
+    let events =
+        [committed(3, 4, Accepted), committed(4, STOP, Accepted), DeviceEvent::Finished(Finish::Stop)];
     assert_eq!(bench.happened(), events);
     assert_eq!((bench.device.text(), bench.provisional()), (&[1, 2, 3, 4, STOP][..], vec![]));
     assert_eq!((bench.device.phase(), bench.device.poll_timeout()), (Phase::Idle, None));
@@ -177,7 +178,7 @@ fn a_stop_token_ends_the_reply_inside_a_verdict() {
 fn the_targets_own_stop_token_ends_the_reply() {
     let mut bench = Bench::under_way(config(2), &[4, 5], &[6]);
     bench.verdict(0, STOP);
-    assert_eq!(bench.happened(), [committed(3, STOP, Target), Event::Finished(Finish::Stop)]);
+    assert_eq!(bench.happened(), [committed(3, STOP, Target), DeviceEvent::Finished(Finish::Stop)]);
 }
 
 #[test]
@@ -195,7 +196,7 @@ fn a_reply_has_exactly_as_many_tokens_as_asked_for() {
     let events = bench.happened();
     assert_eq!(
         events[1..],
-        [committed(4, 5, Accepted), committed(5, 6, Target), Event::Finished(Finish::TokensMax)]
+        [committed(4, 5, Accepted), committed(5, 6, Target), DeviceEvent::Finished(Finish::TokensMax)]
     );
 }
 
@@ -206,7 +207,7 @@ fn a_full_context_ends_the_reply() {
     bench.draft(5);
     assert_eq!(bench.drafts_sent(), [4, 5]);
     bench.verdict(2, 6);
-    assert_eq!(bench.happened().last(), Some(&Event::Finished(Finish::ContextFull)));
+    assert_eq!(bench.happened().last(), Some(&DeviceEvent::Finished(Finish::ContextFull)));
     assert_eq!(bench.device.text().len(), 6);
 }
 
@@ -216,7 +217,7 @@ fn a_lease_too_short_for_the_text_ends_the_reply() {
     bench.say(&PROMPT, reply(9));
     bench.sent();
     bench.lease(&Lease { context_tokens_max: 3, ..lease(EPOCH, &[]) });
-    assert_eq!(bench.happened().last(), Some(&Event::Finished(Finish::ContextFull)));
+    assert_eq!(bench.happened().last(), Some(&DeviceEvent::Finished(Finish::ContextFull)));
     assert_eq!(bench.sent(), []);
 }
 
@@ -230,7 +231,7 @@ fn the_last_token_is_asked_for_without_drafts() {
     assert_eq!((bench.drafts_sent(), bench.drafter()), (vec![], None));
     bench.happened();
     bench.verdict(0, 4);
-    assert_eq!(bench.happened(), [committed(3, 4, Target), Event::Finished(Finish::TokensMax)]);
+    assert_eq!(bench.happened(), [committed(3, 4, Target), DeviceEvent::Finished(Finish::TokensMax)]);
 }
 
 #[test]
@@ -358,7 +359,7 @@ fn silence_is_reported_once_and_the_return_too() {
     bench.device.handle_link(false, bench.now);
     bench.happened();
     bench.ring();
-    assert_eq!(bench.happened(), [Event::Waiting]);
+    assert_eq!(bench.happened(), [DeviceEvent::Waiting]);
     assert_eq!(bench.device.poll_timeout(), None);
     bench.wait(GIVE_UP_MS);
     bench.device.handle_timeout(bench.now);
@@ -366,7 +367,7 @@ fn silence_is_reported_once_and_the_return_too() {
     assert_eq!(bench.happened(), []);
     bench.frame_sent();
     bench.verdict(0, 9);
-    assert_eq!(bench.happened(), [Event::Returned, committed(3, 9, Target)]);
+    assert_eq!(bench.happened(), [DeviceEvent::Returned, committed(3, 9, Target)]);
 }
 
 #[test]
@@ -375,7 +376,7 @@ fn a_device_that_trusts_itself_goes_on_unverified_and_returns() {
     bench.device.handle_link(false, bench.now);
     bench.happened();
     bench.ring();
-    let events = [Event::GaveUp, committed(3, 4, Unverified), committed(4, 5, Unverified)];
+    let events = [DeviceEvent::GaveUp, committed(3, 4, Unverified), committed(4, 5, Unverified)];
     assert_eq!((bench.happened(), bench.device.phase()), (events.to_vec(), Phase::Offline));
     bench.draft(6);
     assert_eq!(bench.happened(), [committed(5, 6, Unverified)]);
@@ -383,7 +384,7 @@ fn a_device_that_trusts_itself_goes_on_unverified_and_returns() {
     let open = bench.open_sent();
     assert_eq!((open.epoch, open.length), (0, 6));
     bench.lease(&lease(0, &[]));
-    assert_eq!(bench.happened(), [leased(), Event::Returned]);
+    assert_eq!(bench.happened(), [leased(), DeviceEvent::Returned]);
     bench.draft(7);
     bench.draft(8);
     let sent = bench.sent();
@@ -435,7 +436,7 @@ fn a_resync_sends_what_is_missing_and_the_frame_again() {
     for (shared, offset, send) in [(&[1, 2][..], 2, 2), (&[9][..], 0, 3)] {
         let (length, digest) = (shared.len() as u32, digest(shared).full());
         bench.down(&Down::Resync(Resync { session: 7, epoch: EPOCH, round: 1, length, digest }));
-        assert_eq!(bench.happened(), [Event::Resynced]);
+        assert_eq!(bench.happened(), [DeviceEvent::Resynced]);
         let sent = bench.sent();
         let [Sent::Context(context), Sent::Frame(_)] = sent.as_slice() else { panic!("{sent:?}") };
         assert_eq!((context.offset, &bench.frame), (offset, &Bench::sent_again(&bytes, send)));
@@ -454,7 +455,7 @@ fn a_refusal_for_good_ends_the_reply() {
         bench.say(&PROMPT, reply(9));
         bench.open_sent();
         bench.refuse(reason);
-        assert_eq!(bench.happened(), [Event::Finished(Finish::Refused(reason))]);
+        assert_eq!(bench.happened(), [DeviceEvent::Finished(Finish::Refused(reason))]);
         assert_eq!((bench.sent(), bench.device.poll_timeout()), (vec![], None));
     }
 }
@@ -480,7 +481,7 @@ fn a_rejected_frame_ends_the_reply() {
     let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
     bench.happened();
     bench.closed(EPOCH, CloseReason::Rejected);
-    assert_eq!(bench.happened(), [Event::Finished(Finish::Rejected)]);
+    assert_eq!(bench.happened(), [DeviceEvent::Finished(Finish::Rejected)]);
     assert_eq!((bench.sent(), bench.device.poll_timeout(), bench.provisional()), (vec![], None, vec![]));
     assert_eq!(bench.device.text(), PROMPT);
     // The next request has another epoch, so that late messages of this lease are stale.
@@ -521,8 +522,11 @@ fn bytes_that_are_no_message_are_counted_and_reported() {
     bench.device.handle_down(&long, bench.now);
     bench.device.handle_reply(&long, bench.now);
     let events = bench.happened();
-    assert!(matches!(events.as_slice(), [Event::Malformed(_), Event::Malformed(_), Event::Malformed(_)]));
-    assert_eq!(events[0], Event::Malformed(DecodeError::Empty));
+    assert!(matches!(
+        events.as_slice(),
+        [DeviceEvent::Malformed(_), DeviceEvent::Malformed(_), DeviceEvent::Malformed(_)]
+    ));
+    assert_eq!(events[0], DeviceEvent::Malformed(DecodeError::Empty));
     let counters = bench.device.counters();
     assert_eq!((counters.malformed, counters.stale, counters.payload_bytes_down > 0), (3, 0, true));
     assert_eq!((bench.device.text(), bench.provisional()), (&PROMPT[..], vec![4, 5]));
@@ -535,7 +539,7 @@ fn close_is_sent_once_when_the_link_is_up() {
     bench.happened();
     bench.device.handle_link(false, bench.now);
     bench.device.close();
-    assert_eq!((bench.happened(), bench.sent()), (vec![Event::Finished(Finish::Cancelled)], vec![]));
+    assert_eq!((bench.happened(), bench.sent()), (vec![DeviceEvent::Finished(Finish::Cancelled)], vec![]));
     bench.device.handle_link(true, bench.now);
     assert_eq!(bench.sent(), [Sent::Close(Close { session: 7, epoch: EPOCH })]);
     bench.device.close();
@@ -570,8 +574,8 @@ fn a_row_of_no_run_is_ignored() {
     let row = sure(9);
     let row = DraftRow { logits: &row, attention: None, took: Duration(1) };
     for id in [0, 1, 3] {
-        bench.device.handle_draft(JobId(id), row, bench.now);
-        bench.device.handle_draft_failed(JobId(id), bench.now);
+        bench.device.handle_draft(DraftJobId(id), row, bench.now);
+        bench.device.handle_draft_failed(DraftJobId(id), bench.now);
     }
     assert_eq!((bench.provisional(), bench.happened()), (vec![4], vec![]));
 }
@@ -591,7 +595,7 @@ fn a_drafter_without_a_usable_row_ends_the_reply() {
         let mut bench = Bench::leased(config(4));
         bench.draft(4);
         bench.give(&logits, None);
-        assert_eq!(bench.happened(), [Event::Finished(Finish::DrafterFailed)]);
+        assert_eq!(bench.happened(), [DeviceEvent::Finished(Finish::DrafterFailed)]);
         assert_eq!((bench.device.text(), bench.provisional()), (&PROMPT[..], vec![]));
         assert_eq!(bench.drafter(), None);
     }
@@ -603,7 +607,7 @@ fn a_drafter_that_failed_is_fed_from_nothing() {
     bench.draft(4);
     let job = bench.job.take().unwrap();
     bench.device.handle_draft_failed(job.id, bench.now);
-    assert_eq!(bench.happened(), [Event::Finished(Finish::DrafterFailed)]);
+    assert_eq!(bench.happened(), [DeviceEvent::Finished(Finish::DrafterFailed)]);
     bench.say(&[5], reply(9));
     assert_eq!(bench.drafter(), Some((0, vec![1, 2, 3, 5])));
 }
@@ -760,7 +764,10 @@ fn a_device_that_trusts_itself_ends_its_reply_alone() {
     assert_eq!(bench.drafter(), None, "with a verifier the last token is the target's");
     bench.ring();
     bench.draft(6);
-    assert_eq!(bench.happened()[3..], [committed(5, 6, Unverified), Event::Finished(Finish::TokensMax)]);
+    assert_eq!(
+        bench.happened()[3..],
+        [committed(5, 6, Unverified), DeviceEvent::Finished(Finish::TokensMax)]
+    );
     assert_eq!((bench.drafter(), bench.device.poll_timeout()), (None, None));
 }
 
@@ -773,7 +780,7 @@ fn the_first_round_of_a_later_reply_has_no_price_either() {
     bench.say(&[8], reply(1));
     bench.sent();
     bench.verdict(0, 9);
-    assert_eq!(bench.happened().last(), Some(&Event::Finished(Finish::TokensMax)));
+    assert_eq!(bench.happened().last(), Some(&DeviceEvent::Finished(Finish::TokensMax)));
     assert_eq!(bench.device.learned().stop.rate(), rate);
 }
 
@@ -804,5 +811,5 @@ fn a_lease_that_ends_between_two_frames_is_missed_too() {
         bench.ring();
         bench.sent();
     }
-    assert_eq!(bench.happened(), [Event::Waiting]);
+    assert_eq!(bench.happened(), [DeviceEvent::Waiting]);
 }

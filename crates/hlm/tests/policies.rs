@@ -6,8 +6,8 @@ mod models;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::device::{
-    Channel, Commit, Counters, Device, DeviceConfig, DraftRow, Event, Finish, Judged, Learned, Offline,
-    Origin, Reply, Session,
+    Channel, Commit, Device, DeviceConfig, DeviceCounters, DeviceEvent, DraftRow, Finish, Judged, Learned,
+    Offline, Origin, ReplyLimits, SessionIdentity,
 };
 use dunlin_hlm::importance::AdaptiveThreshold;
 use dunlin_hlm::payload::quantise;
@@ -70,7 +70,8 @@ impl<'a> Pair<'a> {
             context_tokens_max: 4_096,
             accept_model_change: false,
         };
-        let session = Session { number: 7, epoch: 255, nonce: 10, seed: SEED, sampling: models.sampling };
+        let session =
+            SessionIdentity { number: 7, epoch: 255, nonce: 10, seed: SEED, sampling: models.sampling };
         let verifier = VerifierConfig {
             id: "desk".parse().expect("a valid id"),
             vocabulary: vocabulary(models),
@@ -117,7 +118,7 @@ impl<'a> Pair<'a> {
 
     fn say(&mut self, prompt: &[TokenId], tokens_max: usize) {
         self.finish = None;
-        let reply = Reply { tokens_max, stop: Vec::new() };
+        let reply = ReplyLimits { tokens_max, stop: Vec::new() };
         self.device.say(prompt, reply, self.now).expect("a prompt that is taken");
         for _ in 0..100_000 {
             self.step();
@@ -178,9 +179,9 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn happened(&mut self, event: Event) {
+    fn happened(&mut self, event: DeviceEvent) {
         match event {
-            Event::Draft(job) => {
+            DeviceEvent::Draft(job) => {
                 let cache = &mut self.caches[0];
                 cache.truncate(job.keep);
                 cache.extend(&job.tokens);
@@ -193,17 +194,17 @@ impl<'a> Pair<'a> {
                 let row = DraftRow { logits, attention: Some(&attention), took };
                 self.device.handle_draft(job.id, row, self.now);
             }
-            Event::Committed(commit) => self.commits.push(commit),
-            Event::Judged(judged) => self.judged.push(judged),
-            Event::Finished(finish) => self.finish = Some(finish),
-            Event::Leased { .. } => {}
+            DeviceEvent::Committed(commit) => self.commits.push(commit),
+            DeviceEvent::Judged(judged) => self.judged.push(judged),
+            DeviceEvent::Finished(finish) => self.finish = Some(finish),
+            DeviceEvent::Leased { .. } => {}
             other => panic!("{other:?} without any loss"),
         }
     }
 
     fn run_target(&mut self) {
         while let Some(event) = self.verifier.poll_event() {
-            let verifier::Event::Verify(job) = event else { continue };
+            let verifier::VerifierEvent::Verify(job) = event else { continue };
             let cache = &mut self.caches[1];
             cache.truncate(job.keep);
             cache.extend(&job.tokens);
@@ -216,7 +217,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &DeviceCounters {
         self.device.counters()
     }
 

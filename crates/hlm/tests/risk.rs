@@ -5,7 +5,9 @@ mod machines;
 mod models;
 
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{Channel, Device, DeviceConfig, DraftRow, Event, Learned, Offline, Reply, Session};
+use dunlin_hlm::device::{
+    Channel, Device, DeviceConfig, DeviceEvent, DraftRow, Learned, Offline, ReplyLimits, SessionIdentity,
+};
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::{Duration, Instant};
@@ -81,7 +83,8 @@ impl Pair {
             context_tokens_max: 2_048,
             accept_model_change: false,
         };
-        let session = Session { number: 1, epoch: 0, nonce: 5, seed: 6, sampling: Sampling::greedy() };
+        let session =
+            SessionIdentity { number: 1, epoch: 0, nonce: 5, seed: 6, sampling: Sampling::greedy() };
         let verifier = VerifierConfig {
             id: "desk".parse().expect("a valid id"),
             vocabulary,
@@ -109,7 +112,7 @@ impl Pair {
         let presence = self.verifier.presence().encode().expect("a valid presence");
         self.device.handle_presence(&"desk".parse().expect("a valid id"), &presence, self.now);
         self.device.handle_link(true, self.now);
-        self.device.say(&[1], Reply { tokens_max: REPLY, stop: Vec::new() }, self.now).expect("taken");
+        self.device.say(&[1], ReplyLimits { tokens_max: REPLY, stop: Vec::new() }, self.now).expect("taken");
         while !self.finished {
             self.step();
         }
@@ -126,7 +129,7 @@ impl Pair {
             self.happened(event);
         }
         while let Some(event) = self.verifier.poll_event() {
-            let verifier::Event::Verify(job) = event else { continue };
+            let verifier::VerifierEvent::Verify(job) = event else { continue };
             self.target = job.keep + job.tokens.len();
             self.now = self.now + Duration::from_millis(60);
             let first = self.target + 1 - job.rows;
@@ -142,9 +145,9 @@ impl Pair {
         }
     }
 
-    fn happened(&mut self, event: Event) {
+    fn happened(&mut self, event: DeviceEvent) {
         match event {
-            Event::Draft(job) => {
+            DeviceEvent::Draft(job) => {
                 self.drafter = job.keep + job.tokens.len();
                 let took = Duration::from_millis(20);
                 self.now = self.now + took;
@@ -155,11 +158,11 @@ impl Pair {
                     self.now,
                 );
             }
-            Event::Judged(judged) if judged.held => {
+            DeviceEvent::Judged(judged) if judged.held => {
                 assert_eq!(judged.rejected, self.script.misses(judged.position), "at {}", judged.position);
                 self.held.insert(judged.position, judged.rejected);
             }
-            Event::Finished(_) => self.finished = true,
+            DeviceEvent::Finished(_) => self.finished = true,
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ mod machines;
 
 use bench::{Bench, PROMPT, STOP, Sent, config, lease, reply};
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{DeviceConfig, Event, Learned};
+use dunlin_hlm::device::{DeviceConfig, DeviceEvent, Learned};
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use dunlin_wire::Lease;
@@ -161,8 +161,10 @@ impl Play {
     fn settle(&mut self) {
         for event in self.bench.happened() {
             match event {
-                Event::Waiting => self.told = true,
-                Event::Finished(_) => (self.saying, self.told, self.asked) = (false, false, Asked::Nothing),
+                DeviceEvent::Waiting => self.told = true,
+                DeviceEvent::Finished(_) => {
+                    (self.saying, self.told, self.asked) = (false, false, Asked::Nothing)
+                }
                 _ => {}
             }
         }

@@ -5,7 +5,7 @@ mod machines;
 
 use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, Sent, config, lease, leased, reply, verifier};
 use dunlin_hlm::device::{
-    CANDIDATES_MAX, Device, DeviceConfig, Event, Finish, Learned, Offline, Origin, PinnedTarget,
+    CANDIDATES_MAX, Device, DeviceConfig, DeviceEvent, Finish, Learned, Offline, Origin, PinnedTarget,
 };
 use dunlin_wire::{
     CloseReason, Closed, Down, Lease, Liveness, Promise, RefusalReason, Resync, TargetId, Verdict,
@@ -89,7 +89,7 @@ fn other_weights_alone_end_the_reply_once_the_silence_is_too_long() {
     assert!(left <= GIVE_UP_MS && left > GIVE_UP_MS / 2, "{left}");
     bench.wait(GIVE_UP_MS + 1);
     bench.device.handle_timeout(bench.now);
-    let end = Event::Finished(Finish::OtherTarget { ours: TARGET, theirs: WEIGHTS });
+    let end = DeviceEvent::Finished(Finish::OtherTarget { ours: TARGET, theirs: WEIGHTS });
     assert_eq!(bench.happened().last(), Some(&end));
     let named = |target| bench.device.verifier_with(target).map(|(id, _)| id.as_str().to_owned());
     assert_eq!([named(TARGET), named(WEIGHTS)], [Some("desk".into()), Some("other".into())]);
@@ -109,7 +109,7 @@ fn a_lease_of_other_weights_is_refused_whatever_presence_promised() {
     bench.presence("third", &gone());
     bench.wait(GIVE_UP_MS);
     bench.device.handle_timeout(bench.now);
-    let end = Event::Finished(Finish::OtherTarget { ours: TARGET, theirs: WEIGHTS });
+    let end = DeviceEvent::Finished(Finish::OtherTarget { ours: TARGET, theirs: WEIGHTS });
     assert_eq!(bench.happened().last(), Some(&end));
     assert_eq!(bench.device.text(), &[1, 2, 3, 4, 5, 6]);
 }
@@ -177,7 +177,7 @@ fn one_verifiers_refusal_for_good_does_not_speak_for_the_others() {
     assert_eq!(bench.open_sent().epoch, 0);
     assert_ne!(bench.asked, first);
     bench.refuse_at(0, RefusalReason::TooLong(5));
-    assert_eq!(bench.happened(), [Event::Finished(Finish::Refused(RefusalReason::TooLong(5)))]);
+    assert_eq!(bench.happened(), [DeviceEvent::Finished(Finish::Refused(RefusalReason::TooLong(5)))]);
 }
 
 /// The time of a search that an earlier reply began is not that of the next.
@@ -218,8 +218,8 @@ fn other_weights_go_on_where_the_user_accepts_it_and_the_position_is_reported() 
     bench.lease(&by("other", WEIGHTS, 0, &[]));
     let changed = PinnedTarget { id: WEIGHTS, promise: Promise::Exact };
     let events = [
-        Event::TargetChanged { position: 6, model: true },
-        Event::Leased { verifier: verifier("other"), target: changed },
+        DeviceEvent::TargetChanged { position: 6, model: true },
+        DeviceEvent::Leased { verifier: verifier("other"), target: changed },
     ];
     assert_eq!(bench.happened(), events);
     assert_eq!(bench.device.target(), Some(changed));
@@ -231,7 +231,7 @@ fn the_same_weights_with_other_numerics_go_on_and_are_reported() {
     bench.presence("other", &with(NUMERICS));
     bench.sent();
     bench.lease(&by("other", NUMERICS, 0, &[]));
-    assert_eq!(bench.happened()[0], Event::TargetChanged { position: 6, model: false });
+    assert_eq!(bench.happened()[0], DeviceEvent::TargetChanged { position: 6, model: false });
     // For a target without a promise of exact bits, only the weights count.
     let law = |target| VerifierPresence { promise: Promise::Distribution, ..with(target) };
     let mut bench = Bench::new(config(2));
@@ -248,7 +248,7 @@ fn the_same_weights_with_other_numerics_go_on_and_are_reported() {
     bench.drafts_until_frame();
     bench.closed(EPOCH, CloseReason::Unknown);
     bench.lease(&Lease { promise: Promise::Distribution, ..by("desk", NUMERICS, 0, &[]) });
-    assert!(!bench.happened().iter().any(|event| matches!(event, Event::TargetChanged { .. })));
+    assert!(!bench.happened().iter().any(|event| matches!(event, DeviceEvent::TargetChanged { .. })));
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_text_without_a_token_of_the_target_belongs_to_nobody() {
     assert!(matches!(bench.sent().as_slice(), [Sent::Open(_)]));
     bench.lease(&by("other", WEIGHTS, 0, &[]));
     let target = PinnedTarget { id: WEIGHTS, promise: Promise::Exact };
-    assert_eq!(bench.happened(), [Event::Leased { verifier: verifier("other"), target }]);
+    assert_eq!(bench.happened(), [DeviceEvent::Leased { verifier: verifier("other"), target }]);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn only_strangers_end_a_new_session_in_a_second_and_name_their_vocabulary() {
     bench.say(&PROMPT, reply(9));
     assert_eq!((bench.sent(), bench.until_timer()), (vec![], 1_000));
     bench.ring();
-    let end = Event::Finished(Finish::Refused(RefusalReason::Vocabulary(other)));
+    let end = DeviceEvent::Finished(Finish::Refused(RefusalReason::Vocabulary(other)));
     assert_eq!(bench.happened(), [end]);
     // A fitting verifier that appears in time is asked.
     let mut bench = Bench::new(config(2));
@@ -293,7 +293,7 @@ fn a_device_that_trusts_itself_is_ended_by_no_stranger() {
     bench.say(&PROMPT, reply(9));
     assert_eq!(bench.until_timer(), GIVE_UP_MS);
     bench.ring();
-    assert_eq!(bench.happened(), [Event::GaveUp]);
+    assert_eq!(bench.happened(), [DeviceEvent::GaveUp]);
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn a_first_lease_is_no_change() {
     let origins: Vec<_> = bench
         .happened()
         .iter()
-        .filter_map(|event| if let Event::Committed(c) = event { Some(c.origin) } else { None })
+        .filter_map(|event| if let DeviceEvent::Committed(c) = event { Some(c.origin) } else { None })
         .collect();
     assert_eq!(origins, [Origin::Target]);
     assert_eq!(bench.device.target().map(|target| target.id), Some(TARGET));

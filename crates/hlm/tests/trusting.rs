@@ -8,7 +8,7 @@ use Origin::{Accepted, Target, Trusted, Unverified};
 use bench::{Bench, EPOCH, GIVE_UP_MS, PROMPT, Sent, committed, config, lease, reply};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::conformal::STEP;
-use dunlin_hlm::device::{DeviceConfig, Event, Finish, Offline, Origin, Phase};
+use dunlin_hlm::device::{DeviceConfig, DeviceEvent, Finish, Offline, Origin, Phase};
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_wire::limits::CODES_MAX;
 use dunlin_wire::{
@@ -240,7 +240,7 @@ fn a_verifier_that_takes_no_lossy_policy_ends_the_reply() {
     bench.closed(EPOCH - 1, CloseReason::Policy);
     assert_eq!(bench.happened(), [], "another lease's");
     bench.closed(EPOCH, CloseReason::Policy);
-    assert_eq!(bench.happened(), [Event::Finished(Finish::LossyRefused)]);
+    assert_eq!(bench.happened(), [DeviceEvent::Finished(Finish::LossyRefused)]);
     assert_eq!((bench.sent(), bench.device.poll_timeout(), bench.provisional()), (vec![], None, vec![]));
     bench.say(&[7], reply(9));
     assert_eq!(bench.open_sent().epoch, EPOCH.wrapping_add(1));
@@ -289,7 +289,7 @@ fn what_the_first_reply_kept_is_context_of_the_second() {
     bench.sent();
     bench.lease(&lease(EPOCH, &PROMPT));
     [4, 5, 6].into_iter().for_each(|token| bench.draft(token));
-    assert_eq!(bench.happened().last(), Some(&Event::Finished(Finish::TokensMax)));
+    assert_eq!(bench.happened().last(), Some(&DeviceEvent::Finished(Finish::TokensMax)));
     assert_eq!((bench.sent(), bench.drafter()), (vec![], None), "no frame to ride along with");
     bench.say(&[8], reply(9));
     bench.draft(9);
@@ -325,7 +325,7 @@ fn a_local_device_needs_no_link() {
         assert_eq!(bench.device.poll_timeout(), None, "nobody is waited for");
         bench.give(&unsure(SIZE, token), None);
     }
-    let done = [committed(4, 5, Trusted), committed(5, 6, Trusted), Event::Finished(Finish::TokensMax)];
+    let done = [committed(4, 5, Trusted), committed(5, 6, Trusted), DeviceEvent::Finished(Finish::TokensMax)];
     assert_eq!(bench.happened()[1..], done);
     bench.device.handle_link(true, bench.now);
     bench.say(&[7], reply(1));
@@ -356,7 +356,7 @@ fn a_trusting_device_that_gave_up_marks_what_it_would_have_asked_for() {
     bench.device.handle_link(false, bench.now);
     bench.happened();
     bench.ring();
-    assert_eq!(bench.happened(), [Event::GaveUp, committed(5, 6, Unverified)]);
+    assert_eq!(bench.happened(), [DeviceEvent::GaveUp, committed(5, 6, Unverified)]);
     bench.draft(7);
     assert_eq!(bench.happened(), [committed(6, 7, Unverified)]);
     bench.device.handle_link(true, bench.now);

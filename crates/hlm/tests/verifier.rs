@@ -11,7 +11,7 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{Event, OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig, VerifierEvent};
 use dunlin_wire::limits::{DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use dunlin_wire::{
     Close, CloseReason, Closed, Context, Credit, Down, DraftFrame, Open, RefusalReason, Reply,
@@ -188,7 +188,7 @@ fn a_frame_beyond_what_is_served_is_rejected() {
         desk.context(0, &context(&PROMPT, &long[3..]));
         desk.frame(0, &asked);
         assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Rejected)], "{name}");
-        assert!(matches!(desk.events().as_slice(), [Event::Release(_)]), "{name}");
+        assert!(matches!(desk.events().as_slice(), [VerifierEvent::Release(_)]), "{name}");
         assert_eq!(desk.verifier.sessions(), 0, "{name}");
     }
 }
@@ -303,7 +303,7 @@ fn another_nonce_replaces_the_session() {
     let job = desk.job();
     let lease = desk.lease(0, &Open { nonce: 77, ..open(EPOCH, 3) });
     assert_eq!((lease.nonce, lease.length), (77, 0), "the text was another life's");
-    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert_eq!(desk.events(), [VerifierEvent::Release(job.slot)]);
     desk.give(&job, Ok(&rows(&[4, 5])));
     desk.assert_quiet();
     assert_eq!(desk.verifier.sessions(), 1);
@@ -371,7 +371,7 @@ fn the_least_recently_used_session_makes_room() {
     desk.said();
     desk.wait(1);
     desk.welcome(2);
-    assert!(matches!(desk.events().as_slice(), [Event::Release(slot)] if *slot != kept.slot));
+    assert!(matches!(desk.events().as_slice(), [VerifierEvent::Release(slot)] if *slot != kept.slot));
     desk.frame(1, &frame(1, &PROMPT, &[]));
     assert_eq!(desk.said(), [unknown(&frame(1, &PROMPT, &[]))]);
     assert_eq!(desk.verifier.counters().evicted, 1);
@@ -402,8 +402,8 @@ fn a_device_that_ends_its_sessions_at_work_is_full_after_some() {
         desk.context(0, &context(&[], &PROMPT));
         desk.frame(0, &frame(1, &PROMPT, &[4]));
         jobs.extend(desk.events().into_iter().filter_map(|event| match event {
-            Event::Verify(job) => Some(job),
-            Event::Release(_) => None,
+            VerifierEvent::Verify(job) => Some(job),
+            VerifierEvent::Release(_) => None,
         }));
         let close = Close { session: SESSION, epoch: EPOCH };
         desk.send(0, &close.encode().expect("a valid message"));
@@ -434,7 +434,7 @@ fn a_busy_session_is_not_evicted_however_old() {
     desk.welcome(1);
     desk.wait(1);
     desk.welcome(2);
-    assert!(matches!(desk.events().as_slice(), [Event::Release(slot)] if *slot != busy.slot));
+    assert!(matches!(desk.events().as_slice(), [VerifierEvent::Release(slot)] if *slot != busy.slot));
     desk.give(&busy, Ok(&rows(&[4])));
     assert_eq!(desk.said(), [verdict(&frame(1, &PROMPT, &[]), 0, 4)]);
 }
@@ -449,7 +449,7 @@ fn a_silent_session_is_dropped_when_its_time_is_over() {
     desk.verifier.handle_timeout(due);
     assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (0, 1));
     assert_eq!(desk.said(), []);
-    assert!(matches!(desk.events().as_slice(), [Event::Release(_)]));
+    assert!(matches!(desk.events().as_slice(), [VerifierEvent::Release(_)]));
     assert_eq!(desk.verifier.poll_timeout(), None);
 }
 
@@ -476,13 +476,13 @@ fn draining_closes_idle_leases_at_once_and_busy_ones_after_their_answer() {
     assert!(!desk.verifier.is_drained());
     desk.verifier.drain();
     assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Draining)]);
-    assert!(matches!(desk.events().as_slice(), [Event::Release(slot)] if *slot != job.slot));
+    assert!(matches!(desk.events().as_slice(), [VerifierEvent::Release(slot)] if *slot != job.slot));
     assert!(!desk.verifier.is_drained());
     assert_eq!(desk.refusal(2, &open(EPOCH, 3)), RefusalReason::Draining);
     assert_eq!(desk.refusal(1, &open(EPOCH, 3)), RefusalReason::Draining);
     desk.give(&job, Ok(&rows(&[4])));
     assert_eq!(desk.said(), [verdict(&asked, 0, 4), closed(EPOCH, CloseReason::Draining)]);
-    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert_eq!(desk.events(), [VerifierEvent::Release(job.slot)]);
     assert!(desk.verifier.is_drained());
 }
 
@@ -520,7 +520,9 @@ fn without_memory_another_session_makes_room_and_all_is_verified_again() {
     assert_eq!(job.keep, 4);
     desk.give(&job, Err(RowsError::Budget));
     let events = desk.events();
-    let [Event::Release(evicted), Event::Release(own), Event::Verify(again)] = events.as_slice() else {
+    let [VerifierEvent::Release(evicted), VerifierEvent::Release(own), VerifierEvent::Verify(again)] =
+        events.as_slice()
+    else {
         panic!("{events:?}");
     };
     assert_eq!((*own, *evicted != job.slot, again.slot != job.slot), (job.slot, true, true));
@@ -540,7 +542,7 @@ fn without_memory_the_newest_frame_is_the_one_verified_again() {
     desk.give(&job, Err(RowsError::Budget));
     let events = desk.events();
     assert!(
-        matches!(events.as_slice(), [_, _, Event::Verify(job)] if job.tokens == [1, 2, 3, 5]),
+        matches!(events.as_slice(), [_, _, VerifierEvent::Verify(job)] if job.tokens == [1, 2, 3, 5]),
         "{events:?}"
     );
 }
@@ -555,7 +557,7 @@ fn without_memory_and_with_nobody_to_evict_the_lease_ends() {
     let job = desk.job();
     desk.give(&job, Err(RowsError::Budget));
     assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Failed)]);
-    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert_eq!(desk.events(), [VerifierEvent::Release(job.slot)]);
     assert_eq!(desk.verifier.sessions(), 1);
 }
 
@@ -567,7 +569,7 @@ fn without_memory_for_a_lease_that_ended_nobody_is_evicted() {
     let job = desk.job();
     desk.lease(0, &open(EPOCH + 1, PROMPT.len()));
     desk.give(&job, Err(RowsError::Budget));
-    assert_eq!(desk.events(), [Event::Release(job.slot)]);
+    assert_eq!(desk.events(), [VerifierEvent::Release(job.slot)]);
     assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (2, 0));
 }
 
@@ -584,7 +586,7 @@ fn a_target_that_gives_no_usable_rows_ends_the_lease() {
         let job = desk.job();
         desk.give(&job, failure);
         assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Failed)]);
-        assert_eq!(desk.events(), [Event::Release(job.slot)]);
+        assert_eq!(desk.events(), [VerifierEvent::Release(job.slot)]);
     }
 }
 
@@ -648,7 +650,7 @@ fn close_ends_the_lease_of_its_epoch_alone() {
     assert_eq!(desk.verifier.sessions(), 1);
     desk.send(0, &close(EPOCH));
     assert_eq!((desk.verifier.sessions(), desk.said()), (0, vec![]));
-    assert!(matches!(desk.events().as_slice(), [Event::Release(Slot(_))]));
+    assert!(matches!(desk.events().as_slice(), [VerifierEvent::Release(Slot(_))]));
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub enum Arrival {
 }
 
 /// An event, with the bytes sent and received since the previous event.
-pub struct Arrived {
+pub struct CountedArrival {
     /// The event.
     pub arrival: Arrival,
     /// Bytes since the previous event.
@@ -62,7 +62,7 @@ pub struct Arrived {
 
 /// The end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum ConnectionEnd {
     /// Closed after the goodbye.
     Left,
     /// Lost, for this reason.
@@ -78,8 +78,8 @@ pub struct Arrivals {
     connect_bytes: u64,
     leaving: bool,
     accepted: Arc<AtomicBool>,
-    ready: VecDeque<Arrived>,
-    ended: Option<Ended>,
+    ready: VecDeque<CountedArrival>,
+    ended: Option<ConnectionEnd>,
 }
 
 /// Prepares a connection; [`Arrivals::next`] opens it.
@@ -111,7 +111,7 @@ impl Arrivals {
     ///
     /// # Errors
     /// The reason why the connection ended; every later call returns the same.
-    pub async fn next(&mut self) -> Result<Arrived, Ended> {
+    pub async fn next(&mut self) -> Result<CountedArrival, ConnectionEnd> {
         loop {
             if let Some(arrived) = self.ready.pop_front() {
                 return Ok(arrived);
@@ -132,10 +132,14 @@ impl Arrivals {
         }
     }
 
-    fn end(&self, error: &ConnectionError) -> Ended {
+    fn end(&self, error: &ConnectionError) -> ConnectionEnd {
         // After a DISCONNECT, `next` polls until the broker closes the connection. Closing first, with an
         // acknowledgement unread in the socket, would reset the connection, and the broker could lose the DISCONNECT.
-        if self.leaving { Ended::Left } else { Ended::Lost(Loss::explained(&self.options, error)) }
+        if self.leaving {
+            ConnectionEnd::Left
+        } else {
+            ConnectionEnd::Lost(Loss::explained(&self.options, error))
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -165,7 +169,7 @@ impl Arrivals {
                 Arrival::Other
             }
         };
-        self.ready.push_back(Arrived { arrival, traffic });
+        self.ready.push_back(CountedArrival { arrival, traffic });
     }
 
     /// Bytes of sent packets for which the client reports no event.

@@ -28,7 +28,7 @@ mod retained;
 mod settings;
 
 pub use address::{AddressError, BrokerAddress};
-pub use connection::{Arrival, Arrivals, Arrived, Ended, Message};
+pub use connection::{Arrival, Arrivals, ConnectionEnd, CountedArrival, Message};
 pub use dialer::Dialer;
 pub use facts::BrokerFacts;
 pub use login::{Login, MQTT_PASSWORD, Secret};
@@ -37,7 +37,7 @@ pub use migrate::{Migrated, Migration, migrate, refuse_old_keys, renewed};
 pub use options::{ConnectOptions, Will};
 pub use packet::{CORRELATION_BYTES, PublishShape, Traffic};
 pub use probe::probe;
-pub use publisher::{Alias, Outgoing, Publisher, Taken};
+pub use publisher::{Alias, Outgoing, Publisher, SendOutcome};
 pub use retained::retain;
 pub use settings::MqttTable;
 

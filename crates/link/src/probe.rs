@@ -1,6 +1,6 @@
 //! Connects once to learn a broker's properties.
 
-use crate::connection::{Arrival, Ended, connect};
+use crate::connection::{Arrival, ConnectionEnd, connect};
 use crate::facts::BrokerFacts;
 use crate::loss::Loss;
 use crate::options::ConnectOptions;
@@ -18,8 +18,8 @@ pub async fn probe(options: &ConnectOptions) -> Result<BrokerFacts, Loss> {
                     return Ok(publisher.broker().clone());
                 }
             }
-            Err(Ended::Lost(loss)) => return Err(loss),
-            Err(Ended::Left) => return Err(Loss::passing(format!("{} hung up", options.broker))),
+            Err(ConnectionEnd::Lost(loss)) => return Err(loss),
+            Err(ConnectionEnd::Left) => return Err(Loss::passing(format!("{} hung up", options.broker))),
         }
     }
 }

@@ -78,7 +78,7 @@ impl Outgoing {
 
 /// The result of sending a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum SendOutcome {
     /// Accepted; sent unless the connection is lost first.
     Yes,
     /// There is no room now.
@@ -130,10 +130,10 @@ impl Publisher {
     }
 
     /// Sends a message.
-    pub fn send(&self, message: &Outgoing) -> Taken {
+    pub fn send(&self, message: &Outgoing) -> SendOutcome {
         let bytes = message.shape().bytes();
         if self.broker.packet_bytes_max.is_some_and(|max| bytes > max as usize) {
-            return Taken::TooLarge;
+            return SendOutcome::TooLarge;
         }
         let Publish { topic, qos, retain, payload, properties, .. } = message.publish();
         let topic = String::from_utf8_lossy(&topic).into_owned();
@@ -146,10 +146,10 @@ impl Publisher {
             None => self.client.try_publish(topic, qos, retain, payload),
         };
         if sent.is_err() {
-            return Taken::NoRoom;
+            return SendOutcome::NoRoom;
         }
         unsent.publish_bytes.push_back(bytes as u64);
-        Taken::Yes
+        SendOutcome::Yes
     }
 
     /// True if an accepted message is not yet sent.
@@ -165,11 +165,11 @@ impl Publisher {
 
 /// The messages that the MQTT client holds; shared by both sides of a connection.
 #[derive(Clone, Default)]
-pub(crate) struct Unsent(Arc<Mutex<Held>>);
+pub(crate) struct Unsent(Arc<Mutex<UnsentMessages>>);
 
 /// See [`Unsent`]; bounded by the client's channel.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct UnsentMessages {
     /// Sizes of the publishes, oldest first.
     pub(crate) publish_bytes: VecDeque<u64>,
     /// Bytes of other packets for which the client reports no event.
@@ -179,7 +179,7 @@ pub(crate) struct Held {
 }
 
 impl Unsent {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Held> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, UnsentMessages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

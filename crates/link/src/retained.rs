@@ -1,9 +1,9 @@
 //! Publishes or removes one retained message, over a connection of its own.
 
-use crate::connection::{Arrival, Ended, connect};
+use crate::connection::{Arrival, ConnectionEnd, connect};
 use crate::loss::Loss;
 use crate::options::ConnectOptions;
-use crate::publisher::{Outgoing, Taken};
+use crate::publisher::{Outgoing, SendOutcome};
 
 /// Publishes a message on a topic whose messages are retained and use QoS 1; an empty payload removes the retained
 /// one. No presence is announced.
@@ -17,9 +17,9 @@ pub async fn retain(options: &ConnectOptions, message: &Outgoing) -> Result<(), 
     loop {
         match arrivals.next().await.map(|arrived| arrived.arrival) {
             Ok(Arrival::Accepted(publisher)) => match publisher.send(message) {
-                Taken::Yes => connection = Some(publisher),
-                Taken::NoRoom => return Err(Loss::passing(format!("no room for a message on {name}"))),
-                Taken::TooLarge => {
+                SendOutcome::Yes => connection = Some(publisher),
+                SendOutcome::NoRoom => return Err(Loss::passing(format!("no room for a message on {name}"))),
+                SendOutcome::TooLarge => {
                     let reason = format!("the message on {name} is more than {} takes", options.broker);
                     return Err(Loss { reason, refused: true });
                 }
@@ -36,8 +36,8 @@ pub async fn retain(options: &ConnectOptions, message: &Outgoing) -> Result<(), 
             Ok(_) => {}
             // The message was acknowledged, so the end of the connection is expected.
             Err(_) if taken => return Ok(()),
-            Err(Ended::Lost(loss)) => return Err(loss),
-            Err(Ended::Left) => return Err(Loss::passing(format!("{} hung up", options.broker))),
+            Err(ConnectionEnd::Lost(loss)) => return Err(loss),
+            Err(ConnectionEnd::Left) => return Err(Loss::passing(format!("{} hung up", options.broker))),
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_link::{
-    Arrival, Arrivals, ConnectOptions, Dialer, Ended, Message, Outgoing, Taken, Traffic, probe, retain,
+    Arrival, Arrivals, ConnectOptions, ConnectionEnd, Dialer, Message, Outgoing, SendOutcome, Traffic, probe,
+    retain,
 };
 use dunlin_mosquitto::{DEFAULTS, Mosquitto, SITE};
 use dunlin_wire::topic::{SETUP_FILTER, Topic};
@@ -110,7 +111,7 @@ async fn a_goodbye_ends_a_connection_behind_what_was_sent() {
     let mut watch = RawClient::connect(mosquitto.port, "watch", &[&reply().name()]);
     let (mut arrivals, publisher) = subscribed(options(&mosquitto, "v"), &reply().name()).await;
     let message = Outgoing { correlation: Some(vec![1, 2]), ..Outgoing::new(reply(), b"hello".to_vec()) };
-    assert_eq!(publisher.send(&message), Taken::Yes);
+    assert_eq!(publisher.send(&message), SendOutcome::Yes);
     assert!(publisher.has_unsent() && publisher.leave());
     let mut traffic = Traffic::default();
     let ended = loop {
@@ -119,8 +120,8 @@ async fn a_goodbye_ends_a_connection_behind_what_was_sent() {
             Err(ended) => break ended,
         }
     };
-    assert_eq!(ended, Ended::Left);
-    assert_eq!(arrivals.next().await.err(), Some(Ended::Left), "it does not connect again");
+    assert_eq!(ended, ConnectionEnd::Left);
+    assert_eq!(arrivals.next().await.err(), Some(ConnectionEnd::Left), "it does not connect again");
     assert_eq!(traffic.publish_up, message.shape().bytes() as u64);
     let heard = watch.next().await.unwrap();
     assert_eq!((heard.payload, heard.correlation), (b"hello".to_vec(), Some(vec![1, 2])));
@@ -131,6 +132,6 @@ async fn a_goodbye_ends_a_connection_behind_what_was_sent() {
 async fn a_message_over_the_brokers_limit_is_not_sent() {
     let mosquitto = Mosquitto::with("allow_anonymous true\nmax_packet_size 200\n");
     let (_arrivals, publisher) = subscribed(options(&mosquitto, "v"), &reply().name()).await;
-    assert_eq!(publisher.send(&Outgoing::new(reply(), vec![0; 200])), Taken::TooLarge);
+    assert_eq!(publisher.send(&Outgoing::new(reply(), vec![0; 200])), SendOutcome::TooLarge);
     assert!(!publisher.has_unsent());
 }

@@ -15,7 +15,7 @@ use super::sensor::{SensorError, SensorSource};
 use super::settings::PowerSettings;
 use super::simulated::board::SimulatedBoard;
 use anyhow::Result;
-use dunlin_hlm::device::Counters;
+use dunlin_hlm::device::DeviceCounters;
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_wire::{EnergyReport, Telemetry};
@@ -33,7 +33,7 @@ const TAKE_IN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Time and, if there is a sensor, energy by the agent's activity.
 #[derive(Debug)]
-pub struct Energy {
+pub struct EnergyAccount {
     clock: Clock,
     phase: EnergyPhase,
     since: Instant,
@@ -51,7 +51,7 @@ struct MeteredEnergy {
     /// The simulated board, and the true energy of its phases when the reply began.
     board: Option<(SimulatedBoard, ByPhase<f64>)>,
     next_tick: Instant,
-    ended: Option<Ended>,
+    ended: Option<EndedPhase>,
     telemetry_every: Option<Duration>,
     next_telemetry: Instant,
     telemetry_due: bool,
@@ -63,7 +63,7 @@ struct MeteredEnergy {
 
 /// A reply that has ended but whose energy is not yet known.
 #[derive(Debug)]
-struct Ended {
+struct EndedPhase {
     wait_until: Instant,
     truth: Option<ByPhase<f64>>,
 }
@@ -79,7 +79,7 @@ struct ReplyTotals {
     frames: u64,
 }
 
-impl Energy {
+impl EnergyAccount {
     /// Counts only time, starting now.
     pub fn unmetered(phase: EnergyPhase) -> Self {
         let clock = Clock::start();
@@ -140,12 +140,12 @@ impl Energy {
     }
 
     /// A reply ends, with these counters. [`Self::poll_reply`] returns its energy once it is known.
-    pub fn end_reply(&mut self, counters: &Counters, now: Instant) {
+    pub fn end_reply(&mut self, counters: &DeviceCounters, now: Instant) {
         let Some(metered) = &mut self.metered else { return };
         metered.books.end_reply(now);
         let grace = Duration(GRACE_PERIODS * metered.source.period.0).clamp(GRACE_MIN, GRACE_MAX);
         let truth = metered.board.as_ref().map(|(board, begin)| less(board.truth(now), begin));
-        metered.ended = Some(Ended { wait_until: now + grace, truth });
+        metered.ended = Some(EndedPhase { wait_until: now + grace, truth });
         let counted = &mut metered.counted;
         counted.requests = counted.requests.saturating_add(1);
         counted.committed += counters.committed;

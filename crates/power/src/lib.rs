@@ -1,6 +1,6 @@
 //! Measures power on the board, and charges it to the board's activities.
 //!
-//! A [meter](meter) thread reads a [sensor](sensor). The loop marks its phases in [`Energy`] and fetches the
+//! A [meter](meter) thread reads a [sensor](sensor). The loop marks its phases in [`EnergyAccount`] and fetches the
 //! readings. The [books](books) and the [ledger](ledger) compute joules from both. Without a sensor, only time is
 //! counted.
 //!
@@ -31,4 +31,4 @@ mod sysfs;
 pub mod timebase;
 pub mod units;
 
-pub use energy::Energy;
+pub use energy::EnergyAccount;

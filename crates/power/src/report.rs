@@ -5,7 +5,7 @@ use super::health::Health;
 use super::ledger::Span;
 use super::phase::{ByPhase, EnergyPhase};
 use super::sensor::{SensorSource, Uncertainty};
-use dunlin_hlm::device::Counters;
+use dunlin_hlm::device::DeviceCounters;
 use dunlin_hlm::time::Duration;
 use serde::Serialize;
 
@@ -160,14 +160,14 @@ impl PhaseNumbers {
 
 impl EnergyFields {
     /// The fields of a reply with these counters.
-    pub fn new(energy: Option<&TurnEnergy>, counted: &Counters) -> Self {
+    pub fn new(energy: Option<&TurnEnergy>, counted: &DeviceCounters) -> Self {
         let source = energy.map_or("none".into(), |energy| energy.source.to_string());
         Self { source, measured: energy.map(|energy| MeasuredFields::new(energy, counted)) }
     }
 }
 
 impl MeasuredFields {
-    fn new(energy: &TurnEnergy, counted: &Counters) -> Self {
+    fn new(energy: &TurnEnergy, counted: &DeviceCounters) -> Self {
         let TurnEnergy { source, span, idle, health, .. } = energy;
         let (joules, seconds) = (span.total_j(), span.time().as_secs_f64());
         let per = |count: u64| (count > 0).then(|| joules / count as f64);

@@ -2,7 +2,7 @@
 
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::Reply;
+use dunlin_hlm::device::ReplyLimits;
 use dunlin_hlm::policy::{HeldTokens, Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::uncertainty::{Form, Unit};
@@ -18,7 +18,7 @@ pub struct ScriptedTurn {
     /// The user's prompt.
     pub prompt: Vec<TokenId>,
     /// Limits of the reply.
-    pub reply: Reply,
+    pub reply: ReplyLimits,
     /// Time before the user sends the prompt, µs.
     pub think_us: u64,
 }
@@ -226,7 +226,7 @@ fn turn(rng: &mut Rng, vocabulary: u32) -> ScriptedTurn {
     let stop = if rng.bool() { vec![rng.u32(..vocabulary)] } else { Vec::new() };
     ScriptedTurn {
         prompt,
-        reply: Reply { tokens_max: rng.usize(1..=30), stop },
+        reply: ReplyLimits { tokens_max: rng.usize(1..=30), stop },
         think_us: rng.u64(..5_000_000),
     }
 }

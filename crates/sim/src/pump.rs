@@ -3,7 +3,7 @@
 
 use dunlin_hlm::device::{self, Channel, Device, Transmit};
 use dunlin_hlm::time::Instant;
-use dunlin_hlm::verifier::{self, Answer, Outgoing, Verifier};
+use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier};
 use dunlin_wire::DeviceId;
 use std::collections::BTreeMap;
 
@@ -48,12 +48,16 @@ pub(crate) trait LinkEnds {
     fn now(&self) -> Instant;
     fn device(&mut self, number: usize) -> &mut Device;
     fn verifier(&mut self, number: usize) -> &mut Verifier;
-    fn on_device_event(&mut self, device: usize, event: device::Event) -> Result<(), Self::Error>;
-    fn on_verifier_event(&mut self, verifier: usize, event: verifier::Event) -> Result<(), Self::Error>;
+    fn on_device_event(&mut self, device: usize, event: device::DeviceEvent) -> Result<(), Self::Error>;
+    fn on_verifier_event(
+        &mut self,
+        verifier: usize,
+        event: verifier::VerifierEvent,
+    ) -> Result<(), Self::Error>;
     /// Puts a device's message on the link.
     fn send_up(&mut self, device: usize, message: Transmit);
     /// Puts a verifier's message on the link.
-    fn send_down(&mut self, answer: Outgoing);
+    fn send_down(&mut self, answer: OutgoingAnswer);
 
     /// Carries out a device's actions until it has none.
     fn drain_device(&mut self, device: usize) -> Result<(), Self::Error> {

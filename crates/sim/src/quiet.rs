@@ -5,10 +5,11 @@ use crate::pump::{Agenda, LinkEnds};
 use anyhow::{Error, Result, bail};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Commit, Counters, Device, DraftJob, DraftRow, Event, Finish, Judged, Reply, Transmit,
+    Channel, Commit, Device, DeviceCounters, DeviceEvent, DraftJob, DraftRow, Finish, Judged, ReplyLimits,
+    Transmit,
 };
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{self, Answer, Job, Outgoing, Verifier};
+use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier, VerifyJob};
 use dunlin_wire::{DeviceId, Up};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub trait Timing {
     fn score_us(&self) -> u64;
 
     /// Duration of a pass of the target.
-    fn target_us(&self, job: &Job) -> u64;
+    fn target_us(&self, job: &VerifyJob) -> u64;
 
     /// The passage of a message of `bytes` MQTT bytes that is sent at `now_us`; called in the order of sending.
     fn carry(&mut self, up: bool, bytes: usize, now_us: u64) -> Passage;
@@ -72,7 +73,7 @@ impl Timing for Costs {
         0
     }
 
-    fn target_us(&self, _: &Job) -> u64 {
+    fn target_us(&self, _: &VerifyJob) -> u64 {
         self.target_us
     }
 
@@ -99,7 +100,7 @@ pub trait Models {
     /// Runs the drafter; an error ends the session.
     fn draft(&mut self, job: &DraftJob) -> Result<DrafterRow>;
     /// Runs the target: `rows × vocabulary` logits.
-    fn verify(&mut self, job: &Job) -> Result<Vec<f32>>;
+    fn verify(&mut self, job: &VerifyJob) -> Result<Vec<f32>>;
 }
 
 /// A message as the link carried it.
@@ -168,7 +169,7 @@ pub struct SessionOutcome {
     /// The reason of its end.
     pub finish: Finish,
     /// The device's counters.
-    pub counters: Counters,
+    pub counters: DeviceCounters,
     /// Every message.
     pub carried: Vec<Carried>,
     /// Every drafted token that a verdict confirmed or rejected.
@@ -183,7 +184,7 @@ enum Due {
     Up(Channel, Vec<u8>),
     Down(Answer, Vec<u8>),
     Drafted(DraftJob),
-    Verified(Job),
+    Verified(VerifyJob),
 }
 
 struct Quiet<'a> {
@@ -213,7 +214,7 @@ pub fn play(
     models: &mut dyn Models,
     timing: &mut dyn Timing,
     prompt: &[TokenId],
-    reply: Reply,
+    reply: ReplyLimits,
 ) -> Result<SessionOutcome> {
     let id: DeviceId = mqtt::DEVICE.parse().expect("a valid id");
     let packets = Packets::new(&id, &mqtt::VERIFIER.parse().expect("a valid id"));
@@ -343,23 +344,23 @@ impl LinkEnds for Quiet<'_> {
         self.verifier
     }
 
-    fn on_device_event(&mut self, _: usize, event: Event) -> Result<()> {
+    fn on_device_event(&mut self, _: usize, event: DeviceEvent) -> Result<()> {
         match event {
-            Event::Draft(job) => {
+            DeviceEvent::Draft(job) => {
                 let span = self.timing.draft_us(&job);
                 self.account.draft_us += span;
                 self.after(span + self.timing.score_us(), Due::Drafted(job));
             }
-            Event::Committed(commit) => self.commits.push(commit),
-            Event::Judged(judged) => self.fates.push(Fate::of(&judged)),
-            Event::Finished(finish) => self.finish = Some(finish),
+            DeviceEvent::Committed(commit) => self.commits.push(commit),
+            DeviceEvent::Judged(judged) => self.fates.push(Fate::of(&judged)),
+            DeviceEvent::Finished(finish) => self.finish = Some(finish),
             _ => {}
         }
         Ok(())
     }
 
-    fn on_verifier_event(&mut self, _: usize, event: verifier::Event) -> Result<()> {
-        if let verifier::Event::Verify(job) = event {
+    fn on_verifier_event(&mut self, _: usize, event: verifier::VerifierEvent) -> Result<()> {
+        if let verifier::VerifierEvent::Verify(job) = event {
             self.account.target_passes += 1;
             let fed = job.keep + job.tokens.len();
             self.account.target_tokens += fed.saturating_sub(self.prompt.max(job.keep)) as u64;
@@ -377,7 +378,7 @@ impl LinkEnds for Quiet<'_> {
         self.agenda.at(arrives, Due::Up(message.channel, message.bytes.to_vec()));
     }
 
-    fn send_down(&mut self, answer: Outgoing) {
+    fn send_down(&mut self, answer: OutgoingAnswer) {
         let kind = if answer.channel == Answer::Reply { MessageKind::Reply } else { MessageKind::Verdict };
         let arrives = self.carry(kind, answer.bytes.len());
         self.agenda.at(arrives, Due::Down(answer.channel, answer.bytes.to_vec()));

@@ -5,13 +5,13 @@ use crate::plan::{FAULTS_END_US, Fault, Plan, Script, Serves};
 use crate::pump::{Agenda, LinkEnds};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Counters, Device, DeviceConfig, DraftJob, DraftRow, Event, Finish, JobId, Learned, Offline,
-    Session, Transmit,
+    Channel, Device, DeviceConfig, DeviceCounters, DeviceEvent, DraftJob, DraftJobId, DraftRow, Finish,
+    Learned, Offline, SessionIdentity, Transmit,
 };
 use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{
-    self, Answer, Job, Outgoing, RowsError, Slot, TargetDescription, Verifier, VerifierConfig,
+    self, Answer, OutgoingAnswer, RowsError, Slot, TargetDescription, Verifier, VerifierConfig, VerifyJob,
 };
 use dunlin_wire::{DeviceId, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary};
 use fastrand::Rng;
@@ -26,8 +26,8 @@ enum What {
     ToVerifier { verifier: usize, device: usize, channel: Channel, bytes: Vec<u8> },
     ToDevice { device: usize, channel: Answer, bytes: Vec<u8> },
     Presence { device: usize, verifier: usize },
-    Drafted { device: usize, life: u64, id: JobId, took: u64, logits: Vec<f32>, attention: Vec<f32> },
-    Verified { verifier: usize, life: u64, id: verifier::JobId, rows: Result<Vec<f32>, RowsError> },
+    Drafted { device: usize, life: u64, id: DraftJobId, took: u64, logits: Vec<f32>, attention: Vec<f32> },
+    Verified { verifier: usize, life: u64, id: verifier::VerifyJobId, rows: Result<Vec<f32>, RowsError> },
     DeviceTimer(usize),
     VerifierTimer(usize),
     Speak { device: usize, life: u64 },
@@ -64,9 +64,9 @@ struct VerifierNode {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Coverage {
     /// The devices' counters, added up.
-    pub device: Counters,
+    pub device: DeviceCounters,
     /// The verifiers' counters, added up.
-    pub verifier: verifier::Counters,
+    pub verifier: verifier::VerifierCounters,
     /// Sessions compared with the oracle.
     pub sessions: u64,
     /// Times that a device gave up waiting and continued alone.
@@ -234,7 +234,7 @@ impl<'a> World<'a> {
         &mut self,
         device: usize,
         life: u64,
-        id: JobId,
+        id: DraftJobId,
         took: u64,
         logits: &[f32],
         attention: &[f32],
@@ -308,7 +308,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn verify(&mut self, verifier: usize, job: &Job) -> Result<(), Wrong> {
+    fn verify(&mut self, verifier: usize, job: &VerifyJob) -> Result<(), Wrong> {
         let (now, cost) = (self.agenda.now, self.plan.target_us);
         let desk = &mut self.desks[verifier];
         let cache = desk.caches.entry(job.slot).or_default();
@@ -464,18 +464,18 @@ impl LinkEnds for World<'_> {
         &mut self.desks[number].verifier
     }
 
-    fn on_device_event(&mut self, device: usize, event: Event) -> Result<(), Wrong> {
+    fn on_device_event(&mut self, device: usize, event: DeviceEvent) -> Result<(), Wrong> {
         let think = |turn: usize| self.plan.devices[device].turns.get(turn).map(|turn| turn.think_us);
         let node = &mut self.nodes[device];
         match event {
-            Event::Draft(job) => return self.draft(device, job),
-            Event::Committed(commit) => {
+            DeviceEvent::Draft(job) => return self.draft(device, job),
+            DeviceEvent::Committed(commit) => {
                 let serves = node.device.target().and_then(|target| Serves::of(target.id));
                 let told = node.told.last_mut().expect("a reply");
                 told.commits.push(commit);
                 told.targets.push(serves);
             }
-            Event::Finished(finish) => {
+            DeviceEvent::Finished(finish) => {
                 if let Finish::OtherTarget { ours, .. } = finish {
                     self.coverage.other_targets += 1;
                     self.check_lack(device, ours)?;
@@ -489,29 +489,29 @@ impl LinkEnds for World<'_> {
                     None => node.device.close(),
                 }
             }
-            Event::GaveUp => self.coverage.gave_up += 1,
-            Event::Returned => self.coverage.returned += 1,
-            Event::TargetChanged { position, model } => {
+            DeviceEvent::GaveUp => self.coverage.gave_up += 1,
+            DeviceEvent::Returned => self.coverage.returned += 1,
+            DeviceEvent::TargetChanged { position, model } => {
                 node.told.last_mut().expect("a reply").changes.push(position);
                 self.coverage.changed_models += u64::from(model);
                 self.coverage.changed_numerics += u64::from(!model);
             }
-            Event::Leased { .. }
-            | Event::Judged(_)
-            | Event::Resynced
-            | Event::Waiting
-            | Event::Malformed(_) => {}
+            DeviceEvent::Leased { .. }
+            | DeviceEvent::Judged(_)
+            | DeviceEvent::Resynced
+            | DeviceEvent::Waiting
+            | DeviceEvent::Malformed(_) => {}
         }
         Ok(())
     }
 
-    fn on_verifier_event(&mut self, verifier: usize, event: verifier::Event) -> Result<(), Wrong> {
+    fn on_verifier_event(&mut self, verifier: usize, event: verifier::VerifierEvent) -> Result<(), Wrong> {
         match event {
-            verifier::Event::Release(slot) => {
+            verifier::VerifierEvent::Release(slot) => {
                 self.desks[verifier].caches.remove(&slot);
                 Ok(())
             }
-            verifier::Event::Verify(job) => self.verify(verifier, &job),
+            verifier::VerifierEvent::Verify(job) => self.verify(verifier, &job),
         }
     }
 
@@ -524,7 +524,7 @@ impl LinkEnds for World<'_> {
         }
     }
 
-    fn send_down(&mut self, answer: Outgoing) {
+    fn send_down(&mut self, answer: OutgoingAnswer) {
         let device = number_of(answer.device.as_str(), "device-");
         for at in self.arrivals(device) {
             let (channel, bytes) = (answer.channel, answer.bytes.to_vec());
@@ -546,7 +546,7 @@ impl DeviceNode {
             accept_model_change: script.accept_model_change,
         };
         let (number, epoch, nonce) = (rng.u8(..), rng.u8(..), rng.u64(..));
-        let session = Session { number, epoch, nonce, seed: script.seed, sampling: script.sampling };
+        let session = SessionIdentity { number, epoch, nonce, seed: script.seed, sampling: script.sampling };
         Self {
             device: Device::new(config, session, Learned::default()).expect("plans are within limits"),
             life: 0,

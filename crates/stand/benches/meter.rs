@@ -8,10 +8,10 @@ mod support;
 
 use anyhow::{Context, Result};
 use dunlin_board::PowerTable;
-use dunlin_hlm::device::Counters;
+use dunlin_hlm::device::DeviceCounters;
 use dunlin_lm::{Draft, ModelDir};
 use dunlin_lm_tract::Drafter;
-use dunlin_power::Energy;
+use dunlin_power::EnergyAccount;
 use dunlin_power::phase::EnergyPhase;
 use dunlin_power::settings::PowerSettings;
 use serde_json::json;
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
 
 fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
     let settings = PowerSettings::of(PowerTable::default(), Some("simulated"))?;
-    let mut energy = Energy::start(&settings, 1, EnergyPhase::Idle)?;
+    let mut energy = EnergyAccount::start(&settings, 1, EnergyPhase::Idle)?;
     let started = energy.clock().now();
     energy.begin_reply(started);
     // The thread reports its processor time once a second.
@@ -68,7 +68,7 @@ fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
         seconds += draft(drafter, Some(&mut energy))?;
         blocks += 1;
     }
-    energy.end_reply(&Counters::default(), energy.clock().now());
+    energy.end_reply(&DeviceCounters::default(), energy.clock().now());
     let waiting = Instant::now();
     let turn = loop {
         let known = energy.poll_reply(energy.clock().now());
@@ -86,7 +86,7 @@ fn beside_a_meter(drafter: &mut Drafter) -> Result<Metered> {
 }
 
 /// Seconds for a block of tokens. With a meter, phases are marked as in the agent's loop.
-fn draft(drafter: &mut Drafter, mut energy: Option<&mut Energy>) -> Result<f64> {
+fn draft(drafter: &mut Drafter, mut energy: Option<&mut EnergyAccount>) -> Result<f64> {
     drafter.truncate(0);
     drafter.extend(&tokens(0, 0, support::PAST))?;
     let started = Instant::now();

@@ -30,7 +30,7 @@ pub(super) struct Demands {
 
 /// A verifier's fit for a session, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fit {
+pub(super) enum TargetFit {
     /// It continues the text as the present target would; always so before there is a target.
     Same,
     /// It has the same weights, but other numerics or another promise.
@@ -43,19 +43,19 @@ pub(super) enum Fit {
 
 impl Demands {
     /// The fit of a target.
-    pub(super) fn fit(&self, vocabulary: Vocabulary, offered: PinnedTarget) -> Fit {
+    pub(super) fn fit(&self, vocabulary: Vocabulary, offered: PinnedTarget) -> TargetFit {
         match self.target {
-            _ if vocabulary != self.vocabulary => Fit::OtherVocabulary,
-            None => Fit::Same,
-            Some(target) if target.is_same(offered) => Fit::Same,
-            Some(target) if target.id.has_weights_of(offered.id) => Fit::OtherNumerics,
-            Some(_) => Fit::OtherWeights,
+            _ if vocabulary != self.vocabulary => TargetFit::OtherVocabulary,
+            None => TargetFit::Same,
+            Some(target) if target.is_same(offered) => TargetFit::Same,
+            Some(target) if target.id.has_weights_of(offered.id) => TargetFit::OtherNumerics,
+            Some(_) => TargetFit::OtherWeights,
         }
     }
 
     /// True when the session accepts a target of this fit.
-    pub(super) fn take(&self, fit: Fit) -> bool {
-        fit < Fit::OtherWeights || fit == Fit::OtherWeights && self.any_model
+    pub(super) fn take(&self, fit: TargetFit) -> bool {
+        fit < TargetFit::OtherWeights || fit == TargetFit::OtherWeights && self.any_model
     }
 
     /// Rank of a verifier among those that fit equally well: a hash of its name and the nonce, highest first
@@ -147,12 +147,12 @@ impl Candidates {
     }
 
     /// The best of the serving verifiers that the session does not accept.
-    pub(super) fn unsuited(&self, demands: &Demands) -> Option<(Fit, &VerifierPresence)> {
+    pub(super) fn unsuited(&self, demands: &Demands) -> Option<(TargetFit, &VerifierPresence)> {
         let best = self.serving(demands).filter(|(fit, _)| !demands.take(*fit)).min_by_key(|(fit, _)| *fit);
         best.and_then(|(fit, id)| Some((fit, self.known.get(id)?)))
     }
 
-    fn serving(&self, demands: &Demands) -> impl Iterator<Item = (Fit, &VerifierId)> {
+    fn serving(&self, demands: &Demands) -> impl Iterator<Item = (TargetFit, &VerifierId)> {
         let serving = self.known.iter().filter(|(_, presence)| serves(presence));
         serving.map(|(id, presence)| (demands.fit(presence.vocabulary, target_of(presence)), id))
     }
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(candidates.choose(&wanted, &[], None), Some((&id("c"), true)));
         assert_eq!(candidates.choose(&wanted, &[id("c")], None), Some((&id("b"), true)));
         assert_eq!(candidates.choose(&wanted, &[id("c"), id("b")], None), Some((&id("c"), false)), "never a");
-        assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(Fit::OtherWeights));
+        assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(TargetFit::OtherWeights));
         let any = Demands { any_model: true, ..wanted };
         assert_eq!(candidates.choose(&any, &[id("c"), id("b")], None), Some((&id("a"), true)));
         assert!(candidates.unsuited(&any).is_none());
@@ -217,10 +217,10 @@ mod tests {
         let fit = |wanted: &VerifierPresence, offered: &VerifierPresence| {
             demands(Some(wanted)).fit(VOCABULARY, target_of(offered))
         };
-        assert_eq!(fit(&law(1, 1), &law(1, 2)), Fit::Same);
-        assert_eq!(fit(&law(1, 1), &law(2, 1)), Fit::OtherWeights);
-        assert_eq!(fit(&presence(1, 1), &presence(1, 2)), Fit::OtherNumerics);
-        assert_eq!(fit(&presence(1, 1), &law(1, 1)), Fit::OtherNumerics, "another promise");
+        assert_eq!(fit(&law(1, 1), &law(1, 2)), TargetFit::Same);
+        assert_eq!(fit(&law(1, 1), &law(2, 1)), TargetFit::OtherWeights);
+        assert_eq!(fit(&presence(1, 1), &presence(1, 2)), TargetFit::OtherNumerics);
+        assert_eq!(fit(&presence(1, 1), &law(1, 1)), TargetFit::OtherNumerics, "another promise");
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
         }
         let candidates = of([("a", VerifierPresence { vocabulary: other, ..presence(1, 1) })]);
         assert_eq!(candidates.choose(&Demands { any_model: true, ..wanted }, &[], None), None);
-        assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(Fit::OtherVocabulary));
+        assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(TargetFit::OtherVocabulary));
     }
 
     #[test]

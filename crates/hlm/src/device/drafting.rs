@@ -1,12 +1,12 @@
 //! Drafting: runs of the drafter, scores of its tokens, and the decision to send a frame.
 
 use super::lease::Lessor;
-use super::{Device, DraftJob, DraftRow, Event, Finish, JobId, Origin};
+use super::{Device, DeviceEvent, DraftJob, DraftJobId, DraftRow, Finish, Origin};
 use crate::TokenId;
 use crate::coupling::{Noise, couple};
 use crate::importance::{received, row};
 use crate::payload::{Sent, quantise, read};
-use crate::policy::{Decision, Held, HeldTokens, ImportanceForm, Payload, PayloadForm, Scored};
+use crate::policy::{Decision, HeldDrafts, HeldTokens, ImportanceForm, Payload, PayloadForm, Scored};
 use crate::probabilities::LogitsError;
 use crate::text::shared_prefix;
 use crate::time::Instant;
@@ -32,7 +32,7 @@ pub(super) struct Drafted {
 
 impl Device {
     /// Takes the result of a run of the drafter.
-    pub fn handle_draft(&mut self, id: JobId, row: DraftRow<'_>, now: Instant) {
+    pub fn handle_draft(&mut self, id: DraftJobId, row: DraftRow<'_>, now: Instant) {
         let Some((_, fed)) = self.job.take_if(|(job, _)| *job == id) else { return };
         self.round.run_ends(now);
         // Longer runs are prefill or repair after a rollback: their time is not that of one drafted token.
@@ -48,7 +48,7 @@ impl Device {
     }
 
     /// Handles a failed run of the drafter. Its cache is in an unknown state, so it is rebuilt from the start.
-    pub fn handle_draft_failed(&mut self, id: JobId, now: Instant) {
+    pub fn handle_draft_failed(&mut self, id: DraftJobId, now: Instant) {
         if self.job.take_if(|(job, _)| *job == id).is_some() {
             self.round.run_ends(now);
             self.fed.clear();
@@ -98,8 +98,8 @@ impl Device {
         self.config.policy.decide(&self.held(), &self.learned.stop)
     }
 
-    fn held(&self) -> Held {
-        let mut held = Held::new();
+    fn held(&self) -> HeldDrafts {
+        let mut held = HeldDrafts::new();
         self.drafted.iter().for_each(|drafted| held.push(drafted.scored, &self.learned.calibration));
         held
     }
@@ -152,10 +152,10 @@ impl Device {
         self.fed.truncate(keep);
         self.fed.extend(&tokens);
         self.jobs += 1;
-        let id = JobId(self.jobs);
+        let id = DraftJobId(self.jobs);
         self.job = Some((id, tokens.len()));
         self.round.run_begins(now);
-        self.events.push_back(Event::Draft(DraftJob { id, keep, tokens }));
+        self.events.push_back(DeviceEvent::Draft(DraftJob { id, keep, tokens }));
     }
 
     /// Draws the next token from a row of logits and scores it.

@@ -1,7 +1,7 @@
 //! Verdicts: drafted tokens are committed or rolled back.
 
 use super::lease::{Flight, Leased, Lessor};
-use super::{Device, Event, Judged, Origin};
+use super::{Device, DeviceEvent, Judged, Origin};
 use crate::policy::HeldTokens;
 use crate::time::Instant;
 use alloc::vec::Vec;
@@ -29,7 +29,7 @@ impl Device {
 
     pub(super) fn malformed(&mut self, error: DecodeError) {
         self.counters.malformed += 1;
-        self.events.push_back(Event::Malformed(error));
+        self.events.push_back(DeviceEvent::Malformed(error));
     }
 
     /// True when a message belongs to the current lease.
@@ -123,7 +123,7 @@ impl Device {
             }
             self.counters.audited += u64::from(held);
             self.counters.missed += u64::from(held && rejected);
-            self.events.push_back(Event::Judged(Judged {
+            self.events.push_back(DeviceEvent::Judged(Judged {
                 position: self.text.len() + index,
                 uncertainty: scored.uncertainty,
                 importance: scored.importance,

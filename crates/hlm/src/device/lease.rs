@@ -1,7 +1,7 @@
 //! The lease: requesting it, holding it, losing it and requesting it again.
 
-use super::candidates::{Demands, Fit};
-use super::{Device, Event, Finish, Offline, PinnedTarget};
+use super::candidates::{Demands, TargetFit};
+use super::{Device, DeviceEvent, Finish, Offline, PinnedTarget};
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 use dunlin_wire::{CloseReason, Closed, Lease, RefusalReason, Reply, Resync, VerifierId, VerifierPresence};
@@ -143,7 +143,7 @@ impl Device {
         }
         // Reset only now that the lease is accepted.
         self.disowned = false;
-        self.events.push_back(Event::Leased { verifier: lease.verifier.clone(), target });
+        self.events.push_back(DeviceEvent::Leased { verifier: lease.verifier.clone(), target });
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
             target,
@@ -156,7 +156,7 @@ impl Device {
         // The time offline was not a round, so it must not count as the cost of a frame.
         if self.silence.go_online() {
             self.round.forget();
-            self.events.push_back(Event::Returned);
+            self.events.push_back(DeviceEvent::Returned);
         }
         // The new verifier's context may be shorter than the one before.
         if self.text.len() >= self.context_limit() {
@@ -175,7 +175,7 @@ impl Device {
             flight.next = Some(0);
             flight.silent = 0;
             self.counters.resyncs += 1;
-            self.events.push_back(Event::Resynced);
+            self.events.push_back(DeviceEvent::Resynced);
         } else {
             self.counters.stale += 1;
         }
@@ -311,7 +311,7 @@ impl Device {
         let unsuited = self.learned.candidates.unsuited(&self.demands()).map(|(fit, presence)| {
             let theirs = presence.target;
             match self.target {
-                Some(ours) if fit == Fit::OtherWeights => Finish::OtherTarget { ours: ours.id, theirs },
+                Some(ours) if fit == TargetFit::OtherWeights => Finish::OtherTarget { ours: ours.id, theirs },
                 _ => Finish::Refused(RefusalReason::Vocabulary(presence.vocabulary)),
             }
         });
@@ -324,12 +324,12 @@ impl Device {
     fn take_target(&mut self, offered: PinnedTarget) -> bool {
         let demands = self.demands();
         let fit = demands.fit(self.config.vocabulary, offered);
-        if fit == Fit::Same || !demands.take(fit) {
-            return fit == Fit::Same;
+        if fit == TargetFit::Same || !demands.take(fit) {
+            return fit == TargetFit::Same;
         }
         self.target = Some(offered);
-        let (position, model) = (self.text.len(), fit == Fit::OtherWeights);
-        self.events.push_back(Event::TargetChanged { position, model });
+        let (position, model) = (self.text.len(), fit == TargetFit::OtherWeights);
+        self.events.push_back(DeviceEvent::TargetChanged { position, model });
         true
     }
 

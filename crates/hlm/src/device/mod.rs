@@ -18,8 +18,8 @@ mod types;
 pub use candidates::CANDIDATES_MAX;
 pub use pinned::PinnedTarget;
 pub use types::{
-    Channel, Commit, Counters, DeviceConfig, DraftJob, DraftRow, Event, Finish, JobId, Judged, Learned,
-    Offline, Origin, Phase, Reply, SayError, Session, Transmit,
+    Channel, Commit, DeviceConfig, DeviceCounters, DeviceEvent, DraftJob, DraftJobId, DraftRow, Finish,
+    Judged, Learned, Offline, Origin, Phase, ReplyLimits, SayError, SessionIdentity, Transmit,
 };
 
 use crate::TokenId;
@@ -37,7 +37,7 @@ use drafting::{Drafted, judged_max};
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use dunlin_wire::{TargetId, VerifierId, VerifierPresence};
 use lease::{Flight, Leased, Lessor, Opening};
-use round::Round;
+use round::RoundClock;
 use silence::Silence;
 
 /// A reply under way.
@@ -64,7 +64,7 @@ enum Timer {
 #[derive(Debug)]
 pub struct Device {
     config: DeviceConfig,
-    session: Session,
+    session: SessionIdentity,
     learned: Learned,
     text: Text,
     /// Drafted tokens behind the text: first those of the frame under way, then those drafted ahead.
@@ -77,7 +77,7 @@ pub struct Device {
     judged_max: usize,
     /// Tokens in the drafter's cache.
     fed: Vec<TokenId>,
-    job: Option<(JobId, usize)>,
+    job: Option<(DraftJobId, usize)>,
     jobs: u64,
     saying: Option<Saying>,
     lessor: Lessor,
@@ -88,10 +88,10 @@ pub struct Device {
     /// True if a verifier has another text under this session's number. The next request then declares an empty text,
     /// so that the verifier drops its own.
     disowned: bool,
-    round: Round,
+    round: RoundClock,
     closing: bool,
-    events: VecDeque<Event>,
-    counters: Counters,
+    events: VecDeque<DeviceEvent>,
+    counters: DeviceCounters,
     scratch: Distribution,
 }
 
@@ -100,7 +100,11 @@ impl Device {
     ///
     /// # Errors
     /// The vocabulary is outside the protocol's limits.
-    pub fn new(config: DeviceConfig, session: Session, mut learned: Learned) -> Result<Self, LimitError> {
+    pub fn new(
+        config: DeviceConfig,
+        session: SessionIdentity,
+        mut learned: Learned,
+    ) -> Result<Self, LimitError> {
         LimitError::check_vocabulary(&config.vocabulary)?;
         let policy = &config.policy;
         if policy.held() == HeldTokens::Audited {
@@ -124,10 +128,10 @@ impl Device {
             target: None,
             silence: Silence::default(),
             disowned: false,
-            round: Round::default(),
+            round: RoundClock::default(),
             closing: false,
             events: VecDeque::new(),
-            counters: Counters::default(),
+            counters: DeviceCounters::default(),
             scratch: Distribution::certain(0),
         })
     }
@@ -136,7 +140,7 @@ impl Device {
     ///
     /// # Errors
     /// The session is closed or busy, or the prompt is empty, has an unknown token or leaves no room for a reply.
-    pub fn say(&mut self, tokens: &[TokenId], reply: Reply, now: Instant) -> Result<(), SayError> {
+    pub fn say(&mut self, tokens: &[TokenId], reply: ReplyLimits, now: Instant) -> Result<(), SayError> {
         if self.closing {
             return Err(SayError::Closed);
         }
@@ -223,7 +227,7 @@ impl Device {
     }
 
     /// Counts since the start of the session.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &DeviceCounters {
         &self.counters
     }
 
@@ -272,7 +276,7 @@ impl Device {
     }
 
     /// The next action or notification for the shell.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<DeviceEvent> {
         self.events.pop_front()
     }
 
@@ -297,10 +301,10 @@ impl Device {
     fn give_up(&mut self, now: Instant) {
         self.silence.report();
         match self.config.offline {
-            Offline::Wait => self.events.push_back(Event::Waiting),
+            Offline::Wait => self.events.push_back(DeviceEvent::Waiting),
             Offline::Trust => {
                 self.silence.go_offline();
-                self.events.push_back(Event::GaveUp);
+                self.events.push_back(DeviceEvent::GaveUp);
                 // Only a new lease brings the device back online (see `on_lease`), so an old one is given up.
                 if matches!(self.lessor, Lessor::Leased(_)) {
                     self.reopen(now);
@@ -312,7 +316,7 @@ impl Device {
     /// Ends the silence; reports that where the silence itself was reported.
     fn answered(&mut self) {
         if self.silence.end() {
-            self.events.push_back(Event::Returned);
+            self.events.push_back(DeviceEvent::Returned);
         }
     }
 
@@ -339,7 +343,7 @@ impl Device {
         self.counters.committed += 1;
         self.counters.unverified += u64::from(origin == Origin::Unverified);
         self.counters.trusted += u64::from(origin == Origin::Trusted);
-        self.events.push_back(Event::Committed(Commit { position, token, origin }));
+        self.events.push_back(DeviceEvent::Committed(Commit { position, token, origin }));
         if stopped {
             self.finish(Finish::Stop);
         } else if left == 0 {
@@ -359,7 +363,7 @@ impl Device {
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.flight = None;
         }
-        self.events.push_back(Event::Finished(finish));
+        self.events.push_back(DeviceEvent::Finished(finish));
     }
 
     fn flight(&self) -> Option<&Flight> {

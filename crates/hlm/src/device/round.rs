@@ -7,7 +7,7 @@ use crate::time::{Duration, Instant};
 
 /// The round under way.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub(super) struct RoundClock {
     /// Time of this reply's last verdict. `None` in its first round, which includes the prompt's prefill and is not
     /// measured.
     started: Option<Instant>,
@@ -26,7 +26,7 @@ pub(super) struct RoundTime {
     pub(super) waiting: Duration,
 }
 
-impl Round {
+impl RoundClock {
     /// Drops the round under way: it won't be measured.
     pub(super) fn forget(&mut self) {
         self.started = None;
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_run_across_a_verdict_belongs_to_both_rounds() {
-        let mut round = Round::default();
+        let mut round = RoundClock::default();
         round.run_begins(Instant(5));
         assert_eq!(round.verdict(Instant(10)), None, "nothing says when the first round began");
         round.run_ends(Instant(14));
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_counts_in_no_round() {
-        let mut round = Round::default();
+        let mut round = RoundClock::default();
         round.verdict(Instant(0));
         round.run_begins(Instant(10));
         round.forget();
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_steps_back_leaves_the_sum() {
-        let mut round = Round::default();
+        let mut round = RoundClock::default();
         round.verdict(Instant(0));
         round.run_begins(Instant(0));
         round.run_ends(Instant(80));

@@ -48,7 +48,7 @@ pub struct DeviceConfig {
 /// One session's identity and sampling. The shell draws number, epoch and nonce at random, so that a device that
 /// lost its state is not mistaken for its earlier run.
 #[derive(Clone, Debug)]
-pub struct Session {
+pub struct SessionIdentity {
     /// The session's number on the wire.
     pub number: u8,
     /// The first epoch.
@@ -89,7 +89,7 @@ impl Default for Learned {
 
 /// Limits of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct ReplyLimits {
     /// Most tokens of the reply.
     pub tokens_max: usize,
     /// Tokens that end the reply; they are committed too.
@@ -123,13 +123,13 @@ pub enum SayError {
 
 /// Number of a run of the drafter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JobId(pub u64);
+pub struct DraftJobId(pub u64);
 
 /// A run of the drafter: cut its cache to `keep` tokens, append `tokens`, return the last row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DraftJob {
     /// Returned with the row.
-    pub id: JobId,
+    pub id: DraftJobId,
     /// Tokens kept in the cache.
     pub keep: usize,
     /// Tokens to append, at least one.
@@ -177,7 +177,7 @@ pub struct Commit {
 pub enum Finish {
     /// A stop token was committed.
     Stop,
-    /// The reply reached [`Reply::tokens_max`].
+    /// The reply reached [`ReplyLimits::tokens_max`].
     TokensMax,
     /// The context is full.
     ContextFull,
@@ -219,7 +219,7 @@ pub struct Judged {
 
 /// An action or notification for the shell.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum DeviceEvent {
     /// Run the drafter and return the row.
     Draft(DraftJob),
     /// A token was committed.
@@ -289,7 +289,7 @@ pub enum Phase {
 
 counters! {
     /// Counts since the start of the session.
-    pub struct Counters {
+    pub struct DeviceCounters {
         /// Tokens committed.
         pub committed: u64,
         /// Committed tokens that were not verified because no verifier answered.

@@ -105,7 +105,7 @@ pub struct Scored {
 
 /// A summary of the held tokens, as far as policies need it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Held {
+pub struct HeldDrafts {
     count: usize,
     survival: f64,
     survival_next: f64,
@@ -193,7 +193,7 @@ impl Rules {
     }
 
     /// Decides after each drafted token whether the held tokens are sent. Without held tokens nothing is sent.
-    pub fn decide(&self, held: &Held, stop: &StopRule) -> Decision {
+    pub fn decide(&self, held: &HeldDrafts, stop: &StopRule) -> Decision {
         let Some(last) = held.last else { return Decision::Hold };
         // A trusting policy needs no verdict on the end of the text either.
         if last.ends && self.held != HeldTokens::Trusted {
@@ -335,7 +335,7 @@ impl Payload {
     }
 }
 
-impl Held {
+impl HeldDrafts {
     /// No held tokens.
     pub fn new() -> Self {
         Self { count: 0, survival: 1.0, survival_next: 1.0, last: None }
@@ -373,7 +373,7 @@ impl Held {
     }
 }
 
-impl Default for Held {
+impl Default for HeldDrafts {
     fn default() -> Self {
         Self::new()
     }
@@ -401,8 +401,8 @@ mod tests {
         }
     }
 
-    fn held(tokens: &[Scored]) -> Held {
-        let (mut held, mut recent) = (Held::new(), RecentImportances::default());
+    fn held(tokens: &[Scored]) -> HeldDrafts {
+        let (mut held, mut recent) = (HeldDrafts::new(), RecentImportances::default());
         for token in tokens {
             recent.push(token.importance);
             held.push(Scored { recent, ..*token }, &Calibration::new());
@@ -532,7 +532,7 @@ mod tests {
         let mut stop = StopRule::new(&StopConfig::default());
         stop.observe_round(1000, Duration(0), Duration(1));
         let rules = Rules::new(&PolicyTable::default()).unwrap();
-        assert_eq!(rules.decide(&Held::new(), &stop), Decision::Hold);
+        assert_eq!(rules.decide(&HeldDrafts::new(), &stop), Decision::Hold);
         assert_eq!(rules.decide(&held(&[scored(0.0, 0.0)]), &stop), Decision::Flush(Reason::StopRule));
     }
 

@@ -4,8 +4,8 @@
 use crate::machines::{TARGET, VOCABULARY, digest, presence, sure};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Channel, Commit, Device, DeviceConfig, DraftJob, DraftRow, Event, Judged, Learned, Offline, Origin,
-    PinnedTarget, Reply, Session,
+    Channel, Commit, Device, DeviceConfig, DeviceEvent, DraftJob, DraftRow, Judged, Learned, Offline, Origin,
+    PinnedTarget, ReplyLimits, SessionIdentity,
 };
 use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
@@ -36,7 +36,7 @@ pub(crate) struct Bench {
     pub(crate) device: Device,
     pub(crate) now: Instant,
     pub(crate) job: Option<DraftJob>,
-    pub(crate) seen: Vec<Event>,
+    pub(crate) seen: Vec<DeviceEvent>,
     /// The drafts that a verdict confirmed or rejected.
     pub(crate) judged: Vec<Judged>,
     /// The bytes of the last frame sent.
@@ -63,12 +63,12 @@ pub(crate) fn config(drafts: u8) -> DeviceConfig {
     }
 }
 
-pub(crate) fn session() -> Session {
-    Session { number: 7, epoch: EPOCH, nonce: 10, seed: 11, sampling: Sampling::greedy() }
+pub(crate) fn session() -> SessionIdentity {
+    SessionIdentity { number: 7, epoch: EPOCH, nonce: 10, seed: 11, sampling: Sampling::greedy() }
 }
 
-pub(crate) fn reply(tokens_max: usize) -> Reply {
-    Reply { tokens_max, stop: vec![STOP] }
+pub(crate) fn reply(tokens_max: usize) -> ReplyLimits {
+    ReplyLimits { tokens_max, stop: vec![STOP] }
 }
 
 pub(crate) fn lease(epoch: u8, text: &[TokenId]) -> Lease {
@@ -90,13 +90,13 @@ pub(crate) fn lease(epoch: u8, text: &[TokenId]) -> Lease {
 }
 
 /// The event of a granted lease.
-pub(crate) fn leased() -> Event {
+pub(crate) fn leased() -> DeviceEvent {
     let target = PinnedTarget { id: TARGET, promise: Promise::Exact };
-    Event::Leased { verifier: verifier("desk"), target }
+    DeviceEvent::Leased { verifier: verifier("desk"), target }
 }
 
-pub(crate) fn committed(position: usize, token: TokenId, origin: Origin) -> Event {
-    Event::Committed(Commit { position, token, origin })
+pub(crate) fn committed(position: usize, token: TokenId, origin: Origin) -> DeviceEvent {
+    DeviceEvent::Committed(Commit { position, token, origin })
 }
 
 impl Bench {
@@ -156,7 +156,7 @@ impl Bench {
         self.device.poll_timeout().expect("a timer").since(self.now).0 / 1000
     }
 
-    pub(crate) fn say(&mut self, prompt: &[TokenId], reply: Reply) {
+    pub(crate) fn say(&mut self, prompt: &[TokenId], reply: ReplyLimits) {
         self.device.say(prompt, reply, self.now).expect("a prompt that is taken");
     }
 
@@ -207,15 +207,15 @@ impl Bench {
     pub(crate) fn pump(&mut self) {
         while let Some(event) = self.device.poll_event() {
             match event {
-                Event::Draft(job) => assert_eq!(self.job.replace(job), None, "two jobs at one drafter"),
-                Event::Judged(judged) => self.judged.push(judged),
+                DeviceEvent::Draft(job) => assert_eq!(self.job.replace(job), None, "two jobs at one drafter"),
+                DeviceEvent::Judged(judged) => self.judged.push(judged),
                 other => self.seen.push(other),
             }
         }
     }
 
     /// The events since the last call, without runs of the drafter.
-    pub(crate) fn happened(&mut self) -> Vec<Event> {
+    pub(crate) fn happened(&mut self) -> Vec<DeviceEvent> {
         self.pump();
         core::mem::take(&mut self.seen)
     }

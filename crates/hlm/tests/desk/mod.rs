@@ -4,7 +4,9 @@
 use crate::machines::{SIZE, TARGET, VOCABULARY, digest, sure};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{Answer, Event, Job, RowsError, TargetDescription, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::{
+    Answer, RowsError, TargetDescription, Verifier, VerifierConfig, VerifierEvent, VerifyJob,
+};
 use dunlin_wire::{
     CloseReason, Closed, Context, DeviceId, Down, Draft, DraftFrame, Lease, LogTime, Open, Promise,
     RefusalReason, Reply, Resync, Rows, SamplingParams, Score, Verdict, frame_check, frame_digest,
@@ -185,19 +187,19 @@ impl Desk {
         self.send(number, &context.encode().expect("a valid chunk"));
     }
 
-    pub(crate) fn events(&mut self) -> Vec<Event> {
+    pub(crate) fn events(&mut self) -> Vec<VerifierEvent> {
         std::iter::from_fn(|| self.verifier.poll_event()).collect()
     }
 
     /// The only event of the verifier, which must be a job for the target.
-    pub(crate) fn job(&mut self) -> Job {
+    pub(crate) fn job(&mut self) -> VerifyJob {
         match self.events().as_slice() {
-            [Event::Verify(job)] => job.clone(),
+            [VerifierEvent::Verify(job)] => job.clone(),
             other => panic!("{other:?} is not one run"),
         }
     }
 
-    pub(crate) fn give(&mut self, job: &Job, rows: Result<&[f32], RowsError>) {
+    pub(crate) fn give(&mut self, job: &VerifyJob, rows: Result<&[f32], RowsError>) {
         self.verifier.handle_rows(job.id, rows, self.now);
     }
 
