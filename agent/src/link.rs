@@ -60,7 +60,7 @@ pub enum LinkEvent {
 /// An event of the connection's task.
 enum TaskEvent {
     /// From the connection of this generation.
-    CountedArrival(u32, CountedArrival),
+    Arrived(u32, CountedArrival),
     /// The connection failed or was lost.
     Lost(Loss),
 }
@@ -198,7 +198,7 @@ impl Link {
 
     fn handle(&mut self, event: TaskEvent) -> Option<LinkEvent> {
         match event {
-            TaskEvent::CountedArrival(generation, CountedArrival { arrival, traffic }) => {
+            TaskEvent::Arrived(generation, CountedArrival { arrival, traffic }) => {
                 self.traffic.add(&traffic);
                 self.arrived(generation, arrival)
             }
@@ -335,7 +335,7 @@ async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
         let loss = loop {
             match arrivals.next().await {
                 Ok(arrived) => {
-                    if events.send(TaskEvent::CountedArrival(generation, arrived)).await.is_err() {
+                    if events.send(TaskEvent::Arrived(generation, arrived)).await.is_err() {
                         return;
                     }
                 }

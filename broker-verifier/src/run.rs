@@ -64,7 +64,7 @@ pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Repo
     let end = loop {
         match serve.turn().await? {
             Turn::Next => {}
-            Turn::ConnectionEnd(end) => break end,
+            Turn::Ended(end) => break end,
             Turn::TargetDied => return Err(serve.worker.died()),
         }
     };
@@ -74,7 +74,7 @@ pub async fn serve(config: &Config, served: Served, hooks: Hooks) -> Result<Repo
 /// The continuation after a turn.
 enum Turn {
     Next,
-    ConnectionEnd(End),
+    Ended(End),
     TargetDied,
 }
 
@@ -169,7 +169,7 @@ impl Serve {
             Some(()) = self.stop.recv() => {
                 // The second request: end now and cut the remaining leases short.
                 if self.drain_until.is_some() {
-                    return Ok(Turn::ConnectionEnd(End::CutShort));
+                    return Ok(Turn::Ended(End::CutShort));
                 }
                 self.drain();
             }
@@ -280,8 +280,8 @@ impl Serve {
 
     fn ended(&self) -> Turn {
         match self.drain_until {
-            Some(_) if self.machine.is_drained() => Turn::ConnectionEnd(End::Drained),
-            Some(until) if Instant::now() >= until => Turn::ConnectionEnd(End::CutShort),
+            Some(_) if self.machine.is_drained() => Turn::Ended(End::Drained),
+            Some(until) if Instant::now() >= until => Turn::Ended(End::CutShort),
             _ => Turn::Next,
         }
     }

@@ -147,6 +147,24 @@ fn after_a_fault_one_that_fits_as_well_comes_first() {
     }
 }
 
+/// A verifier that lost the session at no fault of the device keeps its rank.
+#[test]
+fn a_session_that_was_evicted_returns_to_its_verifier() {
+    for other in ["other", "a", "b", "c", "d", "e", "f", "g"] {
+        let mut fresh = Bench::new(config(2));
+        fresh.presence(other, &presence());
+        fresh.say(&PROMPT, reply(9));
+        fresh.open_sent();
+        let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
+        bench.verdict(2, 6);
+        bench.presence(other, &presence());
+        bench.drafts_until_frame();
+        bench.closed(EPOCH, CloseReason::Unknown);
+        bench.open_sent();
+        assert_eq!(bench.asked, fresh.asked, "{other}");
+    }
+}
+
 /// Both would hold a lease of one epoch, and a close by the first would end the lease of the second.
 #[test]
 fn what_a_verifier_that_was_asked_before_sends_is_stale() {
