@@ -54,6 +54,8 @@ pub enum Control {
     Quit,
     /// Log the status.
     LogStatus,
+    /// Whose prompt it was may be gone: see whether the reply is still wanted.
+    ClientGone,
 }
 
 /// The user's end: prompts wait until the reply before is complete, controls don't.
@@ -285,6 +287,8 @@ impl Agent {
                 self.end(Ending::TimedOut(missing));
             }
             Control::Cancel | Control::Quit => self.device.cancel(),
+            // The output is asked on each pass.
+            Control::ClientGone => {}
         }
         if control != Control::Quit {
             return ControlFlow::Continue(());

@@ -15,8 +15,8 @@ pub(crate) fn expect_status() -> Result<()> {
     signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1")
 }
 
-/// Sends [`Control::LogStatus`] at SIGUSR1, where no other control waits: one log answers many requests, and a request
-/// never takes the place of an interrupt.
+/// Sends [`Control::LogStatus`] at SIGUSR1, where at most one other control waits: one log answers many requests, and a
+/// request never takes the place of an interrupt.
 ///
 /// # Errors
 /// The system takes no handler.
@@ -24,7 +24,7 @@ pub(crate) fn forward_status(to: mpsc::Sender<Control>) -> Result<()> {
     let mut asked = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
     tokio::spawn(async move {
         while asked.recv().await.is_some() && !to.is_closed() {
-            if to.capacity() == to.max_capacity() {
+            if to.capacity() + 1 >= to.max_capacity() {
                 // A channel that was closed meanwhile has an agent that logs its end.
                 let _ = to.try_send(Control::LogStatus);
             }
