@@ -19,6 +19,7 @@ pub mod exit;
 pub mod link;
 #[cfg(test)]
 mod logged;
+pub mod ration;
 pub mod reference;
 pub mod report;
 pub mod run;
