@@ -213,6 +213,25 @@ fn an_interrupt_keeps_what_is_committed() {
 fn a_killed_agent_is_announced_as_lost() {
     let broker = Broker::start();
     let mut seen = Watch::start(broker.port);
+#[test]
+fn an_interrupt_after_the_reply_ends_the_measurement_of_the_idle_board_alone() {
+    let (broker, _verifier) = verified();
+    let mut seen = Watch::start(broker.port);
+    let dir = TempDir::new().unwrap();
+    let report = dir.path().join("report.json");
+    let mut agent = generate(&broker.url());
+    agent.args(["--max-tokens", "3", "--power", "simulated", "--idle-seconds", "5", "--report"]).arg(&report);
+    let child = agent.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // It has said goodbye, so that only the idle board is left.
+    assert_eq!([seen.next().liveness, seen.next().liveness], [Liveness::Here, Liveness::Left]);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!(report["finish"], "tokens_max");
+    assert_eq!(report["energy"]["idle_from"], "measured");
+}
+
     let mut child = generate(&broker.url()).stderr(Stdio::null()).spawn().unwrap();
     let born = seen.next();
     assert_eq!(born.liveness, Liveness::Here);
