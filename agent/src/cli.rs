@@ -97,6 +97,7 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
             calibrate::calibrate(&args, &settings, sampling).await.map_err(failed)
         }
         Command::Power(args) => {
+            settings.model().map_err(usage)?;
             let settings = args.checked().map_err(usage)?;
             power::power(&args, &settings).await.map_err(failed)
         }

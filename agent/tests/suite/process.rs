@@ -517,3 +517,9 @@ fn mistakes_in_a_calibration_are_named() {
         );
     }
 }
+    let mut unnamed = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
+    unnamed.args(["calibrate", "--prompts", "none", "--out"]).arg(dir.path().join("out"));
+    let output = unnamed.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--model"), "{}", stderr(&output));
+    assert!(!dir.path().join("out").exists(), "nothing is made for a command that can't begin");
