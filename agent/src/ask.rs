@@ -60,13 +60,18 @@ pub fn ask(args: &AskFlags) -> Result<u8> {
     }
     let mut stream = connect(&args.socket)?;
     stream.write_all(line.as_bytes()).with_context(|| args.socket.display().to_string())?;
-    for line in BufReader::new(stream).lines() {
-        let line = line.with_context(|| args.socket.display().to_string())?;
-        if let Some(code) = show(&line, args.json)? {
+    let mut answer = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        answer.read_line(&mut line).with_context(|| args.socket.display().to_string())?;
+        // A line without its end is one that the agent did not finish.
+        let Some(line) = line.strip_suffix('\n') else { break };
+        if let Some(code) = show(line, args.json)? {
             return Ok(code);
         }
     }
-    bail!("the agent ended before the reply did; ask again when it is back")
+    bail!("the agent ended before the reply did, or gave up a client that did not read; ask again")
 }
 
 fn connect(path: &Path) -> Result<UnixStream> {
@@ -152,6 +157,22 @@ mod tests {
         {
             assert_eq!(exit_code(ending.name()), generate::exit_code(&ending), "{ending:?}");
         }
+    }
+
+    #[test]
+    fn a_line_that_is_cut_is_the_agents_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let agent = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            BufReader::new(&client).read_line(&mut String::new()).unwrap();
+            client.write_all(b"{\"event\":\"notice\",\"text\":\"x\"}\n{\"event\":\"tok").unwrap();
+        });
+        let args = AskFlags { prompt: "x".into(), socket, max_tokens: None, new: false, json: false };
+        let error = format!("{:#}", ask(&args).unwrap_err());
+        assert!(error.contains("the agent ended before the reply did"), "{error}");
+        agent.join().unwrap();
     }
 
     #[test]

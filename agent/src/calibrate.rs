@@ -107,7 +107,9 @@ pub async fn calibrate(args: &CalibrateFlags, settings: &Settings, sampling: Sam
     let heard = Arc::new(Notify::new());
     let progress = CalibrationProgress::new(args.tokens, says.len(), errors)?;
     let mut out = Gatherer::new(args.tokens, says.len(), progress, Arc::clone(&heard));
-    agent.run(&mut user(says, args.timeout, heard)?, &mut out).await?;
+    // Until the files are written: a first interrupt that nobody hears ends the process.
+    let mut user = user(says, args.timeout, heard)?;
+    agent.run(&mut user, &mut out).await?;
     let gathered = out.into_gathered();
     let code = ended(&gathered, &vocabulary, errors);
     let Some(fit) = Fit::new(gathered.samples.iter().copied()) else {

@@ -147,7 +147,8 @@ async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Dura
 /// Checks the broker and its verifiers; true if the broker was reached.
 async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Findings) -> Result<bool> {
     let mut link = visitor(settings)?;
-    let connected = connect(&mut link).await;
+    let mut seen = Presences::new();
+    let connected = connect(&mut link, &mut seen).await;
     match &connected {
         Err(reason) => {
             let advice = format!("start the broker at {}, or name another with --broker", settings.broker);
@@ -155,7 +156,7 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
         }
         Ok(()) => {
             findings.good(&format!("broker: connected to {}", settings.broker))?;
-            let seen = presences(&mut link, own).await;
+            presences(&mut link, own, &mut seen).await;
             verifiers(&seen, own, findings)?;
         }
     }
@@ -169,10 +170,11 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
 /// The system gives no random numbers.
 pub(crate) async fn models(settings: &Settings, own: &Vocabulary) -> Result<BTreeMap<VerifierId, String>> {
     let mut link = visitor(settings)?;
-    let seen = match connect(&mut link).await {
-        Ok(()) => presences(&mut link, Some(own)).await,
-        Err(_) => Presences::new(),
-    };
+    let mut seen = Presences::new();
+    match connect(&mut link, &mut seen).await {
+        Ok(()) => presences(&mut link, Some(own), &mut seen).await,
+        Err(_) => seen.clear(),
+    }
     link.close().await;
     Ok(seen.into_iter().map(|(verifier, presence)| (verifier, presence.model.to_string())).collect())
 }
@@ -185,32 +187,38 @@ fn visitor(settings: &Settings) -> Result<Link> {
     Ok(Link::start(config))
 }
 
-async fn connect(link: &mut Link) -> Result<(), String> {
+/// Waits until the link is up; a broker may send what it retains before it answers the subscription.
+async fn connect(link: &mut Link, seen: &mut Presences) -> Result<(), String> {
     let deadline = Instant::now() + BROKER_TIMEOUT;
-    match timeout_at(deadline, link.next()).await {
-        Ok(LinkEvent::Down(loss)) => Err(loss.reason),
-        Ok(_) if link.is_up() => Ok(()),
-        Ok(_) | Err(_) => Err(format!("no answer within {BROKER_TIMEOUT:?}")),
+    loop {
+        match timeout_at(deadline, link.next()).await {
+            Ok(LinkEvent::Down(loss)) => return Err(loss.reason),
+            Ok(event) => note(seen, event),
+            Err(_) => return Err(format!("no answer within {BROKER_TIMEOUT:?}")),
+        }
+        if link.is_up() {
+            return Ok(());
+        }
     }
 }
 
 type Presences = BTreeMap<VerifierId, VerifierPresence>;
 
-/// The verifiers that are present, collected until a suitable one is seen or time is up.
-async fn presences(link: &mut Link, own: Option<&Vocabulary>) -> Presences {
-    let mut seen = Presences::new();
+/// Takes in the verifiers that say they are there, until one that suits is seen or time is up.
+async fn presences(link: &mut Link, own: Option<&Vocabulary>, seen: &mut Presences) {
     let deadline = Instant::now() + PRESENCE_TIMEOUT;
-    while let Ok(event) = timeout_at(deadline, link.next()).await {
-        let LinkEvent::Presence(verifier, bytes) = event else { continue };
-        match VerifierPresence::decode(&bytes) {
-            Ok(presence) => seen.insert(verifier, presence),
-            Err(_) => seen.remove(&verifier),
-        };
-        if seen.values().any(|presence| suits(presence, own)) {
-            break;
-        }
+    while !seen.values().any(|presence| suits(presence, own)) {
+        let Ok(event) = timeout_at(deadline, link.next()).await else { return };
+        note(seen, event);
     }
-    seen
+}
+
+fn note(seen: &mut Presences, event: LinkEvent) {
+    let LinkEvent::Presence(verifier, bytes) = event else { return };
+    match VerifierPresence::decode(&bytes) {
+        Ok(presence) => seen.insert(verifier, presence),
+        Err(_) => seen.remove(&verifier),
+    };
 }
 
 fn suits(presence: &VerifierPresence, own: Option<&Vocabulary>) -> bool {

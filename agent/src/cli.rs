@@ -36,6 +36,9 @@ enum Command {
     /// Set up a board from a text file on its card, and remove the file.
     FirstBoot(first_boot::FirstBootFlags),
     /// Rewrite a configuration file that has keys of an earlier version.
+    ///
+    /// No key of this program has changed yet. The command is there for keys that change later, and for a file made from
+    /// the verifier's, whose keys have changed.
     MigrateConfig(MigrateArgs),
 }
 
@@ -94,6 +97,7 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
         }
         Command::Calibrate(args) => {
             let (settings, sampling) = args.checked().map_err(usage)?;
+            settings.model().map_err(usage)?;
             calibrate::calibrate(&args, &settings, sampling).await.map_err(failed)
         }
         Command::Power(args) => {

@@ -14,7 +14,7 @@ use dunlin_wire::Vocabulary;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// One line of the answer to a prompt.
 #[derive(Serialize)]
@@ -43,7 +43,39 @@ pub(crate) enum ServeClient {
     /// A program at standard input.
     StandardOutput,
     /// A program at the socket.
-    Socket(mpsc::Sender<String>),
+    Socket(SocketClient),
+}
+
+/// A client at the socket, whose connection ends as soon as it is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct SocketClient {
+    lines: mpsc::Sender<String>,
+    gone: watch::Sender<bool>,
+}
+
+impl SocketClient {
+    /// A client that may have so many unread lines, and its lines.
+    pub(crate) fn new(lines_max: usize) -> (Self, mpsc::Receiver<String>) {
+        let (lines, unread) = mpsc::channel(lines_max);
+        (Self { lines, gone: watch::Sender::new(false) }, unread)
+    }
+
+    /// True once nothing more is written to it; the loop marks one that doesn't read, the socket one that hung up.
+    pub(crate) fn gone(&self) -> watch::Sender<bool> {
+        self.gone.clone()
+    }
+
+    /// Takes a line, or gives the client up: a text with a line left out would have a hole that nobody sees.
+    fn take(&self, line: String) {
+        if self.is_there() && self.lines.try_send(line).is_err() {
+            tracing::debug!("a client does not read its answer");
+            self.gone.send_replace(true);
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        !(*self.gone.borrow() || self.lines.is_closed())
+    }
 }
 
 impl ServeClient {
@@ -60,8 +92,8 @@ impl ServeClient {
     }
 
     /// True while the client can be reached.
-    fn is_there(&self) -> bool {
-        !matches!(self, Self::Socket(lines) if lines.is_closed())
+    pub(crate) fn is_there(&self) -> bool {
+        !matches!(self, Self::Socket(client) if !client.is_there())
     }
 
     fn line(&self, line: &ClientLine<'_>) -> io::Result<()> {
@@ -69,11 +101,7 @@ impl ServeClient {
         match self {
             Self::Terminal => {}
             Self::StandardOutput => writeln!(io::stdout(), "{text}")?,
-            Self::Socket(lines) => {
-                if lines.try_send(text).is_err() {
-                    tracing::debug!("a client does not read its answer");
-                }
-            }
+            Self::Socket(client) => client.take(text),
         }
         Ok(())
     }

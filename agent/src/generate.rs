@@ -57,14 +57,16 @@ pub async fn generate(args: &GenerateFlags, settings: &Settings, sampling: Sampl
     let model = parts.model.clone();
     let tokens = model.first_turn(&prompt)?;
     if let Some(span) = args.idle_seconds {
-        parts.energy.measure_idle(span).await;
+        parts.energy.measure_idle(tokio::time::sleep(span)).await;
     }
     let loaded = parts.load().await?;
     let vocabulary = loaded.vocabulary;
     let agent = loaded.agent(&args.reply.conduct(true), sampling)?;
     let streams = !(args.json || args.no_stream);
     let mut out = Terminal::new(&model.tokenizer, vocabulary, args.reply.color(), streams, true);
-    let mut farewell = agent.run(&mut user(args, &model, tokens)?, &mut out).await?;
+    // Until the report is written: a first interrupt that nobody hears ends the process.
+    let mut user = user(args, &model, tokens)?;
+    let mut farewell = agent.run(&mut user, &mut out).await?;
     let failure = out.failure();
     let turn = match out.into_last() {
         (Some(turn), _) => turn,
@@ -72,7 +74,7 @@ pub async fn generate(args: &GenerateFlags, settings: &Settings, sampling: Sampl
         (None, None) => bail!("the reply never began"),
     };
     // A process writes only one reply, so the cost of its disconnection belongs to the reply.
-    let energy = idle_after(args, &mut farewell.energy, turn.energy).await;
+    let energy = idle_after(args, &mut user, &mut farewell.energy, turn.energy).await;
     let turn = Turn { counters: farewell.counters, traffic: farewell.traffic, energy, ..turn };
     let text = model.tokenizer.decode(&turn.tokens);
     let report = Report::new(&turn, &prompt, text, settings.policy.name(), &sampling);
@@ -90,14 +92,18 @@ pub async fn generate(args: &GenerateFlags, settings: &Settings, sampling: Sampl
     }
 }
 
-/// The energy of a reply, with the idle board's power measured before and after it.
+/// The energy of a reply, with what the idle board drew before and after it; an interrupt ends the measurement.
 async fn idle_after(
     args: &GenerateFlags,
+    user: &mut User,
     meter: &mut EnergyAccount,
     energy: Option<TurnEnergy>,
 ) -> Option<TurnEnergy> {
     if let Some(span) = args.idle_seconds {
-        meter.measure_idle(span).await;
+        let interrupted = async { while user.controls.recv().await.is_some_and(|c| c != Control::Cancel) {} };
+        // Either way it has an end, and what was measured by then counts.
+        let end = async { drop(tokio::time::timeout(span, interrupted).await) };
+        meter.measure_idle(end).await;
     }
     let idle = meter.idle();
     energy.map(|energy| TurnEnergy { idle, ..energy })

@@ -215,7 +215,9 @@ impl Link {
     fn arrived(&mut self, generation: u32, arrival: Arrival) -> Option<LinkEvent> {
         match arrival {
             Arrival::Accepted(publisher) => self.connect(publisher, generation),
-            Arrival::Subscribed(refused) => return self.subscribed(&refused),
+            // One that lacks a subscription is about to end.
+            Arrival::Subscribed(refused) if !refused.is_empty() => {}
+            Arrival::Subscribed(_) => return self.subscribed(),
             Arrival::Message(message) => return route(message),
             Arrival::Sent => {
                 self.flush();
@@ -281,13 +283,7 @@ impl Link {
         }
     }
 
-    fn subscribed(&mut self, refused: &[(String, String)]) -> Option<LinkEvent> {
-        if let Some((_, reason)) = refused.first() {
-            // Reconnecting can't cure a refusal, so the connection stays open, but it never counts as up.
-            let (device, broker) = (&self.config.device, &self.config.options.broker);
-            let reason = format!("the broker at {broker} refuses {device} its subscriptions: {reason}");
-            return Some(LinkEvent::Down(Loss { reason, refused: true }));
-        }
+    fn subscribed(&mut self) -> Option<LinkEvent> {
         self.connection.as_mut()?.up = true;
         Some(LinkEvent::Up)
     }
@@ -322,6 +318,16 @@ impl Connection {
     }
 }
 
+/// The loss of a connection without one of its subscriptions: nothing can be done with it, and its access list may be
+/// mended before the next.
+fn refusal(config: &LinkConfig, arrival: &Arrival) -> Option<Loss> {
+    let Arrival::Subscribed(refused) = arrival else { return None };
+    let (_, reason) = refused.first()?;
+    let (device, broker) = (&config.device, &config.options.broker);
+    let reason = format!("the broker at {broker} refuses {device} its subscriptions: {reason}");
+    Some(Loss { reason, refused: true })
+}
+
 /// Connects, passes on what arrives, and connects again after a pause; ends after a goodbye or when the receiver is
 /// gone.
 async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
@@ -335,8 +341,12 @@ async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
         let loss = loop {
             match arrivals.next().await {
                 Ok(arrived) => {
+                    let refusal = refusal(&config, &arrived.arrival);
                     if events.send(TaskEvent::Arrived(generation, arrived)).await.is_err() {
                         return;
+                    }
+                    if let Some(loss) = refusal {
+                        break loss;
                     }
                 }
                 Err(ConnectionEnd::Left) => return,

@@ -54,6 +54,8 @@ pub enum Control {
     Quit,
     /// Log the status.
     LogStatus,
+    /// Whose prompt it was may be gone: see whether the reply is still wanted.
+    ClientGone,
 }
 
 /// The user's channels. A prompt waits until the previous reply is complete; a control doesn't.
@@ -293,6 +295,8 @@ impl Agent {
                 self.end(Ending::TimedOut(missing));
             }
             Control::Cancel | Control::Quit => self.device.cancel(),
+            // The output is asked on each pass.
+            Control::ClientGone => {}
         }
         if control != Control::Quit {
             return ControlFlow::Continue(());

@@ -57,10 +57,10 @@ pub async fn serve(args: &ServeFlags, settings: &Settings, sampling: Sampling) -
     let vocabulary = loaded.vocabulary;
     let supervised = Supervised::by(Service::from_environment(), &settings.broker, &model.name);
     let agent = loaded.agent(&args.reply.conduct(false), sampling)?;
-    let (desk, user, front) = desk(&model, args.reply.text.max_tokens, waiting)?;
+    let (desk, user, controls, front) = desk(&model, args.reply.text.max_tokens, waiting)?;
     match &listening {
         Some(listening) => {
-            socket::accept(listening, requests)?;
+            socket::accept(listening, requests, controls)?;
             info!("listening at {}", listening.path().display());
         }
         None => read_standard_input(requests, args.json)?,
@@ -94,13 +94,13 @@ fn desk(
     model: &ModelDir,
     tokens_max: usize,
     waiting: mpsc::Receiver<(PromptRequest, ServeClient)>,
-) -> Result<(PromptQueue, User, QueueFront)> {
+) -> Result<(PromptQueue, User, mpsc::Sender<Control>, QueueFront)> {
     let (clients, next) = mpsc::channel(1);
     let (says, prompts) = mpsc::channel(1);
     let (answer, answered) = mpsc::channel(1);
-    let (user, _) = setup::user(prompts, Control::Quit)?;
+    let (user, controls) = setup::user(prompts, Control::Quit)?;
     let desk = PromptQueue { model: model.clone(), tokens_max, waiting, clients, says, answered };
-    Ok((desk, user, QueueFront { next, answer }))
+    Ok((desk, user, controls, QueueFront { next, answer }))
 }
 
 impl PromptQueue {

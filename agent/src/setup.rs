@@ -17,8 +17,9 @@ use dunlin_wire::Vocabulary;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-/// Controls that wait for the loop: a signal, a timeout, and a request for the status.
-const CONTROLS_MAX: usize = 3;
+/// Controls that wait for the loop: a signal, that time is up, and two of what comes without limit, which are requests
+/// for the status and clients that are gone.
+const CONTROLS_MAX: usize = 4;
 
 /// Rules under which an agent's sessions run.
 #[derive(Clone, Copy, Debug)]

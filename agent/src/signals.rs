@@ -15,8 +15,8 @@ pub(crate) fn expect_status() -> Result<()> {
     signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1")
 }
 
-/// Sends [`Control::LogStatus`] at SIGUSR1, if no other control waits: one log answers several requests, and a
-/// request must not take an interrupt's place in the queue.
+/// Sends [`Control::LogStatus`] at SIGUSR1, where at most one other control waits: one log answers many requests, and a
+/// request never takes the place of an interrupt.
 ///
 /// # Errors
 /// The handler can't be installed.
@@ -24,7 +24,7 @@ pub(crate) fn forward_status(to: mpsc::Sender<Control>) -> Result<()> {
     let mut asked = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
     tokio::spawn(async move {
         while asked.recv().await.is_some() && !to.is_closed() {
-            if to.capacity() == to.max_capacity() {
+            if to.capacity() + 1 >= to.max_capacity() {
                 // Ignore the error: if the channel is closed, the agent has logged its status at its end.
                 let _ = to.try_send(Control::LogStatus);
             }

@@ -1,16 +1,18 @@
 //! The Unix socket of `serve`: clients send prompts as lines and read JSON lines. The prompts of all clients are
 //! answered in order, in one session.
 
-use crate::client::ServeClient;
+use crate::client::{ServeClient, SocketClient};
 use crate::request::PromptRequest;
+use crate::run::Control;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -101,13 +103,14 @@ fn remove_stale(path: &Path, there: &Metadata) -> Result<()> {
     }
 }
 
-/// Accepts clients in a task of its own.
+/// Accepts clients in a task of its own; a client that is gone wakes the loop through `controls`.
 ///
 /// # Errors
 /// The runtime can't use the listener.
 pub(crate) fn accept(
     listening: &Listening,
     requests: mpsc::Sender<(PromptRequest, ServeClient)>,
+    controls: mpsc::Sender<Control>,
 ) -> Result<()> {
     let listener = UnixListener::from_std(listening.listener.try_clone()?)?;
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
@@ -116,9 +119,9 @@ pub(crate) fn accept(
             match listener.accept().await {
                 Err(error) => warn!("a client could not connect: {error}"),
                 Ok((stream, _)) => {
-                    let requests = requests.clone();
+                    let (requests, controls) = (requests.clone(), controls.clone());
                     tokio::spawn(async move {
-                        attend(stream, &requests).await;
+                        attend(stream, &requests, &controls, LINES_MAX).await;
                         drop(place);
                     });
                 }
@@ -128,12 +131,62 @@ pub(crate) fn accept(
     Ok(())
 }
 
-/// Reads a client's lines until the client closes its side.
-async fn attend(stream: UnixStream, requests: &mpsc::Sender<(PromptRequest, ServeClient)>) {
+/// Takes a client's prompts and writes its lines, of which `lines_max` may be unread, until all is answered or it is
+/// gone.
+async fn attend(
+    stream: UnixStream,
+    requests: &mpsc::Sender<(PromptRequest, ServeClient)>,
+    controls: &mpsc::Sender<Control>,
+    lines_max: usize,
+) {
+    let watched = stream.as_fd().try_clone_to_owned().map(StdStream::from).and_then(UnixStream::from_std);
     let (reader, writer) = stream.into_split();
-    let (lines, outgoing) = mpsc::channel(LINES_MAX);
-    let writing = tokio::spawn(write(writer, outgoing));
-    let client = ServeClient::Socket(lines);
+    let (client, outgoing) = SocketClient::new(lines_max);
+    let gone = client.gone();
+    let mut given_up = gone.subscribe();
+    let exchange = async { tokio::join!(read(reader, requests, client), write(writer, outgoing)) };
+    tokio::select! {
+        // First of all: after a line that was left out, none may be written.
+        biased;
+        _ = given_up.wait_for(|gone| *gone) => {}
+        () = hung_up(watched) => {}
+        _ = exchange => return,
+    }
+    gone.send_replace(true);
+    // Where another control waits, the loop wakes up for that one, and an interrupt must always find a place.
+    if controls.capacity() == controls.max_capacity() {
+        // A loop that has ended needs no waking.
+        let _ = controls.try_send(Control::ClientGone);
+    }
+}
+
+/// Ends once the peer has closed its connection, also while nothing is written to it. One that only says no more still
+/// reads.
+async fn hung_up(watched: io::Result<UnixStream>) {
+    let error = match watched {
+        Err(error) => error,
+        Ok(watched) => loop {
+            match watched.ready(Interest::WRITABLE).await {
+                Ok(ready) if ready.is_write_closed() => return,
+                // Waits for the next event instead of for room, which there is most of the time.
+                Ok(_) => {
+                    drop(watched.try_io(Interest::WRITABLE, || Err::<(), _>(ErrorKind::WouldBlock.into())))
+                }
+                Err(error) => break error,
+            }
+        },
+    };
+    warn!("a client that hangs up is noticed only when it is written to: {error}");
+    std::future::pending().await
+}
+
+/// Reads a client's lines until it says no more.
+async fn read(
+    reader: OwnedReadHalf,
+    requests: &mpsc::Sender<(PromptRequest, ServeClient)>,
+    client: SocketClient,
+) {
+    let client = ServeClient::Socket(client);
     let mut reader = BufReader::new(reader);
     loop {
         match line(&mut reader).await {
@@ -153,9 +206,6 @@ async fn attend(stream: UnixStream, requests: &mpsc::Sender<(PromptRequest, Serv
             },
         }
     }
-    drop(client);
-    // Keep the client's place until all its answers are written or it has gone.
-    let _ = writing.await;
 }
 
 /// The next line; `None` at the end.
@@ -183,7 +233,83 @@ async fn write(mut to: OwnedWriteHalf, mut lines: mpsc::Receiver<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    /// Well beyond what any machine needs.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A client that is attended, and its prompt.
+    struct Attended {
+        peer: UnixStream,
+        client: ServeClient,
+        controls: mpsc::Receiver<Control>,
+    }
+
+    impl Attended {
+        async fn start(lines_max: usize) -> Self {
+            let (mut peer, stream) = UnixStream::pair().unwrap();
+            let (requests, mut asked) = mpsc::channel(1);
+            let (sender, controls) = mpsc::channel(3);
+            tokio::spawn(async move { attend(stream, &requests, &sender, lines_max).await });
+            peer.write_all(b"Hello\n").await.unwrap();
+            let (request, client) = asked.recv().await.unwrap();
+            assert_eq!(request.prompt, "Hello");
+            Self { peer, client, controls }
+        }
+
+        /// What the loop is woken by.
+        async fn control(&mut self) -> Option<Control> {
+            timeout(PATIENCE, self.controls.recv()).await.expect("the loop is woken")
+        }
+
+        /// All that is written until the connection ends.
+        async fn rest(&mut self) -> String {
+            let mut rest = String::new();
+            timeout(PATIENCE, self.peer.read_to_string(&mut rest))
+                .await
+                .expect("the connection ends")
+                .unwrap();
+            rest
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_with_too_many_unread_lines_is_gone_and_hears_no_later_one() {
+        let mut attended = Attended::start(4).await;
+        for line in 0..4 {
+            assert!(attended.client.is_there());
+            attended.client.error(&format!("line {line}"));
+        }
+        assert!(attended.client.is_there(), "the bound is not passed yet");
+        attended.client.error("line 4");
+        assert!(!attended.client.is_there());
+        assert_eq!(attended.control().await, Some(Control::ClientGone));
+        attended.client.error("line 5");
+        assert!(!attended.rest().await.contains("line 5"), "a text with a hole");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_is_noticed_while_nothing_is_written() {
+        let mut attended = Attended::start(4).await;
+        let (closed, _) = UnixStream::pair().unwrap();
+        drop(std::mem::replace(&mut attended.peer, closed));
+        assert_eq!(attended.control().await, Some(Control::ClientGone));
+        assert!(!attended.client.is_there());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_no_more_is_answered() {
+        let mut attended = Attended::start(4).await;
+        attended.peer.shutdown().await.unwrap();
+        attended.client.error("an answer");
+        assert!(attended.client.is_there());
+        let client = std::mem::replace(&mut attended.client, ServeClient::Terminal);
+        drop(client);
+        assert!(attended.rest().await.contains("an answer"));
+        assert_eq!(attended.controls.recv().await, None, "nobody is gone");
+    }
 
     fn refusal(path: &Path) -> String {
         format!("{:#}", listen(path, FOR_USER).unwrap_err())

@@ -113,16 +113,28 @@ upgrades_keep_edits() {
     starts_nothing
 }
 
-old_keys_are_rewritten() {
-    local config=/etc/dunlin/verifier.toml
-    cp "$config" /root/kept
+# Puts an old configuration in place with owner and mode as $1 says, installs the verifier again, and checks the result.
+rewrites_for() {
+    local config=/etc/dunlin/verifier.toml secret=/etc/dunlin/verifier.mqtt-password
+    rm -f "$secret"
     printf 'model = "/m"\n# who\nusername = "v"\npassword = "hush"\nkeep_alive_s = 20\n' >"$config"
+    chown "${1#* }" "$config"
+    chmod "${1% *}" "$config"
     quietly dpkg -i --force-confold dunlin-verifier.deb
     expect "the new keys" "$(grep -v '^$' "$config" | tr '\n' ' ')" \
         'model = "/m" [mqtt] # who user = "v" password_file = "verifier.mqtt-password" keep_alive_seconds = 20 '
-    expect "the password" "$(cat /etc/dunlin/verifier.mqtt-password)" hush
-    expect "its owner" "$(stat -c '%a %U:%G' /etc/dunlin/verifier.mqtt-password)" "640 root:dunlin-verifier"
-    cp /root/kept "$config"
+    expect "the configuration's owner" "$(stat -c '%a %U:%G' "$config")" "$1"
+    expect "the password" "$(cat "$secret")" hush
+    expect "the password's owner" "$(stat -c '%a %U:%G' "$secret")" "640 root:dunlin-verifier"
+    expect "the password as the service reads it" "$(runuser -u dunlin-verifier -- cat "$secret")" hush
+}
+
+old_keys_are_rewritten() {
+    local config=/etc/dunlin/verifier.toml
+    cp -p "$config" /root/kept
+    rewrites_for "644 root:root"
+    rewrites_for "640 root:dunlin-verifier"
+    cp -p /root/kept "$config"
 }
 
 removal_keeps_configuration() {

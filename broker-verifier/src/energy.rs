@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub use crate::devices::DEVICES_MAX;
 use crate::devices::Devices;
+use crate::ration::WarningRation;
 
 /// The last messages of a device.
 #[derive(Debug, Default)]
@@ -48,6 +49,8 @@ pub struct EnergyCounters {
     pub evicted: u64,
     /// Lines that could not be written to the file.
     pub unwritten: u64,
+    /// Warnings that were not logged, because there were too many.
+    pub unlogged: u64,
 }
 
 /// The devices' last messages, and the log file.
@@ -55,6 +58,8 @@ pub struct EnergyCollector {
     devices: Devices<State>,
     file: Option<LogFile>,
     counters: EnergyCounters,
+    contradictions: WarningRation,
+    throttlings: WarningRation,
 }
 
 impl EnergyCollector {
@@ -64,7 +69,9 @@ impl EnergyCollector {
     /// Names the file that can't be opened.
     pub fn start(path: Option<&Path>) -> Result<Self> {
         let file = path.map(LogFile::open).transpose()?;
-        Ok(Self { devices: Devices::default(), file, counters: EnergyCounters::default() })
+        let (contradictions, throttlings) = (WarningRation::default(), WarningRation::default());
+        let counters = EnergyCounters::default();
+        Ok(Self { devices: Devices::default(), file, counters, contradictions, throttlings })
     }
 
     /// The counters so far.
@@ -90,7 +97,7 @@ impl EnergyCollector {
             self.counters.unseen += u64::from(figures.unseen);
             log_report(device, &report, &figures);
         }
-        if self.counted(device, &place) {
+        if self.counted(device, &place, arrived) {
             self.write(|file| file.append(arrived, device, "energy", &report));
         }
     }
@@ -105,11 +112,17 @@ impl EnergyCollector {
         if matches!(place, Place::First | Place::NewRun | Place::After(_)) {
             log_telemetry(device, &telemetry);
             if let Some(now) = telemetry.throttling {
-                warn_of_throttling(device, begun(state.throttling, now));
-                state.throttling = Some(now);
+                let begun = begun(state.throttling.replace(now), now);
+                if begun != Throttling::default() {
+                    if self.throttlings.take("boards that are slowed down", arrived) {
+                        warn_of_throttling(device, begun);
+                    } else {
+                        self.counters.unlogged += 1;
+                    }
+                }
             }
         }
-        if self.counted(device, &place) {
+        if self.counted(device, &place, arrived) {
             self.write(|file| file.append(arrived, device, "telemetry", &telemetry));
         }
     }
@@ -123,13 +136,17 @@ impl EnergyCollector {
     }
 
     /// Counts a message by its order; returns false if it only repeats a message that the file has.
-    fn counted<M>(&mut self, device: &DeviceId, place: &Place<M>) -> bool {
+    fn counted<M>(&mut self, device: &DeviceId, place: &Place<M>, arrived: Duration) -> bool {
         match place {
             Place::Repeated => self.counters.repeated += 1,
             Place::Late => self.counters.late += 1,
             Place::Contradictory => {
                 self.counters.contradictory += 1;
-                tracing::warn!(%device, "counters of energy fell within a run; counting from here");
+                if self.contradictions.take("counters of energy that fell", arrived) {
+                    tracing::warn!(%device, "counters of energy fell within a run; counting from here");
+                } else {
+                    self.counters.unlogged += 1;
+                }
             }
             Place::First | Place::NewRun | Place::After(_) => {}
         }
@@ -188,9 +205,7 @@ fn log_telemetry(device: &DeviceId, telemetry: &Telemetry) {
 }
 
 fn warn_of_throttling(device: &DeviceId, begun: Throttling) {
-    if begun != Throttling::default() {
-        tracing::warn!(%device, flags = %Flags(begun), "the board is slowed down: its energy is not that of full speed");
-    }
+    tracing::warn!(%device, flags = %Flags(begun), "the board is slowed down: its energy is not that of full speed");
 }
 
 #[cfg(test)]

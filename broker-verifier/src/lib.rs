@@ -20,6 +20,7 @@ pub mod exit;
 pub mod link;
 #[cfg(test)]
 mod logged;
+pub mod ration;
 pub mod reference;
 pub mod report;
 pub mod run;

@@ -7,6 +7,7 @@
 mod aliases;
 mod outbox;
 
+use crate::ration::WarningRation;
 use aliases::Aliases;
 use dunlin_hlm::verifier::Correlation;
 use dunlin_link::{Arrival, Arrivals, ConnectOptions, ConnectionEnd, Dialer, Publisher, Will};
@@ -15,7 +16,7 @@ use dunlin_wire::topic::{ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, f
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
 use outbox::{Outbox, Wire};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -105,12 +106,18 @@ pub struct LinkCounters {
     pub foreign: u64,
     /// Requests whose response topic was not the device's own reply topic.
     pub redirected: u64,
+    /// Messages that the broker did not take.
+    pub not_taken: u64,
+    /// Warnings of them that were not logged, because there were too many.
+    pub unlogged: u64,
 }
 
 /// The state that both sides of the link share.
 struct Shared {
     outbox: Outbox,
     presence: VerifierPresence,
+    /// For messages that the broker did not take: a device without access to its own topics causes one with each request.
+    not_taken: WarningRation,
 }
 
 /// A verifier's connection to its broker; it is kept up until this value is dropped.
@@ -126,9 +133,13 @@ impl Link {
     pub fn start(options: LinkOptions) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let presence = options.presence.clone();
-        let shared = Arc::new(Mutex::new(Shared { outbox: Outbox::default(), presence }));
+        let shared = Arc::new(Mutex::new(Shared {
+            outbox: Outbox::default(),
+            presence,
+            not_taken: WarningRation::default(),
+        }));
         let id = options.id.clone();
-        let task = Task { options, shared: shared.clone(), events: sender };
+        let task = Task { options, shared: shared.clone(), events: sender, started: Instant::now() };
         Self { id, shared, events, task: tokio::spawn(task.run()) }
     }
 
@@ -197,6 +208,7 @@ struct Task {
     options: LinkOptions,
     shared: Arc<Mutex<Shared>>,
     events: mpsc::Sender<LinkEvent>,
+    started: Instant,
 }
 
 impl Task {
@@ -271,7 +283,10 @@ impl Task {
             Arrival::Message(message) => return Ok(self.received(message)),
             Arrival::TooLarge(bytes) => self.drop_too_large(bytes),
             Arrival::Foreign => lock(&self.shared).outbox.counters.foreign += 1,
-            Arrival::NotTaken(reason) => tracing::warn!(%reason, "the broker did not take a message"),
+            Arrival::NotTaken(reason) => {
+                let Shared { outbox, not_taken, .. } = &mut *lock(&self.shared);
+                warn_not_taken(not_taken, &mut outbox.counters, &reason, self.started.elapsed());
+            }
             Arrival::Sent | Arrival::Acknowledged | Arrival::Other => {}
         }
         Ok(None)
@@ -336,6 +351,15 @@ impl Task {
     }
 }
 
+fn warn_not_taken(ration: &mut WarningRation, counters: &mut LinkCounters, reason: &str, now: Duration) {
+    counters.not_taken += 1;
+    if ration.take("messages that the broker did not take", now) {
+        tracing::warn!(reason, "the broker did not take a message");
+    } else {
+        counters.unlogged += 1;
+    }
+}
+
 /// Logs refused optional filters; the first refused filter that serving needs is returned as an error.
 fn check_refusals(refused: &[(String, String)]) -> Result<(), String> {
     for (filter, reason) in refused {
@@ -354,6 +378,17 @@ fn check_refusals(refused: &[(String, String)]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logged::logged;
+    use crate::ration::WARNINGS_MAX;
+
+    #[test]
+    fn messages_that_are_not_taken_do_not_flood_the_log() {
+        let (mut ration, mut counters) = (WarningRation::default(), LinkCounters::default());
+        let mut refuse = |_| warn_not_taken(&mut ration, &mut counters, "NotAuthorized", Duration::ZERO);
+        let ((), said) = logged(|| (0..1000).for_each(&mut refuse));
+        assert_eq!(said.lines().count(), WARNINGS_MAX as usize + 1, "{said}");
+        assert_eq!((counters.not_taken, counters.unlogged), (1000, 1000 - u64::from(WARNINGS_MAX)));
+    }
 
     #[test]
     fn a_refusal_ends_a_connection_only_where_serving_needs_the_subscription() {

@@ -127,8 +127,18 @@ fn of_target(snapshot: &mut Snapshot, counters: &TargetCounters) {
 }
 
 fn of_link(snapshot: &mut Snapshot, counters: &LinkCounters) {
-    let LinkCounters { connections, published, aliased, dropped, oversize, too_large, foreign, redirected } =
-        *counters;
+    let LinkCounters {
+        connections,
+        published,
+        aliased,
+        dropped,
+        oversize,
+        too_large,
+        foreign,
+        redirected,
+        not_taken,
+        unlogged,
+    } = *counters;
     snapshot
         .group("link")
         .count("connections", connections, "Connections that were subscribed.")
@@ -138,7 +148,9 @@ fn of_link(snapshot: &mut Snapshot, counters: &LinkCounters) {
         .count("oversize", oversize, "Messages left out because the broker takes no packets of their size.")
         .count("too_large", too_large, "Messages received that were larger than any of the protocol.")
         .count("foreign", foreign, "Messages received on unknown topics.")
-        .count("redirected", redirected, "Requests whose response topic was not their device's own.");
+        .count("redirected", redirected, "Requests whose response topic was not their device's own.")
+        .count("not_taken", not_taken, "Messages that the broker did not take.")
+        .count("unlogged", unlogged, "Warnings of them that were not logged, because there were too many.");
 }
 
 fn of_energy(snapshot: &mut Snapshot, counters: &EnergyCounters) {
@@ -152,6 +164,7 @@ fn of_energy(snapshot: &mut Snapshot, counters: &EnergyCounters) {
         contradictory,
         evicted,
         unwritten,
+        unlogged,
     } = *counters;
     snapshot
         .group("energy")
@@ -163,7 +176,8 @@ fn of_energy(snapshot: &mut Snapshot, counters: &EnergyCounters) {
         .count("repeated", repeated, "Messages received again.")
         .count("contradictory", contradictory, "Messages with a counter below an earlier one of their run.")
         .count("evicted", evicted, "Devices forgotten to make room for others.")
-        .count("unwritten", unwritten, "Lines that could not be written to the energy log.");
+        .count("unwritten", unwritten, "Lines that could not be written to the energy log.")
+        .count("unlogged", unlogged, "Warnings that were not logged, because there were too many.");
 }
 
 fn of_setup(snapshot: &mut Snapshot, counters: &SetupCounters) {

@@ -4,13 +4,9 @@
 //! devices send. The time is an argument.
 
 use crate::devices::Devices;
+use crate::ration::WarningRation;
 use dunlin_wire::{DeviceId, PREFIX_EMPTY, PrefixDigest, SetupReport};
 use std::time::Duration;
-
-/// Maximum number of warnings in one period.
-pub const WARNINGS_MAX: u32 = 20;
-/// The period of [`WARNINGS_MAX`].
-pub const PERIOD: Duration = Duration::from_secs(60);
 
 /// Counters of the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,8 +31,7 @@ pub struct Setups {
     /// Digest of each device's last report.
     devices: Devices<Option<PrefixDigest>>,
     counters: SetupCounters,
-    period: Option<Duration>,
-    warned: u32,
+    ration: WarningRation,
 }
 
 impl Setups {
@@ -67,9 +62,11 @@ impl Setups {
         }
         // Remember the report only once it is logged, so that a repetition in a later period can still be logged.
         *known = None;
-        if self.may_warn(now) {
+        if self.ration.take("rejected set-up files", now) {
             *self.devices.get(device).0 = Some(digest);
             warn(device, &report);
+        } else {
+            self.counters.unlogged += 1;
         }
     }
 
@@ -80,24 +77,6 @@ impl Setups {
         if known.take().is_some() {
             tracing::info!(%device, "the set-up file of this device is valid now");
         }
-    }
-
-    /// Counts a warning against the period's limit, and logs once when the limit is exceeded.
-    fn may_warn(&mut self, now: Duration) -> bool {
-        if self.period.is_none_or(|began| now.saturating_sub(began) >= PERIOD) {
-            (self.period, self.warned) = (Some(now), 0);
-        }
-        self.warned = self.warned.saturating_add(1);
-        if self.warned == WARNINGS_MAX + 1 {
-            let seconds = PERIOD.as_secs();
-            tracing::warn!(
-                seconds,
-                "many set-up files were rejected; further reports in this period are only counted"
-            );
-        }
-        let may = self.warned <= WARNINGS_MAX;
-        self.counters.unlogged += u64::from(!may);
-        may
     }
 }
 
@@ -112,6 +91,7 @@ mod tests {
     use super::*;
     use crate::devices::DEVICES_MAX;
     use crate::logged::logged;
+    use crate::ration::{PERIOD, WARNINGS_MAX};
 
     const NOW: Duration = Duration::ZERO;
 

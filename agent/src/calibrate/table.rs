@@ -1,6 +1,7 @@
 //! The result as a screenful of text.
 
 use super::record::{CalibrationRecord, Proposal, UncertaintyBin};
+use crate::provenance;
 use crate::screen::{Abilities, Colour};
 use dunlin_hlm::uncertainty::Form;
 
@@ -9,11 +10,12 @@ const BAR: usize = 24;
 /// Column of the configuration's comments.
 const COLUMN: usize = 31;
 
-/// Bins as bars, the fitted line, and the proposals.
+/// Bins as bars, the line, what is proposed. A model's name is foreign text, so it is escaped.
 pub(super) fn lines(record: &CalibrationRecord, abilities: Abilities) -> Vec<String> {
     let target = match (&record.verifier.model, &record.verifier.id) {
-        (Some(model), Some(id)) => format!("{model} at {id}"),
-        (Some(name), None) | (None, Some(name)) => name.clone(),
+        (Some(model), Some(id)) => format!("{} at {id}", provenance::model(model)),
+        (Some(model), None) => provenance::model(model),
+        (None, Some(id)) => id.clone(),
         (None, None) => "an unknown verifier".into(),
     };
     let mut lines = vec![
@@ -125,6 +127,17 @@ mod tests {
         }
         let coloured = lines(&record, Abilities { colour: true, cursor: true }).join("\n");
         assert!(coloured.contains("\x1b[31m█") && !text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_foreign_name_moves_no_cursor() {
+        let (mut record, _) = example();
+        for id in [Some("v1".to_owned()), None] {
+            record.verifier.id = id;
+            record.verifier.model = Some("large\x1b[2J\u{202e}".into());
+            let text = lines(&record, PLAIN).join("\n");
+            assert!(text.contains(r"judged by large\u{1b}[2J\u{202e}"), "{text:?}");
+        }
     }
 
     /// The policy table of a configuration that contains this advice.

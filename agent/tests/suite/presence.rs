@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Number of disconnections in a row. If one goes wrong, the broker publishes `lost` before the next connection.
 const ROUNDS: usize = 12;
+/// Well beyond what any machine needs.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Time for which the test broker keeps a device waiting after its DISCONNECT.
 const DAWDLE: Duration = Duration::from_millis(200);
 
@@ -83,6 +85,11 @@ fn each_goodbye_is_heard_and_each_generation_is_greater() {
     );
 }
 
+/// The answer that grants a SUBSCRIBE its three filters.
+pub(crate) fn granted(subscribe: &[u8]) -> [u8; 8] {
+    [0x90, 6, subscribe[2], subscribe[3], 0, 1, 0, 1]
+}
+
 /// Accepts one connection; returns true if the device keeps it open for a while after its DISCONNECT.
 fn is_awaited(listener: &TcpListener) -> bool {
     let (mut device, _) = listener.accept().unwrap();
@@ -91,13 +98,63 @@ fn is_awaited(listener: &TcpListener) -> bool {
         match packet[0] >> 4 {
             1 => device.write_all(&[0x20, 3, 0, 0, 0]).unwrap(),
             // SUBACK that grants all three subscriptions.
-            8 => device.write_all(&[0x90, 6, packet[2], packet[3], 0, 1, 0, 1]).unwrap(),
+            8 => device.write_all(&granted(&packet)).unwrap(),
             14 => break,
             _ => {}
         }
     }
     device.set_read_timeout(Some(DAWDLE)).unwrap();
     matches!(device.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Takes one connection and answers its subscriptions so, then reads on until it ends.
+fn answers(listener: &TcpListener, codes: [u8; 3]) {
+    let (mut device, _) = listener.accept().unwrap();
+    while let Ok(packet) = packet(&mut device) {
+        match packet[0] >> 4 {
+            1 => device.write_all(&[0x20, 3, 0, 0, 0]).unwrap(),
+            8 => {
+                let answer = [&granted(&packet)[..5], &codes].concat();
+                device.write_all(&answer).unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn refused_subscriptions_are_tried_again_on_another_connection() {
+    const NOT_AUTHORISED: u8 = 0x87;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let broker = std::thread::spawn(move || {
+        // The access list is mended after the second connection.
+        answers(&listener, [1, NOT_AUTHORISED, 1]);
+        answers(&listener, [NOT_AUTHORISED; 3]);
+        answers(&listener, [1, 0, 1]);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut link = link(port);
+        for _ in 0..2 {
+            let LinkEvent::Down(loss) = next(&mut link).await else { panic!("the link is no use") };
+            assert!(loss.refused && loss.reason.contains("refuses pi-7 its subscriptions"), "{loss:?}");
+            assert!(!link.is_up());
+        }
+        assert_eq!(next(&mut link).await, LinkEvent::Up);
+    });
+    drop(runtime);
+    broker.join().unwrap();
+}
+
+/// The next event but one that tells of room.
+async fn next(link: &mut Link) -> LinkEvent {
+    loop {
+        let event = tokio::time::timeout(PATIENCE, link.next()).await.expect("the link goes on");
+        if event != LinkEvent::Room {
+            return event;
+        }
+    }
 }
 
 #[test]

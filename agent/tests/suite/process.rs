@@ -1,16 +1,20 @@
 //! The program with the demo pair: flags, exit codes, reports, sockets.
 
 use crate::presence::Watch;
+use crate::proxy::packet;
 use crate::verifier::{self, Alone, Plan, Scripted};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_mosquitto::{Mosquitto, MosquittoOptions, OPEN, free_port, url};
-use dunlin_wire::{DevicePresence, Liveness};
+use dunlin_wire::topic::Topic;
+use dunlin_wire::{
+    CouplingProfile, DevicePresence, Liveness, Price, Promise, TargetId, VerifierPresence, Vocabulary,
+};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write, pipe};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -207,6 +211,25 @@ fn an_interrupt_keeps_what_is_committed() {
 }
 
 #[test]
+fn an_interrupt_after_the_reply_ends_the_measurement_of_the_idle_board_alone() {
+    let (broker, _verifier) = verified();
+    let mut seen = Watch::start(broker.port);
+    let dir = TempDir::new().unwrap();
+    let report = dir.path().join("report.json");
+    let mut agent = generate(&broker.url());
+    agent.args(["--max-tokens", "3", "--power", "simulated", "--idle-seconds", "5", "--report"]).arg(&report);
+    let child = agent.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // It has said goodbye, so that only the idle board is left.
+    assert_eq!([seen.next().liveness, seen.next().liveness], [Liveness::Here, Liveness::Left]);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!(report["finish"], "tokens_max");
+    assert_eq!(report["energy"]["idle_from"], "measured");
+}
+
+#[test]
 fn a_killed_agent_is_announced_as_lost() {
     let broker = Mosquitto::with(OPEN);
     let mut seen = Watch::start(broker.port);
@@ -380,6 +403,60 @@ fn check_says_what_is_right_and_what_is_missing() {
     assert_eq!(output.status.code(), Some(1), "a model is missing too: {said}");
 }
 
+/// Takes the connection of a check; what it retains comes before the answer to the subscription.
+fn retains_first(listener: &TcpListener) {
+    let (mut device, _) = listener.accept().unwrap();
+    while let Ok(packet) = packet(&mut device) {
+        match packet[0] >> 4 {
+            1 => device.write_all(&[0x20, 3, 0, 0, 0]).unwrap(),
+            8 => {
+                device.write_all(&retained_presence()).unwrap();
+                device.write_all(&[0x90, 4, packet[2], packet[3], 0, 1]).unwrap();
+            }
+            14 => break,
+            _ => {}
+        }
+    }
+}
+
+/// A retained PUBLISH of a verifier with the drafter's vocabulary.
+fn retained_presence() -> Vec<u8> {
+    let vocabulary = ModelDir::open(demo("drafter")).unwrap().vocabulary;
+    let presence = VerifierPresence {
+        generation: 1,
+        liveness: Liveness::Here,
+        vocabulary: Vocabulary { size: vocabulary.size, fingerprint: vocabulary.fingerprint },
+        target: TargetId::from_bytes([1; 8]),
+        promise: Promise::Exact,
+        coupling: CouplingProfile::SplitMix,
+        model: "early".try_into().unwrap(),
+        engine: "scripted".try_into().unwrap(),
+        numerics: "bits".try_into().unwrap(),
+        price: Price::default(),
+        load: 0,
+        draining: false,
+    };
+    let name = Topic::VerifierPresence("v1".parse().unwrap()).name();
+    let mut body = (name.as_str().len() as u16).to_be_bytes().to_vec();
+    body.extend(name.as_str().as_bytes());
+    body.push(0); // no properties
+    body.extend(presence.encode().unwrap());
+    assert!(body.len() < 128, "the length is one byte");
+    [&[0x31, body.len() as u8][..], &body].concat()
+}
+
+#[test]
+fn check_is_not_misled_by_what_comes_before_the_subscription_is_granted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let broker = std::thread::spawn(move || retains_first(&listener));
+    let output = agent("check", &url(port)).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("✓ broker: connected") && said.contains("✓ verifier: v1 with early"), "{said}");
+    assert!(output.status.success(), "{said}");
+    broker.join().unwrap();
+}
+
 /// Calibrates with three prompts; writes the files to `dir`.
 fn calibrate(url: &str, dir: &TempDir) -> Command {
     let prompts = dir.path().join("held-out.txt");
@@ -482,6 +559,12 @@ fn mistakes_in_a_calibration_are_named() {
     };
     assert!(matches!(run(&["--miss-rate", "1.5"]), (2, said) if said.contains("between 0 and 1")));
     assert!(matches!(run(&["--tokens", "0"]), (2, said) if said.contains("above 0")));
+    let mut unnamed = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
+    unnamed.args(["calibrate", "--prompts", "none", "--out"]).arg(dir.path().join("out"));
+    let output = unnamed.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--model"), "{}", stderr(&output));
+    assert!(!dir.path().join("out").exists(), "nothing is made for a command that can't begin");
     let wrong = dir.path().join("held-out.json");
     let mut agent = agent("calibrate", &url(free_port()));
     agent.arg("--prompts").arg(&wrong);

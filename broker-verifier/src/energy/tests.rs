@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::logged::logged;
+use crate::ration::WARNINGS_MAX;
 use dunlin_wire::{MeterFaults, PhaseTotal, PhaseTotals};
 
 /// Report number `reports` of a run, with 1 J and 10 tokens per report.
@@ -194,6 +195,28 @@ fn throttling_is_warned_of_when_it_begins() {
     assert_eq!(said(Some(0b0111_0101)), Some("throttled".into()), "and begins again");
     assert_eq!(said(Some(0b1111_0101)), Some("soft temperature limit".into()), "between two telemetries");
     assert_eq!(said(Some(0b0000_0010)), Some("frequency capped".into()), "after a boot");
+}
+
+#[test]
+fn warnings_that_a_device_can_cause_do_not_flood_the_log() {
+    let mut energy = energy();
+    let mut warnings = |message: &dyn Fn(u64) -> Telemetry| {
+        let said: String = (1..=1000).map(|at| said_of(&mut energy, &message(at))).collect();
+        said.matches("WARN").count()
+    };
+    let falls = |at| Telemetry { energy_uj: 5000 - at, ..telemetry(7, at) };
+    let flags = |at| Some(Throttling::new(if at % 2 == 0 { 0 } else { 0b0001_0001 }));
+    let toggles = |at| Telemetry { throttling: flags(at), ..telemetry(8, at) };
+    // One more says that there are others.
+    assert_eq!([warnings(&falls), warnings(&toggles)], [WARNINGS_MAX as usize + 1; 2]);
+    let (contradictory, throttled) = (999, 500);
+    let expected = EnergyCounters {
+        telemetry: 2000,
+        contradictory,
+        unlogged: contradictory + throttled - 2 * u64::from(WARNINGS_MAX),
+        ..EnergyCounters::default()
+    };
+    assert_eq!(energy.counters(), expected);
 }
 
 #[test]

@@ -9,6 +9,11 @@ use std::ops::Range;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
+/// How messages begin that quote a value.
+const QUOTING: [&str; 3] = ["invalid type: ", "invalid value: ", "unknown variant "];
+/// What follows the value in them.
+const EXPECTED: &str = ", expected ";
+
 /// Reads a TOML file. An error names file, line and key.
 ///
 /// # Errors
@@ -32,18 +37,35 @@ pub fn read_checked<T: DeserializeOwned>(
     Ok(value)
 }
 
-/// An error at a place in a file's `text`, with the file, the line number, and the line, which shows the key.
+/// An error at a place in a file's `text`: it has the file, the line number, and the line, which shows the key.
+///
+/// Neither the line nor what a parser says of it shows a value that may have a password in it.
 pub fn wrong(path: &Path, text: &str, place: Option<Range<usize>>, what: impl Display) -> anyhow::Error {
     let start = place.map_or(0, |place| place.start.min(text.len()));
     let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-    let line = shown(text.lines().nth(number - 1).unwrap_or("").trim());
+    let whole = text.lines().nth(number - 1).unwrap_or("").trim();
+    let (line, what) = (shown(whole), what.to_string());
+    let what = if line == whole && !may_be_secret(&what) { what } else { masked(&what) };
     anyhow!("{}:{number}: {what} ({line})", path.display())
+}
+
+/// A parser's message without the value that it quotes.
+fn masked(what: &str) -> String {
+    let Some(begin) = QUOTING.into_iter().find(|begin| what.starts_with(begin)) else { return what.into() };
+    let quoted = &what[begin.len()..];
+    let Some(start) = quoted.find(['"', '`']) else { return what.into() };
+    // The last one is the parser's own: a value may have the same words in it.
+    let rest = quoted.rfind(EXPECTED).filter(|rest| *rest > start).map_or("", |rest| &quoted[rest..]);
+    format!("{begin}{}***{rest}", &quoted[..start])
+}
+
+fn may_be_secret(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("pas") || text.contains('@')
 }
 
 /// A line for an error message, without its value if that may contain a password.
 fn shown(line: &str) -> &str {
-    let lower = line.to_ascii_lowercase();
-    if lower.contains("pas") || line.contains('@') {
+    if may_be_secret(line) {
         return line.split('=').next().unwrap_or_default().trim_end();
     }
     line
@@ -88,7 +110,63 @@ mod tests {
         assert_eq!(said("pasword='hush=hush'"), "f:1: x (pasword)");
     }
 
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kind {
+        One,
+        Two,
+    }
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Probe {
+        mqtt: std::collections::BTreeMap<String, String>,
+        password_file: String,
+        number: u16,
+        kind: Option<Kind>,
+        list: Vec<u8>,
+    }
+
+    fn refusal(text: &str) -> String {
+        let error = toml::from_str::<Probe>(text).unwrap_err();
+        wrong(Path::new("f"), text, error.span(), error.message()).to_string()
+    }
+
+    #[test]
+    fn a_value_that_may_be_a_password_is_not_quoted() {
+        for (text, said) in [
+            ("mqtt = 'mqtt://me:hush@h'", "f:1: invalid type: string ***, expected a map (mqtt)"),
+            ("password_file = 12345678", "f:1: invalid type: integer ***, expected a string (password_file)"),
+            ("kind = 'me:hush@h'", "f:1: unknown variant ***, expected `one` or `two` (kind)"),
+            ("number = '''\nme:hush@h'''", "f:1: invalid type: string ***, expected u16 (number = ''')"),
+            ("list = ['a@b, expected x']", "f:1: invalid type: string ***, expected u8 (list)"),
+            ("number = 'x'", "f:1: invalid type: string \"x\", expected u16 (number = 'x')"),
+        ] {
+            assert_eq!(refusal(text), said);
+        }
+        assert!(refusal("pasword = 'x'").starts_with("f:1: unknown field `pasword`, expected"));
+    }
+
     proptest! {
+        #[test]
+        fn no_refusal_quotes_a_password(
+            key in "(mqtt|number|kind|list|pasword|x)",
+            opening in "('|'''|'''\n|\\[')",
+            before in "(me:|@|, expected |`|\"|pas){0,3}",
+            after in "(:|@|, expected |`|\"){0,3}@",
+        ) {
+            let closing: String = opening.replace('[', "]").trim_end().chars().rev().collect();
+            let text = format!("{key} = {opening}{before}hush{after}{closing}\n");
+            let said = refusal(&text);
+            prop_assert!(!said.contains("hush"), "{}", said);
+        }
+
+        #[test]
+        fn no_refusal_quotes_a_password_of_another_type(number in 1_000_000u32..) {
+            let said = refusal(&format!("password_file = {number}"));
+            prop_assert!(!said.contains(&number.to_string()), "{}", said);
+        }
+
         #[test]
         fn no_place_in_no_text_is_too_much(text in "\\PC{0,40}(\n\\PC{0,9}){0,3}", start in 0usize..99, key in "[a-z.]{0,9}") {
             prop_assert!(wrong(Path::new("f"), &text, Some(start..start), "x").to_string().starts_with("f:"));

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 /// The port of MQTT without TLS.
 const PORT: u16 = 1883;
+/// Schemes that an address may be meant to have; before another one, a `://` may be part of a login.
+const SCHEMES: [&str; 6] = ["mqtt", "tcp", "mqtts", "ssl", "ws", "wss"];
 
 /// A broker's host and port, and the login in its address; displayed without the login.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -108,7 +110,17 @@ fn shown(text: &str) -> String {
     match (scheme, rest.rsplit_once('@')) {
         (Some(scheme), Some((_login, place))) => format!("{scheme}://***@{place}"),
         (None, Some((_login, place))) => format!("***@{place}"),
-        (_, None) => text.into(),
+        (Some(scheme), None) if !SCHEMES.contains(&scheme) => format!("{scheme}://***"),
+        (Some(scheme), None) => format!("{scheme}://{}", without_password(rest)),
+        (None, None) => without_password(text),
+    }
+}
+
+/// A place with a port; what follows the colon where it is no port may be the password of a login without its place.
+fn without_password(place: &str) -> String {
+    match place.split_once(':') {
+        Some((user, port)) if !port.chars().all(|c| c.is_ascii_digit() || c == ':') => format!("{user}:***"),
+        _ => place.into(),
     }
 }
 
@@ -191,7 +203,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_may_be_the_password_of_a_login_without_a_place_is_not_shown() {
+        for (text, shown) in [
+            ("mqtt://me:hush", "mqtt://me:***"),
+            ("me:hu:sh", "me:***"),
+            ("me://hush", "me://***"),
+            ("mqtt://host:70000", "mqtt://host:70000"),
+            ("::1:1883", "::1:1883"),
+        ] {
+            assert!(parsed(text).starts_with(&format!("broker {shown:?}: ")), "{}", parsed(text));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_refusal_shows_the_password_of_a_login_without_a_place(
+            scheme in "(mqtt://|mqtts://|http://|x|)",
+            password in "(:|/|://|[0-9]){0,4}hush(:|/|://|[0-9]){0,4}",
+        ) {
+            let error = format!("{scheme}me:{password}").parse::<BrokerAddress>().unwrap_err();
+            prop_assert!(!format!("{error} {error:?}").contains("hush"), "{}", error);
+        }
+
         #[test]
         fn no_refusal_shows_a_password(
             scheme in "(mqtt://|mqtts://|http://|x|)",

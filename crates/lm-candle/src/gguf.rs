@@ -2,6 +2,7 @@
 
 use crate::matrix::{Matrix, Trials, is_supported};
 use dunlin_gguf::{Header, TensorInfo};
+use dunlin_lm::identity::cache::Stamp;
 use dunlin_lm::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -16,6 +17,7 @@ const ADVICE: &str = "use a file of type F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1,
 pub(crate) struct Gguf {
     path: PathBuf,
     file: File,
+    stamp: Stamp,
     header: Header,
     trials: Trials,
 }
@@ -24,13 +26,19 @@ impl Gguf {
     /// Reads the header of a file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        let bytes = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
+        let (bytes, stamp) = (metadata.len(), Stamp::of(&metadata));
         let header = Header::read(&mut BufReader::new(&file), bytes).map_err(|e| Error::gguf(path, e))?;
-        Ok(Self { path: path.into(), file, header, trials: Trials::new() })
+        Ok(Self { path: path.into(), file, stamp, header, trials: Trials::new() })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The stamp that the file had when it was opened.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// The string at `key`.

@@ -14,7 +14,8 @@ use crate::math::{Heads, Rotation, rms_norm, silu_times};
 use crate::matrix::threads;
 use crate::numerics;
 use config::Config;
-use dunlin_lm::identity::cache::kept_digest;
+use dunlin_lm::identity::cache::{Stamp, kept_digest};
+use dunlin_lm::identity::model_digest;
 use dunlin_lm::target::check_part;
 use dunlin_lm::{
     Error, Extend, ModelDir, Promise, Result, Role, SessionId, Target, TargetIdentity, Vocabulary,
@@ -70,7 +71,7 @@ impl LlamaTarget {
         let size =
             CacheSize { layers: config.layers, width: config.heads.kv_width(), positions_max: context_max };
         let caches = Caches::new(size, kv_bytes_max);
-        let identity = identity(dir)?;
+        let identity = identity(dir, gguf.stamp(), &config)?;
         Ok(Self { config, weights, vocabulary: dir.vocabulary, context_max, caches, identity })
     }
 
@@ -295,15 +296,16 @@ fn hand_out(pass: &[Row], logits: &[f32], width: usize, answers: &mut [Result<Ve
     }
 }
 
-/// The identity of the target in `dir`; the progress over a large file is logged.
-fn identity(dir: &ModelDir) -> Result<TargetIdentity> {
+/// The identity of the target in `dir`, whose file had the stamp `opened` before it was loaded; the progress over a large file is logged.
+fn identity(dir: &ModelDir, opened: Stamp, config: &Config) -> Result<TargetIdentity> {
     let mut logged = 0;
-    let weights = kept_digest(&dir.weights, &mut |done, total| {
+    let tensors = kept_digest(&dir.weights, opened, &mut |done, total| {
         if done - logged >= PROGRESS_BYTES {
             logged = done;
             tracing::info!(path = %dir.weights.display(), mib = done >> 20, of_mib = total >> 20, "hashing weights");
         }
     })?;
+    let weights = model_digest(&tensors, &config.settings());
     let (engine, numerics) = (numerics::ENGINE.into(), numerics::numerics());
     Ok(TargetIdentity { model: dir.name.clone(), weights, engine, numerics })
 }

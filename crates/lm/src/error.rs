@@ -30,6 +30,12 @@ pub enum Error {
         /// The parser's message, with the key.
         message: String,
     },
+    /// A file changed between two steps that must see the same one.
+    #[error("{}: it was changed or replaced while it was read; start again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A value in a file is not the expected one.
     #[error("{}: {key}: expected {expected}, found {found}", path.display())]
     Value {

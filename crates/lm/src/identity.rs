@@ -11,8 +11,11 @@ use std::path::Path;
 
 pub mod cache;
 
-/// The first hashed bytes: the version of these rules.
+/// The first bytes of what is hashed of tensors: the version of the rules.
 const WEIGHTS_RULES: &[u8] = b"dunlin weights 1\0";
+
+/// The first bytes of what is hashed of tensors and settings: the version of the rules.
+const MODEL_RULES: &[u8] = b"dunlin model 1\0";
 
 /// Bytes that are hashed at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -22,7 +25,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub struct TargetIdentity {
     /// The model's name.
     pub model: String,
-    /// SHA-256 over the weights: see [`weights_digest`].
+    /// SHA-256 over the weights and the settings that they are used with: see [`model_digest`].
     pub weights: [u8; 32],
     /// The engine and its version.
     pub engine: String,
@@ -48,6 +51,17 @@ impl fmt::Display for TargetIdentity {
         let Self { model, weights, engine, numerics } = self;
         write!(f, "{model}, weights {}, {engine}, {numerics}", hex(&weights[..6]))
     }
+}
+
+/// SHA-256 over a version, the digest of a model's tensors, and every other number that its logits depend on.
+///
+/// Numbers have 64 bits, the lowest byte first. Which numbers in which order is the engine's matter.
+pub fn model_digest(tensors: &[u8; 32], settings: &[u64]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(MODEL_RULES);
+    digest.update(tensors);
+    settings.iter().for_each(|setting| digest.update(setting.to_le_bytes()));
+    digest.finalize().into()
 }
 
 /// SHA-256 over the tensors of GGUF files, whatever their order and however they are split over files.

@@ -239,14 +239,14 @@ impl EnergyAccount {
         }
     }
 
-    /// Measures the idle board for `span`; returns at once without a sensor.
-    pub async fn measure_idle(&mut self, span: std::time::Duration) {
+    /// Measures the idle board until `end`; without a sensor nothing is waited for.
+    pub async fn measure_idle(&mut self, end: impl Future<Output = ()>) {
         if self.metered.is_none() {
             return;
         }
         let before = self.phase;
         self.mark(EnergyPhase::Idle, self.clock.now());
-        self.during(tokio::time::sleep(span)).await;
+        self.during(end).await;
         let now = self.clock.now();
         self.mark(before, now);
         self.take_in(now);

@@ -22,11 +22,40 @@ pub(super) struct Config {
     pub(super) vocabulary: usize,
     pub(super) context_length: usize,
     pub(super) epsilon: f32,
+    rotary: Rotary,
     /// Angle per position of each rotated pair.
     pub(super) frequencies: Vec<f32>,
 }
 
+/// What the angles of rotary positions are computed from, apart from the factors in a tensor.
+#[derive(Clone, Copy, Debug)]
+struct Rotary {
+    /// Numbers of a head that are rotated, in pairs.
+    rotated: usize,
+    base: f32,
+    /// The factor by which positions are compressed.
+    factor: f32,
+}
+
 impl Config {
+    /// Every number outside of the tensors that a pass depends on, bits for those with a point.
+    ///
+    /// The angles are given by what they are computed from: a power may differ in its last bit from one processor to
+    /// another.
+    pub(super) fn settings(&self) -> [u64; 10] {
+        let Self { heads, rotary, .. } = self;
+        let sizes = [self.layers, self.hidden, self.inner, heads.query, heads.kv, heads.dim, rotary.rotated];
+        let numbers = [self.epsilon, rotary.base, rotary.factor];
+        let mut settings = [0; 10];
+        for (setting, size) in settings.iter_mut().zip(sizes) {
+            *setting = size as u64;
+        }
+        for (setting, number) in settings[sizes.len()..].iter_mut().zip(numbers) {
+            *setting = number.to_bits().into();
+        }
+        settings
+    }
+
     /// Reads and checks the metadata of `gguf`.
     pub(super) fn read(gguf: &Gguf) -> Result<Self> {
         let architecture = gguf.string("general.architecture")?;
@@ -37,6 +66,7 @@ impl Config {
         let heads = heads(gguf, hidden)?;
         let epsilon = gguf.optional_f32("llama.attention.layer_norm_rms_epsilon")?;
         let epsilon = epsilon.filter(|e| e.is_finite() && *e >= 0.0);
+        let rotary = Rotary::read(gguf, heads.dim)?;
         let vocabulary = gguf.vocabulary_size()? as usize;
         if vocabulary > VOCABULARY_MAX {
             let expected = format!("at most {VOCABULARY_MAX} tokens");
@@ -57,7 +87,8 @@ impl Config {
                     "none",
                 )
             })?,
-            frequencies: frequencies(gguf, heads.dim)?,
+            rotary,
+            frequencies: rotary.frequencies(),
         })
     }
 }
@@ -97,18 +128,24 @@ fn heads(gguf: &Gguf, hidden: usize) -> Result<Heads> {
     Ok(Heads { query, kv, dim })
 }
 
-/// Angle per position of each rotated pair, before the factors of a `rope_freqs.weight` tensor.
-fn frequencies(gguf: &Gguf, head_dim: usize) -> Result<Vec<f32>> {
-    let rotated = optional_size(gguf, "llama.rope.dimension_count", head_dim)?;
-    if rotated % 2 != 0 || rotated > head_dim {
-        let expected = format!("an even number up to {head_dim}");
-        return Err(Error::value(gguf.path(), "llama.rope.dimension_count", expected, rotated));
+impl Rotary {
+    fn read(gguf: &Gguf, head_dim: usize) -> Result<Self> {
+        let rotated = optional_size(gguf, "llama.rope.dimension_count", head_dim)?;
+        if rotated % 2 != 0 || rotated > head_dim {
+            let expected = format!("an even number up to {head_dim}");
+            return Err(Error::value(gguf.path(), "llama.rope.dimension_count", expected, rotated));
+        }
+        let base = positive(gguf, "llama.rope.freq_base", 10000.0)?;
+        Ok(Self { rotated, base, factor: linear_factor(gguf)? })
     }
-    let base = positive(gguf, "llama.rope.freq_base", 10000.0)?;
-    let factor = linear_factor(gguf)?;
-    let frequency =
-        |pair: usize| f64::from(base).powf(-2.0 * pair as f64 / rotated as f64) / f64::from(factor);
-    Ok((0..rotated / 2).map(|pair| frequency(pair) as f32).collect())
+
+    /// Angle per position of each rotated pair, before the factors of a `rope_freqs.weight` tensor.
+    fn frequencies(self) -> Vec<f32> {
+        let Self { rotated, base, factor } = self;
+        let frequency =
+            |pair: usize| f64::from(base).powf(-2.0 * pair as f64 / rotated as f64) / f64::from(factor);
+        (0..rotated / 2).map(|pair| frequency(pair) as f32).collect()
+    }
 }
 
 /// The factor by which positions are compressed: 1 unless the scaling is linear.

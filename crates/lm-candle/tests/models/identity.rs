@@ -85,9 +85,58 @@ fn a_target_has_an_identity_and_a_promise() {
     let target = LlamaTarget::load(&dir, usize::MAX).unwrap();
     let identity = target.identity();
     assert_eq!(identity.model, dir.name);
-    assert_eq!(identity.weights, digest(&[&dir.weights]));
+    assert_ne!(identity.weights, digest(&[&dir.weights]), "the metadata counts as well");
     assert!(identity.engine.starts_with("candle ") && identity.numerics.ends_with(" f32"), "{identity}");
     assert_eq!(target.promise(), Promise::Exact);
+}
+
+/// The identity's digest of a model with these metadata, and that of its tensors alone.
+fn with(metadata: &[(&str, Value)]) -> ([u8; 32], [u8; 32]) {
+    let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
+    let model = open(&Tiny { metadata, ..Tiny::new(GgmlDType::F32) });
+    (model.target().identity().weights, digest(&[&model.dir.weights]))
+}
+
+#[test]
+fn each_number_of_the_metadata_that_a_pass_uses_is_part_of_the_weights() {
+    let linear = |factor| {
+        [
+            ("llama.rope.scaling.type", Value::String("linear".into())),
+            ("llama.rope.scaling.factor", Value::F32(factor)),
+        ]
+    };
+    let (plain, tensors) = with(&[]);
+    let others = [
+        with(&[("llama.rope.freq_base", Value::F32(500_000.0))]),
+        with(&[("llama.rope.dimension_count", Value::U32(32))]),
+        with(&linear(2.0)),
+        with(&[("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-6))]),
+        // Other heads of the same tensors.
+        with(&[
+            ("llama.attention.head_count", Value::U32(8)),
+            ("llama.attention.head_count_kv", Value::U32(4)),
+            ("llama.attention.key_length", Value::U32(32)),
+        ]),
+    ];
+    assert!(others.iter().all(|(_, of)| *of == tensors), "the tensors are the same");
+    let mut all: Vec<[u8; 32]> = others.map(|(weights, _)| weights).into();
+    all.push(plain);
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 6);
+}
+
+#[test]
+fn metadata_that_no_pass_uses_are_not_part_of_the_weights() {
+    let (plain, _) = with(&[]);
+    for same in [
+        ("general.name", Value::String("another".into())),
+        ("llama.context_length", Value::U32(64)),
+        ("llama.rope.scaling.type", Value::String("none".into())),
+        ("llama.rope.scaling.factor", Value::F32(1.0)),
+    ] {
+        assert_eq!(with(std::slice::from_ref(&same)).0, plain, "{same:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The digest of a file's weights, kept beside the file: `model.gguf.weights` for `model.gguf`.
 //!
-//! Invariant: a kept digest is used only if the file's size and time of modification are those it had when the digest
-//! was computed.
+//! Invariant: a kept digest is used only where the file has the [`Stamp`] that it had when the digest was computed.
 
 use super::weights_digest;
 use crate::bundle::hex;
@@ -9,47 +8,83 @@ use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// Size of the largest file whose digest isn't kept, since hashing takes only a fraction of a second.
 const UNKEPT_BYTES_MAX: u64 = 64 << 20;
 
 /// The first word of a kept digest.
-const FORMAT: &str = "dunlin-weights-1";
+const FORMAT: &str = "dunlin-weights-2";
 
-/// The digest of a GGUF file's weights: the kept one if it is valid, else computed by [`weights_digest`].
+/// A file and its last change: another file, or one that was written to, has another stamp.
 ///
-/// # Errors
-/// Those of [`weights_digest`]. Failing to keep a digest is not an error.
-pub fn kept_digest(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32]> {
-    kept_above(UNKEPT_BYTES_MAX, path, progress)
+/// Whoever copies a file with its times, or writes and sets them back, changes its inode's number or the time of the
+/// inode's own change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds from 1970 to the last change of the content.
+    modified: (i64, i64),
+    /// The same of the inode.
+    changed: (i64, i64),
 }
 
-fn kept_above(bytes_max: u64, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32]> {
-    let stamp = || path.metadata().map(|metadata| stamp(&metadata)).map_err(|e| Error::io(path, e));
-    let before = stamp()?;
-    if before.0 <= bytes_max {
-        return weights_digest(&[path], progress);
+impl Stamp {
+    /// The stamp of the file with these metadata.
+    pub fn of(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
     }
-    let place = beside(path, ".weights");
-    if let Some(digest) = fs::read_to_string(&place).ok().and_then(|text| parse(&text, before)) {
+}
+
+/// The digest of the weights of the GGUF file at `path`, as [`weights_digest`] computes it, or as it was kept. The file is
+/// one that was opened before, and had the stamp `opened` then.
+///
+/// # Errors
+/// Those of [`weights_digest`], and a file that was changed or replaced since it was opened. A digest that can't be kept
+/// isn't one.
+pub fn kept_digest(path: &Path, opened: Stamp, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32]> {
+    kept_above(UNKEPT_BYTES_MAX, path, opened, progress)
+}
+
+fn kept_above(
+    bytes_max: u64,
+    path: &Path,
+    opened: Stamp,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<[u8; 32]> {
+    unchanged(path, opened)?;
+    let place = (opened.bytes > bytes_max).then(|| beside(path, ".weights"));
+    let kept = place.as_ref().and_then(|place| parse(&fs::read_to_string(place).ok()?, opened));
+    if let Some(digest) = kept {
         return Ok(digest);
     }
-    let digest = weights_digest(&[path], progress)?;
-    // If the file changed while it was hashed, the digest belongs to neither version.
-    if stamp()? == before {
-        keep(&place, before, &digest);
+    let digest = weights_digest(&[path], progress);
+    // Also before the error of a file that was cut meanwhile.
+    unchanged(path, opened)?;
+    let digest = digest?;
+    if let Some(place) = place {
+        keep(&place, opened, &digest);
     }
     Ok(digest)
 }
 
-/// Size in bytes, and nanoseconds from 1970 to the last change.
-type Stamp = (u64, u128);
-
-fn stamp(metadata: &Metadata) -> Stamp {
-    let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    (metadata.len(), changed.map_or(0, |since| since.as_nanos()))
+/// # Errors
+/// The file at `path` has another stamp.
+fn unchanged(path: &Path, opened: Stamp) -> Result<()> {
+    let now = path.metadata().map_err(|e| Error::io(path, e))?;
+    if Stamp::of(&now) == opened {
+        return Ok(());
+    }
+    Err(Error::Changed { path: path.into() })
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -60,14 +95,16 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// The kept text: stamp, digest, and a checksum over both.
 fn text(stamp: Stamp, digest: &[u8; 32]) -> String {
-    let kept = format!("{FORMAT} {} {} {}", stamp.0, stamp.1, hex(digest));
+    let Stamp { device, inode, bytes, modified, changed } = stamp;
+    let times = format!("{}.{:09} {}.{:09}", modified.0, modified.1, changed.0, changed.1);
+    let kept = format!("{FORMAT} {device} {inode} {bytes} {times} {}", hex(digest));
     let sum = Sha256::digest(kept.as_bytes());
     format!("{kept} {}\n", hex(&sum[..4]))
 }
 
 /// The digest in a kept text; `None` unless the text has this stamp and is intact.
 fn parse(kept: &str, stamp: Stamp) -> Option<[u8; 32]> {
-    let digits = kept.split(' ').nth(3)?;
+    let digits = kept.split(' ').nth(6)?;
     let mut digest = [0; 32];
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     if pairs.len() != digest.len() || !rest.is_empty() {
@@ -95,7 +132,7 @@ mod tests {
     use super::*;
     use std::fs::{File, FileTimes, Permissions};
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     /// The least file: no keys, one tensor of one number.
     fn gguf(number: f32) -> Vec<u8> {
@@ -135,8 +172,12 @@ mod tests {
         /// The digest, and true if it was computed.
         fn digest(&self) -> ([u8; 32], bool) {
             let mut computed = false;
-            let digest = kept_above(0, &self.path(), &mut |_, _| computed = true).unwrap();
+            let digest = kept_above(0, &self.path(), self.stamp(), &mut |_, _| computed = true).unwrap();
             (digest, computed)
+        }
+
+        fn stamp(&self) -> Stamp {
+            Stamp::of(&self.path().metadata().unwrap())
         }
     }
 
@@ -161,6 +202,38 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_same_size_and_time_has_a_digest_of_its_own() {
+        let folder = Folder::new();
+        let (digest, _) = folder.digest();
+        // Written in place, and the time of its last change set back; until the system's clock has moved on.
+        let before = folder.stamp();
+        while folder.stamp() == before {
+            folder.write(2.0, 1000);
+        }
+        let (written, computed) = folder.digest();
+        assert!(computed && written != digest);
+        // Another file put in its place, with its times, as `cp -p` and `mv` do.
+        let other = Folder::new();
+        other.write(3.0, 1000);
+        fs::rename(other.path(), folder.path()).unwrap();
+        let (replaced, computed) = folder.digest();
+        assert!(computed && replaced != written && replaced != digest);
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_an_error() {
+        let folder = Folder::new();
+        let opened = folder.stamp();
+        let refusal = |progress: &mut dyn FnMut(u64, u64)| {
+            let refused = kept_above(0, &folder.path(), opened, progress).unwrap_err().to_string();
+            assert!(refused.contains("m.gguf: it was changed or replaced while it was read"), "{refused}");
+            assert!(!folder.kept().exists());
+        };
+        refusal(&mut |_, _| folder.write(2.0, 1001));
+        refusal(&mut |_, _| panic!("a file that was changed before is not hashed"));
+    }
+
+    #[test]
     fn a_damaged_digest_is_computed_anew() {
         let folder = Folder::new();
         let (digest, _) = folder.digest();
@@ -178,7 +251,7 @@ mod tests {
     #[test]
     fn a_small_file_needs_no_second_one() {
         let folder = Folder::new();
-        kept_digest(&folder.path(), &mut |_, _| {}).unwrap();
+        kept_digest(&folder.path(), folder.stamp(), &mut |_, _| {}).unwrap();
         assert!(!folder.kept().exists());
     }
 
