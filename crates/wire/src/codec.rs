@@ -39,10 +39,11 @@ pub(crate) enum Kind {
     Energy = 16,
     Telemetry = 17,
     Setup = 18,
+    Continuation = 19,
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Draft,
         Self::Context,
         Self::Close,
@@ -60,6 +61,7 @@ impl Kind {
         Self::Energy,
         Self::Telemetry,
         Self::Setup,
+        Self::Continuation,
     ];
 
     /// The first byte, and for an extended kind the second.

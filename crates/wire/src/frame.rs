@@ -93,7 +93,7 @@ pub struct Credit {
     pub until: u32,
     /// True to request the tokens written behind the base again.
     pub again: bool,
-    /// Tokens that end the text, in ascending order; listed once per reply.
+    /// Tokens that end the text, in ascending order.
     pub stop: Vec<TokenId, STOP_IDS_MAX>,
 }
 
@@ -347,7 +347,12 @@ fn check_draft(send: u8, round: u32, base: u32, token_bits: u8, count: usize) ->
 }
 
 /// Checks the width of ids, and that `count` items behind `position` fit a session; `name` is the position's field.
-fn check_packed(token_bits: u8, position: u32, count: usize, name: &'static str) -> Result<(), &'static str> {
+pub(crate) fn check_packed(
+    token_bits: u8,
+    position: u32,
+    count: usize,
+    name: &'static str,
+) -> Result<(), &'static str> {
     if !(TOKEN_BITS_MIN..=TOKEN_BITS_MAX).contains(&token_bits) {
         return Err("token_bits");
     }
@@ -355,7 +360,7 @@ fn check_packed(token_bits: u8, position: u32, count: usize, name: &'static str)
 }
 
 /// Reads the `count` items of a tail, whose length must be exact and whose padding must be zero.
-fn unpack<T, const N: usize>(
+pub(crate) fn unpack<T, const N: usize>(
     tail: &[u8],
     count: usize,
     mut item: impl FnMut(&mut BitReader<'_>) -> Option<T>,

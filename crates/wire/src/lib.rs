@@ -12,6 +12,7 @@ mod annotated;
 mod bits;
 mod codec;
 mod codes;
+mod continuation;
 mod digest;
 mod energy;
 mod enumerative;
@@ -30,6 +31,7 @@ mod wide;
 
 pub use codec::VERSION;
 pub use codes::Codes;
+pub use continuation::Continuation;
 pub use digest::{Digest, PREFIX_EMPTY, Prefix, PrefixDigest};
 pub use energy::{EnergyReport, MeterFaults, PhaseTotal, PhaseTotals, PowerSource, Telemetry, Throttling};
 pub use error::{DecodeError, EncodeError};

@@ -12,6 +12,8 @@ pub const TOKEN_BITS_MAX: u8 = 18;
 pub const TOKEN_BITS_MIN: u8 = 8;
 /// Entries of a vocabulary: every id fits [`TOKEN_BITS_MAX`] bits.
 pub const VOCABULARY_SIZE_MAX: u32 = 1 << TOKEN_BITS_MAX;
+/// Tokens in one [`Continuation`](crate::Continuation): as many as fit [`MESSAGE_BYTES_MAX`].
+pub const CONTINUATION_TOKENS_MAX: usize = 64;
 /// Tokens in one [`Context`](crate::Context) chunk.
 pub const CONTEXT_CHUNK_TOKENS_MAX: usize = 256;
 /// Tokens of a session, prompt and text together.

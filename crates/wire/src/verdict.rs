@@ -1,6 +1,7 @@
 //! A verifier's messages on a device's verdict topic.
 
 use crate::codec::{self, Kind};
+use crate::continuation::Continuation;
 use crate::digest::Digest;
 use crate::limits::{DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use crate::{DecodeError, EncodeError, LogTime, TokenId};
@@ -77,7 +78,8 @@ pub struct Closed {
 }
 
 /// Any message on a device's verdict topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // no allocator to box the large one with
 pub enum Down {
     /// The answer to a frame.
     Verdict(Verdict),
@@ -85,6 +87,8 @@ pub enum Down {
     Resync(Resync),
     /// The end of a lease.
     Closed(Closed),
+    /// Tokens beyond a verdict.
+    Continuation(Continuation),
 }
 
 /// The fields of a verdict without `missed`, which is sent only if it is not 0.
@@ -125,6 +129,7 @@ impl Down {
             Self::Verdict(verdict) => codec::put(Kind::Verdict, &VerdictHeader::of(verdict)),
             Self::Resync(resync) => codec::put(Kind::Resync, resync),
             Self::Closed(closed) => codec::put(Kind::Closed, closed),
+            Self::Continuation(continuation) => continuation.encode(),
         }
     }
 
@@ -141,6 +146,7 @@ impl Down {
             },
             (Kind::Resync, rest) => Self::Resync(codec::take_all(rest)?),
             (Kind::Closed, rest) => Self::Closed(codec::take_all(rest)?),
+            (Kind::Continuation, rest) => Self::Continuation(Continuation::decode(rest)?),
             (kind, _) => return Err(DecodeError::UnknownKind(kind as u8)),
         };
         message.check().map_err(DecodeError::Impossible)?;

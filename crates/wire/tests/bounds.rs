@@ -3,10 +3,10 @@
 mod common;
 
 use common::{
-    Message, On, V1, codes, context, eight_drafts, frame, largest_annotated, largest_audited, largest_codes,
-    largest_context, largest_draft, largest_energy, largest_presence, largest_setup, largest_telemetry,
-    lease_resumed, open_resume, refusal, smallest_energy, smallest_telemetry, typical_setup,
-    typical_telemetry, verifier_presence,
+    Message, On, V1, codes, context, continuation, eight_drafts, frame, largest_annotated, largest_audited,
+    largest_codes, largest_context, largest_continuation, largest_draft, largest_energy, largest_presence,
+    largest_setup, largest_telemetry, lease_resumed, open_resume, refusal, smallest_energy,
+    smallest_telemetry, typical_setup, typical_telemetry, verifier_presence,
 };
 use dunlin_wire::limits::{
     ANNOTATED_BYTES_MAX, ANNOTATED_HEADER_BYTES_MAX, CODES_BYTES_MAX, CODES_MAX, CONTEXT_BYTES_MAX,
@@ -178,6 +178,32 @@ fn an_answer_outside_its_limits_is_not_encoded() {
 }
 
 #[test]
+fn a_continuation_outside_its_limits_is_not_encoded() {
+    refused(continuation(0, 3, 15, &[1]), "round");
+    refused(continuation(1, 0, 15, &[1]), "base");
+    refused(continuation(1, 3, 15, &[]), "tokens");
+    refused(continuation(1, 3, 7, &[1]), "token_bits");
+    refused(continuation(1, 3, 19, &[1]), "token_bits");
+    refused(continuation(1, 3, 8, &[256]), "token");
+    refused(continuation(1, SESSION_TOKENS_MAX - 1, 8, &[1, 2]), "base");
+    encoded(continuation(1, SESSION_TOKENS_MAX - 2, 8, &[1, 2]));
+    assert_eq!(encoded(largest_continuation()).len(), 162);
+}
+
+#[test]
+fn impossible_continuations_are_named() {
+    let one = || continuation(1, 3, 8, &[7]);
+    impossible(On::Verdicts, &patched(one(), 4, &[0]), "round");
+    impossible(On::Verdicts, &patched(one(), 5, &[0]), "base");
+    impossible(On::Verdicts, &patched(one(), 10, &[7]), "token_bits");
+    impossible(On::Verdicts, &patched(one(), 10, &[19]), "token_bits");
+    impossible(On::Verdicts, &[&encoded(one())[..11], &[64], &[0; 65]].concat(), "tokens");
+    let error = |bytes: &[u8]| dunlin_wire::Down::decode(bytes).err();
+    assert_eq!(error(&encoded(one())[..12]), Some(DecodeError::Truncated));
+    assert_eq!(error(&[&encoded(one())[..], &[0]].concat()), Some(DecodeError::Trailing));
+}
+
+#[test]
 fn a_session_message_outside_its_limits_is_not_encoded() {
     for size in [0, VOCABULARY_SIZE_MAX + 1] {
         let vocabulary = Vocabulary { size, ..V1 };
@@ -346,7 +372,7 @@ fn no_bytes_and_unknown_kinds_are_named() {
         for kind in 0..16 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::NotCanonical), "{kind}");
         }
-        for kind in 19..=255 {
+        for kind in 20..=255 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::UnknownKind(kind)));
         }
     }

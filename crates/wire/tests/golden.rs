@@ -3,11 +3,11 @@
 mod common;
 
 use common::{
-    Message, NONCE, On, PRICE, TARGET, V1, V2, annotated, closed, codes, context, credited, digest,
-    eight_drafts, frame, held_drafts, largest_audited, largest_draft, largest_energy, largest_presence,
-    largest_setup, largest_telemetry, last_tokens, lattice, lease_resumed, open_resume, refusal,
-    smallest_energy, smallest_telemetry, top_k, top_k_sampled, typical_energy, typical_setup,
-    typical_telemetry, verifier_id, verifier_presence,
+    Message, NONCE, On, PRICE, TARGET, V1, V2, annotated, closed, codes, context, continuation, credited,
+    digest, eight_drafts, frame, held_drafts, largest_audited, largest_continuation, largest_draft,
+    largest_energy, largest_presence, largest_setup, largest_telemetry, last_tokens, lattice, lease_resumed,
+    open_resume, refusal, smallest_energy, smallest_telemetry, top_k, top_k_sampled, typical_energy,
+    typical_setup, typical_telemetry, verifier_id, verifier_presence,
 };
 use dunlin_wire::topic::{
     Delivery, ENERGY_FILTER, Qos, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
@@ -111,6 +111,9 @@ fn answers() -> Vec<(&'static str, Message)> {
         ("closed-policy", closed(CloseReason::Policy).into()),
         ("audited-one", audited.into()),
         ("audited-largest", largest_audited().into()),
+        ("continuation-one", continuation(3, 100, 15, &[812]).into()),
+        ("continuation-later", continuation(300, 4097, 11, &[2047, 0, 1024, 5]).into()),
+        ("continuation-largest", largest_continuation().into()),
     ]
 }
 
@@ -271,6 +274,7 @@ fn limits_are_the_documents() {
         TOKEN_BITS_MAX,
         TOKEN_BITS_MIN,
         VOCABULARY_SIZE_MAX,
+        CONTINUATION_TOKENS_MAX,
         CONTEXT_CHUNK_TOKENS_MAX,
         SESSION_TOKENS_MAX,
         ROW_ENTRIES_MAX,
@@ -400,6 +404,7 @@ fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
                 last.entries[0].weight = 100 - (count as u8 - 1);
                 judged(Rows::Lattice { resolution: 100, rows: one(last) }).into()
             }
+            "continuation" => continuation(round, base, bits, &vec![token; count]).into(),
             "codes" => codes(round, 0, &vec![0; count]).into(),
             "verdict" => Verdict { round, token, ..NO_VERDICT }.into(),
             "energy" if token == 0 => smallest_energy().into(),

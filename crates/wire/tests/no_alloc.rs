@@ -6,8 +6,8 @@ mod common;
 use allocation_counter::measure;
 use common::{
     eight_drafts, held_drafts, largest_annotated, largest_audited, largest_codes, largest_context,
-    largest_draft, largest_energy, largest_setup, largest_telemetry, lattice, top_k, top_k_sampled,
-    typical_energy, typical_telemetry,
+    largest_continuation, largest_draft, largest_energy, largest_setup, largest_telemetry, lattice, top_k,
+    top_k_sampled, typical_energy, typical_telemetry,
 };
 use dunlin_wire::{Down, EnergyReport, SetupReport, Telemetry, Up, Verdict, frame_check};
 use std::hint::black_box;
@@ -35,6 +35,16 @@ fn a_frame_and_its_verdict_do_not_allocate() {
         });
         assert_eq!(counted.count_total, 0, "{counted:?}");
     }
+}
+
+#[test]
+fn a_continuation_does_not_allocate() {
+    let continuation = Down::Continuation(largest_continuation());
+    let counted = measure(|| {
+        let bytes = continuation.encode().expect("a valid message");
+        assert!(Down::decode(black_box(&bytes)).as_ref() == Ok(&continuation));
+    });
+    assert_eq!(counted.count_total, 0, "{counted:?}");
 }
 
 #[test]

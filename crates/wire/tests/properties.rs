@@ -7,15 +7,15 @@ use common::{
     largest_presence, largest_setup, largest_telemetry, lattice, lease_resumed, open_resume, row,
 };
 use dunlin_wire::limits::{
-    CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX, SESSION_TOKENS_MAX, STOP_IDS_MAX,
-    TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
+    CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX,
+    SESSION_TOKENS_MAX, STOP_IDS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, CouplingProfile, Credit, DecodeError, DevicePresence, Draft,
-    DraftFrame, EnergyReport, EngineName, Lease, Liveness, LogTime, MeterFaults, ModelName, Open, PhaseTotal,
-    PhaseTotals, PowerSource, Price, Promise, Refusal, RefusalReason, Resync, Row, Rows, SamplingParams,
-    Score, SetupReport, TargetId, Telemetry, Throttling, TokenId, VERSION, Verdict, VerifierId,
-    VerifierPresence, Vocabulary, judged_drafts_max,
+    Close, CloseReason, Closed, Codes, Context, Continuation, CouplingProfile, Credit, DecodeError,
+    DevicePresence, Draft, DraftFrame, EnergyReport, EngineName, Lease, Liveness, LogTime, MeterFaults,
+    ModelName, Open, PhaseTotal, PhaseTotals, PowerSource, Price, Promise, Refusal, RefusalReason, Resync,
+    Row, Rows, SamplingParams, Score, SetupReport, TargetId, Telemetry, Throttling, TokenId, VERSION,
+    Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -238,7 +238,21 @@ fn answer() -> impl Strategy<Value = Message> {
     let closed =
         (any::<u8>(), any::<u8>(), any::<u64>(), select(&[Unknown, Draining, Failed, Rejected, Policy][..]))
             .prop_map(|(session, epoch, nonce, reason)| Closed { session, epoch, nonce, reason }.into());
-    prop_oneof![verdict, resync, closed]
+    let continuation =
+        (any::<[u8; 3]>(), round(), 1..=SESSION_TOKENS_MAX, any::<[u8; 2]>(), token_bits_and_tokens())
+            .prop_map(|([session, epoch, pass], round, base, prefix, (token_bits, tokens))| {
+                let base = base.min(SESSION_TOKENS_MAX - tokens.len() as u32);
+                let (pass, queue) = (LogTime(pass), LogTime(!pass));
+                let tokens = tokens.into_iter().collect();
+                Continuation { session, epoch, round, base, prefix, pass, queue, token_bits, tokens }.into()
+            });
+    prop_oneof![verdict, resync, closed, continuation]
+}
+
+fn token_bits_and_tokens() -> impl Strategy<Value = (u8, std::vec::Vec<TokenId>)> {
+    (TOKEN_BITS_MIN..=TOKEN_BITS_MAX).prop_flat_map(|bits| {
+        (Just(bits), proptest::collection::vec(0..1u32 << bits, 1..=CONTINUATION_TOKENS_MAX))
+    })
 }
 
 fn open() -> impl Strategy<Value = Message> {

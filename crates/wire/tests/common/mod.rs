@@ -1,13 +1,16 @@
 //! One type for all messages of all topics, for tests that treat them alike.
 #![allow(dead_code)] // each test binary uses its part
 
-use dunlin_wire::limits::FRAME_BYTES_MAX;
+use dunlin_wire::limits::{
+    CONTINUATION_TOKENS_MAX, FRAME_BYTES_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX,
+};
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, CouplingProfile, Credit, DecodeError, DevicePresence, Down,
-    Draft, DraftFrame, EncodeError, EnergyReport, EngineName, Entry, Lease, Liveness, LogTime, MeterFaults,
-    ModelName, Open, PREFIX_EMPTY, PhaseTotal, PhaseTotals, PowerSource, Prefix, PrefixDigest, Price,
-    Promise, Refusal, RefusalReason, Reply, Resync, Row, Rows, SamplingParams, Score, SetupReport, TargetId,
-    Telemetry, Throttling, TokenId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary,
+    Close, CloseReason, Closed, Codes, Context, Continuation, CouplingProfile, Credit, DecodeError,
+    DevicePresence, Down, Draft, DraftFrame, EncodeError, EnergyReport, EngineName, Entry, Lease, Liveness,
+    LogTime, MeterFaults, ModelName, Open, PREFIX_EMPTY, PhaseTotal, PhaseTotals, PowerSource, Prefix,
+    PrefixDigest, Price, Promise, Refusal, RefusalReason, Reply, Resync, Row, Rows, SamplingParams, Score,
+    SetupReport, TargetId, Telemetry, Throttling, TokenId, Up, Verdict, VerifierId, VerifierPresence,
+    Vocabulary,
 };
 use heapless::Vec;
 
@@ -97,6 +100,7 @@ impl Message {
             Self::Down(Down::Verdict(_)) => "verdict",
             Self::Down(Down::Resync(_)) => "resync",
             Self::Down(Down::Closed(_)) => "closed",
+            Self::Down(Down::Continuation(_)) => "continuation",
             Self::Open(_) => "open",
             Self::Reply(Reply::Lease(_)) => "lease",
             Self::Reply(Reply::Refusal(_)) => "refusal",
@@ -148,6 +152,7 @@ into_message! {
     Verdict => |v| Self::Down(Down::Verdict(v));
     Resync => |v| Self::Down(Down::Resync(v));
     Closed => |v| Self::Down(Down::Closed(v));
+    Continuation => |v| Self::Down(Down::Continuation(v));
     Open => Self::Open;
     Lease => |v| Self::Reply(Reply::Lease(v));
     Refusal => |v| Self::Reply(Reply::Refusal(v));
@@ -176,6 +181,33 @@ pub(crate) fn digest(tokens: &[TokenId]) -> PrefixDigest {
 pub(crate) fn draft((token, uncertainty, importance): (TokenId, u8, u8)) -> Draft {
     let score = |k| Score::new(k).expect("a score of 0 to 15");
     Draft { token, uncertainty: score(uncertainty), importance: score(importance) }
+}
+
+/// A continuation of session 1, epoch 2.
+pub(crate) fn continuation(round: u32, base: u32, token_bits: u8, tokens: &[TokenId]) -> Continuation {
+    Continuation {
+        session: 1,
+        epoch: 2,
+        round,
+        base,
+        prefix: digest(&[1, 450, 9999]).short(),
+        pass: PRICE.pass,
+        queue: PRICE.queue,
+        token_bits,
+        tokens: tokens.iter().copied().collect(),
+    }
+}
+
+pub(crate) fn largest_continuation() -> Continuation {
+    let count = CONTINUATION_TOKENS_MAX;
+    Continuation {
+        session: 255,
+        epoch: 255,
+        prefix: [0xff; 2],
+        pass: LogTime(255),
+        queue: LogTime(255),
+        ..continuation(u32::MAX, SESSION_TOKENS_MAX - count as u32, 18, &vec![VOCABULARY_SIZE_MAX - 1; count])
+    }
 }
 
 /// A frame of session 1, epoch 2.
