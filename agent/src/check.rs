@@ -1,7 +1,6 @@
 //! `check`: tests everything that a reply needs, and suggests a fix for each failure.
 
 use crate::config::Settings;
-use crate::drafter::Worker;
 use crate::exit::{DONE, FAILED, NO_BROKER, USAGE};
 use crate::link::{Link, LinkEvent};
 use crate::power::advice;
@@ -9,8 +8,6 @@ use crate::terminal::{ColourChoice, abilities};
 use crate::turn::described;
 use crate::{provenance, random, setup};
 use anyhow::Result;
-use dunlin_hlm::device::{DraftJob, DraftJobId};
-use dunlin_lm::ModelDir;
 use dunlin_power::clock::Clock;
 use dunlin_power::probe;
 use dunlin_power::settings::{Choice, PowerSettings};
@@ -103,10 +100,12 @@ async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vo
             Ok(None)
         }
         Ok(Tried { name, context, step, memory, vocabulary }) => {
-            let step = step.as_secs_f64() * 1e3;
+            let pace = match step {
+                Some(step) => format!("{:.1} ms a token", step.as_secs_f64() * 1e3),
+                None => "drafts nothing under this policy".into(),
+            };
             let text = described(&vocabulary);
-            findings
-                .good(&format!("model: {name}, context of {context} tokens, {step:.1} ms a token, {text}"))?;
+            findings.good(&format!("model: {name}, context of {context} tokens, {pace}, {text}"))?;
             if let Some(memory) = memory {
                 findings.good(&format!("memory: {memory}"))?;
             }
@@ -119,7 +118,8 @@ async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vo
 struct Tried {
     name: String,
     context: usize,
-    step: Duration,
+    /// Time of a drafted token; `None` if the policy drafts nothing.
+    step: Option<Duration>,
     /// Its share of the board's memory, in words.
     memory: Option<String>,
     vocabulary: Vocabulary,
@@ -127,21 +127,22 @@ struct Tried {
 
 /// Loads the drafter and lets it take a step behind its prompt form.
 async fn run_model(settings: &Settings) -> Result<Tried> {
-    let model = ModelDir::open(settings.model()?)?;
+    let model = setup::model_of(settings)?;
+    if !settings.rules.drafts() {
+        let (context, vocabulary) = (settings.context_tokens_max(model.context_max), model.vocabulary);
+        return Ok(Tried { name: model.name, context, step: None, memory: None, vocabulary });
+    }
     let mut worker = setup::worker(settings, &model).await?;
-    let tokens = model.first_turn("Hello")?;
-    step(&mut worker, 0, tokens.clone()).await?;
-    let step = step(&mut worker, tokens.len(), tokens[..1].to_vec()).await?;
+    let step = setup::time_of_a_token(&mut worker, &model).await?;
     let context = settings.context_tokens_max(worker.described().context_max);
     let memory = settings.memory(&model.weights)?;
-    Ok(Tried { name: model.name, context, step, memory, vocabulary: model.vocabulary })
-}
-
-async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Duration> {
-    worker.run(0, DraftJob { id: DraftJobId(0), keep, tokens });
-    let done = worker.next().await?;
-    done.last_row()?;
-    Ok(Duration::from_micros(done.took.0))
+    Ok(Tried {
+        name: model.name,
+        context,
+        step: Some(Duration::from_micros(step.0)),
+        memory,
+        vocabulary: model.vocabulary,
+    })
 }
 
 /// Checks the broker and its verifiers; true if the broker was reached.

@@ -3,7 +3,7 @@
 use crate::config::{Overrides, Settings};
 use crate::setup::Conduct;
 use crate::terminal::ColourChoice;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use dunlin_hlm::device::Offline;
 use dunlin_hlm::probabilities::Sampling;
@@ -130,7 +130,14 @@ impl ReplyFlags {
     /// Names the setting that is wrong.
     pub fn checked(&self) -> Result<(Settings, Sampling)> {
         let sampling = self.text.sampling()?;
-        Ok((self.common.settings(&self.policy)?, sampling))
+        let settings = self.common.settings(&self.policy)?;
+        let trusts = matches!(self.offline, OfflineChoice::Trust);
+        ensure!(
+            settings.rules.drafts() || !trusts,
+            "--offline trust needs a drafter, and the policy {} drafts nothing: leave it out, or choose another policy",
+            settings.policy.name()
+        );
+        Ok((settings, sampling))
     }
 
     /// The rules under which sessions are run.

@@ -20,6 +20,10 @@ pub enum Notice {
     /// From this token of the reply on, another target writes: the named model, or the same model with other
     /// numerics.
     TargetChanged(usize, Option<String>),
+    /// The verifier accepts no credit, so each token costs a round trip.
+    NoCredit,
+    /// The verifier's text contradicted the committed one at this token of the session's text.
+    Contradicted(usize),
     /// A malformed message was dropped.
     Malformed(DecodeError),
 }
@@ -39,6 +43,14 @@ impl fmt::Display for Notice {
             Self::TargetChanged(token, None) => {
                 write!(f, "not reproducible from token {token} on: the verifier has other numerics")
             }
+            Self::NoCredit => {
+                f.write_str("the verifier serves no streams: each token is a request of its own")
+            }
+            Self::Contradicted(token) => write!(
+                f,
+                "the verifier's text contradicts the one so far at token {token}; it was dropped, and the session is \
+                 opened again"
+            ),
             Self::Malformed(error) => write!(f, "dropped a malformed message: {error}"),
         }
     }

@@ -57,6 +57,8 @@ pub struct Report {
     pub draft_steps: u64,
     /// Drafts the target agreed with.
     pub accepted_tokens: u64,
+    /// Tokens that the verifier wrote without a draft, beyond its verdicts.
+    pub streamed_tokens: u64,
     /// `accepted_tokens / drafted_tokens`; 0 if none was sent.
     pub acceptance: f64,
     /// Tokens committed without the target because nobody answered.
@@ -167,6 +169,7 @@ impl Report {
             drafted_tokens: counted.sent_drafts,
             draft_steps: counted.drafted,
             accepted_tokens: counted.accepted,
+            streamed_tokens: counted.streamed,
             acceptance: share(counted.accepted, counted.sent_drafts),
             unverified_tokens: counted.unverified,
             trusted_tokens: turn.counters.trusted,

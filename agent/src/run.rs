@@ -77,6 +77,8 @@ pub struct SessionSettings {
     pub seed: Option<u64>,
     /// True to end the reply if the broker refuses the device, even if the machine would wait.
     pub ends_on_refusal: bool,
+    /// The measured time of a drafted token, if the policy chooses by it.
+    pub draft_time: Option<dunlin_hlm::time::Duration>,
 }
 
 /// The results of an agent that has ended.
@@ -140,7 +142,11 @@ impl Agent {
         let energy = Box::new(EnergyAccount::unmetered(Charged::Idle));
         let session = new_session(&seat, 0)?;
         let seed = session.seed;
-        let device = Device::new(seat.device.clone(), session, Learned::default())?;
+        let mut learned = Learned::default();
+        if let Some(took) = seat.draft_time {
+            learned.stop.start_at(took);
+        }
+        let device = Device::new(seat.device.clone(), session, learned)?;
         Ok(Self {
             clock: energy.clock(),
             seat,
@@ -384,6 +390,8 @@ impl Agent {
             DeviceEvent::Waiting => debug!("nobody answers; waiting"),
             DeviceEvent::GaveUp => out.notice(&Notice::GaveUp),
             DeviceEvent::Returned => out.notice(&Notice::Returned),
+            DeviceEvent::NoCredit => out.notice(&Notice::NoCredit),
+            DeviceEvent::Contradicted { position } => out.notice(&Notice::Contradicted(position)),
             DeviceEvent::Malformed(error) => out.notice(&Notice::Malformed(error)),
         }
         ControlFlow::Continue(())

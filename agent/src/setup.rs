@@ -6,14 +6,15 @@ use crate::link::Link;
 use crate::run::{Agent, Control, Say, SessionSettings, User};
 use crate::{random, signals};
 use anyhow::Result;
-use dunlin_hlm::device::{DeviceConfig, Offline};
+use dunlin_hlm::device::{DeviceConfig, DraftJob, DraftJobId, Offline};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
-use dunlin_lm::{Draft, ModelDir};
+use dunlin_lm::{Draft, ModelDir, Rows};
 use dunlin_lm_tract::Drafter;
 use dunlin_power::EnergyAccount;
 use dunlin_power::phase::EnergyPhase;
 use dunlin_wire::Vocabulary;
+use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -36,11 +37,55 @@ pub(crate) struct Conduct {
     pub(crate) accept_model_change: bool,
 }
 
+/// The drafter of a policy that drafts nothing.
+struct Absent {
+    vocabulary: Vocabulary,
+    context_max: usize,
+}
+
+impl Draft for Absent {
+    fn vocabulary(&self) -> Vocabulary {
+        self.vocabulary
+    }
+
+    fn context_max(&self) -> usize {
+        self.context_max
+    }
+
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn truncate(&mut self, _: usize) {}
+
+    fn extend(&mut self, _: &[u32]) -> dunlin_lm::Result<Rows> {
+        Err(dunlin_lm::Error::NoDrafter)
+    }
+}
+
+/// The model's directory. A policy that drafts nothing needs a tokenizer alone.
+///
+/// # Errors
+/// The directory is invalid.
+pub(crate) fn model_of(settings: &Settings) -> Result<ModelDir> {
+    let path = settings.model()?;
+    let model = if settings.rules.drafts() { ModelDir::open(path)? } else { ModelDir::open_tokenizer(path)? };
+    if model.prompt.stop.is_empty() {
+        warn!("{}: no token that ends a text is known, so a reply ends at its length", path.display());
+    }
+    Ok(model)
+}
+
 /// Loads the drafter of `model` in a thread, if the board has enough memory.
 ///
 /// # Errors
 /// Names the file that is wrong, or two files that don't match.
 pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Worker> {
+    if !settings.rules.drafts() {
+        // Its context is no limit: only the target reads the text.
+        let absent = Absent { vocabulary: model.vocabulary, context_max: SESSION_TOKENS_MAX as usize };
+        return Worker::start(move || Ok(Box::new(absent))).await;
+    }
     settings.memory(&model.weights)?;
     let model = model.clone();
     Worker::start(move || {
@@ -52,6 +97,25 @@ pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Work
         Ok(drafter)
     })
     .await
+}
+
+/// The time of one drafted token behind a prompt.
+///
+/// # Errors
+/// The drafter failed.
+pub(crate) async fn time_of_a_token(worker: &mut Worker, model: &ModelDir) -> Result<Duration> {
+    let tokens = model.first_turn("Hello")?;
+    step(worker, 0, tokens.clone()).await?;
+    // The first run behind a prompt may still set something up, so the second counts.
+    step(worker, tokens.len(), tokens[..1].to_vec()).await?;
+    step(worker, tokens.len() + 1, tokens[..1].to_vec()).await
+}
+
+async fn step(worker: &mut Worker, keep: usize, tokens: Vec<u32>) -> Result<Duration> {
+    worker.run(0, DraftJob { id: DraftJobId(0), keep, tokens });
+    let done = worker.next().await?;
+    done.last_row()?;
+    Ok(done.took)
 }
 
 /// Model and meter of an agent, before its drafter is loaded.
@@ -67,7 +131,7 @@ impl<'a> Parts<'a> {
     /// The directory or the power source is invalid.
     /// The directory or the power source is wrong.
     pub(crate) fn open(settings: &'a Settings) -> Result<Self> {
-        let model = ModelDir::open(settings.model()?)?;
+        let model = model_of(settings)?;
         let energy = EnergyAccount::start(&settings.power, random::number()? as u32, EnergyPhase::Load)?;
         Ok(Self { settings, model, energy })
     }
@@ -87,9 +151,13 @@ impl<'a> Parts<'a> {
     /// Names the file that is wrong, or two files that don't match.
     pub(crate) async fn load(self) -> Result<Loaded<'a>> {
         let Self { settings, model, mut energy } = self;
-        let worker = energy.during(worker(settings, &model)).await?;
+        let mut worker = energy.during(worker(settings, &model)).await?;
         let vocabulary = worker.described().vocabulary;
-        Ok(Loaded { settings, vocabulary, worker, energy })
+        let draft_time = match settings.rules.auto() {
+            true => Some(energy.during(time_of_a_token(&mut worker, &model)).await?),
+            false => None,
+        };
+        Ok(Loaded { settings, vocabulary, worker, energy, draft_time })
     }
 }
 
@@ -99,6 +167,7 @@ pub(crate) struct Loaded<'a> {
     pub(crate) vocabulary: Vocabulary,
     worker: Worker,
     energy: EnergyAccount,
+    draft_time: Option<Duration>,
 }
 
 impl Loaded<'_> {
@@ -107,7 +176,7 @@ impl Loaded<'_> {
     /// # Errors
     /// The system provides no random numbers.
     pub(crate) fn agent(self, conduct: &Conduct, sampling: Sampling) -> Result<Agent> {
-        let Self { settings, vocabulary, worker, energy } = self;
+        let Self { settings, vocabulary, worker, energy, draft_time } = self;
         let give_up_after = u64::try_from(conduct.give_up_after.as_micros()).unwrap_or(u64::MAX);
         let device = DeviceConfig {
             vocabulary,
@@ -118,7 +187,7 @@ impl Loaded<'_> {
             accept_model_change: conduct.accept_model_change,
         };
         let Conduct { seed, ends_on_refusal, .. } = *conduct;
-        let seat = SessionSettings { device, sampling, seed, ends_on_refusal };
+        let seat = SessionSettings { device, sampling, seed, ends_on_refusal, draft_time };
         Ok(Agent::new(seat, worker, Link::start(settings.link()))?.metered(energy))
     }
 }

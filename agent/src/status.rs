@@ -105,6 +105,9 @@ fn device(snapshot: &mut Snapshot, counters: &DeviceCounters) {
         resyncs,
         malformed,
         stale,
+        streamed,
+        credits,
+        contradicted,
     } = *counters;
     snapshot
         .group("device")
@@ -124,6 +127,9 @@ fn device(snapshot: &mut Snapshot, counters: &DeviceCounters) {
         .count("resyncs", resyncs, "Requests for context that were answered.")
         .count("malformed", malformed, "Invalid messages received.")
         .count("stale", stale, "Messages received too late to be applied.")
+        .count("streamed", streamed, "Tokens that a verifier wrote beyond its verdicts.")
+        .count("credits", credits, "Frames that asked a verifier to go on writing.")
+        .count("contradicted", contradicted, "Continuations that contradicted the committed text.")
         .counter("payload_up", MetricUnit::Bytes, payload_bytes_up, "Payload sent.")
         .counter("payload_down", MetricUnit::Bytes, payload_bytes_down, "Payload received.");
 }

@@ -4,7 +4,7 @@ use crate::link::INFLIGHT_MAX;
 use anyhow::{Context, Result, ensure};
 use dunlin_link::{BrokerAddress, ConnectOptions, Login, MqttTable, refuse_old_keys};
 use dunlin_wire::VerifierId;
-use dunlin_wire::limits::DRAFT_TOKENS_MAX;
+use dunlin_wire::limits::{CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX};
 use serde::Deserialize;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Maximum number of sessions: a verifier's presence counts the free ones in 16 bits.
 pub const SESSIONS_MAX: usize = u16::MAX as usize;
+/// Tokens of one credit: what a device that went away costs at most.
+const CREDIT_TOKENS_MAX: usize = 4096;
 /// Threads the target may use.
 pub const THREADS_MAX: usize = 256;
 /// Default port of the embedded broker and of the broker.
@@ -42,6 +44,12 @@ pub struct Config {
     pub idle_s: u64,
     /// Maximum number of drafted tokens in one frame.
     pub draft_tokens_max: u8,
+    /// Maximum number of tokens that one frame may ask the target to write; 0 serves no streams.
+    pub credit_tokens_max: u16,
+    /// Number of written tokens in one message.
+    pub continuation_tokens: u8,
+    /// Milliseconds after which written tokens are sent even if they are fewer.
+    pub continuation_ms: u64,
     /// True to serve policies that keep tokens the target would not have chosen.
     pub lossy: bool,
     /// Seconds that a drain may take.
@@ -68,6 +76,9 @@ impl Default for Config {
             kv_mib: 512,
             idle_s: 600,
             draft_tokens_max: DRAFT_TOKENS_MAX as u8,
+            credit_tokens_max: 64,
+            continuation_tokens: 8,
+            continuation_ms: 100,
             lossy: true,
             drain_s: 10,
             embedded_broker: false,
@@ -104,6 +115,9 @@ impl Config {
         in_range("threads", self.threads.unwrap_or(1), 1, THREADS_MAX)?;
         in_range("idle_s", self.idle_s as usize, 1, 7 * 24 * 3600)?;
         in_range("draft_tokens_max", drafts, 1, DRAFT_TOKENS_MAX)?;
+        in_range("credit_tokens_max", self.credit_tokens_max.into(), 0, CREDIT_TOKENS_MAX)?;
+        in_range("continuation_tokens", self.continuation_tokens.into(), 1, CONTINUATION_TOKENS_MAX)?;
+        in_range("continuation_ms", self.continuation_ms as usize, 0, 60_000)?;
         in_range("drain_s", self.drain_s as usize, 1, 3600)?;
         self.mqtt.keep_alive(None)?;
         Ok(())
@@ -160,6 +174,9 @@ mod tests {
             ("threads = 257", "threads"),
             ("idle_s = 0", "idle_s"),
             ("draft_tokens_max = 17", "draft_tokens_max"),
+            ("credit_tokens_max = 4097", "credit_tokens_max"),
+            ("continuation_tokens = 0", "continuation_tokens"),
+            ("continuation_ms = 60001", "continuation_ms"),
             ("mqtt.keep_alive_seconds = 4", "mqtt.keep_alive_seconds"),
             ("drain_s = 0", "drain_s"),
         ] {

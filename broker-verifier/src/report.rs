@@ -99,6 +99,8 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
         malformed,
         stale,
         dropped,
+        written,
+        continuations,
     } = *counters;
     snapshot
         .group("protocol")
@@ -114,7 +116,9 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
         .count("evicted", evicted, "Sessions that ended for another, or for their silence.")
         .count("malformed", malformed, "Invalid messages received.")
         .count("stale", stale, "Messages received of an older round, or of no lease.")
-        .count("dropped", dropped, "Answers dropped because the link had no room.");
+        .count("dropped", dropped, "Answers dropped because the link had no room.")
+        .count("written", written, "Tokens written on credit.")
+        .count("continuations", continuations, "Messages with them.");
 }
 
 fn of_target(snapshot: &mut Snapshot, counters: &TargetCounters) {

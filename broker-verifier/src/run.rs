@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::energy::EnergyCollector;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
+use crate::prices::PassPrices;
 use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
 use crate::worker::{Batch, Worker};
@@ -101,6 +102,7 @@ struct Serve {
     /// The broker and the model's name, for the service manager.
     place: String,
     setups: Setups,
+    prices: PassPrices,
 }
 
 impl Serve {
@@ -115,6 +117,9 @@ impl Serve {
             context_tokens_max: context as u32,
             sessions_max: config.sessions,
             draft_tokens_max: config.draft_tokens_max,
+            credit_tokens_max: config.credit_tokens_max,
+            continuation_tokens: config.continuation_tokens,
+            continuation_interval: Span::from_millis(config.continuation_ms),
             lossy: config.lossy,
             idle_max: Span::from_millis(config.idle_s * 1000),
         };
@@ -150,6 +155,7 @@ impl Serve {
             service,
             place,
             setups: Setups::default(),
+            prices: PassPrices::default(),
         })
     }
 
@@ -235,6 +241,8 @@ impl Serve {
         self.target.batches += 1;
         self.target.jobs += batch.rows.len() as u64;
         self.target.took += batch.took;
+        self.prices.observe(batch.tokens, batch.took, batch.waited);
+        self.machine.set_price(self.prices.price());
         let now = self.now();
         for (id, rows) in &batch.rows {
             self.machine.handle_rows(*id, rows.as_deref().map_err(|error| *error), now);
@@ -263,10 +271,12 @@ impl Serve {
     }
 
     fn announce(&mut self) {
-        let VerifierPresence { load, draining, .. } = self.machine.presence();
+        let VerifierPresence { load, draining, price, .. } = self.machine.presence();
         self.load_announced = load;
         self.announced = Instant::now();
-        self.link.announce(|announced| (announced.load, announced.draining) = (load, draining));
+        self.link.announce(|announced| {
+            (announced.load, announced.draining, announced.price) = (load, draining, price);
+        });
     }
 
     /// Announces that this verifier is draining, and ends every lease that isn't being verified.

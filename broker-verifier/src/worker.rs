@@ -22,13 +22,17 @@ const BATCHES_MAX: usize = 2;
 pub struct Batch {
     /// Each job's rows, row-major.
     pub rows: Vec<(VerifyJobId, Result<Vec<f32>, RowsError>)>,
+    /// Tokens fed in the pass.
+    pub tokens: usize,
     /// Duration of the pass.
     pub took: Duration,
+    /// Mean time that its jobs waited for the pass.
+    pub waited: Duration,
 }
 
 /// The loop's end of the target's thread.
 pub struct Worker {
-    work: SyncSender<VerifierEvent>,
+    work: SyncSender<(Instant, VerifierEvent)>,
     batches: mpsc::Receiver<Batch>,
     thread: JoinHandle<()>,
     /// Jobs whose rows are outstanding.
@@ -57,8 +61,8 @@ impl Worker {
     /// returns `None`.
     pub fn push(&mut self, work: VerifierEvent) -> Result<(), VerifierEvent> {
         let owes = usize::from(matches!(work, VerifierEvent::Verify(_)));
-        match self.work.try_send(work) {
-            Err(TrySendError::Full(work)) => return Err(work),
+        match self.work.try_send((Instant::now(), work)) {
+            Err(TrySendError::Full((_, work))) => return Err(work),
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
         }
         self.owed += owes;
@@ -96,13 +100,14 @@ impl Worker {
 struct Model {
     target: Box<dyn Target>,
     slots: BTreeMap<Slot, SessionId>,
-    gathered: Vec<VerifyJob>,
+    /// Jobs of the next pass, each with the time at which it came.
+    gathered: Vec<(Instant, VerifyJob)>,
     batches: mpsc::Sender<Batch>,
 }
 
 impl Model {
     /// Runs the waiting work; ends when nobody queues work or takes results any more.
-    fn run(mut self, waiting: &Receiver<VerifierEvent>) {
+    fn run(mut self, waiting: &Receiver<(Instant, VerifierEvent)>) {
         while let Ok(first) = waiting.recv() {
             self.take(first);
             while self.gathered.len() < BATCH_JOBS_MAX
@@ -119,13 +124,13 @@ impl Model {
 
     /// Adds a job to the batch, or frees a slot. If the batch has a job of the same slot, the batch runs first,
     /// because a batch extends each session only once.
-    fn take(&mut self, work: VerifierEvent) {
+    fn take(&mut self, (at, work): (Instant, VerifierEvent)) {
         let (VerifierEvent::Verify(VerifyJob { slot, .. }) | VerifierEvent::Release(slot)) = work;
-        if self.gathered.iter().any(|job| job.slot == slot) {
+        if self.gathered.iter().any(|(_, job)| job.slot == slot) {
             self.verify();
         }
         match work {
-            VerifierEvent::Verify(job) => self.gathered.push(job),
+            VerifierEvent::Verify(job) => self.gathered.push((at, job)),
             VerifierEvent::Release(slot) => {
                 if let Some(session) = self.slots.remove(&slot) {
                     self.target.close(session);
@@ -140,7 +145,9 @@ impl Model {
             return;
         }
         let started = Instant::now();
-        let jobs = std::mem::take(&mut self.gathered);
+        let (came, jobs): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathered).into_iter().unzip();
+        let waited = came.iter().map(|at| started.saturating_duration_since(*at)).sum::<Duration>();
+        let tokens = jobs.iter().map(|job: &VerifyJob| job.tokens.len()).sum();
         let opened: Vec<_> = jobs.iter().map(|job| self.session(job.slot)).collect();
         let parts: Vec<Extend<'_>> = jobs
             .iter()
@@ -155,7 +162,8 @@ impl Model {
             let rows = session.and_then(|_| answers.next().unwrap_or(Ok(Vec::new())));
             (job.id, rows.map_err(|error| failed(job, &error)))
         });
-        let batch = Batch { rows: rows.collect(), took: started.elapsed() };
+        let waited = waited / came.len() as u32;
+        let batch = Batch { rows: rows.collect(), tokens, took: started.elapsed(), waited };
         // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
         let _ = self.batches.blocking_send(batch);
     }
@@ -205,7 +213,7 @@ mod tests {
     /// The batches of a thread that finds all this work waiting at its start.
     fn batches(work: Vec<VerifierEvent>) -> Vec<Batch> {
         let (sender, waiting) = sync_channel(work.len());
-        work.into_iter().for_each(|work| sender.try_send(work).unwrap());
+        work.into_iter().for_each(|work| sender.try_send((Instant::now(), work)).unwrap());
         drop(sender);
         let (sender, mut batches) = mpsc::channel(64);
         let target = Box::new(toy().target());

@@ -71,8 +71,13 @@ impl Setup {
                 context_tokens_max: 4096,
                 accept_model_change: false,
             };
-            let seat =
-                SessionSettings { device, sampling: sampling(), seed: Some(SEED), ends_on_refusal: true };
+            let seat = SessionSettings {
+                device,
+                sampling: sampling(),
+                seed: Some(SEED),
+                ends_on_refusal: true,
+                draft_time: None,
+            };
             let link = link(self.port);
             let (prompts, says) = mpsc::channel(8);
             self.says.into_iter().for_each(|say| prompts.try_send(say).unwrap());

@@ -75,6 +75,9 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
         context_tokens_max: target.context_max() as u32,
         sessions_max: 4,
         draft_tokens_max: 16,
+        credit_tokens_max: 64,
+        continuation_tokens: 8,
+        continuation_interval: Duration::from_millis(100),
         lossy: true,
         idle_max: Duration::from_millis(600_000),
     };

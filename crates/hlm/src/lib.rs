@@ -14,6 +14,7 @@ pub mod conformal;
 mod counters;
 pub mod coupling;
 pub mod device;
+pub mod economy;
 pub mod fit;
 pub mod importance;
 pub mod limits;

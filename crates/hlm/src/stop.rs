@@ -80,6 +80,11 @@ impl StopRule {
         self.prices
     }
 
+    /// Starts from a measured time of one drafted token instead of an assumed one.
+    pub fn start_at(&mut self, took: Duration) {
+        self.drafts = Fading { tokens: 1.0, seconds: seconds(took) };
+    }
+
     /// Takes the time of one drafted token.
     pub fn observe_draft(&mut self, took: Duration) {
         self.drafts.observe(self.keep, 1.0, seconds(took));

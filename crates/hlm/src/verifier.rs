@@ -4,6 +4,8 @@
 //! frame's base. A frame whose prefix differs is answered with a request for context (a resync), never by a guess.
 //! A frame that was answered gets the same answer again, however often it arrives.
 
+mod stream;
+
 use crate::TokenId;
 use crate::acceptance::{self, Outcome, first_row};
 use crate::counters::counters;
@@ -16,12 +18,15 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
-use dunlin_wire::limits::{CODES_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX};
-use dunlin_wire::{
-    CloseReason, Closed, Codes, Context, CouplingProfile, DeviceId, Down, DraftFrame, EngineName, Lease,
-    Liveness, LogTime, ModelName, Open, Price, Promise, Refusal, RefusalReason, Reply, Resync, Rows,
-    TargetId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary, check_of, frame_digest, token_bits,
+use dunlin_wire::limits::{
+    CODES_MAX, CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX, MESSAGE_BYTES_MAX, SESSION_TOKENS_MAX,
 };
+use dunlin_wire::{
+    CloseReason, Closed, Codes, Context, CouplingProfile, DeviceId, Digest, Down, DraftFrame, EngineName,
+    Lease, Liveness, ModelName, Open, Price, Promise, Refusal, RefusalReason, Reply, Resync, Rows, TargetId,
+    Up, Verdict, VerifierId, VerifierPresence, Vocabulary, check_of, frame_digest, token_bits,
+};
+use stream::Stream;
 
 /// Correlation data of a request (MQTT 5): bytes chosen by the requester and returned in the reply.
 pub type Correlation = heapless::Vec<u8, CORRELATION_BYTES_MAX>;
@@ -47,6 +52,12 @@ pub struct VerifierConfig {
     pub sessions_max: usize,
     /// Most drafted tokens in one frame.
     pub draft_tokens_max: u8,
+    /// Tokens beyond a frame's base that one credit permits to write; 0 accepts no credit.
+    pub credit_tokens_max: u16,
+    /// Tokens of a continuation, at least 1.
+    pub continuation_tokens: u8,
+    /// Time after which written tokens are sent with the next one, even if they are fewer.
+    pub continuation_interval: Duration,
     /// True to accept lossy frames, whose tokens may stay although the target would not have chosen them.
     pub lossy: bool,
     /// A session without a message for this long is dropped.
@@ -160,6 +171,10 @@ counters! {
         pub stale: u64,
         /// Answers dropped because the outbox was full.
         pub dropped: u64,
+        /// Tokens written on credit.
+        pub written: u64,
+        /// Continuations sent.
+        pub continuations: u64,
     }
 }
 
@@ -188,16 +203,26 @@ enum Round {
     /// No frame arrived, or the last one was answered.
     Idle,
     /// The frame waits for weights of its rows that have not arrived.
-    AwaitingCodes(PendingFrame),
+    AwaitingCodes(Box<PendingFrame>),
     /// A job of the target is under way.
     Verifying {
         id: VerifyJobId,
-        /// The frame to judge; `None` if a new epoch began meanwhile.
-        asked: Option<PendingFrame>,
+        work: Work,
         /// A newer frame, handled once the target is done. The older frame then gets no answer: by sending a newer one
         /// the device has given it up.
         pending: Option<Box<PendingFrame>>,
     },
+}
+
+/// The purpose of a job.
+#[derive(Debug)]
+enum Work {
+    /// Judge this frame.
+    Judge(Box<PendingFrame>),
+    /// Write the token behind a text of this length and digest.
+    Write { at: usize, digest: Digest },
+    /// None any more: a new epoch began meanwhile.
+    Abandoned,
 }
 
 impl Round {
@@ -209,8 +234,10 @@ impl Round {
     fn newest(&self) -> Option<u32> {
         let asked = match self {
             Self::Idle => None,
-            Self::AwaitingCodes(asked) => Some(asked),
-            Self::Verifying { asked, pending, .. } => pending.as_deref().or(asked.as_ref()),
+            Self::AwaitingCodes(asked) => Some(&**asked),
+            Self::Verifying { pending: Some(pending), .. } => Some(&**pending),
+            Self::Verifying { work: Work::Judge(asked), .. } => Some(&**asked),
+            Self::Verifying { .. } => None,
         };
         asked.map(|asked| asked.frame.round)
     }
@@ -227,6 +254,12 @@ struct Session {
     /// Tokens in the target's cache.
     fed: Vec<TokenId>,
     answered: Option<Verdict>,
+    /// The newest round with credit, 0 before the first.
+    credited: u32,
+    /// Start of the tokens at the text's end that are known to be the target's own under the present seed.
+    own_from: usize,
+    /// The credit in use.
+    stream: Option<Stream>,
     round: Round,
     weights: ReceivedWeights,
     used: Instant,
@@ -243,6 +276,7 @@ pub struct Verifier {
     outbox: VecDeque<OutgoingAnswer>,
     events: VecDeque<VerifierEvent>,
     counters: VerifierCounters,
+    price: Price,
     scratch: Distribution,
 }
 
@@ -255,6 +289,8 @@ impl Verifier {
         LimitError::check_vocabulary(&config.vocabulary)?;
         LimitError::check("context_tokens_max", config.context_tokens_max, 2..=SESSION_TOKENS_MAX)?;
         LimitError::check("draft_tokens_max", config.draft_tokens_max.into(), 1..=DRAFT_TOKENS_MAX as u32)?;
+        let (tokens, most) = (config.continuation_tokens, CONTINUATION_TOKENS_MAX as u32);
+        LimitError::check("continuation_tokens", tokens.into(), 1..=most)?;
         LimitError::check("sessions_max", config.sessions_max.try_into().unwrap_or(u32::MAX), 1..=u32::MAX)?;
         Ok(Self {
             config,
@@ -265,6 +301,7 @@ impl Verifier {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             counters: VerifierCounters::default(),
+            price: Price::default(),
             scratch: Distribution::certain(0),
         })
     }
@@ -292,10 +329,15 @@ impl Verifier {
             model: target.model,
             engine: target.engine,
             numerics: target.numerics,
-            price: Price::default(),
+            price: self.price,
             load: self.load(),
             draining: self.draining,
         }
+    }
+
+    /// Sets the times to announce: of a pass, of a further row, and of the wait before a pass.
+    pub fn set_price(&mut self, price: Price) {
+        self.price = price;
     }
 
     /// Counts since the start.
@@ -351,8 +393,8 @@ impl Verifier {
     pub fn handle_rows(&mut self, id: VerifyJobId, rows: Result<&[f32], RowsError>, now: Instant) {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let (asked, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
-            Round::Verifying { id: own, asked, pending } if own == id => (asked, pending.map(|newer| *newer)),
+        let (work, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
+            Round::Verifying { id: own, work, pending } if own == id => (work, pending.map(|newer| *newer)),
             // The session of this job was dropped and opened again under the same key: the rows are not its own.
             other => {
                 session.round = other;
@@ -361,18 +403,22 @@ impl Verifier {
         };
         session.used = now;
         match rows {
-            Err(RowsError::Budget) => self.make_room(&key, pending.or(asked)),
+            Err(RowsError::Budget) => self.make_room(&key, pending, work, now),
             Err(RowsError::Failed) => return self.end(&key, CloseReason::Failed),
             // The session's text may have changed since the newer frame arrived, so it is checked like a new one.
-            Ok(rows) => match (pending, asked) {
-                (Some(newer), _) => self.await_codes_or_start(&key, newer),
-                (None, Some(asked)) => self.judge(&key, &asked, rows),
-                (None, None) => {}
+            Ok(rows) => match (pending, work) {
+                (Some(newer), _) => self.await_codes_or_start(&key, newer, now),
+                (None, Work::Judge(asked)) => self.judge(&key, &asked, rows, now),
+                (None, Work::Write { at, digest }) => self.write(&key, (at, digest), rows, now),
+                (None, Work::Abandoned) => {}
             },
         }
         // `drain` spares sessions that the target works for; they end here, once answered.
         if self.draining {
+            self.flush(&key, now);
             self.end_if_idle(&key);
+        } else {
+            self.go_on_writing(&key);
         }
     }
 
@@ -461,9 +507,9 @@ impl Verifier {
             target: self.config.target.id,
             promise: self.config.target.promise,
             coupling: CouplingProfile::SplitMix,
-            price: Price::default(),
+            price: self.price,
             draft_tokens_max: self.config.draft_tokens_max,
-            credit_tokens_max: 0,
+            credit_tokens_max: self.config.credit_tokens_max,
             context_tokens_max: self.config.context_tokens_max,
             length: length as u32,
             digest: session.text.full(length).expect("length is at most the text's"),
@@ -492,6 +538,9 @@ impl Verifier {
             text: Text::default(),
             fed: Vec::new(),
             answered: None,
+            credited: 0,
+            own_from: 0,
+            stream: None,
             round: Round::Idle,
             weights: ReceivedWeights::default(),
             used: now,
@@ -523,6 +572,9 @@ impl Verifier {
         if same < context.tokens.len() {
             session.text.truncate(offset + same);
             session.text.extend(&context.tokens[same..]);
+            // A new prompt follows: the tokens are the device's, and the credit was for the text before it.
+            session.own_from = session.text.len();
+            session.stream = None;
         }
     }
 
@@ -540,7 +592,7 @@ impl Verifier {
         if matches!(&session.round, Round::AwaitingCodes(asked) if asked.frame.round <= codes.round)
             && let Round::AwaitingCodes(asked) = core::mem::replace(&mut session.round, Round::Idle)
         {
-            self.await_codes_or_start(&key, asked);
+            self.await_codes_or_start(&key, *asked, now);
         }
     }
 
@@ -554,76 +606,116 @@ impl Verifier {
         session.used = now;
         let (round, send) = (asked.frame.round, asked.frame.send);
         // Rounds only grow within an epoch, so an equal or smaller number is a duplicate or came late.
-        let newest = session.answered.map(|verdict| verdict.round).max(session.round.newest());
+        let answered = session.answered.map_or(0, |verdict| verdict.round).max(session.credited);
+        let newest = Some(answered).max(session.round.newest());
+        let streams = asked.frame.drafts.is_empty() && asked.frame.credit.is_some();
         match (session.answered, &mut session.round) {
             // The verdict may be lost. The same answer goes out again, but it names the send that it answers.
-            (Some(verdict), _) if verdict.round == round => {
+            (Some(verdict), _) if verdict.round == round && answered == round => {
                 self.counters.repeated += 1;
                 self.answer(&key, &Down::Verdict(Verdict { send, ..verdict }));
+                self.repeat_from(&key, asked.frame.base as usize + usize::from(verdict.accepted) + 1, now);
+            }
+            // All that was written on this credit may be lost, too.
+            _ if streams && session.credited == round && newest == Some(round) => {
+                self.counters.repeated += 1;
+                self.repeat_from(&key, asked.frame.base as usize, now);
             }
             // The newest frame arrived again before its answer, which will follow, or an older frame came late.
             _ if newest.is_some_and(|newest| newest >= round) => self.counters.stale += 1,
+            // Credit changes neither the text nor the job under way.
+            (_, Round::Verifying { work: Work::Write { .. }, pending: None, .. }) if streams => {
+                self.grant(&key, &asked.frame, now);
+            }
             // The session's cache is in use until the target returns.
             (_, Round::Verifying { pending, .. }) => *pending = Some(Box::new(asked)),
-            _ => self.await_codes_or_start(&key, asked),
+            _ => {
+                self.await_codes_or_start(&key, asked, now);
+                self.go_on_writing(&key);
+            }
         }
     }
 
     /// Starts verifying a frame, or keeps it until the rest of its weights arrives.
-    fn await_codes_or_start(&mut self, key: &Key, asked: PendingFrame) {
+    fn await_codes_or_start(&mut self, key: &Key, asked: PendingFrame, now: Instant) {
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         if asked.frame.rows == Rows::Full && !session.weights.are_complete(asked.frame.round) {
-            session.round = Round::AwaitingCodes(asked);
+            session.round = Round::AwaitingCodes(Box::new(asked));
         } else {
             session.round = Round::Idle;
-            self.start(key, asked);
+            self.start(key, asked, now);
         }
     }
 
     /// Checks a frame against the limits and the session's text, then requests the target's rows.
-    fn start(&mut self, key: &Key, asked: PendingFrame) {
+    fn start(&mut self, key: &Key, asked: PendingFrame, now: Instant) {
         let frame = &asked.frame;
-        let (vocabulary, context_max) = (self.config.vocabulary.size, self.config.context_tokens_max);
-        let fits = frame.base >= 1
-            && frame.base as usize + frame.drafts.len() + usize::from(frame.bonus) <= context_max as usize
-            && frame.drafts.len() <= usize::from(self.config.draft_tokens_max)
-            && (frame.bonus || !frame.drafts.is_empty())
-            && frame.credit.is_none()
-            && frame.rows.list().iter().flat_map(|row| &row.entries).all(|entry| entry.token < vocabulary)
-            && frame.token_bits == token_bits(vocabulary)
-            && frame.drafts.iter().all(|draft| draft.token < vocabulary);
-        if !fits {
+        if frame.drafts.is_empty() && frame.credit.is_some() {
+            return self.grant(key, frame, now);
+        }
+        if !self.fits(frame) {
             return self.end(key, CloseReason::Rejected);
         }
-        let id = VerifyJobId(self.number());
-        let session = self.sessions.get_mut(key).expect("callers hold a live key");
-        let base = frame.base as usize;
-        if session.text.short(base) != Some(frame.prefix) {
-            let length = session.text.len().min(base);
-            let digest = session.text.full(length).expect("length is at most the text's");
-            let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
-            self.counters.resyncs += 1;
-            return self
-                .answer(key, &Down::Resync(Resync { session, epoch, round, length: length as u32, digest }));
+        if !self.agrees(key, frame) {
+            return;
         }
-        session.text.truncate(base);
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        // The verdict brings credit of its own, if the frame has any.
+        session.stream = None;
+        session.cut(frame.base as usize);
         // The row behind the last draft gives the bonus token; without a bonus the last draft need not be fed.
         let fed = frame.drafts.len() - usize::from(!frame.bonus);
         let drafts: Vec<TokenId> = frame.drafts[..fed].iter().map(|draft| draft.token).collect();
+        let rows = fed + 1 - first_row(frame);
+        self.ask_target(key, &drafts, rows, Work::Judge(Box::new(asked)));
+    }
+
+    /// True when every field of a frame is within this verifier's limits.
+    fn fits(&self, frame: &DraftFrame) -> bool {
+        let (vocabulary, context_max) = (self.config.vocabulary.size, self.config.context_tokens_max);
+        frame.base >= 1
+            && frame.base as usize + frame.drafts.len() + usize::from(frame.bonus) <= context_max as usize
+            && frame.drafts.len() <= usize::from(self.config.draft_tokens_max)
+            && (frame.bonus || !frame.drafts.is_empty())
+            && frame.credit.as_ref().is_none_or(|credit| self.credit_fits(frame.base, credit))
+            && frame.rows.list().iter().flat_map(|row| &row.entries).all(|entry| entry.token < vocabulary)
+            && frame.token_bits == token_bits(vocabulary)
+            && frame.drafts.iter().all(|draft| draft.token < vocabulary)
+    }
+
+    /// True when the session's text begins with that of the frame; otherwise requests context.
+    fn agrees(&mut self, key: &Key, frame: &DraftFrame) -> bool {
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        let base = frame.base as usize;
+        if session.text.short(base) == Some(frame.prefix) {
+            return true;
+        }
+        let length = session.text.len().min(base);
+        let digest = session.text.full(length).expect("length is at most the text's");
+        let (session, epoch, round) = (frame.session, frame.epoch, frame.round);
+        self.counters.resyncs += 1;
+        self.answer(key, &Down::Resync(Resync { session, epoch, round, length: length as u32, digest }));
+        false
+    }
+
+    /// Requests the target's last `rows` rows for the session's text and these drafts behind it.
+    fn ask_target(&mut self, key: &Key, drafts: &[TokenId], rows: usize, work: Work) {
+        let id = VerifyJobId(self.number());
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
         // The row after the last committed token is needed, so that token is fed even if the cache has it already.
-        let keep = shared_prefix(&session.fed, session.text.tokens()).min(base - 1);
+        let keep = shared_prefix(&session.fed, session.text.tokens()).min(session.text.len() - 1);
         let mut tokens = session.text.tokens()[keep..].to_vec();
-        tokens.extend(&drafts);
+        tokens.extend(drafts);
         session.fed.truncate(keep);
         session.fed.extend(&tokens);
-        let job = VerifyJob { id, slot: session.slot, keep, tokens, rows: fed + 1 - first_row(frame) };
-        session.round = Round::Verifying { id, asked: Some(asked), pending: None };
+        let job = VerifyJob { id, slot: session.slot, keep, tokens, rows };
+        session.round = Round::Verifying { id, work, pending: None };
         self.jobs.insert(id, key.clone());
         self.events.push_back(VerifierEvent::Verify(job));
     }
 
     /// Judges a frame by the target's rows and sends the verdict.
-    fn judge(&mut self, key: &Key, asked: &PendingFrame, rows: &[f32]) {
+    fn judge(&mut self, key: &Key, asked: &PendingFrame, rows: &[f32], now: Instant) {
         let PendingFrame { frame, digest } = asked;
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         let base = frame.base as usize;
@@ -649,6 +741,9 @@ impl Verifier {
             session.text.push(draft.token);
         }
         session.text.push(token);
+        // Only the shared seed makes what stands the target's own; elsewhere the next reply may not build on it.
+        let own = frame.rows == Rows::None && frame.held == 0;
+        session.own_from = if own { session.own_from.min(base) } else { session.text.len() };
         let (session_number, epoch, round) = (frame.session, frame.epoch, frame.round);
         let accepted_u8 = accepted as u8;
         let verdict = Verdict {
@@ -657,15 +752,17 @@ impl Verifier {
             round,
             check: check_of(*digest),
             send: frame.send,
-            pass: LogTime::default(),
-            queue: LogTime::default(),
+            pass: self.price.pass,
+            queue: self.price.queue,
             accepted: accepted_u8,
             token,
             missed,
         };
         session.answered = Some(verdict);
+        session.stream = frame.credit.as_ref().map(|credit| Stream::behind(&session.text, frame, credit));
         self.count(frame, &verdict);
         self.answer(key, &Down::Verdict(verdict));
+        self.flush(key, now);
     }
 
     fn count(&mut self, frame: &DraftFrame, verdict: &Verdict) {
@@ -682,8 +779,13 @@ impl Verifier {
 
     /// Drops another session to free memory and verifies again with an empty cache; ends this session if there is no
     /// other to drop.
-    fn make_room(&mut self, key: &Key, asked: Option<PendingFrame>) {
-        if asked.is_some() && !self.evict(key) {
+    fn make_room(&mut self, key: &Key, pending: Option<PendingFrame>, work: Work, now: Instant) {
+        let (asked, writes) = match work {
+            Work::Judge(asked) => (pending.or(Some(*asked)), false),
+            Work::Write { .. } => (pending, true),
+            Work::Abandoned => (pending, false),
+        };
+        if (asked.is_some() || writes) && !self.evict(key) {
             return self.end(key, CloseReason::Failed);
         }
         let slot = Slot(self.number());
@@ -692,7 +794,7 @@ impl Verifier {
         session.slot = slot;
         session.fed.clear();
         if let Some(asked) = asked {
-            self.await_codes_or_start(key, asked);
+            self.await_codes_or_start(key, asked, now);
         }
     }
 
@@ -779,16 +881,28 @@ impl Session {
     /// Starts a new epoch of a known session: older frames and answers are void, the text stays.
     fn renew(&mut self, open: &Open, sampling: Sampling) {
         self.epoch = open.epoch;
+        // Tokens drawn with other noise, or from another distribution, are not the target's own any more.
+        if (self.seed, self.sampling) != (open.seed, sampling) {
+            self.own_from = self.text.len();
+        }
         self.seed = open.seed;
         self.sampling = sampling;
         self.answered = None;
+        self.credited = 0;
+        self.stream = None;
         self.weights = ReceivedWeights::default();
         match &mut self.round {
             // The job still uses the cache, so the state stays; its rows will find no frame to judge.
-            Round::Verifying { asked, pending, .. } => (*asked, *pending) = (None, None),
+            Round::Verifying { work, pending, .. } => (*work, *pending) = (Work::Abandoned, None),
             round => *round = Round::Idle,
         }
-        self.text.truncate(open.length as usize);
+        self.cut(open.length as usize);
+    }
+
+    /// Cuts the text to a length.
+    fn cut(&mut self, length: usize) {
+        self.text.truncate(length);
+        self.own_from = self.own_from.min(self.text.len());
     }
 }
 

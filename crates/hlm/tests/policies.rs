@@ -79,6 +79,9 @@ impl<'a> Pair<'a> {
             context_tokens_max: 4_096,
             sessions_max: 1,
             draft_tokens_max: 16,
+            credit_tokens_max: 64,
+            continuation_tokens: 8,
+            continuation_interval: Duration::from_millis(100),
             lossy,
             idle_max: Duration::from_millis(60_000),
         };
@@ -267,11 +270,12 @@ fn every_policy_ends_its_reply_and_its_counters_add_up() {
             "{policy}"
         );
         assert_eq!(counters.frames_up, pair.frames.len() as u64, "{policy}");
-        assert_eq!(
-            (counters.rounds, verified.verdicts),
-            (counters.frames_up, counters.frames_up),
-            "{policy}"
-        );
+        // Frames of a stream are answered by continuations.
+        let streams = [Policy::Stream, Policy::Auto].contains(&policy);
+        assert_eq!(counters.rounds, verified.verdicts, "{policy}");
+        assert!(streams || counters.rounds == counters.frames_up, "{policy}");
+        assert_eq!(counters.streamed, verified.written, "{policy}");
+        assert!(policy != Policy::Stream || counters.streamed == TOKENS as u64, "{counters:?}");
         assert_eq!((verified.stale, verified.resyncs, verified.missed), (0, 0, counters.missed), "{policy}");
         let drafts: usize = pair.frames.iter().map(|asked| asked.frame.drafts.len()).sum();
         let judged: usize = pair.frames.iter().map(|asked| asked.frame.judged()).sum();
@@ -304,7 +308,10 @@ fn each_frame_has_the_rows_of_its_policy() {
                 }
                 (Policy::LosslessSparse, Rows::Lattice { rows, resolution: 100 }) => rows.len() == judged,
                 (Policy::LosslessSparse, Rows::None) => frame.drafts.is_empty(),
-                (Policy::Lossless | Policy::Risk | Policy::Remote, Rows::None) => true,
+                (
+                    Policy::Lossless | Policy::Risk | Policy::Remote | Policy::Auto | Policy::Stream,
+                    Rows::None,
+                ) => true,
                 _ => false,
             };
             assert!(right, "{policy}: {:?}", frame.rows);

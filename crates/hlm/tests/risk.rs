@@ -92,6 +92,9 @@ impl Pair {
             context_tokens_max: 2_048,
             sessions_max: 1,
             draft_tokens_max: 16,
+            credit_tokens_max: 0,
+            continuation_tokens: 8,
+            continuation_interval: Duration::from_millis(100),
             lossy: true,
             idle_max: Duration::from_millis(600_000),
         };

@@ -605,7 +605,7 @@ fn a_full_outbox_drops_the_oldest_answer_and_counts_it() {
         };
         Down::Closed(Closed { session, ..closed })
     };
-    assert_eq!((said[0], said[OUTBOX_MAX - 1]), (unknown(0, 3), unknown(4, 2)));
+    assert_eq!([&said[0], &said[OUTBOX_MAX - 1]], [&unknown(0, 3), &unknown(4, 2)]);
 }
 
 #[test]

@@ -128,6 +128,25 @@ impl ModelDir {
         Ok(dir)
     }
 
+    /// Opens a model of which only the tokenizer is needed: any form of [`Self::open`], a directory with a
+    /// `tokenizer.json` but no weights, or that file itself. Its vocabulary is then the tokenizer's.
+    ///
+    /// # Errors
+    /// There is neither a model nor a tokenizer, or a file is invalid.
+    pub fn open_tokenizer(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let lone = path.is_file() && path.file_name().is_some_and(|name| name == "tokenizer.json");
+        let folder = if lone { path.parent().unwrap_or(Path::new("")) } else { path };
+        let has_model =
+            ["model.toml", "model.onnx", "onnx/model.onnx"].iter().any(|name| path.join(name).exists());
+        if has_model || !folder.join("tokenizer.json").is_file() {
+            return Self::open(path);
+        }
+        let dir = hugging_face::open_tokenizer(folder)?;
+        dir.check()?;
+        Ok(dir)
+    }
+
     /// Tokens of a context's first turn with `prompt` in it.
     pub fn first_turn(&self, prompt: &str) -> Result<Vec<u32>> {
         self.tokenizer.encode_prompt(&self.prompt.form, prompt)

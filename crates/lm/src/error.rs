@@ -36,6 +36,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A drafter was asked to run that was never loaded.
+    #[error("the policy drafts nothing, so no drafter was loaded")]
+    NoDrafter,
     /// A value in a file is not the expected one.
     #[error("{}: {key}: expected {expected}, found {found}", path.display())]
     Value {

@@ -3,7 +3,7 @@
 use crate::toy::ToyPair;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::ReplyLimits;
-use dunlin_hlm::policy::{HeldTokens, Policy, PolicyTable, Rules};
+use dunlin_hlm::policy::{Coupling, HeldTokens, Policy, PolicyTable, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::uncertainty::{Form, Unit};
 use dunlin_wire::TargetId;
@@ -97,6 +97,12 @@ pub struct Plan {
     pub delay_us: u64,
     /// Most additional delay, µs; it is random, so messages overtake each other.
     pub jitter_us: u64,
+    /// Most tokens of a credit; 0 refuses credit.
+    pub credit_tokens_max: u16,
+    /// Tokens of a continuation.
+    pub continuation_tokens: u8,
+    /// Time after which written tokens are sent, µs.
+    pub continuation_us: u64,
     /// Probability that the target fails on a job or has no memory for it.
     pub target_failure: f64,
     /// Time of one target pass, µs.
@@ -133,6 +139,9 @@ impl Plan {
             jitter_us: if hostile { rng.u64(1..400_000) } else { 1 },
             target_failure: if hostile && rng.bool() { rng.f64() * 0.2 } else { 0.0 },
             target_us: rng.u64(1_000..500_000),
+            credit_tokens_max: if rng.u8(0..8) == 0 { 0 } else { rng.u16(1..=12) },
+            continuation_tokens: rng.u8(1..=5),
+            continuation_us: rng.u64(..400_000),
             faults,
             devices,
         }
@@ -193,12 +202,14 @@ fn policy(rng: &mut Rng) -> PolicyTable {
     let policy = if rng.bool() { Policy::Lossless } else { any };
     let preset = policy.rules();
     let draws = preset.draft_tokens_max() > 1;
+    let streams = preset.held() == HeldTokens::Verified && preset.coupling() == Coupling::SharedSeed;
     PolicyTable {
         draft_tokens_max: draws.then(|| rng.u8(2..=16)),
         uncertainty_form: Some(Form::ALL[rng.usize(..Form::ALL.len())]),
         epsilon: (preset.epsilon() > Unit::ZERO).then(|| rng.f32()),
         payload_entries: Some(rng.u8(1..=8)),
         resolution: Some(rng.u8(1..=255)),
+        credit_tokens_max: (streams && rng.bool()).then(|| rng.u16(1..=20)),
         ..match preset.held() {
             HeldTokens::Trusted => {
                 let (max, lambda, rate) = (rng.f32(), rng.f32() * 2.0 - 1.0, rng.f32());

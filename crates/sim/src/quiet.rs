@@ -10,7 +10,7 @@ use dunlin_hlm::device::{
 };
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier, VerifyJob};
-use dunlin_wire::{DeviceId, Up};
+use dunlin_wire::{DeviceId, Price, Up};
 use std::sync::Arc;
 
 /// A model of durations and traffic; all times in modelled microseconds.
@@ -22,7 +22,12 @@ pub trait Timing {
     fn score_us(&self) -> u64;
 
     /// Duration of a pass of the target.
-    fn target_us(&self, job: &VerifyJob) -> u64;
+    fn target_us(&mut self, job: &VerifyJob, now_us: u64) -> u64;
+
+    /// The times that the verifier announces.
+    fn price(&self) -> Price {
+        Price::default()
+    }
 
     /// The passage of a message of `bytes` MQTT bytes that is sent at `now_us`; called in the order of sending.
     fn carry(&mut self, up: bool, bytes: usize, now_us: u64) -> Passage;
@@ -73,7 +78,7 @@ impl Timing for Costs {
         0
     }
 
-    fn target_us(&self, _: &VerifyJob) -> u64 {
+    fn target_us(&mut self, _: &VerifyJob, _: u64) -> u64 {
         self.target_us
     }
 
@@ -234,6 +239,8 @@ pub fn play(
         account: TimeAccount::default(),
         finish: None,
     };
+    let price = world.timing.price();
+    world.verifier.set_price(price);
     let presence = world.verifier.presence().encode().expect("a presence of checked values");
     let verifier = mqtt::VERIFIER.parse().expect("a valid id");
     world.device.handle_presence(&verifier, &presence, Instant(0));
@@ -286,8 +293,8 @@ impl Quiet<'_> {
                 self.deliver_up(0, &id, &channel, &bytes);
             }
             Due::Down(channel, bytes) => {
-                self.radio.heard(self.agenda.now);
                 self.deliver_down(0, channel, &bytes);
+                self.radio.heard(self.agenda.now, self.device.awaits());
             }
             Due::Verified(job) => {
                 let rows = self.models.verify(&job)?;
@@ -364,7 +371,8 @@ impl LinkEnds for Quiet<'_> {
             self.account.target_passes += 1;
             let fed = job.keep + job.tokens.len();
             self.account.target_tokens += fed.saturating_sub(self.prompt.max(job.keep)) as u64;
-            self.after(self.timing.target_us(&job), Due::Verified(job));
+            let took = self.timing.target_us(&job, self.agenda.now);
+            self.after(took, Due::Verified(job));
         }
         Ok(())
     }
@@ -414,9 +422,9 @@ impl RadioUse {
         self.tail_left = 0;
     }
 
-    fn heard(&mut self, now: u64) {
+    fn heard(&mut self, now: u64, awaits: bool) {
         self.pass(now);
-        self.asked = false;
+        self.asked = awaits;
         self.tail_left = self.tail_us;
     }
 
@@ -446,26 +454,35 @@ mod tests {
         let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
         radio.asked(100);
         radio.asked(110);
-        radio.heard(200);
+        radio.heard(200, false);
         // The radio sleeps from 250 on, is up again from 300 to 320, and then for the last tail.
         radio.asked(300);
-        radio.heard(320);
+        radio.heard(320, false);
         radio.busy_us = 15;
         assert_eq!(radio.off(320), 100 + 50 + 20 + 50 - 15);
+    }
+
+    #[test]
+    fn the_radio_stays_up_while_text_flows() {
+        let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
+        radio.asked(0);
+        radio.heard(100, true);
+        radio.heard(400, false);
+        assert_eq!(radio.off(400), 400 + 50);
     }
 
     #[test]
     fn a_tail_ends_with_the_next_message() {
         let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
         radio.asked(0);
-        radio.heard(10);
+        radio.heard(10, false);
         radio.asked(30);
-        radio.heard(40);
+        radio.heard(40, false);
         assert_eq!(radio.off(45), 10 + 20 + 10 + 50);
         // The last message got no answer, so there is no tail.
         let mut radio = RadioUse { tail_us: 50, ..RadioUse::default() };
         radio.asked(0);
-        radio.heard(10);
+        radio.heard(10, false);
         radio.asked(30);
         assert_eq!(radio.off(45), 10 + 20 + 15);
     }

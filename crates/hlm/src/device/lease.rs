@@ -1,6 +1,7 @@
 //! The lease: requesting it, holding it, losing it and requesting it again.
 
 use super::candidates::{Demands, TargetFit};
+use super::stream::Stream;
 use super::{Device, DeviceEvent, Finish, Offline, PinnedTarget};
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ const OPEN_BACKOFF: Duration = Duration::from_millis(500);
 const OPEN_BACKOFF_MAX: Duration = Duration::from_millis(30_000);
 
 /// The session's relation to a verifier.
+#[allow(clippy::large_enum_variant)] // a device has one, and almost always a lease
 #[derive(Debug)]
 pub(super) enum Lessor {
     /// No lease is wanted.
@@ -37,11 +39,13 @@ pub(super) struct Opening {
     pub(super) asked: Vec<VerifierId>,
     /// The verifier of the lease before, if it was given up for a fault of its own: others that fit alike come first.
     pub(super) left: Option<VerifierId>,
+    /// Time of the last request.
+    pub(super) asked_at: Option<Instant>,
 }
 
 impl Opening {
     pub(super) fn at(now: Instant) -> Self {
-        Self { due: now, since: now, asked: Vec::new(), left: None }
+        Self { due: now, since: now, asked: Vec::new(), left: None, asked_at: None }
     }
 }
 
@@ -52,11 +56,17 @@ pub(super) struct Leased {
     pub(super) target: PinnedTarget,
     pub(super) draft_tokens_max: usize,
     pub(super) context_tokens_max: usize,
+    /// Most tokens of one credit; 0 if the verifier accepts none.
+    pub(super) credit_tokens_max: usize,
     /// Tokens of the text that the verifier is believed to have.
     pub(super) synced: usize,
     /// Rounds of this epoch so far.
     pub(super) round: u32,
     pub(super) flight: Option<Flight>,
+    /// The credit in use.
+    pub(super) stream: Option<Stream>,
+    /// A frame that ends the credit of a reply that has ended.
+    pub(super) farewell: Option<Vec<u8>>,
 }
 
 /// The frame under way.
@@ -74,6 +84,8 @@ pub(super) struct Flight {
     pub(super) drafts: usize,
     /// True when a verdict that accepts all drafts adds one more token.
     pub(super) bonus: bool,
+    /// True when a continuation answers it and no verdict: it has credit and no drafts.
+    pub(super) streams: bool,
     /// Index of the next message to send; `None` when all of them are sent.
     pub(super) next: Option<usize>,
     pub(super) sent: u32,
@@ -130,6 +142,10 @@ impl Device {
 
     fn on_lease(&mut self, lease: Lease, now: Instant) {
         let synced = self.agreed_length(lease.length, lease.digest);
+        let handshake = match &self.lessor {
+            Lessor::Opening(opening) if opening.asked.len() == 1 => opening.asked_at.map(|at| now.since(at)),
+            _ => None,
+        };
         // The verifier has another text under this session's number and must drop it. Context that replaces it may be
         // lost, and the 16 bits of a frame's prefix must not decide between two texts that are known to differ.
         if synced < lease.length as usize {
@@ -149,10 +165,20 @@ impl Device {
             target,
             draft_tokens_max: lease.draft_tokens_max.into(),
             context_tokens_max: lease.context_tokens_max as usize,
+            credit_tokens_max: lease.credit_tokens_max.into(),
             synced,
             round: 0,
             flight: None,
+            stream: None,
+            farewell: None,
         });
+        if lease.credit_tokens_max == 0 && self.config.policy.credit_tokens_max() > 0 {
+            self.events.push_back(DeviceEvent::NoCredit);
+        }
+        self.learned.economy.announce(lease.price);
+        if let Some(sample) = handshake {
+            self.learned.economy.observe_handshake(sample);
+        }
         // The time offline was not a round, so it must not count as the cost of a frame.
         if self.silence.go_online() {
             self.round.forget();

@@ -6,6 +6,7 @@
 //! silent, the device asks for a new lease under the next epoch.
 
 mod candidates;
+mod choice;
 mod drafting;
 mod inbound;
 mod lease;
@@ -13,6 +14,7 @@ mod outbound;
 mod pinned;
 mod round;
 mod silence;
+mod stream;
 mod types;
 
 pub use candidates::CANDIDATES_MAX;
@@ -24,6 +26,7 @@ pub use types::{
 
 use crate::TokenId;
 use crate::conformal::Conformal;
+use crate::economy::Way;
 use crate::importance::RecentImportances;
 use crate::limits::LimitError;
 use crate::policy::HeldTokens;
@@ -52,6 +55,8 @@ struct Saying {
 enum Timer {
     /// The frame under way was not answered in time: send it again, or give up the lease.
     Resend,
+    /// The text stopped flowing: ask for it from here, or give up the lease.
+    Stalled,
     /// The next request for a lease is due.
     Open,
     /// The silence reached [`DeviceConfig::give_up_after`].
@@ -88,6 +93,8 @@ pub struct Device {
     /// True if a verifier has another text under this session's number. The next request then declares an empty text,
     /// so that the verifier drops its own.
     disowned: bool,
+    /// Who writes the reply's next tokens, once that is chosen; only under a policy that chooses.
+    way: Option<Way>,
     round: RoundClock,
     closing: bool,
     events: VecDeque<DeviceEvent>,
@@ -127,6 +134,7 @@ impl Device {
             link_up: false,
             target: None,
             silence: Silence::default(),
+            way: None,
             disowned: false,
             round: RoundClock::default(),
             closing: false,
@@ -162,6 +170,7 @@ impl Device {
         self.saying = Some(Saying { left: reply.tokens_max, stop: reply.stop });
         // The first round of a reply includes the prompt's prefill, so it must not count as a typical round.
         self.round.forget();
+        self.way = None;
         match &mut self.lessor {
             // An earlier reply left the search unfinished: its backoff is over, and verifiers have time anew to appear.
             Lessor::Opening(opening) => (opening.due, opening.since) = (now, now),
@@ -231,6 +240,11 @@ impl Device {
         &self.counters
     }
 
+    /// True while an answer or more text is expected, so that a radio should stay awake.
+    pub fn awaits(&self) -> bool {
+        self.flight().is_some() || self.is_streaming()
+    }
+
     /// The machine's activity.
     pub fn phase(&self) -> Phase {
         match (&self.saying, self.flight(), &self.job) {
@@ -249,6 +263,7 @@ impl Device {
             // Time without a link counts neither as backoff nor against the verifiers that are looked for.
             Lessor::Opening(opening) => (opening.due, opening.since) = (now, now),
             Lessor::Leased(Leased { flight: Some(flight), .. }) => flight.link(up),
+            Lessor::Leased(Leased { stream: Some(stream), .. }) => stream.link(up, now),
             _ => {}
         }
         self.note_silence(now);
@@ -262,6 +277,7 @@ impl Device {
         for timer in self.timers().into_iter().flatten().filter_map(due) {
             match timer {
                 Timer::Resend => self.resend(now),
+                Timer::Stalled => self.stalled(now),
                 Timer::GiveUp => self.give_up(now),
                 Timer::Unsuited => self.refuse_unsuited(),
                 Timer::Open => {} // poll_transmit sends the request
@@ -280,10 +296,11 @@ impl Device {
         self.events.pop_front()
     }
 
-    fn timers(&self) -> [Option<(Timer, Instant)>; 4] {
+    fn timers(&self) -> [Option<(Timer, Instant)>; 5] {
         let saying = self.saying.is_some();
         // Without a link or a verifier to ask, nothing could be sent, so those timers would only wake the shell.
         let resend = self.flight().and_then(|flight| flight.due).filter(|_| self.link_up);
+        let stalled = self.stalled_at().filter(|_| saying && self.link_up);
         let open = match &self.lessor {
             Lessor::Opening(opening) if self.link_up && saying && self.has_candidate() => Some(opening.due),
             _ => None,
@@ -291,6 +308,7 @@ impl Device {
         let give_up = self.silence.deadline(self.config.give_up_after).filter(|_| saying);
         [
             resend.map(|at| (Timer::Resend, at)),
+            stalled.map(|at| (Timer::Stalled, at)),
             open.map(|at| (Timer::Open, at)),
             give_up.map(|at| (Timer::GiveUp, at)),
             self.unsuited_at().filter(|_| saying).map(|at| (Timer::Unsuited, at)),
@@ -363,6 +381,7 @@ impl Device {
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.flight = None;
         }
+        self.end_stream(finish);
         self.events.push_back(DeviceEvent::Finished(finish));
     }
 

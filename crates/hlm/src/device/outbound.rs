@@ -1,6 +1,7 @@
 //! Messages to the verifier, in the order in which they must be sent.
 
 use super::lease::{Flight, Leased, Lessor};
+use super::stream::Stream;
 use super::{Channel, Device, Transmit};
 use crate::TokenId;
 use crate::payload::Sent;
@@ -9,7 +10,9 @@ use crate::time::Instant;
 use alloc::vec::Vec;
 use core::ops::Range;
 use dunlin_wire::limits::{CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX};
-use dunlin_wire::{Close, Codes, Context, Open, SamplingParams, VerifierId, count_send, token_bits};
+use dunlin_wire::{
+    Close, Codes, Context, Credit, DraftFrame, Open, SamplingParams, VerifierId, count_send, token_bits,
+};
 
 impl Device {
     /// The next message to publish; `None` while the link is down.
@@ -26,7 +29,9 @@ impl Device {
         if self.closing {
             return self.transmit_close();
         }
-        self.saying.as_ref()?;
+        if self.saying.is_none() {
+            return self.transmit_farewell();
+        }
         match &self.lessor {
             Lessor::None => None,
             Lessor::Opening(opening) if opening.due <= now => self.transmit_open(now),
@@ -42,6 +47,15 @@ impl Device {
         let close = Close { session: self.session.number, epoch: self.session.epoch };
         let bytes = close.encode().expect("two bytes fit a message");
         Some(to_verifier(leased.verifier, &bytes))
+    }
+
+    /// The frame that ends the credit of a reply that has ended. It has no answer, and one that is lost costs the verifier
+    /// no more than the credit.
+    fn transmit_farewell(&mut self) -> Option<Transmit> {
+        let Lessor::Leased(leased) = &mut self.lessor else { return None };
+        let bytes = leased.farewell.take()?;
+        self.counters.frames_up += 1;
+        Some(to_verifier(leased.verifier.clone(), &bytes))
     }
 
     fn transmit_open(&mut self, now: Instant) -> Option<Transmit> {
@@ -62,6 +76,7 @@ impl Device {
         let due = now + self.backoff().max(self.learned.rtt.timeout());
         if let Lessor::Opening(opening) = &mut self.lessor {
             opening.due = due;
+            opening.asked_at = Some(now);
         }
         let bytes = open.encode().expect("the text is within the session's limits");
         Some(transmit(Channel::Open(verifier), &bytes))
@@ -118,10 +133,10 @@ impl Device {
     }
 
     /// Makes a frame of the first `count` drafts; `poll_transmit` then sends it.
-    pub(super) fn launch(&mut self, count: usize, now: Instant) {
+    pub(super) fn launch(&mut self, count: usize, credit: Option<Credit>, now: Instant) {
         let Lessor::Leased(leased) = &self.lessor else { return };
         let base = self.base(leased);
-        let frame = self.frame(leased.round + 1, base, count);
+        let frame = DraftFrame { credit, ..self.frame(leased.round + 1, base, count) };
         let bytes = frame.encode().expect("drafts are within the vocabulary and the limits");
         let mut messages = self.codes(leased.round + 1, count);
         messages.push(bytes.to_vec());
@@ -129,6 +144,9 @@ impl Device {
         let riding = self.text.len() - base;
         let Lessor::Leased(leased) = &mut self.lessor else { return };
         leased.round += 1;
+        leased.farewell = None;
+        leased.stream = Stream::after(leased.stream.take(), &frame);
+        self.counters.credits += u64::from(frame.credit.is_some());
         leased.flight = Some(Flight {
             round: leased.round,
             base,
@@ -137,6 +155,7 @@ impl Device {
             riding,
             drafts: count,
             bonus: frame.bonus,
+            streams: frame.credit.is_some() && count == 0,
             next: Some(0),
             sent: 0,
             silent: 0,

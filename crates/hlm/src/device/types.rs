@@ -6,6 +6,7 @@ use crate::TokenId;
 use crate::calibration::Calibration;
 use crate::conformal::Conformal;
 use crate::counters::counters;
+use crate::economy::Economy;
 use crate::importance::RecentImportances;
 use crate::policy::Rules;
 use crate::probabilities::Sampling;
@@ -71,6 +72,10 @@ pub struct Learned {
     /// Threshold of the `risk` policy; `None` before the first session that audits tokens.
     pub conformal: Option<Conformal>,
     pub(crate) rtt: Rtt,
+    /// Time between two continuations.
+    pub(crate) gap: Rtt,
+    /// Costs of drafting and of streaming.
+    pub economy: Economy,
     /// Verifiers whose presence was received.
     pub(crate) candidates: Candidates,
 }
@@ -82,6 +87,8 @@ impl Default for Learned {
             stop: StopRule::new(&StopConfig::default()),
             conformal: None,
             rtt: Rtt::default(),
+            gap: Rtt::default(),
+            economy: Economy::default(),
             candidates: Candidates::default(),
         }
     }
@@ -250,6 +257,13 @@ pub enum DeviceEvent {
     GaveUp,
     /// A verifier answers again.
     Returned,
+    /// A continuation contradicted the committed text, which did not change.
+    Contradicted {
+        /// Its position in the session's text.
+        position: usize,
+    },
+    /// The verifier accepts no credit, so that each token is a request of its own.
+    NoCredit,
     /// A malformed message arrived; nothing changed.
     Malformed(DecodeError),
 }
@@ -326,5 +340,11 @@ counters! {
         pub malformed: u64,
         /// Messages that arrived too late to count, or that belong to another session or epoch.
         pub stale: u64,
+        /// Tokens that the verifier wrote beyond its verdicts.
+        pub streamed: u64,
+        /// Frames that asked the verifier to continue the text, retransmissions not included.
+        pub credits: u64,
+        /// Continuations that contradicted the committed text.
+        pub contradicted: u64,
     }
 }

@@ -62,6 +62,14 @@ pub enum PolicyError {
     /// Auditing compares a token with the target's draw from the same noise, so it needs the shared seed.
     #[error("held = \"audited\" needs coupling = \"shared-seed\"")]
     Audited,
+    /// The verifier can't continue such a text.
+    #[error("credit_tokens_max needs {0}: the verifier continues only a text that is the target's own")]
+    Credit(&'static str),
+    /// There is nothing to choose between.
+    #[error(
+        "auto needs draft_tokens_max and credit_tokens_max above 0: it chooses between drafting and streaming"
+    )]
+    Auto,
     /// Rejection sampling needs a distribution to judge by, and the shared seed has no use for one.
     #[error("payload {0} does not go with the coupling {1}: {2}")]
     Incompatible(PayloadForm, Coupling, &'static str),
@@ -82,6 +90,8 @@ pub struct Rules {
     epsilon: Unit,
     payload: Payload,
     coupling: Coupling,
+    credit_tokens_max: u16,
+    auto: bool,
 }
 
 /// A drafted token with its scores.
@@ -174,6 +184,8 @@ impl Rules {
                 resolution: table.resolution.unwrap_or(preset.payload.resolution),
             },
             coupling: table.coupling.unwrap_or(preset.coupling),
+            credit_tokens_max: table.credit_tokens_max.unwrap_or(preset.credit_tokens_max),
+            auto: table.auto.unwrap_or(preset.auto),
         };
         rules.check().map(|()| rules)
     }
@@ -188,6 +200,16 @@ impl Rules {
         }
         if self.held == HeldTokens::Audited && self.coupling != Coupling::SharedSeed {
             return Err(PolicyError::Audited);
+        }
+        // Who writes a token may change only where it is the same token: drawn with the shared seed, and verified.
+        if self.credit_tokens_max > 0 && self.coupling != Coupling::SharedSeed {
+            return Err(PolicyError::Credit("coupling = \"shared-seed\""));
+        }
+        if self.credit_tokens_max > 0 && self.held != HeldTokens::Verified {
+            return Err(PolicyError::Credit("held = \"verified\""));
+        }
+        if self.auto && (self.credit_tokens_max == 0 || self.draft_tokens_max == 0) {
+            return Err(PolicyError::Auto);
         }
         self.payload.check(self.coupling)
     }
@@ -271,6 +293,21 @@ impl Rules {
     /// The rule for judging a token.
     pub fn coupling(&self) -> Coupling {
         self.coupling
+    }
+
+    /// True when the drafter is needed while a verifier answers.
+    pub fn drafts(&self) -> bool {
+        self.draft_tokens_max > 0
+    }
+
+    /// True when the device chooses by cost whether it drafts or lets the text flow.
+    pub fn auto(&self) -> bool {
+        self.auto
+    }
+
+    /// Most tokens that the verifier may write beyond its verdict for one frame; 0 for none.
+    pub fn credit_tokens_max(&self) -> u16 {
+        self.credit_tokens_max
     }
 
     /// True when the device never sends a frame, so that no verifier is needed.
@@ -440,7 +477,7 @@ mod tests {
     fn exactness_follows_from_the_parts() {
         let exact = |policy: &&Policy| policy.rules().is_exact();
         let exact: Vec<&str> = Policy::ALL.iter().filter(exact).map(|policy| policy.name()).collect();
-        assert_eq!(exact, ["hlm", "lossless", "lossless-sparse", "remote"]);
+        assert_eq!(exact, ["hlm", "lossless", "lossless-sparse", "remote", "auto", "stream"]);
         let risk = PolicyTable { epsilon: Some(0.0), ..Policy::Risk.table() };
         assert!(Rules::new(&risk).unwrap().is_exact());
         let every_top_k = PolicyTable { draft_tokens_max: Some(1), ..Policy::CuHlm.table() };

@@ -33,6 +33,11 @@ named! {
     Local = "local",
     /// Only the target writes, one token per request.
     Remote = "remote",
+    /// Whichever is cheaper at the moment writes: the device drafts as under `lossless`, or the text flows as under
+    /// `stream`. It may change at any token; the text stays the same.
+    Auto = "auto",
+    /// Only the target writes: one request, and the text flows in messages of several tokens.
+    Stream = "stream",
 }
 
 named! {

@@ -20,6 +20,8 @@ const LOSSLESS: Rules = Rules {
     epsilon: Unit::ZERO,
     payload: Payload::IDS,
     coupling: Coupling::SharedSeed,
+    credit_tokens_max: 0,
+    auto: false,
 };
 
 /// Trusted tokens and no trigger: the common part of the policies from the literature.
@@ -31,6 +33,11 @@ const TRUSTING: Rules = Rules {
     ..LOSSLESS
 };
 
+/// No drafts: the target's next token, one for each frame.
+const REMOTE: Rules = Rules { draft_tokens_max: 0, stop_rule: false, ..LOSSLESS };
+
+/// Tokens of a credit (*ours*): half of it must outlast a round trip, or the text stops flowing at each renewal.
+const CREDIT_TOKENS: u16 = 64;
 /// Uncertainty above which a token is sent; a starting value, since thresholds don't transfer between model pairs
 /// (*ours*).
 const UNCERTAINTY_MAX: f64 = 0.3;
@@ -58,7 +65,9 @@ impl Policy {
             }
             Self::Risk => Rules { held: HeldTokens::Audited, epsilon: Unit::clamped(EPSILON), ..LOSSLESS },
             Self::Local => Rules { payload: Payload::IDS, coupling: Coupling::SharedSeed, ..TRUSTING },
-            Self::Remote => Rules { draft_tokens_max: 0, stop_rule: false, ..LOSSLESS },
+            Self::Remote => REMOTE,
+            Self::Auto => Rules { credit_tokens_max: CREDIT_TOKENS, auto: true, ..LOSSLESS },
+            Self::Stream => Rules { credit_tokens_max: CREDIT_TOKENS, ..REMOTE },
         }
     }
 }

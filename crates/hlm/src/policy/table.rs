@@ -35,6 +35,10 @@ pub struct PolicyTable {
     pub uncertainty_max: Option<f32>,
     /// Send at a token with this probability, in 0..=1.
     pub random_rate: Option<f32>,
+    /// Tokens that the verifier may write beyond its verdict, for each frame; 0 for none.
+    pub credit_tokens_max: Option<u16>,
+    /// True to draft or to stream by cost; needs both.
+    pub auto: Option<bool>,
     /// The share of audited tokens that may differ from the target's choice, in 0..=1.
     pub epsilon: Option<f32>,
     /// Most tokens of a row, in the payloads that truncate it: 1..=[`ROW_ENTRIES_MAX`].

@@ -27,6 +27,9 @@ pub(crate) fn config() -> VerifierConfig {
         context_tokens_max: 16,
         sessions_max: 2,
         draft_tokens_max: 4,
+        credit_tokens_max: 0,
+        continuation_tokens: 3,
+        continuation_interval: Duration::from_millis(100),
         lossy: true,
         idle_max: Duration::from_millis(IDLE_MS),
     }
@@ -125,11 +128,17 @@ pub(crate) fn rows(tokens: &[TokenId]) -> Vec<f32> {
 pub(crate) struct Desk {
     pub(crate) verifier: Verifier,
     pub(crate) now: Instant,
+    /// The target's cache of the only session, for tests that play whole texts.
+    pub(crate) cache: Vec<TokenId>,
 }
 
 impl Desk {
     pub(crate) fn new(config: VerifierConfig) -> Self {
-        Self { verifier: Verifier::new(config).expect("valid settings"), now: Instant(1_000_000) }
+        Self {
+            verifier: Verifier::new(config).expect("valid settings"),
+            now: Instant(1_000_000),
+            cache: Vec::new(),
+        }
     }
 
     /// A verifier with one lease, whose text is the prompt.

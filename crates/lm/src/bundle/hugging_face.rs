@@ -4,6 +4,7 @@ use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary}
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use dunlin_gguf::Header;
+use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -65,6 +66,23 @@ pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
     let mut dir = assemble(path, weights, config.vocab_size, special, stop)?;
     dir.context_max = config.max_position_embeddings;
     dir.cache_shape = Some(shape);
+    Ok(dir)
+}
+
+/// Opens a directory with `tokenizer.json` and, if it is there, `generation_config.json` with the ids that end a text.
+pub(super) fn open_tokenizer(path: &Path) -> Result<ModelDir> {
+    let generation = path.join("generation_config.json");
+    let ids: Ids = if generation.exists() { read_json(&generation)? } else { Ids::default() };
+    let special = SpecialIds {
+        bos: first(ids.bos_token_id),
+        eos: first(ids.eos_token_id.clone()),
+        ..SpecialIds::default()
+    };
+    let stop = ids.eos_token_id.map(OneOrMany::into_vec).unwrap_or_default();
+    let file = path.join("tokenizer.json");
+    let size = Tokenizer::open(&file)?.size();
+    let mut dir = assemble(path, file, size, special, stop)?;
+    dir.context_max = SESSION_TOKENS_MAX as usize;
     Ok(dir)
 }
 

@@ -12,12 +12,16 @@ const SEED: u64 = 11;
 const TEMPERATURE: f32 = 1.0;
 
 /// Plays `KILLS` replies; calls `strike` after some tokens of each and compares the text with the target-only one.
-fn survive(device: &'static str, mut strike: impl FnMut(&mut Mosquitto, &mut VerifierProcess, &Wire)) {
+fn survive(
+    (device, policy): (&'static str, &'static str),
+    mut strike: impl FnMut(&mut Mosquitto, &mut VerifierProcess, &Wire),
+) {
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Mosquitto::with(OPEN);
     let mut verifier = VerifierProcess::start(&dir, broker.port);
     let wire = Wire::to(broker.port);
-    let ask = Ask { broker: wire.port, device, seed: SEED, temperature: TEMPERATURE, tokens_max: TOKENS };
+    let ask =
+        Ask { broker: wire.port, device, seed: SEED, temperature: TEMPERATURE, tokens_max: TOKENS, policy };
     let mut agent = AgentProcess::start(&ask);
     let mut reference = Reference::load();
     let long: Vec<_> = prompts()
@@ -65,20 +69,42 @@ fn is_disturbed(report: &serde_json::Value) -> bool {
     count("resent") > 0 || count("opens") > 1 || count("mqtt_control_bytes_up") > 40
 }
 
+fn kill_the_broker(broker: &mut Mosquitto, _: &mut VerifierProcess, _: &Wire) {
+    broker.kill();
+    broker.start().unwrap();
+}
+
 #[test]
 fn the_broker_is_killed() {
-    survive("kills-broker", |broker, _, _| {
-        broker.kill();
-        broker.start().unwrap();
-    });
+    survive(("kills-broker", "lossless"), kill_the_broker);
 }
 
 #[test]
 fn the_link_is_cut() {
-    survive("kills-link", |_, _, wire| wire.cut());
+    survive(("kills-link", "lossless"), |_, _, wire| wire.cut());
 }
 
 #[test]
 fn the_verifier_is_killed() {
-    survive("kills-verifier", |_, verifier, _| verifier.kill_and_restart());
+    survive(("kills-verifier", "lossless"), |_, verifier, _| verifier.kill_and_restart());
+}
+
+#[test]
+fn the_broker_is_killed_while_text_flows() {
+    survive(("kills-broker-stream", "stream"), kill_the_broker);
+}
+
+#[test]
+fn the_link_is_cut_while_text_flows() {
+    survive(("kills-link-stream", "stream"), |_, _, wire| wire.cut());
+}
+
+#[test]
+fn the_verifier_is_killed_while_text_flows() {
+    survive(("kills-verifier-stream", "stream"), |_, verifier, _| verifier.kill_and_restart());
+}
+
+#[test]
+fn the_verifier_is_killed_while_the_device_chooses_who_writes() {
+    survive(("kills-verifier-auto", "auto"), |_, verifier, _| verifier.kill_and_restart());
 }

@@ -100,6 +100,7 @@ pub(crate) struct Ask {
     pub(crate) seed: u64,
     pub(crate) temperature: f32,
     pub(crate) tokens_max: usize,
+    pub(crate) policy: &'static str,
 }
 
 /// `dunlin-agent serve --json`: prompts in, events out.
@@ -117,7 +118,16 @@ impl AgentProcess {
     pub(crate) fn with_flags(ask: &Ask, flags: &[&str]) -> Self {
         let mut command = program("dunlin-agent");
         command.args(["serve", "--json", "--broker", &format!("mqtt://127.0.0.1:{}", ask.broker)]);
-        command.args(["--device", ask.device, "--seed", &ask.seed.to_string(), "--top-p", "1"]);
+        command.args([
+            "--policy",
+            ask.policy,
+            "--device",
+            ask.device,
+            "--seed",
+            &ask.seed.to_string(),
+            "--top-p",
+            "1",
+        ]);
         command.args(["--temperature", &ask.temperature.to_string()]);
         command.args(["--max-tokens", &ask.tokens_max.to_string(), "--model"]).arg(model("drafter"));
         command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

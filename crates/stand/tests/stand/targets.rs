@@ -39,7 +39,14 @@ fn bereave(prompt: &str, flags: &[&str], other: &Path, device: &'static str) -> 
     let broker = Mosquitto::with(OPEN);
     let mut first = VerifierProcess::serve(&dir, broker.port, "first", &model("target"));
     let wire = Wire::to(broker.port);
-    let ask = Ask { broker: wire.port, device, seed: SEED, temperature: TEMPERATURE, tokens_max: TOKENS };
+    let ask = Ask {
+        broker: wire.port,
+        device,
+        seed: SEED,
+        temperature: TEMPERATURE,
+        tokens_max: TOKENS,
+        policy: "lossless",
+    };
     let mut agent = AgentProcess::with_flags(&ask, flags);
     agent.ask(prompt);
     let mut tokens = Vec::new();

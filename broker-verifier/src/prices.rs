@@ -1,0 +1,108 @@
+//! The target's times, as devices are told: of a pass, of a further row in it, and of the wait before it.
+//!
+//! Invariant: averages fade with the number of passes, so that a changed load is announced within some tens of them.
+
+use dunlin_wire::{LogTime, Price};
+use std::time::Duration;
+
+/// Number of passes after which an observation has faded to 1/e.
+const MEMORY_PASSES: f64 = 16.0;
+/// Most tokens of a pass that counts: a longer one reads a prompt and says nothing of the next token.
+const TOKENS_MAX: usize = 256;
+
+/// Fading sums over passes, for a line through their durations by number of tokens.
+#[derive(Debug, Default)]
+pub(crate) struct PassPrices {
+    passes: f64,
+    tokens: f64,
+    seconds: f64,
+    tokens_squared: f64,
+    tokens_seconds: f64,
+    waited: f64,
+}
+
+impl PassPrices {
+    /// Takes a pass that fed so many tokens, its duration, and the mean wait before it.
+    pub(crate) fn observe(&mut self, tokens: usize, took: Duration, waited: Duration) {
+        if tokens == 0 || tokens > TOKENS_MAX {
+            return;
+        }
+        let (n, s) = (tokens as f64, took.as_secs_f64());
+        let sums = [
+            (&mut self.passes, 1.0),
+            (&mut self.tokens, n),
+            (&mut self.seconds, s),
+            (&mut self.tokens_squared, n * n),
+            (&mut self.tokens_seconds, n * s),
+            (&mut self.waited, waited.as_secs_f64()),
+        ];
+        for (sum, x) in sums {
+            *sum = *sum * (1.0 - 1.0 / MEMORY_PASSES) + x;
+        }
+    }
+
+    /// Times to announce; unknown before the first pass. `pass` is that of the passes of late, so it grows with the
+    /// load; `row` is the slope of the line, by least squares.
+    pub(crate) fn price(&self) -> Price {
+        if self.passes == 0.0 {
+            return Price::default();
+        }
+        let mean = |sum: f64| sum / self.passes;
+        let spread = mean(self.tokens_squared) - mean(self.tokens).powi(2);
+        let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
+        // Passes of one size show no slope.
+        let row = if spread > 1e-6 { (both / spread).max(0.0) } else { 0.0 };
+        let time = |seconds: f64| LogTime::of_us((seconds * 1e6) as u64);
+        Price {
+            pass: time(mean(self.seconds)),
+            row: time(row.min(mean(self.seconds))),
+            queue: time(mean(self.waited)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prices(passes: &[(usize, u64, u64)]) -> PassPrices {
+        let mut prices = PassPrices::default();
+        for (tokens, took, waited) in passes {
+            prices.observe(*tokens, Duration::from_micros(*took), Duration::from_micros(*waited));
+        }
+        prices
+    }
+
+    #[test]
+    fn nothing_is_announced_before_the_first_pass() {
+        assert_eq!(prices(&[]).price(), Price::default());
+        assert_eq!(
+            prices(&[(300, 1, 1), (0, 1, 1)]).price(),
+            Price::default(),
+            "prompts and empty passes don't count"
+        );
+    }
+
+    #[test]
+    fn a_line_through_the_passes_gives_the_price_of_a_row() {
+        let passes: Vec<_> = (0..200).map(|i| (1 + i % 7, 20_000 + 300 * (i as u64 % 7), 5_000)).collect();
+        let price = prices(&passes).price();
+        assert_eq!((price.row, price.queue), (LogTime::of_us(300), LogTime::of_us(5_000)));
+        let pass = price.pass.us().unwrap();
+        assert!((19_000..=22_000).contains(&pass), "{pass}");
+    }
+
+    #[test]
+    fn passes_of_one_size_show_no_slope() {
+        let price = prices(&[(4, 10_000, 0); 50]).price();
+        assert_eq!((price.pass, price.row), (LogTime::of_us(10_000), LogTime::of_us(0)));
+    }
+
+    #[test]
+    fn a_changed_load_is_announced_within_fifty_passes() {
+        let mut passes = vec![(4, 10_000, 0); 500];
+        passes.extend([(64, 80_000, 40_000); 50]);
+        let price = prices(&passes).price();
+        assert!(price.pass >= LogTime::of_us(75_000) && price.queue >= LogTime::of_us(35_000), "{price:?}");
+    }
+}

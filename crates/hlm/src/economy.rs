@@ -1,0 +1,416 @@
+//! The choice of who writes (*ours*): the device drafts and the verifier judges, or the verifier's text streams down.
+//!
+//! Both ways have a cost per committed token, in the unit of the [prices](crate::stop::Prices). It is predicted from
+//! what is known of either way at any time: the round trip and the drafter's time are measured, the share of accepted
+//! drafts is calibrated, and the verifier announces its pass, its rows and its queue. So the way that is not taken
+//! follows a change of link or load, too. What the formulas leave out is corrected by the ratio of measured to
+//! predicted cost, way by way.
+//!
+//! Invariant: no clock and no link; it decides from sums that fade with the rounds.
+
+use crate::stop::Prices;
+use crate::time::Duration;
+use dunlin_wire::{LogTime, Price};
+
+/// Observations after which one has faded to 1/e.
+const MEMORY: f64 = 32.0;
+/// Observations of a way's cost after which one has faded to 1/e. Single rounds scatter, and a change of link or load is
+/// followed by the formulas.
+const ACCOUNT_MEMORY: f64 = 128.0;
+/// Share of the predicted cost that the other way must save, so that noise does not swing the choice.
+const MARGIN: f64 = 0.02;
+/// Share of all cost that may be spent on trying the way that looks dearer.
+const EXPLORED_MAX: f64 = 0.02;
+/// A way is tried again if it would have to be cheaper than predicted by no more than this factor.
+const PROMISING: f64 = 1.5;
+/// Weight of the formula against measurements, in observations.
+const PRIOR_COUNT: f64 = 16.0;
+/// Observations from which on a way counts as known.
+const KNOWN_COUNT: f64 = 12.0;
+/// Tokens after which a measured way counts as unknown again.
+const STALE_TOKENS: f64 = 2_000.0;
+/// Share of accepted drafts that the formula assumes. It is a constant, because the measured cost of drafting contains
+/// the pair's own share already, and a second estimate of it would double its noise.
+const ACCEPTANCE: f64 = 0.7;
+/// Drafts of the longest round that is considered.
+const DRAFTS_MAX: u32 = 16;
+/// Time of a pass before one is announced, s.
+const PASS_START: f64 = 0.05;
+/// Time of feeding the drafter a token in a longer run, relative to that of drafting one, before it is measured.
+const FEED_START: f64 = 0.5;
+
+/// A way to get the next tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// The device drafts, the verifier judges.
+    #[default]
+    Draft,
+    /// The verifier writes.
+    Stream,
+}
+
+impl Way {
+    fn other(self) -> Self {
+        match self {
+            Self::Draft => Self::Stream,
+            Self::Stream => Self::Draft,
+        }
+    }
+}
+
+/// Everything that both costs depend on. Times are in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conditions {
+    /// Prices of drafting and of waiting.
+    pub prices: Prices,
+    /// Time of one drafted token.
+    pub draft: f64,
+    /// Most drafts of a frame.
+    pub drafts_max: u32,
+    /// True when the device drafts ahead while it waits.
+    pub ahead: bool,
+    /// Tokens that the drafter has not read.
+    pub debt: usize,
+    /// Tokens that this reply may still commit.
+    pub left: usize,
+}
+
+/// Measured and predicted cost of a way, as sums that fade.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Account {
+    measured: f64,
+    predicted: f64,
+    /// Observations.
+    count: f64,
+    /// Tokens committed by the other way since this one was measured last.
+    idle_tokens: f64,
+}
+
+impl Account {
+    fn observe(&mut self, measured: f64, predicted: f64) {
+        let keep = 1.0 - 1.0 / ACCOUNT_MEMORY;
+        (self.measured, self.predicted) =
+            (self.measured * keep + measured, self.predicted * keep + predicted);
+        self.count = self.count * keep + 1.0;
+        self.idle_tokens = 0.0;
+    }
+
+    fn is_known(&self) -> bool {
+        self.count >= KNOWN_COUNT && self.idle_tokens < STALE_TOKENS
+    }
+
+    /// Measured over predicted cost. The formula counts as [`PRIOR_COUNT`] observations that it was right, since single
+    /// rounds scatter: one miss more or less doubles their cost.
+    fn ratio(&self) -> f64 {
+        if self.count == 0.0 {
+            return 1.0;
+        }
+        let prior = PRIOR_COUNT * self.predicted / self.count;
+        ((self.measured + prior) / (self.predicted + prior)).clamp(0.1, 10.0)
+    }
+}
+
+/// The costs of both ways as far as they are known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Economy {
+    drafted: Account,
+    streamed: Account,
+    /// Round trip without the target's work, s, as a fading mean.
+    rtt: Option<f64>,
+    /// The verifier's announced times.
+    price: Price,
+    /// Fading sums of longer runs of the drafter.
+    feed_tokens: f64,
+    feed_seconds: f64,
+    /// Cost of all tokens so far, and of those that a trial cost more than the other way.
+    spent: f64,
+    explored: f64,
+    /// Tokens left of a trial.
+    trial: usize,
+}
+
+impl Default for Economy {
+    fn default() -> Self {
+        Self {
+            drafted: Account::default(),
+            streamed: Account::default(),
+            rtt: None,
+            price: Price::default(),
+            feed_tokens: 0.0,
+            feed_seconds: 0.0,
+            spent: 0.0,
+            explored: 0.0,
+            trial: 0,
+        }
+    }
+}
+
+fn seconds(time: LogTime) -> Option<f64> {
+    time.us().map(|us| us as f64 / 1e6)
+}
+
+impl Economy {
+    /// Tokens left of a trial, while there is one.
+    pub fn trial(&self) -> Option<usize> {
+        Some(self.trial).filter(|trial| *trial > 0)
+    }
+
+    /// Takes the times of a lease.
+    pub fn announce(&mut self, price: Price) {
+        self.price = price;
+    }
+
+    /// Takes the times of an answer; unknown ones change nothing.
+    pub fn announce_pass(&mut self, pass: LogTime, queue: LogTime) {
+        if pass != LogTime::default() {
+            (self.price.pass, self.price.queue) = (pass, queue);
+        }
+    }
+
+    /// Takes a round trip of a frame that was sent once, the target's work included.
+    pub fn observe_round_trip(&mut self, sample: Duration) {
+        let net = (sample.as_secs_f64() - self.pass() - self.queue()).max(0.0);
+        self.rtt = Some(self.rtt.map_or(net, |rtt| rtt + (net - rtt) / 8.0));
+    }
+
+    /// Takes the time of asking for a lease, which stands in for a round trip until there is one.
+    pub fn observe_handshake(&mut self, sample: Duration) {
+        self.rtt.get_or_insert(sample.as_secs_f64());
+    }
+
+    /// Takes a run of the drafter that read several tokens.
+    pub fn observe_feed(&mut self, tokens: usize, took: Duration) {
+        let keep = 1.0 - 1.0 / MEMORY;
+        self.feed_tokens = self.feed_tokens * keep + tokens as f64;
+        self.feed_seconds = self.feed_seconds * keep + took.as_secs_f64();
+    }
+
+    /// Takes what tokens cost that were committed in one way.
+    pub fn observe(&mut self, way: Way, conditions: &Conditions, tokens: usize, cost: f64) {
+        if tokens == 0 || !cost.is_finite() {
+            return;
+        }
+        let tokens = tokens as f64;
+        let predicted = self.predicted(way, conditions) * tokens;
+        self.account(way).observe(cost, predicted);
+        self.account(way.other()).idle_tokens += tokens;
+        self.spent += cost;
+        if self.trial > 0 {
+            let other = self.cost(way.other(), conditions) * tokens;
+            self.explored += (cost - other).max(0.0);
+            self.trial = self.trial.saturating_sub(tokens as usize);
+        }
+    }
+
+    fn account(&mut self, way: Way) -> &mut Account {
+        match way {
+            Way::Draft => &mut self.drafted,
+            Way::Stream => &mut self.streamed,
+        }
+    }
+
+    fn pass(&self) -> f64 {
+        seconds(self.price.pass).unwrap_or(PASS_START)
+    }
+
+    fn queue(&self) -> f64 {
+        seconds(self.price.queue).unwrap_or(0.0)
+    }
+
+    /// Cost per token by the formulas alone.
+    fn predicted(&self, way: Way, c: &Conditions) -> f64 {
+        let (draft_w, wait_w) = (c.prices.draft(), c.prices.wait());
+        let answer = self.pass() + self.queue();
+        if way == Way::Stream {
+            // The text flows: neither the round trip nor the wait for a place in a batch is paid for each token.
+            return (wait_w * self.pass()).max(f64::MIN_POSITIVE);
+        }
+        let row = seconds(self.price.row).unwrap_or(0.0);
+        let rtt = self.rtt.unwrap_or(0.0);
+        let mut best = f64::INFINITY;
+        let (mut tokens, mut survival) = (1.0, 1.0);
+        for drafts in 0..=c.drafts_max.min(DRAFTS_MAX) {
+            let drafting = f64::from(drafts) * c.draft;
+            let waiting = rtt + answer + f64::from(drafts) * row;
+            // With this probability what is drafted while waiting is the next frame's beginning.
+            let foreseen = if c.ahead { survival * ACCEPTANCE } else { 0.0 };
+            let overlap = drafting.min(waiting);
+            let cost = draft_w * drafting + wait_w * waiting - foreseen * wait_w * overlap;
+            best = best.min(cost / tokens);
+            survival *= ACCEPTANCE;
+            tokens += survival;
+        }
+        best.max(f64::MIN_POSITIVE)
+    }
+
+    /// Cost per token by the formulas, corrected by what was measured.
+    pub fn cost(&self, way: Way, conditions: &Conditions) -> f64 {
+        let account = match way {
+            Way::Draft => &self.drafted,
+            Way::Stream => &self.streamed,
+        };
+        self.predicted(way, conditions) * account.ratio()
+    }
+
+    /// Cost of a change to a way, once.
+    fn change(&self, to: Way, c: &Conditions) -> f64 {
+        let feed =
+            if self.feed_tokens > 0.0 { self.feed_seconds / self.feed_tokens } else { FEED_START * c.draft };
+        match to {
+            // The drafter has to read what it missed.
+            Way::Draft => c.prices.draft() * feed * c.debt as f64,
+            // The request takes a round trip before the text flows.
+            Way::Stream => c.prices.wait() * self.rtt.unwrap_or(0.0),
+        }
+    }
+
+    /// The way for the next tokens, given that of the last ones; `first` if none were committed in this reply.
+    pub fn choose(&mut self, now: Way, first: bool, conditions: &Conditions) -> Way {
+        let left = conditions.left as f64;
+        let of = |way: Way| self.cost(way, conditions) * left;
+        let (stay, go) = if first {
+            // Nothing runs yet: both ways pay their beginning.
+            (of(now) + self.change(now, conditions), of(now.other()) + self.change(now.other(), conditions))
+        } else {
+            (of(now), of(now.other()) + self.change(now.other(), conditions))
+        };
+        if self.trial > 0 {
+            return now;
+        }
+        let best = if go < stay * (1.0 - MARGIN) { now.other() } else { now };
+        self.try_other(best, conditions).unwrap_or(best)
+    }
+
+    /// Tries the other way for a few tokens if that may pay and is within its share.
+    fn try_other(&mut self, best: Way, c: &Conditions) -> Option<Way> {
+        let other = best.other();
+        let known = match other {
+            Way::Draft => self.drafted.is_known(),
+            Way::Stream => self.streamed.is_known(),
+        };
+        let (dear, cheap) = (self.cost(other, c), self.cost(best, c));
+        if known || dear > cheap * PROMISING {
+            return None;
+        }
+        let tokens = TRIAL_TOKENS.min(c.left);
+        let extra = (dear - cheap).max(0.0) * tokens as f64 + self.change(other, c);
+        if self.explored + extra > EXPLORED_MAX * self.spent {
+            return None;
+        }
+        // What a change costs is not seen in the cost of its tokens.
+        self.explored += self.change(other, c);
+        self.trial = tokens;
+        Some(other)
+    }
+}
+
+/// Tokens of a trial.
+const TRIAL_TOKENS: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 20 ms a drafted token, seconds.
+    const CONDITIONS: Conditions =
+        Conditions { prices: Prices::SECONDS, draft: 0.02, drafts_max: 16, ahead: false, debt: 0, left: 64 };
+
+    fn economy(rtt_ms: u64, pass_ms: u64) -> Economy {
+        let time = |ms: u64| LogTime::of_us(ms * 1000);
+        let mut economy = Economy::default();
+        economy.announce(Price { pass: time(pass_ms), row: LogTime(1), queue: LogTime(0) });
+        economy.observe_round_trip(Duration::from_millis(rtt_ms + pass_ms));
+        economy
+    }
+
+    #[test]
+    fn a_slow_link_and_a_quick_target_stream() {
+        let mut slow = economy(300, 10);
+        assert_eq!(slow.choose(Way::Draft, true, &CONDITIONS), Way::Stream);
+        let mut quick = economy(0, 400);
+        let drafts = Conditions { draft: 0.001, ..CONDITIONS };
+        assert_eq!(quick.choose(Way::Stream, true, &drafts), Way::Draft);
+    }
+
+    #[test]
+    fn the_costs_by_hand() {
+        let one = Conditions { drafts_max: 1, ..CONDITIONS };
+        let economy = economy(100, 100);
+        let pass = seconds(LogTime::of_us(100_000)).unwrap();
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 0.002, "{a} {b}");
+        close(economy.cost(Way::Stream, &one), pass);
+        // One draft: 20 ms, 200 ms of waiting, 1.7 tokens. Without any: 200 ms a token.
+        close(economy.cost(Way::Draft, &one), (0.02 + 0.2) / 1.7);
+        // What is drafted ahead is needed with probability 0.49 and saves 20 ms.
+        let ahead = Conditions { ahead: true, ..one };
+        close(economy.cost(Way::Draft, &ahead), (0.02 + 0.2 - 0.49 * 0.02) / 1.7);
+    }
+
+    #[test]
+    fn what_was_measured_corrects_the_formula() {
+        let mut economy = economy(100, 100);
+        let before = economy.cost(Way::Stream, &CONDITIONS);
+        for _ in 0..100 {
+            economy.observe(Way::Stream, &CONDITIONS, 4, 4.0 * before * 3.0);
+        }
+        let factor = economy.cost(Way::Stream, &CONDITIONS) / before;
+        assert!((2.5..3.0).contains(&factor), "{factor}: the formula counts as some observations of 1");
+        assert_eq!(economy.choose(Way::Stream, false, &CONDITIONS), Way::Draft);
+    }
+
+    #[test]
+    fn a_changed_load_moves_the_way_not_taken_at_once() {
+        let mut economy = economy(20, 10);
+        let drafts = Conditions { draft: 0.004, ..CONDITIONS };
+        assert_eq!(economy.choose(Way::Draft, false, &drafts), Way::Stream);
+        economy.announce_pass(LogTime::of_us(400_000), LogTime::of_us(200_000));
+        assert_eq!(economy.choose(Way::Stream, false, &drafts), Way::Draft);
+    }
+
+    #[test]
+    fn a_change_must_pay_within_the_reply() {
+        let mut economy = economy(0, 30);
+        economy.observe_feed(10, Duration::from_millis(200));
+        let cheap = Conditions { draft: 0.005, left: 1000, debt: 40, ..CONDITIONS };
+        assert_eq!(economy.choose(Way::Stream, false, &cheap), Way::Draft);
+        let short = Conditions { left: 8, ..cheap };
+        assert_eq!(economy.choose(Way::Stream, false, &short), Way::Stream, "reading 40 tokens takes 0.8 s");
+    }
+
+    /// The dearer way, whose formula is right, is tried for no more than its share.
+    #[test]
+    fn trials_cost_no_more_than_their_share() {
+        let mut economy = economy(30, 100);
+        let c = Conditions { draft: 0.06, ..CONDITIONS };
+        let (mut way, mut cost, mut cheapest, mut tried) = (Way::Stream, 0.0, 0.0, 0);
+        let formula = |economy: &Economy, way| economy.predicted(way, &c);
+        for _ in 0..20_000 {
+            way = economy.choose(way, false, &c);
+            let (own, other) = (formula(&economy, way), formula(&economy, way.other()));
+            tried += usize::from(own > other);
+            cost += own;
+            cheapest += own.min(other);
+            economy.observe(way, &c, 1, own);
+        }
+        assert!(tried > 0, "never tried");
+        assert!(cost <= cheapest * 1.025, "{}", cost / cheapest);
+    }
+
+    #[test]
+    fn extremes_stay_finite() {
+        let mut economy = Economy::default();
+        let c = Conditions { draft: 0.0, left: 0, debt: usize::MAX, ..CONDITIONS };
+        for price in [Price::default(), Price { pass: LogTime(255), row: LogTime(255), queue: LogTime(255) }]
+        {
+            economy.announce(price);
+            economy.observe_round_trip(Duration(u64::MAX));
+            economy.observe_feed(0, Duration(0));
+            economy.observe(Way::Draft, &c, usize::MAX, f64::NAN);
+            economy.observe(Way::Draft, &c, 1, f64::MAX);
+            for way in [Way::Draft, Way::Stream] {
+                economy.choose(way, true, &c);
+                assert!(!economy.cost(way, &c).is_nan());
+            }
+        }
+    }
+}

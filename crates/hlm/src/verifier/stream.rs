@@ -1,0 +1,168 @@
+//! Text that the verifier writes beyond a verdict, on a device's credit.
+//!
+//! Invariant: with the shared seed, a token behind a text is a function of the text, so tokens that were written once
+//! are sent again and never chosen again. What a device costs that went away is bounded by its credit.
+
+use super::{CloseReason, Key, Session, Verifier, Work};
+use crate::TokenId;
+use crate::coupling::couple;
+use crate::text::Text;
+use crate::time::Instant;
+use dunlin_wire::limits::{CONTINUATION_TOKENS_MAX, STOP_IDS_MAX};
+use dunlin_wire::{Continuation, Credit, Digest, Down, DraftFrame, token_bits};
+
+/// A credit in use.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// The newest round that gave it.
+    round: u32,
+    /// Length that the text may reach.
+    until: usize,
+    stop: heapless::Vec<TokenId, STOP_IDS_MAX>,
+    /// True once a token that ends the text was written.
+    stopped: bool,
+    /// Length of the text up to which it was sent.
+    sent: usize,
+    /// Time of the last message; `None` before the first, which is sent at once.
+    flushed: Option<Instant>,
+}
+
+impl Stream {
+    /// The credit of a frame whose verdict was given: everything behind the verdict's token is left to send.
+    pub(super) fn behind(text: &Text, frame: &DraftFrame, credit: &Credit) -> Self {
+        let mut stream = Self {
+            round: frame.round,
+            until: credit.until as usize,
+            stop: credit.stop.clone(),
+            stopped: false,
+            sent: text.len(),
+            flushed: None,
+        };
+        stream.stopped = stream.has_stop(&text.tokens()[frame.base as usize..]);
+        stream
+    }
+
+    fn has_stop(&self, tokens: &[TokenId]) -> bool {
+        tokens.iter().any(|token| self.stop.contains(token))
+    }
+}
+
+impl Session {
+    /// True when credit is left for the next token.
+    fn may_write(&self, context_max: usize) -> bool {
+        self.stream.as_ref().is_some_and(|s| !s.stopped && self.text.len() < s.until.min(context_max))
+    }
+}
+
+impl Verifier {
+    /// True when a credit is within this verifier's limits.
+    pub(super) fn credit_fits(&self, base: u32, credit: &Credit) -> bool {
+        credit.until - base <= u32::from(self.config.credit_tokens_max)
+            && self.config.credit_tokens_max > 0
+            && credit.until <= self.config.context_tokens_max
+            && credit.stop.iter().all(|token| *token < self.config.vocabulary.size)
+    }
+
+    /// Takes the credit of a frame without drafts: the text behind its base stays where it is the target's own.
+    pub(super) fn grant(&mut self, key: &Key, frame: &DraftFrame, now: Instant) {
+        let Some(credit) = &frame.credit else { return };
+        if !self.fits(frame) {
+            return self.end(key, CloseReason::Rejected);
+        }
+        let (base, until) = (frame.base as usize, credit.until as usize);
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        if until == base {
+            (session.credited, session.stream) = (frame.round, None);
+            return;
+        }
+        if !self.agrees(key, frame) {
+            return;
+        }
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        if base < session.own_from {
+            session.cut(base);
+        }
+        // A renewal must not send again what is under way to the device.
+        let before = session.stream.take().filter(|_| !credit.again && frame.send == 1);
+        let sent = before.as_ref().map_or(base, |stream| stream.sent.max(base)).min(session.text.len());
+        let stop = credit.stop.clone();
+        let flushed = before.and_then(|stream| stream.flushed);
+        let mut stream = Stream { round: frame.round, until, stop, stopped: false, sent, flushed };
+        stream.stopped = stream.has_stop(&session.text.tokens()[base..]);
+        (session.credited, session.stream) = (frame.round, Some(stream));
+        self.flush(key, now);
+        self.go_on_writing(key);
+    }
+
+    /// Sends everything that was written behind a position again.
+    pub(super) fn repeat_from(&mut self, key: &Key, position: usize, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(stream) = &mut session.stream else { return };
+        stream.sent = stream.sent.min(position);
+        self.flush(key, now);
+    }
+
+    /// Draws the token behind a text of this length and digest from the target's row.
+    pub(super) fn write(&mut self, key: &Key, (at, digest): (usize, Digest), row: &[f32], now: Instant) {
+        let context_max = self.config.context_tokens_max as usize;
+        let interval = self.config.continuation_interval;
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
+        // A new prompt or the end of the credit came in between: the row belongs to a text that is gone.
+        let same_text = session.text.len() == at && session.text.full(at) == Some(digest);
+        if !same_text || !session.may_write(context_max) {
+            return;
+        }
+        let row = row.get(..self.config.vocabulary.size as usize);
+        if row.is_none_or(|row| self.scratch.refill(row, &session.sampling).is_err()) {
+            return self.end(key, CloseReason::Failed);
+        }
+        let token = couple(&self.scratch, session.seed, at as u64);
+        session.text.push(token);
+        self.counters.written += 1;
+        let Some(stream) = &mut session.stream else { return };
+        stream.stopped |= stream.has_stop(&[token]);
+        let waiting = session.text.len() - stream.sent;
+        let is_late = stream.flushed.is_none_or(|flushed| now.since(flushed) >= interval);
+        let is_full = waiting >= usize::from(self.config.continuation_tokens);
+        if is_late || is_full || !session.may_write(context_max) {
+            self.flush(key, now);
+        }
+    }
+
+    /// Sends what was written and not sent yet.
+    pub(super) fn flush(&mut self, key: &Key, now: Instant) {
+        let (price, bits) = (self.price, token_bits(self.config.vocabulary.size));
+        while let Some(session) = self.sessions.get_mut(key)
+            && let Some(stream) = &mut session.stream
+            && let [first, ..] = session.text.tokens().get(stream.sent..).unwrap_or_default()
+        {
+            let rest = session.text.tokens()[stream.sent + 1..].iter().take(CONTINUATION_TOKENS_MAX - 1);
+            let continuation = Continuation {
+                session: key.1,
+                epoch: session.epoch,
+                round: stream.round,
+                base: stream.sent as u32,
+                prefix: session.text.short(stream.sent).expect("sent is at most the text's length"),
+                pass: price.pass,
+                queue: price.queue,
+                token_bits: bits,
+                tokens: core::iter::once(first).chain(rest).copied().collect(),
+            };
+            stream.sent += continuation.tokens.len();
+            stream.flushed = Some(now);
+            self.counters.continuations += 1;
+            self.answer(key, &Down::Continuation(continuation));
+        }
+    }
+
+    /// Asks the target for the next token, if credit is left and nothing else is asked of it.
+    pub(super) fn go_on_writing(&mut self, key: &Key) {
+        let context_max = self.config.context_tokens_max as usize;
+        let Some(session) = self.sessions.get(key) else { return };
+        if matches!(session.round, super::Round::Idle) && session.may_write(context_max) && !self.draining {
+            let at = session.text.len();
+            let digest = session.text.full(at).expect("a text has its own digest");
+            self.ask_target(key, &[], 1, Work::Write { at, digest });
+        }
+    }
+}
