@@ -9,7 +9,7 @@ use super::dice::mix;
 use super::law;
 use super::metrics::{rouge_l, slot_counts};
 use super::pair::Pair;
-use super::plan::{Cell, EvaluationPlan, ModelledBoard, Size, Writer};
+use super::plan::{Cell, EvaluationPlan, ModelledBoard, Objective, Size, Writer};
 use super::record::{CellRecord, TokenRecord};
 use super::setting::Setting;
 use anyhow::{Context, Result, ensure};
@@ -19,6 +19,7 @@ use dunlin_hlm::device::{
 };
 use dunlin_hlm::policy::DRAFT_TOKENS_MAX;
 use dunlin_hlm::probabilities::Sampling;
+use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{TargetDescription, Verifier, VerifierConfig};
 use dunlin_lm::{Tokenizer, Vocabulary, bert_score};
@@ -33,6 +34,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 const NOWHERE: &str = "none";
 /// The baseline's name.
 const TARGET_AGAIN: &str = "target-again";
+/// A verifier's defaults: tokens of a credit, tokens of a continuation, and the time after which they are sent.
+const CREDIT_TOKENS_MAX: u16 = 64;
+const CONTINUATION_TOKENS: u8 = 8;
+const CONTINUATION_INTERVAL: Duration = Duration::from_millis(100);
 /// Far longer than any modelled round trip, so that no device gives up.
 const PATIENCE: Duration = Duration::from_millis(600_000);
 
@@ -106,6 +111,7 @@ impl EvaluationContext<'_> {
         let mut done = PlayedCell { record: blank(cell), tokens: Vec::new() };
         done.record.drafter_parameters = cell.size.unwrap_or(self.size).drafter_parameters;
         let (mut sums, mut learned) = (CellSums::default(), Learned::default());
+        self.warm_up(cell, &mut learned);
         for (i, prompt) in self.prompts.iter().enumerate() {
             for j in 0..u64::from(cell.seeds) {
                 let sampling = Sampling::new(cell.temperature as f32, 1.0, 0)?;
@@ -118,8 +124,10 @@ impl EvaluationContext<'_> {
                     Writer::Policy(setting, board, channel) => {
                         let size = cell.size.unwrap_or(self.size);
                         let place = (setting.as_ref(), board.as_ref(), channel.as_ref(), size);
-                        let outcome = self.reply(pair, place, &turn, &mut learned)?;
+                        let (outcome, server_seconds) = self.reply(pair, cell, place, &turn, &mut learned)?;
                         add_costs(&mut done.record, &outcome);
+                        done.record.target_seconds += server_seconds;
+                        done.record.server_j += server_seconds * cell.server.watts.unwrap_or(0.0);
                         add_energy(&mut done.record, ModelledEnergy::of(&outcome, &board.modelled, channel));
                         if cell.tokens {
                             done.tokens.extend(fates(&outcome, prompt.len(), cell.temperature));
@@ -129,21 +137,33 @@ impl EvaluationContext<'_> {
                 };
                 done.record.replies += 1;
                 done.record.committed += reply.len() as u64;
-                self.compare(pair, cell, &turn, &reply, &mut sums)?;
+                if !cell.costs_only {
+                    self.compare(pair, cell, &turn, &reply, &mut sums)?;
+                }
             }
         }
         sums.settle(&mut done.record);
         Ok(done)
     }
 
-    /// One reply by a device and a verifier.
+    /// An agent runs its drafter once when it has loaded it, so it knows the time of a token before the first reply.
+    fn warm_up(&self, cell: &Cell, learned: &mut Learned) {
+        if let Writer::Policy(_, board, _) = &cell.writer {
+            let Size { drafter_parameters, drafter_bits } = cell.size.unwrap_or(self.size);
+            let us = board.modelled.draft_us(drafter_parameters, drafter_bits, 1);
+            learned.stop.start_at(Duration(us.round() as u64));
+        }
+    }
+
+    /// One reply by a device and a verifier, and its share of the target's passes, s.
     fn reply(
         &self,
         pair: &mut Pair<'_>,
+        cell: &Cell,
         (setting, board, channel, drafter): (&Setting, &ModelledBoard, &ModelledChannel, Size),
         turn: &PromptTurn<'_>,
         learned: &mut Learned,
-    ) -> Result<SessionOutcome> {
+    ) -> Result<(SessionOutcome, f64)> {
         let (drafter_max, target_max) = pair.context_max();
         let vocabulary = self.vocabulary;
         let config = DeviceConfig {
@@ -163,7 +183,10 @@ impl EvaluationContext<'_> {
         };
         let mut device = Device::new(config, session, std::mem::take(learned))?;
         let prices = prices(&board.modelled, channel);
-        device.set_prices(prices.with_context(|| format!("{} on {}", board.name, channel.name))?);
+        device.set_prices(match cell.objective {
+            Objective::Joules => prices.with_context(|| format!("{} on {}", board.name, channel.name))?,
+            Objective::Seconds => Prices::SECONDS,
+        });
         let mut verifier = Verifier::new(VerifierConfig {
             id: VERIFIER.parse().context("the verifier's id")?,
             vocabulary,
@@ -171,6 +194,9 @@ impl EvaluationContext<'_> {
             context_tokens_max: target_max.min(u32::MAX as usize) as u32,
             sessions_max: 1,
             draft_tokens_max: DRAFT_TOKENS_MAX,
+            credit_tokens_max: CREDIT_TOKENS_MAX,
+            continuation_tokens: CONTINUATION_TOKENS,
+            continuation_interval: CONTINUATION_INTERVAL,
             lossy: true,
             idle_max: PATIENCE,
         })?;
@@ -178,8 +204,10 @@ impl EvaluationContext<'_> {
             board,
             size: drafter,
             vocabulary: vocabulary.size,
-            server: self.plan.server,
+            server: cell.server,
             link: ModelledLink::new(channel, mix(&[turn.seed, 2])),
+            passed_us: 0,
+            server_us: 0.0,
         };
         let reply = ReplyLimits { tokens_max: self.plan.tokens_max, stop: self.stop.clone() };
         pair.begin(turn.prompt.len());
@@ -187,7 +215,7 @@ impl EvaluationContext<'_> {
         let ended = matches!(outcome.finish, Finish::Stop | Finish::TokensMax | Finish::ContextFull);
         ensure!(ended, "{}: a reply ended with {:?}", setting.label, outcome.finish);
         *learned = device.learned();
-        Ok(outcome)
+        Ok((outcome, clock.server_us / 1e6))
     }
 
     fn reference(&self, pair: &mut Pair<'_>, turn: &PromptTurn<'_>) -> Result<Arc<Reference>> {
@@ -280,6 +308,9 @@ fn surprise(logits: &[f32], token: TokenId) -> f64 {
 fn blank(cell: &Cell) -> CellRecord {
     let mut record = CellRecord {
         run: cell.run.clone(),
+        pass_ms: cell.server.pass_us / 1e3,
+        sessions: cell.server.sessions,
+        objective: cell.objective.name().into(),
         policy: TARGET_AGAIN.into(),
         label: TARGET_AGAIN.into(),
         temperature: cell.temperature,
@@ -324,6 +355,7 @@ fn add_costs(record: &mut CellRecord, outcome: &SessionOutcome) {
     record.audited += count(true, None);
     record.missed += count(true, Some(true));
     record.drafted += outcome.counters.drafted;
+    record.streamed += outcome.counters.streamed;
     record.frames_up += outcome.counters.frames_up;
     record.target_passes += outcome.account.target_passes;
     record.target_tokens += outcome.account.target_tokens;

@@ -7,6 +7,7 @@ use dunlin_hlm::device::DraftJob;
 use dunlin_hlm::stop::{Prices, PricesError};
 use dunlin_hlm::verifier::VerifyJob;
 use dunlin_sim::quiet::{Passage, SessionOutcome, Timing};
+use dunlin_wire::{LogTime, Price};
 
 /// The model of all durations in one session.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct ModelledClock<'a> {
     pub server: Server,
     /// The link between board and server.
     pub link: ModelledLink<'a>,
+    /// Time at which the session's last pass ended: one that follows at once is part of the next batch.
+    pub passed_us: u64,
+    /// The session's share of the target's passes, µs.
+    pub server_us: f64,
 }
 
 impl Timing for ModelledClock<'_> {
@@ -33,8 +38,22 @@ impl Timing for ModelledClock<'_> {
         self.board.modelled.score_us(self.vocabulary).round() as u64
     }
 
-    fn target_us(&self, job: &VerifyJob) -> u64 {
-        (self.server.pass_us + self.server.token_us * job.tokens.len() as f64).round() as u64
+    fn target_us(&mut self, job: &VerifyJob, now_us: u64) -> u64 {
+        let server = &self.server;
+        let queue = if now_us == self.passed_us { 0.0 } else { server.queue_us() };
+        let pass = server.pass_us + server.others_us() + server.token_us * job.tokens.len() as f64;
+        let took = (queue + pass).round() as u64;
+        self.passed_us = now_us + took;
+        // The pass is shared by all sessions in it.
+        self.server_us += pass / server.sessions;
+        took
+    }
+
+    fn price(&self) -> Price {
+        let time = |us: f64| LogTime::of_us(us.round() as u64);
+        let server = &self.server;
+        let pass = time(server.pass_us + server.others_us() + server.token_us);
+        Price { pass, row: time(server.token_us), queue: time(server.queue_us()) }
     }
 
     fn carry(&mut self, up: bool, bytes: usize, now_us: u64) -> Passage {
@@ -155,18 +174,25 @@ mod tests {
         let board =
             ModelledBoard { name: "b".into(), context_tokens_max: None, radio: None, modelled: MODELLED };
         let channel = ModelledChannel { tail_ms: 1.5, ..radio() };
-        let clock = ModelledClock {
+        let mut clock = ModelledClock {
             board: &board,
             size: Size { drafter_parameters: 8e6, drafter_bits: 4.0 },
             vocabulary: 2048,
-            server: Server { pass_us: 1000.0, token_us: 10.0 },
+            server: Server { pass_us: 1000.0, token_us: 10.0, sessions: 1.0, watts: None },
             link: ModelledLink::new(&channel, 1),
+            passed_us: 0,
+            server_us: 0.0,
         };
         assert_eq!(clock.draft_us(&DraftJob { id: DraftJobId(0), keep: 9, tokens: vec![1] }), 1_100);
         assert_eq!(clock.score_us(), 1_024);
         let job =
             VerifyJob { id: verifier::VerifyJobId(0), slot: Slot(0), keep: 9, tokens: vec![1; 5], rows: 5 };
-        assert_eq!(clock.target_us(&job), 1_050);
+        assert_eq!(clock.target_us(&job, 500), 1_050);
+        // 31 further sessions add 4 tokens each; a frame that comes in the middle waits for half a pass.
+        clock.server.sessions = 32.0;
+        assert_eq!(clock.target_us(&job, 9_000), 1_120 + 1_050 + 1_240);
+        assert_eq!(clock.target_us(&job, clock.passed_us), 1_050 + 1_240, "the next pass follows at once");
+        assert_eq!(clock.price().pass, LogTime::of_us(2_250));
         assert_eq!(clock.tail_us(), 1_500);
     }
 }

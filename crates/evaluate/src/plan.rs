@@ -58,6 +58,12 @@ pub struct Cell {
     pub tokens: bool,
     /// The size of the modelled drafter, if it is not the plan's.
     pub size: Option<Size>,
+    /// The modelled target.
+    pub server: Server,
+    /// What the device minimises.
+    pub objective: Objective,
+    /// True to leave out what compares texts and laws: only costs are wanted.
+    pub costs_only: bool,
 }
 
 /// The writer of a cell's text.
@@ -92,6 +98,49 @@ pub struct Server {
     /// Time of each token fed, µs.
     #[serde(deserialize_with = "amount")]
     pub token_us: f64,
+    /// Sessions under way at once; each further one adds its tokens to every pass.
+    #[serde(default = "alone", deserialize_with = "rate")]
+    pub sessions: f64,
+    /// Power of the server while a pass runs, W; without it no energy of the server is reported.
+    #[serde(default)]
+    pub watts: Option<f64>,
+}
+
+impl Server {
+    /// Tokens that each further session adds to a pass: between the 1 of a stream and the 5 to 6 of a drafted frame
+    /// (ours).
+    const SESSION_TOKENS: f64 = 4.0;
+
+    /// Time that the other sessions add to each pass, µs.
+    pub fn others_us(&self) -> f64 {
+        self.token_us * Self::SESSION_TOKENS * (self.sessions - 1.0)
+    }
+
+    /// Mean wait of a frame that comes while a pass runs, µs. An idle server begins at once.
+    pub fn queue_us(&self) -> f64 {
+        if self.sessions > 1.0 { (self.pass_us + self.others_us()) / 2.0 } else { 0.0 }
+    }
+}
+
+/// What the device minimises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// The board's modelled energy.
+    #[default]
+    Joules,
+    /// Time.
+    Seconds,
+}
+
+impl Objective {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Joules => "joules",
+            Self::Seconds => "seconds",
+        }
+    }
 }
 
 /// The size of a drafter.
@@ -137,6 +186,19 @@ struct Run {
     rtt_ms: Option<Spanned<Vec<f64>>>,
     /// The size of the drafter that is modelled in this run.
     modelled: Option<Size>,
+    /// Sizes of drafters, each modelled in turn.
+    #[serde(default)]
+    drafters: Vec<Size>,
+    /// Times of a target's pass in place of the plan's, ms.
+    #[serde(default)]
+    pass_ms: Vec<f64>,
+    /// Numbers of sessions on the server in place of the plan's.
+    #[serde(default)]
+    sessions: Vec<f64>,
+    #[serde(default)]
+    objectives: Vec<Objective>,
+    #[serde(default)]
+    costs_only: bool,
     policy: Spanned<Vec<Spanned<PolicySweep>>>,
 }
 
@@ -194,6 +256,11 @@ impl Run {
         source.filled(&self.boards)?;
         source.filled(&self.temperatures)?;
         source.filled(&self.policy)?;
+        let watts = file.server.watts.is_none_or(|watts| watts.is_finite() && watts >= 0.0);
+        source.ensure(watts, self.name.span(), "server.watts: expected a number of at least 0")?;
+        let numbers = self.pass_ms.iter().chain(&self.sessions);
+        let good = numbers.clone().all(|number| number.is_finite() && *number > 0.0);
+        source.ensure(good, self.name.span(), "pass_ms and sessions: expected numbers above 0")?;
         source.ensure(*self.seeds.get_ref() > 0, self.seeds.span(), "0 is not a number above 0")?;
         let (run, seeds) = (self.name.get_ref().clone(), *self.seeds.get_ref());
         let places = self.places(source, file)?;
@@ -201,20 +268,52 @@ impl Run {
         for temperature in self.temperatures.get_ref() {
             let (span, temperature) = (temperature.span(), *temperature.get_ref());
             Sampling::new(temperature as f32, 1.0, 0).map_err(|error| source.wrong(span, error))?;
-            let size = self.modelled;
-            let cell = |writer, tokens| Cell { run: run.clone(), writer, temperature, seeds, tokens, size };
+            let cell = |writer, tokens, (size, server, objective)| Cell {
+                run: run.clone(),
+                writer,
+                temperature,
+                seeds,
+                tokens,
+                size,
+                server,
+                objective,
+                costs_only: self.costs_only,
+            };
+            let conditions = self.conditions(file.server);
             for setting in &settings {
                 for (i, (board, channel)) in places.iter().enumerate() {
-                    let writer =
-                        Writer::Policy(Box::new(setting.clone()), Arc::clone(board), Arc::clone(channel));
-                    cells.push(cell(writer, run == MAIN && i == 0 && setting.is_default()));
+                    for condition in &conditions {
+                        let writer =
+                            Writer::Policy(Box::new(setting.clone()), Arc::clone(board), Arc::clone(channel));
+                        cells.push(cell(writer, run == MAIN && i == 0 && setting.is_default(), *condition));
+                    }
                 }
             }
             if run == MAIN {
-                cells.push(cell(Writer::TargetAgain, false));
+                cells.push(cell(Writer::TargetAgain, false, conditions[0]));
             }
         }
         Ok(())
+    }
+
+    /// Every drafter, server and objective of this run.
+    fn conditions(&self, server: Server) -> Vec<(Option<Size>, Server, Objective)> {
+        let or = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
+        let sizes: Vec<Option<Size>> = match self.drafters.as_slice() {
+            [] => vec![self.modelled],
+            sizes => sizes.iter().copied().map(Some).collect(),
+        };
+        let objectives = if self.objectives.is_empty() { &[Objective::Joules][..] } else { &self.objectives };
+        let mut conditions = Vec::new();
+        for size in sizes {
+            for pass_ms in or(&self.pass_ms, server.pass_us / 1e3) {
+                for sessions in or(&self.sessions, server.sessions) {
+                    let server = Server { pass_us: pass_ms * 1e3, sessions, ..server };
+                    conditions.extend(objectives.iter().map(|objective| (size, server, *objective)));
+                }
+            }
+        }
+        conditions
     }
 
     fn settings(&self, source: &PlanText<'_>) -> Result<Vec<Setting>> {
@@ -372,6 +471,10 @@ fn channels_dir() -> PathBuf {
 
 fn weight_bits() -> f64 {
     WEIGHT_BITS
+}
+
+fn alone() -> f64 {
+    1.0
 }
 
 fn one() -> Spanned<u32> {

@@ -182,6 +182,63 @@ impl Bars {
     }
 }
 
+/// Ratios over two axes of names, as coloured squares with the figures in them.
+#[derive(Debug)]
+pub(super) struct HeatMap {
+    pub(super) title: String,
+    pub(super) x_name: String,
+    pub(super) y_name: String,
+    pub(super) x: Vec<String>,
+    pub(super) y: Vec<String>,
+    /// By row, then column; NaN for an empty square.
+    pub(super) values: Vec<Vec<f64>>,
+}
+
+impl HeatMap {
+    /// Width and height of a square, pixels.
+    const SQUARE: (i32, i32) = (52, 24);
+    /// Room for the names at the left and at the top.
+    const ROOM: (i32, i32) = (120, 78);
+
+    /// The map as an SVG file: blue below 1, orange above, white at 1, full colour from a factor of 4 on.
+    pub(super) fn svg(&self) -> Result<String> {
+        let ((width, height), (left, top)) = (Self::SQUARE, Self::ROOM);
+        let (columns, rows) = (i32::try_from(self.x.len())?, i32::try_from(self.y.len())?);
+        let size = (u32::try_from(left + columns * width + 20)?, u32::try_from(top + rows * height + 30)?);
+        draw(size, |root| {
+            text(&root, &self.title, (12, 16), HPos::Left)?;
+            text(&root, &self.x_name, (left, 38), HPos::Left)?;
+            text(&root, &self.y_name, (12, top - 12), HPos::Left)?;
+            for (column, name) in (0..).zip(&self.x) {
+                let style = (FONT, 10).into_text_style(&root).pos(Pos::new(HPos::Center, VPos::Center));
+                let at = (left + column * width + width / 2, top - 12);
+                root.draw(&Text::new(name.as_str(), at, style))?;
+            }
+            for ((row, name), values) in (0..).zip(&self.y).zip(&self.values) {
+                let y = top + row * height;
+                text(&root, name, (left - 8, y + height / 2), HPos::Right)?;
+                for (column, value) in (0..).zip(values).filter(|(_, value)| value.is_finite()) {
+                    let x = left + column * width;
+                    let corners = [(x + 1, y + 1), (x + width - 1, y + height - 1)];
+                    root.draw(&Rectangle::new(corners, shade(*value).filled()))?;
+                    let style = (FONT, 11).into_text_style(&root).pos(Pos::new(HPos::Center, VPos::Center));
+                    let at = (x + width / 2, y + height / 2);
+                    root.draw(&Text::new(format!("{value:.2}"), at, style))?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The colour of a ratio.
+fn shade(ratio: f64) -> RGBColor {
+    let depth = (ratio.log2().abs() / 2.0).clamp(0.0, 1.0);
+    let full = if ratio < 1.0 { PALETTE[4] } else { PALETTE[1] };
+    let mix = |full: u8| (255.0 - (255.0 - f64::from(full)) * depth).round() as u8;
+    RGBColor(mix(full.0), mix(full.1), mix(full.2))
+}
+
 type PlotArea<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn draw(size: (u32, u32), on: impl FnOnce(PlotArea<'_>) -> Result<()>) -> Result<String> {
@@ -282,6 +339,24 @@ mod tests {
         assert_eq!(svg, chart.svg().unwrap());
         assert!(!chart.is_empty());
         assert!(LineChart { series: vec![Series::new("none", SeriesMark::Line, [])], ..chart }.is_empty());
+    }
+
+    #[test]
+    fn a_heat_map_shows_its_figures_and_leaves_empty_squares_white() {
+        let map = HeatMap {
+            title: "Title".to_string(),
+            x_name: "across".to_string(),
+            y_name: "down".to_string(),
+            x: vec!["a".to_string(), "b".to_string()],
+            y: vec!["c".to_string()],
+            values: vec![vec![0.25, f64::NAN]],
+        };
+        let svg = map.svg().unwrap();
+        for text in ["Title", "across", "down", "0.25", "#56B4E9"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert_eq!(svg.matches("<rect").count(), 2, "the ground and one square");
+        assert_eq!([shade(1.0), shade(4.0), shade(99.0)], [RGBColor(255, 255, 255), PALETTE[1], PALETTE[1]]);
     }
 
     #[test]

@@ -32,6 +32,13 @@ pub struct CellRecord {
     /// Round trip of an empty message, ms.
     pub rtt_ms: f64,
 
+    /// Time of a pass of the target alone, ms.
+    pub pass_ms: f64,
+    /// Sessions on the server.
+    pub sessions: f64,
+    /// What the device minimises: `joules` or `seconds`.
+    pub objective: String,
+
     /// Replies written.
     pub replies: u64,
     /// Tokens committed.
@@ -88,6 +95,12 @@ pub struct CellRecord {
     pub target_tokens: u64,
     /// Tokens drafted.
     pub drafted: u64,
+    /// Tokens that the verifier wrote on credit.
+    pub streamed: u64,
+    /// Modelled share of the target's passes, s; a pass is shared by the sessions on the server.
+    pub target_seconds: f64,
+    /// Modelled energy of the server in that time, J; 0 for a plan that names no power.
+    pub server_j: f64,
 
     /// Modelled time from prompt to end, summed over all replies, s.
     pub seconds: f64,

@@ -4,6 +4,7 @@
 //! left out, and every figure of time or energy is labelled as modelled.
 
 mod ablation;
+mod map;
 mod policies;
 mod scores;
 mod sweeps;
@@ -83,6 +84,7 @@ fn build(header: &ReportHeader, records: &[CellRecord], tokens: &[TokenRecord]) 
     sweeps::rtt(&mut report, records)?;
     policies::energy(&mut report, records)?;
     sweeps::risk(&mut report, records);
+    map::section(&mut report, records)?;
     constants(&mut report, &header.constants);
     Ok(report)
 }

@@ -168,6 +168,9 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
             context_tokens_max: pair.target.context_max() as u32,
             sessions_max: 1,
             draft_tokens_max: 16,
+            credit_tokens_max: 0,
+            continuation_tokens: 8,
+            continuation_interval: Duration::from_millis(100),
             lossy: true,
             idle_max: Duration::from_millis(600_000),
         })

@@ -128,15 +128,20 @@ fn radio(records: &[&CellRecord]) -> Table {
 
 fn compute(records: &[&CellRecord]) -> Table {
     let hlm = preset(records, "hlm");
+    let stream = preset(records, "stream");
     let mut table = Table::new([
         "policy",
         "accepted",
         "drafted per token",
         "target tokens per token",
+        "target passes per token",
+        "target ms/token (modelled)",
         "tokens/s (modelled)",
         "J/token (modelled)",
         "gross saving (modelled)",
         "saving above idle (modelled)",
+        "gross saving against stream (modelled)",
+        "board and server J/token (modelled)",
     ]);
     for record in records {
         let against = |cost: fn(&CellRecord) -> f64| {
@@ -147,10 +152,21 @@ fn compute(records: &[&CellRecord]) -> Table {
             percent(record.accepted as f64 / record.judged as f64, 1),
             fixed(record.per_token(record.drafted as f64), 2),
             fixed(record.per_token(record.target_tokens as f64), 2),
+            fixed(record.per_token(record.target_passes as f64), 2),
+            fixed(record.per_token(record.target_seconds * 1e3), 1),
             fixed(record.committed as f64 / record.seconds, 1),
             significant(joules_per_token(record)),
             against(joules_per_token),
             against(joules_above_idle_per_token),
+            percent(
+                stream.map_or(f64::NAN, |own| saving(joules_per_token(record), joules_per_token(own))),
+                1,
+            ),
+            significant(if record.server_j > 0.0 {
+                record.per_token(record.joules() + record.server_j)
+            } else {
+                f64::NAN
+            }),
         ]);
     }
     table
