@@ -18,8 +18,8 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench meter docs fuzz clean test-x86 \
-	need-cargo need-mosquitto need-lint need-python need-qemu-x86
+.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race relay meter docs fuzz clean test-x86 \
+	need-cargo need-mosquitto need-race need-lint need-python need-qemu-x86
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,7 +62,7 @@ nightly: ## What takes too long for every change: Arm under emulation, packages,
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s) BOOT_BOARD=rpi3
 	$(MAKE) --no-print-directory reproducible BOARD=virt
 
-check: format lint layers shell commits no-std docs ## Formatting, lints of Rust and shell, layers, commit form, and the proof that the core needs no operating system
+check: format lint layers relay shell commits no-std docs ## Formatting, lints of Rust and shell, layers, commit form, and the proof that the core needs no operating system
 
 format: need-cargo
 	$(CARGO) fmt --all --check
@@ -126,6 +126,14 @@ evaluate: build ## All policies side by side, with a report: PLAN=quick (a minut
 bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.cpp on the same weights, as ratios
 	CARGO="$(CARGO)" VENV="$(VENV)" bench/run.sh
 
+# `short`, or flags of bench/race.sh.
+RACE ?=
+race: build need-race need-python ## Our policies beside llama.cpp's server over a link with delay and loss, as ratios; RACE=short takes a minute
+	@VENV="$(VENV)" bench/race.sh $(if $(filter short,$(RACE)),--short,$(RACE))
+
+relay: ## The delay, loss and bounds of that link
+	@python3 -B bench/race/link_test.py
+
 energy: need-cargo ## The energy ledger against the truth: errors over rate, shape and trouble, as tables
 	$(CARGO) test --release --locked -p dunlin-power --test suite integration -- --nocapture --test-threads 1
 
@@ -145,6 +153,9 @@ need-cargo:
 
 need-mosquitto:
 	@SUDO="$(SUDO)" boards/need.sh test
+
+need-race:
+	@SUDO="$(SUDO)" boards/need.sh race
 
 need-lint:
 	@SUDO="$(SUDO)" boards/need.sh lint

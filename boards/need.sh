@@ -15,6 +15,7 @@ set -euo pipefail
     boot=(qemu-system-aarch64:qemu-system-arm mcopy:mtools e2fsck:e2fsprogs ssh:openssh-client mosquitto:mosquitto
         mosquitto_passwd:mosquitto mosquitto_sub:mosquitto-clients)
     test=(mosquitto:mosquitto)
+    race=(ip:iproute2 mosquitto:mosquitto nsenter:util-linux setpriv:util-linux unshare:util-linux)
     lint=(shellcheck:shellcheck shfmt:shfmt)
     figures=(qemu-aarch64:qemu-user qemu-system-aarch64:qemu-system-arm cc:gcc cpio:cpio mcopy:mtools sfdisk:fdisk)
     package=(dh:debhelper dpkg-buildpackage:dpkg-dev readelf:binutils)
@@ -41,8 +42,8 @@ emulator_has_cable() {
 only_names=
 [[ ${1:-} != --missing ]] || { only_names=yes && shift; }
 case ${1:-} in
-    test | lint | image | boot | figures | package | package_tests) declare -n job=$1 ;;
-    *) die "usage: need.sh [--missing] test|lint|image|boot|figures|package|package_tests" ;;
+    test | race | lint | image | boot | figures | package | package_tests) declare -n job=$1 ;;
+    *) die "usage: need.sh [--missing] test|race|lint|image|boot|figures|package|package_tests" ;;
 esac
 mapfile -t packages < <(missing "${job[@]}")
 if [[ -n $only_names ]]; then
