@@ -133,6 +133,7 @@ race: build need-race need-python ## Our policies beside llama.cpp's server over
 
 relay: ## The delay, loss and bounds of that link
 	@python3 -B bench/race/link_test.py
+	@python3 -B bench/race/relay_test.py
 
 energy: need-cargo ## The energy ledger against the truth: errors over rate, shape and trouble, as tables
 	$(CARGO) test --release --locked -p dunlin-power --test suite integration -- --nocapture --test-threads 1

