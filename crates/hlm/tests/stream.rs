@@ -364,6 +364,17 @@ fn a_renewal_sends_nothing_twice_and_again_sends_what_is_known_without_a_pass() 
     assert_eq!(desk.verifier.counters().repeated, 1);
 }
 
+/// The outbox is shared: a device that asks for an old part again gets no more than its credit.
+#[test]
+fn again_sends_no_more_than_the_credit() {
+    let mut desk = giving();
+    desk.frame(0, &asking(1, &PROMPT, 11, false));
+    (4..12).for_each(|token| desk.write(token));
+    desk.written();
+    desk.frame(0, &asking(2, &PROMPT, 5, true));
+    assert_eq!((desk.written(), desk.events()), (vec![(2, 3, vec![4, 5])], vec![]));
+}
+
 #[test]
 fn drafts_with_credit_get_their_verdict_and_then_text() {
     let mut desk = giving();

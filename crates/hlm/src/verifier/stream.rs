@@ -129,14 +129,16 @@ impl Verifier {
         }
     }
 
-    /// Sends what was written and not sent yet.
+    /// Sends what was written and not sent yet, up to the end of the credit: a device that asks for an old part of a
+    /// long text again must not fill the outbox, which all devices share.
     pub(super) fn flush(&mut self, key: &Key, now: Instant) {
         let (price, bits) = (self.price, token_bits(self.config.vocabulary.size));
         while let Some(session) = self.sessions.get_mut(key)
             && let Some(stream) = &mut session.stream
-            && let [first, ..] = session.text.tokens().get(stream.sent..).unwrap_or_default()
+            && let end = session.text.len().min(stream.until)
+            && let [first, rest @ ..] = session.text.tokens().get(stream.sent..end).unwrap_or_default()
         {
-            let rest = session.text.tokens()[stream.sent + 1..].iter().take(CONTINUATION_TOKENS_MAX - 1);
+            let rest = rest.iter().take(CONTINUATION_TOKENS_MAX - 1);
             let continuation = Continuation {
                 session: key.1,
                 epoch: session.epoch,
