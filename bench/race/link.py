@@ -36,7 +36,7 @@ class Link:
             self.queue.append((now + self.delay, packet))
 
     def due(self, now):
-        """Packets that have arrived by `now`, oldest first: none overtakes another, also where the delay became shorter."""
+        """Packets that have arrived by `now`, oldest first. None overtakes another, whatever the delay was."""
         while self.queue and self.queue[0][0] <= now:
             yield self.queue.popleft()[1]
 

@@ -29,8 +29,8 @@ POLICIES = (*EXACT, "local")
 SERVER = "llama.cpp"
 # Prompts before the measured ones, so that models are warm and `auto` has learned what the link costs.
 WARM_UP = 2
-# A reply's last packets have passed once the link was silent for the way of one and for this, which is more than the 40 ms
-# for which Linux delays an acknowledgement; or after so many seconds.
+# A reply's last packets have passed once the link was silent for the way of one and for this, which is more than the
+# 40 ms for which Linux delays an acknowledgement; or after so many seconds.
 SILENCE, SETTLED_WITHIN = 0.06, 3.0
 FULL = {"prompts": 20, "rtts": (0, 20, 100, 300), "losses": (0.0, 0.02)}
 SHORT = {"prompts": 4, "rtts": (0, 100), "losses": (0.0,)}
@@ -245,8 +245,8 @@ def main():
     arguments.machine = machine()
     arguments.bins, arguments.out = arguments.bins.resolve(), arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    # An interrupt and a wish to end are an exception, so that what runs is ended on the way out. As the first process of
-    # its namespace, this one gets neither without a handler.
+    # An interrupt and a wish to end are an exception, so that what runs is ended on the way out. As the first process
+    # of its namespace, this one gets neither without a handler.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -50,14 +50,14 @@ class Stand:
     def __init__(self, bins, out, space):
         self.bins, self.out, self.space, self.processes = bins, out, space, []
 
-    def start(self, name, command, far=False, env=(), **pipes):
+    def start(self, name, command, far=False, env=None, **pipes):
         """Starts a program on one side. Its messages go to a log of its name."""
         if far:
             command = ["nsenter", f"--net=/proc/self/fd/{self.space}", *command]
             pipes["pass_fds"] = [self.space]
         with (self.out / f"{name}.log").open("wb") as log:
             settings = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log} | pipes
-            environment = os.environ | ONE_THREAD | dict(env)
+            environment = (env or os.environ) | ONE_THREAD
             # An interrupt at the terminal is for this program, which ends the others.
             settings |= {"env": environment, "start_new_session": True}
             process = subprocess.Popen([str(part) for part in command], **settings)
@@ -96,7 +96,9 @@ class Stand:
 
     def server(self):
         """llama.cpp behind the HTTP server of its Python package, in this Python."""
-        settings = {"MODEL": str(MODELS / "target" / "target.gguf"), "N_CTX": "1024", "VERBOSE": "false"}
+        # Every variable may be a setting of it, so it sees only these, and not those of make.
+        settings = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        settings |= {"MODEL": str(MODELS / "target" / "target.gguf"), "N_CTX": "1024", "VERBOSE": "false"}
         settings |= {"N_THREADS": "1", "N_THREADS_BATCH": "1"}
         # A user's turn ends the reply, as it does for the agent.
         settings["KV_OVERRIDES"] = json.dumps(["tokenizer.ggml.eot_token_id=int:3"])
