@@ -263,6 +263,20 @@ fn drafts_with_credit_are_judged_before_text_counts() {
     bench.verdict(1, 6);
     bench.text(1, &[1, 2, 3, 4, 6], &[7, 8]);
     assert_eq!(bench.device.text(), [1, 2, 3, 4, 6, 7, 8]);
+    // The credit is used up, so the device drafts; from then on text of the first round says nothing.
+    let mut text = vec![1, 2, 3, 4, 6, 7, 8];
+    bench.text(1, &text, &[9, 10, 11, 12]);
+    // The first run of the drafter belongs to a text that is gone.
+    (0..3).for_each(|_| bench.draft(13));
+    let frame = bench.frame_sent();
+    assert_eq!((frame.round, frame.drafts.len()), (2, 2));
+    bench.verdict(0, 15);
+    text.extend([9, 10, 11, 12, 15]);
+    let stale = bench.device.counters().stale;
+    bench.text(1, &text, &[16]);
+    assert_eq!((bench.device.text(), bench.device.counters().stale), (&text[..], stale + 1));
+    bench.text(2, &text, &[16]);
+    assert_eq!(bench.device.text().len(), text.len() + 1);
 }
 
 /// A verifier that gives credit for 8 tokens and sends 3 at a time, or what is there after 100 ms.

@@ -90,8 +90,11 @@ impl Device {
         if left > self.credit_max() / 2 {
             return;
         }
-        // Where drafting pays better from here on, the credit runs out.
+        // Where drafting pays better from here on, or its turn comes after each credit, the credit runs out.
         self.choose_next();
+        if self.config.policy.drafts() && !self.leaves_it() {
+            return;
+        }
         let Some(credit) = self.credit(false) else { return };
         if credit.until as usize > until {
             self.launch(0, Some(credit), now);
