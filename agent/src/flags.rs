@@ -39,7 +39,8 @@ pub struct Common {
 /// Flags that decide when to send.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PolicyFlags {
-    /// The policy: lossless, lossless-sparse, risk, hlm, u-hlm, cu-hlm, importance, importance-or, random, local or remote.
+    /// The policy: lossless, lossless-sparse, risk, hlm, u-hlm, cu-hlm, importance, importance-or, random, local,
+    /// remote, stream or auto.
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
     /// Maximum number of drafts in a frame.

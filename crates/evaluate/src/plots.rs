@@ -196,7 +196,7 @@ pub(super) struct HeatMap {
 
 impl HeatMap {
     /// Width and height of a square, pixels.
-    const SQUARE: (i32, i32) = (52, 24);
+    const SQUARE: (i32, i32) = (60, 24);
     /// Room for the names at the left and at the top.
     const ROOM: (i32, i32) = (120, 78);
 
