@@ -230,6 +230,11 @@ impl Round {
         matches!(self, Self::Verifying { .. })
     }
 
+    /// True while the target writes on credit and no frame waits for it.
+    fn is_writing(&self) -> bool {
+        matches!(self, Self::Verifying { work: Work::Write { .. }, pending: None, .. })
+    }
+
     /// The number of the newest frame.
     fn newest(&self) -> Option<u32> {
         let asked = match self {
@@ -614,12 +619,12 @@ impl Verifier {
             (Some(verdict), _) if verdict.round == round && answered == round => {
                 self.counters.repeated += 1;
                 self.answer(&key, &Down::Verdict(Verdict { send, ..verdict }));
-                self.repeat_from(&key, asked.frame.base as usize + usize::from(verdict.accepted) + 1, now);
+                self.repeat(&key, now);
             }
             // All that was written on this credit may be lost, too.
             _ if streams && session.credited == round && newest == Some(round) => {
                 self.counters.repeated += 1;
-                self.repeat_from(&key, asked.frame.base as usize, now);
+                self.repeat(&key, now);
             }
             // The newest frame arrived again before its answer, which will follow, or an older frame came late.
             _ if newest.is_some_and(|newest| newest >= round) => self.counters.stale += 1,
@@ -798,12 +803,20 @@ impl Verifier {
         }
     }
 
-    /// Drops the least recently used session that is not being verified and is not `but`; false if there is none.
+    /// Drops a session other than `but`: of the device with the most, the least recently used; false if there is none.
+    /// A session whose frame is being verified stays. One that writes on credit is at work all the time, so it goes,
+    /// too, where its device holds more than this one or is this one: streams must not displace everyone else.
     fn evict(&mut self, but: &Key) -> bool {
-        let mut held: BTreeMap<&DeviceId, usize> = BTreeMap::new();
+        let mut held: BTreeMap<&DeviceId, usize> = BTreeMap::from([(&but.0, 0)]);
+        let own = usize::from(!self.sessions.contains_key(but));
         self.sessions.keys().for_each(|(device, _)| *held.entry(device).or_default() += 1);
-        let idle = self.sessions.iter().filter(|(key, s)| !s.round.is_verifying() && *key != but);
-        let victim = idle.min_by_key(|(key, s)| (Reverse(held[&key.0]), s.used));
+        let mine = held[&but.0] + own;
+        let may_go = |key: &Key, session: &Session| {
+            let more = key.0 == but.0 || held[&key.0] > mine;
+            key != but && (!session.round.is_verifying() || more && session.round.is_writing())
+        };
+        let candidates = self.sessions.iter().filter(|(key, session)| may_go(key, session));
+        let victim = candidates.min_by_key(|(key, s)| (Reverse(held[&key.0]), s.used));
         let Some(key) = victim.map(|(key, _)| key.clone()) else { return false };
         self.counters.evicted += 1;
         self.forget(&key);

@@ -16,6 +16,8 @@ use dunlin_wire::{Continuation, Credit, Digest, Down, DraftFrame, token_bits};
 pub(super) struct Stream {
     /// The newest round that gave it.
     round: u32,
+    /// Length of the text behind which it was given: nothing before that is sent on it.
+    from: usize,
     /// Length that the text may reach.
     until: usize,
     stop: heapless::Vec<TokenId, STOP_IDS_MAX>,
@@ -32,6 +34,7 @@ impl Stream {
     pub(super) fn behind(text: &Text, frame: &DraftFrame, credit: &Credit) -> Self {
         let mut stream = Self {
             round: frame.round,
+            from: text.len(),
             until: credit.until as usize,
             stop: credit.stop.clone(),
             stopped: false,
@@ -87,18 +90,20 @@ impl Verifier {
         let sent = before.as_ref().map_or(base, |stream| stream.sent.max(base)).min(session.text.len());
         let stop = credit.stop.clone();
         let flushed = before.and_then(|stream| stream.flushed);
-        let mut stream = Stream { round: frame.round, until, stop, stopped: false, sent, flushed };
+        let mut stream =
+            Stream { round: frame.round, from: base, until, stop, stopped: false, sent, flushed };
         stream.stopped = stream.has_stop(&session.text.tokens()[base..]);
         (session.credited, session.stream) = (frame.round, Some(stream));
         self.flush(key, now);
         self.go_on_writing(key);
     }
 
-    /// Sends everything that was written behind a position again.
-    pub(super) fn repeat_from(&mut self, key: &Key, position: usize, now: Instant) {
+    /// Sends everything that was written on the credit in use again. A repeated round may differ from the first one in
+    /// all but its number, so nothing is taken from it.
+    pub(super) fn repeat(&mut self, key: &Key, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(stream) = &mut session.stream else { return };
-        stream.sent = stream.sent.min(position);
+        stream.sent = stream.from;
         self.flush(key, now);
     }
 
