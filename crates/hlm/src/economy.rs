@@ -25,6 +25,8 @@ const EXPLORED_MAX: f64 = 0.02;
 const PROMISING: f64 = 1.5;
 /// Weight of the formula against measurements, in observations.
 const PRIOR_COUNT: f64 = 16.0;
+/// Largest factor between the formula and measurements. The announced times are a peer's and may be anything.
+const RATIO_MAX: f64 = 1e6;
 /// Observations from which on a way counts as known.
 const KNOWN_COUNT: f64 = 12.0;
 /// Tokens after which a measured way counts as unknown again.
@@ -106,7 +108,7 @@ impl Account {
             return 1.0;
         }
         let prior = PRIOR_COUNT * self.predicted / self.count;
-        ((self.measured + prior) / (self.predicted + prior)).clamp(0.1, 10.0)
+        ((self.measured + prior) / (self.predicted + prior)).clamp(1.0 / RATIO_MAX, RATIO_MAX)
     }
 }
 
@@ -125,8 +127,8 @@ pub struct Economy {
     /// Cost of all tokens so far, and of those that a trial cost more than the other way.
     spent: f64,
     explored: f64,
-    /// Tokens left of a trial.
-    trial: usize,
+    /// The way that is being tried, and the tokens left to it.
+    trial: Option<(Way, usize)>,
 }
 
 impl Default for Economy {
@@ -140,7 +142,7 @@ impl Default for Economy {
             feed_seconds: 0.0,
             spent: 0.0,
             explored: 0.0,
-            trial: 0,
+            trial: None,
         }
     }
 }
@@ -152,7 +154,12 @@ fn seconds(time: LogTime) -> Option<f64> {
 impl Economy {
     /// Tokens left of a trial, while there is one.
     pub fn trial(&self) -> Option<usize> {
-        Some(self.trial).filter(|trial| *trial > 0)
+        self.trial.map(|(_, tokens)| tokens)
+    }
+
+    /// Ends a trial of this way early.
+    pub fn end_trial(&mut self, way: Way) {
+        self.trial.take_if(|(tried, _)| *tried == way);
     }
 
     /// Takes the times of a lease.
@@ -169,8 +176,19 @@ impl Economy {
 
     /// Takes a round trip of a frame that was sent once, the target's work included.
     pub fn observe_round_trip(&mut self, sample: Duration) {
-        let net = (sample.as_secs_f64() - self.pass() - self.queue()).max(0.0);
+        let net = self.without_target(sample);
         self.rtt = Some(self.rtt.map_or(net, |rtt| rtt + (net - rtt) / 8.0));
+    }
+
+    /// Takes a round trip that may contain more of the target's work than a pass: it counts if the mean exceeds it.
+    pub fn observe_round_trip_max(&mut self, sample: Duration) {
+        if self.rtt.is_some_and(|rtt| self.without_target(sample) < rtt) {
+            self.observe_round_trip(sample);
+        }
+    }
+
+    fn without_target(&self, sample: Duration) -> f64 {
+        (sample.as_secs_f64() - self.pass() - self.queue()).max(0.0)
     }
 
     /// Takes the time of asking for a lease, which stands in for a round trip until there is one.
@@ -195,10 +213,13 @@ impl Economy {
         self.account(way).observe(cost, predicted);
         self.account(way.other()).idle_tokens += tokens;
         self.spent += cost;
-        if self.trial > 0 {
+        // Tokens of the other way may still come: what is left of a credit, or a frame that was sent before.
+        if let Some((tried, left)) = self.trial
+            && tried == way
+        {
             let other = self.cost(way.other(), conditions) * tokens;
             self.explored += (cost - other).max(0.0);
-            self.trial = self.trial.saturating_sub(tokens as usize);
+            self.trial = left.checked_sub(tokens as usize).filter(|left| *left > 0).map(|left| (way, left));
         }
     }
 
@@ -274,8 +295,8 @@ impl Economy {
         } else {
             (of(now), of(now.other()) + self.change(now.other(), conditions))
         };
-        if self.trial > 0 {
-            return now;
+        if let Some((tried, _)) = self.trial {
+            return tried;
         }
         let best = if go < stay * (1.0 - MARGIN) { now.other() } else { now };
         self.try_other(best, conditions).unwrap_or(best)
@@ -299,7 +320,7 @@ impl Economy {
         }
         // What a change costs is not seen in the cost of its tokens.
         self.explored += self.change(other, c);
-        self.trial = tokens;
+        self.trial = Some((other, tokens));
         Some(other)
     }
 }
@@ -356,6 +377,48 @@ mod tests {
         let factor = economy.cost(Way::Stream, &CONDITIONS) / before;
         assert!((2.5..3.0).contains(&factor), "{factor}: the formula counts as some observations of 1");
         assert_eq!(economy.choose(Way::Stream, false, &CONDITIONS), Way::Draft);
+    }
+
+    /// A peer may announce any time. What was measured counts all the same.
+    #[test]
+    fn an_announced_time_that_is_wrong_by_far_is_corrected() {
+        let mut economy = economy(100, 100);
+        economy.announce_pass(LogTime(1), LogTime(0));
+        assert_eq!(economy.choose(Way::Draft, true, &CONDITIONS), Way::Stream);
+        for _ in 0..10 {
+            economy.observe(Way::Stream, &CONDITIONS, 1, 1.0);
+        }
+        assert_eq!(economy.choose(Way::Stream, false, &CONDITIONS), Way::Draft);
+    }
+
+    /// What is left of a credit, or a frame that was out, is no part of the trial.
+    #[test]
+    fn a_trial_is_of_the_way_that_is_tried() {
+        for (best, rtt, draft) in [(Way::Stream, 30, 0.06), (Way::Draft, 0, 0.03)] {
+            let mut economy = economy(rtt, 100);
+            let c = Conditions { draft, ..CONDITIONS };
+            let own = economy.predicted(best, &c);
+            while economy.choose(best, false, &c) == best {
+                economy.observe(best, &c, 1, own);
+            }
+            let explored = economy.explored;
+            economy.observe(best, &c, 4 * TRIAL_TOKENS, own);
+            assert_eq!((economy.explored, economy.trial()), (explored, Some(TRIAL_TOKENS)));
+            let tried = best.other();
+            assert_eq!(economy.choose(best, false, &c), tried);
+            economy.observe(tried, &c, TRIAL_TOKENS, 10.0);
+            assert!(economy.explored > explored && economy.trial().is_none());
+        }
+    }
+
+    #[test]
+    fn a_round_trip_that_may_contain_a_prefill_only_lowers_the_mean() {
+        let mut economy = economy(100, 0);
+        let before = economy.rtt;
+        economy.observe_round_trip_max(Duration::from_millis(2_000));
+        assert_eq!(economy.rtt, before);
+        economy.observe_round_trip_max(Duration::from_millis(20));
+        assert!(economy.rtt < before);
     }
 
     #[test]

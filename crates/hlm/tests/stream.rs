@@ -7,17 +7,28 @@ mod machines;
 use bench::{Bench, EPOCH, PROMPT, Sent, committed, config, leased, reply};
 use desk::{Desk, closed, frame, open, resync, rows};
 use dunlin_hlm::TokenId;
-use dunlin_hlm::device::{DeviceConfig, DeviceEvent, Finish, Origin};
+use dunlin_hlm::device::{DeviceConfig, DeviceEvent, Finish, Learned, Origin};
+use dunlin_hlm::economy::{Conditions, Way};
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
+use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{VerifierConfig, VerifierEvent, VerifyJob};
-use dunlin_wire::{CloseReason, Continuation, Credit, Down, DraftFrame, Lease, LogTime, Promise, token_bits};
+use dunlin_wire::{
+    CloseReason, Context, Continuation, Credit, Down, DraftFrame, Lease, LogTime, Open, Price, Promise,
+    RefusalReason, token_bits,
+};
 use machines::{SIZE, digest};
+use std::cmp::Ordering;
 
 /// A device whose policy is `stream`, with credits of 8 tokens.
 fn streaming() -> DeviceConfig {
     let table = PolicyTable { credit_tokens_max: Some(8), ..Policy::Stream.table() };
     DeviceConfig { policy: Rules::new(&table).expect("valid settings"), ..config(2) }
+}
+
+/// Frames of two drafts.
+fn drafting_two() -> PolicyTable {
+    PolicyTable { draft_tokens_max: Some(2), stop_rule: Some(false), ..PolicyTable::default() }
 }
 
 fn credit_lease(epoch: u8) -> Lease {
@@ -239,15 +250,116 @@ fn a_verifier_without_credit_is_asked_token_by_token_and_the_user_is_told() {
     assert!(frame.is_plain() && frame.drafts.is_empty());
 }
 
+/// Token by token a slow link costs a round trip each; drafting shares it.
+#[test]
+fn auto_drafts_where_no_text_can_flow() {
+    let table = PolicyTable { stop_rule: Some(false), draft_tokens_max: Some(2), ..Policy::Auto.table() };
+    let config = DeviceConfig { policy: Rules::new(&table).expect("valid settings"), ..config(2) };
+    for credit_tokens_max in [0, 1, 64] {
+        let mut bench = Bench::new(config.clone());
+        bench.say(&PROMPT, reply(40));
+        bench.open_sent();
+        bench.wait(3_000);
+        bench.lease(&Lease { credit_tokens_max, ..bench::lease(EPOCH, &[]) });
+        let sent = bench.sent();
+        let flows = matches!(sent.as_slice(), [Sent::Context(_), Sent::Frame(_)]);
+        assert_eq!(
+            (flows, bench.drafter().is_some()),
+            (credit_tokens_max > 1, credit_tokens_max < 2),
+            "{sent:?}"
+        );
+    }
+}
+
+/// A continuation that says nothing of the target's times.
+fn untimed(before: &[TokenId], tokens: &[TokenId]) -> Down {
+    let Down::Continuation(text) = text(EPOCH, 1, before, tokens) else { unreachable!() };
+    Down::Continuation(Continuation { pass: LogTime::default(), queue: LogTime::default(), ..text })
+}
+
+/// Without a measured round the cost is the formula's: 20 ms a draft, and the round trip.
+fn drafting_cost(bench: &Bench) -> f64 {
+    let conditions =
+        Conditions { prices: Prices::SECONDS, draft: 0.02, drafts_max: 16, ahead: false, debt: 0, left: 64 };
+    bench.device.learned().economy.cost(Way::Draft, &conditions)
+}
+
+/// The first text of a reply waits for the prompt to be read, which is no part of the round trip. If it comes sooner than
+/// a round trip took before, it was.
+#[test]
+fn a_prefill_makes_no_link_slow() {
+    for (ms, expected) in [(2_000, Ordering::Equal), (20, Ordering::Less)] {
+        let mut bench = Bench::new(streaming());
+        bench.say(&PROMPT, reply(40));
+        bench.open_sent();
+        bench.wait(400);
+        bench.lease(&credit_lease(EPOCH));
+        bench.sent();
+        let before = drafting_cost(&bench);
+        bench.wait(ms);
+        bench.down(&untimed(&PROMPT, &[4]));
+        assert_eq!(bench.device.text().len(), 4);
+        assert_eq!(drafting_cost(&bench).partial_cmp(&before), Some(expected), "after {ms} ms");
+    }
+}
+
+/// The drafter reads what was streamed once. Neither the round that it falls into nor a later one shows its cost.
+#[test]
+fn reading_a_streamed_text_is_no_cost_of_a_round() {
+    let cost = |reading_ms: u64| {
+        let table = PolicyTable { credit_tokens_max: Some(10), ..drafting_two() };
+        let config = DeviceConfig { policy: Rules::new(&table).expect("valid settings"), ..config(2) };
+        let mut bench = Bench::new(config);
+        bench.say(&PROMPT, reply(40));
+        bench.open_sent();
+        bench.lease(&credit_lease(EPOCH));
+        [4, 5].into_iter().for_each(|token| bench.draft(token));
+        bench.sent();
+        bench.verdict(1, 6);
+        let text: Vec<TokenId> = vec![1, 2, 3, 4, 6];
+        bench.down(&untimed(&text, &[7, 8, 9, 10, 11, 12, 13, 14]));
+        bench.draft(13); // a run for the text before
+        bench.wait(reading_ms);
+        [15, 16].into_iter().for_each(|token| bench.draft(token));
+        let frame = bench.frame_sent();
+        assert_eq!((frame.base, frame.drafts.len()), (13, 2));
+        bench.verdict(2, 17);
+        drafting_cost(&bench)
+    };
+    assert_eq!(cost(0), cost(5_000));
+}
+
+/// All of a trial's text may come in one message, which measures nothing; the trial is over all the same.
+#[test]
+fn a_trial_ends_with_its_credit() {
+    let mut learned = Learned::default();
+    (0..50).for_each(|_| learned.stop.observe_draft(Duration::from_millis(30)));
+    let price = Price { pass: LogTime::of_us(150_000), row: LogTime(1), queue: LogTime(1) };
+    learned.economy.announce(price);
+    learned.economy.observe_handshake(Duration::from_millis(1));
+    let conditions =
+        Conditions { prices: Prices::SECONDS, draft: 0.06, drafts_max: 16, ahead: false, debt: 0, left: 64 };
+    while learned.economy.choose(Way::Draft, true, &conditions) == Way::Draft {
+        learned.economy.observe(Way::Draft, &conditions, 1, 0.13);
+    }
+    assert_eq!(learned.economy.trial(), Some(12));
+    let table = PolicyTable { stop_rule: Some(false), draft_tokens_max: Some(2), ..Policy::Auto.table() };
+    let config = DeviceConfig { policy: Rules::new(&table).expect("valid settings"), ..config(2) };
+    let mut bench = Bench::after(config, learned);
+    bench.say(&PROMPT, reply(40));
+    bench.open_sent();
+    bench.lease(&Lease { price, ..credit_lease(EPOCH) });
+    let sent = bench.sent();
+    let [Sent::Context(_), Sent::Frame(frame)] = sent.as_slice() else { panic!("{sent:?}") };
+    assert_eq!(frame.credit.as_ref().map(|credit| credit.until), Some(3 + 12));
+    bench.down(&untimed(&PROMPT, &(4..16).collect::<Vec<_>>()));
+    assert_eq!((bench.sent(), bench.drafter().is_some()), (vec![], true));
+}
+
 /// While a frame with drafts is out, its verdict says what comes next; the text behind it flows after that.
 #[test]
 fn drafts_with_credit_are_judged_before_text_counts() {
-    let table = PolicyTable {
-        draft_tokens_max: Some(2),
-        stop_rule: Some(false),
-        credit_tokens_max: Some(8),
-        ..PolicyTable::default()
-    };
+    let table = PolicyTable { credit_tokens_max: Some(8), ..drafting_two() };
     let config = DeviceConfig { policy: Rules::new(&table).expect("valid settings"), ..config(2) };
     let mut bench = Bench::new(config);
     bench.say(&PROMPT, reply(40));
@@ -387,6 +499,65 @@ fn again_sends_no_more_than_the_credit() {
     desk.written();
     desk.frame(0, &asking(2, &PROMPT, 5, true));
     assert_eq!((desk.written(), desk.events()), (vec![(2, 3, vec![4, 5])], vec![]));
+}
+
+/// A repeated round is known by its number alone, so another frame may come under it. It gets what the first one had.
+#[test]
+fn a_repeat_with_another_base_gets_the_same_text() {
+    let mut desk = giving();
+    desk.frame(0, &asking(1, &PROMPT, 8, false));
+    (4..9).for_each(|token| desk.write(token));
+    desk.written();
+    for base in [0, 1, 5, 40] {
+        let wrong = DraftFrame { send: 2, base, ..asking(1, &PROMPT, base + 8, false) };
+        desk.frame(0, &wrong);
+        assert_eq!((desk.written(), desk.events()), (vec![(1, 3, vec![4, 5, 6, 7, 8])], vec![]));
+    }
+    let mut desk = giving();
+    let asked = DraftFrame { credit: asking(1, &PROMPT, 8, false).credit, ..frame(1, &PROMPT, &[4, 5]) };
+    desk.round_and_job(&asked, &[4, 6, 0]);
+    desk.write_now(7);
+    desk.written();
+    let credit = asking(1, &PROMPT, 3, false).credit;
+    desk.frame(0, &DraftFrame { send: 2, base: 0, drafts: Default::default(), credit, ..asked });
+    let said = desk.said();
+    let [Down::Verdict(_), Down::Continuation(text)] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!((text.base, &text.tokens[..]), (5, &[7][..]));
+}
+
+/// Where each device has one stream, a newcomer would only take a turn that it loses again.
+#[test]
+fn a_newcomer_ends_no_ones_only_stream() {
+    let mut desk = Desk::new(VerifierConfig { credit_tokens_max: 8, ..desk::config() });
+    for number in [0, 1] {
+        desk.welcome(number);
+        desk.frame(number, &asking(1, &PROMPT, 11, false));
+    }
+    assert_eq!(desk.refusal(2, &open(desk::EPOCH, 0)), RefusalReason::Full);
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (2, 0));
+}
+
+/// A streaming session is at work all the time. Its device may not keep more of them than others by that.
+#[test]
+fn a_device_with_many_streams_displaces_no_one_else() {
+    let config = VerifierConfig { credit_tokens_max: 8, sessions_max: 3, ..desk::config() };
+    let mut desk = Desk::new(config);
+    desk.welcome(1);
+    desk.wait(1);
+    let streams = |desk: &mut Desk, session: u8| {
+        desk.wait(1);
+        desk.lease(0, &Open { session, ..open(desk::EPOCH, 0) });
+        desk.context(0, &Context { session, ..desk::context(&[], &PROMPT) });
+        desk.frame(0, &DraftFrame { session, ..asking(1, &PROMPT, 11, false) });
+    };
+    (0..4).for_each(|session| streams(&mut desk, session));
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (3, 2));
+    // A newcomer takes the place of one of two streams, and the next one that of the idle session.
+    desk.lease(2, &open(desk::EPOCH, 0));
+    assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (3, 3));
+    desk.events();
+    let first = frame(1, &PROMPT, &[4]);
+    assert_eq!(desk.round(1, &first, &[4, 5]), [desk::verdict(&first, 1, 5)]);
 }
 
 #[test]

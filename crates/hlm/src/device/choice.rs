@@ -5,14 +5,19 @@ use super::lease::Lessor;
 use super::round::RoundTime;
 use crate::economy::{Conditions, Way};
 use crate::text::shared_prefix;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use dunlin_wire::limits::DRAFT_TOKENS_MAX;
 
 impl Device {
-    /// Chooses who begins a reply. Without a lease and without an earlier one nothing is known to choose by.
+    /// Chooses who begins a reply. Without a lease nothing is known to choose by. A new lease may give no credit.
     pub(super) fn choose_first(&mut self) {
         let leased = matches!(self.lessor, Lessor::Leased(_));
-        if self.config.policy.auto() && self.saying.is_some() && self.way.is_none() && leased {
+        if !self.config.policy.auto() || self.saying.is_none() || !leased {
+            return;
+        }
+        if !self.may_stream() {
+            self.way = Some(Way::Draft);
+        } else if self.way.is_none() {
             let conditions = self.conditions();
             self.way = Some(self.learned.economy.choose(Way::Draft, true, &conditions));
         }
@@ -20,10 +25,15 @@ impl Device {
 
     /// Chooses who goes on.
     pub(super) fn choose_next(&mut self) {
-        if let Some(way) = self.way.filter(|_| self.saying.is_some()) {
+        if let Some(way) = self.way.filter(|_| self.saying.is_some() && self.may_stream()) {
             let conditions = self.conditions();
             self.way = Some(self.learned.economy.choose(way, false, &conditions));
         }
+    }
+
+    /// True when a text can flow: on credit for one token, each token would take a round trip.
+    fn may_stream(&self) -> bool {
+        self.credit_max() > 1
     }
 
     /// True when the policy leaves the next tokens to the verifier.
@@ -50,6 +60,15 @@ impl Device {
         let conditions = self.conditions();
         let cost = conditions.prices.wait() * now.since(heard).as_secs_f64();
         self.learned.economy.observe(Way::Stream, &conditions, tokens, cost);
+    }
+
+    /// Takes a round trip. The first of a reply may contain the prompt's prefill, so it is only an upper bound.
+    pub(super) fn observe_round_trip(&mut self, sample: Duration) {
+        if self.round.has_begun() {
+            self.learned.economy.observe_round_trip(sample);
+        } else {
+            self.learned.economy.observe_round_trip_max(sample);
+        }
     }
 
     fn conditions(&self) -> Conditions {

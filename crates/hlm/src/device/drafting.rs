@@ -18,6 +18,9 @@ use dunlin_wire::{Draft, DraftFrame, Row, Rows, Score, judged_drafts_max, token_
 /// "rndpolcy": a domain of its own, so that the coin is independent of the noise that draws tokens.
 const DOMAIN_COIN: u64 = 0x726e_6470_6f6c_6379;
 
+/// Most tokens that the drafter reads in one run after a rollback.
+const REPAIR_TOKENS_MAX: usize = 8;
+
 /// A drafted token with its scores.
 #[derive(Clone, Debug)]
 pub(super) struct Drafted {
@@ -40,6 +43,10 @@ impl Device {
             self.learned.stop.observe_draft(row.took);
         } else {
             self.learned.economy.observe_feed(fed, row.took);
+            // It reads what was streamed, which is the price of the change and none of this round's.
+            if fed > REPAIR_TOKENS_MAX {
+                self.round.forget();
+            }
         }
         // A verdict may have changed the text while the drafter ran; then the row belongs to a text that is gone.
         let current = self.saying.is_some() && self.fed.iter().eq(self.sequence());

@@ -64,7 +64,7 @@ impl Device {
             let sample = now.since(flight.first_sent);
             self.learned.rtt.observe(sample);
             self.learned.economy.announce_pass(verdict.pass, verdict.queue);
-            self.learned.economy.observe_round_trip(sample);
+            self.observe_round_trip(sample);
         }
         let interrupted = self.silence.is_reported();
         self.answered();

@@ -27,6 +27,11 @@ pub(super) struct RoundTime {
 }
 
 impl RoundClock {
+    /// True when the round under way will be measured.
+    pub(super) fn has_begun(&self) -> bool {
+        self.started.is_some()
+    }
+
     /// Drops the round under way: it won't be measured.
     pub(super) fn forget(&mut self) {
         self.started = None;

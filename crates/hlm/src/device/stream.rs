@@ -6,6 +6,7 @@
 use super::lease::{Flight, Leased, Lessor, SILENT_SENDS_MAX};
 use super::{Device, DeviceEvent, Finish, Origin};
 use crate::TokenId;
+use crate::economy::Way;
 use crate::time::Instant;
 use alloc::vec::Vec;
 use dunlin_wire::limits::STOP_IDS_MAX;
@@ -102,7 +103,7 @@ impl Device {
     }
 
     /// Tokens of a whole credit.
-    fn credit_max(&self) -> usize {
+    pub(super) fn credit_max(&self) -> usize {
         let Lessor::Leased(leased) = &self.lessor else { return 0 };
         usize::from(self.config.policy.credit_tokens_max()).min(leased.credit_tokens_max)
     }
@@ -174,6 +175,8 @@ impl Device {
         self.round.verdict(now);
         self.expect_text(now);
         if !self.is_streaming() {
+            // The first message of a credit is not measured, so what is left of a trial may be too short to be.
+            self.learned.economy.end_trial(Way::Stream);
             self.choose_next();
         }
     }
@@ -207,7 +210,7 @@ impl Device {
             self.learned.rtt.observe(sample);
             // The answer to a renewal comes with the next message, whenever that is due.
             if before.is_none() {
-                self.learned.economy.observe_round_trip(sample);
+                self.observe_round_trip(sample);
             }
         }
     }
