@@ -7,8 +7,9 @@ use std::time::Duration;
 
 /// Number of passes after which an observation has faded to 1/e.
 const MEMORY_PASSES: f64 = 16.0;
-/// Most tokens of a pass that counts: a longer one reads a prompt and says nothing of the next token.
-const TOKENS_MAX: usize = 256;
+/// Most tokens of one job in a pass that counts: a longer one reads a prompt, and the pass says nothing of the next
+/// token. The pass itself may be longer, since it serves many devices.
+const JOB_TOKENS_MAX: usize = 64;
 
 /// Fading sums over passes, for a line through their durations by number of tokens.
 #[derive(Debug, Default)]
@@ -22,9 +23,9 @@ pub(crate) struct PassPrices {
 }
 
 impl PassPrices {
-    /// Takes a pass that fed so many tokens, its duration, and the mean wait before it.
-    pub(crate) fn observe(&mut self, tokens: usize, took: Duration, waited: Duration) {
-        if tokens == 0 || tokens > TOKENS_MAX {
+    /// Takes a pass: the tokens it fed and those of its longest job, its duration, and the mean wait before it.
+    pub(crate) fn observe(&mut self, (tokens, longest): (usize, usize), took: Duration, waited: Duration) {
+        if tokens == 0 || longest > JOB_TOKENS_MAX {
             return;
         }
         let (n, s) = (tokens as f64, took.as_secs_f64());
@@ -68,7 +69,7 @@ mod tests {
     fn prices(passes: &[(usize, u64, u64)]) -> PassPrices {
         let mut prices = PassPrices::default();
         for (tokens, took, waited) in passes {
-            prices.observe(*tokens, Duration::from_micros(*took), Duration::from_micros(*waited));
+            prices.observe((*tokens, *tokens), Duration::from_micros(*took), Duration::from_micros(*waited));
         }
         prices
     }
@@ -96,6 +97,19 @@ mod tests {
     fn passes_of_one_size_show_no_slope() {
         let price = prices(&[(4, 10_000, 0); 50]).price();
         assert_eq!((price.pass, price.row), (LogTime::of_us(10_000), LogTime::of_us(0)));
+    }
+
+    /// Thirty drafting devices feed hundreds of tokens per pass, and it is then that the price matters.
+    #[test]
+    fn a_full_pass_of_short_jobs_counts() {
+        let mut prices = prices(&[(4, 10_000, 0); 50]);
+        let (took, waited) = (Duration::from_millis(200), Duration::from_millis(100));
+        (0..50).for_each(|_| prices.observe((32 * 9, 9), took, waited));
+        let price = prices.price();
+        assert!(price.pass >= LogTime::of_us(180_000) && price.queue >= LogTime::of_us(90_000), "{price:?}");
+        let before = price;
+        (0..50).for_each(|_| prices.observe((32 + 500, 500), 10 * took, 10 * waited));
+        assert_eq!(prices.price(), before, "a prompt in the pass");
     }
 
     #[test]

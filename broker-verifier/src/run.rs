@@ -241,7 +241,7 @@ impl Serve {
         self.target.batches += 1;
         self.target.jobs += batch.rows.len() as u64;
         self.target.took += batch.took;
-        self.prices.observe(batch.tokens, batch.took, batch.waited);
+        self.prices.observe((batch.tokens, batch.longest), batch.took, batch.waited);
         self.machine.set_price(self.prices.price());
         let now = self.now();
         for (id, rows) in &batch.rows {

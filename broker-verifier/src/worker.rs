@@ -24,6 +24,8 @@ pub struct Batch {
     pub rows: Vec<(VerifyJobId, Result<Vec<f32>, RowsError>)>,
     /// Tokens fed in the pass.
     pub tokens: usize,
+    /// Tokens of its longest job.
+    pub longest: usize,
     /// Duration of the pass.
     pub took: Duration,
     /// Mean time that its jobs waited for the pass.
@@ -147,7 +149,8 @@ impl Model {
         let started = Instant::now();
         let (came, jobs): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathered).into_iter().unzip();
         let waited = came.iter().map(|at| started.saturating_duration_since(*at)).sum::<Duration>();
-        let tokens = jobs.iter().map(|job: &VerifyJob| job.tokens.len()).sum();
+        let sizes = || jobs.iter().map(|job: &VerifyJob| job.tokens.len());
+        let (tokens, longest) = (sizes().sum(), sizes().max().unwrap_or(0));
         let opened: Vec<_> = jobs.iter().map(|job| self.session(job.slot)).collect();
         let parts: Vec<Extend<'_>> = jobs
             .iter()
@@ -163,7 +166,7 @@ impl Model {
             (job.id, rows.map_err(|error| failed(job, &error)))
         });
         let waited = waited / came.len() as u32;
-        let batch = Batch { rows: rows.collect(), tokens, took: started.elapsed(), waited };
+        let batch = Batch { rows: rows.collect(), tokens, longest, took: started.elapsed(), waited };
         // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
         let _ = self.batches.blocking_send(batch);
     }
