@@ -129,7 +129,8 @@ impl ModelDir {
     }
 
     /// Opens a model of which only the tokenizer is needed: any form of [`Self::open`], a directory with a
-    /// `tokenizer.json` but no weights, or that file itself. Its vocabulary is then the tokenizer's.
+    /// `tokenizer.json` but no weights, or that file itself. The vocabulary is then of the size that a `config.json`
+    /// beside it names, or else the tokenizer's.
     ///
     /// # Errors
     /// There is neither a model nor a tokenizer, or a file is invalid.

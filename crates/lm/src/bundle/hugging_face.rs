@@ -69,18 +69,33 @@ pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
     Ok(dir)
 }
 
-/// Opens a directory with `tokenizer.json` and, if it is there, `generation_config.json` with the ids that end a text.
+/// What a device needs of `config.json` that has no weights beside it.
+#[derive(Default, Deserialize)]
+struct TokenizerConfig {
+    vocab_size: Option<u32>,
+    #[serde(flatten)]
+    ids: Ids,
+}
+
+/// Opens a directory with `tokenizer.json` and, where they are there, `config.json` with the vocabulary's size, which
+/// may exceed the tokenizer's, and `generation_config.json` with the ids that end a text.
 pub(super) fn open_tokenizer(path: &Path) -> Result<ModelDir> {
+    let config = path.join("config.json");
+    let config: TokenizerConfig = if config.exists() { read_json(&config)? } else { Default::default() };
     let generation = path.join("generation_config.json");
-    let ids: Ids = if generation.exists() { read_json(&generation)? } else { Ids::default() };
+    let generation: Ids = if generation.exists() { read_json(&generation)? } else { Ids::default() };
+    let eos = generation.eos_token_id.or(config.ids.eos_token_id);
     let special = SpecialIds {
-        bos: first(ids.bos_token_id),
-        eos: first(ids.eos_token_id.clone()),
+        bos: first(generation.bos_token_id.or(config.ids.bos_token_id)),
+        eos: first(eos.clone()),
         ..SpecialIds::default()
     };
-    let stop = ids.eos_token_id.map(OneOrMany::into_vec).unwrap_or_default();
+    let stop = eos.map(OneOrMany::into_vec).unwrap_or_default();
     let file = path.join("tokenizer.json");
-    let size = Tokenizer::open(&file)?.size();
+    let size = match config.vocab_size {
+        Some(size) => size,
+        None => Tokenizer::open(&file)?.size(),
+    };
     let mut dir = assemble(path, file, size, special, stop)?;
     dir.context_max = SESSION_TOKENS_MAX as usize;
     Ok(dir)

@@ -29,6 +29,20 @@ fn a_hugging_face_directory_opens() {
     assert_eq!(dir.first_turn("the").unwrap()[0], 1);
 }
 
+/// The target's vocabulary has ids that its tokenizer doesn't; both sides must count them to have the same fingerprint.
+#[test]
+fn a_tokenizer_alone_has_the_vocabulary_of_its_config() {
+    let whole = ModelDir::open(fixture("hf-llama")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    copy_fixture(folder.path());
+    fs::remove_file(folder.path().join("model.onnx")).unwrap();
+    let alone = ModelDir::open_tokenizer(folder.path()).unwrap();
+    assert_eq!((alone.vocabulary, alone.prompt.stop), (whole.vocabulary, vec![2]));
+    fs::remove_file(folder.path().join("config.json")).unwrap();
+    let bare = ModelDir::open_tokenizer(folder.path().join("tokenizer.json")).unwrap();
+    assert_eq!((bare.vocabulary.size, bare.prompt.stop.len()), (53, 0));
+}
+
 /// Copies a folder of the demo pair and its tokenizer to a temporary folder, to be damaged there.
 fn copy_demo(part: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
