@@ -113,7 +113,7 @@ impl Account {
 }
 
 /// The costs of both ways as far as they are known.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Economy {
     drafted: Account,
     streamed: Account,
@@ -129,22 +129,6 @@ pub struct Economy {
     explored: f64,
     /// The way that is being tried, and the tokens left to it.
     trial: Option<(Way, usize)>,
-}
-
-impl Default for Economy {
-    fn default() -> Self {
-        Self {
-            drafted: Account::default(),
-            streamed: Account::default(),
-            rtt: None,
-            price: Price::default(),
-            feed_tokens: 0.0,
-            feed_seconds: 0.0,
-            spent: 0.0,
-            explored: 0.0,
-            trial: None,
-        }
-    }
 }
 
 fn seconds(time: LogTime) -> Option<f64> {
@@ -287,6 +271,9 @@ impl Economy {
 
     /// The way for the next tokens, given that of the last ones; `first` if none were committed in this reply.
     pub fn choose(&mut self, now: Way, first: bool, conditions: &Conditions) -> Way {
+        if let Some((tried, _)) = self.trial {
+            return tried;
+        }
         let left = conditions.left as f64;
         let of = |way: Way| self.cost(way, conditions) * left;
         let (stay, go) = if first {
@@ -295,9 +282,6 @@ impl Economy {
         } else {
             (of(now), of(now.other()) + self.change(now.other(), conditions))
         };
-        if let Some((tried, _)) = self.trial {
-            return tried;
-        }
         let best = if go < stay * (1.0 - MARGIN) { now.other() } else { now };
         self.try_other(best, conditions).unwrap_or(best)
     }
@@ -391,7 +375,7 @@ mod tests {
         assert_eq!(economy.choose(Way::Stream, false, &CONDITIONS), Way::Draft);
     }
 
-    /// What is left of a credit, or a frame that was out, is no part of the trial.
+    /// The rest of a credit, or a frame that was out, doesn't belong to the trial.
     #[test]
     fn a_trial_is_of_the_way_that_is_tried() {
         for (best, rtt, draft) in [(Way::Stream, 30, 0.06), (Way::Draft, 0, 0.03)] {

@@ -764,7 +764,8 @@ impl Verifier {
             missed,
         };
         session.answered = Some(verdict);
-        session.stream = frame.credit.as_ref().map(|credit| Stream::behind(&session.text, frame, credit));
+        session.stream =
+            frame.credit.as_ref().map(|credit| Stream::new(&session.text, session.text.len(), frame, credit));
         self.count(frame, &verdict);
         self.answer(key, &Down::Verdict(verdict));
         self.flush(key, now);

@@ -30,15 +30,15 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// The credit of a frame whose verdict was given: everything behind the verdict's token is left to send.
-    pub(super) fn behind(text: &Text, frame: &DraftFrame, credit: &Credit) -> Self {
+    /// The credit of a frame, of which nothing behind the first `from` tokens of the text was sent.
+    pub(super) fn new(text: &Text, from: usize, frame: &DraftFrame, credit: &Credit) -> Self {
         let mut stream = Self {
             round: frame.round,
-            from: text.len(),
+            from,
             until: credit.until as usize,
             stop: credit.stop.clone(),
             stopped: false,
-            sent: text.len(),
+            sent: from,
             flushed: None,
         };
         stream.stopped = stream.has_stop(&text.tokens()[frame.base as usize..]);
@@ -87,12 +87,11 @@ impl Verifier {
         }
         // A renewal must not send again what is under way to the device.
         let before = session.stream.take().filter(|_| !credit.again && frame.send == 1);
-        let sent = before.as_ref().map_or(base, |stream| stream.sent.max(base)).min(session.text.len());
-        let stop = credit.stop.clone();
-        let flushed = before.and_then(|stream| stream.flushed);
-        let mut stream =
-            Stream { round: frame.round, from: base, until, stop, stopped: false, sent, flushed };
-        stream.stopped = stream.has_stop(&session.text.tokens()[base..]);
+        let mut stream = Stream::new(&session.text, base, frame, credit);
+        if let Some(before) = before {
+            stream.sent = before.sent.max(base).min(session.text.len());
+            stream.flushed = before.flushed;
+        }
         (session.credited, session.stream) = (frame.round, Some(stream));
         self.flush(key, now);
         self.go_on_writing(key);
