@@ -1,4 +1,4 @@
-//! A progress bar on standard error. Off a terminal there is none, and callers write lines instead.
+//! A progress bar on standard error, drawn only on a terminal. Elsewhere callers write lines instead.
 
 use crate::report;
 use crate::screen::{Abilities, Colour};

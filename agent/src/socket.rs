@@ -259,7 +259,7 @@ mod tests {
             Self { peer, client, controls }
         }
 
-        /// What the loop is woken by.
+        /// The channel that wakes the loop.
         async fn control(&mut self) -> Option<Control> {
             timeout(PATIENCE, self.controls.recv()).await.expect("the loop is woken")
         }

@@ -17,8 +17,8 @@ pub(crate) struct WarningRation {
 }
 
 impl WarningRation {
-    /// Whether another warning may be logged at `now`, counted from any fixed moment; the first that may not is announced
-    /// as `what`, once in a period.
+    /// True if another warning may be logged at `now`, counted from any fixed moment. The first one over the limit is
+    /// announced as `what`, once in a period.
     pub(crate) fn take(&mut self, what: &'static str, now: Duration) -> bool {
         // A clock that was set back begins a period as well: waiting for the old one may take years.
         if self.period.is_none_or(|began| now.checked_sub(began).is_none_or(|gone| gone >= PERIOD)) {

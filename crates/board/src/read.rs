@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
-/// How messages begin that quote a value.
+/// The beginning of messages that quote a value.
 const QUOTING: [&str; 3] = ["invalid type: ", "invalid value: ", "unknown variant "];
-/// What follows the value in them.
+/// The text behind the value in them.
 const EXPECTED: &str = ", expected ";
 
 /// Reads a TOML file. An error names file, line and key.

@@ -60,7 +60,7 @@ pub struct Cell {
     pub size: Option<Size>,
     /// The modelled target.
     pub server: Server,
-    /// What the device minimises.
+    /// The quantity that the device minimises.
     pub objective: Objective,
     /// True to leave out what compares texts and laws: only costs are wanted.
     pub costs_only: bool,
@@ -122,7 +122,7 @@ impl Server {
     }
 }
 
-/// What the device minimises.
+/// The quantity that the device minimises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Objective {

@@ -36,7 +36,7 @@ pub struct CellRecord {
     pub pass_ms: f64,
     /// Sessions on the server.
     pub sessions: f64,
-    /// What the device minimises: `joules` or `seconds`.
+    /// The quantity that the device minimises: `joules` or `seconds`.
     pub objective: String,
 
     /// Replies written.

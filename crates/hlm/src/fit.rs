@@ -138,8 +138,8 @@ impl Fit {
         &self.bins
     }
 
-    /// The largest threshold, out of 1 and the uncertainties seen, with [`Self::missed`] at most `miss_rate`; 0 if
-    /// there is none or `miss_rate` is NaN.
+    /// The largest threshold, out of 1 and the uncertainties seen, with [`Self::missed`] at most `miss_rate`; 0 if no
+    /// threshold satisfies that or `miss_rate` is NaN.
     ///
     /// The share is that of all tokens up to the threshold. So a few rejected tokens at the low end don't keep it down
     /// once enough accepted ones follow. It never falls as `miss_rate` grows. For a pair without such a threshold the

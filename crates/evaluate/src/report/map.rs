@@ -32,7 +32,7 @@ struct MapCell<'a> {
     auto: f64,
 }
 
-/// How the automatic choice compares with the better of both ways.
+/// The automatic choice beside the better of both ways.
 #[derive(Debug, PartialEq, Serialize)]
 struct MapSummary {
     cells: usize,

@@ -93,7 +93,7 @@ pub struct Device {
     /// True if a verifier has another text under this session's number. The next request then declares an empty text,
     /// so that the verifier drops its own.
     disowned: bool,
-    /// Who writes the reply's next tokens, once that is chosen; only under a policy that chooses.
+    /// The way to the reply's next tokens, once chosen; `None` under a policy that doesn't choose.
     way: Option<Way>,
     round: RoundClock,
     closing: bool,
