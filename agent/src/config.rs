@@ -23,6 +23,7 @@ pub struct File {
     broker: Option<String>,
     model: Option<PathBuf>,
     board: Option<PathBuf>,
+    state: Option<PathBuf>,
     mqtt: MqttTable,
     policy: PolicyTable,
     power: PowerTable,
@@ -39,6 +40,8 @@ pub struct Overrides {
     pub model: Option<PathBuf>,
     /// `--board`
     pub board: Option<PathBuf>,
+    /// `--state`
+    pub state: Option<PathBuf>,
     /// `--power`
     pub power: Option<String>,
     /// `--policy`
@@ -64,6 +67,8 @@ pub struct Settings {
     pub board: Option<Board>,
     /// Its file.
     pub board_file: Option<PathBuf>,
+    /// The folder in which the agent keeps what it learned, if any.
+    pub state: Option<PathBuf>,
     /// The policy.
     pub policy: Policy,
     /// Its settings.
@@ -100,6 +105,11 @@ impl Settings {
             model: flags.model.clone().or_else(|| parsed.model.map(|path| dir.join(path))),
             board,
             board_file,
+            state: flags
+                .state
+                .clone()
+                .or_else(|| parsed.state.map(|path| dir.join(path)))
+                .or_else(service_state),
             policy,
             rules,
             power: PowerSettings::of(power, flags.power.as_deref())?,
@@ -165,6 +175,12 @@ fn under(flags: &Overrides, file: PolicyTable) -> Result<PolicyTable> {
         draft_tokens_max: flags.draft_tokens_max.or(file.draft_tokens_max),
         ..file
     })
+}
+
+/// The folder that the service manager provides; the first of several.
+fn service_state() -> Option<PathBuf> {
+    let dirs = std::env::var_os("STATE_DIRECTORY")?;
+    std::env::split_paths(&dirs).next().filter(|dir| dir.is_absolute())
 }
 
 /// Reads a configuration.

@@ -28,6 +28,9 @@ pub struct Common {
     /// The board: a name, for example rpi4, or the path of its file.
     #[arg(long, value_name = "BOARD")]
     board: Option<PathBuf>,
+    /// The folder in which to keep what is learned of the models and the link.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// The power source: auto, none, ina219, hwmon, pmic, powercap, replay or simulated.
     #[arg(long, value_name = "SOURCE")]
     power: Option<String>,
@@ -106,6 +109,7 @@ impl Common {
             device: self.device.clone(),
             model: self.model.clone(),
             board: self.board.clone(),
+            state: self.state.clone(),
             power: self.power.clone(),
             policy: policy.policy.clone(),
             draft_tokens_max: policy.draft_tokens_max,

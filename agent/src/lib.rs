@@ -21,6 +21,7 @@ pub mod first_boot;
 pub mod flags;
 pub mod generate;
 pub mod link;
+pub mod memory;
 pub mod notice;
 pub mod output;
 pub mod power;

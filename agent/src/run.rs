@@ -5,6 +5,7 @@
 
 use crate::drafter::{Done, Worker};
 use crate::link::{Link, LinkEvent};
+use crate::memory::Memory;
 use crate::notice::Notice;
 use crate::output::Output;
 use crate::provenance::{Provenance, Writer, other_target};
@@ -16,8 +17,8 @@ use crate::turn::{Ending, Phases, Turn};
 use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
-    Commit, Device, DeviceConfig, DeviceCounters, DeviceEvent, Finish, Learned, Offline, Phase, PinnedTarget,
-    ReplyLimits, SessionIdentity,
+    Commit, Device, DeviceConfig, DeviceCounters, DeviceEvent, Finish, Learned, LearnedRecord, Offline,
+    Phase, PinnedTarget, ReplyLimits, SessionIdentity,
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
@@ -26,11 +27,11 @@ use dunlin_power::EnergyAccount;
 use dunlin_power::clock::Clock;
 use dunlin_power::phase::{ByPhase, EnergyPhase as Charged};
 use dunlin_power::report::TurnEnergy;
-use dunlin_wire::VerifierId;
 use dunlin_wire::topic::Topic;
+use dunlin_wire::{TargetId, VerifierId};
 use std::ops::ControlFlow;
 use tokio::sync::mpsc;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 /// A prompt, already in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +119,9 @@ pub struct Agent {
     lessor: Option<(VerifierId, PinnedTarget)>,
     /// True once a target other than the session's first one has written in it.
     target_changed: bool,
+    memory: Memory,
+    /// The target with which the machine learned what it knows; `None` before the first lease.
+    learned_with: Option<String>,
 }
 
 /// A reply in progress, with the counts at its start.
@@ -165,6 +169,8 @@ impl Agent {
             moved: false,
             lessor: None,
             target_changed: false,
+            memory: Memory::default(),
+            learned_with: None,
         })
     }
 
@@ -178,6 +184,16 @@ impl Agent {
     #[must_use]
     pub fn reseeding(self) -> Self {
         Self { reseeds: true, ..self }
+    }
+
+    /// Goes on from what an earlier agent learned, and keeps what this one learns.
+    #[must_use]
+    pub fn remembering(mut self, memory: Memory) -> Self {
+        // The target of the last time is probably the next one, too. Another one's lease corrects that.
+        if let Some((target, learned)) = memory.latest() {
+            self.learned_with = recall(&mut self.device, learned).then(|| target.to_owned());
+        }
+        Self { memory, ..self }
     }
 
     /// Reports the agent's health to a service manager.
@@ -381,6 +397,7 @@ impl Agent {
             DeviceEvent::Judged(judged) => out.judged(&judged),
             DeviceEvent::TargetChanged { position, model } => self.on_target_changed(position, model, out),
             DeviceEvent::Leased { verifier, target } => {
+                self.turn_to(target.id);
                 self.lessor = Some((verifier.clone(), target));
                 out.leased(&verifier);
                 self.supervised.leased(&verifier);
@@ -428,6 +445,9 @@ impl Agent {
         self.stall.end();
         let counters = self.device.counters().since(&running.counters);
         self.energy.end_reply(&counters, now);
+        if self.memory.is_due(now) {
+            self.memory.keep(self.learned_with.as_deref(), &self.device, now);
+        }
         let provenance = Provenance { writer: self.writer(&counters), ..running.provenance };
         let ending = running.ending.unwrap_or_else(|| self.ending(finish));
         let turn = Turn {
@@ -535,6 +555,20 @@ impl Agent {
         }
     }
 
+    /// Knows from here on what was learned with this target. With a new one, the other's values are the best guess.
+    fn turn_to(&mut self, target: TargetId) {
+        let name = target.to_string();
+        if self.learned_with.as_ref() == Some(&name) {
+            return;
+        }
+        if let Some(other) = self.learned_with.replace(name) {
+            self.memory.note(&other, self.device.learned().record());
+        }
+        if let Some(learned) = self.memory.of(target) {
+            recall(&mut self.device, learned);
+        }
+    }
+
     fn link_state(&self) -> LinkState {
         LinkState {
             up: self.link.is_up(),
@@ -590,12 +624,22 @@ impl Agent {
         let counters = *self.device.counters();
         let link = self.link_state();
         let traffic = self.energy.during(self.link.close()).await;
+        self.memory.keep(self.learned_with.as_deref(), &self.device, self.clock.now());
         if self.status.logs_end() {
             let link = LinkState { up: false, traffic, ..link };
             self.status.snapshot(&counters, link, &self.energy, self.clock.now()).log();
         }
         AgentOutcome { counters, traffic, energy: self.energy }
     }
+}
+
+/// True if the machine goes on from the record. A record that can't be right is reported.
+fn recall(device: &mut Device, learned: &LearnedRecord) -> bool {
+    let recalled = device.recall(learned);
+    if let Err(error) = &recalled {
+        warn!("what was learned before is not used: {error}");
+    }
+    recalled.is_ok()
 }
 
 /// A session with random number, epoch and nonce, so that others can't guess them; `step` is added to a given seed.

@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::drafter::Worker;
 use crate::link::Link;
+use crate::memory::Memory;
 use crate::run::{Agent, Control, Say, SessionSettings, User};
 use crate::{random, signals};
 use anyhow::Result;
@@ -99,6 +100,12 @@ pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Work
     .await
 }
 
+/// Distinguishes drafters well enough: what is learned with one is a poor start for another, but no mistake.
+fn drafter_name(model: &ModelDir) -> String {
+    let bytes = model.weights.metadata().map_or(0, |weights| weights.len());
+    format!("{} of {bytes} bytes", model.name)
+}
+
 /// The time of one drafted token behind a prompt.
 ///
 /// # Errors
@@ -157,13 +164,15 @@ impl<'a> Parts<'a> {
             true => Some(energy.during(time_of_a_token(&mut worker, &model)).await?),
             false => None,
         };
-        Ok(Loaded { settings, vocabulary, worker, energy, draft_time })
+        let drafter = drafter_name(&model);
+        Ok(Loaded { settings, drafter, vocabulary, worker, energy, draft_time })
     }
 }
 
 /// An agent's drafter, loaded and running, before there is a link.
 pub(crate) struct Loaded<'a> {
     settings: &'a Settings,
+    drafter: String,
     pub(crate) vocabulary: Vocabulary,
     worker: Worker,
     energy: EnergyAccount,
@@ -171,12 +180,12 @@ pub(crate) struct Loaded<'a> {
 }
 
 impl Loaded<'_> {
-    /// An agent that connects, with its first session.
+    /// An agent that connects, with its first session. It goes on from what was learned before with this drafter.
     ///
     /// # Errors
     /// The system provides no random numbers.
     pub(crate) fn agent(self, conduct: &Conduct, sampling: Sampling) -> Result<Agent> {
-        let Self { settings, vocabulary, worker, energy, draft_time } = self;
+        let Self { settings, drafter, vocabulary, worker, energy, draft_time } = self;
         let give_up_after = u64::try_from(conduct.give_up_after.as_micros()).unwrap_or(u64::MAX);
         let device = DeviceConfig {
             vocabulary,
@@ -188,7 +197,8 @@ impl Loaded<'_> {
         };
         let Conduct { seed, ends_on_refusal, .. } = *conduct;
         let seat = SessionSettings { device, sampling, seed, ends_on_refusal, draft_time };
-        Ok(Agent::new(seat, worker, Link::start(settings.link()))?.metered(energy))
+        let memory = Memory::open(settings.state.as_deref(), settings.broker.to_string(), drafter);
+        Ok(Agent::new(seat, worker, Link::start(settings.link()))?.metered(energy).remembering(memory))
     }
 }
 

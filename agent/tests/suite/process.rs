@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
@@ -105,6 +105,43 @@ fn generate_streams_plain_text_to_a_pipe_and_a_report_to_a_file() {
         assert!(summary.contains(word), "no {word:?} in {summary}");
     }
     assert!(!summary.contains('\x1b'));
+}
+
+/// The tokens that count in the calibration of the only entry.
+fn observed(file: &Path) -> f64 {
+    let learned: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(learned["entries"].as_array().unwrap().len(), 1);
+    let bins = learned["entries"][0]["learned"]["calibration"].as_array().unwrap();
+    bins.iter().map(|bin| bin["observed"].as_f64().unwrap()).sum()
+}
+
+#[test]
+fn what_was_learned_survives_a_restart() {
+    let (broker, _verifier) = verified();
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("learned.json");
+    let run = |by_flag: bool| {
+        let mut agent = generate(&broker.url());
+        agent.args(["--json", "--max-tokens", "40", "--policy", "auto"]);
+        if by_flag {
+            agent.arg("--state").arg(dir.path())
+        } else {
+            agent.env("STATE_DIRECTORY", dir.path())
+        };
+        let output = agent.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert_eq!(run(true), "");
+    let once = observed(&file);
+    assert_eq!(run(false), "", "as a service manager says it");
+    let twice = observed(&file);
+    assert!(once > 0.0 && twice > 1.3 * once, "{once} {twice}: the second run went on from the first");
+    let spoilt = fs::read_to_string(&file).unwrap().replacen("\"observed\": ", "\"observed\": 999999", 1);
+    fs::write(&file, spoilt).unwrap();
+    let said = run(true);
+    assert!(said.contains("not used: calibration has a number that is no measurement"), "{said}");
+    assert!(observed(&file) < twice, "it began anew");
 }
 
 #[test]

@@ -16,12 +16,14 @@ pub const MEMORY_TOKENS: f64 = 512.0;
 
 /// Statistics of the tokens with one uncertainty score.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct CalibrationBin {
     /// Tokens seen, weighted by age.
     pub observed: f64,
     /// Rejected tokens, weighted by age.
     pub rejected: f64,
     /// The estimated share of rejected tokens, 0..=1; it never falls from one bin to the next.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub expected_rejection: f64,
 }
 
@@ -63,6 +65,17 @@ impl Calibration {
         bin.observed += 1.0;
         bin.rejected += f64::from(u8::from(rejected));
         self.refit();
+    }
+
+    /// The calibration after these statistics; `None` if no tokens could have given them.
+    pub fn from_bins(bins: [CalibrationBin; SCORES]) -> Option<Self> {
+        // Sums that fade stay below their memory.
+        let possible = |bin: &CalibrationBin| {
+            (0.0..=MEMORY_TOKENS).contains(&bin.observed) && (0.0..=bin.observed).contains(&bin.rejected)
+        };
+        let mut calibration = Self { bins };
+        calibration.refit();
+        bins.iter().all(possible).then_some(calibration)
     }
 
     /// All bins, by score.

@@ -33,6 +33,11 @@ impl Conformal {
         Self { threshold: start.min(1.0) }
     }
 
+    /// Starts at a threshold that was reached before; `None` if none could be this one.
+    pub fn at(threshold: f64) -> Option<Self> {
+        (FLOOR - STEP..=1.0).contains(&threshold).then_some(Self { threshold })
+    }
+
     /// The threshold; at 0 and below no token stays.
     pub fn threshold(&self) -> f64 {
         self.threshold

@@ -36,6 +36,8 @@ const STALE_TOKENS: f64 = 2_000.0;
 const ACCEPTANCE: f64 = 0.7;
 /// Drafts of the longest round that is considered.
 const DRAFTS_MAX: u32 = 16;
+/// Largest sum that is taken over from an earlier time, in any unit.
+const SUM_MAX: f64 = 1e12;
 /// Time of a pass before one is announced, s.
 const PASS_START: f64 = 0.05;
 /// Time of feeding the drafter a token in a longer run, relative to that of drafting one, before it is measured.
@@ -75,10 +77,13 @@ pub struct Conditions {
     pub debt: usize,
     /// Tokens that this reply may still commit.
     pub left: usize,
+    /// Tokens of a whole credit.
+    pub credit: usize,
 }
 
 /// Measured and predicted cost of a way, as sums that fade.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 struct Account {
     measured: f64,
     predicted: f64,
@@ -95,6 +100,11 @@ impl Account {
             (self.measured * keep + measured, self.predicted * keep + predicted);
         self.count = self.count * keep + 1.0;
         self.idle_tokens = 0.0;
+    }
+
+    fn is_possible(&self) -> bool {
+        let Self { measured, predicted, count, idle_tokens } = self;
+        [measured, predicted, count, idle_tokens].into_iter().all(|sum| (0.0..=SUM_MAX).contains(sum))
     }
 
     fn is_known(&self) -> bool {
@@ -114,12 +124,14 @@ impl Account {
 
 /// The costs of both ways as far as they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Economy {
     drafted: Account,
     streamed: Account,
     /// Round trip without the target's work, s, as a fading mean.
     rtt: Option<f64>,
     /// The verifier's announced times.
+    #[cfg_attr(feature = "serde", serde(skip))]
     price: Price,
     /// Fading sums of longer runs of the drafter.
     feed_tokens: f64,
@@ -128,6 +140,7 @@ pub struct Economy {
     spent: f64,
     explored: f64,
     /// The way that is being tried, and the tokens left to it.
+    #[cfg_attr(feature = "serde", serde(skip))]
     trial: Option<(Way, usize)>,
 }
 
@@ -136,6 +149,19 @@ fn seconds(time: LogTime) -> Option<f64> {
 }
 
 impl Economy {
+    /// Goes on from what was known at an earlier time; false if nobody could have known this, and nothing changed. What
+    /// the verifier announces now stays, and a trial is over.
+    pub fn recall(&mut self, earlier: &Self) -> bool {
+        let Self { drafted, streamed, rtt, feed_tokens, feed_seconds, spent, explored, .. } = *earlier;
+        let possible = |sum: &f64| (0.0..=SUM_MAX).contains(sum);
+        let sums = [rtt.unwrap_or(0.0), feed_tokens, feed_seconds, spent, explored];
+        let is_possible = drafted.is_possible() && streamed.is_possible() && sums.iter().all(possible);
+        if is_possible {
+            *self = Self { price: self.price, trial: None, ..*earlier };
+        }
+        is_possible
+    }
+
     /// Tokens left of a trial, while there is one.
     pub fn trial(&self) -> Option<usize> {
         self.trial.map(|(_, tokens)| tokens)
@@ -227,8 +253,10 @@ impl Economy {
         let (draft_w, wait_w) = (c.prices.draft(), c.prices.wait());
         let answer = self.pass() + self.queue();
         if way == Way::Stream {
-            // The text flows: neither the round trip nor the wait for a place in a batch is paid for each token.
-            return (wait_w * self.pass()).max(f64::MIN_POSITIVE);
+            // The text flows: neither the round trip nor the wait for a place in a batch is paid for each token. But
+            // half a credit comes in no less time than the round trip that renews it.
+            let renewal = self.rtt.unwrap_or(0.0) / (c.credit as f64 / 2.0).max(1.0);
+            return (wait_w * self.pass().max(renewal)).max(f64::MIN_POSITIVE);
         }
         let row = seconds(self.price.row).unwrap_or(0.0);
         let rtt = self.rtt.unwrap_or(0.0);
@@ -317,8 +345,15 @@ mod tests {
     use super::*;
 
     /// 20 ms a drafted token, seconds.
-    const CONDITIONS: Conditions =
-        Conditions { prices: Prices::SECONDS, draft: 0.02, drafts_max: 16, ahead: false, debt: 0, left: 64 };
+    const CONDITIONS: Conditions = Conditions {
+        prices: Prices::SECONDS,
+        draft: 0.02,
+        drafts_max: 16,
+        ahead: false,
+        debt: 0,
+        left: 64,
+        credit: 64,
+    };
 
     fn economy(rtt_ms: u64, pass_ms: u64) -> Economy {
         let time = |ms: u64| LogTime::of_us(ms * 1000);
@@ -344,6 +379,11 @@ mod tests {
         let pass = seconds(LogTime::of_us(100_000)).unwrap();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 0.002, "{a} {b}");
         close(economy.cost(Way::Stream, &one), pass);
+        // Credit for 4 tokens: 100 ms of round trip for every 2. For one, every token waits for it.
+        close(economy.cost(Way::Stream, &Conditions { credit: 2, ..one }), pass);
+        let near = self::economy(100, 10);
+        close(near.cost(Way::Stream, &Conditions { credit: 4, ..one }), 0.05);
+        close(near.cost(Way::Stream, &Conditions { credit: 1, ..one }), 0.1);
         // One draft: 20 ms, 200 ms of waiting, 1.7 tokens. Without any: 200 ms a token.
         close(economy.cost(Way::Draft, &one), (0.02 + 0.2) / 1.7);
         // What is drafted ahead is needed with probability 0.49 and saves 20 ms.
@@ -414,6 +454,29 @@ mod tests {
         assert_eq!(economy.choose(Way::Stream, false, &drafts), Way::Draft);
     }
 
+    /// Rounds until the other way is taken, once the link has changed.
+    fn followed(before_ms: u64, after_ms: u64, from: Way) -> usize {
+        let mut economy = economy(before_ms, 30);
+        let c = Conditions { draft: 0.015, left: 1000, ..CONDITIONS };
+        let own = economy.predicted(from, &c);
+        (0..200).for_each(|_| economy.observe(from, &c, 2, 2.0 * own));
+        assert_eq!(economy.choose(from, false, &c), from, "before the change");
+        let mut rounds = 0;
+        while economy.choose(from, false, &c) == from {
+            economy.observe_round_trip(Duration::from_millis(after_ms + 30));
+            let cost = economy.predicted(from, &c);
+            economy.observe(from, &c, 2, 2.0 * cost);
+            rounds += 1;
+            assert!(rounds <= 20, "{from:?} goes on");
+        }
+        rounds
+    }
+
+    #[test]
+    fn a_changed_link_is_followed_within_twenty_rounds() {
+        assert!(followed(5, 300, Way::Draft) > 0 && followed(300, 5, Way::Stream) > 0);
+    }
+
     #[test]
     fn a_change_must_pay_within_the_reply() {
         let mut economy = economy(0, 30);
@@ -441,6 +504,41 @@ mod tests {
         }
         assert!(tried > 0, "never tried");
         assert!(cost <= cheapest * 1.025, "{}", cost / cheapest);
+    }
+
+    #[test]
+    fn what_nobody_could_have_known_is_not_taken_over() {
+        let mut own = economy(100, 100);
+        own.observe(Way::Draft, &CONDITIONS, 4, 1.0);
+        let before = own;
+        let spoil: [fn(&mut Economy, f64); 9] = [
+            |e, x| e.rtt = Some(x),
+            |e, x| e.feed_tokens = x,
+            |e, x| e.feed_seconds = x,
+            |e, x| e.spent = x,
+            |e, x| e.explored = x,
+            |e, x| e.drafted.measured = x,
+            |e, x| e.drafted.predicted = x,
+            |e, x| e.streamed.count = x,
+            |e, x| e.streamed.idle_tokens = x,
+        ];
+        for spoil in spoil {
+            for bad in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+                let mut earlier = own;
+                spoil(&mut earlier, bad);
+                assert!(!own.recall(&earlier), "{earlier:?}");
+                assert_eq!(own, before);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_announced_now_outlives_what_was_known() {
+        let mut earlier = economy(300, 10);
+        earlier.trial = Some((Way::Draft, 3));
+        let mut now = economy(0, 400);
+        assert!(now.recall(&earlier));
+        assert_eq!((now.price, now.rtt, now.trial), (economy(0, 400).price, earlier.rtt, None));
     }
 
     #[test]

@@ -19,6 +19,11 @@ use core::num::NonZeroU16;
 /// Least cost of the rounds, s: one tick of the clock, so that no rate is infinite.
 const ROUND_COST_MIN: f64 = 1e-6;
 
+/// Largest sum of tokens or seconds that is taken over from an earlier time.
+const SUM_MAX: f64 = 1e9;
+/// Fewest drafted tokens of sums that are taken over. Every sum contains a newest token, which weighs 1.
+const DRAFTED_MIN: f64 = 0.5;
+
 /// Start values and memory of the rule. The start values weigh as much as one round and one drafted token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopConfig {
@@ -37,6 +42,13 @@ pub struct StopConfig {
 pub struct StopRule {
     keep: f64,
     prices: Prices,
+    sums: StopSums,
+}
+
+/// Sums over rounds and drafted tokens that fade.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct StopSums {
     rounds: Fading,
     /// Seconds of these rounds with the drafter running.
     drafting: f64,
@@ -64,10 +76,33 @@ impl StopRule {
         Self {
             keep: 1.0 - 1.0 / f64::from(config.memory.get()),
             prices: Prices::SECONDS,
-            rounds: Fading { tokens, seconds: round },
-            drafting: (tokens * draft).min(round),
-            drafts: Fading { tokens: 1.0, seconds: draft },
+            sums: StopSums {
+                rounds: Fading { tokens, seconds: round },
+                drafting: (tokens * draft).min(round),
+                drafts: Fading { tokens: 1.0, seconds: draft },
+            },
         }
+    }
+
+    /// The sums so far.
+    pub fn sums(&self) -> StopSums {
+        self.sums
+    }
+
+    /// Goes on from sums of an earlier time; false if none could be these, and nothing changed.
+    pub fn recall(&mut self, sums: StopSums) -> bool {
+        let possible =
+            |sum: Fading| (0.0..=SUM_MAX).contains(&sum.tokens) && (0.0..=SUM_MAX).contains(&sum.seconds);
+        let StopSums { rounds, drafting, drafts } = sums;
+        // A time per token needs tokens.
+        let is_possible = possible(rounds)
+            && possible(drafts)
+            && drafts.tokens >= DRAFTED_MIN
+            && (0.0..=SUM_MAX).contains(&drafting);
+        if is_possible {
+            self.sums = sums;
+        }
+        is_possible
     }
 
     /// Sets the prices for decisions from now on; observations stay.
@@ -82,19 +117,19 @@ impl StopRule {
 
     /// Starts from a measured time of one drafted token instead of an assumed one.
     pub fn start_at(&mut self, took: Duration) {
-        self.drafts = Fading { tokens: 1.0, seconds: seconds(took) };
+        self.sums.drafts = Fading { tokens: 1.0, seconds: seconds(took) };
     }
 
     /// Takes the time of one drafted token.
     pub fn observe_draft(&mut self, took: Duration) {
-        self.drafts.observe(self.keep, 1.0, seconds(took));
+        self.sums.drafts.observe(self.keep, 1.0, seconds(took));
     }
 
     /// Takes the tokens that one round committed (accepted ones and the target's own) and its time with the drafter
     /// running and without.
     pub fn observe_round(&mut self, committed: usize, drafting: Duration, waiting: Duration) {
-        self.rounds.observe(self.keep, committed as f64, seconds(drafting + waiting));
-        self.drafting = self.keep * self.drafting + drafting.as_secs_f64();
+        self.sums.rounds.observe(self.keep, committed as f64, seconds(drafting + waiting));
+        self.sums.drafting = self.keep * self.sums.drafting + drafting.as_secs_f64();
     }
 
     /// True when one more token pays, given the probability that it and all before it in the draft are accepted.
@@ -116,24 +151,25 @@ impl StopRule {
 
     /// λ: committed tokens per cost of the last rounds; the unit of cost is one second of drafting.
     pub fn rate(&self) -> f64 {
-        self.rounds.tokens / self.round_cost().max(ROUND_COST_MIN)
+        self.sums.rounds.tokens / self.round_cost().max(ROUND_COST_MIN)
     }
 
     /// `c`: seconds per drafted token, averaged over the last ones.
     pub fn draft_cost(&self) -> f64 {
-        self.drafts.seconds / self.drafts.tokens
+        self.sums.drafts.seconds / self.sums.drafts.tokens
     }
 
     /// Cost of the rounds in seconds of drafting: a second of drafting costs 1, any other second the price ratio of
     /// waiting.
     fn round_cost(&self) -> f64 {
         let wait = self.prices.ratio();
-        wait * self.rounds.seconds + (1.0 - wait) * self.drafting
+        wait * self.sums.rounds.seconds + (1.0 - wait) * self.sums.drafting
     }
 }
 
 /// Fading sums, whose quotient is an average weighted by size and age.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 struct Fading {
     tokens: f64,
     seconds: f64,
@@ -317,6 +353,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn sums_that_no_rule_has_are_not_taken_over() {
+        let mut rule = StopRule::new(&StopConfig::default());
+        let own = rule.sums();
+        let spoil: [fn(&mut StopSums, f64); 5] = [
+            |sums, x| sums.rounds.tokens = x,
+            |sums, x| sums.rounds.seconds = x,
+            |sums, x| sums.drafting = x,
+            |sums, x| sums.drafts.tokens = x,
+            |sums, x| sums.drafts.seconds = x,
+        ];
+        for spoil in spoil {
+            for bad in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+                let mut sums = own;
+                spoil(&mut sums, bad);
+                assert!(!rule.recall(sums), "{sums:?}");
+                assert_eq!(rule.sums(), own);
+            }
+        }
+        let none_drafted = StopSums { drafts: Fading { tokens: 0.0, seconds: 1.0 }, ..own };
+        assert!(!rule.recall(none_drafted), "it has no time per token");
+        assert!(rule.recall(own));
     }
 
     /// Joules that drafting one token ahead adds, averaged over the moments of its step at which the verdict may

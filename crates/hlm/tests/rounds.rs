@@ -222,6 +222,15 @@ fn prices_go_with_what_was_learned() {
 }
 
 #[test]
+fn what_a_second_is_worth_is_added_to_both_prices() {
+    let table = PolicyTable { second_joules: Some(1.5), ..PolicyTable::default() };
+    let policy = Rules::new(&table).expect("valid settings");
+    let mut bench = Bench::new(DeviceConfig { policy, ..config(2) });
+    bench.device.set_prices(Prices::new(5.0, 2.0).expect("prices"));
+    assert_eq!(bench.device.prices(), Prices::new(6.5, 3.5).expect("prices"));
+}
+
+#[test]
 fn prices_set_while_a_frame_is_under_way_decide_the_next_draft_ahead() {
     let mut bench = Bench::under_way(config(2), &[4, 5], &[]);
     bench.device.set_prices(Prices::new(3.0, 0.0).expect("prices"));

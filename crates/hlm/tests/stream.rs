@@ -279,8 +279,15 @@ fn untimed(before: &[TokenId], tokens: &[TokenId]) -> Down {
 
 /// Without a measured round the cost is the formula's: 20 ms a draft, and the round trip.
 fn drafting_cost(bench: &Bench) -> f64 {
-    let conditions =
-        Conditions { prices: Prices::SECONDS, draft: 0.02, drafts_max: 16, ahead: false, debt: 0, left: 64 };
+    let conditions = Conditions {
+        prices: Prices::SECONDS,
+        draft: 0.02,
+        drafts_max: 16,
+        ahead: false,
+        debt: 0,
+        left: 64,
+        credit: 64,
+    };
     bench.device.learned().economy.cost(Way::Draft, &conditions)
 }
 
@@ -337,8 +344,15 @@ fn a_trial_ends_with_its_credit() {
     let price = Price { pass: LogTime::of_us(150_000), row: LogTime(1), queue: LogTime(1) };
     learned.economy.announce(price);
     learned.economy.observe_handshake(Duration::from_millis(1));
-    let conditions =
-        Conditions { prices: Prices::SECONDS, draft: 0.06, drafts_max: 16, ahead: false, debt: 0, left: 64 };
+    let conditions = Conditions {
+        prices: Prices::SECONDS,
+        draft: 0.06,
+        drafts_max: 16,
+        ahead: false,
+        debt: 0,
+        left: 64,
+        credit: 64,
+    };
     while learned.economy.choose(Way::Draft, true, &conditions) == Way::Draft {
         learned.economy.observe(Way::Draft, &conditions, 1, 0.13);
     }

@@ -84,6 +84,7 @@ impl Device {
             ahead: stop.draft_ahead(1.0 - self.learned.calibration.mean_rejection()),
             debt: self.text.len() - shared_prefix(&self.fed, self.text.tokens()),
             left: self.room(),
+            credit: self.credit_max(),
         }
     }
 }

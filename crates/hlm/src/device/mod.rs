@@ -9,6 +9,7 @@ mod candidates;
 mod choice;
 mod drafting;
 mod inbound;
+mod learned;
 mod lease;
 mod outbound;
 mod pinned;
@@ -18,10 +19,11 @@ mod stream;
 mod types;
 
 pub use candidates::CANDIDATES_MAX;
+pub use learned::{Learned, LearnedError, LearnedRecord};
 pub use pinned::PinnedTarget;
 pub use types::{
     Channel, Commit, DeviceConfig, DeviceCounters, DeviceEvent, DraftJob, DraftJobId, DraftRow, Finish,
-    Judged, Learned, Offline, Origin, Phase, ReplyLimits, SayError, SessionIdentity, Transmit,
+    Judged, Offline, Origin, Phase, ReplyLimits, SayError, SessionIdentity, Transmit,
 };
 
 use crate::TokenId;
@@ -195,9 +197,10 @@ impl Device {
         self.closing = true;
     }
 
-    /// Sets the prices that decisions use from now on. They are part of [`Self::learned`].
+    /// Sets the prices, in watts, that decisions use from now on, with what the policy says a second is worth beside
+    /// them. They are part of [`Self::learned`].
     pub fn set_prices(&mut self, prices: Prices) {
-        self.learned.stop.set_prices(prices);
+        self.learned.stop.set_prices(prices.plus(self.config.policy.second_joules().into()));
     }
 
     /// The target that wrote the text; `None` before its first verdict.
@@ -218,11 +221,6 @@ impl Device {
     /// The prices of drafting and waiting.
     pub fn prices(&self) -> Prices {
         self.learned.stop.prices()
-    }
-
-    /// Measurements of the model pair and the link, for the next session.
-    pub fn learned(&self) -> Learned {
-        self.learned.clone()
     }
 
     /// The committed text: prompts and replies.

@@ -1,17 +1,11 @@
 //! Input and output types of the device's protocol machine.
 
-use super::candidates::Candidates;
 use super::pinned::PinnedTarget;
 use crate::TokenId;
-use crate::calibration::Calibration;
-use crate::conformal::Conformal;
 use crate::counters::counters;
-use crate::economy::Economy;
 use crate::importance::RecentImportances;
 use crate::policy::Rules;
 use crate::probabilities::Sampling;
-use crate::rtt::Rtt;
-use crate::stop::{StopConfig, StopRule};
 use crate::time::Duration;
 use crate::uncertainty::Unit;
 use alloc::vec::Vec;
@@ -60,38 +54,6 @@ pub struct SessionIdentity {
     pub seed: u64,
     /// Sampling settings of the target.
     pub sampling: Sampling,
-}
-
-/// Measurements of the model pair and of the link; the next session starts from them.
-#[derive(Clone, Debug)]
-pub struct Learned {
-    /// Rejection rate by uncertainty.
-    pub calibration: Calibration,
-    /// Times of drafting and of rounds, and the prices that weigh them.
-    pub stop: StopRule,
-    /// Threshold of the `risk` policy; `None` before the first session that audits tokens.
-    pub conformal: Option<Conformal>,
-    pub(crate) rtt: Rtt,
-    /// Time between two continuations.
-    pub(crate) gap: Rtt,
-    /// Costs of drafting and of streaming.
-    pub economy: Economy,
-    /// Verifiers whose presence was received.
-    pub(crate) candidates: Candidates,
-}
-
-impl Default for Learned {
-    fn default() -> Self {
-        Self {
-            calibration: Calibration::new(),
-            stop: StopRule::new(&StopConfig::default()),
-            conformal: None,
-            rtt: Rtt::default(),
-            gap: Rtt::default(),
-            economy: Economy::default(),
-            candidates: Candidates::default(),
-        }
-    }
 }
 
 /// Limits of a reply.

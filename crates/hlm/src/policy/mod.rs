@@ -53,6 +53,9 @@ pub enum PolicyError {
     /// The target share of misses lies outside 0..=1.
     #[error("epsilon {0} is not within 0 and 1")]
     Epsilon(f32),
+    /// The value of a second can't be weighed against joules.
+    #[error("second_joules {0} is not within 0 and {SECOND_JOULES_MAX}")]
+    SecondJoules(f32),
     /// The payload has more entries than a frame takes, or none.
     #[error("payload {0} with {1} entries: a frame takes 1 to {ROW_ENTRIES_MAX}")]
     Entries(PayloadForm, u8),
@@ -75,6 +78,9 @@ pub enum PolicyError {
     Incompatible(PayloadForm, Coupling, &'static str),
 }
 
+/// Largest worth of a second, J. With it, joules count for nothing.
+pub const SECOND_JOULES_MAX: f32 = 1e6;
+
 /// All parts of a policy, checked to be in range and consistent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
@@ -92,6 +98,7 @@ pub struct Rules {
     coupling: Coupling,
     credit_tokens_max: u16,
     auto: bool,
+    second_joules: f32,
 }
 
 /// A drafted token with its scores.
@@ -186,6 +193,7 @@ impl Rules {
             coupling: table.coupling.unwrap_or(preset.coupling),
             credit_tokens_max: table.credit_tokens_max.unwrap_or(preset.credit_tokens_max),
             auto: table.auto.unwrap_or(preset.auto),
+            second_joules: table.second_joules.unwrap_or(preset.second_joules),
         };
         rules.check().map(|()| rules)
     }
@@ -210,6 +218,9 @@ impl Rules {
         }
         if self.auto && (self.credit_tokens_max == 0 || self.draft_tokens_max == 0) {
             return Err(PolicyError::Auto);
+        }
+        if !(0.0..=SECOND_JOULES_MAX).contains(&self.second_joules) {
+            return Err(PolicyError::SecondJoules(self.second_joules));
         }
         self.payload.check(self.coupling)
     }
@@ -303,6 +314,11 @@ impl Rules {
     /// True when the device chooses by cost whether it drafts or lets the text flow.
     pub fn auto(&self) -> bool {
         self.auto
+    }
+
+    /// The worth of a second in joules, beside what the board draws in it.
+    pub fn second_joules(&self) -> f32 {
+        self.second_joules
     }
 
     /// Most tokens that the verifier may write beyond its verdict for one frame; 0 for none.
@@ -509,6 +525,10 @@ mod tests {
         assert_eq!(Rules::new(&rate), Err(PolicyError::RandomRate(1.1)));
         let epsilon = PolicyTable { epsilon: Some(-0.1), ..PolicyTable::default() };
         assert_eq!(Rules::new(&epsilon), Err(PolicyError::Epsilon(-0.1)));
+        for second in [-0.1, f32::INFINITY, 2.0 * SECOND_JOULES_MAX] {
+            let table = PolicyTable { second_joules: Some(second), ..PolicyTable::default() };
+            assert_eq!(Rules::new(&table), Err(PolicyError::SecondJoules(second)));
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ const LOSSLESS: Rules = Rules {
     coupling: Coupling::SharedSeed,
     credit_tokens_max: 0,
     auto: false,
+    second_joules: 0.0,
 };
 
 /// Trusted tokens and no trigger: the common part of the policies from the literature.

@@ -39,6 +39,8 @@ pub struct PolicyTable {
     pub credit_tokens_max: Option<u16>,
     /// True to draft or to stream by cost; needs both.
     pub auto: Option<bool>,
+    /// The worth of a second in joules, beside what the board draws in it: 0..=1e6.
+    pub second_joules: Option<f32>,
     /// The share of audited tokens that may differ from the target's choice, in 0..=1.
     pub epsilon: Option<f32>,
     /// Most tokens of a row, in the payloads that truncate it: 1..=[`ROW_ENTRIES_MAX`].

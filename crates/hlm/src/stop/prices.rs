@@ -45,6 +45,14 @@ impl Prices {
         Ok(Self { draft, wait: wait.min(draft) })
     }
 
+    /// These prices, with every second dearer by so much: a finite number of at least 0.
+    #[must_use]
+    pub fn plus(self, second: f64) -> Self {
+        // A sum beyond the largest number would be no price.
+        let sum = |price: f64| (price + second).min(f64::MAX);
+        Self { draft: sum(self.draft), wait: sum(self.wait) }
+    }
+
     /// The price of a second while the drafter runs.
     pub fn draft(&self) -> f64 {
         self.draft
@@ -78,6 +86,15 @@ mod tests {
         assert_eq!(Prices::new(4.0, 5.0), Prices::new(4.0, 4.0));
         assert_eq!(Prices::new(4.0, 0.0).unwrap().ratio(), 0.0);
         assert_eq!((Prices::SECONDS.ratio(), Prices::default()), (1.0, Prices::SECONDS));
+    }
+
+    #[test]
+    fn a_second_that_is_worth_something_is_dearer_in_both() {
+        let prices = Prices::new(4.0, 1.0).unwrap();
+        assert_eq!(prices.plus(2.0), Prices::new(6.0, 3.0).unwrap());
+        assert_eq!(prices.plus(0.0), prices);
+        assert!(prices.plus(1e6).ratio() > 0.999_99, "in the end it is the seconds that count");
+        assert!(Prices::new(f64::MAX, 0.0).unwrap().plus(1e300).draft().is_finite());
     }
 
     #[test]
