@@ -137,11 +137,27 @@ fn what_was_learned_survives_a_restart() {
     assert_eq!(run(false), "", "as a service manager says it");
     let twice = observed(&file);
     assert!(once > 0.0 && twice > 1.3 * once, "{once} {twice}: the second run went on from the first");
-    let spoilt = fs::read_to_string(&file).unwrap().replacen("\"observed\": ", "\"observed\": 999999", 1);
+    // Another target wrote last: the first lease says that it is this one, and its own entry is used.
+    let mut learned: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let mut other = learned["entries"][0].clone();
+    other["target"] = "0000000000000000-0000".into();
+    for bin in other["learned"]["calibration"].as_array_mut().unwrap() {
+        *bin = serde_json::json!({"observed": 0.0, "rejected": 0.0});
+    }
+    learned["entries"].as_array_mut().unwrap().push(other.clone());
+    fs::write(&file, learned.to_string()).unwrap();
+    assert_eq!(run(true), "");
+    let mut learned: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(learned["entries"][0]["learned"]["calibration"], other["learned"]["calibration"]);
+    learned["entries"].as_array_mut().unwrap().remove(0);
+    fs::write(&file, learned.to_string()).unwrap();
+    let thrice = observed(&file);
+    assert!(thrice > 1.1 * twice, "{twice} {thrice}");
+    let spoilt = fs::read_to_string(&file).unwrap().replacen("\"observed\":", "\"observed\":999999", 1);
     fs::write(&file, spoilt).unwrap();
     let said = run(true);
     assert!(said.contains("not used: calibration has a number that is no measurement"), "{said}");
-    assert!(observed(&file) < twice, "it began anew");
+    assert!(observed(&file) < thrice, "it began anew");
 }
 
 #[test]

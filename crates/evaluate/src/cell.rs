@@ -32,6 +32,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The board and the channel in a baseline's record.
 const NOWHERE: &str = "none";
+/// Sets the seeds of replies that don't count apart from all that do.
+const LEARNING: u64 = u64::MAX;
 /// The baseline's name.
 const TARGET_AGAIN: &str = "target-again";
 /// A verifier's defaults: tokens of a credit, tokens of a continuation, and the time after which they are sent.
@@ -112,6 +114,9 @@ impl EvaluationContext<'_> {
         done.record.drafter_parameters = cell.size.unwrap_or(self.size).drafter_parameters;
         let (mut sums, mut learned) = (CellSums::default(), Learned::default());
         self.warm_up(cell, &mut learned);
+        if cell.learned {
+            self.learn(pair, cell, &mut learned)?;
+        }
         for (i, prompt) in self.prompts.iter().enumerate() {
             for j in 0..u64::from(cell.seeds) {
                 let sampling = Sampling::new(cell.temperature as f32, 1.0, 0)?;
@@ -153,6 +158,18 @@ impl EvaluationContext<'_> {
             let us = board.modelled.draft_us(drafter_parameters, drafter_bits, 1);
             learned.stop.start_at(Duration(us.round() as u64));
         }
+    }
+
+    /// Plays every prompt with seeds that don't count.
+    fn learn(&self, pair: &mut Pair<'_>, cell: &Cell, learned: &mut Learned) -> Result<()> {
+        let Writer::Policy(setting, board, channel) = &cell.writer else { return Ok(()) };
+        let place = (setting.as_ref(), board.as_ref(), channel.as_ref(), cell.size.unwrap_or(self.size));
+        for (i, prompt) in self.prompts.iter().enumerate() {
+            let sampling = Sampling::new(cell.temperature as f32, 1.0, 0)?;
+            let turn = PromptTurn { prompt, sampling, seed: mix(&[self.plan.seed, i as u64, LEARNING]) };
+            self.reply(pair, cell, place, &turn, learned)?;
+        }
+        Ok(())
     }
 
     /// One reply by a device and a verifier, and its share of the target's passes, s.
@@ -210,7 +227,7 @@ impl EvaluationContext<'_> {
             server_us: 0.0,
         };
         let reply = ReplyLimits { tokens_max: self.plan.tokens_max, stop: self.stop.clone() };
-        pair.begin(turn.prompt.len());
+        pair.begin(turn.prompt.len(), cell.acceptance);
         let outcome = play(&mut device, &mut verifier, pair, &mut clock, turn.prompt, reply)?;
         let ended = matches!(outcome.finish, Finish::Stop | Finish::TokensMax | Finish::ContextFull);
         ensure!(ended, "{}: a reply ended with {:?}", setting.label, outcome.finish);
@@ -311,6 +328,8 @@ fn blank(cell: &Cell) -> CellRecord {
         pass_ms: cell.server.pass_us / 1e3,
         sessions: cell.server.sessions,
         objective: cell.objective.name().into(),
+        acceptance: cell.acceptance,
+        learned: cell.learned,
         policy: TARGET_AGAIN.into(),
         label: TARGET_AGAIN.into(),
         temperature: cell.temperature,

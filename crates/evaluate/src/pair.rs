@@ -49,6 +49,8 @@ pub struct Pair<'m> {
     memory: &'m Memory,
     /// Tokens of the current prompt.
     prompt: usize,
+    /// Probability with which a draft is accepted, in place of the drafter's own.
+    acceptance: Option<f64>,
     /// The text that the device believes to be in the drafter's cache, and likewise the verifier for its sessions.
     device: HashedText,
     slots: BTreeMap<Slot, HashedText>,
@@ -112,6 +114,7 @@ impl<'m> Pair<'m> {
             session,
             memory,
             prompt: 0,
+            acceptance: None,
             device: HashedText::default(),
             slots: BTreeMap::new(),
             drafter_holds: Vec::new(),
@@ -130,9 +133,11 @@ impl<'m> Pair<'m> {
         self.passes
     }
 
-    /// Starts a session whose first `prompt` tokens are fed at once.
-    pub fn begin(&mut self, prompt: usize) {
+    /// Starts a session whose first `prompt` tokens are fed at once. With an `acceptance`, the target accepts each draft
+    /// with that probability, whatever came before it.
+    pub fn begin(&mut self, prompt: usize, acceptance: Option<f64>) {
         self.prompt = prompt;
+        self.acceptance = acceptance;
         self.device = HashedText::default();
         self.slots.clear();
     }
@@ -208,6 +213,19 @@ impl<'m> Pair<'m> {
         Ok(known.into_iter().take(missing).flatten().chain(made).collect())
     }
 
+    /// A row whose draft the target accepts with a given probability: the target's own row, or one whose tokens are
+    /// others. The coin is the text's digest, so the same text has the same row.
+    fn scripted_row(&mut self, text: &HashedText, acceptance: f64) -> Result<DrafterRow> {
+        let key = text.keys.last().context("a row of no text")?;
+        let coin = key.iter().take(8).fold(0u64, |coin, byte| coin << 8 | u64::from(*byte));
+        let mut logits = self.rows(text, 1)?.pop().context("the target gave no row")?.to_vec();
+        if coin as f64 / 2f64.powi(64) >= acceptance {
+            let half = logits.len() / 2;
+            logits.rotate_left(half);
+        }
+        Ok(DrafterRow { logits: logits.into(), attention: None })
+    }
+
     /// The drafter's row for the last token of a text that starts with the current prompt.
     fn row(&mut self, text: &HashedText) -> Result<DrafterRow> {
         let key = text.keys.last().context("a row of no text")?;
@@ -245,7 +263,10 @@ impl Models for Pair<'_> {
         let mut text = std::mem::take(&mut self.device);
         text.truncate(job.keep);
         text.extend(&job.tokens);
-        let row = self.row(&text);
+        let row = match self.acceptance {
+            Some(acceptance) => self.scripted_row(&text, acceptance),
+            None => self.row(&text),
+        };
         self.device = text;
         row
     }
@@ -310,7 +331,7 @@ mod tests {
         let memory = Memory::new(1 << 20);
         let mut pair = pair(&memory);
         let play = |pair: &mut Pair<'_>| {
-            pair.begin(3);
+            pair.begin(3, None);
             let drafts = [draft(0, &[1, 2, 3]), draft(3, &[4]), draft(3, &[5, 6]), draft(2, &[3, 4])];
             let drafts = drafts.map(|job| pair.draft(&job).unwrap());
             let rows = [verify(0, &[1, 2, 3, 4], 1), verify(4, &[5, 6], 2), verify(3, &[4, 5, 7], 3)];
@@ -334,6 +355,27 @@ mod tests {
         let mut forgetful = self::pair(&nothing);
         assert_eq!(play(&mut forgetful), (drafts, rows));
         assert!(forgetful.passes().target > 2 && forgetful.passes().draft > 4);
+    }
+
+    /// With an acceptance, a draft agrees with the target in that share of the texts, and a text always has the same row.
+    #[test]
+    fn a_scripted_draft_agrees_as_often_as_it_should() {
+        let memory = Memory::new(1 << 24);
+        let mut pair = pair(&memory);
+        let text = |i: u32| [1, 2, i % 64, i / 64 % 64];
+        for acceptance in [0.0, 0.3, 0.9, 1.0] {
+            pair.begin(3, Some(acceptance));
+            let mut agreed = 0;
+            for i in 0..2000 {
+                let row = pair.draft(&draft(0, &text(i))).unwrap().logits;
+                assert_eq!(row, pair.draft(&draft(0, &text(i))).unwrap().logits);
+                let own = toy().target_logits(&text(i));
+                let best = |row: &[f32]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+                agreed += u32::from(best(&row) == best(&own));
+            }
+            let share = f64::from(agreed) / 2000.0;
+            assert!((share - acceptance).abs() < 0.04, "{acceptance}: {share}");
+        }
     }
 
     /// A drafter that records the start and the length of each chunk.
@@ -367,11 +409,11 @@ mod tests {
         let (memory, chunks) = (Memory::new(0), Mutex::new(Vec::new()));
         let spy = Box::new(Spy(toy().drafter(), &chunks));
         let mut pair = Pair::new(spy, Box::new(toy().target()), &memory).unwrap();
-        pair.begin(3);
+        pair.begin(3, None);
         pair.draft(&draft(0, &[1, 2, 3])).unwrap();
         pair.draft(&draft(3, &[4, 5])).unwrap();
         // Another prompt with the same beginning is still fed as a whole.
-        pair.begin(4);
+        pair.begin(4, None);
         pair.draft(&draft(0, &[1, 2, 3, 6])).unwrap();
         assert_eq!(*chunks.lock().unwrap(), [(0, 3), (3, 1), (4, 1), (0, 4)]);
     }

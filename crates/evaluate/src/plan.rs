@@ -64,6 +64,10 @@ pub struct Cell {
     pub objective: Objective,
     /// True to leave out what compares texts and laws: only costs are wanted.
     pub costs_only: bool,
+    /// Probability with which the target accepts a draft, whatever was drafted before it, in place of the drafter's own.
+    pub acceptance: Option<f64>,
+    /// True to begin with what the device learned from the same prompts under other seeds.
+    pub learned: bool,
 }
 
 /// The writer of a cell's text.
@@ -199,7 +203,21 @@ struct Run {
     objectives: Vec<Objective>,
     #[serde(default)]
     costs_only: bool,
+    /// Probabilities of acceptance in place of the drafter's own.
+    #[serde(default)]
+    acceptance: Vec<f64>,
+    #[serde(default)]
+    learned: bool,
     policy: Spanned<Vec<Spanned<PolicySweep>>>,
+}
+
+/// What differs between the cells of a run beside policy, place and temperature.
+#[derive(Clone, Copy)]
+struct Condition {
+    size: Option<Size>,
+    server: Server,
+    objective: Objective,
+    acceptance: Option<f64>,
 }
 
 /// A file's text, for errors with a line number.
@@ -261,6 +279,8 @@ impl Run {
         let numbers = self.pass_ms.iter().chain(&self.sessions);
         let good = numbers.clone().all(|number| number.is_finite() && *number > 0.0);
         source.ensure(good, self.name.span(), "pass_ms and sessions: expected numbers above 0")?;
+        let good = self.acceptance.iter().all(|probability| (0.0..=1.0).contains(probability));
+        source.ensure(good, self.name.span(), "acceptance: expected numbers within 0 and 1")?;
         source.ensure(*self.seeds.get_ref() > 0, self.seeds.span(), "0 is not a number above 0")?;
         let (run, seeds) = (self.name.get_ref().clone(), *self.seeds.get_ref());
         let places = self.places(source, file)?;
@@ -268,7 +288,7 @@ impl Run {
         for temperature in self.temperatures.get_ref() {
             let (span, temperature) = (temperature.span(), *temperature.get_ref());
             Sampling::new(temperature as f32, 1.0, 0).map_err(|error| source.wrong(span, error))?;
-            let cell = |writer, tokens, (size, server, objective)| Cell {
+            let cell = |writer, tokens, Condition { size, server, objective, acceptance }| Cell {
                 run: run.clone(),
                 writer,
                 temperature,
@@ -278,6 +298,8 @@ impl Run {
                 server,
                 objective,
                 costs_only: self.costs_only,
+                acceptance,
+                learned: self.learned,
             };
             let conditions = self.conditions(file.server);
             for setting in &settings {
@@ -296,20 +318,31 @@ impl Run {
         Ok(())
     }
 
-    /// Every drafter, server and objective of this run.
-    fn conditions(&self, server: Server) -> Vec<(Option<Size>, Server, Objective)> {
+    /// Every drafter, server, objective and acceptance of this run.
+    fn conditions(&self, server: Server) -> Vec<Condition> {
         let or = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
         let sizes: Vec<Option<Size>> = match self.drafters.as_slice() {
             [] => vec![self.modelled],
             sizes => sizes.iter().copied().map(Some).collect(),
         };
         let objectives = if self.objectives.is_empty() { &[Objective::Joules][..] } else { &self.objectives };
+        let acceptances = match self.acceptance.as_slice() {
+            [] => vec![None],
+            probabilities => probabilities.iter().copied().map(Some).collect(),
+        };
         let mut conditions = Vec::new();
         for size in sizes {
             for pass_ms in or(&self.pass_ms, server.pass_us / 1e3) {
                 for sessions in or(&self.sessions, server.sessions) {
                     let server = Server { pass_us: pass_ms * 1e3, sessions, ..server };
-                    conditions.extend(objectives.iter().map(|objective| (size, server, *objective)));
+                    for objective in objectives {
+                        conditions.extend(acceptances.iter().map(|acceptance| Condition {
+                            size,
+                            server,
+                            objective: *objective,
+                            acceptance: *acceptance,
+                        }));
+                    }
                 }
             }
         }

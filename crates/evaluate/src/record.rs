@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// One policy setting at one temperature on one channel and board, over all prompts and seeds of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
-    /// The plan's run: `main`, `strictness`, `snr`, `rtt`, `ablation` or `risk`.
+    /// The plan's run: `main`, `strictness`, `snr`, `rtt`, `ablation`, `risk` or `map`.
     pub run: String,
     /// The policy's name.
     pub policy: String,
@@ -38,6 +38,10 @@ pub struct CellRecord {
     pub sessions: f64,
     /// The quantity that the device minimises: `joules` or `seconds`.
     pub objective: String,
+    /// Probability of acceptance in place of the drafter's own.
+    pub acceptance: Option<f64>,
+    /// True when the device had learned from other replies before.
+    pub learned: bool,
 
     /// Replies written.
     pub replies: u64,

@@ -1,4 +1,6 @@
-//! The run `map`: who should write, by link, drafter, board, target and load, and how close the automatic choice comes.
+//! Who should write, by link, drafter, board, target, load and acceptance, and how close the automatic choice comes.
+//!
+//! The run `map` has the heat maps; `map-acceptance` and `map-learned` add to the tables.
 
 use super::Builder;
 use crate::plots::HeatMap;
@@ -17,11 +19,18 @@ struct Costs {
     auto: Option<f64>,
 }
 
+/// The run with the heat maps, and the beginning of the other runs' names.
+const MAP: &str = "map";
+
 /// The conditions of a cell, as text that orders and names them.
-type Conditions<'a> = (&'a str, &'a str, String, String, &'a str, String, String);
+type Conditions<'a> = (String, &'a str, &'a str, &'a str, String, String, &'a str, String, String);
 
 /// A cell with all three costs.
 struct MapCell<'a> {
+    /// The drafter's acceptance, and what the device knew before.
+    setting: String,
+    /// True for a cell of the run [`MAP`].
+    is_mapped: bool,
     objective: &'a str,
     board: &'a str,
     drafter: String,
@@ -46,6 +55,15 @@ struct MapSummary {
     better_than_both: usize,
     /// Share of the cells in which drafting is cheaper than streaming.
     drafting_pays: f64,
+}
+
+/// The summary of a part of the cells.
+#[derive(Debug, Serialize)]
+struct NamedSummary<'a> {
+    setting: String,
+    objective: &'a str,
+    #[serde(flatten)]
+    summary: MapSummary,
 }
 
 impl MapCell<'_> {
@@ -80,10 +98,13 @@ pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()
     report.heading("Who should write");
     report.paragraph(
         "Drafting (`lossless`), streaming (`stream`) and the automatic choice (`auto`), in modelled joules or seconds \
-         per token, whichever the device minimises. Every cell starts with nothing learned but the drafter's speed, so \
-         the automatic choice pays for learning, too.",
+         per token, whichever the device minimises. Where nothing else is said, a cell starts with nothing learned but \
+         the drafter's speed, so the automatic choice pays for learning, too. `learned before`: it had played as many \
+         replies before. `acceptance 0.5`: the target accepts a draft with this probability, whatever its score, in \
+         place of the pair's own acceptance.",
     );
     let mut table = Table::new([
+        "setting",
         "objective",
         "cells",
         "drafting is cheaper",
@@ -93,11 +114,13 @@ pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()
         "cheaper than both by 3 %",
     ]);
     let objectives = distinct(cells.iter().map(|cell| cell.objective));
-    let mut summaries = BTreeMap::new();
-    for objective in &objectives {
-        let summary = MapSummary::of(cells.iter().filter(|cell| cell.objective == *objective));
+    let mut summaries = Vec::new();
+    for (name, objective) in distinct(cells.iter().map(|cell| (cell.setting.clone(), cell.objective))) {
+        let here = |cell: &&MapCell<'_>| cell.setting == name && cell.objective == objective;
+        let summary = MapSummary::of(cells.iter().filter(here));
         table.row(vec![
-            (*objective).to_string(),
+            name.clone(),
+            objective.to_string(),
             summary.cells.to_string(),
             percent(summary.drafting_pays, 1),
             percent(summary.within_3_percent, 1),
@@ -105,7 +128,7 @@ pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()
             fixed(summary.worst, 2),
             summary.better_than_both.to_string(),
         ]);
-        summaries.insert(*objective, summary);
+        summaries.push(NamedSummary { setting: name, objective, summary });
     }
     report.table(&table);
     for objective in &objectives {
@@ -117,7 +140,7 @@ pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()
             "least",
             "most",
         ]);
-        let here = || cells.iter().filter(|cell| cell.objective == *objective);
+        let here = || cells.iter().filter(|cell| cell.is_mapped && cell.objective == *objective);
         for place in distinct(here().map(|cell| (cell.board, cell.drafter.clone()))) {
             let of: Vec<&MapCell<'_>> =
                 here().filter(|cell| (cell.board, &cell.drafter) == (place.0, &place.1)).collect();
@@ -138,7 +161,7 @@ pub(super) fn section(report: &mut Builder, records: &[CellRecord]) -> Result<()
 }
 
 /// The summaries for programs.
-fn json(cells: &[MapCell<'_>], by_objective: &BTreeMap<&str, MapSummary>) -> String {
+fn json(cells: &[MapCell<'_>], parts: &[NamedSummary<'_>]) -> String {
     let all = MapSummary::of(cells.iter());
     let json = serde_json::json!({
         "cells": all.cells,
@@ -146,7 +169,7 @@ fn json(cells: &[MapCell<'_>], by_objective: &BTreeMap<&str, MapSummary>) -> Str
         "within_10_percent": all.within_10_percent,
         "worst": all.worst,
         "better_than_both": all.better_than_both,
-        "by_objective": by_objective,
+        "parts": parts,
     });
     format!("{json:#}\n")
 }
@@ -154,7 +177,7 @@ fn json(cells: &[MapCell<'_>], by_objective: &BTreeMap<&str, MapSummary>) -> Str
 fn cells(records: &[CellRecord]) -> Vec<MapCell<'_>> {
     let mut costs: BTreeMap<usize, (Conditions<'_>, Costs)> = BTreeMap::new();
     let mut places: BTreeMap<Conditions<'_>, usize> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.run == "map") {
+    for record in records.iter().filter(|record| record.run.starts_with(MAP)) {
         let conditions = conditions(record);
         let next = places.len();
         let place = *places.entry(conditions.clone()).or_insert(next);
@@ -170,8 +193,10 @@ fn cells(records: &[CellRecord]) -> Vec<MapCell<'_>> {
     }
     costs
         .into_values()
-        .filter_map(|((objective, board, drafter, rtt, channel, pass, sessions), costs)| {
+        .filter_map(|((setting, run, objective, board, drafter, rtt, channel, pass, sessions), costs)| {
             Some(MapCell {
+                setting,
+                is_mapped: run == MAP,
                 objective,
                 board,
                 drafter,
@@ -190,6 +215,8 @@ fn conditions(record: &CellRecord) -> Conditions<'_> {
     let drafter =
         if millions < 1000.0 { format!("{millions:.0} M") } else { format!("{:.1} B", millions / 1e3) };
     (
+        knowledge(record),
+        &record.run,
         &record.objective,
         &record.board,
         drafter,
@@ -198,6 +225,15 @@ fn conditions(record: &CellRecord) -> Conditions<'_> {
         setting(record.pass_ms),
         setting(record.sessions),
     )
+}
+
+/// The drafter's acceptance, and what the device knew before.
+fn knowledge(record: &CellRecord) -> String {
+    let acceptance = match record.acceptance {
+        Some(probability) => format!("acceptance {}", setting(probability)),
+        None => "the pair's acceptance".into(),
+    };
+    if record.learned { format!("{acceptance}, learned before") } else { acceptance }
 }
 
 /// The ratio of drafting's cost to streaming's, by channel and round trip, and by pass and sessions.

@@ -18,6 +18,8 @@ pub(super) fn record(label: &str) -> CellRecord {
         rtt_ms: 40.0,
         pass_ms: 25.0,
         sessions: 1.0,
+        acceptance: None,
+        learned: false,
         objective: "joules".to_string(),
         replies: 4,
         committed: 200,
