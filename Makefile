@@ -55,7 +55,9 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: Arm under emulation, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: Arm under emulation, the map, the race, packages, wrong images, a board in QEMU, two builds compared
+	$(MAKE) --no-print-directory evaluate PLAN=map
+	$(MAKE) --no-print-directory race
 	$(MAKE) --no-print-directory test-arm
 	$(MAKE) --no-print-directory test-x86
 	$(MAKE) --no-print-directory test-package
