@@ -20,7 +20,6 @@ pub mod exit;
 pub mod link;
 #[cfg(test)]
 mod logged;
-mod prices;
 pub mod ration;
 pub mod reference;
 pub mod report;

@@ -6,11 +6,11 @@
 use crate::config::Config;
 use crate::energy::EnergyCollector;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
-use crate::prices::PassPrices;
 use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
 use crate::worker::{Batch, Worker};
 use anyhow::{Context, Result};
+use dunlin_hlm::passes::PassPrices;
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{
     Answer, OutgoingAnswer, TargetDescription, Verifier, VerifierConfig, VerifierEvent,
@@ -241,7 +241,8 @@ impl Serve {
         self.target.batches += 1;
         self.target.jobs += batch.rows.len() as u64;
         self.target.took += batch.took;
-        self.prices.observe((batch.tokens, batch.longest), batch.took, batch.waited);
+        let span = |time: Duration| Span(time.as_micros() as u64);
+        self.prices.observe((batch.tokens, batch.longest), span(batch.took), span(batch.waited));
         self.machine.set_price(self.prices.price());
         let now = self.now();
         for (id, rows) in &batch.rows {

@@ -4,6 +4,7 @@
 //! through bounded channels, and work is done in the order of arrival.
 
 use anyhow::{Context, Error, Result, anyhow};
+use dunlin_hlm::passes::BATCH_JOBS_MAX;
 use dunlin_hlm::verifier::{RowsError, Slot, VerifierEvent, VerifyJob, VerifyJobId};
 use dunlin_lm::{Extend, SessionId, Target};
 use std::collections::BTreeMap;
@@ -12,8 +13,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Jobs in one batch; limits the rows held at once.
-pub const BATCH_JOBS_MAX: usize = 32;
 /// Finished batches that wait for the loop; beyond it, the target pauses.
 const BATCHES_MAX: usize = 2;
 

@@ -19,6 +19,7 @@ pub mod fit;
 pub mod importance;
 pub mod limits;
 mod named;
+pub mod passes;
 pub mod payload;
 pub mod policy;
 pub mod probabilities;

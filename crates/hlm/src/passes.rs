@@ -1,9 +1,13 @@
-//! The target's times, as devices are told: of a pass, of a further row in it, and of the wait before it.
+//! The passes of a verifier's target: the most jobs in one, and the times that devices are told: of a pass, of a further
+//! row in it, and of the wait before it.
 //!
 //! Invariant: averages fade with the number of passes, so that a changed load is announced within some tens of them.
 
+use crate::time::Duration;
 use dunlin_wire::{LogTime, Price};
-use std::time::Duration;
+
+/// Most jobs in one pass; limits the rows held at once.
+pub const BATCH_JOBS_MAX: usize = 32;
 
 /// Number of passes after which an observation has faded to 1/e.
 const MEMORY_PASSES: f64 = 16.0;
@@ -13,7 +17,7 @@ const JOB_TOKENS_MAX: usize = 64;
 
 /// Fading sums over passes, for a line through their durations by number of tokens.
 #[derive(Debug, Default)]
-pub(crate) struct PassPrices {
+pub struct PassPrices {
     passes: f64,
     tokens: f64,
     seconds: f64,
@@ -24,7 +28,7 @@ pub(crate) struct PassPrices {
 
 impl PassPrices {
     /// Takes a pass: the tokens it fed and those of its longest job, its duration, and the mean wait before it.
-    pub(crate) fn observe(&mut self, (tokens, longest): (usize, usize), took: Duration, waited: Duration) {
+    pub fn observe(&mut self, (tokens, longest): (usize, usize), took: Duration, waited: Duration) {
         if tokens == 0 || longest > JOB_TOKENS_MAX {
             return;
         }
@@ -44,12 +48,12 @@ impl PassPrices {
 
     /// Times to announce; unknown before the first pass. `pass` is that of the passes of late, so it grows with the
     /// load; `row` is the slope of the line, by least squares.
-    pub(crate) fn price(&self) -> Price {
+    pub fn price(&self) -> Price {
         if self.passes == 0.0 {
             return Price::default();
         }
         let mean = |sum: f64| sum / self.passes;
-        let spread = mean(self.tokens_squared) - mean(self.tokens).powi(2);
+        let spread = mean(self.tokens_squared) - mean(self.tokens) * mean(self.tokens);
         let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
         // Passes of one size show no slope.
         let row = if spread > 1e-6 { (both / spread).max(0.0) } else { 0.0 };
@@ -65,11 +69,13 @@ impl PassPrices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
+    use std::vec::Vec;
 
     fn prices(passes: &[(usize, u64, u64)]) -> PassPrices {
         let mut prices = PassPrices::default();
         for (tokens, took, waited) in passes {
-            prices.observe((*tokens, *tokens), Duration::from_micros(*took), Duration::from_micros(*waited));
+            prices.observe((*tokens, *tokens), Duration(*took), Duration(*waited));
         }
         prices
     }
@@ -108,7 +114,7 @@ mod tests {
         let price = prices.price();
         assert!(price.pass >= LogTime::of_us(180_000) && price.queue >= LogTime::of_us(90_000), "{price:?}");
         let before = price;
-        (0..50).for_each(|_| prices.observe((32 + 500, 500), 10 * took, 10 * waited));
+        (0..50).for_each(|_| prices.observe((32 + 500, 500), Duration(10 * took.0), Duration(10 * waited.0)));
         assert_eq!(prices.price(), before, "a prompt in the pass");
     }
 
