@@ -17,15 +17,15 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
     Device, DeviceConfig, Finish, Learned, Offline, Origin, ReplyLimits, SessionIdentity,
 };
-use dunlin_hlm::policy::DRAFT_TOKENS_MAX;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
-use dunlin_hlm::verifier::{TargetDescription, Verifier, VerifierConfig};
+use dunlin_hlm::verifier::Verifier;
 use dunlin_lm::{Tokenizer, Vocabulary, bert_score};
 use dunlin_lm_tract::Encoder;
-use dunlin_sim::mqtt::{MessageKind, VERIFIER};
+use dunlin_sim::mqtt::MessageKind;
 use dunlin_sim::quiet::{SessionOutcome, play};
+use dunlin_sim::settings::{PATIENCE, verifier_config};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,12 +36,6 @@ const NOWHERE: &str = "none";
 const LEARNING: u64 = u64::MAX;
 /// The baseline's name.
 const TARGET_AGAIN: &str = "target-again";
-/// A verifier's defaults: tokens of a credit, tokens of a continuation, and the time after which they are sent.
-const CREDIT_TOKENS_MAX: u16 = 64;
-const CONTINUATION_TOKENS: u8 = 8;
-const CONTINUATION_INTERVAL: Duration = Duration::from_millis(100);
-/// Far longer than any modelled round trip, so that no device gives up.
-const PATIENCE: Duration = Duration::from_millis(600_000);
 
 /// Inputs shared by all cells.
 pub struct EvaluationContext<'a> {
@@ -204,19 +198,7 @@ impl EvaluationContext<'_> {
             Objective::Joules => prices.with_context(|| format!("{} on {}", board.name, channel.name))?,
             Objective::Seconds => Prices::SECONDS,
         });
-        let mut verifier = Verifier::new(VerifierConfig {
-            id: VERIFIER.parse().context("the verifier's id")?,
-            vocabulary,
-            target: TargetDescription::default(),
-            context_tokens_max: target_max.min(u32::MAX as usize) as u32,
-            sessions_max: 1,
-            draft_tokens_max: DRAFT_TOKENS_MAX,
-            credit_tokens_max: CREDIT_TOKENS_MAX,
-            continuation_tokens: CONTINUATION_TOKENS,
-            continuation_interval: CONTINUATION_INTERVAL,
-            lossy: true,
-            idle_max: PATIENCE,
-        })?;
+        let mut verifier = Verifier::new(verifier_config(vocabulary, target_max, 1))?;
         let mut clock = ModelledClock {
             board,
             size: drafter,
@@ -227,7 +209,7 @@ impl EvaluationContext<'_> {
             server_us: 0.0,
         };
         let reply = ReplyLimits { tokens_max: self.plan.tokens_max, stop: self.stop.clone() };
-        pair.begin(turn.prompt.len(), cell.acceptance);
+        pair.accept(cell.acceptance);
         let outcome = play(&mut device, &mut verifier, pair, &mut clock, turn.prompt, reply)?;
         let ended = matches!(outcome.finish, Finish::Stop | Finish::TokensMax | Finish::ContextFull);
         ensure!(ended, "{}: a reply ended with {:?}", setting.label, outcome.finish);

@@ -47,17 +47,24 @@ pub struct Pair<'m> {
     target: Box<dyn Target + 'm>,
     session: SessionId,
     memory: &'m Memory,
-    /// Tokens of the current prompt.
-    prompt: usize,
     /// Probability with which a draft is accepted, in place of the drafter's own.
     acceptance: Option<f64>,
-    /// The text that the device believes to be in the drafter's cache, and likewise the verifier for its sessions.
-    device: HashedText,
+    device: Seat,
+    /// The text that the verifier believes to be in each session's cache.
     slots: BTreeMap<Slot, HashedText>,
     /// The tokens that are in the drafter's cache.
     drafter_holds: Vec<TokenId>,
     target_holds: Vec<TokenId>,
     passes: Passes,
+}
+
+/// A device's place at a pair.
+#[derive(Clone, Debug, Default)]
+pub struct Seat {
+    /// Tokens of the current prompt.
+    prompt: usize,
+    /// The text that the device believes to be in the drafter's cache.
+    text: HashedText,
 }
 
 /// A text with the digest of each of its prefixes.
@@ -113,9 +120,8 @@ impl<'m> Pair<'m> {
             target,
             session,
             memory,
-            prompt: 0,
             acceptance: None,
-            device: HashedText::default(),
+            device: Seat::default(),
             slots: BTreeMap::new(),
             drafter_holds: Vec::new(),
             target_holds: Vec::new(),
@@ -133,13 +139,14 @@ impl<'m> Pair<'m> {
         self.passes
     }
 
-    /// Starts a session whose first `prompt` tokens are fed at once. With an `acceptance`, the target accepts each draft
-    /// with that probability, whatever came before it.
-    pub fn begin(&mut self, prompt: usize, acceptance: Option<f64>) {
-        self.prompt = prompt;
+    /// With an `acceptance`, the target accepts each draft with that probability, whatever came before it.
+    pub fn accept(&mut self, acceptance: Option<f64>) {
         self.acceptance = acceptance;
-        self.device = HashedText::default();
-        self.slots.clear();
+    }
+
+    /// Gives another device's place to the pair, and takes the present one's.
+    pub fn swap_seat(&mut self, seat: &mut Seat) {
+        std::mem::swap(&mut self.device, seat);
     }
 
     /// The target's rows for the last `rows` tokens of a text.
@@ -233,7 +240,7 @@ impl<'m> Pair<'m> {
             return Ok(row.clone());
         }
         let length = text.tokens.len();
-        let prompt = self.prompt.clamp(1, length);
+        let prompt = self.device.prompt.clamp(1, length);
         let mut held = shared(&self.drafter_holds, &text.tokens).min(length - 1);
         if held < prompt {
             held = 0;
@@ -259,15 +266,24 @@ impl<'m> Pair<'m> {
 }
 
 impl Models for Pair<'_> {
+    /// The first `prompt` tokens of the session will be fed at once.
+    fn begin(&mut self, prompt: usize) {
+        self.device = Seat { prompt, text: HashedText::default() };
+    }
+
+    fn release(&mut self, slot: Slot) {
+        self.slots.remove(&slot);
+    }
+
     fn draft(&mut self, job: &DraftJob) -> Result<DrafterRow> {
-        let mut text = std::mem::take(&mut self.device);
+        let mut text = std::mem::take(&mut self.device.text);
         text.truncate(job.keep);
         text.extend(&job.tokens);
         let row = match self.acceptance {
             Some(acceptance) => self.scripted_row(&text, acceptance),
             None => self.row(&text),
         };
-        self.device = text;
+        self.device.text = text;
         row
     }
 
@@ -331,7 +347,7 @@ mod tests {
         let memory = Memory::new(1 << 20);
         let mut pair = pair(&memory);
         let play = |pair: &mut Pair<'_>| {
-            pair.begin(3, None);
+            pair.begin(3);
             let drafts = [draft(0, &[1, 2, 3]), draft(3, &[4]), draft(3, &[5, 6]), draft(2, &[3, 4])];
             let drafts = drafts.map(|job| pair.draft(&job).unwrap());
             let rows = [verify(0, &[1, 2, 3, 4], 1), verify(4, &[5, 6], 2), verify(3, &[4, 5, 7], 3)];
@@ -364,7 +380,8 @@ mod tests {
         let mut pair = pair(&memory);
         let text = |i: u32| [1, 2, i % 64, i / 64 % 64];
         for acceptance in [0.0, 0.3, 0.9, 1.0] {
-            pair.begin(3, Some(acceptance));
+            pair.begin(3);
+            pair.accept(Some(acceptance));
             let mut agreed = 0;
             for i in 0..2000 {
                 let row = pair.draft(&draft(0, &text(i))).unwrap().logits;
@@ -409,11 +426,11 @@ mod tests {
         let (memory, chunks) = (Memory::new(0), Mutex::new(Vec::new()));
         let spy = Box::new(Spy(toy().drafter(), &chunks));
         let mut pair = Pair::new(spy, Box::new(toy().target()), &memory).unwrap();
-        pair.begin(3, None);
+        pair.begin(3);
         pair.draft(&draft(0, &[1, 2, 3])).unwrap();
         pair.draft(&draft(3, &[4, 5])).unwrap();
         // Another prompt with the same beginning is still fed as a whole.
-        pair.begin(4, None);
+        pair.begin(4);
         pair.draft(&draft(0, &[1, 2, 3, 6])).unwrap();
         assert_eq!(*chunks.lock().unwrap(), [(0, 3), (3, 1), (4, 1), (0, 4)]);
     }

@@ -7,5 +7,6 @@ pub mod oracle;
 pub mod plan;
 mod pump;
 pub mod quiet;
+pub mod settings;
 pub mod toy;
 pub mod world;

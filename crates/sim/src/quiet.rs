@@ -9,7 +9,7 @@ use dunlin_hlm::device::{
     Transmit,
 };
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier, VerifyJob};
+use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Slot, Verifier, VerifyJob};
 use dunlin_wire::{DeviceId, Price, Up};
 use std::sync::Arc;
 
@@ -102,6 +102,10 @@ pub struct DrafterRow {
 
 /// The two models.
 pub trait Models {
+    /// A session begins, whose prompt has so many tokens.
+    fn begin(&mut self, _prompt: usize) {}
+    /// The verifier needs nothing of this slot any more.
+    fn release(&mut self, _slot: Slot) {}
     /// Runs the drafter; an error ends the session.
     fn draft(&mut self, job: &DraftJob) -> Result<DrafterRow>;
     /// Runs the target: `rows × vocabulary` logits.
@@ -239,6 +243,7 @@ pub fn play(
         account: TimeAccount::default(),
         finish: None,
     };
+    world.models.begin(prompt.len());
     let price = world.timing.price();
     world.verifier.set_price(price);
     let presence = world.verifier.presence().encode().expect("a presence of checked values");
@@ -367,12 +372,15 @@ impl LinkEnds for Quiet<'_> {
     }
 
     fn on_verifier_event(&mut self, _: usize, event: verifier::VerifierEvent) -> Result<()> {
-        if let verifier::VerifierEvent::Verify(job) = event {
-            self.account.target_passes += 1;
-            let fed = job.keep + job.tokens.len();
-            self.account.target_tokens += fed.saturating_sub(self.prompt.max(job.keep)) as u64;
-            let took = self.timing.target_us(&job, self.agenda.now);
-            self.after(took, Due::Verified(job));
+        match event {
+            verifier::VerifierEvent::Verify(job) => {
+                self.account.target_passes += 1;
+                let fed = job.keep + job.tokens.len();
+                self.account.target_tokens += fed.saturating_sub(self.prompt.max(job.keep)) as u64;
+                let took = self.timing.target_us(&job, self.agenda.now);
+                self.after(took, Due::Verified(job));
+            }
+            verifier::VerifierEvent::Release(slot) => self.models.release(slot),
         }
         Ok(())
     }
