@@ -2,6 +2,7 @@
 //!
 //! Invariant: a run depends only on its seed. Nothing here is part of the installed programs.
 
+pub mod crowd;
 pub mod mqtt;
 pub mod oracle;
 pub mod plan;

@@ -1,0 +1,133 @@
+//! What a crowd is given, and what it leaves.
+
+use super::TargetPass;
+use dunlin_hlm::TokenId;
+use dunlin_hlm::device::{Finish, ReplyLimits};
+use dunlin_hlm::policy::Rules;
+use dunlin_hlm::probabilities::Sampling;
+use dunlin_wire::Vocabulary;
+
+/// The time of a pass of the target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassModel {
+    /// Time of a pass, whatever its size, µs.
+    pub pass_us: f64,
+    /// Time of each token fed, µs.
+    pub token_us: f64,
+}
+
+impl PassModel {
+    /// Time of a pass that feeds so many tokens, µs.
+    pub fn us(&self, tokens: usize) -> u64 {
+        (self.pass_us + self.token_us * tokens as f64).round() as u64
+    }
+}
+
+/// The time at which a pass takes its jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gathering {
+    /// The end of the pass before, as the verifier's worker does: what follows from that pass's rows comes too late.
+    #[default]
+    AtOnce,
+    /// The time at which the rows of the pass before have been read, and what follows from them waits, too.
+    AfterRows,
+}
+
+/// The place in which a crowd plays.
+#[derive(Clone, Copy, Debug)]
+pub struct CrowdPlan {
+    /// The vocabulary of both models.
+    pub vocabulary: Vocabulary,
+    /// Most tokens of a text.
+    pub context_tokens_max: usize,
+    /// Time of the drafter per token, scoring included, µs.
+    pub draft_us: u64,
+    /// Delay of the link one way, µs.
+    pub link_us: u64,
+    /// The target's times.
+    pub pass: PassModel,
+    /// The time at which a pass takes its jobs.
+    pub gathering: Gathering,
+    /// Virtual time after which nothing is looked at any more, µs.
+    pub until_us: u64,
+}
+
+/// A reply to write.
+#[derive(Clone, Debug)]
+pub struct CrowdTurn {
+    /// The prompt.
+    pub prompt: Vec<TokenId>,
+    /// Limits of the reply.
+    pub reply: ReplyLimits,
+    /// Seed of the coupling.
+    pub seed: u64,
+    /// Sampling settings of the target.
+    pub sampling: Sampling,
+}
+
+/// A device of a crowd. Each turn is a session of its own; the next begins when the reply ends.
+#[derive(Clone, Debug)]
+pub struct CrowdMember {
+    /// Its policy.
+    pub policy: Rules,
+    /// Its turns.
+    pub turns: Vec<CrowdTurn>,
+    /// True when it begins again with the first turn behind the last.
+    pub repeats: bool,
+    /// Time of its first turn, µs.
+    pub starts_us: u64,
+    /// Tokens after whose commit its link carries nothing any more, for good.
+    pub silent_after: Option<usize>,
+}
+
+/// A reply that ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CrowdReply {
+    /// Number of its turn in [`CrowdMember::turns`].
+    pub turn: usize,
+    /// Its tokens.
+    pub tokens: Vec<TokenId>,
+    /// The reason of its end.
+    pub finish: Finish,
+}
+
+/// A draft frame and its verdict, by the times at which the verifier received and sent them, µs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweredRound {
+    /// Time at which the frame arrived.
+    pub arrived_us: u64,
+    /// Time at which the verdict left.
+    pub answered_us: u64,
+}
+
+/// What a device did and what it cost the target.
+#[derive(Debug, Default)]
+pub struct MemberOutcome {
+    /// Its replies that ended.
+    pub replies: Vec<CrowdReply>,
+    /// Time of each committed token, µs.
+    pub committed_us: Vec<u64>,
+    /// Its rounds.
+    pub rounds: Vec<AnsweredRound>,
+    /// Frames that arrived, each once, and were not answered by a verdict.
+    pub unanswered: usize,
+    /// Length of text that the last credit which arrived permits, if there was one.
+    pub credited_until: Option<usize>,
+    /// Jobs of the target for it, one for each pass with it.
+    pub jobs: usize,
+    /// Tokens that the target was fed for it.
+    pub fed: usize,
+    /// Tokens that were committed when its link fell silent.
+    pub silent_at: Option<usize>,
+}
+
+/// The outcome of a crowd.
+#[derive(Debug, Default)]
+pub struct CrowdOutcome {
+    /// One for each member.
+    pub members: Vec<MemberOutcome>,
+    /// Every pass that ended.
+    pub passes: Vec<TargetPass>,
+    /// Virtual time at the end, µs.
+    pub ended_us: u64,
+}
