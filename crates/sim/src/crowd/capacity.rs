@@ -19,8 +19,10 @@ pub struct Capacity {
     pub passes: u64,
     /// Jobs in those passes.
     pub jobs: u64,
-    /// Tokens fed in those passes.
+    /// Tokens fed in those passes, those of prompts included.
     pub fed: u64,
+    /// Rows of logits from those passes.
+    pub rows: u64,
     /// Tokens that all devices committed within it.
     pub committed: u64,
 }
@@ -42,6 +44,7 @@ impl Capacity {
             passes: ended().count() as u64,
             jobs: ended().map(|pass| pass.jobs as u64).sum(),
             fed: ended().map(|pass| pass.tokens as u64).sum(),
+            rows: ended().map(|pass| pass.rows as u64).sum(),
             committed: committed.filter(|at| **at > from_us && **at <= last).count() as u64,
         }
     }
@@ -56,17 +59,22 @@ impl Capacity {
         self.busy_seconds / self.seconds
     }
 
-    /// Passes per second.
-    pub fn passes_per_second(&self) -> f64 {
-        self.passes as f64 / self.seconds
-    }
-
     /// Mean number of jobs in a pass.
     pub fn jobs_per_pass(&self) -> f64 {
         self.jobs as f64 / self.passes as f64
     }
 
-    /// Tokens fed per committed token.
+    /// Rows per committed token.
+    pub fn rows_per_token(&self) -> f64 {
+        self.rows as f64 / self.committed as f64
+    }
+
+    /// Passes per committed token.
+    pub fn passes_per_token(&self) -> f64 {
+        self.passes as f64 / self.committed as f64
+    }
+
+    /// Tokens fed per committed token, those of prompts included.
     pub fn fed_per_token(&self) -> f64 {
         self.fed as f64 / self.committed as f64
     }
@@ -107,7 +115,8 @@ mod tests {
     use super::*;
 
     fn pass(began_us: u64, ended_us: u64, jobs: usize, tokens: usize) -> TargetPass {
-        TargetPass { began_us, ended_us, jobs, tokens, longest: 0, waited_us: 0 }
+        let rows = tokens - 2;
+        TargetPass { began_us, ended_us, jobs, tokens, rows, longest: 0, waited_us: 0 }
     }
 
     #[test]
@@ -126,7 +135,7 @@ mod tests {
             ],
             ended_us: 3_000_000,
         };
-        // From 1.0 to 2.8 s: 0.2, 0.8 and 0.3 s of passes, 21 tokens fed, and 3 tokens committed until 2.8 s.
+        // From 1.0 to 2.8 s: 0.2, 0.8 and 0.3 s of passes, 21 tokens fed for 15 rows, and 3 tokens committed until 2.8 s.
         let capacity = Capacity::of(&outcome, 1_000_000);
         let expected = Capacity {
             devices: 2,
@@ -135,12 +144,14 @@ mod tests {
             passes: 3,
             jobs: 9,
             fed: 21,
+            rows: 15,
             committed: 3,
         };
         assert_eq!(capacity, expected);
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
         close(capacity.tokens_per_second(), 3.0 / 1.8);
-        close(capacity.passes_per_second(), 3.0 / 1.8);
+        close(capacity.passes_per_token(), 1.0);
+        close(capacity.rows_per_token(), 5.0);
         close(capacity.busy_share(), 1.3 / 1.8);
         close(capacity.jobs_per_pass(), 3.0);
         close(capacity.fed_per_token(), 7.0);

@@ -17,8 +17,10 @@ pub struct TargetPass {
     pub ended_us: u64,
     /// Jobs in it.
     pub jobs: usize,
-    /// Tokens fed in it (its rows in the sense of a price), those of prompts included.
+    /// Tokens fed in it, those of prompts included.
     pub tokens: usize,
+    /// Rows of logits that it gave: a token of a prompt gives none, except the last.
+    pub rows: usize,
     /// Tokens of its longest job.
     pub longest: usize,
     /// Mean time that its jobs waited for it, µs.
@@ -103,6 +105,7 @@ impl TargetQueue {
             ended_us: now_us + self.model.us(tokens),
             jobs: jobs.len(),
             tokens,
+            rows: jobs.iter().map(|(_, job)| job.rows).sum(),
             longest: jobs.iter().map(|(_, job)| job.tokens.len()).max().unwrap_or(0),
             waited_us: waited / jobs.len() as u64,
         };
@@ -158,8 +161,9 @@ mod tests {
         let (mut queue, mut models) = queue([job(1, 1, 0, 3), job(2, 2, 0, 1)]);
         let (pass, jobs) = pass(&mut queue, &mut models, 50);
         // 100 + 4 · 2.5 µs. The first job waited for 50 µs, the second for 40.
+        let (began_us, ended_us) = (50, 160);
         let expected =
-            TargetPass { began_us: 50, ended_us: 160, jobs: 2, tokens: 4, longest: 3, waited_us: 45 };
+            TargetPass { began_us, ended_us, jobs: 2, tokens: 4, rows: 2, longest: 3, waited_us: 45 };
         assert_eq!((pass, jobs), (expected, vec![1, 2]));
         assert_eq!(queue.begin(&mut models, 160).unwrap(), None, "nothing waits");
     }
