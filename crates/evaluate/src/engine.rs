@@ -46,8 +46,8 @@ pub trait MakePair: Sync {
 }
 
 /// The models' directories.
-struct Dirs {
-    drafter: ModelDir,
+pub(crate) struct Dirs {
+    pub(crate) drafter: ModelDir,
     target: ModelDir,
 }
 
@@ -223,7 +223,7 @@ impl CellQueue<'_, '_> {
 }
 
 impl Dirs {
-    fn open(pair: &Path) -> Result<Self> {
+    pub(crate) fn open(pair: &Path) -> Result<Self> {
         let (drafter, target) = (ModelDir::open(pair.join("drafter"))?, ModelDir::open(pair.join("target"))?);
         ensure!(
             drafter.vocabulary == target.vocabulary,

@@ -3,6 +3,7 @@
 //! Invariant: the text, the frames and their bytes are real; all times and energies are modelled. A run depends only on
 //! its plan, the models and the seed.
 
+pub mod capacity;
 pub mod cell;
 pub mod channel;
 pub mod clock;

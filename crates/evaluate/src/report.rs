@@ -4,6 +4,7 @@
 //! left out, and every figure of time or energy is labelled as modelled.
 
 mod ablation;
+mod capacity;
 mod map;
 mod policies;
 mod scores;
@@ -11,6 +12,7 @@ mod sweeps;
 #[cfg(test)]
 mod tests;
 
+use super::capacity::VerifierCapacity;
 use super::plots::{Bars, LineChart};
 use super::record::{CellRecord, TokenRecord};
 use super::tables::{Table, code, setting};
@@ -33,6 +35,8 @@ pub struct ReportHeader {
     pub seed: u64,
     /// Replies written, over all settings.
     pub replies: u64,
+    /// What one verifier gives many devices, if the plan has the policies to compare.
+    pub capacity: Option<VerifierCapacity>,
     /// The constants behind modelled time and energy.
     pub constants: Vec<Constant>,
 }
@@ -85,6 +89,7 @@ fn build(header: &ReportHeader, records: &[CellRecord], tokens: &[TokenRecord]) 
     policies::energy(&mut report, records)?;
     sweeps::risk(&mut report, records);
     map::section(&mut report, records)?;
+    capacity::section(&mut report, header.capacity.as_ref());
     constants(&mut report, &header.constants);
     Ok(report)
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use dunlin_evaluate::capacity;
 use dunlin_evaluate::constants::constants;
 use dunlin_evaluate::engine::{self, Options};
 use dunlin_evaluate::plan::EvaluationPlan;
@@ -63,6 +64,7 @@ fn evaluate(plan: &EvaluationPlan, arguments: &Args) -> Result<()> {
         tokens_max: plan.tokens_max,
         seed: plan.seed,
         replies: results.records.iter().map(|record| record.replies).sum(),
+        capacity: capacity::measure(plan).context("the capacity of one verifier")?,
         constants: constants(plan)?,
     };
     report::write(&header, &results.records, &results.tokens, out).context("the report")?;

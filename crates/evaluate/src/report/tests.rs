@@ -151,6 +151,7 @@ fn header() -> ReportHeader {
         tokens_max: 64,
         seed: 1,
         replies: 96,
+        capacity: None,
         constants: vec![Constant {
             name: "pi: power, idle".to_string(),
             value: "2.7 W".to_string(),
