@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use dunlin_hlm::passes::PassPrices;
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{
-    Answer, OutgoingAnswer, TargetDescription, Verifier, VerifierConfig, VerifierEvent,
+    Answer, OutgoingAnswer, RowsError, TargetDescription, Verifier, VerifierConfig, VerifierEvent,
 };
 use dunlin_link::GOODBYE_MAX;
 use dunlin_lm::Target;
@@ -94,6 +94,8 @@ struct Serve {
     drain_max: Duration,
     drain_until: Option<Instant>,
     sessions_max: usize,
+    /// Logits of a row.
+    row_length: usize,
     load_announced: u8,
     announced: Instant,
     target: TargetCounters,
@@ -148,6 +150,7 @@ impl Serve {
             drain_max: Duration::from_secs(config.drain_s),
             drain_until: None,
             sessions_max: config.sessions,
+            row_length: vocabulary.size as usize,
             load_announced: 0,
             announced: now,
             target: TargetCounters::default(),
@@ -245,9 +248,22 @@ impl Serve {
         self.prices.observe((batch.tokens, batch.longest), span(batch.took), span(batch.waited));
         self.machine.set_price(self.prices.price());
         let now = self.now();
-        for (id, rows) in &batch.rows {
+        // A text that goes on asks for its next row at once, so it is read before the next pass begins. Frames are read
+        // during that pass: their devices answer only after a round trip.
+        let (texts, frames): (Vec<_>, Vec<_>) =
+            batch.rows.iter().partition(|(_, rows)| self.is_one_row(rows));
+        for (id, rows) in texts {
             self.machine.handle_rows(*id, rows.as_deref().map_err(|error| *error), now);
         }
+        self.hand_work_over();
+        self.worker.hand_over();
+        for (id, rows) in frames {
+            self.machine.handle_rows(*id, rows.as_deref().map_err(|error| *error), now);
+        }
+    }
+
+    fn is_one_row(&self, rows: &Result<Vec<f32>, RowsError>) -> bool {
+        rows.as_ref().is_ok_and(|rows| rows.len() <= self.row_length)
     }
 
     /// Outgoing: publishes the machine's answers, each on its device's own topic.

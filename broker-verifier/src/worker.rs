@@ -1,7 +1,9 @@
 //! The target's thread: runs all waiting jobs in one ragged batch.
 //!
 //! Invariant: it knows slots and tokens, but neither the protocol's sessions nor the link. Work and results go
-//! through bounded channels, and work is done in the order of arrival.
+//! through bounded channels, and work is done in the order of arrival. After a pass the thread waits until the loop
+//! has handed over what follows from it at once. Otherwise the next pass would begin without the sessions whose text
+//! goes on, and these would split into two halves that take turns, each with a pass of its own.
 
 use anyhow::{Context, Error, Result, anyhow};
 use dunlin_hlm::passes::BATCH_JOBS_MAX;
@@ -35,6 +37,8 @@ pub struct Batch {
 pub struct Worker {
     work: SyncSender<(Instant, VerifierEvent)>,
     batches: mpsc::Receiver<Batch>,
+    /// Lets the thread begin the next pass.
+    handed: SyncSender<()>,
     thread: JoinHandle<()>,
     /// Jobs whose rows are outstanding.
     owed: usize,
@@ -50,12 +54,11 @@ impl Worker {
     pub fn start(target: Box<dyn Target>, work_max: usize) -> Result<Self> {
         let (work, waiting) = sync_channel(work_max);
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
-        let run = move || {
-            Model { target, slots: BTreeMap::new(), gathered: Vec::new(), batches: sender }.run(&waiting)
-        };
+        let (handed, next) = sync_channel(BATCHES_MAX);
+        let run = move || Model::new(target, sender, next).run(&waiting);
         let thread =
             thread::Builder::new().name("target".into()).spawn(run).context("the target's thread")?;
-        Ok(Self { work, batches, thread, owed: 0, finished: 0 })
+        Ok(Self { work, batches, handed, thread, owed: 0, finished: 0 })
     }
 
     /// Queues work, or returns it while the queue is full. Work for a dead thread is dropped; [`Self::next`] then
@@ -78,6 +81,12 @@ impl Worker {
         Some(batch)
     }
 
+    /// Lets the next pass begin: what follows at once from the last batch was pushed. Due once for each batch.
+    pub fn hand_over(&self) {
+        // Ignore the error: a thread that died takes nothing, and the channel has room for every batch there can be.
+        let _ = self.handed.try_send(());
+    }
+
     /// Number of finished batches while rows are outstanding; `None` while none are.
     pub fn owed(&self) -> Option<u64> {
         (self.owed > 0).then_some(self.finished)
@@ -85,7 +94,7 @@ impl Worker {
 
     /// The reason why the thread died. Waits until it has ended.
     pub fn died(self) -> Error {
-        drop(self.work);
+        drop((self.work, self.handed));
         match self.thread.join() {
             Ok(()) => anyhow!("the target's thread ended early"),
             Err(panic) => {
@@ -104,9 +113,15 @@ struct Model {
     /// Jobs of the next pass, each with the time at which it came.
     gathered: Vec<(Instant, VerifyJob)>,
     batches: mpsc::Sender<Batch>,
+    /// A message when the loop has handed over what follows from a batch.
+    handed: Receiver<()>,
 }
 
 impl Model {
+    fn new(target: Box<dyn Target>, batches: mpsc::Sender<Batch>, handed: Receiver<()>) -> Self {
+        Self { target, slots: BTreeMap::new(), gathered: Vec::new(), batches, handed }
+    }
+
     /// Runs the waiting work; ends when nobody queues work or takes results any more.
     fn run(mut self, waiting: &Receiver<(Instant, VerifierEvent)>) {
         while let Ok(first) = waiting.recv() {
@@ -168,6 +183,7 @@ impl Model {
         let batch = Batch { rows: rows.collect(), tokens, longest, took: started.elapsed(), waited };
         // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
         let _ = self.batches.blocking_send(batch);
+        let _ = self.handed.recv();
     }
 
     /// The target's session of a slot, opened at first use.
@@ -219,7 +235,9 @@ mod tests {
         drop(sender);
         let (sender, mut batches) = mpsc::channel(64);
         let target = Box::new(toy().target());
-        Model { target, slots: BTreeMap::new(), gathered: Vec::new(), batches: sender }.run(&waiting);
+        // Nobody hands anything over: all work is there from the beginning.
+        let (_, handed) = sync_channel(1);
+        Model::new(target, sender, handed).run(&waiting);
         std::iter::from_fn(|| batches.try_recv().ok()).collect()
     }
 
@@ -267,6 +285,7 @@ mod tests {
         assert!(worker.push(job(1, 1, 0, &[1], 1)).is_ok());
         assert_eq!(worker.owed(), Some(0));
         assert!(worker.next().await.is_some());
+        worker.hand_over();
         assert_eq!(worker.owed(), None);
         assert!(
             worker.push(VerifierEvent::Release(Slot(1))).is_ok()
@@ -275,11 +294,36 @@ mod tests {
         assert_eq!(worker.owed(), Some(1));
     }
 
+    /// Two texts that go on: whenever the loop is slow between two pushes, the thread must wait for the second one.
+    #[tokio::test]
+    async fn what_follows_from_a_batch_runs_in_one_pass() {
+        let mut worker = Worker::start(Box::new(toy().target()), 4).unwrap();
+        for round in 0..200 {
+            for slot in 0..2 {
+                let first = round == 0;
+                let (keep, tokens) = if first { (0, &[1, 2][..]) } else { (round + 1, &[3][..]) };
+                assert!(worker.push(job(2 * round as u64 + slot, slot, keep, tokens, 1)).is_ok());
+                (0..50).for_each(|_| thread::yield_now());
+            }
+            if round > 0 {
+                worker.hand_over();
+            }
+            // The very first job may run alone: nothing was handed over before it.
+            let mut jobs = worker.next().await.unwrap().rows.len();
+            if round == 0 && jobs == 1 {
+                worker.hand_over();
+                jobs += worker.next().await.unwrap().rows.len();
+            }
+            assert_eq!(jobs, 2, "round {round}");
+        }
+    }
+
     #[test]
     fn work_beyond_the_bound_is_given_back() {
         let (work, _waiting) = sync_channel(1);
         let (_sender, batches) = mpsc::channel(1);
-        let mut worker = Worker { work, batches, thread: thread::spawn(|| {}), owed: 0, finished: 0 };
+        let (handed, _) = sync_channel(1);
+        let mut worker = Worker { work, batches, handed, thread: thread::spawn(|| {}), owed: 0, finished: 0 };
         assert_eq!(worker.push(VerifierEvent::Release(Slot(1))), Ok(()));
         assert_eq!(worker.push(VerifierEvent::Release(Slot(2))), Err(VerifierEvent::Release(Slot(2))));
     }

@@ -15,7 +15,7 @@ use dunlin_hlm::policy::{Policy, Rules};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::Vocabulary;
 use dunlin_sim::crowd::{
-    Capacity, CrowdMember, CrowdModels, CrowdPlan, CrowdTurn, Gathering, PassModel, play, saturated,
+    Capacity, CrowdMember, CrowdModels, CrowdPlan, CrowdTurn, PassModel, play, saturated,
 };
 use dunlin_sim::quiet::Models;
 use std::fs;
@@ -63,10 +63,8 @@ pub struct VerifierCapacity {
 pub struct CapacityRow {
     /// The policy.
     pub policy: String,
-    /// As the verifier's worker gathers.
+    /// Its figures.
     pub capacity: Capacity,
-    /// As it would be if a pass waited for what follows from the rows of the one before.
-    pub patient: Capacity,
 }
 
 /// What a crowd needs besides the plan.
@@ -128,7 +126,6 @@ pub fn of_pair(
         draft_us,
         link_us: LINK_US,
         pass: PassModel { pass_us: plan.server.pass_us, token_us: plan.server.token_us },
-        gathering: Gathering::AtOnce,
         until_us: UNTIL_US,
     };
     let sampling = Sampling::new(temperature as f32, 1.0, 0)?;
@@ -136,12 +133,9 @@ pub fn of_pair(
     warm_up(&place, &turns, pair)?;
     let mut rows = Vec::new();
     for setting in settings {
-        let mut of = |gathering| {
-            let play = |count| crowd(&CrowdPlan { gathering, ..place }, setting.rules, &turns, count, pair);
-            saturated(DEVICES, play)?.context("no number of devices")
-        };
-        let (capacity, patient) = (of(Gathering::AtOnce)?, of(Gathering::AfterRows)?);
-        rows.push(CapacityRow { policy: setting.policy.clone(), capacity, patient });
+        let play = |count| crowd(&place, setting.rules, &turns, count, pair);
+        let capacity = saturated(DEVICES, play)?.context("no number of devices")?;
+        rows.push(CapacityRow { policy: setting.policy.clone(), capacity });
     }
     Ok(Some(VerifierCapacity {
         board: board.name.clone(),
@@ -287,19 +281,17 @@ policy = [{ name = "auto" }, { name = "stream" }, { name = "lossless" }]
         let policies: Vec<&str> = capacity.rows.iter().map(|row| row.policy.as_str()).collect();
         assert_eq!(policies, ["stream", "lossless", "auto"], "in the order of the report");
         for row in &capacity.rows {
-            for own in [row.capacity, row.patient] {
-                assert!(own.is_saturated() && own.devices >= 32, "{}: {own:?}", row.policy);
-                // Busy time is that of the passes, up to the one that is cut at the window's beginning.
-                let passes = own.passes as f64 * 0.02 + own.fed as f64 * 0.0004;
-                assert!((own.busy_seconds - passes).abs() < 0.06, "{}: {own:?}", row.policy);
-                assert!(own.fed_per_token() > own.rows_per_token(), "prompts give no rows: {own:?}");
-            }
+            let own = row.capacity;
+            assert!(own.is_saturated() && own.devices >= 32, "{}: {own:?}", row.policy);
+            // Busy time is that of the passes, up to the one that is cut at the window's beginning.
+            let passes = own.passes as f64 * 0.02 + own.fed as f64 * 0.0004;
+            assert!((own.busy_seconds - passes).abs() < 0.06, "{}: {own:?}", row.policy);
+            assert!(own.fed_per_token() > own.rows_per_token(), "prompts give no rows: {own:?}");
         }
         let [stream, lossless, _] = &capacity.rows[..] else { panic!("{policies:?}") };
         // A row for each token, within what is under way at the window's edges; frames have rows that are of no use.
         assert!((stream.capacity.rows_per_token() - 1.0).abs() < 0.03, "{stream:?}");
         assert!(lossless.capacity.rows_per_token() > 1.1, "{lossless:?}");
-        assert!(stream.patient.tokens_per_second() > 1.3 * stream.capacity.tokens_per_second(), "{stream:?}");
         assert_eq!(self::capacity(&plan), Some(capacity), "the same plan gives the same figures");
     }
 

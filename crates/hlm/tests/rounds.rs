@@ -6,6 +6,7 @@ mod machines;
 use bench::{Bench, PROMPT, STOP, Sent, config, lease, reply};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{DeviceConfig, DeviceEvent, Learned};
+use dunlin_hlm::policy::{PolicyTable, Rules};
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
 use dunlin_wire::Lease;

@@ -9,8 +9,7 @@ mod queue;
 
 pub use capacity::{Capacity, saturated};
 pub use plan::{
-    AnsweredRound, CrowdMember, CrowdOutcome, CrowdPlan, CrowdReply, CrowdTurn, Gathering, MemberOutcome,
-    PassModel,
+    AnsweredRound, CrowdMember, CrowdOutcome, CrowdPlan, CrowdReply, CrowdTurn, MemberOutcome, PassModel,
 };
 pub use queue::TargetPass;
 
@@ -28,7 +27,7 @@ use dunlin_hlm::passes::PassPrices;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier, VerifyJob};
 use dunlin_wire::{DeviceId, Down, Up};
-use queue::TargetQueue;
+use queue::{PassJob, TargetQueue};
 use std::collections::BTreeMap;
 
 /// The models of all devices.
@@ -94,7 +93,7 @@ pub fn play(plan: &CrowdPlan, members: &[CrowdMember], models: &mut dyn CrowdMod
         models,
         nodes: nodes.collect::<Result<_>>()?,
         verifier: Verifier::new(config).context("the verifier's settings")?,
-        target: TargetQueue::new(plan.pass, plan.gathering),
+        target: TargetQueue::new(plan.pass),
         prices: PassPrices::default(),
         cause: 0,
         passes: Vec::new(),
@@ -157,15 +156,22 @@ impl Crowd<'_> {
         }
     }
 
-    /// Reads the rows of a pass in the order of the verifier's loop: the price first, then job by job.
+    /// Reads the rows of a pass in the order of the verifier's loop: the price first, then texts that go on, whose next
+    /// jobs are part of the next pass, then frames.
     fn pass_ends(&mut self) -> Result<()> {
         let (pass, jobs) = self.target.end();
         self.passes.push(pass);
-        if self.target.gathers_at_once() {
-            self.begin_pass()?;
-        }
         self.prices.observe((pass.tokens, pass.longest), Duration(pass.took_us()), Duration(pass.waited_us));
         self.verifier.set_price(self.prices.price());
+        let row_length = self.plan.vocabulary.size as usize;
+        let (texts, frames): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.rows.len() <= row_length);
+        self.read(texts)?;
+        self.begin_pass()?;
+        self.read(frames)
+    }
+
+    fn read(&mut self, jobs: Vec<PassJob>) -> Result<()> {
         for job in jobs {
             self.cause = job.device;
             self.verifier.handle_rows(job.id, Ok(&job.rows), Instant(self.agenda.now));

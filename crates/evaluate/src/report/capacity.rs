@@ -22,8 +22,7 @@ pub(super) fn section(report: &mut Builder, capacity: Option<&VerifierCapacity>)
         setting(*temperature)
     ));
     report.paragraph(
-        "A pass takes the jobs that wait when the one before ends, as the verifier does. *Patient* passes would also \
-         take what the rows of the one before lead to at once. A row is a distribution that the target computes; \
+        "A pass takes the jobs that wait when the one before ends, and the next jobs of texts that go on. A row is a distribution that the target computes; \
          tokens fed include those of the prompts.",
     );
     let mut table = Table::new([
@@ -31,7 +30,6 @@ pub(super) fn section(report: &mut Builder, capacity: Option<&VerifierCapacity>)
         "devices",
         "target busy",
         "tokens/s (modelled)",
-        "patient tokens/s (modelled)",
         "jobs per pass",
         "passes per token",
         "rows per token",
@@ -45,7 +43,6 @@ pub(super) fn section(report: &mut Builder, capacity: Option<&VerifierCapacity>)
             own.devices.to_string(),
             percent(own.busy_share(), 1),
             fixed(own.tokens_per_second(), 0),
-            fixed(row.patient.tokens_per_second(), 0),
             fixed(own.jobs_per_pass(), 1),
             fixed(own.passes_per_token(), 4),
             fixed(own.rows_per_token(), 2),
@@ -75,7 +72,6 @@ mod tests {
             rows: 1_500,
             committed: 1_000,
         };
-        let patient = Capacity { committed: 1_500, ..capacity };
         let given = VerifierCapacity {
             board: "pi".into(),
             draft_us: 2_000,
@@ -83,7 +79,7 @@ mod tests {
             pass: PassModel { pass_us: 25_000.0, token_us: 300.0 },
             temperature: 0.8,
             prompts: 3,
-            rows: vec![CapacityRow { policy: "stream".into(), capacity, patient }],
+            rows: vec![CapacityRow { policy: "stream".into(), capacity }],
         };
         let mut report = Builder::default();
         section(&mut report, Some(&given));
@@ -94,7 +90,7 @@ mod tests {
         let last = report.text.lines().last().unwrap();
         let cells: Vec<&str> = last.split('|').map(str::trim).collect();
         let expected =
-            ["", "`stream`", "32", "95.0 %", "500", "750", "16.0", "0.0500", "1.50", "2.40", "0.00190", ""];
+            ["", "`stream`", "32", "95.0 %", "500", "16.0", "0.0500", "1.50", "2.40", "0.00190", ""];
         assert_eq!(cells, expected);
     }
 

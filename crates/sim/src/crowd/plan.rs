@@ -23,16 +23,6 @@ impl PassModel {
     }
 }
 
-/// The time at which a pass takes its jobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gathering {
-    /// The end of the pass before, as the verifier's worker does: what follows from that pass's rows comes too late.
-    #[default]
-    AtOnce,
-    /// The time at which the rows of the pass before have been read, and what follows from them waits, too.
-    AfterRows,
-}
-
 /// The place in which a crowd plays.
 #[derive(Clone, Copy, Debug)]
 pub struct CrowdPlan {
@@ -46,8 +36,6 @@ pub struct CrowdPlan {
     pub link_us: u64,
     /// The target's times.
     pub pass: PassModel,
-    /// The time at which a pass takes its jobs.
-    pub gathering: Gathering,
     /// Virtual time after which nothing is looked at any more, µs.
     pub until_us: u64,
 }

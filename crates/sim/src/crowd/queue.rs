@@ -2,7 +2,7 @@
 //!
 //! Invariant: work is done in the order of arrival, at most one job of a slot and [`BATCH_JOBS_MAX`] jobs in a pass.
 
-use super::{CrowdModels, Gathering, PassModel};
+use super::{CrowdModels, PassModel};
 use anyhow::Result;
 use dunlin_hlm::passes::BATCH_JOBS_MAX;
 use dunlin_hlm::verifier::{VerifierEvent, VerifyJob, VerifyJobId};
@@ -57,15 +57,14 @@ pub(super) struct PassJob {
 #[derive(Debug)]
 pub(super) struct TargetQueue {
     model: PassModel,
-    gathering: Gathering,
     waiting: VecDeque<WaitingWork>,
     running: Vec<PassJob>,
     pass: TargetPass,
 }
 
 impl TargetQueue {
-    pub(super) fn new(model: PassModel, gathering: Gathering) -> Self {
-        Self { model, gathering, waiting: VecDeque::new(), running: Vec::new(), pass: TargetPass::default() }
+    pub(super) fn new(model: PassModel) -> Self {
+        Self { model, waiting: VecDeque::new(), running: Vec::new(), pass: TargetPass::default() }
     }
 
     /// Adds work that a device caused.
@@ -121,11 +120,6 @@ impl TargetQueue {
     pub(super) fn end(&mut self) -> (TargetPass, Vec<PassJob>) {
         (self.pass, std::mem::take(&mut self.running))
     }
-
-    /// True when the next pass begins before the rows of the last one are read.
-    pub(super) fn gathers_at_once(&self) -> bool {
-        self.gathering == Gathering::AtOnce
-    }
 }
 
 #[cfg(test)]
@@ -143,7 +137,7 @@ mod tests {
     }
 
     fn queue(work: impl IntoIterator<Item = VerifierEvent>) -> (TargetQueue, Vec<ToyModels>) {
-        let mut queue = TargetQueue::new(MODEL, Gathering::AtOnce);
+        let mut queue = TargetQueue::new(MODEL);
         work.into_iter().enumerate().for_each(|(i, work)| queue.push(0, work, i as u64 * 10));
         (queue, vec![ToyModels::new(PAIR)])
     }
