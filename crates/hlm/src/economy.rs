@@ -456,7 +456,7 @@ mod tests {
     /// Rounds until the other way is taken, once the link has changed.
     fn followed(before_ms: u64, after_ms: u64, from: Way) -> usize {
         let mut economy = economy(before_ms, 30);
-        let c = Conditions { draft: 0.005, left: 1000, ..CONDITIONS };
+        let c = Conditions { draft: 0.002, left: 1000, ..CONDITIONS };
         // Both ways are known, so that nothing is tried.
         for way in [from.other(), from] {
             let own = economy.predicted(way, &c);
