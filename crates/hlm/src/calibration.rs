@@ -11,6 +11,11 @@ use dunlin_wire::Score;
 /// weight made drafts too short.
 pub const PRIOR_TOKENS: f64 = 2.0;
 
+/// Share of accepted tokens before any was judged (*ours*), and its weight in tokens.
+pub const PRIOR_ACCEPTANCE: f64 = 0.7;
+/// See [`PRIOR_ACCEPTANCE`].
+pub const PRIOR_JUDGED: f64 = 16.0;
+
 /// Number of observed tokens after which an observation has faded to 1/e, so that a changed domain is followed.
 pub const MEMORY_TOKENS: f64 = 512.0;
 
@@ -53,6 +58,16 @@ impl Calibration {
         let observed: f64 = self.bins.iter().map(|bin| bin.observed).sum();
         let rejected: f64 = self.bins.iter().map(|bin| bin.rejected).sum();
         (PRIOR_TOKENS * line(0.5) + rejected) / (PRIOR_TOKENS + observed)
+    }
+
+    /// The share of tokens that the target accepts, given that it accepted those before, 0..=1.
+    ///
+    /// It starts at [`PRIOR_ACCEPTANCE`], which weighs as much as [`PRIOR_JUDGED`] tokens: the choice of who writes
+    /// rests on it, and a few verdicts are no reason to change that.
+    pub fn acceptance(&self) -> f64 {
+        let observed: f64 = self.bins.iter().map(|bin| bin.observed).sum();
+        let rejected: f64 = self.bins.iter().map(|bin| bin.rejected).sum();
+        (PRIOR_JUDGED * PRIOR_ACCEPTANCE + observed - rejected) / (PRIOR_JUDGED + observed)
     }
 
     /// Takes the result for one token.
@@ -155,6 +170,17 @@ mod tests {
         assert_eq!(calibration.expected_rejection(score(0)), 0.0);
         assert!((calibration.expected_rejection(score(15)) - (0.815 * 31.0 / 32.0 - 0.066)).abs() < 1e-12);
         assert!((calibration.mean_rejection() - 0.3415).abs() < 1e-12);
+    }
+
+    #[test]
+    fn acceptance_starts_at_its_prior_and_follows_the_verdicts() {
+        let mut calibration = Calibration::new();
+        assert_eq!(calibration.acceptance(), PRIOR_ACCEPTANCE);
+        calibration.observe(score(3), true);
+        let after = PRIOR_JUDGED * PRIOR_ACCEPTANCE / (PRIOR_JUDGED + 1.0);
+        assert!((calibration.acceptance() - after).abs() < 1e-12);
+        (0..5000).for_each(|i| calibration.observe(score(3), i % 10 == 0));
+        assert!((calibration.acceptance() - 0.9).abs() < 0.02, "{}", calibration.acceptance());
     }
 
     #[test]

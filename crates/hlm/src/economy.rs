@@ -31,9 +31,6 @@ const RATIO_MAX: f64 = 1e6;
 const KNOWN_COUNT: f64 = 12.0;
 /// Tokens after which a measured way counts as unknown again.
 const STALE_TOKENS: f64 = 2_000.0;
-/// Share of accepted drafts that the formula assumes. It is a constant, because the measured cost of drafting contains
-/// the pair's own share already, and a second estimate of it would double its noise.
-const ACCEPTANCE: f64 = 0.7;
 /// Drafts of the longest round that is considered.
 const DRAFTS_MAX: u32 = 16;
 /// Largest sum that is taken over from an earlier time, in any unit.
@@ -69,6 +66,8 @@ pub struct Conditions {
     pub prices: Prices,
     /// Time of one drafted token.
     pub draft: f64,
+    /// Share of drafts that the target accepts, given that it accepted those before, 0..=1.
+    pub acceptance: f64,
     /// Most drafts of a frame.
     pub drafts_max: u32,
     /// True when the device drafts ahead while it waits.
@@ -136,6 +135,9 @@ pub struct Economy {
     /// Fading sums of longer runs of the drafter.
     feed_tokens: f64,
     feed_seconds: f64,
+    /// Fading sums of replies and of their tokens.
+    replies: f64,
+    reply_tokens: f64,
     /// Cost of all tokens so far, and of those that a trial cost more than the other way.
     spent: f64,
     explored: f64,
@@ -152,9 +154,21 @@ impl Economy {
     /// Goes on from what was known at an earlier time; false if nobody could have known this, and nothing changed. What
     /// the verifier announces now stays, and a trial is over.
     pub fn recall(&mut self, earlier: &Self) -> bool {
-        let Self { drafted, streamed, rtt, feed_tokens, feed_seconds, spent, explored, .. } = *earlier;
+        let Self {
+            drafted,
+            streamed,
+            rtt,
+            feed_tokens,
+            feed_seconds,
+            replies,
+            reply_tokens,
+            spent,
+            explored,
+            ..
+        } = *earlier;
         let possible = |sum: &f64| (0.0..=SUM_MAX).contains(sum);
-        let sums = [rtt.unwrap_or(0.0), feed_tokens, feed_seconds, spent, explored];
+        let rtt = rtt.unwrap_or(0.0);
+        let sums = [rtt, feed_tokens, feed_seconds, replies, reply_tokens, spent, explored];
         let is_possible = drafted.is_possible() && streamed.is_possible() && sums.iter().all(possible);
         if is_possible {
             *self = Self { price: self.price, trial: None, ..*earlier };
@@ -170,6 +184,20 @@ impl Economy {
     /// Ends a trial of this way early.
     pub fn end_trial(&mut self, way: Way) {
         self.trial.take_if(|(tried, _)| *tried == way);
+    }
+
+    /// Takes the length of a reply that has ended.
+    pub fn observe_reply(&mut self, tokens: usize) {
+        let keep = 1.0 - 1.0 / MEMORY;
+        self.replies = self.replies * keep + 1.0;
+        self.reply_tokens = self.reply_tokens * keep + tokens as f64;
+    }
+
+    /// Tokens that a reply is expected to go on for, given the most that it may. Like a text that ends at any token with
+    /// the same probability, it goes on for the mean length however long it is.
+    fn expected_left(&self, most: usize) -> f64 {
+        let most = most as f64;
+        ((self.reply_tokens + most) / (self.replies + 1.0)).min(most)
     }
 
     /// Takes the times of a lease.
@@ -213,13 +241,25 @@ impl Economy {
         self.feed_seconds = self.feed_seconds * keep + took.as_secs_f64();
     }
 
-    /// Takes what tokens cost that were committed in one way.
-    pub fn observe(&mut self, way: Way, conditions: &Conditions, tokens: usize, cost: f64) {
+    /// Takes what a round with so many drafts cost, and the tokens that it committed. How many drafts stand is chance and
+    /// is estimated apart, so the cost of the round is compared, not that of its tokens.
+    pub fn observe_round(&mut self, conditions: &Conditions, drafts: usize, tokens: usize, cost: f64) {
+        let drafts = u32::try_from(drafts).unwrap_or(DRAFTS_MAX);
+        let predicted = self.round(drafts.clamp(1, DRAFTS_MAX), conditions);
+        self.observe(Way::Draft, conditions, tokens, (cost, predicted));
+    }
+
+    /// Takes what tokens cost that came on credit.
+    pub fn observe_text(&mut self, conditions: &Conditions, tokens: usize, cost: f64) {
+        let predicted = self.predicted(Way::Stream, conditions) * tokens as f64;
+        self.observe(Way::Stream, conditions, tokens, (cost, predicted));
+    }
+
+    fn observe(&mut self, way: Way, conditions: &Conditions, tokens: usize, (cost, predicted): (f64, f64)) {
         if tokens == 0 || !cost.is_finite() {
             return;
         }
         let tokens = tokens as f64;
-        let predicted = self.predicted(way, conditions) * tokens;
         self.account(way).observe(cost, predicted);
         self.account(way.other()).idle_tokens += tokens;
         self.spent += cost;
@@ -250,30 +290,33 @@ impl Economy {
 
     /// Cost per token by the formulas alone.
     fn predicted(&self, way: Way, c: &Conditions) -> f64 {
-        let (draft_w, wait_w) = (c.prices.draft(), c.prices.wait());
-        let answer = self.pass() + self.queue();
         if way == Way::Stream {
             // The text flows: neither the round trip nor the wait for a place in a batch is paid for each token. But
             // half a credit comes in no less time than the round trip that renews it.
             let renewal = self.rtt.unwrap_or(0.0) / (c.credit as f64 / 2.0).max(1.0);
-            return (wait_w * self.pass().max(renewal)).max(f64::MIN_POSITIVE);
+            return (c.prices.wait() * self.pass().max(renewal)).max(f64::MIN_POSITIVE);
         }
-        let row = seconds(self.price.row).unwrap_or(0.0);
-        let rtt = self.rtt.unwrap_or(0.0);
         let mut best = f64::INFINITY;
         let (mut tokens, mut survival) = (1.0, 1.0);
-        for drafts in 0..=c.drafts_max.min(DRAFTS_MAX) {
-            let drafting = f64::from(drafts) * c.draft;
-            let waiting = rtt + answer + f64::from(drafts) * row;
-            // With this probability what is drafted while waiting is the next frame's beginning.
-            let foreseen = if c.ahead { survival * ACCEPTANCE } else { 0.0 };
-            let overlap = drafting.min(waiting);
-            let cost = draft_w * drafting + wait_w * waiting - foreseen * wait_w * overlap;
-            best = best.min(cost / tokens);
-            survival *= ACCEPTANCE;
+        // A device that drafts sends at least one.
+        for drafts in 1..=c.drafts_max.clamp(1, DRAFTS_MAX) {
+            survival *= c.acceptance;
             tokens += survival;
+            best = best.min(self.round(drafts, c) / tokens);
         }
-        best.max(f64::MIN_POSITIVE)
+        best
+    }
+
+    /// Cost of a round with so many drafts by the formula alone.
+    fn round(&self, drafts: u32, c: &Conditions) -> f64 {
+        let (draft_w, wait_w) = (c.prices.draft(), c.prices.wait());
+        let row = seconds(self.price.row).unwrap_or(0.0);
+        let drafting = f64::from(drafts) * c.draft;
+        let waiting = self.rtt.unwrap_or(0.0) + self.pass() + self.queue() + f64::from(drafts) * row;
+        // With this probability what is drafted while waiting is the next frame's beginning.
+        let foreseen = if c.ahead { libm::pow(c.acceptance, f64::from(drafts) + 1.0) } else { 0.0 };
+        let overlap = drafting.min(waiting);
+        (draft_w * drafting + wait_w * waiting - foreseen * wait_w * overlap).max(f64::MIN_POSITIVE)
     }
 
     /// Cost per token by the formulas, corrected by what was measured.
@@ -302,7 +345,7 @@ impl Economy {
         if let Some((tried, _)) = self.trial {
             return tried;
         }
-        let left = conditions.left as f64;
+        let left = self.expected_left(conditions.left);
         let of = |way: Way| self.cost(way, conditions) * left;
         let (stay, go) = if first {
             // Nothing runs yet: both ways pay their beginning.
@@ -348,6 +391,7 @@ mod tests {
     const CONDITIONS: Conditions = Conditions {
         prices: Prices::SECONDS,
         draft: 0.02,
+        acceptance: 0.7,
         drafts_max: 16,
         ahead: false,
         debt: 0,
@@ -361,6 +405,12 @@ mod tests {
         economy.announce(Price { pass: time(pass_ms), row: LogTime(1), queue: LogTime(0) });
         economy.observe_round_trip(Duration::from_millis(rtt_ms + pass_ms));
         economy
+    }
+
+    /// Takes what tokens cost, whatever the rounds.
+    fn seen(economy: &mut Economy, way: Way, c: &Conditions, tokens: usize, cost: f64) {
+        let predicted = economy.predicted(way, c) * tokens as f64;
+        economy.observe(way, c, tokens, (cost, predicted));
     }
 
     #[test]
@@ -395,11 +445,42 @@ mod tests {
         let mut economy = economy(100, 100);
         let before = economy.cost(Way::Stream, &CONDITIONS);
         for _ in 0..100 {
-            economy.observe(Way::Stream, &CONDITIONS, 4, 4.0 * before * 3.0);
+            seen(&mut economy, Way::Stream, &CONDITIONS, 4, 4.0 * before * 3.0);
         }
         let factor = economy.cost(Way::Stream, &CONDITIONS) / before;
         assert!((2.5..3.0).contains(&factor), "{factor}: the formula counts as some observations of 1");
         assert_eq!(economy.choose(Way::Stream, false, &CONDITIONS), Way::Draft);
+    }
+
+    /// How many drafts stand is chance. It is estimated from the drafts, so an unlucky round at its usual cost says nothing.
+    #[test]
+    fn an_unlucky_round_is_not_a_dear_one() {
+        let mut economy = economy(100, 100);
+        let before = economy.cost(Way::Draft, &CONDITIONS);
+        let round = economy.round(4, &CONDITIONS);
+        (0..20).for_each(|_| economy.observe_round(&CONDITIONS, 4, 1, round));
+        assert!((economy.cost(Way::Draft, &CONDITIONS) - before).abs() < 1e-12);
+        (0..100).for_each(|_| economy.observe_round(&CONDITIONS, 4, 1, 2.0 * round));
+        assert!(economy.cost(Way::Draft, &CONDITIONS) > 1.5 * before);
+        let lucky = Conditions { acceptance: 0.9, ..CONDITIONS };
+        assert!(economy.cost(Way::Draft, &lucky) < 0.8 * economy.cost(Way::Draft, &CONDITIONS));
+    }
+
+    #[test]
+    fn drafting_is_at_least_one_draft() {
+        let economy = economy(0, 100);
+        let slow = Conditions { draft: 10.0, drafts_max: 0, ..CONDITIONS };
+        assert!(economy.cost(Way::Draft, &slow) > 5.0, "{}", economy.cost(Way::Draft, &slow));
+    }
+
+    #[test]
+    fn a_reply_goes_on_for_as_long_as_replies_last() {
+        let mut economy = Economy::default();
+        assert_eq!(economy.expected_left(64), 64.0);
+        (0..200).for_each(|_| economy.observe_reply(12));
+        let left = economy.expected_left(64);
+        assert!((12.0..14.0).contains(&left), "{left}");
+        assert_eq!(economy.expected_left(5), 5.0, "but never longer than it may");
     }
 
     /// A peer may announce any time. What was measured counts all the same.
@@ -409,7 +490,7 @@ mod tests {
         economy.announce_pass(LogTime(1), LogTime(0));
         assert_eq!(economy.choose(Way::Draft, true, &CONDITIONS), Way::Stream);
         for _ in 0..10 {
-            economy.observe(Way::Stream, &CONDITIONS, 1, 1.0);
+            seen(&mut economy, Way::Stream, &CONDITIONS, 1, 1.0);
         }
         assert_eq!(economy.choose(Way::Stream, false, &CONDITIONS), Way::Draft);
     }
@@ -422,14 +503,14 @@ mod tests {
             let c = Conditions { draft, ..CONDITIONS };
             let own = economy.predicted(best, &c);
             while economy.choose(best, false, &c) == best {
-                economy.observe(best, &c, 1, own);
+                seen(&mut economy, best, &c, 1, own);
             }
             let explored = economy.explored;
-            economy.observe(best, &c, 4 * TRIAL_TOKENS, own);
+            seen(&mut economy, best, &c, 4 * TRIAL_TOKENS, own);
             assert_eq!((economy.explored, economy.trial()), (explored, Some(TRIAL_TOKENS)));
             let tried = best.other();
             assert_eq!(economy.choose(best, false, &c), tried);
-            economy.observe(tried, &c, TRIAL_TOKENS, 10.0);
+            seen(&mut economy, tried, &c, TRIAL_TOKENS, 10.0);
             assert!(economy.explored > explored && economy.trial().is_none());
         }
     }
@@ -460,14 +541,14 @@ mod tests {
         // Both ways are known, so that nothing is tried.
         for way in [from.other(), from] {
             let own = economy.predicted(way, &c);
-            (0..200).for_each(|_| economy.observe(way, &c, 2, 2.0 * own));
+            (0..200).for_each(|_| seen(&mut economy, way, &c, 2, 2.0 * own));
         }
         assert_eq!(economy.choose(from, false, &c), from, "before the change");
         let mut rounds = 0;
         while economy.choose(from, false, &c) == from {
             economy.observe_round_trip(Duration::from_millis(after_ms + 30));
             let cost = economy.predicted(from, &c);
-            economy.observe(from, &c, 2, 2.0 * cost);
+            seen(&mut economy, from, &c, 2, 2.0 * cost);
             rounds += 1;
             assert!(rounds <= 20, "{from:?} goes on");
         }
@@ -502,7 +583,7 @@ mod tests {
             tried += usize::from(own > other);
             cost += own;
             cheapest += own.min(other);
-            economy.observe(way, &c, 1, own);
+            seen(&mut economy, way, &c, 1, own);
         }
         assert!(tried > 0, "never tried");
         assert!(cost <= cheapest * 1.025, "{}", cost / cheapest);
@@ -511,12 +592,14 @@ mod tests {
     #[test]
     fn what_nobody_could_have_known_is_not_taken_over() {
         let mut own = economy(100, 100);
-        own.observe(Way::Draft, &CONDITIONS, 4, 1.0);
+        seen(&mut own, Way::Draft, &CONDITIONS, 4, 1.0);
         let before = own;
-        let spoil: [fn(&mut Economy, f64); 9] = [
+        let spoil: [fn(&mut Economy, f64); 11] = [
             |e, x| e.rtt = Some(x),
             |e, x| e.feed_tokens = x,
             |e, x| e.feed_seconds = x,
+            |e, x| e.replies = x,
+            |e, x| e.reply_tokens = x,
             |e, x| e.spent = x,
             |e, x| e.explored = x,
             |e, x| e.drafted.measured = x,
@@ -552,8 +635,10 @@ mod tests {
             economy.announce(price);
             economy.observe_round_trip(Duration(u64::MAX));
             economy.observe_feed(0, Duration(0));
-            economy.observe(Way::Draft, &c, usize::MAX, f64::NAN);
-            economy.observe(Way::Draft, &c, 1, f64::MAX);
+            economy.observe_round(&c, usize::MAX, usize::MAX, f64::NAN);
+            economy.observe_text(&c, usize::MAX, f64::MAX);
+            economy.observe_round(&c, 0, 1, f64::MAX);
+            economy.observe_reply(usize::MAX);
             for way in [Way::Draft, Way::Stream] {
                 economy.choose(way, true, &c);
                 assert!(!economy.cost(way, &c).is_nan());

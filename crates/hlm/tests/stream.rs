@@ -282,6 +282,7 @@ fn drafting_cost(bench: &Bench) -> f64 {
     let conditions = Conditions {
         prices: Prices::SECONDS,
         draft: 0.02,
+        acceptance: 0.7,
         drafts_max: 16,
         ahead: false,
         debt: 0,
@@ -347,15 +348,19 @@ fn a_trial_ends_with_its_credit() {
     let conditions = Conditions {
         prices: Prices::SECONDS,
         draft: 0.06,
+        acceptance: 0.7,
         drafts_max: 16,
         ahead: false,
         debt: 0,
         left: 64,
         credit: 64,
     };
-    while learned.economy.choose(Way::Draft, true, &conditions) == Way::Draft {
-        learned.economy.observe(Way::Draft, &conditions, 1, 0.13);
-    }
+    // A round with one draft costs what the formula says, until streaming may be tried.
+    let drafts = (0..1000).take_while(|_| {
+        learned.economy.observe_round(&conditions, 1, 1, 0.22);
+        learned.economy.choose(Way::Draft, true, &conditions) == Way::Draft
+    });
+    assert!(drafts.count() < 1000, "streaming is never tried");
     assert_eq!(learned.economy.trial(), Some(12));
     let table = PolicyTable { stop_rule: Some(false), draft_tokens_max: Some(2), ..Policy::Auto.table() };
     let config = DeviceConfig { policy: Rules::new(&table).expect("valid settings"), ..config(2) };

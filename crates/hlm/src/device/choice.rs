@@ -47,19 +47,19 @@ impl Device {
     }
 
     /// Takes what a round of drafting cost.
-    pub(super) fn observe_drafting(&mut self, committed: usize, took: RoundTime) {
+    pub(super) fn observe_drafting(&mut self, drafts: usize, committed: usize, took: RoundTime) {
         let conditions = self.conditions();
         let prices = conditions.prices;
         let (drafting, waiting) = (took.drafting.as_secs_f64(), took.waiting.as_secs_f64());
         let cost = prices.draft() * drafting + prices.wait() * waiting;
-        self.learned.economy.observe(Way::Draft, &conditions, committed, cost);
+        self.learned.economy.observe_round(&conditions, drafts, committed, cost);
     }
 
     /// Takes what so many tokens of a flowing text cost, of which the ones before came at `heard`.
     pub(super) fn observe_streaming(&mut self, tokens: usize, heard: Instant, now: Instant) {
         let conditions = self.conditions();
         let cost = conditions.prices.wait() * now.since(heard).as_secs_f64();
-        self.learned.economy.observe(Way::Stream, &conditions, tokens, cost);
+        self.learned.economy.observe_text(&conditions, tokens, cost);
     }
 
     /// Takes a round trip. The first of a reply may contain the prompt's prefill, so it is only an upper bound.
@@ -80,6 +80,7 @@ impl Device {
         Conditions {
             prices: stop.prices(),
             draft: stop.draft_cost(),
+            acceptance: self.learned.calibration.acceptance(),
             drafts_max: leased.min(usize::from(self.config.policy.draft_tokens_max())) as u32,
             ahead: stop.draft_ahead(1.0 - self.learned.calibration.mean_rejection()),
             debt: self.text.len() - shared_prefix(&self.fed, self.text.tokens()),

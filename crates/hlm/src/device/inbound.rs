@@ -76,7 +76,7 @@ impl Device {
         // A round with a reported silence measures an outage, not the cost of a frame.
         if let Some(took) = self.round.verdict(now).filter(|_| !interrupted) {
             self.learned.stop.observe_round(committed, took.drafting, took.waiting);
-            self.observe_drafting(committed, took);
+            self.observe_drafting(flight.drafts, committed, took);
         }
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.synced = self.text.len();

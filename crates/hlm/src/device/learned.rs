@@ -122,6 +122,7 @@ mod tests {
     const CONDITIONS: Conditions = Conditions {
         prices: Prices::SECONDS,
         draft: 0.02,
+        acceptance: 0.7,
         drafts_max: 16,
         ahead: false,
         debt: 0,
@@ -138,8 +139,9 @@ mod tests {
             learned.stop.observe_round(3, Duration::from_millis(20), Duration::from_millis(90));
             learned.economy.observe_feed(9, Duration::from_millis(30));
             learned.economy.observe_round_trip(Duration::from_millis(300));
-            learned.economy.observe(Way::Stream, &CONDITIONS, 4, 0.9);
-            learned.economy.observe(Way::Draft, &CONDITIONS, 4, 0.3);
+            learned.economy.observe_text(&CONDITIONS, 4, 0.9);
+            learned.economy.observe_round(&CONDITIONS, 4, 4, 0.3);
+            learned.economy.observe_reply(20);
         }
         learned
     }

@@ -375,6 +375,9 @@ impl Device {
         }
         self.drafted.clear();
         self.silence.forget();
+        if matches!(finish, Finish::Stop | Finish::TokensMax | Finish::ContextFull) {
+            self.learned.economy.observe_reply(self.text.len() - self.prompt_end);
+        }
         // A verdict on the frame under way would commit to a reply that is over; without the flight it is stale.
         if let Lessor::Leased(leased) = &mut self.lessor {
             leased.flight = None;
