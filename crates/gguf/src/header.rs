@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::limits::{ALIGNMENT_MAX, DIMENSIONS_MAX, KEYS_MAX, TENSORS_MAX};
 use crate::reader::Reader;
 use crate::value::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -18,6 +18,8 @@ const ALIGNMENT_DEFAULT: u64 = 32;
 pub struct Header {
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
+    /// Keys whose strings weren't UTF-8.
+    replaced: BTreeSet<String>,
 }
 
 /// Type, shape and place of a tensor.
@@ -43,11 +45,15 @@ impl Header {
         read_version(reader)?;
         let tensor_count = reader.count("the number of tensors", "tensors", TENSORS_MAX)?;
         let key_count = reader.count("the number of keys", "keys", KEYS_MAX)?;
-        let mut metadata = BTreeMap::new();
+        let (mut metadata, mut replaced) = (BTreeMap::new(), BTreeSet::new());
         for _ in 0..key_count {
             let key = reader.string("a key")?;
             let number = reader.u32(&key)?;
+            reader.replaced = false;
             let value = Value::read(reader, number, &key)?;
+            if reader.replaced {
+                replaced.insert(key.clone());
+            }
             if metadata.contains_key(&key) {
                 return Err(Error::Repeated { what: "key", name: key });
             }
@@ -66,12 +72,17 @@ impl Header {
         for (name, info) in &mut tensors {
             place(name, info, begin, file_bytes)?;
         }
-        Ok(Self { metadata, tensors })
+        Ok(Self { metadata, tensors, replaced })
     }
 
     /// The metadata, ordered by key.
     pub fn metadata(&self) -> &BTreeMap<String, Value> {
         &self.metadata
+    }
+
+    /// True when a string of `key` had bytes that aren't UTF-8, which were replaced.
+    pub fn is_replaced(&self, key: &str) -> bool {
+        self.replaced.contains(key)
     }
 
     /// The tensors, ordered by name.
@@ -145,7 +156,7 @@ impl Header {
     }
 }
 
-fn wrong(key: &str, expected: &str, found: Option<&Value>) -> Error {
+pub(crate) fn wrong(key: &str, expected: &str, found: Option<&Value>) -> Error {
     let found = found.map_or_else(|| "nothing".into(), |value| shortened(value.to_string()));
     Error::value(key, expected, found)
 }

@@ -10,6 +10,7 @@ mod block_type;
 mod dequantize;
 mod error;
 mod header;
+mod metadata;
 mod reader;
 mod value;
 

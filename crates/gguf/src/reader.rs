@@ -10,6 +10,8 @@ pub(crate) struct Reader<'r> {
     taken: u64,
     /// True when counts have 32 bits, as in version 1.
     pub(crate) narrow: bool,
+    /// Set when a string's bytes weren't UTF-8; whoever wants to know resets it before.
+    pub(crate) replaced: bool,
 }
 
 macro_rules! numbers {
@@ -22,7 +24,7 @@ macro_rules! numbers {
 
 impl<'r> Reader<'r> {
     pub(crate) fn new(stream: &'r mut dyn Read) -> Self {
-        Self { stream, taken: 0, narrow: false }
+        Self { stream, taken: 0, narrow: false, replaced: false }
     }
 
     /// The number of bytes taken so far.
@@ -59,7 +61,11 @@ impl<'r> Reader<'r> {
         }
         // Some writers end strings with zeros, as C does.
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
+        bytes.truncate(end);
+        Ok(String::from_utf8(bytes).unwrap_or_else(|error| {
+            self.replaced = true;
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        }))
     }
 
     pub(crate) fn bytes<const N: usize>(&mut self, within: &str) -> Result<[u8; N]> {

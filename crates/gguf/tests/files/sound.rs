@@ -80,3 +80,46 @@ fn zeros_at_the_end_of_a_string_are_left_out() {
     let header = File::new().text("a", "b\0\0").read().unwrap();
     assert_eq!(header.string("a").unwrap(), "b");
 }
+
+#[test]
+fn lists_and_flags_are_read_by_type() {
+    let numbers = |kind, bytes: &[u8]| File::new().array(kind, bytes.len() / 4, bytes);
+    let header = whole(3)
+        .key("floats", 9, &numbers(6, &0.5f32.to_le_bytes()))
+        .key("integers", 9, &numbers(5, &(-4i32).to_le_bytes()))
+        .read()
+        .unwrap();
+    assert_eq!(header.strings("texts").unwrap().unwrap(), ["a", "ß"]);
+    assert_eq!(header.floats("floats").unwrap().unwrap(), [0.5]);
+    assert_eq!(header.integers("integers").unwrap().unwrap(), [-4]);
+    assert_eq!(header.optional_bool("bool").unwrap(), Some(true));
+    assert_eq!(header.optional_string("general.architecture").unwrap(), Some("llama"));
+    assert!(header.strings("missing").unwrap().is_none() && header.floats("missing").unwrap().is_none());
+    assert!(
+        header.integers("missing").unwrap().is_none() && header.optional_bool("missing").unwrap().is_none()
+    );
+    let said = |error: dunlin_gguf::Error| error.to_string();
+    assert_eq!(said(header.strings("u8").unwrap_err()), "u8: expected an array of strings, found U8(200)");
+    assert_eq!(
+        said(header.floats("integers").unwrap_err()),
+        "integers: expected an array of 32-bit floats, found an array of 1"
+    );
+    assert_eq!(
+        said(header.integers("floats").unwrap_err()),
+        "floats: expected an array of integers, found an array of 1"
+    );
+    assert_eq!(said(header.optional_bool("u8").unwrap_err()), "u8: expected true or false, found U8(200)");
+    assert_eq!(said(header.optional_string("u8").unwrap_err()), "u8: expected a string, found U8(200)");
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_told() {
+    let text = [&2u64.to_le_bytes()[..], b"\xff\xfe"].concat();
+    let list = File::new().array(8, 1, &text);
+    let header = whole(3).key("text", 8, &text).key("list", 9, &list).read().unwrap();
+    assert!(header.is_replaced("text") && header.is_replaced("list") && !header.is_replaced("texts"));
+    let said = |error: dunlin_gguf::Error| error.to_string();
+    assert_eq!(said(header.optional_string("text").unwrap_err()), "text: expected UTF-8, found other bytes");
+    assert_eq!(said(header.strings("list").unwrap_err()), "list: expected UTF-8, found other bytes");
+    assert_eq!(header.string("text").unwrap(), "\u{fffd}\u{fffd}");
+}
