@@ -1,9 +1,10 @@
 //! A model's directory: its weights, its tokenizer, and their checksums.
 //!
 //! Three forms are read into a [`ModelDir`]: Dunlin's own (`model.toml`), one exported for Hugging Face
-//! (`config.json`, `tokenizer.json`, `model.onnx`), and a bare `.gguf` file with a `tokenizer.json` beside it.
-//! Only the first carries checksums.
+//! (`config.json`, `tokenizer.json`, `model.onnx`), and a bare `.gguf` file, which has its tokenizer in itself. Only the
+//! first carries checksums.
 
+mod gguf;
 mod hugging_face;
 mod manifest;
 
@@ -13,7 +14,7 @@ use dunlin_wire::Vocabulary;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The end of the link that a model is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -89,6 +90,8 @@ pub struct ModelDir {
     pub special: SpecialIds,
     /// The prompt template.
     pub prompt: PromptForm,
+    /// The model's own chat template, in Jinja, if the directory has one.
+    pub chat_template: Option<String>,
     /// The most tokens a context can hold.
     pub context_max: usize,
     /// The weights' licence, if the directory tells.
@@ -109,18 +112,21 @@ pub struct CacheShape {
 }
 
 impl ModelDir {
-    /// Opens a model: a directory with `model.toml`, a Hugging Face directory, or a `.gguf` file.
+    /// Opens a model: a directory with `model.toml`, a Hugging Face directory, a `.gguf` file, or a directory with one.
     ///
     /// The files' checksums and the tokenizer's fingerprint are checked here; the weights themselves are checked when
     /// the model is loaded.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let dir = if path.extension().is_some_and(|extension| extension == "gguf") {
-            hugging_face::open_gguf(path)?
+            gguf::open(path)?
         } else if path.join("model.toml").exists() {
             manifest::open(path)?
         } else if path.join("config.json").exists() {
             hugging_face::open_directory(path)?
+        } else if path.is_dir() {
+            let file = gguf::only_file(path)?.ok_or_else(|| missing(path))?;
+            gguf::open(&file)?
         } else {
             return Err(missing(path));
         };
@@ -183,11 +189,22 @@ impl ModelDir {
 fn missing(path: &Path) -> Error {
     let expected = "a directory with model.toml or config.json, or a .gguf file";
     let found = match path.metadata() {
+        Err(_) if is_hub_name(path) => {
+            "nothing; if it is a name on a model hub, download the model first: its .gguf file, or a folder with its \
+             config.json, tokenizer.json and model.onnx"
+        }
         Err(error) => return Error::io(path, error),
-        Ok(metadata) if metadata.is_dir() => "a directory with neither",
+        Ok(metadata) if metadata.is_dir() => "a directory with none of them",
         Ok(_) => "another file",
     };
     Error::value(path, "model", expected, found)
+}
+
+/// True for a path like `organisation/model` that leads nowhere.
+fn is_hub_name(path: &Path) -> bool {
+    let parts: Vec<Component<'_>> = path.components().collect();
+    matches!(parts[..], [Component::Normal(_), Component::Normal(_)])
+        && path.parent().is_some_and(|parent| !parent.exists())
 }
 
 /// The SHA-256 of a file in hex, read in pieces.

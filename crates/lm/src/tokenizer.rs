@@ -8,6 +8,7 @@
 //! Decoding works on bytes, because one character may be spread over several tokens.
 
 mod framed;
+pub(crate) mod from_gguf;
 
 use crate::error::{Error, Result};
 use crate::guard::no_panic;
@@ -57,10 +58,18 @@ impl Tokenizer {
         if !ignored.is_empty() {
             tracing::warn!(path = %path.display(), "ignoring {} of the tokenizer", ignored.join(" and "));
         }
-        // The decoder must be known before anything is decoded: an unknown one would garble text without an error.
-        let spelling = spelling(path, &inner)?;
         let mut plain = inner.clone();
         plain.with_added_vocabulary(AddedVocabulary::new());
+        Self::from_parts(path, inner, plain)
+    }
+
+    /// A tokenizer of `inner`, for prompt forms, and `plain`, for users' text. `path` is for messages.
+    ///
+    /// # Errors
+    /// The decoder is of another kind.
+    fn from_parts(path: &Path, inner: tokenizers::Tokenizer, plain: tokenizers::Tokenizer) -> Result<Self> {
+        // The decoder must be known before anything is decoded: an unknown one would garble text without an error.
+        let spelling = spelling(path, &inner)?;
         let decoder: BTreeMap<_, _> = inner.get_added_tokens_decoder().into_iter().collect();
         let control = decoder.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let added = decoder.keys().copied().collect();
@@ -250,8 +259,8 @@ fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    let encoding = tokenizer.encode_fast(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
-    Ok(encoding.get_ids().to_vec())
+    let encode = || tokenizer.encode_fast(text, false).map_err(|e| e.to_string());
+    Ok(no_panic(encode).map_err(Error::Tokenizer)?.get_ids().to_vec())
 }
 
 /// Every `<|…|>` in a text.

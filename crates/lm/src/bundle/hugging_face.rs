@@ -1,14 +1,11 @@
-//! Directories and files as published by others, without checksums and prompt template.
+//! Directories as published by others, without checksums and prompt template.
 
 use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
-use dunlin_gguf::Header;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
@@ -101,27 +98,6 @@ pub(super) fn open_tokenizer(path: &Path) -> Result<ModelDir> {
     Ok(dir)
 }
 
-/// Opens a `.gguf` file with a `tokenizer.json` beside it.
-pub(super) fn open_gguf(path: &Path) -> Result<ModelDir> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let bytes = file.metadata().map_err(|e| Error::io(path, e))?.len();
-    let wrong = |error| Error::gguf(path, error);
-    let gguf = Header::read(&mut BufReader::new(file), bytes).map_err(wrong)?;
-    let size = gguf.vocabulary_size().map_err(wrong)?;
-    let id = |key| gguf.optional_u32(key).map_err(wrong);
-    let special = SpecialIds {
-        bos: id("tokenizer.ggml.bos_token_id")?,
-        eos: id("tokenizer.ggml.eos_token_id")?,
-        pad: id("tokenizer.ggml.padding_token_id")?,
-        ..SpecialIds::default()
-    };
-    let parent = path.parent().unwrap_or(Path::new(""));
-    let stop = special.eos.into_iter().collect();
-    let mut dir = assemble(parent, path.into(), size, special, stop)?;
-    dir.context_max = gguf.context_length().map_err(wrong)? as usize;
-    Ok(dir)
-}
-
 fn assemble(
     path: &Path,
     weights: PathBuf,
@@ -154,6 +130,7 @@ fn assemble(
         vocabulary,
         special,
         prompt,
+        chat_template: None,
         context_max: 0,
         licence: None,
         cache_shape: None,

@@ -1,6 +1,6 @@
 //! Dunlin's own form of a model directory: `model.toml` names the files, their checksums and the vocabulary.
 
-use super::{ModelDir, PromptForm, Role, SpecialIds, hex, read_text, sha256_file, vocabulary};
+use super::{ModelDir, PromptForm, Role, SpecialIds, gguf, hex, read_text, sha256_file, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use serde::Deserialize;
@@ -70,6 +70,9 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
     check_sum(&tokenizer_file, &manifest.tokenizer.sha256)?;
     check_sum(&weights, &manifest.weights.sha256)?;
     let tokenizer = Tokenizer::open(&tokenizer_file)?;
+    if weights.extension().is_some_and(|extension| extension == "gguf") {
+        gguf::check_tokens(&weights, &tokenizer_file, &tokenizer)?;
+    }
     let known = check_size(&file, &tokenizer, manifest.vocabulary.size)?;
     let vocabulary = vocabulary(&tokenizer, known);
     let found = hex(&vocabulary.fingerprint);
@@ -88,6 +91,7 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         vocabulary,
         special: manifest.special,
         prompt: manifest.prompt,
+        chat_template: None,
         context_max: manifest.limits.context,
         licence: Some(manifest.licence.weights),
         cache_shape: None,

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
+#[allow(dead_code, reason = "its own suite uses all of it")]
+#[path = "../../../gguf/tests/files/build.rs"]
+mod build;
 mod bundle;
 mod files;
+mod gguf;
+mod gguf_files;
 mod tokenizer;
