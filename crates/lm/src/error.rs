@@ -87,6 +87,16 @@ pub enum Error {
         /// The mistake.
         message: String,
     },
+    /// A chat template has a mistake, refuses a conversation or exceeds a limit.
+    #[error("{}{}: {}", chat_place(path.as_deref()), chat_line(*line), message.escape_debug())]
+    Chat {
+        /// The template's file, or the file that holds it.
+        path: Option<PathBuf>,
+        /// Line of the template, from 1, if the reason has one.
+        line: Option<usize>,
+        /// The reason; it may be the template's own text.
+        message: String,
+    },
     /// The user's text would become a control token.
     #[error("the prompt's text would become the control token {token:?}")]
     PromptControl {
@@ -146,6 +156,14 @@ pub enum Error {
         /// Its message.
         message: String,
     },
+}
+
+fn chat_place(path: Option<&Path>) -> String {
+    path.map_or("chat template".into(), |path| format!("{}: chat template", path.display()))
+}
+
+fn chat_line(line: Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!(", line {line}"))
 }
 
 impl Error {

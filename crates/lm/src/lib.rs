@@ -2,18 +2,20 @@
 //! scripted toys, and BERTScore.
 //!
 //! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder) and `dunlin-lm-candle` (target), and map
-//! their failures into this crate's [`Error`]. Only [`tokenizer`] uses the library `tokenizers`. Everything else is
-//! plain slices of `u32` tokens and `f32` logits. Of the protocol it knows only the vocabulary.
+//! their failures into this crate's [`Error`]. Only [`tokenizer`] uses the library `tokenizers`, and only [`chat`] the
+//! library `minijinja`. Everything else is plain slices of `u32` tokens and `f32` logits. Of the protocol it knows only the vocabulary.
 //!
 //! Invariants:
 //! - Nothing here knows a frame, a policy, a clock, a socket or a random number: a model is a function of
-//!   the tokens it was given.
+//!   the tokens it was given. One exception: a model's directory notes when it is opened, because some chat templates
+//!   write the date.
 //! - A [`Target`] makes a promise about its choices. If that is [`Promise::Exact`], its logits don't depend on the rest
 //!   of the batch, on the chunks of a prompt, or on earlier rollbacks.
 //! - No file's content can make this crate panic: an invalid file is an [`Error`] that names it.
 
 pub mod bertscore;
 pub mod bundle;
+pub mod chat;
 pub mod draft;
 pub mod embeddings;
 mod error;
@@ -27,6 +29,7 @@ pub mod vector;
 
 pub use bertscore::{BertScore, bert_score};
 pub use bundle::{ModelDir, PromptForm, Role, SpecialIds};
+pub use chat::{ChatTemplate, Message};
 pub use draft::{Draft, Rows};
 pub use dunlin_wire::{Promise, Vocabulary};
 pub use embeddings::Embeddings;
