@@ -3,12 +3,14 @@
 //! A prompt's text can't become a control token. Only the prompt form, which comes from the model's directory, is
 //! encoded with control tokens. The user's text is encoded separately by a second tokenizer without added tokens, so
 //! `<|assistant|>` typed by a user is plain characters. As a consequence no merge crosses the border between form and
-//! text, and a tokenizer that begins every text with a space also does so at that border.
+//! text, and a tokenizer that begins every text with a space also does so at that border. What a chat template writes
+//! is encoded as one string; see [`typed`] for how a user's text stays text in it.
 //!
 //! Decoding works on bytes, because one character may be spread over several tokens.
 
 mod framed;
 pub(crate) mod from_gguf;
+mod typed;
 
 use crate::error::{Error, Result};
 use crate::guard::no_panic;
@@ -16,10 +18,18 @@ pub use framed::{Framed, FramedTokenizer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use tokenizers::AddedVocabulary;
+use tokenizers::{
+    AddedVocabulary, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizer,
+    TokenizerImpl,
+};
+pub(crate) use typed::REPLY;
+use typed::{Markup, Unbroken};
 
 const PLACE: &str = "{prompt}";
 const FORMAT: &str = "tokenizer.json";
+
+/// The library's tokenizer with a pre-tokenizer `P`.
+type Encoder<P> = TokenizerImpl<ModelWrapper, NormalizerWrapper, P, PostProcessorWrapper, DecoderWrapper>;
 
 /// A model's tokenizer; a clone shares its tables.
 #[derive(Clone, Debug)]
@@ -29,12 +39,13 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 struct Shared {
-    /// With the added tokens, for prompt forms.
-    inner: tokenizers::Tokenizer,
+    /// With the added tokens, for prompt forms and rendered conversations.
+    inner: Unbroken,
     /// Without added tokens, for users' text.
     plain: tokenizers::Tokenizer,
     control: BTreeSet<u32>,
     added: BTreeSet<u32>,
+    markup: Markup,
     spelling: Spelling,
     size: u32,
 }
@@ -73,8 +84,12 @@ impl Tokenizer {
         let decoder: BTreeMap<_, _> = inner.get_added_tokens_decoder().into_iter().collect();
         let control = decoder.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let added = decoder.keys().copied().collect();
+        let markup =
+            Markup::new(decoder.iter().map(|(id, token)| (*id, token.content.as_str(), token.special)));
         let size = size(&inner);
-        Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, spelling, size }) })
+        let inner = typed::unbroken(&inner).map_err(|message| Error::format(path, FORMAT, message))?;
+        let markup = markup.without_unknown(&inner);
+        Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, markup, spelling, size }) })
     }
 
     /// One more than the highest id.
@@ -106,7 +121,7 @@ impl Tokenizer {
     /// Tokens of `form` with `prompt` in the place of `{prompt}`.
     ///
     /// Control tokens written in the form become tokens; those written in the prompt stay text. `form` must contain
-    /// `{prompt}` exactly once, and every `<|…|>` in it must be a token.
+    /// `{prompt}` exactly once. A `<|…|>` in it that is no token stays text, unless it is one edit from a token.
     pub fn encode_prompt(&self, form: &str, prompt: &str) -> Result<Vec<u32>> {
         let (before, after) = self.split_form(form)?;
         let mut tokens = encode(&self.shared.inner, before)?;
@@ -129,12 +144,19 @@ impl Tokenizer {
         let wrong = |message: String| Error::Form { form: form.into(), message };
         let split = form.split_once(PLACE).filter(|(_, after)| !after.contains(PLACE));
         let (before, after) = split.ok_or_else(|| wrong(format!("expected {PLACE} exactly once")))?;
-        for name in control_names(before).chain(control_names(after)) {
-            if self.id(name).is_none() {
-                return Err(wrong(format!("{name:?} is no token of this tokenizer")));
+        for name in self.plain_markers(form) {
+            if let Some(token) = self.shared.markup.one_edit_from(name) {
+                return Err(wrong(format!(
+                    "{name:?} is no token of this tokenizer; did you mean {token:?}?"
+                )));
             }
         }
         Ok((before, after))
+    }
+
+    /// Every `<|…|>` of a prompt form that is no token of this tokenizer, and so is encoded as plain text.
+    pub(crate) fn plain_markers<'f>(&self, form: &'f str) -> Vec<&'f str> {
+        control_names(form).filter(|name| self.id(name).is_none()).collect()
     }
 
     /// The text of `tokens`. Control tokens are left out; bytes that aren't UTF-8 become U+FFFD.
@@ -255,7 +277,7 @@ fn size(tokenizer: &tokenizers::Tokenizer) -> u32 {
     highest.map_or(0, |id| id.saturating_add(1))
 }
 
-fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+fn encode<P: PreTokenizer>(tokenizer: &Encoder<P>, text: &str) -> Result<Vec<u32>> {
     if text.is_empty() {
         return Ok(Vec::new());
     }

@@ -121,10 +121,18 @@ fn a_control_token_in_the_model_itself_is_caught() {
 #[test]
 fn forms_are_checked() {
     let tokenizer = byte_level();
-    for form in ["<|bos|>", "{prompt}{prompt}", "<|system|>{prompt}", "{prompt}<|system|>"] {
+    for form in ["<|bos|>", "{prompt}{prompt}", "<|usr|>{prompt}", "{prompt}<|assistants|>"] {
         let refused = tokenizer.encode_prompt(form, "x").unwrap_err();
         assert!(matches!(refused, Error::Form { .. }), "{form}: {refused}");
     }
+}
+
+/// Some models are trained with markers that are plain text for their tokenizer.
+#[test]
+fn a_marker_that_is_no_token_is_text() {
+    let tokenizer = byte_level();
+    let tokens = tokenizer.encode_prompt("<|system|>\n{prompt}<|eos|>", "x").unwrap();
+    assert_eq!(tokenizer.decode(&tokens), "<|system|>\nx");
 }
 
 #[test]
