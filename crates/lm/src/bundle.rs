@@ -2,12 +2,15 @@
 //!
 //! Three forms are read into a [`ModelDir`]: Dunlin's own (`model.toml`), one exported for Hugging Face
 //! (`config.json`, `tokenizer.json`, `model.onnx`), and a bare `.gguf` file, which has its tokenizer in itself. Only the
-//! first carries checksums.
+//! first carries checksums, and a prompt form of its own. The others are prompted by the chat template that they bring.
 
+mod conversation;
 mod gguf;
 mod hugging_face;
 mod manifest;
+mod template;
 
+use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use dunlin_wire::Vocabulary;
@@ -55,7 +58,7 @@ impl SpecialIds {
     }
 }
 
-/// The prompt template: text with `{prompt}` once and the control tokens around it written out.
+/// A prompt form: text with `{prompt}` once and the control tokens around it written out.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptForm {
@@ -88,10 +91,13 @@ pub struct ModelDir {
     pub vocabulary: Vocabulary,
     /// Ids of the control tokens.
     pub special: SpecialIds,
-    /// The prompt template.
+    /// The prompt template of `model.toml`, or one that continues a text; only its stop tokens count beside a
+    /// [`Self::chat`].
     pub prompt: PromptForm,
-    /// The model's own chat template, in Jinja, if the directory has one.
-    pub chat_template: Option<String>,
+    /// The chat template, unless `model.toml` has a form of its own.
+    pub chat: Option<ChatTemplate>,
+    /// The system prompt before every conversation; set it with [`Self::with_system`].
+    pub system: Option<String>,
     /// The most tokens a context can hold.
     pub context_max: usize,
     /// The weights' licence, if the directory tells.
@@ -123,7 +129,7 @@ impl ModelDir {
         } else if path.join("model.toml").exists() {
             manifest::open(path)?
         } else if path.join("config.json").exists() {
-            hugging_face::open_directory(path)?
+            hugging_face::open_directory(path)?.prompted()?
         } else if path.is_dir() {
             let file = gguf::only_file(path)?.ok_or_else(|| missing(path))?;
             gguf::open(&file)?
@@ -149,19 +155,9 @@ impl ModelDir {
         if has_model || !folder.join("tokenizer.json").is_file() {
             return Self::open(path);
         }
-        let dir = hugging_face::open_tokenizer(folder)?;
+        let dir = hugging_face::open_tokenizer(folder)?.prompted()?;
         dir.check()?;
         Ok(dir)
-    }
-
-    /// Tokens of a context's first turn with `prompt` in it.
-    pub fn first_turn(&self, prompt: &str) -> Result<Vec<u32>> {
-        self.tokenizer.encode_prompt(&self.prompt.form, prompt)
-    }
-
-    /// Tokens of a later turn with `prompt` in it.
-    pub fn next_turn(&self, prompt: &str) -> Result<Vec<u32>> {
-        self.tokenizer.encode_prompt(&self.prompt.next_turn, prompt)
     }
 
     /// Checks that every id is in the vocabulary and that both forms can be encoded.
@@ -176,13 +172,7 @@ impl ModelDir {
         if self.context_max == 0 {
             return Err(Error::value(&self.path, "context", "at least 1 token", 0));
         }
-        for form in [&self.prompt.form, &self.prompt.next_turn] {
-            let tokens = self.tokenizer.encode_prompt(form, "")?;
-            if let Some(&token) = tokens.iter().find(|token| **token >= size) {
-                return Err(Error::Token { token, vocabulary: size });
-            }
-        }
-        Ok(())
+        self.check_conversation()
     }
 }
 

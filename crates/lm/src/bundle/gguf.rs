@@ -40,7 +40,7 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         tracing::warn!(path = %path.display(), "no control token begins a context, though the model expects one");
     }
     let form = format!("{}{{prompt}}", begin.unwrap_or_default());
-    Ok(ModelDir {
+    let dir = ModelDir {
         path: path.parent().unwrap_or(Path::new("")).into(),
         name: name(path, &header)?,
         role: None,
@@ -51,11 +51,17 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         tokenizer,
         special: SpecialIds { bos, eos, pad, ..SpecialIds::default() },
         prompt: PromptForm { form, next_turn: "{prompt}".into(), stop },
-        chat_template: header.optional_string(TEMPLATE).map_err(wrong)?.map(String::from),
+        chat: None,
+        system: None,
         context_max: header.context_length().map_err(wrong)? as usize,
         licence: None,
         cache_shape: None,
-    })
+    };
+    // The folder may hold other models, too, so the file's own template comes first.
+    match header.optional_string(TEMPLATE).map_err(wrong)? {
+        Some(source) => dir.with_template(source, path),
+        None => dir.prompted(),
+    }
 }
 
 /// The header of a file that has the whole model.

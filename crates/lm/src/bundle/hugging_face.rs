@@ -1,4 +1,4 @@
-//! Directories as published by others, without checksums and prompt template.
+//! Directories as published by others, without checksums. Their chat templates are read elsewhere.
 
 use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary};
 use crate::error::{Error, Result};
@@ -51,14 +51,13 @@ pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
     let generation = path.join("generation_config.json");
     let generation: Ids = if generation.exists() { read_json(&generation)? } else { Ids::default() };
     let shape = cache_shape(&file, &config)?;
-    let eos = generation.eos_token_id.or(config.ids.eos_token_id);
+    let stop = stops([generation.eos_token_id, config.ids.eos_token_id]);
     let special = SpecialIds {
         bos: first(generation.bos_token_id.or(config.ids.bos_token_id)),
-        eos: first(eos.clone()),
+        eos: stop.first().copied(),
         pad: first(generation.pad_token_id.or(config.ids.pad_token_id)),
         ..SpecialIds::default()
     };
-    let stop = eos.map(OneOrMany::into_vec).unwrap_or_default();
     let weights = find_onnx(path)?;
     let mut dir = assemble(path, weights, config.vocab_size, special, stop)?;
     dir.context_max = config.max_position_embeddings;
@@ -81,13 +80,12 @@ pub(super) fn open_tokenizer(path: &Path) -> Result<ModelDir> {
     let config: TokenizerConfig = if config.exists() { read_json(&config)? } else { Default::default() };
     let generation = path.join("generation_config.json");
     let generation: Ids = if generation.exists() { read_json(&generation)? } else { Ids::default() };
-    let eos = generation.eos_token_id.or(config.ids.eos_token_id);
+    let stop = stops([generation.eos_token_id, config.ids.eos_token_id]);
     let special = SpecialIds {
         bos: first(generation.bos_token_id.or(config.ids.bos_token_id)),
-        eos: first(eos.clone()),
+        eos: stop.first().copied(),
         ..SpecialIds::default()
     };
-    let stop = eos.map(OneOrMany::into_vec).unwrap_or_default();
     let file = path.join("tokenizer.json");
     let size = match config.vocab_size {
         Some(size) => size,
@@ -130,7 +128,8 @@ fn assemble(
         vocabulary,
         special,
         prompt,
-        chat_template: None,
+        chat: None,
+        system: None,
         context_max: 0,
         licence: None,
         cache_shape: None,
@@ -153,11 +152,22 @@ fn find_onnx(path: &Path) -> Result<PathBuf> {
     found.ok_or_else(|| Error::value(path, "weights", "model.onnx or onnx/model.onnx", "neither"))
 }
 
+/// All the ids that end a text, each once and in order: a file that names some does not take back another's.
+fn stops(named: [Option<OneOrMany>; 2]) -> Vec<u32> {
+    let mut stops = Vec::new();
+    for id in named.into_iter().flatten().flat_map(OneOrMany::into_vec) {
+        if !stops.contains(&id) {
+            stops.push(id);
+        }
+    }
+    stops
+}
+
 fn first(ids: Option<OneOrMany>) -> Option<u32> {
     ids.and_then(|ids| ids.into_vec().first().copied())
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|error| Error::Syntax {
         path: path.into(),
         line: error.line(),

@@ -104,7 +104,7 @@ fn mistakes_in_the_manifest_are_named() {
     has(replaced("bos = 1\n", "bos = 4000\n"), &["special.bos", "an id below 2048", "found 4000"]);
     has(replaced("stop = [", "stop = [9999, "), &["prompt.stop", "found 9999"]);
     has(replaced("{prompt}", "{text}"), &["{prompt} exactly once"]);
-    has(replaced("<|assistant|>", "<|robot|>"), &["<|robot|>", "no token"]);
+    has(replaced("<|assistant|>", "<|asistant|>"), &["<|asistant|>", "no token", "mean \"<|assistant|>\""]);
     has(replaced("fingerprint = \"", "fingerprint = \"00"), &["vocabulary.fingerprint", "tokenizer.json"]);
     has(replaced("size = 2048", "size = 2047"), &["vocabulary.size", "at least the tokenizer's 2048"]);
     has(replaced("size = 2048", "size = 2049"), &["vocabulary.fingerprint"]);

@@ -302,11 +302,14 @@ fn name_and_template_are_the_files() {
     let template = "{{ messages[0].content }}";
     let made = Made::byte_level(&[], &[]).pre("gpt-2").text("tokenizer.chat_template", template);
     let dir = made.clone().text("general.name", "A model").open().unwrap();
-    assert_eq!((dir.name.as_str(), dir.chat_template.as_deref()), ("A model", Some(template)));
+    assert_eq!(dir.name, "A model");
+    let asked = "{% for m in messages %}[{{ m.content }}]{% endfor %}";
+    let asked = made.clone().text("tokenizer.chat_template", asked);
+    assert!(asked.open().unwrap().shown_form().unwrap().contains("[Hello]"), "the file's own template prompts");
     for unusable in [" ", "two\nlines", &"long".repeat(20)] {
         assert_eq!(made.clone().text("general.name", unusable).open().unwrap().name, "model");
     }
-    assert_eq!(ModelDir::open(demo("target")).unwrap().chat_template, None);
+    assert!(ModelDir::open(demo("target")).unwrap().chat.is_none(), "a manifest's form wins");
 }
 
 /// The error of a file, which names it.

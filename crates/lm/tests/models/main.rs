@@ -6,6 +6,7 @@
 #[path = "../../../gguf/tests/files/build.rs"]
 mod build;
 mod bundle;
+mod chat;
 mod files;
 mod gguf;
 mod gguf_files;
