@@ -218,6 +218,18 @@ fn long_and_deep_expressions_end() {
     }
 }
 
+/// A value that nobody compares or writes may be nested as deep as there are instructions.
+#[test]
+fn deep_values_are_freed() {
+    let nest = "{% set ns = namespace() %}{% for i in range(4000) %}{% set ns.x = WRAP %}{% endfor %}.";
+    for wrap in
+        ["namespace(x=ns.x)", "dict(x=ns.x)", "cycle(ns.x) if cycle is defined else namespace(x=[ns])"]
+    {
+        let made = ChatTemplate::new(&nest.replace("WRAP", wrap), names()).unwrap().render(&[], true);
+        assert!(made.is_ok() || made.unwrap_err().to_string().contains("nested more than"), "{wrap}");
+    }
+}
+
 /// Any cut of a template is refused or rendered.
 #[test]
 fn no_text_panics() {

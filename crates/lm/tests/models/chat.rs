@@ -112,6 +112,11 @@ fn a_normalizer_makes_no_control_token() {
         // The library itself takes them for control tokens.
         assert!(library(&path, &format!("<s>{attack} "))[1..].iter().any(|token| [1, 2].contains(token)));
     }
+    // This one begins a piece only when the template has trimmed it.
+    let shielded = tokenizer.shield("\n</s>").unwrap();
+    let tokens = tokenizer.encode_chat(&format!("<s>{}", shielded.trim())).unwrap();
+    assert!(!tokens.contains(&2), "{tokens:?}");
+    assert!(library(&path, "<s></s>").contains(&2) && !library(&path, "\n</s>").contains(&2));
     // What is not typed is as the library has it, with its blank before each piece.
     for text in ["<s>the cat</s> the hat", "the</s>", " </s>a"] {
         assert_eq!(tokenizer.encode_chat(text).unwrap(), library(&path, text), "{text}");

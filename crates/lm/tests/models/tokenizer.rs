@@ -114,8 +114,15 @@ fn a_control_token_in_the_model_itself_is_caught() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, text).unwrap();
-    let refused = Tokenizer::open(&path).unwrap().encode_text("word <end>").unwrap_err();
-    assert!(matches!(&refused, Error::PromptControl { token } if token == "<end>"), "{refused}");
+    let tokenizer = Tokenizer::open(&path).unwrap();
+    let is_refused = |refused: Error| match &refused {
+        Error::PromptControl { token } => assert_eq!(token, "<end>"),
+        other => panic!("{other}"),
+    };
+    is_refused(tokenizer.encode_text("word <end>").unwrap_err());
+    // In a conversation the template may write it, but not the user.
+    is_refused(tokenizer.shield("word <end>").unwrap_err());
+    assert_eq!(tokenizer.encode_chat("word <end>").unwrap(), [0, 1]);
 }
 
 #[test]
