@@ -242,13 +242,3 @@ fn a_template_for_one_turn_says_so() {
     let refusing = opened("{% if messages | length > 1 %}{{ raise_exception('one only') }}{% endif %}x");
     assert!(refusing.next_turn("a").unwrap_err().to_string().contains("one only"));
 }
-
-#[test]
-fn a_template_from_a_files_metadata_is_taken() {
-    let mut model = ModelDir::open_tokenizer(folder(None).path()).unwrap();
-    assert!(model.chat.is_none());
-    model.take_template("{{ bos_token }}{{ messages[0].content }}", Path::new("model.gguf")).unwrap();
-    assert_eq!(model.shown_form().unwrap(), "<|bos|>Hello");
-    let refused = model.take_template("{{", Path::new("model.gguf")).unwrap_err().to_string();
-    assert!(refused.starts_with("model.gguf: chat template, line 1: "), "{refused}");
-}

@@ -304,8 +304,14 @@ fn name_and_template_are_the_files() {
     let dir = made.clone().text("general.name", "A model").open().unwrap();
     assert_eq!(dir.name, "A model");
     let asked = "{% for m in messages %}[{{ m.content }}]{% endfor %}";
-    let asked = made.clone().text("tokenizer.chat_template", asked);
-    assert!(asked.open().unwrap().shown_form().unwrap().contains("[Hello]"), "the file's own template prompts");
+    let bare = Made::byte_level(&[], &[]).pre("gpt-2");
+    let asked = bare.clone().text("tokenizer.chat_template", asked);
+    assert!(
+        asked.open().unwrap().shown_form().unwrap().contains("[Hello]"),
+        "the file's own template prompts"
+    );
+    let invalid = bare.text("tokenizer.chat_template", "{{").open().unwrap_err().to_string();
+    assert!(invalid.contains("model.gguf: chat template, line 1: "), "{invalid}");
     for unusable in [" ", "two\nlines", &"long".repeat(20)] {
         assert_eq!(made.clone().text("general.name", unusable).open().unwrap().name, "model");
     }
