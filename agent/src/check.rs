@@ -99,13 +99,14 @@ async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vo
             findings.bad(&format!("model: {error:#}"), "name a drafter's directory with --model DIR")?;
             Ok(None)
         }
-        Ok(Tried { name, context, step, memory, vocabulary }) => {
+        Ok(Tried { name, context, step, memory, vocabulary, form }) => {
             let pace = match step {
                 Some(step) => format!("{:.1} ms a token", step.as_secs_f64() * 1e3),
                 None => "drafts nothing under this policy".into(),
             };
             let text = described(&vocabulary);
             findings.good(&format!("model: {name}, context of {context} tokens, {pace}, {text}"))?;
+            findings.good(&format!("a one-line chat: \"{}\"", form.escape_debug()))?;
             if let Some(memory) = memory {
                 findings.good(&format!("memory: {memory}"))?;
             }
@@ -123,14 +124,17 @@ struct Tried {
     /// Its share of the board's memory, in words.
     memory: Option<String>,
     vocabulary: Vocabulary,
+    /// The form of a conversation in which the user says "Hello".
+    form: String,
 }
 
 /// Loads the drafter and lets it take a step behind its prompt form.
 async fn run_model(settings: &Settings) -> Result<Tried> {
     let model = setup::model_of(settings)?;
+    let form = model.shown_form()?;
     if !settings.rules.drafts() {
         let (context, vocabulary) = (settings.context_tokens_max(model.context_max), model.vocabulary);
-        return Ok(Tried { name: model.name, context, step: None, memory: None, vocabulary });
+        return Ok(Tried { name: model.name, context, step: None, memory: None, vocabulary, form });
     }
     let mut worker = setup::worker(settings, &model).await?;
     let step = setup::time_of_a_token(&mut worker, &model).await?;
@@ -142,6 +146,7 @@ async fn run_model(settings: &Settings) -> Result<Tried> {
         step: Some(Duration::from_micros(step.0)),
         memory,
         vocabulary: model.vocabulary,
+        form,
     })
 }
 

@@ -24,6 +24,7 @@ pub struct File {
     model: Option<PathBuf>,
     board: Option<PathBuf>,
     state: Option<PathBuf>,
+    system: Option<String>,
     mqtt: MqttTable,
     policy: PolicyTable,
     power: PowerTable,
@@ -42,6 +43,8 @@ pub struct Overrides {
     pub board: Option<PathBuf>,
     /// `--state`
     pub state: Option<PathBuf>,
+    /// `--system`
+    pub system: Option<String>,
     /// `--power`
     pub power: Option<String>,
     /// `--policy`
@@ -69,6 +72,8 @@ pub struct Settings {
     pub board_file: Option<PathBuf>,
     /// The folder in which the agent keeps what it learned, if any.
     pub state: Option<PathBuf>,
+    /// The system prompt before every conversation, if any.
+    pub system: Option<String>,
     /// The policy.
     pub policy: Policy,
     /// Its settings.
@@ -110,6 +115,7 @@ impl Settings {
                 .clone()
                 .or_else(|| parsed.state.map(|path| dir.join(path)))
                 .or_else(service_state),
+            system: flags.system.clone().or(parsed.system),
             policy,
             rules,
             power: PowerSettings::of(power, flags.power.as_deref())?,

@@ -31,6 +31,9 @@ pub struct Common {
     /// The folder in which to keep what is learned of the models and the link.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// The system prompt before every conversation; the model's chat template must take one.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
     /// The power source: auto, none, ina219, hwmon, pmic, powercap, replay or simulated.
     #[arg(long, value_name = "SOURCE")]
     power: Option<String>,
@@ -110,6 +113,7 @@ impl Common {
             model: self.model.clone(),
             board: self.board.clone(),
             state: self.state.clone(),
+            system: self.system.clone(),
             power: self.power.clone(),
             policy: policy.policy.clone(),
             draft_tokens_max: policy.draft_tokens_max,

@@ -71,6 +71,7 @@ impl Draft for Absent {
 pub(crate) fn model_of(settings: &Settings) -> Result<ModelDir> {
     let path = settings.model()?;
     let model = if settings.rules.drafts() { ModelDir::open(path)? } else { ModelDir::open_tokenizer(path)? };
+    let model = model.with_system(settings.system.clone())?;
     if model.prompt.stop.is_empty() {
         warn!("{}: no token that ends a text is known, so a reply ends at its length", path.display());
     }

@@ -96,6 +96,9 @@ struct ReferenceArgs {
     /// The prompt of the first turn.
     #[arg(long)]
     prompt: String,
+    /// The system prompt; the model's chat template must take one.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
     /// Maximum length of the text in tokens.
     #[arg(long, default_value_t = 256, value_name = "N")]
     max_tokens: usize,
@@ -220,6 +223,7 @@ fn run_reference(args: &ReferenceArgs) -> CommandResult {
 
 fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Result<()> {
     let (dir, mut target) = load(config)?;
+    let dir = dir.with_system(args.system.clone())?;
     tracing::info!(identity = %target.identity(), "target loaded");
     let request = Request {
         prompt: dir.first_turn(&args.prompt).context("prompt")?,

@@ -40,14 +40,22 @@ fn verified() -> (Mosquitto, Scripted) {
 
 /// A command of the agent with common flags, for a broker at `url`.
 fn agent(command: &str, url: &str) -> Command {
+    agent_with(command, url, &demo("drafter"))
+}
+
+fn agent_with(command: &str, url: &str, model: &Path) -> Command {
     let mut agent = Command::new(env!("CARGO_BIN_EXE_dunlin-agent"));
-    agent.arg(command).args(["--device", "pi-7", "--broker", url, "--model"]).arg(demo("drafter"));
+    agent.arg(command).args(["--device", "pi-7", "--broker", url, "--model"]).arg(model);
     agent.env_remove("RUST_LOG").stdin(Stdio::null());
     agent
 }
 
 pub(crate) fn generate(url: &str) -> Command {
-    let mut agent = agent("generate", url);
+    generate_with(url, &demo("drafter"))
+}
+
+fn generate_with(url: &str, model: &Path) -> Command {
+    let mut agent = agent_with("generate", url, model);
     agent.args(["--prompt", PROMPT, "--seed", &SEED.to_string(), "--temperature", "0.8", "--top-p", "0.9"]);
     agent
 }
@@ -105,6 +113,36 @@ fn generate_streams_plain_text_to_a_pipe_and_a_report_to_a_file() {
         assert!(summary.contains(word), "no {word:?} in {summary}");
     }
     assert!(!summary.contains('\x1b'));
+}
+
+/// A published chat model has its template beside its tokenizer, and takes a system prompt if the template does.
+#[test]
+fn a_chat_model_is_prompted_by_its_template() {
+    let (broker, _verifier) = verified();
+    let dir = TempDir::new().unwrap();
+    fs::copy(demo("drafter").join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    fs::write(dir.path().join("config.json"), r#"{"vocab_size": 2048, "eos_token_id": [2, 3]}"#).unwrap();
+    let template = "<|bos|>{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == \
+                    'user' %}<|user|>{{ m.content }}<|assistant|>{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let config = serde_json::json!({"bos_token": "<|bos|>", "chat_template": template});
+    fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let model = ModelDir::open_tokenizer(dir.path()).unwrap();
+    for system in [None, Some("A hotel.")] {
+        let mut agent = generate_with(&broker.url(), dir.path());
+        agent.args(["--json", "--max-tokens", "16", "--policy", "stream"]);
+        system.map(|text| agent.args(["--system", text]));
+        let output = agent.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let model = model.clone().with_system(system.map(String::from)).unwrap();
+        let prompt = model.first_turn(PROMPT).unwrap();
+        assert_eq!(tokens(&report), alone().reply(&prompt, 16, &model.prompt.stop), "{system:?}");
+        let plain = ModelDir::open(demo("drafter")).unwrap().first_turn(PROMPT).unwrap();
+        assert_eq!(prompt == plain, system.is_none(), "the template is the demo's form");
+    }
+    let output = generate(&broker.url()).args(["--system", "A hotel."]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("so a system prompt has no place"), "{}", stderr(&output));
 }
 
 /// The tokens that count in the calibration of the only entry.
@@ -442,7 +480,8 @@ fn check_says_what_is_right_and_what_is_missing() {
     let output = agent("check", &broker.url()).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
-    assert_eq!(said.lines().filter(|line| line.starts_with('✓')).count(), 6, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with('✓')).count(), 7, "{said}");
+    assert!(said.contains("a one-line chat: \"<|bos|><|user|>Hello<|assistant|>\""), "{said}");
     assert!(said.contains("verifier: v1 with scripted (010101010101-0101; scripted, bits; exact), 0 % of its sessions in use"), "{said}");
     drop((verifier, broker));
     let output = agent("check", &url(free_port())).output().unwrap();
