@@ -120,7 +120,7 @@ fn generate_streams_plain_text_to_a_pipe_and_a_report_to_a_file() {
 fn a_chat_model_is_prompted_by_its_template() {
     let (broker, _verifier) = verified();
     let dir = TempDir::new().unwrap();
-    fs::copy(demo("drafter").join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    fs::copy(demo("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
     fs::write(dir.path().join("config.json"), r#"{"vocab_size": 2048, "eos_token_id": [2, 3]}"#).unwrap();
     let template = "<|bos|>{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == \
                     'user' %}<|user|>{{ m.content }}<|assistant|>{% else %}{{ m.content }}{% endif %}{% endfor %}";
