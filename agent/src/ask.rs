@@ -21,7 +21,7 @@ const SOCKET: &str = "/run/dunlin/agent.sock";
 #[derive(Debug, clap::Args)]
 pub struct AskFlags {
     /// The prompt; - reads standard input.
-    #[arg(value_name = "PROMPT")]
+    #[arg(value_name = "PROMPT", allow_hyphen_values = true)]
     prompt: String,
     /// The service's socket.
     #[arg(long, value_name = "PATH", default_value = SOCKET)]

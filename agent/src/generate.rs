@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 #[derive(Debug, clap::Args)]
 pub struct GenerateFlags {
     /// The prompt; - reads standard input.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: String,
     #[command(flatten)]
     pub(crate) reply: ReplyFlags,

@@ -94,7 +94,7 @@ struct ReferenceArgs {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// The prompt of the first turn.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     prompt: String,
     /// The system prompt; the model's chat template must take one.
     #[arg(long, value_name = "TEXT")]
@@ -121,6 +121,9 @@ struct ReferenceArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// What a service logs unless `RUST_LOG` says otherwise.
+const SERVICE_LOG: &str = "info,mqtt5=warn";
 
 /// An error, and the exit code that it leads to.
 type CommandResult = Result<Exit, (Exit, Error)>;
@@ -154,7 +157,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
     let mut config = args.merged().map_err(usage)?;
     config.model().map_err(usage)?;
     set_threads(config.threads).map_err(failure)?;
-    start_log();
+    start_log(SERVICE_LOG);
     // SIGUSR1 must not end a verifier that still loads its target. The handler outlives this runtime.
     block_on(async { signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1") }).map_err(failure)?;
     let ready = args.ready_file.clone().map(ReadyFile);
@@ -216,7 +219,8 @@ fn run_reference(args: &ReferenceArgs) -> CommandResult {
     config.threads = args.threads;
     config.check().map_err(usage)?;
     set_threads(config.threads).map_err(failure)?;
-    start_log();
+    // A text that somebody reads needs no log beside it.
+    start_log("warn");
     reference(args, &config, sampling).map_err(failure)?;
     Ok(Exit::Ok)
 }
@@ -257,7 +261,7 @@ fn run_check(args: &ServeArgs) -> CommandResult {
     if let Ok(config) = &config {
         set_threads(config.threads).map_err(failure)?;
     }
-    start_log();
+    start_log(SERVICE_LOG);
     block_on(async { Ok(check(config).await?) }).map_err(failure)
 }
 
@@ -316,8 +320,8 @@ impl ReadyFile {
     }
 }
 
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,mqtt5=warn"));
+fn start_log(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let colour = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
 }

@@ -176,6 +176,23 @@ impl ModelDir {
     }
 }
 
+/// Checks that a model with `size` rows has one for every token that a text can contain.
+///
+/// A tokenizer may have added tokens beyond them, often a pad that was never trained. Such a token is refused where it is
+/// used.
+fn check_rows(path: &Path, key: &str, tokenizer: &Tokenizer, size: u32) -> Result<()> {
+    let known = tokenizer.size();
+    if size < known && tokenizer.only_adds_beyond(size) && size > 0 {
+        let path = path.display();
+        tracing::info!(%path, "the tokenizer's tokens from id {size} on are beyond the model's rows: they can't be used");
+        return Ok(());
+    }
+    if size < known || size == 0 {
+        return Err(Error::value(path, key, format!("at least the tokenizer's {known}"), size));
+    }
+    Ok(())
+}
+
 fn missing(path: &Path) -> Error {
     let expected = "a directory with model.toml or config.json, or a .gguf file";
     let found = match path.metadata() {

@@ -62,12 +62,12 @@ enum Spelling {
 impl Tokenizer {
     /// Reads a `tokenizer.json` whose decoder is byte-level or of the SentencePiece kind.
     ///
-    /// Truncation and padding in the file are ignored with a warning: they would cut or fill prompts.
+    /// Truncation and padding in the file are not used, which the log says: they would cut or fill prompts.
     pub fn open(path: &Path) -> Result<Self> {
         let mut inner = read(path)?;
         let ignored = switch_off(&mut inner).map_err(|message| Error::format(path, FORMAT, message))?;
         if !ignored.is_empty() {
-            tracing::warn!(path = %path.display(), "ignoring {} of the tokenizer", ignored.join(" and "));
+            tracing::info!(path = %path.display(), "ignoring {} of the tokenizer", ignored.join(" and "));
         }
         let mut plain = inner.clone();
         plain.with_added_vocabulary(AddedVocabulary::new());
@@ -110,6 +110,11 @@ impl Tokenizer {
     /// True for a control token, which has no text.
     pub fn is_control(&self, id: u32) -> bool {
         self.shared.control.contains(&id)
+    }
+
+    /// True if every id from `size` on is an added token: one that a model with fewer rows never writes.
+    pub(crate) fn only_adds_beyond(&self, size: u32) -> bool {
+        (size..self.size()).all(|id| self.token(id).is_none() || self.shared.added.contains(&id))
     }
 
     /// True when the tokenizer itself adds `id` before every text.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const SHOWN_MAX: usize = 40;
 /// Maximum edit distance at which a known key is suggested.
 const TYPING_ERRORS_MAX: usize = 3;
-const QUOTES: [(char, char); 3] = [('"', '"'), ('\'', '\''), ('“', '”')];
+const QUOTES: [(char, char); 5] = [('"', '"'), ('\'', '\''), ('“', '”'), ('‘', '’'), ('„', '“')];
 
 /// A key of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +151,16 @@ mod tests {
 
     fn said(text: &str) -> Vec<String> {
         parse(text).mistakes.lines()
+    }
+
+    #[test]
+    fn quotes_of_every_keyboard_are_no_part_of_a_value() {
+        for quoted in ["\"a b\"", "'a b'", "“a b”", "‘a b’", "„a b“", "a b"] {
+            assert_eq!(unquoted(quoted), "a b", "{quoted}");
+        }
+        for kept in ["Ann’s", "‘a", "a\"b", "“a“"] {
+            assert_eq!(unquoted(kept), kept);
+        }
     }
 
     #[test]

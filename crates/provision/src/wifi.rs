@@ -83,6 +83,16 @@ pub(crate) fn password(text: &str) -> Result<Password, String> {
     }
 }
 
+/// The country codes of ISO 3166-1. A radio would silently keep its world-wide channels with another one.
+const COUNTRIES: &str = "\
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY \
+    BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK \
+    FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR \
+    IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK \
+    ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM \
+    PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF \
+    TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
 /// Parses a country code, and converts it to capitals.
 ///
 /// # Errors
@@ -92,10 +102,10 @@ pub(crate) fn country(text: &str) -> Result<String, String> {
     if code == "UK" {
         return Err("not a country code: the United Kingdom's is GB".into());
     }
-    if code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+    if COUNTRIES.split(' ').any(|known| known == code) {
         return Ok(code);
     }
-    Err("not a country code: two letters, such as DE or US".into())
+    Err("not a country code: two letters, such as DE or US, as ISO 3166 has them".into())
 }
 
 #[cfg(test)]
@@ -134,7 +144,9 @@ mod tests {
     fn a_country_is_two_letters() {
         assert_eq!(country("de").as_deref(), Ok("DE"));
         assert!(country("uk").unwrap_err().contains("GB"));
-        for wrong in ["", "D", "DEU", "D1", "дe", "Germany"] {
+        assert!(COUNTRIES.split(' ').all(|code| country(code).as_deref() == Ok(code)));
+        assert_eq!(COUNTRIES.split(' ').count(), 249);
+        for wrong in ["", " ", "D", "DEU", "D1", "дe", "Germany", "XX", "EN", "DE US"] {
             assert!(country(wrong).unwrap_err().contains("two letters"), "{wrong}");
         }
     }

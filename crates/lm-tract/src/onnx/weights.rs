@@ -7,6 +7,9 @@ use std::fmt;
 use std::path::Path;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
+/// ONNX's number for data in a file beside the graph.
+const EXTERNAL: i32 = 1;
+
 const ADVICE: &str = "quantize the matrices as MatMulNBits with 4 bits and blocks of 32";
 const ADVICE_EMBEDDING: &str = "store the embedding as floats, or as GatherBlockQuantized packed in uint8";
 
@@ -94,6 +97,26 @@ fn check_tensor(path: &Path, tensor: &TensorProto) -> Result<()> {
         let what = format!("tensor {} of a 4-bit element type", tensor.name);
         return Err(Error::unsupported(path, what, ADVICE_EMBEDDING));
     }
+    check_data(path, tensor)
+}
+
+/// Checks that the file beside the graph in which a tensor lies is there and long enough: a download that was cut is
+/// named by its own name.
+fn check_data(path: &Path, tensor: &TensorProto) -> Result<()> {
+    let entry =
+        |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+    let Some(location) = entry("location").filter(|_| tensor.data_location == Some(EXTERNAL)) else {
+        return Ok(());
+    };
+    let file = path.parent().unwrap_or(Path::new("")).join(location);
+    let found = file.metadata().map_err(|error| Error::io(&file, error))?.len();
+    let number = |key| entry(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+    let end = number("offset").saturating_add(number("length"));
+    if found < end {
+        let message =
+            format!("it has {found} bytes, and tensor {:?} ends at byte {end}: it is cut off", tensor.name);
+        return Err(Error::format(&file, "ONNX weights", message));
+    }
     Ok(())
 }
 
@@ -139,4 +162,40 @@ fn integer(node: &NodeProto, name: &str) -> Option<i64> {
 
 fn refused(path: &Path, node: &NodeProto, how: &str, advice: &'static str) -> Error {
     Error::unsupported(path, format!("{} {how} (node {})", node.op_type, node.name), advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::pb::StringStringEntryProto;
+
+    fn tensor(entries: &[(&str, &str)]) -> TensorProto {
+        let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
+            key: (*key).to_string(),
+            value: (*value).to_string(),
+        };
+        TensorProto {
+            name: "w".into(),
+            data_location: Some(EXTERNAL),
+            external_data: entries.iter().map(entry).collect(),
+            ..TensorProto::default()
+        }
+    }
+
+    #[test]
+    fn data_beside_the_graph_is_there_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.onnx");
+        let entries = [("location", "m.onnx_data"), ("offset", "6"), ("length", "4")];
+        let missing = check_tensor(&path, &tensor(&entries)).unwrap_err().to_string();
+        assert!(missing.contains("m.onnx_data"), "{missing}");
+        std::fs::write(dir.path().join("m.onnx_data"), [0; 9]).unwrap();
+        let cut = check_tensor(&path, &tensor(&entries)).unwrap_err().to_string();
+        assert!(cut.contains("m.onnx_data") && cut.contains("9 bytes") && cut.contains("byte 10"), "{cut}");
+        std::fs::write(dir.path().join("m.onnx_data"), [0; 10]).unwrap();
+        assert!(check_tensor(&path, &tensor(&entries)).is_ok());
+        let endless = [("location", "m.onnx_data"), ("offset", "18446744073709551615"), ("length", "4")];
+        assert!(check_tensor(&path, &tensor(&endless)).is_err());
+        assert!(check_tensor(&path, &tensor(&[])).is_ok(), "the library names the location that is missing");
+    }
 }

@@ -1,6 +1,6 @@
 //! A bare `.gguf` file. Its metadata have all that is needed, its tokenizer too.
 
-use super::{ModelDir, PromptForm, SpecialIds, vocabulary};
+use super::{ModelDir, PromptForm, SpecialIds, check_rows, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use crate::tokenizer::from_gguf::{
@@ -28,10 +28,7 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
     let wrong = |error| Error::gguf(path, error);
     let size = header.vocabulary_size().map_err(wrong)?;
     let (tokenizer, begins) = choose(path, &header)?;
-    if size < tokenizer.size() {
-        let expected = format!("at least the tokenizer's {}", tokenizer.size());
-        return Err(Error::value(path, "vocabulary size", expected, size));
-    }
+    check_rows(path, "vocabulary size", &tokenizer, size)?;
     let RoleIds { bos, eos, pad, stop } = RoleIds::read(path, &header, &tokenizer, size)?;
     // None of the file's keys says that the tokenizer.json adds a first token, but that file does.
     let begins = begins.unwrap_or_else(|| bos.is_some_and(|bos| tokenizer.begins_with(bos)));

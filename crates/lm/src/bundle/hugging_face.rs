@@ -1,6 +1,6 @@
 //! Directories as published by others, without checksums. Their chat templates are read elsewhere.
 
-use super::{CacheShape, ModelDir, PromptForm, SpecialIds, read_text, vocabulary};
+use super::{CacheShape, ModelDir, PromptForm, SpecialIds, check_rows, read_text, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
@@ -104,10 +104,8 @@ fn assemble(
     stop: Vec<u32>,
 ) -> Result<ModelDir> {
     let tokenizer = Tokenizer::open(&path.join("tokenizer.json"))?;
-    if size < tokenizer.size() {
-        let expected = format!("at least the tokenizer's {}", tokenizer.size());
-        return Err(Error::value(&weights, "vocabulary size", expected, size));
-    }
+    check_rows(&weights, "vocabulary size", &tokenizer, size)?;
+    let special = SpecialIds { pad: special.pad.filter(|pad| *pad < size), ..special };
     let name = weights.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     // Add a first token only if the model's own tokenizer does: not every model was trained with one.
     let begin = special.bos.filter(|bos| tokenizer.begins_with(*bos)).and_then(|bos| tokenizer.token(bos));

@@ -1,6 +1,8 @@
 //! Dunlin's own form of a model directory: `model.toml` names the files, their checksums and the vocabulary.
 
-use super::{ModelDir, PromptForm, Role, SpecialIds, gguf, hex, read_text, sha256_file, vocabulary};
+use super::{
+    ModelDir, PromptForm, Role, SpecialIds, check_rows, gguf, hex, read_text, sha256_file, vocabulary,
+};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use serde::Deserialize;
@@ -73,8 +75,9 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
     if weights.extension().is_some_and(|extension| extension == "gguf") {
         gguf::check_tokens(&weights, &tokenizer_file, &tokenizer)?;
     }
-    let known = check_size(&file, &tokenizer, manifest.vocabulary.size)?;
-    let vocabulary = vocabulary(&tokenizer, known);
+    let size = manifest.vocabulary.size;
+    check_rows(&file, "vocabulary.size", &tokenizer, size)?;
+    let vocabulary = vocabulary(&tokenizer, size);
     let found = hex(&vocabulary.fingerprint);
     if found != manifest.vocabulary.fingerprint {
         let key = format!("vocabulary.fingerprint of {}", tokenizer_file.display());
@@ -130,14 +133,6 @@ fn check_sum(file: &Path, expected: &str) -> Result<()> {
 }
 
 /// Refuses a size of 0 or one that the tokenizer exceeds.
-fn check_size(file: &Path, tokenizer: &Tokenizer, size: u32) -> Result<u32> {
-    let known = tokenizer.size();
-    if size == 0 || size < known {
-        return Err(Error::value(file, "vocabulary.size", format!("at least the tokenizer's {known}"), size));
-    }
-    Ok(size)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -154,6 +154,25 @@ fn spoilt_tokenizers_are_errors() {
     }
 }
 
+/// A pad beyond the rows is common, and nobody writes it. A word beyond them is another model's.
+#[test]
+fn only_added_tokens_may_lie_beyond_the_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(demo("tokenizer.json")).unwrap()).unwrap();
+    let config = |size: u32| serde_json::json!({"vocab_size": size, "pad_token_id": 2048}).to_string();
+    json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({"id": 2048, "content": "<pad>",
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}));
+    std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    std::fs::write(dir.path().join("config.json"), config(2048)).unwrap();
+    let model = ModelDir::open_tokenizer(dir.path()).unwrap();
+    let plain = ModelDir::open(demo("drafter")).unwrap();
+    assert_eq!((model.vocabulary, model.special.pad), (plain.vocabulary, None));
+    std::fs::write(dir.path().join("config.json"), config(2047)).unwrap();
+    let refused = ModelDir::open_tokenizer(dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("at least the tokenizer's 2049"), "{refused}");
+}
+
 #[test]
 fn saved_truncation_and_padding_neither_cut_nor_fill_a_prompt() {
     let folder = tempfile::tempdir().unwrap();
