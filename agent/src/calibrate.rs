@@ -135,7 +135,7 @@ fn says(args: &CalibrateFlags, model: &ModelDir, prompts: &[prompts::Prompt]) ->
         let tokens = model.first_turn(&prompt.text);
         let tokens = tokens.with_context(|| format!("{}: {}", args.prompts.display(), prompt.place))?;
         let reply = ReplyLimits { tokens_max: args.text.max_tokens, stop: model.prompt.stop.clone() };
-        Ok(Say { tokens, reply, new_session: true })
+        Ok(Say { tokens, first: None, reply, new_session: true })
     };
     prompts.iter().map(say).collect()
 }

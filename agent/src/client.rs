@@ -191,7 +191,7 @@ impl Output for ClientOutput {
     }
 
     fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
-        self.line(&ClientLine::Error { text: &rejection(error) });
+        self.line(&ClientLine::Error { text: &error.to_string() });
         self.current = None;
         self.answered(false)
     }
@@ -213,13 +213,6 @@ impl Output for ClientOutput {
 
     fn failure(&mut self) -> Option<io::Error> {
         self.failure.take()
-    }
-}
-
-fn rejection(error: &SayError) -> String {
-    match error {
-        SayError::TooLong { .. } => format!("{error}: send it with \"new_session\": true"),
-        error => error.to_string(),
     }
 }
 

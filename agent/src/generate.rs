@@ -125,7 +125,7 @@ fn user(args: &GenerateFlags, model: &ModelDir, tokens: Vec<u32>) -> Result<User
     let (user, control) = setup::user(prompts, Control::Cancel)?;
     let timeout = args.timeout;
     let reply = ReplyLimits { tokens_max: args.reply.text.max_tokens, stop: model.prompt.stop.clone() };
-    prompt.try_send(Say { tokens, reply, new_session: false }).context("the first prompt")?;
+    prompt.try_send(Say { tokens, first: None, reply, new_session: false }).context("the first prompt")?;
     tokio::spawn(async move {
         match timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,

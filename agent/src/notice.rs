@@ -20,6 +20,8 @@ pub enum Notice {
     /// From this token of the reply on, another target writes: the named model, or the same model with other
     /// numerics.
     TargetChanged(usize, Option<String>),
+    /// The session had no room for the prompt, so a new one began with it.
+    NewSession,
     /// The verifier accepts no credit, so each token costs a round trip.
     NoCredit,
     /// The verifier's text contradicted the committed one at this token of the session's text.
@@ -42,6 +44,9 @@ impl fmt::Display for Notice {
             }
             Self::TargetChanged(token, None) => {
                 write!(f, "not reproducible from token {token} on: the verifier has other numerics")
+            }
+            Self::NewSession => {
+                f.write_str("the session is full: a new one begins, without what was said before")
             }
             Self::NoCredit => {
                 f.write_str("the verifier serves no streams: each token is a request of its own")

@@ -18,7 +18,7 @@ use anyhow::Result;
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
     Commit, Device, DeviceConfig, DeviceCounters, DeviceEvent, Finish, Learned, LearnedRecord, Offline,
-    Phase, PinnedTarget, ReplyLimits, SessionIdentity,
+    Phase, PinnedTarget, ReplyLimits, SayError, SessionIdentity,
 };
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Instant;
@@ -38,6 +38,8 @@ use tracing::{debug, error, warn};
 pub struct Say {
     /// The prompt's tokens, control tokens of its form included.
     pub tokens: Vec<TokenId>,
+    /// The prompt as the first one of a session, for a session that has no room left; `None` to reject it then.
+    pub first: Option<Vec<TokenId>>,
     /// Length limit of the reply, and the tokens that end it.
     pub reply: ReplyLimits,
     /// True to begin a new session with this prompt.
@@ -334,9 +336,20 @@ impl Agent {
         if say.new_session && !self.device.text().is_empty() {
             self.renew()?;
         }
-        let (micros, counters) = (self.energy.micros(), *self.device.counters());
+        let (micros, mut counters) = (self.energy.micros(), *self.device.counters());
         let traffic = self.link.traffic();
-        if let Err(error) = self.device.say(self.unsaid(say), say.reply.clone(), now) {
+        let mut said = self.device.say(self.unsaid(say), say.reply.clone(), now);
+        // A long chat must not end in a service that rejects every prompt.
+        if let (Err(SayError::TooLong { limit, .. }), Some(first)) = (&said, &say.first)
+            && first.len() < *limit
+            && !self.device.text().is_empty()
+        {
+            self.renew()?;
+            counters = *self.device.counters();
+            said = self.device.say(first, say.reply.clone(), now);
+            out.notice(&Notice::NewSession);
+        }
+        if let Err(error) = said {
             return Ok(out.rejected(&error));
         }
         self.energy.begin_reply(now);

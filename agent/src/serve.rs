@@ -127,10 +127,12 @@ impl PromptQueue {
 
     fn say(&self, request: &PromptRequest, first: bool) -> Result<Say> {
         let prompt = &request.prompt;
-        let tokens = if first { self.model.first_turn(prompt) } else { self.model.next_turn(prompt) }?;
+        let opening = self.model.first_turn(prompt)?;
+        let (tokens, opening) =
+            if first { (opening, None) } else { (self.model.next_turn(prompt)?, Some(opening)) };
         let tokens_max = request.max_tokens.unwrap_or(self.tokens_max);
         let reply = ReplyLimits { tokens_max, stop: self.model.prompt.stop.clone() };
-        Ok(Say { tokens, reply, new_session: request.new_session })
+        Ok(Say { tokens, first: opening, reply, new_session: request.new_session })
     }
 }
 

@@ -40,6 +40,7 @@ struct Setup {
     give_up_after: Duration,
     says: Vec<Say>,
     reseeds: bool,
+    context: usize,
     control: (mpsc::Sender<Control>, mpsc::Receiver<Control>),
 }
 
@@ -52,6 +53,7 @@ impl Setup {
             give_up_after: Duration::from_millis(30_000),
             says: vec![say(prompt(), TOKENS, false)],
             reseeds: false,
+            context: 4096,
             control: mpsc::channel(1),
         }
     }
@@ -68,7 +70,7 @@ impl Setup {
                 policy: Rules::new(&PolicyTable::default()).unwrap(),
                 offline: self.offline,
                 give_up_after: self.give_up_after,
-                context_tokens_max: 4096,
+                context_tokens_max: self.context,
                 accept_model_change: false,
             };
             let seat = SessionSettings {
@@ -93,7 +95,7 @@ impl Setup {
 }
 
 fn say(tokens: Vec<u32>, tokens_max: usize, new_session: bool) -> Say {
-    Say { tokens, reply: ReplyLimits { tokens_max, stop: Vec::new() }, new_session }
+    Say { tokens, first: None, reply: ReplyLimits { tokens_max, stop: Vec::new() }, new_session }
 }
 
 fn alone() -> Alone {
@@ -138,6 +140,25 @@ fn a_session_goes_on_over_turns_and_a_new_one_begins() {
     assert_eq!(out.turns[2].counters.opens, 1);
 }
 
+/// A long chat goes on in a new session once the text is full. A prompt that never fits changes nothing.
+#[test]
+fn a_full_session_gives_way_to_a_new_one() {
+    let broker = Mosquitto::with(OPEN);
+    let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
+    let mut out = Recorder::new(2);
+    out.rejected = Some(Vec::new());
+    let mut setup = Setup::new(broker.port);
+    setup.context = 32;
+    let again = |first: Vec<u32>| Say { first: Some(first), ..say(vec![9; 20], 12, false) };
+    setup.says = vec![say(prompt(), 12, false), again(vec![1; 32]), again(prompt())];
+    setup.run(&mut out);
+    let first = alone().reply(&prompt(), 12, &[]);
+    assert_eq!(out.turns.iter().map(|turn| &turn.tokens).collect::<Vec<_>>(), [&first, &first]);
+    assert_eq!(out.rejected.as_ref().map(Vec::len), Some(1));
+    assert_eq!(out.notices.iter().filter(|notice| **notice == Notice::NewSession).count(), 1);
+    assert_eq!(out.turns[1].counters.opens, 1, "counted from the new session's beginning");
+}
+
 #[test]
 fn sessions_may_have_seeds_of_their_own() {
     let broker = Mosquitto::with(OPEN);
@@ -176,8 +197,12 @@ fn a_token_that_ended_a_reply_is_not_said_again_to_begin_a_turn() {
     let broker = Mosquitto::with(OPEN);
     let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
     let stop = alone().reply(&prompt(), 20, &[])[3];
-    let turn =
-        |tokens| Say { tokens, reply: ReplyLimits { tokens_max: 20, stop: vec![stop] }, new_session: false };
+    let turn = |tokens| Say {
+        tokens,
+        first: None,
+        reply: ReplyLimits { tokens_max: 20, stop: vec![stop] },
+        new_session: false,
+    };
     let mut out = Recorder::new(2);
     let mut setup = Setup::new(broker.port);
     setup.says = vec![turn(prompt()), turn(vec![stop, 9])];

@@ -13,6 +13,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) judged: Vec<Judged>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) turns: Vec<Turn>,
+    /// Prompts that were not taken; `None` where there must be none.
+    pub(crate) rejected: Option<Vec<SayError>>,
     /// Number of turns after which the agent ends.
     turns_max: usize,
     /// Called with the number of tokens so far.
@@ -24,7 +26,7 @@ impl Recorder<'_> {
     pub(crate) fn new(turns_max: usize) -> Self {
         let (at_commit, at_notice) = (Box::new(|_: &usize| {}), Box::new(|_: &Notice| {}));
         let (commits, judged, notices, turns) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { commits, judged, notices, turns, turns_max, at_commit, at_notice }
+        Self { commits, judged, notices, turns, rejected: None, turns_max, at_commit, at_notice }
     }
 }
 
@@ -46,7 +48,9 @@ impl Output for Recorder<'_> {
     }
 
     fn rejected(&mut self, error: &SayError) -> ControlFlow<()> {
-        panic!("the prompt was not taken: {error}");
+        let Some(rejected) = &mut self.rejected else { panic!("the prompt was not taken: {error}") };
+        rejected.push(*error);
+        ControlFlow::Continue(())
     }
 
     fn finished(&mut self, turn: &Turn) -> ControlFlow<()> {

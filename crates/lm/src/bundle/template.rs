@@ -25,10 +25,7 @@ impl ModelDir {
         self.stop_at(&config);
         match found(&self.path, &config)? {
             Some((path, source)) => self.adopt_source(&source, &path, &config)?,
-            None => {
-                let path = self.path.display();
-                tracing::warn!(%path, "no chat template: the prompt is continued as plain text");
-            }
+            None => tracing::warn!("no chat template: the prompt is continued as plain text"),
         }
         Ok(self)
     }
