@@ -8,10 +8,8 @@ mod plan;
 mod queue;
 
 pub use capacity::{Capacity, saturated};
-pub use plan::{
-    AnsweredRound, CrowdMember, CrowdOutcome, CrowdPlan, CrowdReply, CrowdTurn, MemberOutcome, PassModel,
-};
-pub use queue::TargetPass;
+pub use plan::{AnsweredRound, CrowdMember, CrowdOutcome, CrowdPlan, CrowdReply, CrowdTurn, MemberOutcome};
+pub use queue::{PassModel, TargetPass};
 
 use crate::mqtt::VERIFIER;
 use crate::pump::{Agenda, LinkEnds};

@@ -1,27 +1,11 @@
 //! What a crowd is given, and what it leaves.
 
-use super::TargetPass;
+use super::{PassModel, TargetPass};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{Finish, ReplyLimits};
 use dunlin_hlm::policy::Rules;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_wire::Vocabulary;
-
-/// The time of a pass of the target.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PassModel {
-    /// Time of a pass, whatever its size, µs.
-    pub pass_us: f64,
-    /// Time of each token fed, µs.
-    pub token_us: f64,
-}
-
-impl PassModel {
-    /// Time of a pass that feeds so many tokens, µs.
-    pub fn us(&self, tokens: usize) -> u64 {
-        (self.pass_us + self.token_us * tokens as f64).round() as u64
-    }
-}
 
 /// The place in which a crowd plays.
 #[derive(Clone, Copy, Debug)]

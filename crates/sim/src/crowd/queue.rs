@@ -2,11 +2,27 @@
 //!
 //! Invariant: work is done in the order of arrival, at most one job of a slot and [`BATCH_JOBS_MAX`] jobs in a pass.
 
-use super::{CrowdModels, PassModel};
+use super::CrowdModels;
 use anyhow::Result;
 use dunlin_hlm::passes::BATCH_JOBS_MAX;
 use dunlin_hlm::verifier::{VerifierEvent, VerifyJob, VerifyJobId};
 use std::collections::VecDeque;
+
+/// The time of a pass of the target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassModel {
+    /// Time of a pass, whatever its size, µs.
+    pub pass_us: f64,
+    /// Time of each token fed, µs.
+    pub token_us: f64,
+}
+
+impl PassModel {
+    /// Time of a pass that feeds so many tokens, µs.
+    pub fn us(&self, tokens: usize) -> u64 {
+        (self.pass_us + self.token_us * tokens as f64).round() as u64
+    }
+}
 
 /// A pass of the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
