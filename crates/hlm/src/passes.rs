@@ -15,10 +15,22 @@ const MEMORY_PASSES: f64 = 16.0;
 /// token. The pass itself may be longer, since it serves many devices.
 const JOB_TOKENS_MAX: usize = 64;
 
+/// The size of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassSize {
+    /// Jobs in it.
+    pub jobs: usize,
+    /// Tokens fed.
+    pub tokens: usize,
+    /// Tokens of its longest job.
+    pub longest: usize,
+}
+
 /// Fading sums over passes, for a line through their durations by number of tokens.
 #[derive(Debug, Default)]
 pub struct PassPrices {
     passes: f64,
+    jobs: f64,
     tokens: f64,
     seconds: f64,
     tokens_squared: f64,
@@ -27,14 +39,15 @@ pub struct PassPrices {
 }
 
 impl PassPrices {
-    /// Takes a pass: the tokens it fed and those of its longest job, its duration, and the mean wait before it.
-    pub fn observe(&mut self, (tokens, longest): (usize, usize), took: Duration, waited: Duration) {
-        if tokens == 0 || longest > JOB_TOKENS_MAX {
+    /// Takes a pass, its duration, and the mean wait before it.
+    pub fn observe(&mut self, size: PassSize, took: Duration, waited: Duration) {
+        if size.tokens == 0 || size.longest > JOB_TOKENS_MAX {
             return;
         }
-        let (n, s) = (tokens as f64, took.as_secs_f64());
+        let (n, s) = (size.tokens as f64, took.as_secs_f64());
         let sums = [
             (&mut self.passes, 1.0),
+            (&mut self.jobs, size.jobs as f64),
             (&mut self.tokens, n),
             (&mut self.seconds, s),
             (&mut self.tokens_squared, n * n),
@@ -46,8 +59,9 @@ impl PassPrices {
         }
     }
 
-    /// Times to announce; unknown before the first pass. `pass` is that of the passes of late, so it grows with the
-    /// load; `row` is the slope of the line, by least squares.
+    /// Times to announce; unknown before the first pass. `row` is the slope of the line, by least squares. `pass` is the
+    /// time of the passes of late, so it grows with the load, but with a job of one token in the place of an average
+    /// one: a device adds its own further rows, and they must not be in it already.
     pub fn price(&self) -> Price {
         if self.passes == 0.0 {
             return Price::default();
@@ -57,12 +71,12 @@ impl PassPrices {
         let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
         // Passes of one size show no slope.
         let row = if spread > 1e-6 { (both / spread).max(0.0) } else { 0.0 };
+        let job_tokens = self.tokens / self.jobs.max(1.0);
+        // At the least, time is in proportion to tokens.
+        let least = mean(self.seconds) / job_tokens.max(1.0);
+        let pass = (mean(self.seconds) - row * (job_tokens - 1.0)).clamp(least, mean(self.seconds));
         let time = |seconds: f64| LogTime::of_us((seconds * 1e6) as u64);
-        Price {
-            pass: time(mean(self.seconds)),
-            row: time(row.min(mean(self.seconds))),
-            queue: time(mean(self.waited)),
-        }
+        Price { pass: time(pass), row: time(row.min(mean(self.seconds))), queue: time(mean(self.waited)) }
     }
 }
 
@@ -72,12 +86,35 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
+    /// A pass of one job.
+    fn one(tokens: usize) -> PassSize {
+        PassSize { jobs: 1, tokens, longest: tokens }
+    }
+
     fn prices(passes: &[(usize, u64, u64)]) -> PassPrices {
         let mut prices = PassPrices::default();
         for (tokens, took, waited) in passes {
-            prices.observe((*tokens, *tokens), Duration(*took), Duration(*waited));
+            prices.observe(one(*tokens), Duration(*took), Duration(*waited));
         }
         prices
+    }
+
+    /// A lone device that drafts learns what a stream would cost: not the passes of its own frames.
+    #[test]
+    fn a_pass_is_that_of_a_single_token_beside_the_others() {
+        let passes: Vec<_> = (0..200).map(|i| (1 + i % 9, 1_000 + 500 * (i as u64 % 9), 0)).collect();
+        let alone = prices(&passes).price();
+        assert_eq!((alone.pass, alone.row), (LogTime::of_us(1_000), LogTime::of_us(500)));
+        let mut crowd = PassPrices::default();
+        for i in 0..200 {
+            // 8 jobs of 12 tokens, or of 20: 1 ms, and 0.1 ms a token.
+            let tokens = 8 * (12 + 8 * (i % 2));
+            let took = Duration(1_000 + 100 * tokens as u64);
+            crowd.observe(PassSize { jobs: 8, tokens, longest: 20 }, took, Duration(0));
+        }
+        // 13.8 ms on average, less 15 tokens of one job.
+        let pass = crowd.price().pass;
+        assert!(pass < LogTime::of_us(13_800) && pass >= LogTime::of_us(11_500), "{pass:?}");
     }
 
     #[test]
@@ -110,19 +147,22 @@ mod tests {
     fn a_full_pass_of_short_jobs_counts() {
         let mut prices = prices(&[(4, 10_000, 0); 50]);
         let (took, waited) = (Duration::from_millis(200), Duration::from_millis(100));
-        (0..50).for_each(|_| prices.observe((32 * 9, 9), took, waited));
+        let full = PassSize { jobs: 32, tokens: 32 * 9, longest: 9 };
+        (0..50).for_each(|_| prices.observe(full, took, waited));
         let price = prices.price();
         assert!(price.pass >= LogTime::of_us(180_000) && price.queue >= LogTime::of_us(90_000), "{price:?}");
         let before = price;
-        (0..50).for_each(|_| prices.observe((32 + 500, 500), Duration(10 * took.0), Duration(10 * waited.0)));
+        let prompt = PassSize { jobs: 33, tokens: 32 + 500, longest: 500 };
+        (0..50).for_each(|_| prices.observe(prompt, Duration(10 * took.0), Duration(10 * waited.0)));
         assert_eq!(prices.price(), before, "a prompt in the pass");
     }
 
     #[test]
     fn a_changed_load_is_announced_within_fifty_passes() {
-        let mut passes = vec![(4, 10_000, 0); 500];
-        passes.extend([(64, 80_000, 40_000); 50]);
-        let price = prices(&passes).price();
-        assert!(price.pass >= LogTime::of_us(75_000) && price.queue >= LogTime::of_us(35_000), "{price:?}");
+        let mut prices = prices(&vec![(4, 10_000, 0); 500]);
+        let busy = PassSize { jobs: 16, tokens: 64, longest: 4 };
+        (0..50).for_each(|_| prices.observe(busy, Duration(80_000), Duration(40_000)));
+        let price = prices.price();
+        assert!(price.pass >= LogTime::of_us(68_000) && price.queue >= LogTime::of_us(35_000), "{price:?}");
     }
 }
