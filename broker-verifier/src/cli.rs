@@ -122,9 +122,6 @@ struct ReferenceArgs {
     json: bool,
 }
 
-/// What a service logs unless `RUST_LOG` says otherwise.
-const SERVICE_LOG: &str = "info,mqtt5=warn";
-
 /// An error, and the exit code that it leads to.
 type CommandResult = Result<Exit, (Exit, Error)>;
 
@@ -157,7 +154,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
     let mut config = args.merged().map_err(usage)?;
     config.model().map_err(usage)?;
     set_threads(config.threads).map_err(failure)?;
-    start_log(SERVICE_LOG);
+    start_log(Log::Service);
     // SIGUSR1 must not end a verifier that still loads its target. The handler outlives this runtime.
     block_on(async { signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1") }).map_err(failure)?;
     let ready = args.ready_file.clone().map(ReadyFile);
@@ -219,8 +216,7 @@ fn run_reference(args: &ReferenceArgs) -> CommandResult {
     config.threads = args.threads;
     config.check().map_err(usage)?;
     set_threads(config.threads).map_err(failure)?;
-    // A text that somebody reads needs no log beside it.
-    start_log("warn");
+    start_log(Log::Text);
     reference(args, &config, sampling).map_err(failure)?;
     Ok(Exit::Ok)
 }
@@ -261,7 +257,7 @@ fn run_check(args: &ServeArgs) -> CommandResult {
     if let Ok(config) = &config {
         set_threads(config.threads).map_err(failure)?;
     }
-    start_log(SERVICE_LOG);
+    start_log(Log::Service);
     block_on(async { Ok(check(config).await?) }).map_err(failure)
 }
 
@@ -320,10 +316,24 @@ impl ReadyFile {
     }
 }
 
-fn start_log(default: &str) {
+/// What goes to the log unless `RUST_LOG` says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Log {
+    /// A service's course, with the time of each line.
+    Service,
+    /// Warnings beside a text that somebody reads.
+    Text,
+}
+
+fn start_log(log: Log) {
+    let default = if log == Log::Service { "info,mqtt5=warn" } else { "warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let colour = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
+    match log {
+        Log::Service => lines.init(),
+        Log::Text => lines.without_time().init(),
+    }
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
