@@ -1,4 +1,4 @@
-//! What was learned of the models and the link, kept over a restart: one file with an entry for each broker, drafter
+//! The measurements of the models and the link, kept over a restart: one file with an entry for each broker, drafter
 //! and target.
 //!
 //! Invariant: the file is whole at any time, has at most [`ENTRIES_MAX`] entries, and is never needed. A file that
@@ -26,7 +26,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Least time between two writes while the agent runs, for the sake of the card. The agent's end writes in any case.
 const SAVE_INTERVAL: Duration = Duration::from_millis(300_000);
 
-/// What the agent keeps, and where.
+/// The records that the agent keeps, and their file.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// `None` to keep nothing.
@@ -67,7 +67,7 @@ struct Contents {
 }
 
 impl Memory {
-    /// What is known with this broker and drafter; `dir` is the state's folder. A file that can't be used is reported.
+    /// Reads the records in the state's folder `dir`, for this broker and drafter. A file that can't be used is reported.
     /// An invalid one is renamed, and one that can't be read or is of a later version stays and is not replaced.
     pub fn open(dir: Option<&Path>, broker: String, drafter: String) -> Self {
         let mut memory = Self { broker, drafter, ..Self::default() };
@@ -106,7 +106,7 @@ impl Memory {
         Some((&entry.target, &entry.learned))
     }
 
-    /// What was learned with a target.
+    /// The record of a target.
     pub(crate) fn of(&self, target: TargetId) -> Option<&LearnedRecord> {
         let target = target.to_string();
         self.own().find(|entry| entry.target == target).map(|entry| &entry.learned)
@@ -135,7 +135,7 @@ impl Memory {
     /// Writes what the machine learned with a target, if it had one.
     pub(crate) fn keep(&mut self, target: Option<&str>, device: &Device, now: Instant) {
         if let Some(target) = target {
-            self.note(target, device.learned().record());
+            self.note(target, device.record());
             self.save(now);
         }
     }
@@ -157,7 +157,7 @@ impl Memory {
 /// A file that can be replaced.
 enum Found {
     Entries(Vec<Entry>),
-    /// What is wrong with it.
+    /// The problem, in words.
     Invalid(String),
 }
 
@@ -202,7 +202,6 @@ fn write(place: &Path, entries: &[Entry]) -> Result<()> {
 mod tests {
     use super::*;
     use dunlin_hlm::device::Learned;
-    use dunlin_hlm::time::Duration;
 
     fn memory(dir: &Path) -> Memory {
         Memory::open(Some(dir), "broker:1883".into(), "drafter".into())

@@ -575,7 +575,7 @@ impl Agent {
             return;
         }
         if let Some(other) = self.learned_with.replace(name) {
-            self.memory.note(&other, self.device.learned().record());
+            self.memory.note(&other, self.device.record());
         }
         if let Some(learned) = self.memory.of(target) {
             recall(&mut self.device, learned);

@@ -316,7 +316,7 @@ impl ReadyFile {
     }
 }
 
-/// What goes to the log unless `RUST_LOG` says otherwise.
+/// The lines of a log, unless `RUST_LOG` chooses others.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Log {
     /// A service's course, with the time of each line.

@@ -10,7 +10,7 @@ use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
 use crate::worker::{Batch, Worker};
 use anyhow::{Context, Result};
-use dunlin_hlm::passes::{PassPrices, PassSize};
+use dunlin_hlm::passes::PassPrices;
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{
     Answer, OutgoingAnswer, RowsError, TargetDescription, Verifier, VerifierConfig, VerifierEvent,
@@ -245,8 +245,7 @@ impl Serve {
         self.target.jobs += batch.rows.len() as u64;
         self.target.took += batch.took;
         let span = |time: Duration| Span(time.as_micros() as u64);
-        let size = PassSize { jobs: batch.rows.len(), tokens: batch.tokens, longest: batch.longest };
-        self.prices.observe(size, span(batch.took), span(batch.waited));
+        self.prices.observe(batch.size, span(batch.took), span(batch.waited));
         self.machine.set_price(self.prices.price());
         let now = self.now();
         // A text that goes on asks for its next row at once, so it is read before the next pass begins. Frames are read

@@ -6,7 +6,7 @@
 //! goes on, and these would split into two halves that take turns, each with a pass of its own.
 
 use anyhow::{Context, Error, Result, anyhow};
-use dunlin_hlm::passes::BATCH_JOBS_MAX;
+use dunlin_hlm::passes::{BATCH_JOBS_MAX, PassSize};
 use dunlin_hlm::verifier::{RowsError, Slot, VerifierEvent, VerifyJob, VerifyJobId};
 use dunlin_lm::{Extend, SessionId, Target};
 use std::collections::BTreeMap;
@@ -23,10 +23,8 @@ const BATCHES_MAX: usize = 2;
 pub struct Batch {
     /// Each job's rows, row-major.
     pub rows: Vec<(VerifyJobId, Result<Vec<f32>, RowsError>)>,
-    /// Tokens fed in the pass.
-    pub tokens: usize,
-    /// Tokens of its longest job.
-    pub longest: usize,
+    /// Size of the pass.
+    pub size: PassSize,
     /// Duration of the pass.
     pub took: Duration,
     /// Mean time that its jobs waited for the pass.
@@ -163,8 +161,7 @@ impl Model {
         let started = Instant::now();
         let (came, jobs): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathered).into_iter().unzip();
         let waited = came.iter().map(|at| started.saturating_duration_since(*at)).sum::<Duration>();
-        let sizes = || jobs.iter().map(|job: &VerifyJob| job.tokens.len());
-        let (tokens, longest) = (sizes().sum(), sizes().max().unwrap_or(0));
+        let size = PassSize::of(jobs.iter());
         let opened: Vec<_> = jobs.iter().map(|job| self.session(job.slot)).collect();
         let parts: Vec<Extend<'_>> = jobs
             .iter()
@@ -180,7 +177,7 @@ impl Model {
             (job.id, rows.map_err(|error| failed(job, &error)))
         });
         let waited = waited / came.len() as u32;
-        let batch = Batch { rows: rows.collect(), tokens, longest, took: started.elapsed(), waited };
+        let batch = Batch { rows: rows.collect(), size, took: started.elapsed(), waited };
         // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
         let _ = self.batches.blocking_send(batch);
         let _ = self.handed.recv();

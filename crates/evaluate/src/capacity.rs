@@ -1,4 +1,4 @@
-//! What one verifier gives many devices: each policy of the run `main` with a crowd of its own.
+//! The capacity of one verifier for many devices: each policy of the run `main` with a crowd of its own.
 //!
 //! Invariant: the rows are those of the plan's pair, and the passes take the times of the plan's server; everything
 //! else about time is modelled here and named in [`VerifierCapacity`].
@@ -6,7 +6,7 @@
 use super::dice::mix;
 use super::engine::{Dirs, MakePair};
 use super::pair::{Memory, Pair, Seat};
-use super::plan::{EvaluationPlan, MAIN, ModelledBoard, Size, Writer, prompts};
+use super::plan::{EvaluationPlan, MAIN, ModelledBoard, Size, Writer};
 use super::setting::Setting;
 use anyhow::{Context, Result};
 use dunlin_hlm::TokenId;
@@ -18,7 +18,6 @@ use dunlin_sim::crowd::{
     Capacity, CrowdMember, CrowdModels, CrowdPlan, CrowdTurn, PassModel, play, saturated,
 };
 use dunlin_sim::quiet::Models;
-use std::fs;
 
 /// Most prompts: every device answers all of them, so more say little more.
 const PROMPTS_MAX: usize = 40;
@@ -67,7 +66,7 @@ pub struct CapacityRow {
     pub capacity: Capacity,
 }
 
-/// What a crowd needs besides the plan.
+/// The inputs of a crowd that the plan does not have.
 #[derive(Clone, Copy, Debug)]
 pub struct CrowdInputs<'a> {
     /// The vocabulary of both models.
@@ -90,15 +89,12 @@ pub fn measure(plan: &EvaluationPlan) -> Result<Option<VerifierCapacity>> {
     }
     let dirs = Dirs::open(&plan.pair)?;
     let drafter = &dirs.drafter;
-    let weights = fs::metadata(&drafter.weights).with_context(|| drafter.weights.display().to_string())?;
-    let asked = prompts(&plan.pair, plan.prompts)?;
-    let prompts: Vec<Vec<TokenId>> =
-        asked.iter().map(|prompt| drafter.first_turn(prompt)).collect::<Result<_, _>>()?;
+    let prompts = dirs.prompts(plan)?;
     let inputs = CrowdInputs {
         vocabulary: drafter.vocabulary,
         prompts: &prompts,
         stop: &drafter.prompt.stop,
-        size: plan.modelled.unwrap_or(Size::of_bytes(weights.len())),
+        size: dirs.size(plan)?,
     };
     let memory = Memory::new(MEMORY_BYTES_MAX);
     of_pair(plan, inputs, &mut dirs.make(&memory)?)
@@ -231,9 +227,9 @@ impl CrowdModels for SeatedPair<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::tests::load;
     use super::*;
     use dunlin_lm::{Target, Toy};
-    use std::path::Path;
 
     const PLAN: &str = r#"name = "toy"
 seed = 7
@@ -251,19 +247,6 @@ temperatures = [0.0, 0.8]
 policy = [{ name = "auto" }, { name = "stream" }, { name = "lossless" }]
 "#;
 
-    fn plan(text: &str) -> EvaluationPlan {
-        let dir = tempfile::tempdir().unwrap();
-        for part in ["drafter", "target"] {
-            fs::create_dir_all(dir.path().join(part)).unwrap();
-        }
-        fs::write(dir.path().join("prompts.json"), "{}").unwrap();
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        let text = text.replace("PAIR", &dir.path().display().to_string()).replace("ROOT", root);
-        let path = Path::new(dir.path()).join("toy.toml");
-        fs::write(&path, text).unwrap();
-        EvaluationPlan::load(&path).unwrap()
-    }
-
     fn capacity(plan: &EvaluationPlan) -> Option<VerifierCapacity> {
         let (toy, memory) = (Toy::new(1, 64, 0.7), Memory::new(MEMORY_BYTES_MAX));
         let prompts = [vec![1, 2, 3, 4], vec![5, 6], vec![7]];
@@ -275,7 +258,7 @@ policy = [{ name = "auto" }, { name = "stream" }, { name = "lossless" }]
 
     #[test]
     fn the_figures_of_a_saturated_target_add_up() {
-        let plan = plan(PLAN);
+        let plan = load(PLAN).unwrap();
         let capacity = capacity(&plan).unwrap();
         assert_eq!((capacity.temperature, capacity.prompts, capacity.board.as_str()), (0.8, 3, "rpi4"));
         let policies: Vec<&str> = capacity.rows.iter().map(|row| row.policy.as_str()).collect();
@@ -297,7 +280,7 @@ policy = [{ name = "auto" }, { name = "stream" }, { name = "lossless" }]
 
     #[test]
     fn a_plan_without_the_policies_has_no_capacity() {
-        assert_eq!(capacity(&plan(&PLAN.replace("{ name = \"auto\" }, ", ""))), None);
-        assert_eq!(capacity(&plan(&PLAN.replace("\"main\"", "\"map\""))), None);
+        assert_eq!(capacity(&load(&PLAN.replace("{ name = \"auto\" }, ", "")).unwrap()), None);
+        assert_eq!(capacity(&load(&PLAN.replace("\"main\"", "\"map\"")).unwrap()), None);
     }
 }

@@ -7,6 +7,7 @@ use super::progress::PlanProgress;
 use super::record::{CellRecord, TokenRecord};
 use super::store::{FORMAT, Store, hash};
 use anyhow::{Context, Result, anyhow, ensure};
+use dunlin_hlm::TokenId;
 use dunlin_lm::ModelDir;
 use dunlin_lm_candle::{LlamaTarget, threads};
 use dunlin_lm_tract::{Drafter, Encoder};
@@ -71,15 +72,13 @@ pub struct Options<'a> {
 pub fn run(plan: &EvaluationPlan, options: Options<'_>, progress: &PlanProgress<'_>) -> Result<Results> {
     let dirs = Dirs::open(&plan.pair)?;
     let drafter = &dirs.drafter;
-    let weights = fs::metadata(&drafter.weights).with_context(|| drafter.weights.display().to_string())?;
-    let asked = prompts(&plan.pair, plan.prompts)?;
     let shared = EvaluationContext {
         plan,
         tokenizer: Some(&drafter.tokenizer),
         vocabulary: drafter.vocabulary,
-        prompts: asked.iter().map(|prompt| drafter.first_turn(prompt)).collect::<Result<_, _>>()?,
+        prompts: dirs.prompts(plan)?,
         stop: drafter.prompt.stop.clone(),
-        size: plan.modelled.unwrap_or(Size::of_bytes(weights.len())),
+        size: dirs.size(plan)?,
         references: References::default(),
         encoder: options.bertscore.map(|dir| Encoder::load(dir).map(Mutex::new)).transpose()?,
     };
@@ -233,6 +232,19 @@ impl Dirs {
             target.vocabulary
         );
         Ok(Self { drafter, target })
+    }
+
+    /// A plan's prompts as tokens.
+    pub(crate) fn prompts(&self, plan: &EvaluationPlan) -> Result<Vec<Vec<TokenId>>> {
+        let asked = prompts(&plan.pair, plan.prompts)?;
+        Ok(asked.iter().map(|prompt| self.drafter.first_turn(prompt)).collect::<Result<_, _>>()?)
+    }
+
+    /// The size of a plan's drafter.
+    pub(crate) fn size(&self, plan: &EvaluationPlan) -> Result<Size> {
+        let weights = &self.drafter.weights;
+        let bytes = fs::metadata(weights).with_context(|| weights.display().to_string())?.len();
+        Ok(plan.modelled.unwrap_or(Size::of_bytes(bytes)))
     }
 
     /// The hashes of the weights. The tokenizer affects results only through the prompts and the vocabulary, which are

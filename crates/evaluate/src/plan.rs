@@ -211,7 +211,7 @@ struct Run {
     policy: Spanned<Vec<Spanned<PolicySweep>>>,
 }
 
-/// What differs between the cells of a run beside policy, place and temperature.
+/// The conditions of a cell beside policy, place and temperature.
 #[derive(Clone, Copy)]
 struct Condition {
     size: Option<Size>,
@@ -321,27 +321,15 @@ impl Run {
     /// Every drafter, server, objective and acceptance of this run.
     fn conditions(&self, server: Server) -> Vec<Condition> {
         let or = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
-        let sizes: Vec<Option<Size>> = match self.drafters.as_slice() {
-            [] => vec![self.modelled],
-            sizes => sizes.iter().copied().map(Some).collect(),
-        };
         let objectives = if self.objectives.is_empty() { &[Objective::Joules][..] } else { &self.objectives };
-        let acceptances = match self.acceptance.as_slice() {
-            [] => vec![None],
-            probabilities => probabilities.iter().copied().map(Some).collect(),
-        };
         let mut conditions = Vec::new();
-        for size in sizes {
+        for size in each(&self.drafters, self.modelled) {
             for pass_ms in or(&self.pass_ms, server.pass_us / 1e3) {
                 for sessions in or(&self.sessions, server.sessions) {
                     let server = Server { pass_us: pass_ms * 1e3, sessions, ..server };
-                    for objective in objectives {
-                        conditions.extend(acceptances.iter().map(|acceptance| Condition {
-                            size,
-                            server,
-                            objective: *objective,
-                            acceptance: *acceptance,
-                        }));
+                    for &objective in objectives {
+                        let with = |acceptance| Condition { size, server, objective, acceptance };
+                        conditions.extend(each(&self.acceptance, None).into_iter().map(with));
                     }
                 }
             }
@@ -506,6 +494,11 @@ fn weight_bits() -> f64 {
     WEIGHT_BITS
 }
 
+/// Each value of a run in turn, or its own if it has no list.
+fn each<T: Copy>(values: &[T], own: Option<T>) -> Vec<Option<T>> {
+    if values.is_empty() { vec![own] } else { values.iter().copied().map(Some).collect() }
+}
+
 fn alone() -> f64 {
     1.0
 }
@@ -515,7 +508,7 @@ fn one() -> Spanned<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A plan with the boards and channels of this repository and a model pair of empty files.
@@ -546,7 +539,8 @@ rtt_ms = [5, 50, 500]
 policy = [{ name = "lossless" }]
 "#;
 
-    fn load(text: &str) -> Result<EvaluationPlan> {
+    /// Reads a plan whose text names `PAIR` and `ROOT`.
+    pub(crate) fn load(text: &str) -> Result<EvaluationPlan> {
         let dir = tempfile::tempdir().unwrap();
         for part in ["pair/drafter", "pair/target"] {
             std::fs::create_dir_all(dir.path().join(part)).unwrap();

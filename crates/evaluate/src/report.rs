@@ -35,7 +35,7 @@ pub struct ReportHeader {
     pub seed: u64,
     /// Replies written, over all settings.
     pub replies: u64,
-    /// What one verifier gives many devices, if the plan has the policies to compare.
+    /// The capacity of one verifier, if the plan has the policies to compare.
     pub capacity: Option<VerifierCapacity>,
     /// The constants behind modelled time and energy.
     pub constants: Vec<Constant>,

@@ -55,8 +55,7 @@ impl Calibration {
     /// The probability that the target rejects a token whose score is not known yet, given that all before it were
     /// accepted.
     pub fn mean_rejection(&self) -> f64 {
-        let observed: f64 = self.bins.iter().map(|bin| bin.observed).sum();
-        let rejected: f64 = self.bins.iter().map(|bin| bin.rejected).sum();
+        let (observed, rejected) = self.sums();
         (PRIOR_TOKENS * line(0.5) + rejected) / (PRIOR_TOKENS + observed)
     }
 
@@ -65,9 +64,14 @@ impl Calibration {
     /// It starts at [`PRIOR_ACCEPTANCE`], which weighs as much as [`PRIOR_JUDGED`] tokens: the choice of who writes
     /// rests on it, and a few verdicts are no reason to change that.
     pub fn acceptance(&self) -> f64 {
-        let observed: f64 = self.bins.iter().map(|bin| bin.observed).sum();
-        let rejected: f64 = self.bins.iter().map(|bin| bin.rejected).sum();
+        let (observed, rejected) = self.sums();
         (PRIOR_JUDGED * PRIOR_ACCEPTANCE + observed - rejected) / (PRIOR_JUDGED + observed)
+    }
+
+    /// Observed and rejected tokens of all scores, weighted by age.
+    fn sums(&self) -> (f64, f64) {
+        let sum = |count: fn(&CalibrationBin) -> f64| self.bins.iter().map(count).sum();
+        (sum(|bin| bin.observed), sum(|bin| bin.rejected))
     }
 
     /// Takes the result for one token.

@@ -164,7 +164,9 @@ impl Economy {
             reply_tokens,
             spent,
             explored,
-            ..
+            // These are of the present.
+            price: _,
+            trial: _,
         } = *earlier;
         let possible = |sum: &f64| (0.0..=SUM_MAX).contains(sum);
         let rtt = rtt.unwrap_or(0.0);
@@ -384,11 +386,11 @@ impl Economy {
 const TRIAL_TOKENS: usize = 12;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// 20 ms a drafted token, seconds.
-    const CONDITIONS: Conditions = Conditions {
+    pub(crate) const CONDITIONS: Conditions = Conditions {
         prices: Prices::SECONDS,
         draft: 0.02,
         acceptance: 0.7,
@@ -452,7 +454,8 @@ mod tests {
         assert_eq!(economy.choose(Way::Stream, false, &CONDITIONS), Way::Draft);
     }
 
-    /// How many drafts stand is chance. It is estimated from the drafts, so an unlucky round at its usual cost says nothing.
+    /// The number of drafts that stand is chance, which the drafts tell of. An unlucky round at its usual cost changes
+    /// nothing.
     #[test]
     fn an_unlucky_round_is_not_a_dear_one() {
         let mut economy = economy(100, 100);

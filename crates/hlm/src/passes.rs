@@ -4,6 +4,7 @@
 //! Invariant: averages fade with the number of passes, so that a changed load is announced within some tens of them.
 
 use crate::time::Duration;
+use crate::verifier::VerifyJob;
 use dunlin_wire::{LogTime, Price};
 
 /// Most jobs in one pass; limits the rows held at once.
@@ -16,7 +17,7 @@ const MEMORY_PASSES: f64 = 16.0;
 const JOB_TOKENS_MAX: usize = 64;
 
 /// The size of a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PassSize {
     /// Jobs in it.
     pub jobs: usize,
@@ -24,6 +25,17 @@ pub struct PassSize {
     pub tokens: usize,
     /// Tokens of its longest job.
     pub longest: usize,
+}
+
+impl PassSize {
+    /// The size of a pass with these jobs.
+    pub fn of<'a>(jobs: impl Iterator<Item = &'a VerifyJob>) -> Self {
+        jobs.fold(Self::default(), |size, job| Self {
+            jobs: size.jobs + 1,
+            tokens: size.tokens + job.tokens.len(),
+            longest: size.longest.max(job.tokens.len()),
+        })
+    }
 }
 
 /// Fading sums over passes, for a line through their durations by number of tokens.

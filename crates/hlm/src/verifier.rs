@@ -804,7 +804,7 @@ impl Verifier {
         }
     }
 
-    /// Drops a session other than `but`: of the device with the most, the least recently used; false if there is none.
+    /// Drops a session other than `but`: of the device with the most, the least recently used. False if no session may go.
     /// A session whose frame is being verified stays. One that writes on credit is at work all the time, so it goes,
     /// too, where its device holds more than this one or is this one: streams must not displace everyone else.
     fn evict(&mut self, but: &Key) -> bool {

@@ -277,19 +277,21 @@ fn untimed(before: &[TokenId], tokens: &[TokenId]) -> Down {
     Down::Continuation(Continuation { pass: LogTime::default(), queue: LogTime::default(), ..text })
 }
 
+/// 20 ms a draft, in seconds.
+const CONDITIONS: Conditions = Conditions {
+    prices: Prices::SECONDS,
+    draft: 0.02,
+    acceptance: 0.7,
+    drafts_max: 16,
+    ahead: false,
+    debt: 0,
+    left: 64,
+    credit: 64,
+};
+
 /// Without a measured round the cost is the formula's: 20 ms a draft, and the round trip.
 fn drafting_cost(bench: &Bench) -> f64 {
-    let conditions = Conditions {
-        prices: Prices::SECONDS,
-        draft: 0.02,
-        acceptance: 0.7,
-        drafts_max: 16,
-        ahead: false,
-        debt: 0,
-        left: 64,
-        credit: 64,
-    };
-    bench.device.learned().economy.cost(Way::Draft, &conditions)
+    bench.device.learned().economy.cost(Way::Draft, &CONDITIONS)
 }
 
 /// The first text of a reply waits for the prompt to be read, which is no part of the round trip. If it comes sooner than
@@ -345,16 +347,7 @@ fn a_trial_ends_with_its_credit() {
     let price = Price { pass: LogTime::of_us(150_000), row: LogTime(1), queue: LogTime(1) };
     learned.economy.announce(price);
     learned.economy.observe_handshake(Duration::from_millis(1));
-    let conditions = Conditions {
-        prices: Prices::SECONDS,
-        draft: 0.06,
-        acceptance: 0.7,
-        drafts_max: 16,
-        ahead: false,
-        debt: 0,
-        left: 64,
-        credit: 64,
-    };
+    let conditions = Conditions { draft: 0.06, ..CONDITIONS };
     // A round with one draft costs what the formula says, until streaming may be tried.
     let drafts = (0..1000).take_while(|_| {
         learned.economy.observe_round(&conditions, 1, 1, 0.22);

@@ -21,7 +21,7 @@ use dunlin_hlm::device::{
     Channel, Device, DeviceConfig, DeviceEvent, DraftJob, DraftRow, Finish, Learned, Offline,
     SessionIdentity, Transmit,
 };
-use dunlin_hlm::passes::{PassPrices, PassSize};
+use dunlin_hlm::passes::PassPrices;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier, VerifyJob};
 use dunlin_wire::{DeviceId, Down, Up};
@@ -159,8 +159,7 @@ impl Crowd<'_> {
     fn pass_ends(&mut self) -> Result<()> {
         let (pass, jobs) = self.target.end();
         self.passes.push(pass);
-        let size = PassSize { jobs: pass.jobs, tokens: pass.tokens, longest: pass.longest };
-        self.prices.observe(size, Duration(pass.took_us()), Duration(pass.waited_us));
+        self.prices.observe(pass.size, Duration(pass.took_us()), Duration(pass.waited_us));
         self.verifier.set_price(self.prices.price());
         let row_length = self.plan.vocabulary.size as usize;
         let (texts, frames): (Vec<_>, Vec<_>) =

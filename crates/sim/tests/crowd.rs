@@ -111,8 +111,8 @@ fn sixteen_streams_make_sixteen_drafters_wait_for_at_most_one_pass_more() {
     let (before, after) = (waits(&alone.members), waits(&crowd.members[..16]));
     assert!(before.len() > 50 && after.len() > 50, "{} {}", before.len(), after.len());
     let pass = longest(&crowd);
-    assert!(pass.jobs > 16, "{pass:?} is no pass of the whole crowd");
-    assert_eq!(pass.took_us(), PLAN.pass.us(pass.tokens));
+    assert!(pass.size.jobs > 16, "{pass:?} is no pass of the whole crowd");
+    assert_eq!(pass.took_us(), PLAN.pass.us(pass.size.tokens));
     let longer = |before: u64, after: u64| after <= before + pass.took_us();
     assert!(longer(mean(&before), mean(&after)), "mean {} → {} µs, {pass:?}", mean(&before), mean(&after));
     let most = |waits: &[u64]| *waits.iter().max().unwrap();
@@ -162,7 +162,7 @@ fn more_devices_than_a_pass_takes_share_fairly() {
     let crowds = [2, 3].map(|times| [Policy::Stream, Policy::Lossless].map(|policy| (times, policy)));
     for (times, policy) in crowds.into_iter().flatten() {
         let outcome = run(&PLAN, &members(policy, 0..times * BATCH_JOBS_MAX));
-        assert_eq!(outcome.passes.iter().map(|pass| pass.jobs).max(), Some(BATCH_JOBS_MAX));
+        assert_eq!(outcome.passes.iter().map(|pass| pass.size.jobs).max(), Some(BATCH_JOBS_MAX));
         let (least, most) = spread(&outcome, jobs);
         assert!(least > 0.85 && most < 1.15, "{policy:?}: {least} to {most} of the mean in passes");
         // A drafting device's tokens also depend on how well its own text can be drafted.
@@ -203,7 +203,7 @@ fn a_run_depends_on_its_plan_only() {
     assert_eq!(committed(&once), committed(&again));
 }
 
-/// What follows at once from a pass is part of the next one. Otherwise streams would split into two halves that take
+/// The jobs that follow at once from a pass are part of the next one. Otherwise streams would split into two halves that take
 /// turns, and each would pay its own pass.
 #[test]
 fn streams_share_every_pass() {

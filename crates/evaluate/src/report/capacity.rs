@@ -1,4 +1,4 @@
-//! What one verifier gives many devices.
+//! The section on the capacity of one verifier.
 
 use super::Builder;
 use crate::capacity::VerifierCapacity;

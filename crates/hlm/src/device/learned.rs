@@ -1,4 +1,4 @@
-//! What a device learned of the model pair and the link, and the record of it that outlives the device.
+//! The measurements of a device, of the model pair and the link, and a record of them that outlives the device.
 //!
 //! Invariant: a record is foreign data. It is taken over whole if measurements could have given every number in it,
 //! and refused by name otherwise.
@@ -63,7 +63,7 @@ impl Default for Learned {
 }
 
 impl Learned {
-    /// What is worth keeping.
+    /// The measurements that are worth keeping.
     pub fn record(&self) -> LearnedRecord {
         LearnedRecord {
             // The rates follow from the counts.
@@ -101,6 +101,11 @@ impl Device {
         self.learned.clone()
     }
 
+    /// The measurements that are worth keeping beyond this device.
+    pub fn record(&self) -> LearnedRecord {
+        self.learned.record()
+    }
+
     /// Goes on from the record of another time, for example with the target that now verifies.
     ///
     /// # Errors
@@ -113,22 +118,12 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::economy::{Conditions, Way};
+    use crate::economy::Way;
+    use crate::economy::tests::CONDITIONS;
     use crate::stop::Prices;
     use crate::time::Duration;
     use crate::uncertainty::Unit;
     use dunlin_wire::Score;
-
-    const CONDITIONS: Conditions = Conditions {
-        prices: Prices::SECONDS,
-        draft: 0.02,
-        acceptance: 0.7,
-        drafts_max: 16,
-        ahead: false,
-        debt: 0,
-        left: 64,
-        credit: 64,
-    };
 
     fn experienced() -> Learned {
         let mut learned =

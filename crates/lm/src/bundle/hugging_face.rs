@@ -59,13 +59,13 @@ pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
         ..SpecialIds::default()
     };
     let weights = find_onnx(path)?;
-    let mut dir = assemble(path, weights, config.vocab_size, special, stop)?;
+    let mut dir = assemble(path, weights, Some(config.vocab_size), special, stop)?;
     dir.context_max = config.max_position_embeddings;
     dir.cache_shape = Some(shape);
     Ok(dir)
 }
 
-/// What a device needs of `config.json` that has no weights beside it.
+/// The part of a `config.json` without weights beside it that a device needs.
 #[derive(Default, Deserialize)]
 struct TokenizerConfig {
     vocab_size: Option<u32>,
@@ -87,23 +87,21 @@ pub(super) fn open_tokenizer(path: &Path) -> Result<ModelDir> {
         ..SpecialIds::default()
     };
     let file = path.join("tokenizer.json");
-    let size = match config.vocab_size {
-        Some(size) => size,
-        None => Tokenizer::open(&file)?.size(),
-    };
-    let mut dir = assemble(path, file, size, special, stop)?;
+    let mut dir = assemble(path, file, config.vocab_size, special, stop)?;
     dir.context_max = SESSION_TOKENS_MAX as usize;
     Ok(dir)
 }
 
+/// A model of the folder's tokenizer. Without a `size`, its vocabulary is the tokenizer's.
 fn assemble(
     path: &Path,
     weights: PathBuf,
-    size: u32,
+    size: Option<u32>,
     special: SpecialIds,
     stop: Vec<u32>,
 ) -> Result<ModelDir> {
     let tokenizer = Tokenizer::open(&path.join("tokenizer.json"))?;
+    let size = size.unwrap_or(tokenizer.size());
     check_rows(&weights, "vocabulary size", &tokenizer, size)?;
     let special = SpecialIds { pad: special.pad.filter(|pad| *pad < size), ..special };
     let name = weights.file_stem().unwrap_or_default().to_string_lossy().into_owned();

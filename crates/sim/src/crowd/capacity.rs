@@ -1,4 +1,4 @@
-//! What one verifier's target gives a crowd.
+//! The capacity of one verifier's target for a crowd.
 
 use super::CrowdOutcome;
 use anyhow::Result;
@@ -42,8 +42,8 @@ impl Capacity {
             seconds: seconds(last - from_us),
             busy_seconds: seconds(ended().map(busy).sum()),
             passes: ended().count() as u64,
-            jobs: ended().map(|pass| pass.jobs as u64).sum(),
-            fed: ended().map(|pass| pass.tokens as u64).sum(),
+            jobs: ended().map(|pass| pass.size.jobs as u64).sum(),
+            fed: ended().map(|pass| pass.size.tokens as u64).sum(),
             rows: ended().map(|pass| pass.rows as u64).sum(),
             committed: committed.filter(|at| **at > from_us && **at <= last).count() as u64,
         }
@@ -113,10 +113,11 @@ pub fn saturated(
 mod tests {
     use super::super::{MemberOutcome, TargetPass};
     use super::*;
+    use dunlin_hlm::passes::PassSize;
 
     fn pass(began_us: u64, ended_us: u64, jobs: usize, tokens: usize) -> TargetPass {
         let rows = tokens - 2;
-        TargetPass { began_us, ended_us, jobs, tokens, rows, longest: 0, waited_us: 0 }
+        TargetPass { began_us, ended_us, size: PassSize { jobs, tokens, longest: 0 }, rows, waited_us: 0 }
     }
 
     #[test]

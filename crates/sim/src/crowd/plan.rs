@@ -1,4 +1,4 @@
-//! What a crowd is given, and what it leaves.
+//! The inputs and the outcome of a crowd.
 
 use super::{PassModel, TargetPass};
 use dunlin_hlm::TokenId;
@@ -72,7 +72,7 @@ pub struct AnsweredRound {
     pub answered_us: u64,
 }
 
-/// What a device did and what it cost the target.
+/// The replies of a device, and their cost to the target.
 #[derive(Debug, Default)]
 pub struct MemberOutcome {
     /// Its replies that ended.

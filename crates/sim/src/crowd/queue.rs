@@ -4,7 +4,7 @@
 
 use super::CrowdModels;
 use anyhow::Result;
-use dunlin_hlm::passes::BATCH_JOBS_MAX;
+use dunlin_hlm::passes::{BATCH_JOBS_MAX, PassSize};
 use dunlin_hlm::verifier::{VerifierEvent, VerifyJob, VerifyJobId};
 use std::collections::VecDeque;
 
@@ -31,14 +31,10 @@ pub struct TargetPass {
     pub began_us: u64,
     /// Its end, µs.
     pub ended_us: u64,
-    /// Jobs in it.
-    pub jobs: usize,
-    /// Tokens fed in it, those of prompts included.
-    pub tokens: usize,
+    /// Its size; the tokens fed include those of prompts.
+    pub size: PassSize,
     /// Rows of logits that it gave: a token of a prompt gives none, except the last.
     pub rows: usize,
-    /// Tokens of its longest job.
-    pub longest: usize,
     /// Mean time that its jobs waited for it, µs.
     pub waited_us: u64,
 }
@@ -114,14 +110,12 @@ impl TargetQueue {
         if jobs.is_empty() {
             return Ok(None);
         }
-        let tokens = jobs.iter().map(|(_, job)| job.tokens.len()).sum();
+        let size = PassSize::of(jobs.iter().map(|(_, job)| job));
         self.pass = TargetPass {
             began_us: now_us,
-            ended_us: now_us + self.model.us(tokens),
-            jobs: jobs.len(),
-            tokens,
+            ended_us: now_us + self.model.us(size.tokens),
+            size,
             rows: jobs.iter().map(|(_, job)| job.rows).sum(),
-            longest: jobs.iter().map(|(_, job)| job.tokens.len()).max().unwrap_or(0),
             waited_us: waited / jobs.len() as u64,
         };
         // The rows are computed now: a session that ends during the pass may take its cache with it.
@@ -172,8 +166,13 @@ mod tests {
         let (pass, jobs) = pass(&mut queue, &mut models, 50);
         // 100 + 4 · 2.5 µs. The first job waited for 50 µs, the second for 40.
         let (began_us, ended_us) = (50, 160);
-        let expected =
-            TargetPass { began_us, ended_us, jobs: 2, tokens: 4, rows: 2, longest: 3, waited_us: 45 };
+        let expected = TargetPass {
+            began_us,
+            ended_us,
+            size: PassSize { jobs: 2, tokens: 4, longest: 3 },
+            rows: 2,
+            waited_us: 45,
+        };
         assert_eq!((pass, jobs), (expected, vec![1, 2]));
         assert_eq!(queue.begin(&mut models, 160).unwrap(), None, "nothing waits");
     }
