@@ -41,7 +41,7 @@ const STACK_BYTES: usize = 64 << 20;
 pub struct Message {
     /// The speaker: `system`, `user` or `assistant`.
     pub role: &'static str,
-    /// What the speaker says.
+    /// The speaker's words.
     pub content: String,
 }
 
@@ -161,7 +161,7 @@ impl ChatTemplate {
     }
 }
 
-/// What a template's thread does.
+/// The work of a template's thread.
 #[derive(Clone, Copy)]
 enum Job<'m> {
     Compile,

@@ -116,7 +116,7 @@ fn choose(path: &Path, header: &Header) -> Result<(Tokenizer, Option<bool>)> {
     }
 }
 
-/// Whether a context begins with the file's first token, if the file has the key.
+/// True if a context begins with the file's first token; `None` if the file has no such key.
 fn told(path: &Path, header: &Header) -> Result<Option<bool>> {
     header.optional_bool(ADD_BOS).map_err(|error| Error::gguf(path, error))
 }

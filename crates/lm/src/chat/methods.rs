@@ -170,7 +170,7 @@ fn add_texts(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
     }
 }
 
-/// What Python's `strip` takes for a blank.
+/// A blank to Python's `strip`.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

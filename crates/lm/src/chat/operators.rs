@@ -102,14 +102,14 @@ fn weigh_part(value: &Value, depth: usize, count: &mut usize) -> Result<(), Erro
     Ok(())
 }
 
-/// Whether two values compare so, if they can be compared in bounded time.
+/// True if two values compare so; an error if they can't be compared in bounded time.
 pub(super) fn compared(a: &Value, b: &Value, compare: fn(&Value, &Value) -> bool) -> Result<bool, Error> {
     weigh(a)?;
     weigh(b)?;
     Ok(compare(a, b))
 }
 
-/// Whether a group has an element, or a text a part.
+/// True if a group has an element, or a text a part.
 pub(super) fn contains(element: &Value, group: &Value) -> Result<bool, Error> {
     weigh(element)?;
     weigh(group)?;

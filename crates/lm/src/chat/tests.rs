@@ -24,7 +24,7 @@ fn rendered(source: &str, messages: &[(&'static str, &str)]) -> String {
     template(source).render(&chat(messages), true).unwrap()
 }
 
-/// What a template without messages writes.
+/// The text of a template without messages.
 fn plain(source: &str) -> String {
     rendered(source, &[])
 }

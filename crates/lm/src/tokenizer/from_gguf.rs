@@ -35,7 +35,7 @@ const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 const REMOVE_SPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 
-/// What a file's metadata give.
+/// The tokenizer that a file's metadata describe.
 pub(crate) enum Described {
     /// A tokenizer.
     Built {
@@ -66,7 +66,7 @@ impl Tokenizer {
     }
 }
 
-/// What helps if a file's tokenizer can't be built.
+/// The remedy if a file's tokenizer can't be built.
 pub(crate) const ADVICE: &str = "put the model's own tokenizer.json beside the file";
 
 /// Everything of a tokenizer but its vocabulary.
@@ -132,7 +132,7 @@ fn pre_tokenizer(path: &Path, name: Option<&str>) -> Option<PreTokenizing> {
 }
 
 fn unknown_pre(name: Option<&str>) -> String {
-    format!("{PRE} {}, which is none of {},", shown(name.unwrap_or_default()), pre::names())
+    format!("an unknown {PRE} {} (known are {}),", shown(name.unwrap_or_default()), pre::names())
 }
 
 fn byte_level(path: &Path, header: &Header, list: &TokenList<'_>, pre: PreTokenizing) -> Result<BpeParts> {
@@ -275,7 +275,7 @@ fn from_spaced() -> Vec<Value> {
     vec![spaces, json!({"type": "ByteFallback"}), json!({"type": "Fuse"})]
 }
 
-/// The id that stands for what no token spells; `None` if there is none and every byte has a token.
+/// The id that stands for a text that no token spells; `None` if no token does and every byte has one.
 fn unknown(path: &Path, header: &Header, list: &TokenList<'_>) -> Result<Option<u32>> {
     let named = header.optional_u32(ids::UNKNOWN).map_err(|error| Error::gguf(path, error))?;
     let first = list.each().find(|(_, _, kind)| *kind == TokenKind::Unknown).map(|(id, ..)| id);

@@ -29,7 +29,7 @@ fn opened(template: &str) -> ModelDir {
     ModelDir::open_tokenizer(folder(Some(template)).path()).unwrap()
 }
 
-/// What `transformers` gives for a rendered conversation: one string, no token added.
+/// The ids of `transformers` for a rendered conversation: one string, no token added.
 fn library(file: &Path, text: &str) -> Vec<u32> {
     tokenizers::Tokenizer::from_file(file).unwrap().encode(text, false).unwrap().get_ids().to_vec()
 }

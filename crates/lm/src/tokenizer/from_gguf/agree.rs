@@ -16,7 +16,7 @@ const PROBES: [&str; 5] = [
     "A\n b\r\n  c",
 ];
 
-/// What helps if a `tokenizer.json` is another model's.
+/// The remedy if a `tokenizer.json` is another model's.
 const OTHER_MODEL: &str =
     "this tokenizer.json seems to be another model's; remove it, or put the model's own in its place";
 
