@@ -123,7 +123,7 @@ fn exit_code(finish: &str) -> u8 {
     match finish {
         "stop" | "tokens_max" | "context_full" => DONE,
         "cancelled" => INTERRUPTED,
-        "refused" | "rejected" | "lossy_refused" | "other_model" => REFUSED,
+        "refused" | "rejected" | "lossy_refused" | "other_model" | "unknown_token" => REFUSED,
         "broker_refused" => NO_BROKER,
         "timed_out" => TIMED_OUT,
         _ => FAILED,

@@ -5,7 +5,7 @@ use crate::slot::{Giver, Taker, slot};
 use anyhow::{Context, Result, anyhow};
 use dunlin_hlm::device::{DraftJob, DraftJobId, DraftRow};
 use dunlin_hlm::time::Duration;
-use dunlin_lm::{Draft, Rows, Vocabulary};
+use dunlin_lm::{Draft, Vocabulary, Window, WindowRows};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -22,8 +22,27 @@ const CHUNK_TOKENS_MAX: usize = 64;
 pub struct Described {
     /// The tokens it knows.
     pub vocabulary: Vocabulary,
-    /// Tokens its context holds.
+    /// Tokens its context holds; a text may be longer.
     pub context_max: usize,
+    /// Tokens that it reads again when its context is full.
+    pub refill_tokens: usize,
+}
+
+/// A drafter, and the use of its context.
+pub struct WorkingDrafter {
+    /// The drafter.
+    pub drafter: Box<dyn Draft>,
+    /// Most tokens of its context to use.
+    pub context_max: usize,
+    /// Tokens of a text's beginning that stay in a full context.
+    pub head: usize,
+}
+
+impl From<Box<dyn Draft>> for WorkingDrafter {
+    /// All of its context, of which nothing stays but a text's end.
+    fn from(drafter: Box<dyn Draft>) -> Self {
+        Self { drafter, context_max: usize::MAX, head: 0 }
+    }
 }
 
 /// A drafter in a thread of its own.
@@ -57,8 +76,8 @@ pub struct Done {
     pub session: u64,
     /// The job.
     pub id: DraftJobId,
-    /// The rows of the last chunk, or the error.
-    pub rows: Result<Rows, dunlin_lm::Error>,
+    /// The last row, or the error.
+    pub rows: Result<WindowRows, dunlin_lm::Error>,
     /// Its duration.
     pub took: Duration,
 }
@@ -69,20 +88,22 @@ impl Done {
     /// # Errors
     /// The drafter failed, or gave no row.
     pub fn last_row(&self) -> Result<DraftRow<'_>> {
-        let rows = self.rows.as_ref().map_err(|error| anyhow!("the drafter failed: {error}"))?;
+        let WindowRows { rows, refilled } =
+            self.rows.as_ref().map_err(|error| anyhow!("the drafter failed: {error}"))?;
         let last = rows.len().checked_sub(1).context("the drafter gave no row")?;
-        Ok(DraftRow { logits: rows.logits(last), attention: rows.attention(last), took: self.took })
+        let (logits, attention) = (rows.logits(last), rows.attention(last));
+        Ok(DraftRow { logits, attention, took: self.took, refilled: *refilled })
     }
 }
 
 impl Worker {
-    /// Starts the thread and loads the drafter in it.
+    /// Starts the thread and loads the drafter in it, for texts that may be longer than its context.
     ///
     /// # Errors
     /// The drafter can't be loaded.
     pub async fn start<L>(load: L) -> Result<Self>
     where
-        L: FnOnce() -> Result<Box<dyn Draft>> + Send + 'static,
+        L: FnOnce() -> Result<WorkingDrafter> + Send + 'static,
     {
         let (jobs, to_do) = slot();
         let (finished, done) = mpsc::channel(DONE_MAX);
@@ -91,11 +112,13 @@ impl Worker {
         let counted = steps.clone();
         let work = move || match load() {
             Err(error) => drop(loaded.send(Err(error))),
-            Ok(drafter) => {
-                let described =
-                    Described { vocabulary: drafter.vocabulary(), context_max: drafter.context_max() };
-                if loaded.send(Ok(described)).is_ok() {
-                    work(drafter, &to_do, &finished, &counted);
+            Ok(WorkingDrafter { drafter, context_max, head }) => {
+                let vocabulary = drafter.vocabulary();
+                let context_max = context_max.min(drafter.context_max());
+                let window = Window::new(drafter, context_max, head);
+                let refill_tokens = window.refill_tokens();
+                if loaded.send(Ok(Described { vocabulary, context_max, refill_tokens })).is_ok() {
+                    work(window, &to_do, &finished, &counted);
                 }
             }
         };
@@ -135,10 +158,10 @@ impl Worker {
     }
 }
 
-fn work(mut drafter: Box<dyn Draft>, to_do: &Taker<Job>, finished: &mpsc::Sender<Done>, steps: &Steps) {
+fn work(mut window: Window, to_do: &Taker<Job>, finished: &mpsc::Sender<Done>, steps: &Steps) {
     while let Some(Job { session, job }) = to_do.take() {
         let started = Instant::now();
-        let rows = run(drafter.as_mut(), &job, steps);
+        let rows = window.run(job.keep, &job.tokens, CHUNK_TOKENS_MAX, || steps.count());
         let took = Duration(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         if finished.blocking_send(Done { session, id: job.id, rows, took }).is_err() {
             return;
@@ -146,23 +169,10 @@ fn work(mut drafter: Box<dyn Draft>, to_do: &Taker<Job>, finished: &mpsc::Sender
     }
 }
 
-/// Cuts the context and appends the job's tokens in chunks; returns the rows of the last chunk.
-fn run(drafter: &mut dyn Draft, job: &DraftJob, steps: &Steps) -> Result<Rows, dunlin_lm::Error> {
-    drafter.truncate(job.keep);
-    let last = job.tokens.len().saturating_sub(1) / CHUNK_TOKENS_MAX * CHUNK_TOKENS_MAX;
-    for chunk in job.tokens[..last].chunks(CHUNK_TOKENS_MAX) {
-        drafter.extend(chunk)?;
-        steps.count();
-    }
-    let rows = drafter.extend(&job.tokens[last..]);
-    steps.count();
-    rows
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_lm::Toy;
+    use dunlin_lm::{Rows, Toy};
     use std::sync::mpsc::{Receiver, channel};
 
     /// A drafter that reports when a run begins and waits to be released.
@@ -199,7 +209,7 @@ mod tests {
         let load = move || {
             let toy = Box::new(Toy::new(1, 64, 1.0).drafter());
             let drafter: Box<dyn Draft> = Box::new(Held { toy, begins, go_on });
-            Ok(drafter)
+            Ok(drafter.into())
         };
         let mut worker = Worker::start(load).await.unwrap();
         let job = |tokens: usize| DraftJob { id: DraftJobId(1), keep: 0, tokens: vec![1; tokens] };
@@ -211,20 +221,5 @@ mod tests {
         assert_eq!((first.session, last.session), (0, 60));
         assert!(last.last_row().is_ok());
         assert_eq!(worker.owed(), None, "nobody waits for what was replaced");
-    }
-
-    #[test]
-    fn chunks_change_nothing() {
-        let toy = Toy::new(1, 64, 1.0);
-        let tokens: Vec<u32> = (0..150).map(|token| token % 64).collect();
-        for length in [1, CHUNK_TOKENS_MAX, CHUNK_TOKENS_MAX + 1, 150] {
-            let mut drafter = toy.drafter();
-            let job = DraftJob { id: DraftJobId(1), keep: 0, tokens: tokens[..length].to_vec() };
-            let steps = Steps::default();
-            let rows = run(&mut drafter, &job, &steps).unwrap();
-            assert_eq!(steps.0.load(Ordering::Relaxed), length.div_ceil(CHUNK_TOKENS_MAX) as u64);
-            assert_eq!(rows.logits(rows.len() - 1), toy.draft_logits(&tokens[..length]));
-            assert_eq!(drafter.len(), length);
-        }
     }
 }

@@ -159,7 +159,8 @@ pub(crate) fn exit_code(ending: &Ending) -> u8 {
         Ending::Machine(
             Finish::Refused(_) | Finish::Rejected | Finish::LossyRefused | Finish::OtherTarget { .. },
         )
-        | Ending::OtherModel(_) => REFUSED,
+        | Ending::OtherModel(_)
+        | Ending::UnknownToken(_) => REFUSED,
         Ending::Machine(Finish::DrafterFailed) | Ending::DrafterFailed(_) => FAILED,
         Ending::BrokerRefused(_) | Ending::TimedOut(Some(Notice::NoBroker(_))) => NO_BROKER,
         Ending::TimedOut(_) => TIMED_OUT,

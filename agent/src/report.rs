@@ -65,6 +65,10 @@ pub struct Report {
     pub unverified_tokens: u64,
     /// Tokens kept under the policy, unverified or against the target's choice.
     pub trusted_tokens: u64,
+    /// Committed tokens that the drafter lacks; it reads its unknown token instead.
+    pub foreign_tokens: u64,
+    /// Times the drafter's context was full, so that it read the text's beginning and end again.
+    pub drafter_refills: u64,
     /// Draft frames retransmitted.
     pub resent: u64,
     /// Times the verifier asked for context.
@@ -173,6 +177,8 @@ impl Report {
             acceptance: share(counted.accepted, counted.sent_drafts),
             unverified_tokens: counted.unverified,
             trusted_tokens: turn.counters.trusted,
+            foreign_tokens: counted.foreign,
+            drafter_refills: counted.refills,
             resent: counted.resent,
             resyncs: counted.resyncs,
             opens: counted.opens,

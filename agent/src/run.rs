@@ -82,6 +82,8 @@ pub struct SessionSettings {
     pub ends_on_refusal: bool,
     /// The measured time of a drafted token, if the policy chooses by it.
     pub draft_time: Option<dunlin_hlm::time::Duration>,
+    /// Ids from here on have no text at this device. A reply ends at the first of them, since it can't be shown.
+    pub printable: u32,
 }
 
 /// The results of an agent that has ended.
@@ -442,9 +444,15 @@ impl Agent {
     fn on_commit(&mut self, commit: &Commit, out: &mut dyn Output) {
         self.moved = true;
         self.stall.moved_on(self.clock.now());
-        if let Some(turn) = &mut self.turn {
-            turn.tokens.push(commit.token);
+        let Some(turn) = &mut self.turn else { return };
+        // What follows a token that can't be shown would read as if nothing were missing.
+        if matches!(turn.ending, Some(Ending::UnknownToken(_))) {
+            return;
         }
+        if commit.token >= self.seat.printable {
+            return self.end(Ending::UnknownToken(commit.token));
+        }
+        turn.tokens.push(commit.token);
         out.committed(commit);
     }
 

@@ -1,13 +1,14 @@
 //! Builds a running agent from settings, in two steps: [`Parts`] has model and meter, [`Loaded`] also a drafter.
 
 use crate::config::Settings;
-use crate::drafter::Worker;
+use crate::drafter::{Worker, WorkingDrafter};
 use crate::link::Link;
 use crate::memory::Memory;
 use crate::run::{Agent, Control, Say, SessionSettings, User};
 use crate::{random, signals};
 use anyhow::Result;
 use dunlin_hlm::device::{DeviceConfig, DraftJob, DraftJobId, Offline};
+use dunlin_hlm::prefixes::Prefixes;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_lm::{Draft, ModelDir, Rows};
@@ -86,17 +87,22 @@ pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Work
     if !settings.rules.drafts() {
         // Its context is no limit: only the target reads the text.
         let absent = Absent { vocabulary: model.vocabulary, context_max: SESSION_TOKENS_MAX as usize };
-        return Worker::start(move || Ok(Box::new(absent))).await;
+        return Worker::start(move || {
+            let drafter: Box<dyn Draft> = Box::new(absent);
+            Ok(drafter.into())
+        })
+        .await;
     }
     settings.memory(&model.weights)?;
     let model = model.clone();
+    let (context_max, head) = (settings.context_tokens_max(model.context_max), model.head_tokens()?);
     Worker::start(move || {
         let (drafter, warnings) = Drafter::load(&model)?;
         for warning in &warnings {
             warn!("{warning}");
         }
         let drafter: Box<dyn Draft> = Box::new(drafter);
-        Ok(drafter)
+        Ok(WorkingDrafter { drafter, context_max, head })
     })
     .await
 }
@@ -166,7 +172,8 @@ impl<'a> Parts<'a> {
             false => None,
         };
         let drafter = drafter_name(&model);
-        Ok(Loaded { settings, drafter, vocabulary, worker, energy, draft_time })
+        let (prefixes, printable) = (model.prefixes.clone().into(), model.tokenizer.size());
+        Ok(Loaded { settings, drafter, vocabulary, prefixes, printable, worker, energy, draft_time })
     }
 }
 
@@ -175,6 +182,9 @@ pub(crate) struct Loaded<'a> {
     settings: &'a Settings,
     drafter: String,
     pub(crate) vocabulary: Vocabulary,
+    prefixes: Prefixes,
+    /// Number of ids that the tokenizer knows.
+    printable: u32,
     worker: Worker,
     energy: EnergyAccount,
     draft_time: Option<Duration>,
@@ -186,18 +196,20 @@ impl Loaded<'_> {
     /// # Errors
     /// The system provides no random numbers.
     pub(crate) fn agent(self, conduct: &Conduct, sampling: Sampling) -> Result<Agent> {
-        let Self { settings, drafter, vocabulary, worker, energy, draft_time } = self;
+        let Self { settings, drafter, vocabulary, prefixes, printable, worker, energy, draft_time } = self;
         let give_up_after = u64::try_from(conduct.give_up_after.as_micros()).unwrap_or(u64::MAX);
         let device = DeviceConfig {
             vocabulary,
+            prefixes,
             policy: settings.rules,
             offline: conduct.offline,
             give_up_after: Duration(give_up_after),
-            context_tokens_max: settings.context_tokens_max(worker.described().context_max),
+            // The drafter reads on when its context is full, so only the target's limits a text.
+            context_tokens_max: SESSION_TOKENS_MAX as usize,
             accept_model_change: conduct.accept_model_change,
         };
         let Conduct { seed, ends_on_refusal, .. } = *conduct;
-        let seat = SessionSettings { device, sampling, seed, ends_on_refusal, draft_time };
+        let seat = SessionSettings { device, sampling, seed, ends_on_refusal, draft_time, printable };
         let memory = Memory::open(settings.state.as_deref(), settings.broker.to_string(), drafter);
         Ok(Agent::new(seat, worker, Link::start(settings.link()))?.metered(energy).remembering(memory))
     }

@@ -90,6 +90,8 @@ fn device(snapshot: &mut Snapshot, counters: &DeviceCounters) {
         committed,
         unverified,
         trusted,
+        foreign,
+        refills,
         audited,
         missed,
         rounds,
@@ -114,6 +116,8 @@ fn device(snapshot: &mut Snapshot, counters: &DeviceCounters) {
         .count("committed", committed, "Tokens committed.")
         .count("unverified", unverified, "Committed tokens that no verifier checked, because none answered.")
         .count("trusted", trusted, "Committed tokens that the policy kept without the target's choice.")
+        .count("foreign", foreign, "Committed tokens that the drafter lacks.")
+        .count("refills", refills, "Times the drafter's full context was filled anew.")
         .count("audited", audited, "Kept drafts that were compared with the target's choice.")
         .count("missed", missed, "Audited drafts that differed from the target's choice.")
         .count("drafted", drafted, "Tokens that the drafter proposed.")

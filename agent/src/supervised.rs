@@ -128,7 +128,7 @@ mod tests {
         let load = move || {
             let drafter: Box<dyn Draft> =
                 Box::new(Held { toy: Box::new(Toy::new(1, 64, 1.0).drafter()), go_on });
-            Ok(drafter)
+            Ok(drafter.into())
         };
         let mut worker = Worker::start(load).await.unwrap();
         let mut passes = |worker: &Worker, seconds: std::ops::Range<u64>| {

@@ -25,6 +25,8 @@ pub enum Ending {
     BrokerRefused(String),
     /// Only a verifier with another model was present; the text names it.
     OtherModel(String),
+    /// The target wrote a token that the device's tokenizer lacks.
+    UnknownToken(TokenId),
 }
 
 impl Ending {
@@ -42,6 +44,7 @@ impl Ending {
             Self::TimedOut(_) => "timed_out",
             Self::BrokerRefused(_) => "broker_refused",
             Self::Machine(Finish::OtherTarget { .. }) | Self::OtherModel(_) => "other_model",
+            Self::UnknownToken(_) => "unknown_token",
         }
     }
 
@@ -65,6 +68,10 @@ impl Ending {
             Self::Machine(Finish::OtherTarget { ours, theirs }) => {
                 Some(format!("the text so far was written by the target {ours}; only {theirs} is here"))
             }
+            Self::UnknownToken(token) => Some(format!(
+                "the target wrote its token {token}, which this device's tokenizer lacks, so the text can't be shown; \
+                 use the target's tokenizer.json"
+            )),
             Self::DrafterFailed(reason) | Self::BrokerRefused(reason) | Self::OtherModel(reason) => {
                 Some(reason.clone())
             }

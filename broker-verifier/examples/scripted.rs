@@ -18,7 +18,8 @@ fn main() -> Result<()> {
     };
     let toy = Toy { context_max: context.parse()?, ..Toy::new(seed.parse()?, vocabulary.parse()?, 1.0) };
     let config = Config { broker: broker.parse()?, ..Config::default() };
-    let served = Served { target: Box::new(toy.target()), name: "scripted".into() };
+    let served =
+        Served { target: Box::new(toy.target()), name: "scripted".into(), prefixes: Default::default() };
     let (_kept, stop) = mpsc::channel(1);
     let (_unasked, status) = mpsc::channel(1);
     let ready = Box::new(|| writeln!(stdout(), "ready").context("standard output"));

@@ -172,7 +172,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
         config.broker = embedded.address().into();
         tracing::info!(address = %config.broker, "embedded broker");
     }
-    let served = Served { target, name: dir.name };
+    let served = Served { target, name: dir.name, prefixes: dir.prefixes.into() };
     let report = block_on(serve_until_signal(&config, served, ready.clone())).map_err(failure);
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;

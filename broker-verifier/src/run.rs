@@ -11,6 +11,7 @@ use crate::setup::Setups;
 use crate::worker::{Batch, Worker};
 use anyhow::{Context, Result};
 use dunlin_hlm::passes::PassPrices;
+use dunlin_hlm::prefixes::Prefixes;
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{
     Answer, OutgoingAnswer, RowsError, TargetDescription, Verifier, VerifierConfig, VerifierEvent,
@@ -41,6 +42,8 @@ pub struct Served {
     pub target: Box<dyn Target>,
     /// Its name; a name that is too long for an announcement is cut off.
     pub name: String,
+    /// Fingerprints of its vocabulary's beginnings.
+    pub prefixes: Prefixes,
 }
 
 /// Channels and callbacks between the loop and its owner.
@@ -115,6 +118,7 @@ impl Serve {
         let machine = VerifierConfig {
             id: config.id.clone(),
             vocabulary,
+            prefixes: served.prefixes.clone(),
             target: described(&served),
             context_tokens_max: context as u32,
             sessions_max: config.sessions,

@@ -63,10 +63,11 @@ impl Setup {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let drafter = self.drafter;
-            let worker = Worker::start(move || Ok(drafter as Box<dyn Draft>)).await.unwrap();
+            let worker = Worker::start(move || Ok((drafter as Box<dyn Draft>).into())).await.unwrap();
             let vocabulary = worker.described().vocabulary;
             let device = DeviceConfig {
                 vocabulary: Vocabulary { size: vocabulary.size, fingerprint: vocabulary.fingerprint },
+                prefixes: Default::default(),
                 policy: Rules::new(&PolicyTable::default()).unwrap(),
                 offline: self.offline,
                 give_up_after: self.give_up_after,
@@ -74,6 +75,7 @@ impl Setup {
                 accept_model_change: false,
             };
             let seat = SessionSettings {
+                printable: u32::MAX,
                 device,
                 sampling: sampling(),
                 seed: Some(SEED),

@@ -65,6 +65,7 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
     let config = VerifierConfig {
         id: id(),
         vocabulary,
+        prefixes: Default::default(),
         target: TargetDescription {
             id: TargetId::from_bytes([1; 8]),
             promise: Promise::Exact,

@@ -127,7 +127,7 @@ impl Running {
     pub fn begin(config: Config, target: impl Target + 'static) -> (Self, oneshot::Receiver<()>) {
         let (stop, stopped) = mpsc::channel(2);
         let (sender, ready) = oneshot::channel();
-        let served = Served { target: Box::new(target), name: "toy".into() };
+        let served = Served { target: Box::new(target), name: "toy".into(), prefixes: Default::default() };
         let announce = Box::new(move || {
             let _ = sender.send(());
             Ok(())

@@ -179,6 +179,7 @@ impl EvaluationContext<'_> {
         let vocabulary = self.vocabulary;
         let config = DeviceConfig {
             vocabulary,
+            prefixes: Default::default(),
             policy: setting.rules,
             offline: Offline::Wait,
             give_up_after: PATIENCE,

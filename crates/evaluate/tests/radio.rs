@@ -153,6 +153,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
     for (i, tokens) in pair.prompts.clone().iter().enumerate() {
         let config = DeviceConfig {
             vocabulary,
+            prefixes: Default::default(),
             policy: Rules::new(&policy).unwrap(),
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(10_000),
@@ -165,6 +166,7 @@ fn run(pair: &mut Pair, draft_tokens_max: u8, stop_rule: bool) -> Sum {
         let mut verifier = Verifier::new(VerifierConfig {
             id: VERIFIER.parse().unwrap(),
             vocabulary,
+            prefixes: Default::default(),
             target: TargetDescription::default(),
             context_tokens_max: pair.target.context_max() as u32,
             sessions_max: 1,

@@ -22,6 +22,7 @@ mod named;
 pub mod passes;
 pub mod payload;
 pub mod policy;
+pub mod prefixes;
 pub mod probabilities;
 mod rtt;
 pub mod stop;

@@ -10,6 +10,7 @@ use crate::TokenId;
 use crate::acceptance::{self, Outcome, first_row};
 use crate::counters::counters;
 use crate::limits::LimitError;
+use crate::prefixes::Prefixes;
 use crate::probabilities::{Distribution, Sampling};
 use crate::text::{Text, shared_prefix};
 use crate::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub struct VerifierConfig {
     pub id: VerifierId,
     /// The target's vocabulary.
     pub vocabulary: Vocabulary,
+    /// Fingerprints of its beginnings, for drafters with fewer tokens.
+    pub prefixes: Prefixes,
     /// The target's identity and promise.
     pub target: TargetDescription,
     /// Most tokens in a session's text: the target's context.
@@ -474,7 +477,7 @@ impl Verifier {
         if self.draining {
             return Err(RefusalReason::Draining);
         }
-        if open.vocabulary != self.config.vocabulary {
+        if !self.config.prefixes.contain(self.config.vocabulary, open.vocabulary) {
             return Err(RefusalReason::Vocabulary(self.config.vocabulary));
         }
         if open.length >= self.config.context_tokens_max {
@@ -516,6 +519,7 @@ impl Verifier {
             draft_tokens_max: self.config.draft_tokens_max,
             credit_tokens_max: self.config.credit_tokens_max,
             context_tokens_max: self.config.context_tokens_max,
+            vocabulary_size: self.config.vocabulary.size,
             length: length as u32,
             digest: session.text.full(length).expect("length is at most the text's"),
         }))

@@ -14,7 +14,7 @@ use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::uncertainty::{Unit, to_score4};
 use dunlin_wire::{Close, CloseReason, DecodeError, Down, Lease, RefusalReason, Resync, Verdict};
-use machines::{SIZE, VOCABULARY, digest, sure};
+use machines::{SIZE, digest, sure};
 
 #[test]
 fn a_prompt_that_is_not_taken_changes_nothing() {
@@ -449,8 +449,7 @@ fn a_resync_sends_what_is_missing_and_the_frame_again() {
 
 #[test]
 fn a_refusal_for_good_ends_the_reply() {
-    for reason in [RefusalReason::Vocabulary(VOCABULARY), RefusalReason::Sampling, RefusalReason::TooLong(2)]
-    {
+    for reason in [RefusalReason::Sampling, RefusalReason::TooLong(2)] {
         let mut bench = Bench::new(config(2));
         bench.say(&PROMPT, reply(9));
         bench.open_sent();
@@ -572,12 +571,29 @@ fn a_row_of_no_run_is_ignored() {
     let mut bench = Bench::leased(config(4));
     bench.draft(4);
     let row = sure(9);
-    let row = DraftRow { logits: &row, attention: None, took: Duration(1) };
+    let row = DraftRow { logits: &row, attention: None, took: Duration(1), refilled: false };
     for id in [0, 1, 3] {
         bench.device.handle_draft(DraftJobId(id), row, bench.now);
         bench.device.handle_draft_failed(DraftJobId(id), bench.now);
     }
     assert_eq!((bench.provisional(), bench.happened()), (vec![4], vec![]));
+}
+
+/// A drafter whose own context is full reads much of the text again before it gives the row.
+#[test]
+fn the_time_of_a_refill_is_that_of_no_draft() {
+    for refilled in [true, false] {
+        let mut bench = Bench::leased(config(4));
+        bench.draft(4);
+        bench.pump();
+        let (job, before) = (bench.job.take().expect("a run of one token"), bench.device.record());
+        assert_eq!(job.tokens, [4]);
+        let row = DraftRow { logits: &sure(5), attention: None, took: Duration(9_000_000), refilled };
+        bench.device.handle_draft(job.id, row, bench.now);
+        assert_eq!(bench.device.record() == before, refilled);
+        assert_eq!(bench.device.counters().refills, u64::from(refilled));
+        assert_eq!(bench.provisional(), [4, 5]);
+    }
 }
 
 #[test]

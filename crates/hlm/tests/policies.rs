@@ -64,6 +64,7 @@ impl<'a> Pair<'a> {
     fn new(config: &PolicyTable, models: &'a Models, lossy: bool) -> Self {
         let device = DeviceConfig {
             vocabulary: vocabulary(models),
+            prefixes: Default::default(),
             policy: Rules::new(config).expect("valid settings"),
             offline: Offline::Wait,
             give_up_after: Duration::from_millis(120_000),
@@ -75,6 +76,7 @@ impl<'a> Pair<'a> {
         let verifier = VerifierConfig {
             id: "desk".parse().expect("a valid id"),
             vocabulary: vocabulary(models),
+            prefixes: Default::default(),
             target: TargetDescription::default(),
             context_tokens_max: 4_096,
             sessions_max: 1,
@@ -194,7 +196,7 @@ impl<'a> Pair<'a> {
                 let weight = |at| libm::pow(uniform(7, cache.len() as u64, at), 4.0) as f32;
                 let attention: Vec<f32> = (0..cache.len() as u32).map(weight).collect();
                 let took = Duration::from_millis(20);
-                let row = DraftRow { logits, attention: Some(&attention), took };
+                let row = DraftRow { logits, attention: Some(&attention), took, refilled: false };
                 self.device.handle_draft(job.id, row, self.now);
             }
             DeviceEvent::Committed(commit) => self.commits.push(commit),

@@ -76,6 +76,7 @@ impl Pair {
         let vocabulary = Vocabulary { size: SIZE, ..VOCABULARY };
         let config = DeviceConfig {
             vocabulary,
+            prefixes: Default::default(),
             policy: Rules::new(&PolicyTable { epsilon: Some(epsilon), ..Policy::Risk.table() })
                 .expect("valid settings"),
             offline: Offline::Wait,
@@ -88,6 +89,7 @@ impl Pair {
         let verifier = VerifierConfig {
             id: "desk".parse().expect("a valid id"),
             vocabulary,
+            prefixes: Default::default(),
             target: TargetDescription::default(),
             context_tokens_max: 2_048,
             sessions_max: 1,
@@ -157,7 +159,7 @@ impl Pair {
                 let logits = self.script.draft(self.drafter);
                 self.device.handle_draft(
                     job.id,
-                    DraftRow { logits: &logits, attention: None, took },
+                    DraftRow { logits: &logits, attention: None, took, refilled: false },
                     self.now,
                 );
             }

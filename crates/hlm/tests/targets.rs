@@ -216,7 +216,7 @@ fn a_new_prompt_gives_verifiers_time_anew() {
 
 #[test]
 fn when_the_last_verifier_leaves_another_has_its_time_to_appear() {
-    let other = Vocabulary { size: 33, ..VOCABULARY };
+    let other = Vocabulary { fingerprint: [8; 8], ..VOCABULARY };
     let mut bench = Bench::new(config(2));
     bench.presence("stranger", &VerifierPresence { vocabulary: other, ..presence() });
     bench.say(&PROMPT, reply(9));
@@ -284,7 +284,7 @@ fn a_text_without_a_token_of_the_target_belongs_to_nobody() {
 
 #[test]
 fn only_strangers_end_a_new_session_in_a_second_and_name_their_vocabulary() {
-    let other = Vocabulary { size: 33, ..VOCABULARY };
+    let other = Vocabulary { fingerprint: [8; 8], ..VOCABULARY };
     let mut bench = Bench::new(config(2));
     bench.presence("desk", &VerifierPresence { vocabulary: other, ..presence() });
     bench.say(&PROMPT, reply(9));
@@ -306,7 +306,7 @@ fn a_device_that_trusts_itself_is_ended_by_no_stranger() {
     let mut bench = Bench::new(DeviceConfig { offline: Offline::Trust, ..config(2) });
     bench.presence(
         "desk",
-        &VerifierPresence { vocabulary: Vocabulary { size: 33, ..VOCABULARY }, ..presence() },
+        &VerifierPresence { vocabulary: Vocabulary { fingerprint: [8; 8], ..VOCABULARY }, ..presence() },
     );
     bench.say(&PROMPT, reply(9));
     assert_eq!(bench.until_timer(), GIVE_UP_MS);

@@ -41,6 +41,7 @@ const THREAD_WORK_MIN: usize = 1 << 22;
 pub struct LlamaTarget {
     config: Config,
     weights: Weights,
+    /// The tokens whose logits are given out; the embedding may have more rows.
     vocabulary: Vocabulary,
     context_max: usize,
     caches: Caches,
@@ -65,7 +66,7 @@ impl LlamaTarget {
         }
         let mut gguf = Gguf::open(&dir.weights)?;
         let mut config = Config::read(&gguf)?;
-        check_vocabulary(&dir.weights, &config, dir.vocabulary)?;
+        check_rows(&dir.weights, &config, dir.rows)?;
         let weights = Weights::read(&mut gguf, &mut config)?;
         let context_max = dir.context_max.min(config.context_length);
         let size =
@@ -79,7 +80,7 @@ impl LlamaTarget {
     fn admit(&mut self, batch: &[Extend<'_>], index: usize) -> Result<()> {
         let part = &batch[index];
         let length = self.caches.get(part.session)?.len();
-        check_part(batch, index, length, self.context_max, self.vocabulary.size)?;
+        check_part(batch, index, length, self.context_max, self.config.vocabulary as u32)?;
         // Reserved before the rollback, so that a part that is refused leaves its session as it was.
         self.caches.reserve(part.session, part.keep + part.tokens.len())?;
         self.truncate(part.session, part.keep)
@@ -216,6 +217,7 @@ impl Target for LlamaTarget {
 
     fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<Result<Vec<f32>>> {
         let width = self.vocabulary.size as usize;
+        let rows_width = self.config.vocabulary;
         let mut answers: Vec<Result<Vec<f32>>> = Vec::with_capacity(batch.len());
         let mut rows = Vec::new();
         for (index, part) in batch.iter().enumerate() {
@@ -229,7 +231,7 @@ impl Target for LlamaTarget {
         // A pass may end in the middle of a part: rows don't depend on each other's pass, so the bits stay the same.
         for pass in rows.chunks(PASS_ROWS_MAX) {
             match self.pass(pass) {
-                Ok(logits) => hand_out(pass, &logits, width, &mut answers),
+                Ok(logits) => hand_out(pass, &logits, (rows_width, width), &mut answers),
                 Err(error) => {
                     self.fail(batch, &mut answers, &error);
                     break;
@@ -286,12 +288,18 @@ fn rows_of<'a>(part: &'a Extend<'a>, index: usize) -> impl Iterator<Item = Row> 
     })
 }
 
-/// Appends the logits of a pass to the answers of the parts that requested them.
-fn hand_out(pass: &[Row], logits: &[f32], width: usize, answers: &mut [Result<Vec<f32>>]) {
+/// Appends the logits of a pass to the answers of the parts that requested them: the first `width` of each row of
+/// `rows_width`. What is behind them is padding, which no token stands for and no text may contain.
+fn hand_out(
+    pass: &[Row],
+    logits: &[f32],
+    (rows_width, width): (usize, usize),
+    answers: &mut [Result<Vec<f32>>],
+) {
     let wanted = pass.iter().filter_map(|row| row.wanted_by);
-    for (part, logits) in wanted.zip(logits.chunks_exact(width)) {
+    for (part, logits) in wanted.zip(logits.chunks_exact(rows_width)) {
         if let Ok(answer) = &mut answers[part] {
-            answer.extend_from_slice(logits);
+            answer.extend_from_slice(&logits[..width]);
         }
     }
 }
@@ -310,10 +318,10 @@ fn identity(dir: &ModelDir, opened: Stamp, config: &Config) -> Result<TargetIden
     Ok(TargetIdentity { model: dir.name.clone(), weights, engine, numerics })
 }
 
-fn check_vocabulary(path: &Path, config: &Config, vocabulary: Vocabulary) -> Result<()> {
-    if config.vocabulary == vocabulary.size as usize {
+fn check_rows(path: &Path, config: &Config, rows: u32) -> Result<()> {
+    if config.vocabulary == rows as usize {
         return Ok(());
     }
-    let expected = format!("{} tokens", vocabulary.size);
+    let expected = format!("{rows} tokens");
     Err(Error::value(path, "tensor token_embd.weight", expected, config.vocabulary))
 }

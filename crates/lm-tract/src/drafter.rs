@@ -12,7 +12,11 @@ const RUN_TOKENS_MAX: usize = 128;
 pub struct Drafter {
     decoder: Decoder,
     past: Past,
+    /// The tokens whose logits are given out; the embedding may have more rows.
     vocabulary: Vocabulary,
+    rows: u32,
+    /// Fed in place of a token of the target's that has no row here.
+    unknown: u32,
     context_max: usize,
 }
 
@@ -29,10 +33,11 @@ impl Drafter {
         if dir.role == Some(Role::Target) {
             return Err(Error::value(&dir.path, "role", "drafter", "target"));
         }
-        let (decoder, warnings) = Decoder::load(&dir.weights, dir.vocabulary.size, dir.cache_shape)?;
+        let (decoder, warnings) = Decoder::load(&dir.weights, dir.rows, dir.cache_shape)?;
         let past = decoder.nothing()?;
-        let (vocabulary, context_max) = (dir.vocabulary, dir.context_max);
-        Ok((Self { decoder, past, vocabulary, context_max }, warnings))
+        let ModelDir { vocabulary, rows, context_max, .. } = *dir;
+        let unknown = dir.unknown();
+        Ok((Self { decoder, past, vocabulary, rows, unknown, context_max }, warnings))
     }
 }
 
@@ -54,12 +59,18 @@ impl Draft for Drafter {
     }
 
     fn extend(&mut self, tokens: &[u32]) -> Result<Rows> {
-        check_tokens(tokens, self.len(), self.context_max, self.vocabulary.size)?;
-        let mut rows = Rows::new(self.vocabulary.size as usize, self.len());
+        let fed = |token: &u32| if *token < self.rows { *token } else { self.unknown };
+        let tokens: Vec<u32> = tokens.iter().map(fed).collect();
+        check_tokens(&tokens, self.len(), self.context_max, self.rows)?;
+        let width = self.vocabulary.size as usize;
+        let mut rows = Rows::new(width, self.len());
         let mut past = self.past.clone();
         for tokens in tokens.chunks(RUN_TOKENS_MAX) {
             let step = self.decoder.run(tokens, &past)?;
-            push(&mut rows, &step, past.len(), tokens.len());
+            for logits in step.logits.chunks_exact(self.rows as usize) {
+                rows.push_logits(&logits[..width]);
+            }
+            push_attention(&mut rows, &step, past.len(), tokens.len());
             past = step.past;
         }
         self.past = past;
@@ -67,9 +78,8 @@ impl Draft for Drafter {
     }
 }
 
-/// Appends a step's rows, each with its attention to itself and to the tokens before it.
-fn push(rows: &mut Rows, step: &Step, past: usize, new: usize) {
-    rows.push_logits(&step.logits);
+/// Appends the attention of a step's rows, each to itself and to the tokens before it.
+fn push_attention(rows: &mut Rows, step: &Step, past: usize, new: usize) {
     if let Some(attention) = &step.attention {
         for (row, weights) in attention.chunks_exact(past + new).enumerate() {
             rows.push_attention(&weights[..past + row + 1]);

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// The end of the link that a model is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -87,8 +88,12 @@ pub struct ModelDir {
     pub quantization: Option<String>,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// The tokens the model knows.
+    /// The tokens in use that have a row: padding behind them is no part of it.
     pub vocabulary: Vocabulary,
+    /// Fingerprints of the vocabulary's first 1, 2, 3, … tokens.
+    pub prefixes: Arc<[[u8; 8]]>,
+    /// Rows of the embedding, one logit each: at least the vocabulary's size.
+    pub rows: u32,
     /// Ids of the control tokens.
     pub special: SpecialIds,
     /// The prompt template of `model.toml`, or one that continues a text; only its stop tokens count beside a
@@ -160,9 +165,15 @@ impl ModelDir {
         Ok(dir)
     }
 
+    /// The id that stands for a token without a row: the tokenizer's unknown token, else the one that ends a text.
+    pub fn unknown(&self) -> u32 {
+        let known = |id: &u32| *id < self.rows;
+        self.tokenizer.unknown().filter(known).or(self.special.eos.filter(known)).unwrap_or(0)
+    }
+
     /// Checks that every id is in the vocabulary and that both forms can be encoded.
     fn check(&self) -> Result<()> {
-        let size = self.vocabulary.size;
+        let size = self.rows;
         let stops = self.prompt.stop.iter().map(|id| ("prompt.stop", Some(*id)));
         for (key, id) in self.special.named().into_iter().chain(stops) {
             if let Some(id) = id.filter(|id| *id >= size) {
@@ -227,19 +238,32 @@ fn sha256_file(path: &Path) -> Result<String> {
     }
 }
 
-/// The vocabulary of a tokenizer with ids below `size`; a missing id counts as an empty string.
-fn vocabulary(tokenizer: &Tokenizer, size: u32) -> Vocabulary {
+/// The fingerprints of a tokenizer's first 1, 2, … `size` tokens: the first 8 bytes of a SHA-256 over the byte length
+/// (u32, little-endian) and the bytes of each. A missing or unused id counts as an empty string.
+fn fingerprints(tokenizer: &Tokenizer, size: u32) -> Vec<[u8; 8]> {
     let mut digest = Sha256::new();
-    for id in 0..size {
-        let token = tokenizer.token(id).unwrap_or_default();
+    let add = |id| {
+        let token = tokenizer.used(id).unwrap_or_default();
         let length = u32::try_from(token.len()).unwrap_or(u32::MAX);
         digest.update(length.to_le_bytes());
         digest.update(token.as_bytes());
-    }
-    let digest = digest.finalize();
-    let mut fingerprint = [0; 8];
-    fingerprint.copy_from_slice(&digest[..8]);
-    Vocabulary { size, fingerprint }
+        let so_far = digest.clone().finalize();
+        let mut fingerprint = [0; 8];
+        fingerprint.copy_from_slice(&so_far[..8]);
+        fingerprint
+    };
+    (0..size).map(add).collect()
+}
+
+/// The vocabulary of a model with `rows` rows, and the fingerprints of its beginnings.
+///
+/// Models of one family are padded to different sizes. So the vocabulary ends with the last token in use: nobody writes
+/// what is behind it.
+fn vocabulary(tokenizer: &Tokenizer, rows: u32) -> (Vocabulary, Arc<[[u8; 8]]>) {
+    let size = rows.min(tokenizer.used_size());
+    let prefixes = fingerprints(tokenizer, size);
+    let fingerprint = prefixes.last().copied().unwrap_or_default();
+    (Vocabulary { size, fingerprint }, prefixes.into())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -26,6 +26,7 @@ pub mod target;
 pub mod tokenizer;
 pub mod toy;
 pub mod vector;
+pub mod window;
 
 pub use bertscore::{BertScore, bert_score};
 pub use bundle::{ModelDir, PromptForm, Role, SpecialIds};
@@ -39,3 +40,4 @@ pub use session::SessionId;
 pub use target::{Extend, Target};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use toy::{Toy, ToyDrafter, ToyTarget};
+pub use window::{Window, WindowRows};

@@ -45,6 +45,8 @@ struct Shared {
     plain: tokenizers::Tokenizer,
     control: BTreeSet<u32>,
     added: BTreeSet<u32>,
+    /// Ids whose tokens fill the list and occur in no text.
+    unused: BTreeSet<u32>,
     markup: Markup,
     spelling: Spelling,
     size: u32,
@@ -71,14 +73,20 @@ impl Tokenizer {
         }
         let mut plain = inner.clone();
         plain.with_added_vocabulary(AddedVocabulary::new());
-        Self::from_parts(path, inner, plain)
+        Self::from_parts(path, inner, plain, BTreeSet::new())
     }
 
-    /// A tokenizer of `inner`, for prompt forms, and `plain`, for users' text. `path` is for messages.
+    /// A tokenizer of `inner`, for prompt forms, and `plain`, for users' text, in which the tokens of the ids `unused` never
+    /// occur. `path` is for messages.
     ///
     /// # Errors
     /// The decoder is of another kind.
-    fn from_parts(path: &Path, inner: tokenizers::Tokenizer, plain: tokenizers::Tokenizer) -> Result<Self> {
+    fn from_parts(
+        path: &Path,
+        inner: tokenizers::Tokenizer,
+        plain: tokenizers::Tokenizer,
+        unused: BTreeSet<u32>,
+    ) -> Result<Self> {
         // The decoder must be known before anything is decoded: an unknown one would garble text without an error.
         let spelling = spelling(path, &inner)?;
         let decoder: BTreeMap<_, _> = inner.get_added_tokens_decoder().into_iter().collect();
@@ -89,7 +97,7 @@ impl Tokenizer {
         let size = size(&inner);
         let inner = typed::unbroken(&inner).map_err(|message| Error::format(path, FORMAT, message))?;
         let markup = markup.without_unknown(&inner);
-        Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, markup, spelling, size }) })
+        Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, unused, markup, spelling, size }) })
     }
 
     /// One more than the highest id.
@@ -100,6 +108,27 @@ impl Tokenizer {
     /// The token's string as `tokenizer.json` spells it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.shared.inner.id_to_token(id)
+    }
+
+    /// The string of a token that occurs in texts; `None` for one that only fills the list.
+    pub(crate) fn used(&self, id: u32) -> Option<String> {
+        self.token(id).filter(|_| !self.shared.unused.contains(&id))
+    }
+
+    /// One more than the highest id of [`Self::used`].
+    pub(crate) fn used_size(&self) -> u32 {
+        let last = (0..self.size()).rev().find(|id| self.used(*id).is_some());
+        last.map_or(0, |id| id + 1)
+    }
+
+    /// The id that stands for what no token spells, if the model has one.
+    pub(crate) fn unknown(&self) -> Option<u32> {
+        match self.shared.plain.get_model() {
+            ModelWrapper::BPE(model) => self.id(model.unk_token.as_deref()?),
+            ModelWrapper::WordLevel(model) => self.id(&model.unk_token),
+            ModelWrapper::WordPiece(model) => self.id(&model.unk_token),
+            ModelWrapper::Unigram(_) => None,
+        }
     }
 
     /// The id of a token's string.

@@ -232,7 +232,8 @@ impl Crowd<'_> {
         }
         let row = self.models.of(device).draft(job)?;
         let took = Duration(self.plan.draft_us * job.tokens.len() as u64);
-        let draft = DraftRow { logits: &row.logits, attention: row.attention.as_deref(), took };
+        let draft =
+            DraftRow { logits: &row.logits, attention: row.attention.as_deref(), took, refilled: false };
         let now = self.now();
         self.nodes[device].device.handle_draft(job.id, draft, now);
         self.attend(device)
@@ -351,6 +352,7 @@ impl Node {
 fn new_device(plan: &CrowdPlan, member: &CrowdMember, session: usize, learned: Learned) -> Result<Device> {
     let config = DeviceConfig {
         vocabulary: plan.vocabulary,
+        prefixes: Default::default(),
         policy: member.policy,
         offline: Offline::Wait,
         give_up_after: PATIENCE,

@@ -56,8 +56,10 @@ impl OracleStep<'_> {
 
     /// The distribution that the drafter draws from, and the one that the verifier judges by.
     fn drafter(&self) -> (Distribution, Distribution) {
-        let q = self.row(&self.pair.drafter(self.text), &self.script.sampling);
-        laws(q, self.script.rules.payload(), self.pair.vocabulary)
+        let Script { vocabulary, rules, sampling, .. } = self.script;
+        let target = if rules.is_local() { *vocabulary } else { self.pair.vocabulary };
+        let q = self.row(&self.pair.drafter(self.text, target.min(*vocabulary)), sampling);
+        laws(q, rules.payload(), target)
     }
 
     /// The token that the drafter writes.

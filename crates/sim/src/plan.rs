@@ -28,6 +28,8 @@ pub struct ScriptedTurn {
 pub struct Script {
     /// Its turns; a restarted device begins again with the first.
     pub turns: Vec<ScriptedTurn>,
+    /// Size of the drafter's vocabulary, which may be shorter or longer than the target's.
+    pub vocabulary: u32,
     /// Seed of the coupling.
     pub seed: u64,
     /// Sampling settings of the target.
@@ -174,7 +176,10 @@ impl Serves {
 }
 
 fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
-    let turns: Vec<ScriptedTurn> = (0..rng.usize(1..=3)).map(|_| turn(rng, pair.vocabulary)).collect();
+    let vocabulary = if rng.bool() { pair.vocabulary } else { rng.u32(3..=pair.vocabulary + 3) };
+    let shared = vocabulary.min(pair.vocabulary);
+    let turns: Vec<ScriptedTurn> =
+        (0..rng.usize(1..=3)).map(|_| turn(rng, shared, pair.vocabulary + 3)).collect();
     let needed: usize = turns.iter().map(|turn| turn.prompt.len() + turn.reply.tokens_max).sum();
     let first = turns[0].prompt.len();
     let tight = turns.len() == 1 && rng.u8(0..8) == 0;
@@ -182,12 +187,16 @@ fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
     let temperature = [0.0, 0.7, 1.0][rng.usize(..3)];
     let sampling = Sampling::new(temperature, [1.0, 0.9][rng.usize(..2)], rng.u32(0..2) * 4);
     let policy = policy(rng);
+    let rules = Rules::new(&policy).expect("plans are valid");
+    let trust = rng.u8(0..3) == 0;
     Script {
+        // What is committed without the target may not have tokens that it lacks.
+        vocabulary: if trust || rules.held() == HeldTokens::Trusted { shared } else { vocabulary },
         seed,
         sampling: sampling.expect("these are valid"),
-        rules: Rules::new(&policy).expect("plans are valid"),
+        rules,
         policy,
-        trust: rng.u8(0..3) == 0,
+        trust,
         give_up_us: rng.u64(500_000..20_000_000),
         context_tokens_max: if tight { first + rng.usize(1..=12) } else { needed + 1 },
         draft_us: rng.u64(1_000..100_000),
@@ -230,11 +239,12 @@ fn policy(rng: &mut Rng) -> PolicyTable {
     }
 }
 
-fn turn(rng: &mut Rng, vocabulary: u32) -> ScriptedTurn {
+/// A turn with a prompt of tokens below `vocabulary`, and perhaps a stop below `stops`.
+fn turn(rng: &mut Rng, vocabulary: u32, stops: u32) -> ScriptedTurn {
     let long = rng.u8(0..20) == 0;
     let length = if long { rng.usize(257..600) } else { rng.usize(1..=12) };
     let prompt = (0..length).map(|_| rng.u32(..vocabulary)).collect();
-    let stop = if rng.bool() { vec![rng.u32(..vocabulary)] } else { Vec::new() };
+    let stop = if rng.bool() { vec![rng.u32(..stops)] } else { Vec::new() };
     ScriptedTurn {
         prompt,
         reply: ReplyLimits { tokens_max: rng.usize(1..=30), stop },

@@ -314,7 +314,8 @@ impl Quiet<'_> {
     fn drafted(&mut self, job: &DraftJob) -> Result<()> {
         let row = self.models.draft(job)?;
         let took = Duration(self.timing.draft_us(job));
-        let draft = DraftRow { logits: &row.logits, attention: row.attention.as_deref(), took };
+        let draft =
+            DraftRow { logits: &row.logits, attention: row.attention.as_deref(), took, refilled: false };
         let before = self.device.counters().drafted;
         self.device.handle_draft(job.id, draft, Instant(self.agenda.now));
         let scored = self.device.counters().drafted - before;

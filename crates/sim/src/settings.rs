@@ -24,6 +24,7 @@ pub fn verifier_config(
     VerifierConfig {
         id: VERIFIER.parse().expect("a valid id"),
         vocabulary,
+        prefixes: Default::default(),
         target: TargetDescription::default(),
         context_tokens_max: context_tokens_max.min(u32::MAX as usize) as u32,
         sessions_max,

@@ -26,13 +26,13 @@ impl ToyPair {
         (0..self.vocabulary).map(|token| self.logit(text, token, 0)).collect()
     }
 
-    /// The drafter's logits after `text`, one per vocabulary entry.
-    pub fn drafter(&self, text: &[TokenId]) -> Vec<f32> {
+    /// The logits after `text` of a drafter with `size` tokens, whose first ones are the target's.
+    pub fn drafter(&self, text: &[TokenId], size: u32) -> Vec<f32> {
         let mix = |token| {
             let (own, target) = (self.logit(text, token, 1), self.logit(text, token, 0));
             own + (target - own) * self.agreement
         };
-        (0..self.vocabulary).map(mix).collect()
+        (0..size).map(mix).collect()
     }
 
     /// The token that the target alone writes behind `text`.
@@ -82,7 +82,10 @@ impl Models for ToyModels {
         ensure!(job.keep <= self.drafter.len(), "{job:?} on a cache of {}", self.drafter.len());
         self.drafter.truncate(job.keep);
         self.drafter.extend(&job.tokens);
-        Ok(DrafterRow { logits: self.pair.drafter(&self.drafter).into(), attention: None })
+        Ok(DrafterRow {
+            logits: self.pair.drafter(&self.drafter, self.pair.vocabulary).into(),
+            attention: None,
+        })
     }
 
     fn verify(&mut self, job: &VerifyJob) -> Result<Vec<f32>> {

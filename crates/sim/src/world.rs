@@ -9,6 +9,7 @@ use dunlin_hlm::device::{
     Learned, Offline, SessionIdentity, Transmit,
 };
 use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
+use dunlin_hlm::prefixes::Prefixes;
 use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{
     self, Answer, OutgoingAnswer, RowsError, Slot, TargetDescription, Verifier, VerifierConfig, VerifyJob,
@@ -16,6 +17,7 @@ use dunlin_hlm::verifier::{
 use dunlin_wire::{DeviceId, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary};
 use fastrand::Rng;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The virtual time, µs, by which every reply must have ended.
 pub const END_US: u64 = FAULTS_END_US + 1_200_000_000;
@@ -125,7 +127,7 @@ fn number_of(id: &str, kind: &str) -> usize {
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x5eed);
-        let nodes = plan.devices.iter().map(|script| DeviceNode::new(plan, script, &mut rng)).collect();
+        let nodes = plan.devices.iter().map(|script| DeviceNode::new(script, &mut rng)).collect();
         let desks = (0..plan.verifiers.len()).map(|v| VerifierNode::new(plan, v, 0)).collect();
         let mut world = Self {
             plan,
@@ -245,7 +247,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         node.busy = false;
-        let row = DraftRow { logits, attention: Some(attention), took: Duration(took) };
+        let row = DraftRow { logits, attention: Some(attention), took: Duration(took), refilled: false };
         node.device.handle_draft(id, row, now);
         self.attend(device)
     }
@@ -284,7 +286,7 @@ impl<'a> World<'a> {
         }
         node.cache.truncate(job.keep);
         node.cache.extend(&job.tokens);
-        let logits = self.plan.pair.drafter(&node.cache);
+        let logits = self.plan.pair.drafter(&node.cache, self.plan.devices[device].vocabulary);
         let length = node.cache.len();
         let attention = (0..length).map(|i| (1 + (i * 7) % 5) as f32 / length as f32).collect();
         let took = self.plan.devices[device].draft_us * job.tokens.len() as u64;
@@ -411,7 +413,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         // The new life has neither text nor what was learned; it starts again with the first turn.
-        let fresh = DeviceNode::new(self.plan, script, &mut self.rng);
+        let fresh = DeviceNode::new(script, &mut self.rng);
         let old = core::mem::replace(&mut self.nodes[device], fresh);
         self.coverage.device.add(old.device.counters());
         let life = old.life + 1;
@@ -539,11 +541,12 @@ impl LinkEnds for World<'_> {
 }
 
 impl DeviceNode {
-    fn new(plan: &Plan, script: &Script, rng: &mut Rng) -> Self {
+    fn new(script: &Script, rng: &mut Rng) -> Self {
         let importance_form = Some(if rng.bool() { ImportanceForm::Row } else { ImportanceForm::Received });
         let policy = PolicyTable { importance_form, ..script.policy.clone() };
         let config = DeviceConfig {
-            vocabulary: vocabulary(plan),
+            vocabulary: vocabulary(script.vocabulary),
+            prefixes: prefixes(script.vocabulary),
             policy: Rules::new(&policy).expect("plans are valid"),
             offline: if script.trust { Offline::Trust } else { Offline::Wait },
             give_up_after: Duration(script.give_up_us),
@@ -570,7 +573,8 @@ impl VerifierNode {
         let longest = plan.devices.iter().map(|script| script.context_tokens_max).max().unwrap_or(2);
         let config = VerifierConfig {
             id: verifier_id(number),
-            vocabulary: vocabulary(plan),
+            vocabulary: vocabulary(plan.pair.vocabulary),
+            prefixes: prefixes(plan.pair.vocabulary),
             target: TargetDescription {
                 id: plan.verifiers[number].target(),
                 promise: Promise::Exact,
@@ -596,8 +600,13 @@ impl VerifierNode {
     }
 }
 
-fn vocabulary(plan: &Plan) -> Vocabulary {
-    Vocabulary { size: plan.pair.vocabulary, fingerprint: *b"toy pair" }
+fn vocabulary(size: u32) -> Vocabulary {
+    Vocabulary { size, fingerprint: u64::from(size).to_le_bytes() }
+}
+
+fn prefixes(size: u32) -> Prefixes {
+    let fingerprints: Vec<[u8; 8]> = (1..=size).map(|size| vocabulary(size).fingerprint).collect();
+    Prefixes::from(Arc::from(fingerprints))
 }
 
 impl Coverage {

@@ -9,12 +9,13 @@ use core::fmt;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-/// A model's vocabulary; both sides must have the same.
+/// A model's tokens, or the first ones of them. Two models share a vocabulary if one's is the beginning of the other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vocabulary {
-    /// Number of entries.
+    /// Number of tokens, up to the last one in use.
     pub size: u32,
-    /// First 8 bytes of the SHA-256 over the byte length (u32, little-endian) and bytes of every token's string.
+    /// First 8 bytes of the SHA-256 over the byte length (u32, little-endian) and bytes of every token's string; an
+    /// unused id counts as an empty string.
     pub fingerprint: [u8; 8],
 }
 
@@ -50,7 +51,7 @@ pub struct Open {
     pub seed: u64,
     /// Sampling settings of the target.
     pub sampling: SamplingParams,
-    /// The drafter's vocabulary.
+    /// The device's vocabulary, or as many of its tokens as the verifier's has.
     pub vocabulary: Vocabulary,
     /// Length in tokens of the committed text.
     pub length: u32,
@@ -81,6 +82,8 @@ pub struct Lease {
     pub credit_tokens_max: u16,
     /// Most tokens of the session's text.
     pub context_tokens_max: u32,
+    /// Size of the target's vocabulary, at least the request's: the session's ids are below it, and it sets their width.
+    pub vocabulary_size: u32,
     /// Length in tokens of the session's text that the verifier still has, at most the request's.
     pub length: u32,
     /// Digest of that text.
@@ -90,7 +93,7 @@ pub struct Lease {
 /// The reason why a verifier refuses a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalReason {
-    /// The target has another vocabulary, which is given.
+    /// The request's vocabulary is not the beginning of the target's, which is given.
     Vocabulary(Vocabulary),
     /// Temperature, top-p or top-k is outside its range.
     Sampling,
@@ -184,6 +187,9 @@ impl Reply {
         match self {
             Self::Lease(l) if l.length > SESSION_TOKENS_MAX => Err("length"),
             Self::Lease(l) if l.context_tokens_max > SESSION_TOKENS_MAX => Err("context_tokens_max"),
+            Self::Lease(l) if !(1..=VOCABULARY_SIZE_MAX).contains(&l.vocabulary_size) => {
+                Err("vocabulary_size")
+            }
             Self::Lease(l) if !(1..=DRAFT_TOKENS_MAX).contains(&l.draft_tokens_max.into()) => {
                 Err("draft_tokens_max")
             }

@@ -214,6 +214,9 @@ fn a_session_message_outside_its_limits_is_not_encoded() {
     refused(Open { length: SESSION_TOKENS_MAX + 1, ..open_resume() }, "length");
     refused(Lease { length: SESSION_TOKENS_MAX + 1, ..lease_resumed() }, "length");
     refused(Lease { context_tokens_max: SESSION_TOKENS_MAX + 1, ..lease_resumed() }, "context_tokens_max");
+    for vocabulary_size in [0, VOCABULARY_SIZE_MAX + 1] {
+        refused(Lease { vocabulary_size, ..lease_resumed() }, "vocabulary_size");
+    }
     refused(Lease { draft_tokens_max: 0, ..lease_resumed() }, "draft_tokens_max");
     refused(Lease { draft_tokens_max: DRAFT_TOKENS_MAX as u8 + 1, ..lease_resumed() }, "draft_tokens_max");
 }
@@ -320,7 +323,8 @@ fn impossible_session_messages_are_named() {
     impossible(On::Reply, &patched(lease_resumed(), limits, &[17]), "draft_tokens_max");
     impossible(On::Reply, &patched(lease_resumed(), limits + 4, &[0x81, 0x80, 0x08]), "context_tokens_max");
     let long = Lease { length: SESSION_TOKENS_MAX, ..lease_resumed() };
-    impossible(On::Reply, &patched(long, limits + 7, &[0x81, 0x80, 0x08]), "length");
+    impossible(On::Reply, &patched(lease_resumed(), limits + 7, &[0x81, 0x80, 0x10]), "vocabulary_size");
+    impossible(On::Reply, &patched(long, limits + 10, &[0x81, 0x80, 0x08]), "length");
     let lease = encoded(lease_resumed());
     impossible(On::Reply, &[&lease[..text - 1], &[0], &lease[after..]].concat(), "text or choice");
     impossible(On::Reply, &[&lease[..text - 1], &[33, b'z'], &lease[text..]].concat(), "text or choice");

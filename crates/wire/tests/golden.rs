@@ -133,6 +133,7 @@ fn session() -> Vec<(&'static str, Message)> {
         draft_tokens_max: 8,
         credit_tokens_max: 0,
         context_tokens_max: 4096,
+        vocabulary_size: V1.size,
         length: 0,
         digest: digest(&[]).full(),
     };

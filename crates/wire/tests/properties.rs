@@ -270,7 +270,7 @@ fn verifier() -> impl Strategy<Value = VerifierId> {
 }
 
 fn reply() -> impl Strategy<Value = Message> {
-    let limits = (1..=DRAFT_TOKENS_MAX as u8, any::<u16>(), position());
+    let limits = (1..=DRAFT_TOKENS_MAX as u8, any::<u16>(), position(), 1..=VOCABULARY_SIZE_MAX);
     let lease = (
         any::<[u8; 2]>(),
         any::<u64>(),
@@ -282,7 +282,7 @@ fn reply() -> impl Strategy<Value = Message> {
     )
         .prop_map(
             |([session, epoch], nonce, verifier, ((target, promise), price), limits, length, digest)| {
-                let (draft_tokens_max, credit_tokens_max, context_tokens_max) = limits;
+                let (draft_tokens_max, credit_tokens_max, context_tokens_max, vocabulary_size) = limits;
                 Lease {
                     session,
                     epoch,
@@ -295,6 +295,7 @@ fn reply() -> impl Strategy<Value = Message> {
                     draft_tokens_max,
                     credit_tokens_max,
                     context_tokens_max,
+                    vocabulary_size,
                     length,
                     digest,
                 }

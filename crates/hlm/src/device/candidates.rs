@@ -3,6 +3,7 @@
 //! Invariant: at most [`CANDIDATES_MAX`] are kept, whatever peers announce, and one that fits is not displaced.
 
 use super::pinned::PinnedTarget;
+use crate::prefixes::Prefixes;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use dunlin_wire::{Liveness, PREFIX_EMPTY, TargetId, VerifierId, VerifierPresence, Vocabulary};
@@ -13,13 +14,21 @@ pub const CANDIDATES_MAX: usize = 64;
 /// The last presence of each verifier.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Candidates {
-    known: BTreeMap<VerifierId, VerifierPresence>,
+    known: BTreeMap<VerifierId, Candidate>,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    presence: VerifierPresence,
+    /// True if it refused the device's vocabulary.
+    refused: bool,
 }
 
 /// A session's demands on a verifier.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Demands {
     pub(super) vocabulary: Vocabulary,
+    pub(super) prefixes: Prefixes,
     /// The target that wrote the text so far, if any.
     pub(super) target: Option<PinnedTarget>,
     /// True when a target with other weights may continue the text.
@@ -42,10 +51,25 @@ pub(super) enum TargetFit {
 }
 
 impl Demands {
-    /// The fit of a target.
-    pub(super) fn fit(&self, vocabulary: Vocabulary, offered: PinnedTarget) -> TargetFit {
+    /// The fit of a verifier.
+    fn fit(&self, candidate: &Candidate) -> TargetFit {
+        let theirs = candidate.presence.vocabulary;
+        // The beginning of a larger vocabulary is known to its verifier alone, so that one is asked.
+        let may_share = self.shares(theirs) || theirs.size > self.vocabulary.size;
+        if candidate.refused || !may_share {
+            return TargetFit::OtherVocabulary;
+        }
+        self.fit_of(target_of(&candidate.presence))
+    }
+
+    /// True if a target's vocabulary is the device's or its beginning.
+    pub(super) fn shares(&self, theirs: Vocabulary) -> bool {
+        self.prefixes.contain(self.vocabulary, theirs)
+    }
+
+    /// The fit of a target whose vocabulary is shared.
+    pub(super) fn fit_of(&self, offered: PinnedTarget) -> TargetFit {
         match self.target {
-            _ if vocabulary != self.vocabulary => TargetFit::OtherVocabulary,
             None => TargetFit::Same,
             Some(target) if target.is_same(offered) => TargetFit::Same,
             Some(target) if target.id.has_weights_of(offered.id) => TargetFit::OtherNumerics,
@@ -83,24 +107,25 @@ impl Candidates {
         presence: VerifierPresence,
         demands: &Demands,
     ) -> bool {
-        if let Some(known) = self.known.get_mut(&verifier) {
+        if let Some(Candidate { presence: known, refused }) = self.known.get_mut(&verifier) {
             // The MQTT Will of an older connection may arrive after the presence of the newer one.
             let late = presence.liveness == Liveness::Lost && presence.generation < known.generation;
             if !late {
+                *refused &= presence.vocabulary == known.vocabulary;
                 *known = presence;
             }
             return true;
         }
+        let newcomer = Candidate { presence, refused: false };
         if self.known.len() >= CANDIDATES_MAX {
             // A fitting newcomer displaces one that doesn't fit, so that strangers can't fill all places.
-            let fits = |presence: &VerifierPresence| {
-                serves(presence) && demands.take(demands.fit(presence.vocabulary, target_of(presence)))
-            };
-            let spare = self.known.iter().find(|(_, presence)| !fits(presence)).map(|(id, _)| id.clone());
-            let Some(spare) = spare.filter(|_| fits(&presence)) else { return false };
+            let fits =
+                |candidate: &Candidate| serves(&candidate.presence) && demands.take(demands.fit(candidate));
+            let spare = self.known.iter().find(|(_, candidate)| !fits(candidate)).map(|(id, _)| id.clone());
+            let Some(spare) = spare.filter(|_| fits(&newcomer)) else { return false };
             self.known.remove(&spare);
         }
-        self.known.insert(verifier, presence);
+        self.known.insert(verifier, newcomer);
         true
     }
 
@@ -111,20 +136,28 @@ impl Candidates {
 
     /// Replaces the target that a verifier announced by the one that its lease names.
     pub(super) fn correct(&mut self, verifier: &VerifierId, target: PinnedTarget) {
-        if let Some(known) = self.known.get_mut(verifier) {
+        if let Some(Candidate { presence: known, .. }) = self.known.get_mut(verifier) {
             (known.target, known.promise) = (target.id, target.promise);
+        }
+    }
+
+    /// Notes that a verifier refused the device's vocabulary for its own.
+    pub(super) fn refused(&mut self, verifier: &VerifierId, own: Vocabulary) {
+        if let Some(candidate) = self.known.get_mut(verifier) {
+            candidate.refused = true;
+            candidate.presence.vocabulary = own;
         }
     }
 
     /// The last presence received from a verifier.
     pub(super) fn get(&self, verifier: &VerifierId) -> Option<&VerifierPresence> {
-        self.known.get(verifier)
+        self.known.get(verifier).map(|candidate| &candidate.presence)
     }
 
     /// A verifier with this target, preferably one that serves.
     pub(super) fn with_target(&self, target: TargetId) -> Option<(&VerifierId, &VerifierPresence)> {
-        let with = self.known.iter().filter(|(_, presence)| presence.target == target);
-        with.max_by_key(|(_, presence)| serves(presence))
+        let all = self.known.iter().map(|(id, candidate)| (id, &candidate.presence));
+        all.filter(|(_, presence)| presence.target == target).max_by_key(|(_, presence)| serves(presence))
     }
 
     /// True when there is a serving verifier that the session accepts.
@@ -133,7 +166,7 @@ impl Candidates {
     }
 
     /// The verifier to ask next: the best that is not in `asked`, else the best of all. Among those that fit equally
-    /// well, `left` comes last. The flag is true for one that was not asked yet.
+    /// well, one whose vocabulary is known to be shared comes first, and `left` last. The flag is true for one that was not asked yet.
     pub(super) fn choose(
         &self,
         demands: &Demands,
@@ -141,7 +174,10 @@ impl Candidates {
         left: Option<&VerifierId>,
     ) -> Option<(&VerifierId, bool)> {
         let mut fit: Vec<_> = self.serving(demands).filter(|(fit, _)| demands.take(*fit)).collect();
-        fit.sort_by_key(|(fit, id)| (*fit, Some(*id) == left, core::cmp::Reverse(demands.rank(id))));
+        let unsure = |id| self.get(id).is_none_or(|presence| !demands.shares(presence.vocabulary));
+        fit.sort_by_key(|(fit, id)| {
+            (*fit, unsure(id), Some(*id) == left, core::cmp::Reverse(demands.rank(id)))
+        });
         let fresh = fit.iter().find(|(_, id)| !asked.contains(id));
         fresh.map(|(_, id)| (*id, true)).or_else(|| fit.first().map(|(_, id)| (*id, false)))
     }
@@ -149,12 +185,12 @@ impl Candidates {
     /// The best of the serving verifiers that the session does not accept.
     pub(super) fn unsuited(&self, demands: &Demands) -> Option<(TargetFit, &VerifierPresence)> {
         let best = self.serving(demands).filter(|(fit, _)| !demands.take(*fit)).min_by_key(|(fit, _)| *fit);
-        best.and_then(|(fit, id)| Some((fit, self.known.get(id)?)))
+        best.and_then(|(fit, id)| Some((fit, self.get(id)?)))
     }
 
     fn serving(&self, demands: &Demands) -> impl Iterator<Item = (TargetFit, &VerifierId)> {
-        let serving = self.known.iter().filter(|(_, presence)| serves(presence));
-        serving.map(|(id, presence)| (demands.fit(presence.vocabulary, target_of(presence)), id))
+        let serving = self.known.iter().filter(|(_, candidate)| serves(&candidate.presence));
+        serving.map(|(id, candidate)| (demands.fit(candidate), id))
     }
 }
 
@@ -184,7 +220,13 @@ mod tests {
     }
 
     fn demands(target: Option<&VerifierPresence>) -> Demands {
-        Demands { vocabulary: VOCABULARY, target: target.map(target_of), any_model: false, nonce: 1 }
+        Demands {
+            vocabulary: VOCABULARY,
+            prefixes: Prefixes::default(),
+            target: target.map(target_of),
+            any_model: false,
+            nonce: 1,
+        }
     }
 
     fn id(text: &str) -> VerifierId {
@@ -192,7 +234,8 @@ mod tests {
     }
 
     fn of<const N: usize>(list: [(&str, VerifierPresence); N]) -> Candidates {
-        Candidates { known: list.map(|(name, presence)| (id(name), presence)).into_iter().collect() }
+        let known = list.map(|(name, presence)| (id(name), Candidate { presence, refused: false }));
+        Candidates { known: known.into_iter().collect() }
     }
 
     #[test]
@@ -215,7 +258,7 @@ mod tests {
             ..presence(weights, numerics)
         };
         let fit = |wanted: &VerifierPresence, offered: &VerifierPresence| {
-            demands(Some(wanted)).fit(VOCABULARY, target_of(offered))
+            demands(Some(wanted)).fit_of(target_of(offered))
         };
         assert_eq!(fit(&law(1, 1), &law(1, 2)), TargetFit::Same);
         assert_eq!(fit(&law(1, 1), &law(2, 1)), TargetFit::OtherWeights);
@@ -226,7 +269,7 @@ mod tests {
     #[test]
     fn who_left_drains_or_has_another_vocabulary_is_not_asked() {
         let wanted = demands(None);
-        let other = Vocabulary { size: 33, ..VOCABULARY };
+        let other = Vocabulary { fingerprint: [8; 8], ..VOCABULARY };
         let absent = [
             VerifierPresence { liveness: Liveness::Left, ..presence(1, 1) },
             VerifierPresence { liveness: Liveness::Lost, ..presence(1, 1) },
@@ -238,7 +281,7 @@ mod tests {
             assert!(candidates.unsuited(&wanted).is_none());
         }
         let candidates = of([("a", VerifierPresence { vocabulary: other, ..presence(1, 1) })]);
-        assert_eq!(candidates.choose(&Demands { any_model: true, ..wanted }, &[], None), None);
+        assert_eq!(candidates.choose(&Demands { any_model: true, ..wanted.clone() }, &[], None), None);
         assert_eq!(candidates.unsuited(&wanted).map(|(fit, _)| fit), Some(TargetFit::OtherVocabulary));
     }
 

@@ -38,8 +38,11 @@ impl Device {
     pub fn handle_draft(&mut self, id: DraftJobId, row: DraftRow<'_>, now: Instant) {
         let Some((_, fed)) = self.job.take_if(|(job, _)| *job == id) else { return };
         self.round.run_ends(now);
+        self.counters.refills += u64::from(row.refilled);
         // Longer runs are prefill or repair after a rollback: their time is not that of one drafted token.
-        if fed == 1 {
+        if row.refilled {
+            self.round.forget();
+        } else if fed == 1 {
             self.learned.stop.observe_draft(row.took);
         } else {
             self.learned.economy.observe_feed(fed, row.took);
@@ -181,15 +184,15 @@ impl Device {
     /// Draws the next token from a row of logits and scores it.
     fn score(&mut self, draft: &DraftRow<'_>) -> Result<(), LogitsError> {
         let position = self.text.len() + self.drafted.len();
-        // Some exported models pad their rows beyond the vocabulary.
-        let size = self.config.vocabulary.size as usize;
-        let logits = draft.logits.get(..size).ok_or(LogitsError::NoMass)?;
+        // The drafter may have tokens that the target lacks, or lack some, and some models pad their rows.
+        let shared = self.config.vocabulary.size.min(self.vocabulary_size());
+        let logits = draft.logits.get(..shared as usize).ok_or(LogitsError::NoMass)?;
         self.scratch.refill(logits, &self.session.sampling)?;
         let (policy, payload) = (&self.config.policy, self.config.policy.payload());
-        let sent = quantise(&self.scratch, payload, self.config.vocabulary.size);
+        let sent = quantise(&self.scratch, payload, self.vocabulary_size());
         // Rejection sampling is exact only if the token is drawn from the distribution that the verifier will read.
         if payload.form.is_drawn_from() {
-            let drawn_from = read(&sent, payload.form, self.config.vocabulary.size);
+            let drawn_from = read(&sent, payload.form, self.vocabulary_size());
             self.scratch = drawn_from.expect("the most probable token has a weight");
         }
         let (seed, at) = (self.session.seed, position as u64);
@@ -237,7 +240,7 @@ impl Device {
             send: 1,
             base: base as u32,
             prefix: self.text.short(base).expect("the frame starts within the text"),
-            token_bits: token_bits(self.config.vocabulary.size),
+            token_bits: token_bits(self.vocabulary_size()),
             drafts: riding.iter().map(unscored).chain((0..count).map(|i| self.draft(i, count))).collect(),
             held: (0..).zip(held).fold(0, |bits, (i, held)| bits | u16::from(held) << i),
             bonus: !self.trusts(),

@@ -51,10 +51,10 @@ impl Device {
     }
 
     fn on_verdict(&mut self, verdict: &Verdict, now: Instant) {
-        let Lessor::Leased(Leased { flight, target, .. }) = &mut self.lessor else { return };
+        let Lessor::Leased(Leased { flight, target, vocabulary_size, .. }) = &mut self.lessor else { return };
         let target = *target;
         // Taking the flight makes any copy of this verdict stale, so that no token is committed twice.
-        let known = verdict.token < self.config.vocabulary.size;
+        let known = verdict.token < *vocabulary_size;
         let Some(flight) = flight.take_if(|f| known && f.is_answered_by(verdict)) else {
             self.counters.stale += 1;
             return;

@@ -1,6 +1,7 @@
 //! The lease: requesting it, holding it, losing it and requesting it again.
 
 use super::candidates::{Demands, TargetFit};
+use super::drafting::judged_max;
 use super::stream::Stream;
 use super::{Device, DeviceEvent, Finish, Offline, PinnedTarget};
 use crate::time::{Duration, Instant};
@@ -56,6 +57,8 @@ pub(super) struct Leased {
     pub(super) target: PinnedTarget,
     pub(super) draft_tokens_max: usize,
     pub(super) context_tokens_max: usize,
+    /// Size of the target's vocabulary: every id of the session is below it.
+    pub(super) vocabulary_size: u32,
     /// Most tokens of one credit; 0 if the verifier accepts none.
     pub(super) credit_tokens_max: usize,
     /// Tokens of the text that the verifier is believed to have.
@@ -132,6 +135,17 @@ impl Device {
 
     /// Asks the next verifier. A reason that stays ends the reply once no other verifier is left to ask.
     fn on_refusal(&mut self, reason: RefusalReason, now: Instant) {
+        if let RefusalReason::Vocabulary(theirs) = reason
+            && let Lessor::Opening(opening) = &self.lessor
+            && let Some(verifier) = opening.asked.last()
+        {
+            self.learned.candidates.refused(verifier, theirs);
+            // One that fits may announce itself yet, as where no verifier's announcement fits.
+            let waits = self.config.offline == Offline::Trust || self.unsuited_at().is_some();
+            if waits && !self.has_candidate() {
+                return self.ask_later(now);
+            }
+        }
         let passes = matches!(reason, RefusalReason::Full | RefusalReason::Draining);
         if passes || self.next_candidate().is_some_and(|(_, fresh)| fresh) {
             self.ask_another(now);
@@ -152,6 +166,12 @@ impl Device {
             self.disowned = true;
             return self.ask_anew(now);
         }
+        // The text may have come from a verifier, or a tokenizer, that has more tokens.
+        if self.text.tokens().iter().any(|token| *token >= lease.vocabulary_size) {
+            let theirs = self.learned.candidates.get(&lease.verifier).map(|presence| presence.vocabulary);
+            let own = self.config.vocabulary;
+            return self.leave(Finish::Refused(RefusalReason::Vocabulary(theirs.unwrap_or(own))));
+        }
         let target = PinnedTarget { id: lease.target, promise: lease.promise };
         if !self.take_target(target) {
             self.learned.candidates.correct(&lease.verifier, target);
@@ -160,9 +180,15 @@ impl Device {
         // Reset only now that the lease is accepted.
         self.disowned = false;
         self.events.push_back(DeviceEvent::Leased { verifier: lease.verifier.clone(), target });
+        // What was drafted from more tokens than the target's, or from fewer, is not what its rules would draw.
+        if lease.vocabulary_size != self.vocabulary_size() {
+            self.drafted.clear();
+            self.judged_max = judged_max(self.config.policy.payload(), lease.vocabulary_size);
+        }
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
             target,
+            vocabulary_size: lease.vocabulary_size,
             draft_tokens_max: lease.draft_tokens_max.into(),
             context_tokens_max: lease.context_tokens_max as usize,
             credit_tokens_max: lease.credit_tokens_max.into(),
@@ -287,6 +313,7 @@ impl Device {
     fn demands(&self) -> Demands {
         Demands {
             vocabulary: self.config.vocabulary,
+            prefixes: self.config.prefixes.clone(),
             target: self.target,
             any_model: self.config.accept_model_change,
             nonce: self.session.nonce,
@@ -349,7 +376,7 @@ impl Device {
     /// Compares a lease's target with the one that wrote the text; false if the lease is refused and the reply ended.
     fn take_target(&mut self, offered: PinnedTarget) -> bool {
         let demands = self.demands();
-        let fit = demands.fit(self.config.vocabulary, offered);
+        let fit = demands.fit_of(offered);
         if fit == TargetFit::Same || !demands.take(fit) {
             return fit == TargetFit::Same;
         }

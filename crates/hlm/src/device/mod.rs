@@ -160,7 +160,8 @@ impl Device {
         if tokens.is_empty() || reply.tokens_max == 0 {
             return Err(SayError::Empty);
         }
-        if let Some(token) = tokens.iter().find(|token| **token >= self.config.vocabulary.size) {
+        let size = self.vocabulary_size();
+        if let Some(token) = tokens.iter().find(|token| **token >= size) {
             return Err(SayError::UnknownToken(*token));
         }
         let (length, limit) = (self.text.len() + tokens.len(), self.context_limit());
@@ -359,6 +360,7 @@ impl Device {
         self.counters.committed += 1;
         self.counters.unverified += u64::from(origin == Origin::Unverified);
         self.counters.trusted += u64::from(origin == Origin::Trusted);
+        self.counters.foreign += u64::from(token >= self.config.vocabulary.size);
         self.events.push_back(DeviceEvent::Committed(Commit { position, token, origin }));
         if stopped {
             self.finish(Finish::Stop);
@@ -396,6 +398,15 @@ impl Device {
     /// True when the policy commits tokens without asking the verifier.
     fn trusts(&self) -> bool {
         self.config.policy.held() == HeldTokens::Trusted
+    }
+
+    /// Size of the vocabulary that bounds the session's ids and sets their width: the target's, or the drafter's while
+    /// there is no lease.
+    fn vocabulary_size(&self) -> u32 {
+        match &self.lessor {
+            Lessor::Leased(leased) => leased.vocabulary_size,
+            _ => self.config.vocabulary.size,
+        }
     }
 
     /// Most tokens of the text: the least of the drafter's, the protocol's and the verifier's limits.

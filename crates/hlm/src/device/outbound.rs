@@ -60,6 +60,8 @@ impl Device {
 
     fn transmit_open(&mut self, now: Instant) -> Option<Transmit> {
         let verifier = self.choose()?;
+        let theirs = self.learned.candidates.get(&verifier).map(|presence| presence.vocabulary);
+        let shorter = theirs.filter(|theirs| theirs.size < self.config.vocabulary.size);
         let s = self.session.sampling;
         let open = Open {
             session: self.session.number,
@@ -67,7 +69,7 @@ impl Device {
             nonce: self.session.nonce,
             seed: self.session.seed,
             sampling: SamplingParams { temperature: s.temperature(), top_p: s.top_p(), top_k: s.top_k() },
-            vocabulary: self.config.vocabulary,
+            vocabulary: shorter.unwrap_or(self.config.vocabulary),
             length: if self.disowned { 0 } else { self.text.len() as u32 },
         };
         self.silence.count_try();
@@ -97,7 +99,7 @@ impl Device {
         let end = self.context_end(leased);
         // Counts as sent at once: if the chunk is lost, the verifier answers the frame with a resync.
         let Lessor::Leased(leased) = &mut self.lessor else { return None };
-        let bits = token_bits(self.config.vocabulary.size);
+        let bits = token_bits(leased.vocabulary_size);
         let context = chunk(&self.text, leased.synced..end, bits, (self.session.number, self.session.epoch));
         leased.synced += context.tokens.len();
         self.counters.context_up += 1;

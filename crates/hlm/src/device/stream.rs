@@ -70,7 +70,7 @@ impl Device {
         let most = wanted.min(leased.credit_tokens_max).min(self.room());
         let saying = self.saying.as_ref().filter(|_| most > 0)?;
         let mut stop: Vec<TokenId> = saying.stop.clone();
-        stop.retain(|token| *token < self.config.vocabulary.size);
+        stop.retain(|token| *token < self.vocabulary_size());
         stop.sort_unstable();
         stop.dedup();
         let stop = stop.into_iter().take(STOP_IDS_MAX).collect();
@@ -145,7 +145,7 @@ impl Device {
             return;
         };
         let awaits_verdict = flight.as_ref().is_some_and(|flight| !flight.streams);
-        let known = text.tokens.iter().all(|token| *token < self.config.vocabulary.size);
+        let known = text.tokens.iter().all(|token| *token < self.vocabulary_size());
         let is_current = (stream.since..=*round).contains(&text.round);
         let (target, is_gap) = (*target, base > length);
         let is_old_gap = is_gap && text.round < stream.again;
@@ -258,7 +258,7 @@ impl Device {
             send: 1,
             base: length as u32,
             prefix,
-            token_bits: token_bits(self.config.vocabulary.size),
+            token_bits: token_bits(leased.vocabulary_size),
             drafts: Default::default(),
             held: 0,
             bonus: true,

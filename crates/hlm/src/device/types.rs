@@ -5,6 +5,7 @@ use crate::TokenId;
 use crate::counters::counters;
 use crate::importance::RecentImportances;
 use crate::policy::Rules;
+use crate::prefixes::Prefixes;
 use crate::probabilities::Sampling;
 use crate::time::Duration;
 use crate::uncertainty::Unit;
@@ -28,6 +29,8 @@ pub enum Offline {
 pub struct DeviceConfig {
     /// The drafter's vocabulary.
     pub vocabulary: Vocabulary,
+    /// Fingerprints of its beginnings, for targets with fewer tokens.
+    pub prefixes: Prefixes,
     /// The policy: what is sent and when.
     pub policy: Rules,
     /// The reaction to a long silence.
@@ -115,6 +118,8 @@ pub struct DraftRow<'a> {
     pub attention: Option<&'a [f32]>,
     /// Duration of the run.
     pub took: Duration,
+    /// True if the drafter's own context was full, so that it read a part of the text again.
+    pub refilled: bool,
 }
 
 /// The source of a committed token.
@@ -272,6 +277,10 @@ counters! {
         pub unverified: u64,
         /// Committed tokens that the policy kept: never verified, or although the target chose another token.
         pub trusted: u64,
+        /// Committed tokens that the drafter's vocabulary lacks, which it reads as its unknown token.
+        pub foreign: u64,
+        /// Runs of the drafter that read a part of the text again, because its context was full.
+        pub refills: u64,
         /// Held drafts that were compared with the target's choice.
         pub audited: u64,
         /// Audited drafts that differed.

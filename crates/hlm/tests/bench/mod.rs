@@ -55,6 +55,7 @@ pub(crate) fn config(drafts: u8) -> DeviceConfig {
         PolicyTable { draft_tokens_max: Some(drafts), stop_rule: Some(false), ..PolicyTable::default() };
     DeviceConfig {
         vocabulary: VOCABULARY,
+        prefixes: Default::default(),
         policy: Rules::new(&policy).expect("valid settings"),
         offline: Offline::Wait,
         give_up_after: Duration::from_millis(GIVE_UP_MS),
@@ -84,6 +85,7 @@ pub(crate) fn lease(epoch: u8, text: &[TokenId]) -> Lease {
         draft_tokens_max: 16,
         credit_tokens_max: 0,
         context_tokens_max: 64,
+        vocabulary_size: VOCABULARY.size,
         length: text.len() as u32,
         digest: digest(text).full(),
     }
@@ -124,10 +126,11 @@ impl Bench {
 
     /// A device that has a prompt and a lease and sent the context; its drafter runs over the prompt.
     pub(crate) fn leased(config: DeviceConfig) -> Self {
+        let size = config.vocabulary.size;
         let mut bench = Self::new(config);
         bench.say(&PROMPT, reply(40));
         assert!(matches!(bench.sent().as_slice(), [Sent::Open(_)]));
-        bench.lease(&lease(EPOCH, &[]));
+        bench.lease(&Lease { vocabulary_size: size, ..lease(EPOCH, &[]) });
         assert!(matches!(bench.sent().as_slice(), [Sent::Context(_)]));
         bench.happened();
         bench
@@ -230,7 +233,7 @@ impl Bench {
     pub(crate) fn give(&mut self, logits: &[f32], attention: Option<&[f32]>) {
         self.pump();
         let job = self.job.take().expect("a run of the drafter");
-        let row = DraftRow { logits, attention, took: Duration::from_millis(20) };
+        let row = DraftRow { logits, attention, took: Duration::from_millis(20), refilled: false };
         self.device.handle_draft(job.id, row, self.now);
         self.pump();
     }

@@ -23,6 +23,7 @@ pub(crate) fn config() -> VerifierConfig {
     VerifierConfig {
         id: "desk".parse().expect("a valid id"),
         vocabulary: VOCABULARY,
+        prefixes: Default::default(),
         target: TargetDescription { id: TARGET, promise: Promise::Exact, ..TargetDescription::default() },
         context_tokens_max: 16,
         sessions_max: 2,

@@ -119,7 +119,10 @@ fn difference(tiny: &Tiny) -> (f64, f64) {
     let session = target.open().unwrap();
     let batch = [Extend { session, keep: 0, tokens: &tokens, rows: tokens.len() }];
     let found = target.extend(&batch).pop().unwrap().unwrap();
-    let expected = Reference { tiny, model: &model }.logits(&tokens).concat();
+    // The tokenizer has fewer tokens than the model rows: the rest is padding and not given out.
+    let width = target.vocabulary().size as usize;
+    let expected = Reference { tiny, model: &model }.logits(&tokens);
+    let expected = expected.iter().flat_map(|row| row[..width].to_vec()).collect::<Vec<f64>>();
     assert_eq!(found.len(), expected.len());
     let largest = found.iter().zip(&expected).map(|(f, e)| (f64::from(*f) - e).abs()).fold(0.0, f64::max);
     let spread = (expected.iter().map(|e| e * e).sum::<f64>() / expected.len() as f64).sqrt();

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 #[test]
 fn a_bare_gguf_file_opens() {
     let model = open(&Tiny::new(GgmlDType::F32));
-    assert_eq!((model.dir.vocabulary.size, model.dir.context_max), (96, 128));
+    assert_eq!((model.dir.vocabulary.size, model.dir.context_max), (53, 128));
     assert_eq!(model.dir.weights, model.folder.path().join("model.gguf"));
 }
 
@@ -42,6 +42,7 @@ struct Walk {
 /// row of the same tokens decoded one by one.
 fn ragged_batches_are_exact(target: &mut LlamaTarget, seed: u64, vocabulary: usize, rounds: usize) {
     let random = &mut Random(seed);
+    let width = target.vocabulary().size as usize;
     let mut walks: Vec<Walk> =
         (0..5).map(|_| Walk { session: target.open().unwrap(), tokens: vec![] }).collect();
     let mut given: BTreeMap<Vec<u32>, Vec<u32>> = BTreeMap::new();
@@ -69,8 +70,8 @@ fn ragged_batches_are_exact(target: &mut LlamaTarget, seed: u64, vocabulary: usi
             .collect();
         for (answer, (_, _, _, rows, held)) in target.extend(&batch).into_iter().zip(&parts) {
             let answer = answer.unwrap();
-            assert_eq!(answer.len(), rows * vocabulary, "seed {seed} round {round}");
-            for (row, logits) in answer.chunks(vocabulary).enumerate() {
+            assert_eq!(answer.len(), rows * width, "seed {seed} round {round}");
+            for (row, logits) in answer.chunks(width).enumerate() {
                 let context = held[..held.len() - rows + row + 1].to_vec();
                 given.insert(context, bits(logits));
             }
@@ -127,12 +128,13 @@ fn the_demo_target_is_exact() {
 fn a_long_prompt_has_the_bits_of_single_tokens() {
     let model = open(&Tiny { context: 320, ..Tiny::new(GgmlDType::Q8_0) });
     let mut target = model.target();
+    let width = target.vocabulary().size as usize;
     // More rows than one pass takes.
     let tokens = Random(1).tokens(280, 96);
     let session = target.open().unwrap();
     let chunk = extend(&mut target, session, 0, &tokens);
     for (row, single) in one_by_one(&mut target, &tokens).iter().enumerate() {
-        assert_eq!(&bits(&chunk[row * 96..(row + 1) * 96]), single, "row {row}");
+        assert_eq!(&bits(&chunk[row * width..(row + 1) * width]), single, "row {row}");
     }
 }
 
@@ -145,7 +147,10 @@ fn a_rollback_leaves_no_trace() {
     extend(&mut target, b, 0, &[1, 2, 3, 60, 61, 62, 63, 64]);
     target.truncate(b, 3).unwrap();
     assert_eq!(target.len(b).unwrap(), 3);
-    assert_eq!(bits(&extend(&mut target, b, 3, &[4, 5])), bits(&fresh[3 * 96..]));
+    assert_eq!(
+        bits(&extend(&mut target, b, 3, &[4, 5])),
+        bits(&fresh[3 * target.vocabulary().size as usize..])
+    );
     assert_eq!(target.len(b).unwrap(), 5);
 }
 
@@ -175,7 +180,7 @@ fn a_bad_part_fails_alone() {
     assert!(matches!(answers[5], Err(Error::Rows { rows: 2, tokens: 1 })));
     assert!(matches!(answers[6], Err(Error::UnknownSession(_))));
     let both = answers[0].as_ref().unwrap();
-    assert_eq!(bits(&both[96..]), bits(answers[7].as_ref().unwrap()));
+    assert_eq!(bits(&both[target.vocabulary().size as usize..]), bits(answers[7].as_ref().unwrap()));
     assert_eq!(target.len(sessions[2]).unwrap(), 0);
 }
 

@@ -107,7 +107,8 @@ fn logits_are_those_of_pytorch() {
     let logits: Vec<Vec<f32>> = serde_json::from_value(expected["logits"].clone()).unwrap();
     let rows = load_hugging_face().extend(&tokens).unwrap();
     for (row, expected) in logits.iter().enumerate() {
-        let difference = largest_difference(rows.logits(row), expected);
+        // The model has 64 rows for the tokenizer's 53 tokens: the rest is padding.
+        let difference = largest_difference(rows.logits(row), &expected[..53]);
         assert!(difference < 1e-4, "row {row}: {difference}");
     }
 }
@@ -119,11 +120,20 @@ fn impossible_requests_change_nothing() {
     drafter.extend(&[1, 2]).unwrap();
     let full = drafter.extend(&[1; 127]).unwrap_err();
     assert!(matches!(full, Error::ContextFull { length: 2, added: 127, max: 128 }), "{full}");
-    let outside = drafter.extend(&[5, 64]).unwrap_err();
-    assert!(matches!(outside, Error::Token { token: 64, vocabulary: 64 }), "{outside}");
     assert_eq!(drafter.len(), 2);
     assert_eq!(drafter.extend(&[1; 126]).unwrap().len(), 126);
     assert!(drafter.extend(&[]).unwrap().is_empty());
+}
+
+/// The target may have tokens that the drafter has no row for.
+#[test]
+fn a_token_without_a_row_is_read_as_the_unknown_one() {
+    let dir = ModelDir::open(fixture("hf-llama")).unwrap();
+    let unknown = dir.unknown();
+    let after = |token| load_hugging_face().extend(&[5, token, 6]).unwrap();
+    assert_eq!(bits(&after(64)), bits(&after(unknown)));
+    assert_eq!(bits(&after(u32::MAX)), bits(&after(unknown)));
+    assert_ne!(bits(&after(63)), bits(&after(unknown)), "a row of padding is a row");
 }
 
 #[test]

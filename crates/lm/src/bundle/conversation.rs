@@ -25,6 +25,15 @@ impl ModelDir {
         }
     }
 
+    /// Tokens at the beginning of every first turn, whatever its prompt: the system prompt is part of them.
+    ///
+    /// # Errors
+    /// As [`Self::first_turn`].
+    pub fn head_tokens(&self) -> Result<usize> {
+        let (one, other) = (self.first_turn("a")?, self.first_turn("0")?);
+        Ok(one.iter().zip(&other).take_while(|(one, other)| one == other).count())
+    }
+
     /// Tokens of a later turn with `prompt` in it: all that comes behind the text of a reply. With a chat template
     /// they begin with the token by which it ends a reply; a caller leaves that out if the reply has it already.
     ///

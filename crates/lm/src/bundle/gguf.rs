@@ -37,6 +37,7 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         tracing::warn!(path = %path.display(), "no control token begins a context, though the model expects one");
     }
     let form = format!("{}{{prompt}}", begin.unwrap_or_default());
+    let (vocabulary, prefixes) = vocabulary(&tokenizer, size);
     let dir = ModelDir {
         path: path.parent().unwrap_or(Path::new("")).into(),
         name: name(path, &header)?,
@@ -44,7 +45,9 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         weights: path.into(),
         weights_sha256: None,
         quantization: None,
-        vocabulary: vocabulary(&tokenizer, size),
+        vocabulary,
+        prefixes,
+        rows: size,
         tokenizer,
         special: SpecialIds { bos, eos, pad, ..SpecialIds::default() },
         prompt: PromptForm { form, next_turn: "{prompt}".into(), stop },

@@ -112,7 +112,7 @@ fn assemble(
         next_turn: "{prompt}".into(),
         stop,
     };
-    let vocabulary = vocabulary(&tokenizer, size);
+    let (vocabulary, prefixes) = vocabulary(&tokenizer, size);
     Ok(ModelDir {
         path: path.into(),
         name,
@@ -122,6 +122,8 @@ fn assemble(
         quantization: None,
         tokenizer,
         vocabulary,
+        prefixes,
+        rows: size,
         special,
         prompt,
         chat: None,

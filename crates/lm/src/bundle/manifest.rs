@@ -1,7 +1,8 @@
 //! Dunlin's own form of a model directory: `model.toml` names the files, their checksums and the vocabulary.
 
 use super::{
-    ModelDir, PromptForm, Role, SpecialIds, check_rows, gguf, hex, read_text, sha256_file, vocabulary,
+    ModelDir, PromptForm, Role, SpecialIds, check_rows, fingerprints, gguf, hex, read_text, sha256_file,
+    vocabulary,
 };
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -77,12 +78,12 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
     }
     let size = manifest.vocabulary.size;
     check_rows(&file, "vocabulary.size", &tokenizer, size)?;
-    let vocabulary = vocabulary(&tokenizer, size);
-    let found = hex(&vocabulary.fingerprint);
+    let found = fingerprints(&tokenizer, size).last().map(|fingerprint| hex(fingerprint)).unwrap_or_default();
     if found != manifest.vocabulary.fingerprint {
         let key = format!("vocabulary.fingerprint of {}", tokenizer_file.display());
         return Err(Error::value(&file, key, manifest.vocabulary.fingerprint, found));
     }
+    let (vocabulary, prefixes) = vocabulary(&tokenizer, size);
     Ok(ModelDir {
         path: path.into(),
         name: manifest.name,
@@ -92,6 +93,8 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         quantization: Some(manifest.weights.quantization),
         tokenizer,
         vocabulary,
+        prefixes,
+        rows: size,
         special: manifest.special,
         prompt: manifest.prompt,
         chat: None,

@@ -109,7 +109,8 @@ pub(crate) fn described(path: &Path, header: &Header) -> Result<Described> {
     let begins = flag(ADD_BOS, begins)?;
     let build = || build(&list, &parts);
     let (inner, plain) = no_panic(build).map_err(|message| Error::format(path, "GGUF", message))?;
-    let tokenizer = Tokenizer::from_parts(path, inner, plain)?;
+    let unused = list.each().filter(|(_, _, kind)| *kind == TokenKind::Unused).map(|(id, ..)| id).collect();
+    let tokenizer = Tokenizer::from_parts(path, inner, plain, unused)?;
     Ok(Described::Built { tokenizer, begins, guessed })
 }
 

@@ -3,6 +3,7 @@
 
 mod identity;
 mod kills;
+mod pairs;
 mod processes;
 mod reference;
 mod targets;

@@ -116,6 +116,10 @@ impl AgentProcess {
     }
 
     pub(crate) fn with_flags(ask: &Ask, flags: &[&str]) -> Self {
+        Self::with_drafter(ask, &model("drafter"), flags)
+    }
+
+    pub(crate) fn with_drafter(ask: &Ask, drafter: &Path, flags: &[&str]) -> Self {
         let mut command = program("dunlin-agent");
         command.args(["serve", "--json", "--broker", &format!("mqtt://127.0.0.1:{}", ask.broker)]);
         command.args([
@@ -129,7 +133,7 @@ impl AgentProcess {
             "1",
         ]);
         command.args(["--temperature", &ask.temperature.to_string()]);
-        command.args(["--max-tokens", &ask.tokens_max.to_string(), "--model"]).arg(model("drafter"));
+        command.args(["--max-tokens", &ask.tokens_max.to_string(), "--model"]).arg(drafter);
         command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());

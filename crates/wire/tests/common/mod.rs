@@ -359,6 +359,7 @@ pub(crate) fn lease_resumed() -> Lease {
         draft_tokens_max: 16,
         credit_tokens_max: u16::MAX,
         context_tokens_max: 131_072,
+        vocabulary_size: VOCABULARY_SIZE_MAX,
         length: 3,
         digest: digest(&[1, 450, 9999]).full(),
     }
