@@ -1,15 +1,20 @@
 //! A decoder with a key/value cache from an ONNX file, on tract; no other module uses tract. The encoder, which has no
 //! cache, is in `encoder`.
 //!
-//! Inputs and outputs are Hugging Face's: `input_ids` [1,S], optionally `attention_mask` [1,P+S] and
-//! `position_ids` [1,S], `past_key_values.N.key` and `.value` [1,H,P,D]; `logits` [1,S,V], `present.N.key` and
-//! `.value` [1,H,P+S,D], and optionally `attention` [1,S,P+S]: S new tokens after P others.
+//! Inputs and outputs are Hugging Face's: `input_ids` [1,S], optionally `attention_mask` [1,P+S], `position_ids` [1,S]
+//! and `cache_position` [S], `past_key_values.N.key` and `.value` [1,H,P,D]; `logits` [1,S,V], `present.N.key` and
+//! `.value` [1,H,P+S,D], and optionally `attention` [1,S,P+S]: S new tokens after P others. Inputs that choose between
+//! ways of running are in `fixed`. 16-bit floats run as 32-bit ones, borders and cache included: tract's conversions cost
+//! more time than they save, most of all on processors without 16-bit arithmetic.
 //!
 //! tract's own concatenation copies the cache at every step. Its output is kept as it is for the next step, so there is
 //! no further copy, except once after a rollback.
 
 mod encoder;
+mod fixed;
+mod operators;
 mod signature;
+mod skip_norm;
 mod weights;
 
 use dunlin_lm::bundle::CacheShape;
@@ -18,9 +23,9 @@ use dunlin_lm::{Error, Result};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::floats::FloatPrecisionTranslator;
 use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModel, InferenceModelExt};
 
 pub(crate) use encoder::EncoderGraph;
@@ -56,20 +61,26 @@ pub(crate) struct Step {
 }
 
 impl Decoder {
-    /// Loads a file whose vocabulary has `vocabulary` tokens and runs one token through it.
+    /// Loads a file whose vocabulary has `vocabulary` tokens and runs one token, and then two more, through it.
     pub(crate) fn load(
         path: &Path,
         vocabulary: u32,
         shape: Option<CacheShape>,
     ) -> Result<(Self, Vec<Warning>)> {
         let vocabulary = vocabulary as usize;
-        let proto = read(path)?;
+        let mut proto = read(path)?;
+        fixed::fix(path, &mut proto)?;
         let signature = Signature::read(path, &proto, shape)?;
+        operators::check(path, &proto)?;
         let warnings = weights::check(path, &proto)?;
         let state = spawn(path, || build(path, &proto, &signature))?;
         drop(proto);
         let mut decoder = Self { path: path.into(), state, signature, vocabulary };
-        decoder.run(&[0], &decoder.nothing()?)?;
+        let first = decoder.run(&[0], &decoder.nothing()?)?;
+        let more = decoder.run(&[0, 0], &first.past)?;
+        if more.logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::value(path, "output logits", "numbers", "NaN"));
+        }
         Ok((decoder, warnings))
     }
 
@@ -91,16 +102,14 @@ impl Decoder {
         let (begin, end) = (past.length, past.length + tokens.len());
         let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
         let positions: Vec<i64> = (begin..end).map(|position| position as i64).collect();
-        let mut inputs = tvec!();
-        for (input, kind) in &self.signature.inputs {
-            inputs.push(match input {
-                Input::Ids => integers(&ids, *kind)?,
-                Input::Positions => integers(&positions, *kind)?,
-                Input::Mask => integers(&vec![1; end], *kind)?,
-                Input::Past(index) => past.tensor(*index)?,
-            });
-        }
-        Ok(inputs)
+        let feed = |(input, kind): &(Input, DatumType)| match input {
+            Input::Ids => integers(&[1, ids.len()], &ids, *kind),
+            Input::Positions => integers(&[1, positions.len()], &positions, *kind),
+            Input::FlatPositions => integers(&[positions.len()], &positions, *kind),
+            Input::Mask => integers(&[1, end], &vec![1; end], *kind),
+            Input::Past(index) => past.tensor(*index),
+        };
+        self.signature.inputs.iter().map(feed).collect()
     }
 
     /// Checks the outputs' shapes and splits them.
@@ -213,19 +222,25 @@ fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<
     for (index, (input, kind)) in signature.inputs.iter().enumerate() {
         let shape = match input {
             Input::Ids | Input::Positions => tvec![1.to_dim(), new.clone()],
+            Input::FlatPositions => tvec![new.clone()],
             Input::Mask => tvec![1.to_dim(), past.clone() + new.clone()],
             Input::Past(_) => tvec![1.to_dim(), kv_heads.to_dim(), past.clone(), head_dim.to_dim()],
         };
         model.set_input_fact(index, InferenceFact::dt_shape(*kind, shape))?;
+    }
+    let mut model = model.into_typed()?;
+    let is_half =
+        |node: &TypedNode| node.outputs.iter().any(|output| output.fact.datum_type == DatumType::F16);
+    if model.nodes().iter().any(is_half) {
+        model.transform(&FloatPrecisionTranslator::new(DatumType::F16, DatumType::F32))?;
     }
     model.into_optimized()?.into_runnable()?.spawn()
 }
 
 /// The graph with the file's outputs at `output_indices`, ignoring the shapes that the file declares for them.
 fn parse(path: &Path, proto: &ModelProto, output_indices: &[usize]) -> TractResult<InferenceModel> {
-    let framework: Onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let directory = path.parent().and_then(Path::to_str);
-    let parsed = framework.parse(proto, directory)?;
+    let parsed = operators::framework().parse(proto, directory)?;
     if let Some(name) = parsed.unresolved_inputs.first() {
         return Err(TractError::msg(format!("nothing computes {name:?}")));
     }
@@ -238,8 +253,8 @@ fn parse(path: &Path, proto: &ModelProto, output_indices: &[usize]) -> TractResu
     Ok(model)
 }
 
-fn integers(numbers: &[i64], kind: DatumType) -> TractResult<TValue> {
-    let tensor = Tensor::from_shape(&[1, numbers.len()], numbers)?;
+fn integers(shape: &[usize], numbers: &[i64], kind: DatumType) -> TractResult<TValue> {
+    let tensor = Tensor::from_shape(shape, numbers)?;
     Ok(tensor.cast_to_dt(kind)?.into_owned().into())
 }
 

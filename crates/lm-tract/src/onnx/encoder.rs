@@ -107,7 +107,7 @@ fn feed(input: EncoderInput, tokens: &[u32], kind: DatumType) -> TractResult<TVa
         EncoderInput::Types => vec![0; tokens.len()],
         EncoderInput::Positions => (0..tokens.len() as i64).collect(),
     };
-    integers(&numbers, kind)
+    integers(&[1, numbers.len()], &numbers, kind)
 }
 
 fn known_inputs(path: &Path, graph: &GraphProto) -> Result<Vec<(EncoderInput, DatumType)>> {

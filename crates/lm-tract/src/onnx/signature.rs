@@ -3,12 +3,14 @@
 use dunlin_lm::bundle::CacheShape;
 use dunlin_lm::{Error, Result};
 use std::path::Path;
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::type_proto;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
-use tract_onnx::prelude::{Datum, DatumType};
+use tract_onnx::prelude::{Datum, DatumType, f16};
 
-const ADVICE: &str = "export a decoder with its cache as 32-bit inputs and outputs, without control flow";
+pub(super) const ADVICE: &str =
+    "export a decoder with its cache as inputs and outputs of 16- or 32-bit floats, without control flow";
 
 /// The meaning of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub(super) enum Input {
     Ids,
     Mask,
     Positions,
+    /// The positions without a batch: [S].
+    FlatPositions,
     /// Keys (even) or values (odd) of layer `index / 2`.
     Past(usize),
 }
@@ -69,25 +73,40 @@ pub(super) fn is_weight(graph: &GraphProto, name: &str) -> bool {
 }
 
 fn known_input(path: &Path, input: &ValueInfoProto) -> Result<(Input, DatumType)> {
-    let kind = match input.name.as_str() {
-        "input_ids" => Input::Ids,
-        "attention_mask" => Input::Mask,
-        "position_ids" => Input::Positions,
+    let (meaning, rank) = match input.name.as_str() {
+        "input_ids" => (Input::Ids, 2),
+        "attention_mask" => (Input::Mask, 2),
+        "position_ids" => (Input::Positions, 2),
+        "cache_position" => (Input::FlatPositions, 1),
         name => match past_index(name) {
-            Some(index) => Input::Past(index),
+            Some(index) => (Input::Past(index), 4),
             None => return Err(Error::unsupported(path, format!("input {name}"), ADVICE)),
         },
     };
-    let integer = !matches!(kind, Input::Past(_));
-    match (integer, tensor_type(input).map(|tensor| tensor.elem_type)) {
-        (true, Some(7)) => Ok((kind, i64::datum_type())),
-        (true, Some(6)) => Ok((kind, i32::datum_type())),
-        (false, Some(1)) => Ok((kind, f32::datum_type())),
-        (_, found) => {
-            let what = format!("input {} of ONNX element type {}", input.name, found.unwrap_or(0));
-            Err(Error::unsupported(path, what, ADVICE))
-        }
+    let dims = dimensions(input).len();
+    // A cache's shape is checked with its heads.
+    if dims != rank && dims > 0 && !matches!(meaning, Input::Past(_)) {
+        let what = format!("input {} of {dims} dimensions instead of {rank}", input.name);
+        return Err(Error::unsupported(path, what, ADVICE));
     }
+    let element = tensor_type(input).and_then(|tensor| DataType::try_from(tensor.elem_type).ok());
+    match (meaning, element) {
+        (Input::Past(_), Some(DataType::Float)) => Ok((meaning, f32::datum_type())),
+        (Input::Past(_), Some(DataType::Float16)) => Ok((meaning, f16::datum_type())),
+        (Input::Past(_), _) => Err(unsupported_type(path, input)),
+        (_, Some(DataType::Int64)) => Ok((meaning, i64::datum_type())),
+        (_, Some(DataType::Int32)) => Ok((meaning, i32::datum_type())),
+        (Input::Mask, Some(DataType::Bool)) => Ok((meaning, bool::datum_type())),
+        _ => Err(unsupported_type(path, input)),
+    }
+}
+
+/// The error about an input's element type.
+pub(super) fn unsupported_type(path: &Path, input: &ValueInfoProto) -> Error {
+    let number = tensor_type(input).map_or(0, |tensor| tensor.elem_type);
+    let named = DataType::try_from(number).map(|kind| kind.as_str_name().to_string());
+    let kind = named.unwrap_or_else(|_| number.to_string());
+    Error::unsupported(path, format!("input {} of ONNX element type {kind}", input.name), ADVICE)
 }
 
 pub(super) fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
@@ -115,12 +134,13 @@ fn input_name(input: Input) -> String {
         Input::Ids => "input_ids".into(),
         Input::Mask => "attention_mask".into(),
         Input::Positions => "position_ids".into(),
+        Input::FlatPositions => "cache_position".into(),
         Input::Past(index) => format!("past_key_values.{}", cache_name(index)),
     }
 }
 
 /// The dimensions of an input: `None` for a symbolic one.
-fn dimensions(input: &ValueInfoProto) -> Vec<Option<usize>> {
+pub(super) fn dimensions(input: &ValueInfoProto) -> Vec<Option<usize>> {
     let shape = tensor_type(input).and_then(|tensor| tensor.shape.as_ref());
     let number = |value: &Option<Value>| match value {
         Some(Value::DimValue(number)) => usize::try_from(*number).ok(),

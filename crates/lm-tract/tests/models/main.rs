@@ -8,3 +8,5 @@ mod encoder;
 mod files;
 mod golden;
 mod onnx;
+mod signatures;
+mod variants;

@@ -16,6 +16,7 @@ const UINT8: i32 = 2;
 const INT8: i32 = 3;
 pub(crate) const INT64: i32 = 7;
 pub(crate) const FLOAT16: i32 = 10;
+const BFLOAT16: i32 = 16;
 const INT4: i32 = 22;
 
 const VOCABULARY: usize = 64;
@@ -36,7 +37,7 @@ pub(crate) fn value(name: &str, kind: i32, dims: &[&str]) -> ValueInfoProto {
     ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
 }
 
-fn tensor(name: &str, kind: i32, dims: &[usize], bytes: Vec<u8>) -> TensorProto {
+pub(crate) fn tensor(name: &str, kind: i32, dims: &[usize], bytes: Vec<u8>) -> TensorProto {
     TensorProto {
         name: name.into(),
         data_type: kind,
@@ -226,12 +227,24 @@ fn inputs_and_outputs_are_checked() {
     refused(without("logits"), &["output logits: expected a tensor, found nothing"]);
     refused(without("present.0.value"), &["output present.0.value", "found nothing"]);
     refused(
-        changed(&|graph| graph.input.push(value("cache_position", INT64, &["S"]))),
-        &["input cache_position is not supported"],
+        changed(&|graph| graph.input.push(value("encoder_hidden_states", FLOAT, &["1", "S", "4"]))),
+        &["input encoder_hidden_states is not supported", "without control flow"],
     );
     refused(
-        changed(&|graph| graph.input[1] = value("past_key_values.0.key", FLOAT16, &["1", "1", "P", "4"])),
-        &["input past_key_values.0.key of ONNX element type 10 is not supported"],
+        changed(&|graph| graph.input[1] = value("past_key_values.0.key", BFLOAT16, &["1", "1", "P", "4"])),
+        &["input past_key_values.0.key of ONNX element type BFLOAT16 is not supported", "16- or 32-bit"],
+    );
+    refused(
+        changed(&|graph| graph.input.push(value("position_ids", INT64, &["3", "1", "S"]))),
+        &["input position_ids of 3 dimensions instead of 2 is not supported"],
+    );
+    refused(
+        changed(&|graph| graph.input.push(value("logits_to_keep", INT64, &["rows"]))),
+        &["input logits_to_keep of shape [None] instead of one number is not supported"],
+    );
+    refused(
+        changed(&|graph| graph.input.push(value("use_cache_branch", FLOAT, &["1"]))),
+        &["input use_cache_branch of ONNX element type FLOAT is not supported"],
     );
     refused(
         changed(&|graph| graph.input[2] = value("past_key_values.0.value", FLOAT, &["1", "2", "P", "4"])),
@@ -262,11 +275,17 @@ fn shapes_are_checked_when_it_runs() {
     let mut forgets = float_head();
     forgets.node.retain(|node| node.output != ["present.0.key"]);
     forgets.node.push(node("Identity", &["new"], &["present.0.key"], &[]));
-    let (mut drafter, _) = load(forgets).unwrap();
-    drafter.extend(&[1]).unwrap();
-    let lost = drafter.extend(&[2]).unwrap_err().to_string();
-    assert!(lost.contains("output present.0.key: expected F32 of [1, 1, 2, 4]"), "{lost}");
-    assert_eq!(drafter.len(), 1);
+    refused(forgets, &["output present.0.key: expected F32 of [1, 1, 3, 4], found F32 of [1, 1, 2, 4]"]);
+    let mut last_row = float_head();
+    last_row.node.last_mut().unwrap().output = vec!["all".into()];
+    last_row.initializer.push(tensor("minus_one", INT64, &[1], (-1i64).to_le_bytes().into()));
+    last_row.initializer.push(tensor("end", INT64, &[1], i64::MAX.to_le_bytes().into()));
+    last_row.node.push(node("Slice", &["all", "minus_one", "end", "one"], &["logits"], &[]));
+    refused(last_row, &["output logits: expected F32 of [1, 2, 64], found F32 of [1, 1, 64]"]);
+    let mut undefined = float_head();
+    let head = undefined.initializer.iter_mut().find(|tensor| tensor.name == "head").unwrap();
+    head.raw_data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    refused(undefined, &["output logits: expected numbers, found NaN"]);
 }
 
 #[test]

@@ -1,0 +1,43 @@
+//! The operators that a file may use: tract's, and own ones where tract lacks one or computes another result.
+
+use super::signature::ADVICE;
+use super::skip_norm;
+use dunlin_lm::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tract_onnx::Onnx;
+use tract_onnx::pb::{GraphProto, ModelProto};
+
+/// The reader of ONNX files with every operator, which ignores the shapes that a file declares inside.
+pub(super) fn framework() -> Onnx {
+    let mut framework = tract_onnx::onnx().with_ignore_value_info(true);
+    let own = &mut framework.op_register;
+    own.insert("SkipSimplifiedLayerNormalization", skip_norm::build);
+    framework
+}
+
+/// Refuses operators that nothing here runs, with all their names.
+pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<()> {
+    let known = framework().op_register;
+    let mut unknown = BTreeMap::new();
+    if let Some(graph) = &proto.graph {
+        collect(graph, &|name| !known.0.contains_key(name), &mut unknown);
+    }
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> =
+        unknown.iter().map(|(name, places)| format!("{name} ({places} places)")).collect();
+    Err(Error::unsupported(path, format!("ONNX operator {}", list.join(", ")), ADVICE))
+}
+
+fn collect(graph: &GraphProto, is_unknown: &impl Fn(&str) -> bool, unknown: &mut BTreeMap<String, usize>) {
+    for node in &graph.node {
+        if is_unknown(&node.op_type) {
+            *unknown.entry(node.op_type.clone()).or_insert(0) += 1;
+        }
+        for branch in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
+            collect(branch, is_unknown, unknown);
+        }
+    }
+}
