@@ -10,9 +10,11 @@
 //! tract's own concatenation copies the cache at every step. Its output is kept as it is for the next step, so there is
 //! no further copy, except once after a rollback.
 
+mod attention;
 mod encoder;
 mod fixed;
 mod operators;
+mod rotary;
 mod signature;
 mod skip_norm;
 mod weights;

@@ -1,26 +1,33 @@
 //! The operators that a file may use: tract's, and own ones where tract lacks one or computes another result.
 
 use super::signature::ADVICE;
-use super::skip_norm;
+use super::{attention, rotary, skip_norm};
 use dunlin_lm::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto};
 
+const GROUP_QUERY_ATTENTION: &str = "GroupQueryAttention";
+
 /// The reader of ONNX files with every operator, which ignores the shapes that a file declares inside.
 pub(super) fn framework() -> Onnx {
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true);
     let own = &mut framework.op_register;
+    own.insert(GROUP_QUERY_ATTENTION, attention::build);
+    own.insert("RotaryEmbedding", rotary::build);
     own.insert("SkipSimplifiedLayerNormalization", skip_norm::build);
     framework
 }
 
-/// Refuses operators that nothing here runs, with all their names.
+/// Refuses operators that nothing here runs, with all their names, and forms of them that are not implemented.
 pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<()> {
     let known = framework().op_register;
     let mut unknown = BTreeMap::new();
     if let Some(graph) = &proto.graph {
+        for node in graph.node.iter().filter(|node| node.op_type == GROUP_QUERY_ATTENTION) {
+            attention::check(path, node)?;
+        }
         collect(graph, &|name| !known.0.contains_key(name), &mut unknown);
     }
     if unknown.is_empty() {

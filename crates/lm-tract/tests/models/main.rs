@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
+mod attention;
 mod drafter;
 mod encoder;
 #[path = "../../../lm/tests/models/files.rs"]
