@@ -1,13 +1,14 @@
 //! A model's directory: its weights, its tokenizer, and their checksums.
 //!
 //! Three forms are read into a [`ModelDir`]: Dunlin's own (`model.toml`), one exported for Hugging Face
-//! (`config.json`, `tokenizer.json`, `model.onnx`), and a bare `.gguf` file, which has its tokenizer in itself. Only the
+//! (`config.json`, `tokenizer.json`, an ONNX file), and a bare `.gguf` file, which has its tokenizer in itself. Only the
 //! first carries checksums, and a prompt form of its own. The others are prompted by the chat template that they bring.
 
 mod conversation;
 mod gguf;
 mod hugging_face;
 mod manifest;
+mod onnx;
 mod template;
 
 use crate::chat::ChatTemplate;
@@ -123,21 +124,24 @@ pub struct CacheShape {
 }
 
 impl ModelDir {
-    /// Opens a model: a directory with `model.toml`, a Hugging Face directory, a `.gguf` file, or a directory with one.
+    /// Opens a model: a directory with `model.toml`, an `.onnx` file or a directory with one and the `tokenizer.json` it
+    /// needs, a `.gguf` file, or a directory with one.
+    ///
+    /// Of several ONNX files, one is taken by a fixed order, with a warning. A directory with both kinds is an ONNX
+    /// model if it has a `config.json`, else a GGUF one.
     ///
     /// The files' checksums and the tokenizer's fingerprint are checked here; the weights themselves are checked when
     /// the model is loaded.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let dir = if path.extension().is_some_and(|extension| extension == "gguf") {
+        let dir = if has_extension(path, "gguf") {
             gguf::open(path)?
+        } else if has_extension(path, "onnx") {
+            onnx::open_file(path)?
         } else if path.join("model.toml").exists() {
             manifest::open(path)?
-        } else if path.join("config.json").exists() {
-            hugging_face::open_directory(path)?.prompted()?
         } else if path.is_dir() {
-            let file = gguf::only_file(path)?.ok_or_else(|| missing(path))?;
-            gguf::open(&file)?
+            open_directory(path)?
         } else {
             return Err(missing(path));
         };
@@ -156,7 +160,7 @@ impl ModelDir {
         let lone = path.is_file() && path.file_name().is_some_and(|name| name == "tokenizer.json");
         let folder = if lone { path.parent().unwrap_or(Path::new("")) } else { path };
         let has_model =
-            ["model.toml", "model.onnx", "onnx/model.onnx"].iter().any(|name| path.join(name).exists());
+            path.is_dir() && (path.join("model.toml").exists() || !onnx::candidates(path)?.is_empty());
         if has_model || !folder.join("tokenizer.json").is_file() {
             return Self::open(path);
         }
@@ -187,6 +191,33 @@ impl ModelDir {
     }
 }
 
+/// Opens a directory without `model.toml`.
+fn open_directory(path: &Path) -> Result<ModelDir> {
+    let (has_config, files) = (path.join("config.json").exists(), onnx::candidates(path)?);
+    // A GGUF file needs no config.json, so one that is there belongs to the ONNX file.
+    let gguf = if has_config && !files.is_empty() { None } else { gguf::only_file(path)? };
+    match (gguf, files.is_empty()) {
+        (Some(gguf), true) => gguf::open(&gguf),
+        (Some(gguf), false) => {
+            let (taken, other) = (gguf.display(), files[0].display());
+            tracing::warn!(
+                "taken of several models: {taken}; to take another, give its path, such as {other}"
+            );
+            gguf::open(&gguf)
+        }
+        (None, false) => onnx::open_first(path, files),
+        (None, true) if has_config => {
+            let expected = "an .onnx file in it or in its folder onnx, or a .gguf file";
+            Err(Error::value(path, "weights", expected, "neither"))
+        }
+        (None, true) => Err(missing(path)),
+    }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
 /// Checks that a model with `size` rows has one for every token that a text can contain.
 ///
 /// A tokenizer may have added tokens beyond them, often a pad that was never trained. Such a token is refused where it is
@@ -205,11 +236,11 @@ fn check_rows(path: &Path, key: &str, tokenizer: &Tokenizer, size: u32) -> Resul
 }
 
 fn missing(path: &Path) -> Error {
-    let expected = "a directory with model.toml or config.json, or a .gguf file";
+    let expected = "a directory with model.toml or config.json, or a .gguf or .onnx file";
     let found = match path.metadata() {
         Err(_) if is_hub_name(path) => {
             "nothing; if it is a name on a model hub, download the model first: its .gguf file, or a folder with its \
-             config.json, tokenizer.json and model.onnx"
+             config.json, tokenizer.json and .onnx file"
         }
         Err(error) => return Error::io(path, error),
         Ok(metadata) if metadata.is_dir() => "a directory with none of them",

@@ -8,17 +8,64 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
-#[derive(Deserialize)]
+/// The part of a `config.json` that is used. A number has another name in each family of models.
+#[derive(Default, Deserialize)]
 struct Config {
-    vocab_size: u32,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    hidden_size: usize,
+    vocab_size: Option<u32>,
+    num_hidden_layers: Option<usize>,
+    n_layer: Option<usize>,
+    n_layers: Option<usize>,
+    num_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    n_head: Option<usize>,
+    n_heads: Option<usize>,
+    num_heads: Option<usize>,
+    hidden_size: Option<usize>,
+    n_embd: Option<usize>,
+    d_model: Option<usize>,
     num_key_value_heads: Option<usize>,
+    num_kv_heads: Option<usize>,
+    n_head_kv: Option<usize>,
+    multi_query: Option<bool>,
+    new_decoder_architecture: Option<bool>,
     head_dim: Option<usize>,
-    max_position_embeddings: usize,
+    max_position_embeddings: Option<usize>,
+    n_positions: Option<usize>,
+    n_ctx: Option<usize>,
+    max_seq_len: Option<usize>,
+    max_sequence_length: Option<usize>,
+    seq_length: Option<usize>,
     #[serde(flatten)]
     ids: Ids,
+}
+
+impl Config {
+    /// The most tokens of a context.
+    fn context(&self) -> Option<usize> {
+        self.max_position_embeddings
+            .or(self.n_positions)
+            .or(self.n_ctx)
+            .or(self.max_seq_len)
+            .or(self.max_sequence_length)
+            .or(self.seq_length)
+    }
+
+    /// The cache's shape, if all of it is named or follows from what is named.
+    fn cache_shape(&self, file: &Path) -> Result<Option<CacheShape>> {
+        let layers = self.num_hidden_layers.or(self.n_layer).or(self.n_layers).or(self.num_layers);
+        let heads = self.num_attention_heads.or(self.n_head).or(self.n_heads).or(self.num_heads);
+        let (Some(layers), Some(heads)) = (layers, heads) else { return Ok(None) };
+        let derived =
+            match self.hidden_size.or(self.n_embd).or(self.d_model).map(|width| width.checked_div(heads)) {
+                Some(None) => return Err(Error::value(file, "num_attention_heads", "at least 1", heads)),
+                Some(size) => size,
+                None => None,
+            };
+        let one = self.multi_query == Some(true) && self.new_decoder_architecture != Some(true);
+        let named = self.num_key_value_heads.or(self.num_kv_heads).or(self.n_head_kv);
+        let kv_heads = if one { 1 } else { named.unwrap_or(heads) };
+        Ok(self.head_dim.or(derived).map(|head_dim| CacheShape { layers, kv_heads, head_dim }))
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -28,29 +75,40 @@ struct Ids {
     pad_token_id: Option<OneOrMany>,
 }
 
+/// Ids of tokens; a negative one, as -1, stands for none.
 #[derive(Clone, Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
-    One(u32),
-    Many(Vec<u32>),
+    One(i64),
+    Many(Vec<i64>),
 }
 
 impl OneOrMany {
     fn into_vec(self) -> Vec<u32> {
-        match self {
+        let ids = match self {
             Self::One(id) => vec![id],
             Self::Many(ids) => ids,
-        }
+        };
+        // One that is too large stays so, and is refused with those that no vocabulary has.
+        ids.into_iter().filter(|id| *id >= 0).map(|id| u32::try_from(id).unwrap_or(u32::MAX)).collect()
     }
 }
 
-/// Opens a directory with `config.json`, `tokenizer.json` and `model.onnx` or `onnx/model.onnx`.
-pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
+/// Opens an ONNX file with the `tokenizer.json` of `path` and, where they are there, its `config.json` and
+/// `generation_config.json`.
+pub(super) fn open_onnx(path: &Path, weights: PathBuf) -> Result<ModelDir> {
     let file = path.join("config.json");
-    let config: Config = read_json(&file)?;
+    let config: Config = if file.exists() { read_json(&file)? } else { Config::default() };
     let generation = path.join("generation_config.json");
     let generation: Ids = if generation.exists() { read_json(&generation)? } else { Ids::default() };
-    let shape = cache_shape(&file, &config)?;
+    let cache_shape = config.cache_shape(&file)?;
+    let context_max = config.context().unwrap_or_else(|| {
+        let (file, most) = (file.display(), SESSION_TOKENS_MAX);
+        tracing::warn!(
+            "{file} doesn't name the longest context (max_position_embeddings), so {most} tokens are taken"
+        );
+        SESSION_TOKENS_MAX as usize
+    });
     let stop = stops([generation.eos_token_id, config.ids.eos_token_id]);
     let special = SpecialIds {
         bos: first(generation.bos_token_id.or(config.ids.bos_token_id)),
@@ -58,11 +116,12 @@ pub(super) fn open_directory(path: &Path) -> Result<ModelDir> {
         pad: first(generation.pad_token_id.or(config.ids.pad_token_id)),
         ..SpecialIds::default()
     };
-    let weights = find_onnx(path)?;
-    let mut dir = assemble(path, weights, Some(config.vocab_size), special, stop)?;
-    dir.context_max = config.max_position_embeddings;
-    dir.cache_shape = Some(shape);
-    Ok(dir)
+    if config.vocab_size.is_none() {
+        let file = file.display();
+        tracing::warn!("{file} doesn't name the vocab_size, so the tokenizer's number of tokens is taken");
+    }
+    let dir = assemble(path, weights, config.vocab_size, special, stop)?;
+    Ok(ModelDir { context_max, cache_shape, ..dir })
 }
 
 /// The part of a `config.json` without weights beside it that a device needs.
@@ -132,22 +191,6 @@ fn assemble(
         licence: None,
         cache_shape: None,
     })
-}
-
-fn cache_shape(file: &Path, config: &Config) -> Result<CacheShape> {
-    let heads = config.num_attention_heads;
-    let derived = config.hidden_size.checked_div(heads);
-    let Some(head_dim) = config.head_dim.or(derived) else {
-        return Err(Error::value(file, "num_attention_heads", "at least 1", heads));
-    };
-    let kv_heads = config.num_key_value_heads.unwrap_or(heads);
-    Ok(CacheShape { layers: config.num_hidden_layers, kv_heads, head_dim })
-}
-
-fn find_onnx(path: &Path) -> Result<PathBuf> {
-    let places = [path.join("model.onnx"), path.join("onnx/model.onnx")];
-    let found = places.into_iter().find(|place| place.exists());
-    found.ok_or_else(|| Error::value(path, "weights", "model.onnx or onnx/model.onnx", "neither"))
 }
 
 /// All the ids that end a text, each once and in order: a file that names some does not take back another's.

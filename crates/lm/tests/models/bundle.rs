@@ -141,7 +141,7 @@ fn missing_places_are_named() {
     assert!(empty.contains("expected a directory with model.toml or config.json"), "{empty}");
 }
 
-fn copy_fixture(to: &Path) {
+pub(crate) fn copy_fixture(to: &Path) {
     for name in ["config.json", "tokenizer.json", "model.onnx"] {
         fs::copy(fixture("hf-llama").join(name), to.join(name)).unwrap();
     }
@@ -156,7 +156,7 @@ fn a_hugging_face_directory_without_its_files_is_an_error() {
         ModelDir::open(folder.path()).unwrap_err().to_string()
     };
     let missing = message(&|path| fs::remove_file(path.join("model.onnx")).unwrap());
-    assert!(missing.contains("model.onnx or onnx/model.onnx"), "{missing}");
+    assert!(missing.contains("an .onnx file in it or in its folder onnx, or a .gguf file"), "{missing}");
     let missing = message(&|path| fs::remove_file(path.join("tokenizer.json")).unwrap());
     assert!(missing.contains("tokenizer.json"), "{missing}");
     let wrong = message(&|path| fs::write(path.join("config.json"), "{\n\"vocab_size\": -1}").unwrap());
@@ -167,13 +167,4 @@ fn a_hugging_face_directory_without_its_files_is_an_error() {
             .unwrap();
     });
     assert!(small.contains("vocabulary size: expected at least the tokenizer's"), "{small}");
-}
-
-#[test]
-fn onnx_in_a_folder_of_its_own_is_found() {
-    let folder = tempfile::tempdir().unwrap();
-    copy_fixture(folder.path());
-    fs::create_dir(folder.path().join("onnx")).unwrap();
-    fs::rename(folder.path().join("model.onnx"), folder.path().join("onnx/model.onnx")).unwrap();
-    assert!(ModelDir::open(folder.path()).unwrap().weights.ends_with("onnx/model.onnx"));
 }

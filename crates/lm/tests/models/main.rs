@@ -10,4 +10,5 @@ mod chat;
 mod files;
 mod gguf;
 mod gguf_files;
+mod layouts;
 mod tokenizer;
