@@ -75,7 +75,8 @@ impl Decoder {
         let signature = Signature::read(path, &proto, shape)?;
         operators::check(path, &proto)?;
         let warnings = weights::check(path, &proto)?;
-        let state = spawn(path, || build(path, &proto, &signature))?;
+        let state = spawn(path, || build(path, &proto, &signature));
+        let state = state.map_err(|error| operators::explain(path, &proto, error))?;
         drop(proto);
         let mut decoder = Self { path: path.into(), state, signature, vocabulary };
         let first = decoder.run(&[0], &decoder.nothing()?)?;
@@ -120,6 +121,7 @@ impl Decoder {
         let all = past + new;
         let names = &self.signature.outputs;
         let (logits, rest) = outputs.split_first().ok_or_else(|| Error::engine(ENGINE, "no output"))?;
+        self.check_width(logits, new)?;
         let logits = self.numbers("logits", logits, &[1, new, self.vocabulary])?;
         for (name, present) in names.iter().skip(1).zip(&rest[..2 * layers]) {
             self.numbers_view(name, present, &[1, kv_heads, all, head_dim])?;
@@ -128,6 +130,20 @@ impl Decoder {
         let attention = attention.map(|a| self.numbers("attention", a, &[1, new, all])).transpose()?;
         let past = Past { tensors: rest[..2 * layers].to_vec(), length: all };
         Ok(Step { logits, attention, past })
+    }
+
+    /// Says how to name a vocabulary's size if nothing did.
+    fn check_width(&self, logits: &Tensor, new: usize) -> Result<()> {
+        match *logits.shape() {
+            [1, rows, width] if rows == new && width != self.vocabulary => {
+                let expected = format!("rows of {} numbers, one for each token", self.vocabulary);
+                let found = format!(
+                    "{width}; the vocab_size of config.json or the vocabulary.size of model.toml says how many"
+                );
+                Err(Error::value(&self.path, "output logits", expected, found))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn numbers(&self, name: &str, tensor: &Tensor, shape: &[usize]) -> Result<Vec<f32>> {

@@ -38,6 +38,18 @@ pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<()> {
     Err(Error::unsupported(path, format!("ONNX operator {}", list.join(", ")), ADVICE))
 }
 
+/// The error of a graph that can't be built, by a choice between branches if it has one: tract runs those of one shape.
+pub(super) fn explain(path: &Path, proto: &ModelProto, error: Error) -> Error {
+    let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+    match nodes.into_iter().find(|node| node.op_type == "If") {
+        Some(choice) => {
+            tracing::warn!("{error}");
+            Error::unsupported(path, format!("ONNX operator If (node {})", choice.name), ADVICE)
+        }
+        None => error,
+    }
+}
+
 fn collect(graph: &GraphProto, is_unknown: &impl Fn(&str) -> bool, unknown: &mut BTreeMap<String, usize>) {
     for node in &graph.node {
         if is_unknown(&node.op_type) {

@@ -2,9 +2,10 @@
 //! it can't run are refused by name; those that it runs slowly or with much memory give a warning.
 
 use dunlin_lm::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 /// ONNX's number for data in a file beside the graph.
@@ -33,6 +34,7 @@ impl fmt::Display for Warning {
 enum Slow {
     Block(i64),
     Ragged(i64),
+    Half,
     Stored8Bit,
     Dynamic8Bit,
     Linear8Bit,
@@ -48,6 +50,10 @@ impl Slow {
             Self::Ragged(inner) => (
                 format!("MatMulNBits of inner size {inner}"),
                 "these weights are expanded to floats, 8 times the memory: use an inner size of whole blocks of 32",
+            ),
+            Self::Half => (
+                "weights of 16-bit floats".into(),
+                "these weights are expanded to 32-bit floats, twice the memory: use MatMulNBits with 4 bits",
             ),
             Self::Stored8Bit => (
                 "DequantizeLinear of 8-bit weights".into(),
@@ -73,6 +79,10 @@ pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<Vec<Warning>> {
         for tensor in stored.values() {
             check_tensor(path, tensor)?;
         }
+        let halves = halves(graph, &stored);
+        if halves > 0 {
+            slow.insert(Slow::Half, halves);
+        }
         for node in &graph.node {
             if let Some(kind) = check_node(path, node, &stored)? {
                 *slow.entry(kind).or_insert(0) += 1;
@@ -80,6 +90,18 @@ pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<Vec<Warning>> {
         }
     }
     Ok(slow.into_iter().map(|(kind, places): (Slow, usize)| kind.warning(places)).collect())
+}
+
+/// The number of matrices of 16-bit floats. Scales of quantized weights have that size when they run, too.
+fn halves(graph: &GraphProto, stored: &BTreeMap<&str, &TensorProto>) -> usize {
+    let quantized = graph
+        .node
+        .iter()
+        .filter(|node| matches!(node.op_type.as_str(), "MatMulNBits" | "GatherBlockQuantized"));
+    let scales: BTreeSet<&str> = quantized.filter_map(|node| Some(node.input.get(2)?.as_str())).collect();
+    let is_half =
+        |tensor: &TensorProto| tensor.data_type == DataType::Float16 as i32 && tensor.dims.len() >= 2;
+    stored.iter().filter(|(name, tensor)| is_half(tensor) && !scales.contains(*name)).count()
 }
 
 /// Every stored tensor by name, including those of `Constant` nodes.

@@ -127,6 +127,14 @@ fn int8_head() -> GraphProto {
     graph
 }
 
+fn half_head() -> GraphProto {
+    let mut graph = body();
+    graph.initializer.push(tensor("stored", FLOAT16, &[128, VOCABULARY], vec![3; 2 * 128 * VOCABULARY]));
+    graph.node.push(node("Cast", &["stored"], &["head"], &[("to", 1)]));
+    graph.node.push(node("MatMul", &["x", "head"], &["logits"], &[]));
+    graph
+}
+
 /// A head as onnxruntime's `quantize_dynamic` writes it.
 fn dynamic_head() -> GraphProto {
     let mut graph = body();
@@ -171,6 +179,11 @@ fn refused(graph: GraphProto, parts: &[&str]) {
 
 #[test]
 fn good_weights_load_without_a_word() {
+    let mut half_scales = n_bits(4, 32);
+    for scales in half_scales.initializer.iter_mut().filter(|tensor| tensor.name == "scales") {
+        *scales = tensor("scales", FLOAT16, &[VOCABULARY, 4], vec![3; VOCABULARY * 8]);
+    }
+    assert_eq!(load(half_scales).unwrap().1, []);
     for graph in [float_head(), n_bits(4, 32)] {
         let (mut drafter, warnings) = load(graph).unwrap();
         assert_eq!(warnings, []);
@@ -186,6 +199,7 @@ fn slow_weights_are_warned_about() {
         assert!(text.len() == 1 && text[0].contains(part) && text[0].contains("4 bits"), "{text:?}");
     };
     warned(int8_head(), "DequantizeLinear of 8-bit weights (1 places)");
+    warned(half_head(), "weights of 16-bit floats (1 places)");
     warned(dynamic_head(), "DynamicQuantizeLinear (1 places)");
     let (_, warnings) = load(n_bits(4, 128)).unwrap();
     assert_eq!(warnings.len(), 1);
@@ -271,7 +285,10 @@ fn shapes_are_checked_when_it_runs() {
     let mut narrow = float_head();
     narrow.initializer.retain(|tensor| tensor.name != "head");
     narrow.initializer.push(floats("head", &[128, 60]));
-    refused(narrow, &["output logits: expected F32 of [1, 1, 64], found F32 of [1, 1, 60]"]);
+    refused(
+        narrow,
+        &["output logits: expected rows of 64 numbers", "found 60; the vocab_size of config.json"],
+    );
     let mut forgets = float_head();
     forgets.node.retain(|node| node.output != ["present.0.key"]);
     forgets.node.push(node("Identity", &["new"], &["present.0.key"], &[]));

@@ -92,6 +92,39 @@ fn a_merged_export_runs_its_branch_with_a_cache() {
     is_equal("If with names of its own", merged(".then"), BOUND);
 }
 
+/// A choice by the length of the text, as exports with two kinds of positions have it.
+fn choice(else_shape: &[usize]) -> GraphProto {
+    changed(|graph| {
+        let part = |name: &str, dims: &[usize]| GraphProto {
+            name: name.into(),
+            output: vec![value(name, FLOAT, &[])],
+            initializer: vec![tensor(name, FLOAT, dims, vec![0; 4 * dims.iter().product::<usize>()])],
+            ..GraphProto::default()
+        };
+        graph.initializer.extend([integers("long", &[500]), integers("places", &[1])]);
+        let mut choice = node("If", &["is_long"], &["shift"], &[]);
+        choice.attribute =
+            vec![branch("then_branch", part("a", &[192])), branch("else_branch", part("b", else_shape))];
+        rename(graph, "embed_tokens", "shifted");
+        graph.node.iter_mut().find(|node| node.op_type == "Gather").unwrap().output[0] =
+            "embed_tokens".into();
+        graph.node.extend([
+            node("Shape", &["attention_mask"], &["lengths"], &[]),
+            node("Gather", &["lengths", "places"], &["length"], &[]),
+            node("Greater", &["length", "long"], &["is_long"], &[]),
+            choice,
+            node("Add", &["embed_tokens", "shift"], &["shifted"], &[]),
+        ]);
+        sort_nodes(graph);
+    })
+}
+
+#[test]
+fn another_choice_is_refused_by_name() {
+    let refused = load_variant(choice(&[1, 192])).err().unwrap();
+    assert!(refused.contains("ONNX operator If (node the_shift) is not supported: export"), "{refused}");
+}
+
 #[test]
 fn positions_come_in_each_form() {
     let flat = changed(|graph| graph.input.push(value("cache_position", INT64, &["S"])));
