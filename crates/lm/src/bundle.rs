@@ -214,6 +214,22 @@ fn open_directory(path: &Path) -> Result<ModelDir> {
     }
 }
 
+/// The files of a directory with this extension, by name.
+///
+/// # Errors
+/// The directory can't be read.
+fn files_with(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in directory.read_dir().map_err(|e| Error::io(directory, e))? {
+        let file = entry.map_err(|e| Error::io(directory, e))?.path();
+        if has_extension(&file, extension) && file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
 }
@@ -286,15 +302,14 @@ fn fingerprints(tokenizer: &Tokenizer, size: u32) -> Vec<[u8; 8]> {
     (0..size).map(add).collect()
 }
 
-/// The vocabulary of a model with `rows` rows, and the fingerprints of its beginnings.
+/// The vocabulary of a model, and the fingerprints of its beginnings, from those of all its rows.
 ///
 /// Models of one family are padded to different sizes. So the vocabulary ends with the last token in use: nobody writes
 /// what is behind it.
-fn vocabulary(tokenizer: &Tokenizer, rows: u32) -> (Vocabulary, Arc<[[u8; 8]]>) {
-    let size = rows.min(tokenizer.used_size());
-    let prefixes = fingerprints(tokenizer, size);
+fn vocabulary(tokenizer: &Tokenizer, rows: &[[u8; 8]]) -> (Vocabulary, Arc<[[u8; 8]]>) {
+    let prefixes = &rows[..rows.len().min(tokenizer.used_size() as usize)];
     let fingerprint = prefixes.last().copied().unwrap_or_default();
-    (Vocabulary { size, fingerprint }, prefixes.into())
+    (Vocabulary { size: prefixes.len() as u32, fingerprint }, prefixes.into())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

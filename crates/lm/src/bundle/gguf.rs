@@ -1,6 +1,6 @@
 //! A bare `.gguf` file. Its metadata have all that is needed, its tokenizer too.
 
-use super::{ModelDir, PromptForm, SpecialIds, check_rows, vocabulary};
+use super::{ModelDir, PromptForm, SpecialIds, check_rows, files_with, fingerprints, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use crate::tokenizer::from_gguf::{
@@ -37,7 +37,7 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         tracing::warn!(path = %path.display(), "no control token begins a context, though the model expects one");
     }
     let form = format!("{}{{prompt}}", begin.unwrap_or_default());
-    let (vocabulary, prefixes) = vocabulary(&tokenizer, size);
+    let (vocabulary, prefixes) = vocabulary(&tokenizer, &fingerprints(&tokenizer, size));
     let dir = ModelDir {
         path: path.parent().unwrap_or(Path::new("")).into(),
         name: name(path, &header)?,
@@ -148,14 +148,7 @@ fn name(path: &Path, header: &Header) -> Result<String> {
 /// # Errors
 /// It has several, or can't be read.
 pub(super) fn only_file(directory: &Path) -> Result<Option<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in directory.read_dir().map_err(|e| Error::io(directory, e))? {
-        let file = entry.map_err(|e| Error::io(directory, e))?.path();
-        if file.extension().is_some_and(|extension| extension == "gguf") && file.is_file() {
-            files.push(file);
-        }
-    }
-    files.sort();
+    let mut files = files_with(directory, "gguf")?;
     if files.len() < 2 {
         return Ok(files.pop());
     }

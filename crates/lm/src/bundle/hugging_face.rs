@@ -1,6 +1,6 @@
 //! Directories as published by others, without checksums. Their chat templates are read elsewhere.
 
-use super::{CacheShape, ModelDir, PromptForm, SpecialIds, check_rows, read_text, vocabulary};
+use super::{CacheShape, ModelDir, PromptForm, SpecialIds, check_rows, fingerprints, read_text, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
@@ -171,7 +171,7 @@ fn assemble(
         next_turn: "{prompt}".into(),
         stop,
     };
-    let (vocabulary, prefixes) = vocabulary(&tokenizer, size);
+    let (vocabulary, prefixes) = vocabulary(&tokenizer, &fingerprints(&tokenizer, size));
     Ok(ModelDir {
         path: path.into(),
         name,

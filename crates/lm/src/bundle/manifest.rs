@@ -1,8 +1,8 @@
 //! Dunlin's own form of a model directory: `model.toml` names the files, their checksums and the vocabulary.
 
 use super::{
-    ModelDir, PromptForm, Role, SpecialIds, check_rows, fingerprints, gguf, hex, read_text, sha256_file,
-    vocabulary,
+    ModelDir, PromptForm, Role, SpecialIds, check_rows, fingerprints, gguf, has_extension, hex, read_text,
+    sha256_file, vocabulary,
 };
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -73,17 +73,18 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
     check_sum(&tokenizer_file, &manifest.tokenizer.sha256)?;
     check_sum(&weights, &manifest.weights.sha256)?;
     let tokenizer = Tokenizer::open(&tokenizer_file)?;
-    if weights.extension().is_some_and(|extension| extension == "gguf") {
+    if has_extension(&weights, "gguf") {
         gguf::check_tokens(&weights, &tokenizer_file, &tokenizer)?;
     }
     let size = manifest.vocabulary.size;
     check_rows(&file, "vocabulary.size", &tokenizer, size)?;
-    let found = fingerprints(&tokenizer, size).last().map(|fingerprint| hex(fingerprint)).unwrap_or_default();
+    let rows = fingerprints(&tokenizer, size);
+    let found = rows.last().map(|fingerprint| hex(fingerprint)).unwrap_or_default();
     if found != manifest.vocabulary.fingerprint {
         let key = format!("vocabulary.fingerprint of {}", tokenizer_file.display());
         return Err(Error::value(&file, key, manifest.vocabulary.fingerprint, found));
     }
-    let (vocabulary, prefixes) = vocabulary(&tokenizer, size);
+    let (vocabulary, prefixes) = vocabulary(&tokenizer, &rows);
     Ok(ModelDir {
         path: path.into(),
         name: manifest.name,

@@ -1,6 +1,6 @@
 //! The place of an ONNX file and of the files that belong to it.
 
-use super::{ModelDir, hugging_face, manifest};
+use super::{ModelDir, files_with, hugging_face, manifest};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -36,18 +36,12 @@ pub(super) fn candidates(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in directory.read_dir().map_err(|e| Error::io(directory, e))? {
-        let file = entry.map_err(|e| Error::io(directory, e))?.path();
-        if super::has_extension(&file, "onnx") && file.is_file() {
-            files.push(file);
-        }
-    }
+    let mut files = files_with(directory, "onnx")?;
     let place = |file: &PathBuf| {
         let name = file.file_name();
         PREFERRED.iter().position(|known| name.is_some_and(|name| name == *known)).unwrap_or(PREFERRED.len())
     };
-    files.sort_by_key(|file| (place(file), file.clone()));
+    files.sort_by_key(place);
     Ok(files)
 }
 
