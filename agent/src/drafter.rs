@@ -114,9 +114,8 @@ impl Worker {
             Err(error) => drop(loaded.send(Err(error))),
             Ok(WorkingDrafter { drafter, context_max, head }) => {
                 let vocabulary = drafter.vocabulary();
-                let context_max = context_max.min(drafter.context_max());
                 let window = Window::new(drafter, context_max, head);
-                let refill_tokens = window.refill_tokens();
+                let (context_max, refill_tokens) = (window.context_max(), window.refill_tokens());
                 if loaded.send(Ok(Described { vocabulary, context_max, refill_tokens })).is_ok() {
                     work(window, &to_do, &finished, &counted);
                 }

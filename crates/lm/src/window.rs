@@ -37,6 +37,11 @@ impl Window {
         Self { drafter, context_max, head: head.min(context_max / HEAD_SHARE), text: Vec::new(), gap: 0 }
     }
 
+    /// Most tokens in the context.
+    pub fn context_max(&self) -> usize {
+        self.context_max
+    }
+
     /// Tokens that are read again at once when the context is full.
     pub fn refill_tokens(&self) -> usize {
         self.head + self.tail()
@@ -64,7 +69,7 @@ impl Window {
             step();
             rows = fed?;
         }
-        Ok(WindowRows { rows: self.spread(&rows), refilled })
+        Ok(WindowRows { rows: self.spread(rows), refilled })
     }
 
     /// Tokens of the text's end in a context that was filled anew.
@@ -110,8 +115,12 @@ impl Window {
     }
 
     /// The last of `rows`, with its attention at the text's positions.
-    fn spread(&self, rows: &Rows) -> Rows {
-        let Some(last) = rows.len().checked_sub(1) else { return rows.clone() };
+    fn spread(&self, rows: Rows) -> Rows {
+        let Some(last) = rows.len().checked_sub(1) else { return rows };
+        // The row of each drafted token needs no copy.
+        if last == 0 && self.gap == 0 {
+            return rows;
+        }
         let logits = rows.logits(last);
         let mut spread = Rows::new(logits.len(), self.text.len() - 1);
         spread.push_logits(logits);
@@ -196,6 +205,20 @@ mod tests {
         let mut steps = 0;
         window.run(0, &text(1000), 8, || steps += 1).unwrap();
         assert_eq!((window.drafter.len(), steps), (window.refill_tokens(), 14usize.div_ceil(8)));
+    }
+
+    #[test]
+    fn chunks_change_nothing() {
+        let toy = Toy::new(1, 64, 1.0);
+        let tokens: Vec<u32> = (0..150).map(|token| token % 64).collect();
+        for length in [1, 64, 65, 150] {
+            let mut window = Window::new(Box::new(toy.drafter()), usize::MAX, 4);
+            let mut steps = 0;
+            let found = window.run(0, &tokens[..length], 64, || steps += 1).unwrap();
+            assert_eq!((steps, found.refilled), (length.div_ceil(64), false));
+            assert_eq!(found.rows.logits(found.rows.len() - 1), toy.draft_logits(&tokens[..length]));
+            assert_eq!(window.drafter.len(), length);
+        }
     }
 
     #[test]
