@@ -100,14 +100,14 @@ async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vo
             findings.bad(&format!("model: {error:#}"), "name a drafter's directory with --model DIR")?;
             Ok(None)
         }
-        Ok(Tried { name, context, refill, step, memory, vocabulary, form }) => {
+        Ok(Tried { name, context, step, memory, vocabulary, form }) => {
             let pace = match step {
-                Some(step) => format!("{:.1} ms a token", step.as_secs_f64() * 1e3),
+                Some((step, _)) => format!("{:.1} ms a token", step.as_secs_f64() * 1e3),
                 None => "drafts nothing under this policy".into(),
             };
             let text = described(&vocabulary);
             findings.good(&format!("model: {name}, context of {context} tokens, {pace}, {text}"))?;
-            if let (Some(step), Some(tokens)) = (step, refill) {
+            if let Some((step, tokens)) = step {
                 let seconds = step.as_secs_f64() * tokens as f64;
                 findings.good(&format!(
                     "a longer text: when {context} tokens are full, the drafter reads {tokens} again, {seconds:.1} s at most"
@@ -126,10 +126,9 @@ async fn model(settings: &Settings, findings: &mut Findings) -> Result<Option<Vo
 struct Tried {
     name: String,
     context: usize,
-    /// Tokens that it reads again when its context is full; `None` if the policy drafts nothing.
-    refill: Option<usize>,
-    /// Time of a drafted token; `None` if the policy drafts nothing.
-    step: Option<Duration>,
+    /// Time of a drafted token, and the tokens that the drafter reads again when its context is full; `None` if the policy
+    /// drafts nothing.
+    step: Option<(Duration, usize)>,
     /// Its share of the board's memory, in words.
     memory: Option<String>,
     vocabulary: Vocabulary,
@@ -143,15 +142,7 @@ async fn run_model(settings: &Settings) -> Result<Tried> {
     let form = model.shown_form()?;
     if !settings.rules.drafts() {
         let (context, vocabulary) = (settings.context_tokens_max(model.context_max), model.vocabulary);
-        return Ok(Tried {
-            name: model.name,
-            context,
-            refill: None,
-            step: None,
-            memory: None,
-            vocabulary,
-            form,
-        });
+        return Ok(Tried { name: model.name, context, step: None, memory: None, vocabulary, form });
     }
     let mut worker = setup::worker(settings, &model).await?;
     let step = setup::time_of_a_token(&mut worker, &model).await?;
@@ -160,8 +151,7 @@ async fn run_model(settings: &Settings) -> Result<Tried> {
     Ok(Tried {
         name: model.name,
         context,
-        refill: Some(refill_tokens),
-        step: Some(Duration::from_micros(step.0)),
+        step: Some((Duration::from_micros(step.0), refill_tokens)),
         memory,
         vocabulary: model.vocabulary,
         form,

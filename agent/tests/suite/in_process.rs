@@ -41,6 +41,7 @@ struct Setup {
     says: Vec<Say>,
     reseeds: bool,
     context: usize,
+    printable: u32,
     control: (mpsc::Sender<Control>, mpsc::Receiver<Control>),
 }
 
@@ -54,6 +55,7 @@ impl Setup {
             says: vec![say(prompt(), TOKENS, false)],
             reseeds: false,
             context: 4096,
+            printable: u32::MAX,
             control: mpsc::channel(1),
         }
     }
@@ -75,7 +77,7 @@ impl Setup {
                 accept_model_change: false,
             };
             let seat = SessionSettings {
-                printable: u32::MAX,
+                printable: self.printable,
                 device,
                 sampling: sampling(),
                 seed: Some(SEED),
@@ -140,6 +142,22 @@ fn a_session_goes_on_over_turns_and_a_new_one_begins() {
     assert_eq!(out.turns[2].tokens, first);
     assert_eq!(out.turns[1].counters.opens, 0, "the lease is kept between turns");
     assert_eq!(out.turns[2].counters.opens, 1);
+}
+
+/// A text with a hole in it must not look complete.
+#[test]
+fn a_token_that_the_tokenizer_lacks_ends_the_reply_before_it() {
+    let broker = Mosquitto::with(OPEN);
+    let _verifier = verifier::start(broker.port, Box::new(toy().target()), Plan::default());
+    let reply = alone().reply(&prompt(), TOKENS, &[]);
+    let largest = *reply.iter().max().unwrap();
+    let at = reply.iter().position(|token| *token == largest).unwrap();
+    let mut out = Recorder::new(1);
+    let mut setup = Setup::new(broker.port);
+    setup.printable = largest;
+    setup.run(&mut out);
+    assert_eq!(out.turns[0].ending, Ending::UnknownToken(largest));
+    assert_eq!((tokens(&out), &out.turns[0].tokens), (reply[..at].to_vec(), &reply[..at].to_vec()));
 }
 
 /// A long chat goes on in a new session once the text is full. A prompt that never fits changes nothing.
