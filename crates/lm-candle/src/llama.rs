@@ -66,7 +66,7 @@ impl LlamaTarget {
         }
         let mut gguf = Gguf::open(&dir.weights)?;
         let mut config = Config::read(&gguf)?;
-        check_rows(&dir.weights, &config, dir.rows)?;
+        check_embedding(&dir.weights, &config, dir.rows)?;
         let weights = Weights::read(&mut gguf, &mut config)?;
         let context_max = dir.context_max.min(config.context_length);
         let size =
@@ -318,7 +318,7 @@ fn identity(dir: &ModelDir, opened: Stamp, config: &Config) -> Result<TargetIden
     Ok(TargetIdentity { model: dir.name.clone(), weights, engine, numerics })
 }
 
-fn check_rows(path: &Path, config: &Config, rows: u32) -> Result<()> {
+fn check_embedding(path: &Path, config: &Config, rows: u32) -> Result<()> {
     if config.vocabulary == rows as usize {
         return Ok(());
     }

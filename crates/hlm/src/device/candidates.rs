@@ -166,7 +166,8 @@ impl Candidates {
     }
 
     /// The verifier to ask next: the best that is not in `asked`, else the best of all. Among those that fit equally
-    /// well, one whose vocabulary is known to be shared comes first, and `left` last. The flag is true for one that was not asked yet.
+    /// well, one whose vocabulary is known to be shared comes first, and `left` last. The flag is true for one that was not
+    /// asked yet.
     pub(super) fn choose(
         &self,
         demands: &Demands,

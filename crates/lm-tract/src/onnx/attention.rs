@@ -40,7 +40,7 @@ const INPUTS: [&str; 16] = [
 struct Attention {
     heads: usize,
     kv_heads: usize,
-    /// Of the products of queries and keys; one over the root of a head's size if there is none.
+    /// Of the products of queries and keys; `None` for one over the root of a head's size.
     scale: Option<f32>,
     /// The largest absolute score, approached by a tanh.
     softcap: Option<f32>,
