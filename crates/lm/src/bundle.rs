@@ -15,6 +15,7 @@ use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use dunlin_wire::Vocabulary;
+pub use manifest::{FileSum, NewManifest};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// The end of the link that a model is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The small model on the device.
@@ -32,7 +33,7 @@ pub enum Role {
 }
 
 /// Ids of the control tokens; `None` for those that the model lacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpecialIds {
     /// Begins a context.
@@ -83,6 +84,8 @@ pub struct ModelDir {
     pub role: Option<Role>,
     /// The weights' file.
     pub weights: PathBuf,
+    /// Files beside the weights' file that hold a part of them, and whose checksums the directory tells.
+    pub weights_data: Vec<PathBuf>,
     /// SHA-256 of the weights' file in hex, if the directory tells.
     pub weights_sha256: Option<String>,
     /// The weights' format in words, if the directory tells.
@@ -100,7 +103,7 @@ pub struct ModelDir {
     /// The prompt template of `model.toml`, or one that continues a text; only its stop tokens count beside a
     /// [`Self::chat`].
     pub prompt: PromptForm,
-    /// The chat template, unless `model.toml` has a form of its own.
+    /// The chat template; a `model.toml` may have a form of its own in its place.
     pub chat: Option<ChatTemplate>,
     /// The system prompt before every conversation; set it with [`Self::with_system`].
     pub system: Option<String>,
@@ -312,7 +315,8 @@ fn vocabulary(tokenizer: &Tokenizer, rows: &[[u8; 8]]) -> (Vocabulary, Arc<[[u8;
     (Vocabulary { size: prefixes.len() as u32, fingerprint }, prefixes.into())
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Bytes in hex, two digits each.
+pub fn hex(bytes: &[u8]) -> String {
     let mut text = Vec::with_capacity(bytes.len() * 2);
     for byte in bytes {
         write!(text, "{byte:02x}").expect("a Vec takes every write");

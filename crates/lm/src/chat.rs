@@ -55,7 +55,10 @@ impl Message {
 /// A chat template that was compiled once without an error; a clone shares its text.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
+    /// The text as it was given.
     source: Arc<str>,
+    /// The text that is compiled.
+    unfolded: Arc<str>,
     names: Arc<BTreeMap<String, String>>,
     path: Option<PathBuf>,
     seconds: i64,
@@ -73,12 +76,23 @@ impl ChatTemplate {
             let message = format!("it has {} bytes, more than {SOURCE_BYTES_MAX}", source.len());
             return Err(failed(None, None, message));
         }
-        let source = limits::unfolded(&source::without_generation_tags(&source))
+        let unfolded = limits::unfolded(&source::without_generation_tags(&source))
             .map_err(|(line, message)| failed(None, Some(line), message))?
             .into();
-        let template = Self { source, names: Arc::new(names), path: None, seconds: 0 };
+        let template =
+            Self { source: source.into(), unfolded, names: Arc::new(names), path: None, seconds: 0 };
         template.run(Job::Compile)?;
         Ok(template)
+    }
+
+    /// The template's text; of a list, that of the one that counts.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The special tokens by the names that it may use.
+    pub fn names(&self) -> &BTreeMap<String, String> {
+        &self.names
     }
 
     /// The same template; its errors name `path`.
@@ -120,7 +134,7 @@ impl ChatTemplate {
     fn evaluate(&self, job: Job<'_>) -> std::result::Result<String, minijinja::Error> {
         let meter = Meter::new(WORK_BYTES_MAX);
         let environment = self.environment(&meter);
-        let compiled = limits::compile(&environment, &self.source)?;
+        let compiled = limits::compile(&environment, &self.unfolded)?;
         let Job::Render { messages, generation_prompt } = job else { return Ok(String::new()) };
         let mut environment = environment;
         environment.set_fuel(Some(limits::fuel(&compiled, FUEL, WORK_BYTES_MAX)));

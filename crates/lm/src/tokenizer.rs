@@ -100,6 +100,18 @@ impl Tokenizer {
         Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, unused, markup, spelling, size }) })
     }
 
+    /// The text of a `tokenizer.json` with the same tokens, merges and rules.
+    ///
+    /// What [`Self::encode_text`] gives may differ after [`Self::open`], if this tokenizer was built from a GGUF file
+    /// with tokens of blanks that its text contains: a file has no word for tokens of users' text.
+    ///
+    /// # Errors
+    /// The library can't write it.
+    pub fn to_json(&self) -> Result<String> {
+        let plain = typed::with_own_pre_tokenizer(&self.shared.inner).map_err(Error::Tokenizer)?;
+        plain.to_string(true).map_err(|error| Error::Tokenizer(error.to_string()))
+    }
+
     /// One more than the highest id.
     pub fn size(&self) -> u32 {
         self.shared.size

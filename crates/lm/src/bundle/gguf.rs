@@ -43,6 +43,7 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         name: name(path, &header)?,
         role: None,
         weights: path.into(),
+        weights_data: Vec::new(),
         weights_sha256: None,
         quantization: None,
         vocabulary,

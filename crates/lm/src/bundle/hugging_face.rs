@@ -177,6 +177,7 @@ fn assemble(
         name,
         role: None,
         weights,
+        weights_data: Vec::new(),
         weights_sha256: None,
         quantization: None,
         tokenizer,

@@ -6,12 +6,13 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 const FORMAT: u32 = 1;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
     format: u32,
@@ -22,40 +23,65 @@ struct Manifest {
     vocabulary: VocabularyTable,
     #[serde(default)]
     special: SpecialIds,
-    prompt: PromptForm,
+    prompt: PromptTable,
     limits: Limits,
     licence: Licence,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Weights {
     file: String,
     sha256: String,
     quantization: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    data: Vec<FileSum>,
 }
 
-#[derive(Deserialize)]
+/// A file of a model's directory and its checksum.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct FileSum {
+pub struct FileSum {
+    /// The file, relative to the directory.
+    pub file: String,
+    /// Its SHA-256 in hex.
+    pub sha256: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PromptTable {
+    form: String,
+    next_turn: String,
+    stop: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template: Option<TemplateTable>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct TemplateTable {
     file: String,
     sha256: String,
+    /// Special tokens by the names that templates use.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tokens: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct VocabularyTable {
     size: u32,
     fingerprint: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Limits {
     context: usize,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Licence {
     weights: String,
@@ -72,6 +98,12 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
     let tokenizer_file = resolve(&file, path, "tokenizer.file", &manifest.tokenizer.file)?;
     check_sum(&tokenizer_file, &manifest.tokenizer.sha256)?;
     check_sum(&weights, &manifest.weights.sha256)?;
+    let mut weights_data = Vec::with_capacity(manifest.weights.data.len());
+    for data in &manifest.weights.data {
+        let place = resolve(&file, path, "weights.data.file", &data.file)?;
+        check_sum(&place, &data.sha256)?;
+        weights_data.push(place);
+    }
     let tokenizer = Tokenizer::open(&tokenizer_file)?;
     if has_extension(&weights, "gguf") {
         gguf::check_tokens(&weights, &tokenizer_file, &tokenizer)?;
@@ -85,11 +117,13 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         return Err(Error::value(&file, key, manifest.vocabulary.fingerprint, found));
     }
     let (vocabulary, prefixes) = vocabulary(&tokenizer, &rows);
-    Ok(ModelDir {
+    let PromptTable { form, next_turn, stop, template } = manifest.prompt;
+    let dir = ModelDir {
         path: path.into(),
         name: manifest.name,
         role: Some(manifest.role),
         weights,
+        weights_data,
         weights_sha256: Some(manifest.weights.sha256),
         quantization: Some(manifest.weights.quantization),
         tokenizer,
@@ -97,13 +131,69 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
         prefixes,
         rows: size,
         special: manifest.special,
-        prompt: manifest.prompt,
+        prompt: PromptForm { form, next_turn, stop },
         chat: None,
         system: None,
         context_max: manifest.limits.context,
         licence: Some(manifest.licence.weights),
         cache_shape: None,
-    })
+    };
+    let Some(TemplateTable { file: name, sha256, tokens }) = template else { return Ok(dir) };
+    let template = resolve(&file, path, "prompt.template.file", &name)?;
+    check_sum(&template, &sha256)?;
+    dir.with_template_file(&template, tokens)
+}
+
+/// The facts of a model made of another one that its `model.toml` tells beside those of the other.
+#[derive(Clone, Debug)]
+pub struct NewManifest<'m> {
+    /// The model's name in reports.
+    pub name: &'m str,
+    /// The weights' format in words.
+    pub quantization: &'m str,
+    /// The weights' file.
+    pub weights: FileSum,
+    /// The files beside it.
+    pub data: Vec<FileSum>,
+    /// The tokenizer's file.
+    pub tokenizer: FileSum,
+    /// The chat template's file, if the other has one.
+    pub template: Option<FileSum>,
+    /// The most tokens a context can hold.
+    pub context: usize,
+    /// The weights' licence.
+    pub licence: &'m str,
+}
+
+impl NewManifest<'_> {
+    /// The text of the `model.toml` of a drafter that is addressed as `source` is: with its vocabulary, control
+    /// tokens, prompt forms and stops.
+    ///
+    /// # Errors
+    /// A value can't be written as TOML.
+    pub fn drafter_of(self, source: &ModelDir) -> Result<String> {
+        let names = source.chat.as_ref().map(|chat| chat.names().clone()).unwrap_or_default();
+        let template =
+            self.template.map(|FileSum { file, sha256 }| TemplateTable { file, sha256, tokens: names });
+        let PromptForm { form, next_turn, stop } = source.prompt.clone();
+        let FileSum { file, sha256 } = self.weights;
+        let manifest = Manifest {
+            format: FORMAT,
+            name: self.name.into(),
+            role: Role::Drafter,
+            weights: Weights { file, sha256, quantization: self.quantization.into(), data: self.data },
+            tokenizer: self.tokenizer,
+            vocabulary: VocabularyTable {
+                size: source.vocabulary.size,
+                fingerprint: hex(&source.vocabulary.fingerprint),
+            },
+            special: source.special,
+            prompt: PromptTable { form, next_turn, stop, template },
+            limits: Limits { context: self.context },
+            licence: Licence { weights: self.licence.into() },
+        };
+        toml::to_string(&manifest).map_err(|error| Error::format(&source.path, "model.toml", error))
+    }
 }
 
 fn parse(file: &Path, text: &str) -> Result<Manifest> {

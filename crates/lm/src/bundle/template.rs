@@ -40,6 +40,20 @@ impl ModelDir {
         Ok(self)
     }
 
+    /// The same model with the chat template in a file of its own, and special tokens by the names that it uses.
+    ///
+    /// # Errors
+    /// The file can't be read or is no valid template.
+    pub(super) fn with_template_file(
+        mut self,
+        path: &Path,
+        tokens: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let names = tokens.into_iter().map(|(name, token)| (name, Value::from(token))).collect();
+        self.adopt_source(&read_template(path)?, path, &names)?;
+        Ok(self)
+    }
+
     fn adopt_source(&mut self, source: &str, path: &Path, config: &Map<String, Value>) -> Result<()> {
         let named = |error| match error {
             Error::Chat { line, message, .. } => Error::Chat { path: Some(path.into()), line, message },
@@ -90,15 +104,19 @@ fn spelling(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
+fn read_template(path: &Path) -> Result<String> {
+    let bytes = path.metadata().map_err(|e| Error::io(path, e))?.len();
+    if bytes > SOURCE_BYTES_MAX as u64 {
+        return Err(Error::value(path, "size", format!("at most {SOURCE_BYTES_MAX} bytes"), bytes));
+    }
+    read_text(path)
+}
+
 /// The text of a folder's template and the file that holds it. A list of named ones is still in JSON.
 fn found(folder: &Path, config: &Map<String, Value>) -> Result<Option<(PathBuf, String)>> {
     let path = folder.join(TEMPLATE);
     if path.exists() {
-        let bytes = path.metadata().map_err(|e| Error::io(&path, e))?.len();
-        if bytes > SOURCE_BYTES_MAX as u64 {
-            return Err(Error::value(&path, "size", format!("at most {SOURCE_BYTES_MAX} bytes"), bytes));
-        }
-        let text = read_text(&path)?;
+        let text = read_template(&path)?;
         return Ok(Some((path, text)));
     }
     let path = folder.join(CONFIG);

@@ -64,6 +64,19 @@ pub(super) fn unbroken(tokenizer: &tokenizers::Tokenizer) -> std::result::Result
     Ok(unbroken)
 }
 
+/// The tokenizer that [`unbroken`] made this one of.
+pub(super) fn with_own_pre_tokenizer(
+    unbroken: &Unbroken,
+) -> std::result::Result<tokenizers::Tokenizer, String> {
+    let mut tokenizer = tokenizers::Tokenizer::new(unbroken.get_model().clone());
+    tokenizer.with_normalizer(unbroken.get_normalizer().cloned()).map_err(|e| e.to_string())?;
+    tokenizer.with_pre_tokenizer(unbroken.get_pre_tokenizer().and_then(|whole| whole.inner.clone()));
+    tokenizer.with_post_processor(unbroken.get_post_processor().cloned());
+    tokenizer.with_decoder(unbroken.get_decoder().cloned());
+    tokenizer.with_added_vocabulary(unbroken.get_added_vocabulary().clone());
+    Ok(tokenizer)
+}
+
 /// The added tokens that no user may write: all but blanks.
 #[derive(Debug)]
 pub(super) struct Markup {
