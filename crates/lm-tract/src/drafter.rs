@@ -33,7 +33,9 @@ impl Drafter {
         if dir.role == Some(Role::Target) {
             return Err(Error::value(&dir.path, "role", "drafter", "target"));
         }
-        let (decoder, warnings) = Decoder::load(&dir.weights, dir.rows, dir.cache_shape)?;
+        // Only a folder with checksums has files that it forgot.
+        let summed = dir.weights_sha256.is_some().then_some(dir.weights_data.as_slice());
+        let (decoder, warnings) = Decoder::load(&dir.weights, dir.rows, dir.cache_shape, summed)?;
         let past = decoder.nothing()?;
         let ModelDir { vocabulary, rows, context_max, .. } = *dir;
         let unknown = dir.unknown();

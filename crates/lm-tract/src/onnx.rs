@@ -64,17 +64,20 @@ pub(crate) struct Step {
 
 impl Decoder {
     /// Loads a file whose vocabulary has `vocabulary` tokens and runs one token, and then two more, through it.
+    /// `summed` are the files beside it whose checksums were compared, if there are checksums.
     pub(crate) fn load(
         path: &Path,
         vocabulary: u32,
         shape: Option<CacheShape>,
+        summed: Option<&[PathBuf]>,
     ) -> Result<(Self, Vec<Warning>)> {
         let vocabulary = vocabulary as usize;
         let mut proto = read(path)?;
         fixed::fix(path, &mut proto)?;
         let signature = Signature::read(path, &proto, shape)?;
         operators::check(path, &proto)?;
-        let warnings = weights::check(path, &proto)?;
+        let mut warnings = weights::check(path, &proto)?;
+        warnings.extend(summed.and_then(|summed| weights::unsummed(path, &proto, summed)));
         let state = spawn(path, || build(path, &proto, &signature));
         let state = state.map_err(|error| operators::explain(path, &proto, error))?;
         drop(proto);

@@ -4,7 +4,7 @@
 use dunlin_lm::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
@@ -104,6 +104,29 @@ fn halves(graph: &GraphProto, stored: &BTreeMap<&str, &TensorProto>) -> usize {
     stored.iter().filter(|(name, tensor)| is_half(tensor) && !scales.contains(*name)).count()
 }
 
+/// A warning if tensors lie in files that are not among `summed`: their damage would not be found.
+pub(super) fn unsummed(path: &Path, proto: &ModelProto, summed: &[PathBuf]) -> Option<Warning> {
+    let graph = proto.graph.as_ref()?;
+    let stored = stored(graph);
+    let locations: BTreeSet<&str> = stored.values().filter_map(|tensor| location(tensor)).collect();
+    let beside = |name: &&str| !summed.contains(&data_file(path, name));
+    let names: Vec<&str> = locations.into_iter().filter(beside).collect();
+    (!names.is_empty()).then(|| Warning {
+        what: format!("{} has weights and no checksum", names.join(", ")),
+        advice: "damage in it is not found: add it as [[weights.data]] to model.toml, with file and sha256",
+    })
+}
+
+/// The file beside the graph in which a tensor lies, if it lies in one.
+fn location(tensor: &TensorProto) -> Option<&str> {
+    let entry = tensor.external_data.iter().find(|entry| entry.key == "location");
+    entry.filter(|_| tensor.data_location == Some(EXTERNAL)).map(|entry| entry.value.as_str())
+}
+
+fn data_file(path: &Path, location: &str) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join(location)
+}
+
 /// Every stored tensor by name, including those of `Constant` nodes.
 fn stored(graph: &GraphProto) -> BTreeMap<&str, &TensorProto> {
     let constants = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
@@ -127,10 +150,10 @@ fn check_tensor(path: &Path, tensor: &TensorProto) -> Result<()> {
 fn check_data(path: &Path, tensor: &TensorProto) -> Result<()> {
     let entry =
         |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
-    let Some(location) = entry("location").filter(|_| tensor.data_location == Some(EXTERNAL)) else {
+    let Some(location) = location(tensor) else {
         return Ok(());
     };
-    let file = path.parent().unwrap_or(Path::new("")).join(location);
+    let file = data_file(path, location);
     let found = file.metadata().map_err(|error| Error::io(&file, error))?.len();
     let number = |key| entry(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
     let end = number("offset").saturating_add(number("length"));
