@@ -1,0 +1,338 @@
+//! From a source to a drafter's folder.
+
+use crate::config::Decoder;
+use crate::convert::{Wanted, floats, ordered_numbers, quantized};
+use crate::data::{SummedFile, write_whole};
+use crate::graph::{Embedding, Layer, Linear, Tensors, encoded};
+use crate::layers::LayerChoice;
+use crate::quantize::BLOCK;
+use crate::report::{ImportReport, TensorReport};
+use crate::store::{LayerPart, Part, Store};
+use crate::watch::Watch;
+use crate::{gguf, hugging_face};
+use dunlin_gguf::BlockType;
+use dunlin_lm::bundle::NewManifest;
+use dunlin_lm::{Error, ModelDir, Result};
+use dunlin_lm_tract::graph::Place;
+use dunlin_wire::limits::MODEL_NAME_BYTES_MAX;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+const GRAPH: &str = "model.onnx";
+const DATA: &str = "model.onnx_data";
+const TOKENIZER: &str = "tokenizer.json";
+const TEMPLATE: &str = "chat_template.jinja";
+const MANIFEST: &str = "model.toml";
+const QUANTIZATION: &str = "matmulnbits-4bit-block32";
+const LICENCE_UNKNOWN: &str = "not named by the source";
+
+/// Most bytes of an embedding that is kept as floats. A larger one is stored in 4 bits.
+pub(crate) const EMBEDDING_BYTES_MAX: usize = 16 << 20;
+
+/// An import to be made.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// A GGUF file, a folder with one, or a Hugging Face folder with safetensors.
+    pub source: PathBuf,
+    /// The folder to make; it may exist if it is empty.
+    pub out: PathBuf,
+    /// The layers to take.
+    pub layers: LayerChoice,
+}
+
+/// A source that was opened.
+struct Source {
+    /// Its tokenizer, prompt forms and names.
+    model: ModelDir,
+    /// The file or folder of its weights.
+    path: PathBuf,
+    /// The tokenizer's file, if it has one that can be copied.
+    tokenizer: Option<PathBuf>,
+    decoder: Decoder,
+    store: Store,
+    licence: Option<String>,
+    notices: Vec<String>,
+}
+
+/// Makes a drafter's folder of a source.
+///
+/// The folder is made beside its place, under a name with a dot, and moved there when it is whole. Its `model.toml` is
+/// written last, so a folder that was left by a crash doesn't load.
+///
+/// # Errors
+/// The source is damaged, of another architecture or not of the shape that it claims; `out` has files; the disk is
+/// full; or `watch` ended it.
+pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
+    check_place(&import.out)?;
+    let mut source = Source::open(&import.source)?;
+    source.decoder.check(&source.path, &source.store)?;
+    let layers = source.decoder.chosen(&source.path, &import.layers)?;
+    let parent =
+        import.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+    let folder = tempfile::Builder::new().prefix(".dunlin-import-").tempdir_in(parent);
+    let folder = folder.map_err(|e| Error::io(parent, e))?;
+    let (tensors, bytes) = source.write(folder.path(), &layers, watch)?;
+    source.compare(&ModelDir::open(folder.path())?)?;
+    settle(folder, &import.out)?;
+    Ok(ImportReport {
+        folder: import.out.clone(),
+        architecture: source.decoder.architecture,
+        layers,
+        source_layers: source.decoder.layers,
+        tensors,
+        bytes,
+        notices: source.notices,
+    })
+}
+
+/// Refuses a place that is taken.
+fn check_place(out: &Path) -> Result<()> {
+    match out.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(out, error)),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::value(out, "folder", "none, or an empty one", "one with files")),
+        },
+    }
+}
+
+/// Moves the finished folder to its place.
+fn settle(folder: tempfile::TempDir, out: &Path) -> Result<()> {
+    let wrong = |error| Error::io(out, error);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // A temporary folder is its owner's alone; a model is nobody's secret.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).map_err(wrong)?;
+    }
+    // Renaming replaces an empty folder only.
+    fs::rename(folder.path(), out).map_err(wrong)?;
+    let _ = folder.keep();
+    Ok(())
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self> {
+        let mut notices = Vec::new();
+        if hugging_face::is_source(path) {
+            let tokenizer = path.join(TOKENIZER);
+            if !tokenizer.is_file() {
+                let expected = "the folder's tokenizer.json; transformers writes one with save_pretrained";
+                return Err(Error::value(path, "tokenizer", expected, "nothing"));
+            }
+            let (decoder, store, licence) = hugging_face::open(path, &mut notices)?;
+            let mut model = ModelDir::open_tokenizer(path)?;
+            model.name = name_of(path);
+            let (path, tokenizer) = (path.into(), Some(tokenizer));
+            return Ok(Self { model, path, tokenizer, decoder, store, licence, notices });
+        }
+        let model = ModelDir::open(path)?;
+        let weights = model.weights.clone();
+        if weights.extension().is_none_or(|extension| extension != "gguf") {
+            let advice = "give a .gguf file, or a Hugging Face folder with .safetensors files";
+            return Err(Error::unsupported(&weights, "an import of this kind of weights", advice));
+        }
+        let (decoder, store, licence) = gguf::open(&weights, &mut notices)?;
+        let licence = licence.or(model.licence.clone());
+        Ok(Self { model, path: weights, tokenizer: None, decoder, store, licence, notices })
+    }
+
+    /// Writes all files; returns the tensors and the bytes of the weights.
+    fn write(
+        &mut self,
+        folder: &Path,
+        layers: &[usize],
+        watch: &mut Watch<'_>,
+    ) -> Result<(Vec<TensorReport>, u64)> {
+        let mut data = SummedFile::create(&folder.join(DATA))?;
+        let mut reports = Vec::new();
+        let tensors = Writer { source: self, data: &mut data, reports: &mut reports, watch }.all(layers)?;
+        let graph = encoded(&self.decoder, &tensors, DATA);
+        let bytes = data.written() + graph.len() as u64;
+        let data = data.finish()?;
+        let weights = write_whole(&folder.join(GRAPH), &graph)?;
+        let tokenizer = match &self.tokenizer {
+            Some(file) => fs::read(file).map_err(|e| Error::io(file, e))?,
+            None => self.model.tokenizer.to_json()?.into_bytes(),
+        };
+        let tokenizer = write_whole(&folder.join(TOKENIZER), &tokenizer)?;
+        let template = self.model.chat.as_ref().map(|chat| chat.source().as_bytes());
+        let template = template.map(|text| write_whole(&folder.join(TEMPLATE), text)).transpose()?;
+        let manifest = NewManifest {
+            name: &self.name(layers),
+            quantization: QUANTIZATION,
+            weights,
+            data: vec![data],
+            tokenizer,
+            template,
+            context: self.decoder.context.min(self.model.context_max),
+            licence: self.licence.as_deref().unwrap_or(LICENCE_UNKNOWN),
+        };
+        let manifest = manifest.drafter_of(&self.model)?;
+        write_whole(&folder.join(MANIFEST), manifest.as_bytes())?;
+        Ok((reports, bytes))
+    }
+
+    /// The drafter's name: that of the source, and the number of its layers if some were left out.
+    fn name(&self, layers: &[usize]) -> String {
+        let mut name = self.model.name.clone();
+        if layers.len() < self.decoder.layers {
+            name.push_str(&format!(" ({} of {} layers)", layers.len(), self.decoder.layers));
+        }
+        if name.len() <= MODEL_NAME_BYTES_MAX { name } else { self.model.name.clone() }
+    }
+
+    /// Compares the written folder with the source: they must be addressed in the same way. A text that is split in
+    /// another way is a notice.
+    fn compare(&mut self, written: &ModelDir) -> Result<()> {
+        let wrong = |key: &str, expected: String, found: String| {
+            Err(Error::value(&written.path, key, format!("{expected} as the source has"), found))
+        };
+        let (own, new) = (&self.model, written);
+        if own.vocabulary != new.vocabulary {
+            return wrong("vocabulary", format!("{:?}", own.vocabulary), format!("{:?}", new.vocabulary));
+        }
+        if own.prompt != new.prompt || own.special != new.special {
+            return wrong("prompt", format!("{:?}", own.prompt), format!("{:?}", new.prompt));
+        }
+        let (expected, found) = (own.shown_form()?, new.shown_form()?);
+        if expected != found {
+            return wrong("a one-line chat", format!("{expected:?}"), format!("{found:?}"));
+        }
+        // A tokenizer may have no tokens for this text; then neither has its copy.
+        let tokens = |model: &ModelDir| model.first_turn(TEXT).map_err(|error| error.to_string());
+        if tokens(own) != tokens(new) {
+            self.notices
+                .push(format!("the tokenizer.json splits {TEXT:?} into other tokens than the source does"));
+        }
+        Ok(())
+    }
+}
+
+/// A text with what tokenizers differ in.
+const TEXT: &str = "Hello, world!  It's 12345 o'clock, isn't it?\n\n\tGrüße: 日本語 🐦  fooBar(x) != y_1;";
+
+/// The name of a folder.
+fn name_of(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.into());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut name: String = name.chars().filter(|c| !c.is_control()).collect();
+    while name.len() > MODEL_NAME_BYTES_MAX {
+        name.pop();
+    }
+    if name.is_empty() { "imported".into() } else { name }
+}
+
+/// The tensors on their way to the data file.
+struct Writer<'s, 'w> {
+    source: &'s mut Source,
+    data: &'s mut SummedFile,
+    reports: &'s mut Vec<TensorReport>,
+    watch: &'s mut Watch<'w>,
+}
+
+impl Writer<'_, '_> {
+    fn all(&mut self, layers: &[usize]) -> Result<Tensors> {
+        let Decoder { hidden, vocabulary, .. } = self.source.decoder;
+        let is_tied = !self.source.store.has(Part::Head);
+        let total = self.numbers(layers);
+        self.watch.expect(total);
+        let wanted = Wanted::new(Part::Embedding, vocabulary, hidden);
+        let embedding = if self.is_embedding_quantized()? {
+            Embedding::Quantized(self.quantized(&wanted)?)
+        } else {
+            let (place, report) = floats(&mut self.source.store, self.data, &wanted, self.watch)?;
+            self.reports.push(report);
+            Embedding::Floats(place)
+        };
+        let layers = layers.iter().map(|layer| self.layer(*layer)).collect::<Result<_>>()?;
+        let norm = self.vector(Part::Norm)?;
+        let head = match embedding {
+            Embedding::Quantized(both) if is_tied => both,
+            _ if is_tied => self.quantized(&wanted)?,
+            _ => self.quantized(&Wanted::new(Part::Head, vocabulary, hidden))?,
+        };
+        Ok(Tensors { embedding, layers, norm, head })
+    }
+
+    /// True for an embedding that is stored in 4 bits: because nothing is lost, or because it is large.
+    fn is_embedding_quantized(&self) -> Result<bool> {
+        let Decoder { hidden, vocabulary, .. } = self.source.decoder;
+        let (_, kind) = self.source.store.described(Part::Embedding)?;
+        let is_large = vocabulary * hidden * size_of::<f32>() > EMBEDDING_BYTES_MAX;
+        Ok(hidden.is_multiple_of(BLOCK) && (kind == BlockType::Q4_0 || is_large))
+    }
+
+    /// Numbers to convert.
+    fn numbers(&self, layers: &[usize]) -> u64 {
+        let decoder = &self.source.decoder;
+        let matrices = LayerPart::NAMES.iter().map(|(part, ..)| decoder.shape(*part));
+        let layer: usize = matrices.filter(|shape| shape.len() == 2).map(|shape| shape[0] * shape[1]).sum();
+        let table = (decoder.vocabulary * decoder.hidden) as u64;
+        let tables = match (self.source.store.has(Part::Head), self.is_embedding_quantized()) {
+            (false, Ok(true)) => table,
+            _ => 2 * table,
+        };
+        tables + layer as u64 * layers.len() as u64
+    }
+
+    fn layer(&mut self, layer: usize) -> Result<Layer> {
+        let norm = |part| Part::Layer(layer, part);
+        let head_norms = match self.source.decoder.has_head_norms {
+            true => Some((self.vector(norm(LayerPart::QueryNorm))?, self.vector(norm(LayerPart::KeyNorm))?)),
+            false => None,
+        };
+        Ok(Layer {
+            input_norm: self.vector(norm(LayerPart::InputNorm))?,
+            query: self.linear(layer, LayerPart::Query)?,
+            key: self.linear(layer, LayerPart::Key)?,
+            value: self.linear(layer, LayerPart::Value)?,
+            head_norms,
+            output: self.linear(layer, LayerPart::Output)?,
+            mlp_norm: self.vector(norm(LayerPart::MlpNorm))?,
+            gate: self.linear(layer, LayerPart::Gate)?,
+            up: self.linear(layer, LayerPart::Up)?,
+            down: self.linear(layer, LayerPart::Down)?,
+        })
+    }
+
+    /// A layer's matrix with its bias. The inner width of the MLP is filled up with zeros to whole blocks: they add
+    /// nothing, and tract expands a matrix to floats whose rows are not whole blocks.
+    fn linear(&mut self, layer: usize, part: LayerPart) -> Result<Linear> {
+        let shape = self.source.decoder.shape(part);
+        let mut wanted = Wanted::new(Part::Layer(layer, part), shape[0], shape[1]);
+        let inner = self.source.decoder.inner.next_multiple_of(BLOCK);
+        match part {
+            LayerPart::Gate | LayerPart::Up => wanted.padded_rows = inner,
+            LayerPart::Down => wanted.padded_columns = inner,
+            _ => {}
+        }
+        let head = self.source.decoder.head_dim;
+        wanted.unpermute = self.source.decoder.is_permuted(part).then_some(head);
+        let weight = self.quantized(&wanted)?;
+        let place = Part::Bias(layer, part);
+        if !self.source.store.has(place) {
+            return Ok(Linear { weight, bias: None });
+        }
+        let mut bias = self.source.store.vector(place)?;
+        if wanted.unpermute.is_some() {
+            bias = ordered_numbers(&bias, head);
+        }
+        bias.resize(wanted.padded_rows, 0.0);
+        Ok(Linear { weight, bias: Some((self.data.floats(&bias)?, bias.len())) })
+    }
+
+    fn quantized(&mut self, wanted: &Wanted) -> Result<crate::convert::Quantized> {
+        let (stored, report) = quantized(&mut self.source.store, self.data, wanted, self.watch)?;
+        self.reports.push(report);
+        Ok(stored)
+    }
+
+    fn vector(&mut self, part: Part) -> Result<Place> {
+        let numbers = self.source.store.vector(part)?;
+        self.data.floats(&numbers)
+    }
+}

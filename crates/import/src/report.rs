@@ -1,0 +1,77 @@
+//! What an import did with each tensor.
+
+use dunlin_gguf::BlockType;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The form in which a tensor was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The source's own 4-bit codes and scales, without loss.
+    Codes,
+    /// 4 bits by least squares.
+    Rounded,
+    /// 32-bit floats.
+    Floats,
+}
+
+/// A stored tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorReport {
+    /// Its name in the source.
+    pub name: String,
+    /// Its type in the source.
+    pub source: BlockType,
+    /// Its form in the drafter.
+    pub kept: Kept,
+    /// Root of the mean squared error over that of the mean square; 0 without loss.
+    pub error: f64,
+}
+
+impl TensorReport {
+    /// True if the source's numbers were rounded to few bits once before.
+    pub fn is_rounded_twice(&self) -> bool {
+        self.kept == Kept::Rounded
+            && !matches!(self.source, BlockType::F32 | BlockType::F16 | BlockType::BF16)
+    }
+}
+
+impl fmt::Display for TensorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, source, kept, error } = self;
+        match kept {
+            Kept::Codes => write!(f, "{name}: {source} as it is"),
+            Kept::Floats => write!(f, "{name}: {source} to floats"),
+            Kept::Rounded => {
+                let twice = if self.is_rounded_twice() { ", rounded twice" } else { "" };
+                write!(f, "{name}: {source} to 4 bits{twice}, error {error:.4}")
+            }
+        }
+    }
+}
+
+/// A finished import.
+#[derive(Clone, Debug)]
+pub struct ImportReport {
+    /// The drafter's folder.
+    pub folder: PathBuf,
+    /// The source's architecture.
+    pub architecture: &'static str,
+    /// The layers taken, numbered as in the source.
+    pub layers: Vec<usize>,
+    /// The layers of the source.
+    pub source_layers: usize,
+    /// Every matrix, and the embedding.
+    pub tensors: Vec<TensorReport>,
+    /// Bytes of the weights' files.
+    pub bytes: u64,
+    /// What was left out, limited or guessed.
+    pub notices: Vec<String>,
+}
+
+impl ImportReport {
+    /// The tensor whose rounding changed it most.
+    pub fn worst(&self) -> Option<&TensorReport> {
+        self.tensors.iter().max_by(|a, b| a.error.total_cmp(&b.error))
+    }
+}
