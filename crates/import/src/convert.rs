@@ -45,13 +45,16 @@ pub(crate) struct Wanted {
     pub(crate) padded_rows: usize,
     /// Columns of the drafter, up to the next multiple of [`BLOCK`].
     pub(crate) padded_columns: usize,
+    /// True to store what 4 bits leave of the numbers, in 4 bits more.
+    pub(crate) is_remainder: bool,
     /// The size of the heads whose rows are put from neighbours back to halves, if they are.
     pub(crate) unpermute: Option<usize>,
 }
 
 impl Wanted {
     pub(crate) fn new(part: Part, rows: usize, columns: usize) -> Self {
-        Self { part, rows, columns, padded_rows: rows, padded_columns: columns, unpermute: None }
+        let (padded_rows, padded_columns) = (rows, columns);
+        Self { part, rows, columns, padded_rows, padded_columns, is_remainder: false, unpermute: None }
     }
 
     /// Rows of a piece: whole heads, if they are put into another order.
@@ -101,7 +104,11 @@ pub(crate) fn quantized(
     let codes = data.place(offset);
     let scales = data.floats(&scales)?;
     let (name, source) = store.described(wanted.part)?;
-    let kept = if source == BlockType::Q4_0 { Kept::Codes } else { Kept::Rounded };
+    let kept = match (source, wanted.is_remainder) {
+        (BlockType::Q4_0, _) => Kept::Codes,
+        (_, false) => Kept::Rounded,
+        (_, true) => Kept::RoundedTo8,
+    };
     let error = if square > 0.0 { (error / square).sqrt() } else { 0.0 };
     let report = TensorReport { name: name.into(), source, kept, error };
     let (rows, columns) = (wanted.padded_rows, wanted.padded_columns);
@@ -183,7 +190,7 @@ fn quantized_rows(rows: &Rows, wanted: &Wanted, blocks: usize) -> RowResult<Piec
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(count);
     let share = count.div_ceil(threads) * rows.row_bytes;
     let parts: Vec<RowResult<Piece>> = thread::scope(|scope| {
-        let work = |bytes| move || quantized_part(rows.kind, bytes, rows.row_bytes, wanted.columns, blocks);
+        let work = |bytes| move || quantized_part(rows.kind, bytes, rows.row_bytes, wanted, blocks);
         let started: Vec<_> = rows.bytes.chunks(share).map(|bytes| scope.spawn(work(bytes))).collect();
         started.into_iter().map(|thread| thread.join().expect("a part of rows can't panic")).collect()
     });
@@ -202,7 +209,7 @@ fn quantized_part(
     kind: BlockType,
     bytes: &[u8],
     row_bytes: usize,
-    columns: usize,
+    wanted: &Wanted,
     blocks: usize,
 ) -> RowResult<Piece> {
     let rows = bytes.len() / row_bytes;
@@ -218,7 +225,7 @@ fn quantized_part(
             copy_row(row, codes, &mut piece.scales)?;
         } else {
             let numbers = kind.dequantize(row).map_err(WrongRow::Gguf)?;
-            let (error, square) = quantize_row(&numbers[..columns], codes, &mut piece.scales)?;
+            let (error, square) = quantize_row(&numbers, wanted.is_remainder, codes, &mut piece.scales)?;
             (piece.error, piece.square) = (piece.error + error, piece.square + square);
         }
         // Columns beyond the source's are zeros.
@@ -243,8 +250,13 @@ fn copy_row(row: &[u8], codes: &mut [u8], scales: &mut Vec<f32>) -> RowResult<()
     Ok(())
 }
 
-/// Quantizes a row; returns the sums of the squared errors and of the squares.
-fn quantize_row(numbers: &[f32], codes: &mut [u8], scales: &mut Vec<f32>) -> RowResult<(f64, f64)> {
+/// Quantizes a row, or what 4 bits leave of it; returns the sums of the squared errors and of the squares.
+fn quantize_row(
+    numbers: &[f32],
+    is_remainder: bool,
+    codes: &mut [u8],
+    scales: &mut Vec<f32>,
+) -> RowResult<(f64, f64)> {
     let (mut error, mut square) = (0.0, 0.0);
     for (numbers, codes) in numbers.chunks(BLOCK).zip(codes.chunks_exact_mut(CODES_BYTES)) {
         if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
@@ -252,6 +264,11 @@ fn quantize_row(numbers: &[f32], codes: &mut [u8], scales: &mut Vec<f32>) -> Row
         }
         let mut block = [0.0; BLOCK];
         block[..numbers.len()].copy_from_slice(numbers);
+        square += block.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        if is_remainder {
+            let (scale, found) = quantize_block(&block);
+            block.iter_mut().zip(found).for_each(|(x, code)| *x -= (f32::from(code) - 8.0) * scale);
+        }
         let (scale, found) = quantize_block(&block);
         if !scale.is_finite() {
             let largest = block.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
@@ -260,7 +277,6 @@ fn quantize_row(numbers: &[f32], codes: &mut [u8], scales: &mut Vec<f32>) -> Row
         for (x, code) in block.iter().zip(found) {
             let stored = (f32::from(code) - 8.0) * scale;
             error += f64::from(x - stored).powi(2);
-            square += f64::from(*x).powi(2);
         }
         pack(&found, codes);
         scales.push(scale);

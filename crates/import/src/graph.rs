@@ -49,6 +49,8 @@ pub(crate) struct Tensors {
     pub(crate) layers: Vec<Layer>,
     pub(crate) norm: Place,
     pub(crate) head: Quantized,
+    /// What the head's 4 bits leave, in 4 bits more.
+    pub(crate) head_remainder: Option<Quantized>,
 }
 
 /// A graph under construction.
@@ -74,7 +76,7 @@ pub(crate) fn encoded(decoder: &Decoder, tensors: &Tensors, data: &str) -> Vec<u
         (hidden, probabilities) = builder.layer(index, layer, &hidden, &angles, &mut mask);
     }
     let hidden = builder.rms_norm(&hidden, tensors.norm, decoder.hidden, "norm");
-    builder.product(&hidden, &tensors.head, "logits", ("head.codes", "head.scales"));
+    builder.logits(&hidden, tensors);
     let heads = if decoder.heads == decoder.kv_heads { vec![1] } else { vec![1, 2] };
     let mean = [("axes", Attribute::Ints(heads)), ("keepdims", Attribute::Int(0))];
     builder.graph.node("ReduceMean", &[&probabilities], "attention", &mean);
@@ -99,6 +101,19 @@ impl Builder<'_> {
             }
         }
         self.graph.output("attention", Element::Float, &[one, new, all]);
+    }
+
+    /// The product with the head. tract multiplies no 8-bit weights, so a head of 8 bits is the sum of two of 4.
+    fn logits(&mut self, hidden: &str, tensors: &Tensors) {
+        let stored = ("head.codes", "head.scales");
+        let Some(remainder) = &tensors.head_remainder else {
+            self.product(hidden, &tensors.head, "logits", stored);
+            return;
+        };
+        let first = self.product(hidden, &tensors.head, "head", stored);
+        let stored = ("head_remainder.codes", "head_remainder.scales");
+        let rest = self.product(hidden, remainder, "head_remainder", stored);
+        self.plain("Add", &[&first, &rest], "logits");
     }
 
     /// cos and sin of position × frequency, each `[1,1,S,D/2]`.

@@ -39,6 +39,18 @@ pub struct Import {
     pub out: PathBuf,
     /// The layers to take.
     pub layers: LayerChoice,
+    /// The bits of the head's weights.
+    pub head: HeadBits,
+}
+
+/// The bits of the head's weights. The head decides the most about how often a draft is accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeadBits {
+    /// 4, as everywhere.
+    #[default]
+    Four,
+    /// About 8: twice the bytes and twice the time of the head.
+    Eight,
 }
 
 /// A source that was opened.
@@ -73,7 +85,7 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
     fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
     let folder = tempfile::Builder::new().prefix(".dunlin-import-").tempdir_in(parent);
     let folder = folder.map_err(|e| Error::io(parent, e))?;
-    let (tensors, bytes) = source.write(folder.path(), &layers, watch)?;
+    let (tensors, bytes) = source.write(folder.path(), &layers, import.head, watch)?;
     source.compare(&ModelDir::open(folder.path())?)?;
     settle(folder, &import.out)?;
     Ok(ImportReport {
@@ -145,11 +157,13 @@ impl Source {
         &mut self,
         folder: &Path,
         layers: &[usize],
+        head: HeadBits,
         watch: &mut Watch<'_>,
     ) -> Result<(Vec<TensorReport>, u64)> {
         let mut data = SummedFile::create(&folder.join(DATA))?;
         let mut reports = Vec::new();
-        let tensors = Writer { source: self, data: &mut data, reports: &mut reports, watch }.all(layers)?;
+        let tensors =
+            Writer { source: self, data: &mut data, reports: &mut reports, watch, head }.all(layers)?;
         let graph = encoded(&self.decoder, &tensors, DATA);
         let bytes = data.written() + graph.len() as u64;
         let data = data.finish()?;
@@ -232,6 +246,7 @@ struct Writer<'s, 'w> {
     data: &'s mut SummedFile,
     reports: &'s mut Vec<TensorReport>,
     watch: &'s mut Watch<'w>,
+    head: HeadBits,
 }
 
 impl Writer<'_, '_> {
@@ -250,12 +265,16 @@ impl Writer<'_, '_> {
         };
         let layers = layers.iter().map(|layer| self.layer(*layer)).collect::<Result<_>>()?;
         let norm = self.vector(Part::Norm)?;
+        let wanted = Wanted::new(if is_tied { Part::Embedding } else { Part::Head }, vocabulary, hidden);
         let head = match embedding {
             Embedding::Quantized(both) if is_tied => both,
-            _ if is_tied => self.quantized(&wanted)?,
-            _ => self.quantized(&Wanted::new(Part::Head, vocabulary, hidden))?,
+            _ => self.quantized(&wanted)?,
         };
-        Ok(Tensors { embedding, layers, norm, head })
+        let head_remainder = match self.has_remainder()? {
+            true => Some(self.quantized(&Wanted { is_remainder: true, ..wanted })?),
+            false => None,
+        };
+        Ok(Tensors { embedding, layers, norm, head, head_remainder })
     }
 
     /// True for an embedding that is stored in 4 bits: because nothing is lost, or because it is large.
@@ -264,6 +283,13 @@ impl Writer<'_, '_> {
         let (_, kind) = self.source.store.described(Part::Embedding)?;
         let is_large = vocabulary * hidden * size_of::<f32>() > EMBEDDING_BYTES_MAX;
         Ok(hidden.is_multiple_of(BLOCK) && (kind == BlockType::Q4_0 || is_large))
+    }
+
+    /// True if 4 bits leave something of the head, and it is wanted.
+    fn has_remainder(&self) -> Result<bool> {
+        let is_tied = !self.source.store.has(Part::Head);
+        let (_, kind) = self.source.store.described(if is_tied { Part::Embedding } else { Part::Head })?;
+        Ok(self.head == HeadBits::Eight && kind != BlockType::Q4_0)
     }
 
     /// Numbers to convert.
@@ -276,7 +302,8 @@ impl Writer<'_, '_> {
             (false, Ok(true)) => table,
             _ => 2 * table,
         };
-        tables + layer as u64 * layers.len() as u64
+        let remainder = if matches!(self.has_remainder(), Ok(true)) { table } else { 0 };
+        tables + remainder + layer as u64 * layers.len() as u64
     }
 
     fn layer(&mut self, layer: usize) -> Result<Layer> {

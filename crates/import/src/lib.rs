@@ -22,7 +22,7 @@ mod report;
 mod store;
 mod watch;
 
-pub use import::{Import, import};
+pub use import::{HeadBits, Import, import};
 pub use layers::LayerChoice;
 pub use quantize::{BLOCK, quantize_block};
 pub use report::{ImportReport, Kept, TensorReport};

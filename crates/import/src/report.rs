@@ -11,6 +11,8 @@ pub enum Kept {
     Codes,
     /// 4 bits by least squares.
     Rounded,
+    /// 4 bits and 4 more for what they leave, about 8 together.
+    RoundedTo8,
     /// 32-bit floats.
     Floats,
 }
@@ -31,7 +33,7 @@ pub struct TensorReport {
 impl TensorReport {
     /// True if the source's numbers were rounded to few bits once before.
     pub fn is_rounded_twice(&self) -> bool {
-        self.kept == Kept::Rounded
+        matches!(self.kept, Kept::Rounded | Kept::RoundedTo8)
             && !matches!(self.source, BlockType::F32 | BlockType::F16 | BlockType::BF16)
     }
 }
@@ -42,9 +44,10 @@ impl fmt::Display for TensorReport {
         match kept {
             Kept::Codes => write!(f, "{name}: {source} as it is"),
             Kept::Floats => write!(f, "{name}: {source} to floats"),
-            Kept::Rounded => {
+            Kept::Rounded | Kept::RoundedTo8 => {
+                let bits = if *kept == Kept::Rounded { 4 } else { 8 };
                 let twice = if self.is_rounded_twice() { ", rounded twice" } else { "" };
-                write!(f, "{name}: {source} to 4 bits{twice}, error {error:.4}")
+                write!(f, "{name}: {source} to {bits} bits{twice}, error {error:.4}")
             }
         }
     }

@@ -3,6 +3,7 @@
 use dunlin_gguf::{BlockType, TensorInfo};
 use dunlin_lm::{Error, Result};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -58,6 +59,22 @@ impl LayerPart {
 
     fn is_norm(self) -> bool {
         matches!(self, Self::InputNorm | Self::QueryNorm | Self::KeyNorm | Self::MlpNorm)
+    }
+}
+
+impl fmt::Display for Part {
+    /// The name by which a missing tensor is reported; files have prefixes of their own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_layer =
+            |part: &LayerPart| LayerPart::NAMES.iter().find(|row| row.0 == *part).map_or("", |row| row.2);
+        match self {
+            Self::Embedding => f.write_str("embed_tokens.weight"),
+            Self::Head => f.write_str("lm_head.weight"),
+            Self::Norm => f.write_str("norm.weight"),
+            Self::RotaryFactors => f.write_str("rope_freqs.weight"),
+            Self::Layer(layer, part) => write!(f, "layers.{layer}.{}.weight", of_layer(part)),
+            Self::Bias(layer, part) => write!(f, "layers.{layer}.{}.bias", of_layer(part)),
+        }
     }
 }
 
@@ -208,9 +225,7 @@ impl Store {
 
     fn stored(&self, part: Part) -> Result<&Stored> {
         let path = self.files.first().map_or(Path::new(""), |(path, _)| path);
-        self.tensors
-            .get(&part)
-            .ok_or_else(|| Error::value(path, format!("tensor {part:?}"), "one", "nothing"))
+        self.tensors.get(&part).ok_or_else(|| Error::value(path, format!("tensor {part}"), "one", "nothing"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::files::fixture;
 use crate::small::{Small, TEMPLATE, imported};
-use dunlin_import::{Import, LayerChoice, Watch, import};
+use dunlin_import::{HeadBits, Import, LayerChoice, Watch, import};
 use dunlin_lm::{ModelDir, Role};
 use dunlin_lm_tract::Drafter;
 use std::fs;
@@ -142,7 +142,7 @@ fn an_interrupted_import_leaves_nothing() {
     let (source, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
     fs::write(&source, Small::new("llama").gguf("Q8_0")).unwrap();
     let mut steps = 0;
-    let job = Import { source, out, layers: LayerChoice::All };
+    let job = Import { source, out, layers: LayerChoice::All, head: HeadBits::Four };
     import(
         &job,
         &mut Watch::new(&mut |done, total| {
@@ -171,7 +171,7 @@ fn the_manifest_is_written_last() {
     let folder = tempfile::tempdir().unwrap();
     let (source, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
     fs::write(&source, Small::new("llama").gguf("F16")).unwrap();
-    let job = Import { source, out, layers: LayerChoice::All };
+    let job = Import { source, out, layers: LayerChoice::All, head: HeadBits::Four };
     let go_on = &mut |_, _| {
         let entries = names(folder.path());
         let hidden = entries.iter().find(|name| name.starts_with(".dunlin-import-")).unwrap();

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 /// The largest accepted difference of logits, as a part of their spread: 32-bit sums in another order.
-const LOGITS: f64 = 1e-4;
+const LOGITS: f64 = 2e-5;
 /// The largest accepted difference of attention.
 const ATTENTION: f64 = 1e-5;
 

@@ -126,7 +126,10 @@ fn settings_that_do_not_fit_are_refused() {
         number("num_hidden_layers", 1),
         &["layers: expected at least the 2 of its tensors, found 1"],
     );
-    refused_config(number("num_hidden_layers", 3), &["tensor Layer(2, InputNorm)", "found nothing"]);
+    refused_config(
+        number("num_hidden_layers", 3),
+        &["tensor layers.2.input_layernorm.weight", "found nothing"],
+    );
     refused_config(
         number("hidden_size", 1 << 40),
         &["hidden_size: expected 1 to 1048576, found 1099511627776"],

@@ -3,7 +3,7 @@
 
 use crate::build::File;
 use crate::files::{Random, fixture};
-use dunlin_import::{Import, ImportReport, LayerChoice, Watch, import};
+use dunlin_import::{HeadBits, Import, ImportReport, LayerChoice, Watch, import};
 use dunlin_lm::{Draft, Error, ModelDir};
 use dunlin_lm_tract::Drafter;
 use half::{bf16, f16};
@@ -466,7 +466,7 @@ pub(crate) fn safetensors(tensors: &Tensors, kind: &str) -> Vec<u8> {
 
 /// Imports `source` into `out` with these layers.
 pub(crate) fn imported(source: &Path, out: &Path, layers: LayerChoice) -> Result<ImportReport, Error> {
-    let job = Import { source: source.into(), out: out.into(), layers };
+    let job = Import { source: source.into(), out: out.into(), layers, head: HeadBits::Four };
     import(&job, &mut Watch::new(&mut |_, _| true))
 }
 
