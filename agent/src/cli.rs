@@ -2,7 +2,7 @@
 
 use crate::exit::{DONE, FAILED, USAGE};
 use crate::flags::{Common, PolicyFlags};
-use crate::{ask, calibrate, check, first_boot, generate, power, serve, signals};
+use crate::{ask, calibrate, check, first_boot, generate, import, power, serve, signals};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use dunlin_link::migrate;
@@ -31,6 +31,8 @@ enum Command {
     Check(CheckArgs),
     /// Measure rejection against uncertainty on held-out prompts, and propose thresholds.
     Calibrate(calibrate::CalibrateFlags),
+    /// Make a drafter's folder of a published model: a GGUF file, or a Hugging Face folder.
+    Import(import::ImportFlags),
     /// Show, record and calibrate the board's power.
     Power(power::PowerFlags),
     /// Set up a board from a text file on its card, and remove the file.
@@ -100,6 +102,7 @@ async fn command(command: Command) -> Result<u8, (u8, anyhow::Error)> {
             settings.model().map_err(usage)?;
             calibrate::calibrate(&args, &settings, sampling).await.map_err(failed)
         }
+        Command::Import(args) => import::run_import(&args).await.map_err(failed),
         Command::Power(args) => {
             let settings = args.checked().map_err(usage)?;
             power::power(&args, &settings).await.map_err(failed)

@@ -20,6 +20,7 @@ pub mod exit;
 pub mod first_boot;
 pub mod flags;
 pub mod generate;
+pub mod import;
 pub mod link;
 pub mod memory;
 pub mod notice;

@@ -4,6 +4,7 @@
 
 mod energy;
 mod first_boot;
+mod import;
 mod in_process;
 mod large_packets;
 mod package;

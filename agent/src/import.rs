@@ -1,0 +1,124 @@
+//! `import`: makes a drafter's folder of a published model.
+
+use crate::bar::Bar;
+use crate::exit::{DONE, INTERRUPTED};
+use crate::screen::Colour;
+use crate::terminal::{ColourChoice, abilities};
+use anyhow::{Context, Result};
+use dunlin_import::{HeadBits, Import, ImportReport, LayerChoice, Watch, import};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+
+/// Flags of `import`.
+#[derive(Debug, clap::Args)]
+pub struct ImportFlags {
+    /// The model: a .gguf file, a folder with one, or a Hugging Face folder with .safetensors files.
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// The drafter's folder to make.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Take these layers only, from 0, for a smaller drafter: 0,1,2,4.
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', conflicts_with = "drop_layers")]
+    layers: Option<Vec<usize>>,
+    /// Leave these layers out: 3,5.
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    drop_layers: Option<Vec<usize>>,
+    /// Bits of the head's weights: 8 take twice the head's bytes and time, and bring drafts nearer to the target.
+    #[arg(long, value_name = "BITS", default_value = "4", value_parser = head_bits)]
+    head_bits: HeadBits,
+    /// When to use colours.
+    #[arg(long, value_enum, default_value_t)]
+    color: ColourChoice,
+}
+
+impl ImportFlags {
+    fn job(&self) -> Import {
+        let layers = match (&self.layers, &self.drop_layers) {
+            (Some(layers), _) => LayerChoice::Only(layers.clone()),
+            (None, Some(layers)) => LayerChoice::Without(layers.clone()),
+            (None, None) => LayerChoice::All,
+        };
+        Import { source: self.source.clone(), out: self.out.clone(), layers, head: self.head_bits }
+    }
+}
+
+fn head_bits(text: &str) -> Result<HeadBits, &'static str> {
+    match text {
+        "4" => Ok(HeadBits::Four),
+        "8" => Ok(HeadBits::Eight),
+        _ => Err("expected 4 or 8"),
+    }
+}
+
+/// Runs the command; returns the exit code. The first interrupt ends the work and removes what was made.
+///
+/// # Errors
+/// The source can't be imported, or the folder can't be written.
+pub async fn run_import(flags: &ImportFlags) -> Result<u8> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let is_ended = Arc::new(AtomicBool::new(false));
+    let (job, ended, choice) = (flags.job(), Arc::clone(&is_ended), flags.color);
+    let work = spawn_blocking(move || watched(&job, &ended, choice));
+    tokio::pin!(work);
+    let report = tokio::select! {
+        done = &mut work => done,
+        _ = interrupt.recv() => { is_ended.store(true, Ordering::Relaxed); work.await }
+        _ = terminate.recv() => { is_ended.store(true, Ordering::Relaxed); work.await }
+    };
+    match report.context("the import's thread")? {
+        Err(error) if is_ended.load(Ordering::Relaxed) => {
+            // Ignore the error: standard error may be closed.
+            let _ = writeln!(io::stderr(), "dunlin-agent: {error:#}");
+            Ok(INTERRUPTED)
+        }
+        report => write(&report?).map(|()| DONE),
+    }
+}
+
+/// Imports with a bar on a terminal.
+fn watched(job: &Import, is_ended: &AtomicBool, choice: ColourChoice) -> Result<ImportReport> {
+    let bar = Bar::new(100, "{pos} % {msg}", abilities(choice, &io::stderr()))?;
+    let go_on = &mut |done: u64, total: u64| {
+        bar.set(
+            done.saturating_mul(100).checked_div(total).unwrap_or(100),
+            format!("{} M numbers", done / 1_000_000),
+        );
+        !is_ended.load(Ordering::Relaxed)
+    };
+    let report = import(job, &mut Watch::new(go_on));
+    bar.end();
+    let report = report?;
+    for notice in &report.notices {
+        bar.line(Colour::Yellow, notice);
+    }
+    Ok(report)
+}
+
+/// Writes the report: a line for each tensor, and what they come to.
+fn write(report: &ImportReport) -> Result<()> {
+    let mut out = io::stdout().lock();
+    for tensor in &report.tensors {
+        writeln!(out, "{tensor}").context("standard output")?;
+    }
+    let ImportReport { architecture, layers, source_layers, tensors, .. } = report;
+    let twice = tensors.iter().filter(|tensor| tensor.is_rounded_twice()).count();
+    if twice > 0 {
+        writeln!(out, "{twice} of {} were rounded before, in the source, and once more here", tensors.len())?;
+    }
+    if let Some(worst) = report.worst().filter(|worst| worst.error > 0.0) {
+        writeln!(out, "largest error: {:.4}, {}", worst.error, worst.name)?;
+    }
+    let (mib, folder) = (report.bytes.div_ceil(1 << 20), report.folder.display());
+    writeln!(
+        out,
+        "{folder}: {architecture}, {} of {source_layers} layers, {mib} MiB of weights",
+        layers.len()
+    )?;
+    Ok(())
+}
