@@ -183,6 +183,7 @@ impl Source {
             tokenizer,
             template,
             context: self.decoder.context.min(self.model.context_max),
+            rows: self.decoder.vocabulary as u32,
             licence: self.licence.as_deref().unwrap_or(LICENCE_UNKNOWN),
         };
         let manifest = manifest.drafter_of(&self.model)?;

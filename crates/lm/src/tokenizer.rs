@@ -15,6 +15,7 @@ mod typed;
 use crate::error::{Error, Result};
 use crate::guard::no_panic;
 pub use framed::{Framed, FramedTokenizer};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -100,7 +101,8 @@ impl Tokenizer {
         Ok(Self { shared: Arc::new(Shared { inner, plain, control, added, unused, markup, spelling, size }) })
     }
 
-    /// The text of a `tokenizer.json` with the same tokens, merges and rules.
+    /// The text of a `tokenizer.json` with the same tokens, merges and rules. Tokens that only fill the list are left
+    /// out, except those that merges need.
     ///
     /// What [`Self::encode_text`] gives may differ after [`Self::open`], if this tokenizer was built from a GGUF file
     /// with tokens of blanks that its text contains: a file has no word for tokens of users' text.
@@ -109,7 +111,28 @@ impl Tokenizer {
     /// The library can't write it.
     pub fn to_json(&self) -> Result<String> {
         let plain = typed::with_own_pre_tokenizer(&self.shared.inner).map_err(Error::Tokenizer)?;
-        plain.to_string(true).map_err(|error| Error::Tokenizer(error.to_string()))
+        let wrong = |error: serde_json::Error| Error::Tokenizer(error.to_string());
+        let mut file = serde_json::to_value(&plain).map_err(wrong)?;
+        self.leave_out_unused(&mut file);
+        serde_json::to_string_pretty(&file).map_err(wrong)
+    }
+
+    /// Removes the unused tokens from the vocabulary of a `tokenizer.json`. A file has no type of tokens: left in, they
+    /// would count as tokens in use.
+    fn leave_out_unused(&self, file: &mut Value) {
+        let part = |merge: &Value, at: usize| merge.get(at).and_then(Value::as_str).map(String::from);
+        let merges = file["model"]["merges"].as_array().into_iter().flatten();
+        // The library refuses a merge of tokens that it doesn't know, or to one.
+        let needed: BTreeSet<String> = merges
+            .filter_map(|merge| Some((part(merge, 0)?, part(merge, 1)?)))
+            .flat_map(|(left, right)| [format!("{left}{right}"), left, right])
+            .filter(|token| self.id(token).is_some_and(|id| self.shared.unused.contains(&id)))
+            .collect();
+        let Some(tokens) = file["model"]["vocab"].as_object_mut() else { return };
+        let is_unused = |id: &Value| {
+            id.as_u64().is_some_and(|id| u32::try_from(id).is_ok_and(|id| self.shared.unused.contains(&id)))
+        };
+        tokens.retain(|token, id| needed.contains(token) || !is_unused(id));
     }
 
     /// One more than the highest id.

@@ -161,6 +161,8 @@ pub struct NewManifest<'m> {
     pub template: Option<FileSum>,
     /// The most tokens a context can hold.
     pub context: usize,
+    /// Rows of the embedding, one logit each.
+    pub rows: u32,
     /// The weights' licence.
     pub licence: &'m str,
 }
@@ -177,16 +179,14 @@ impl NewManifest<'_> {
             self.template.map(|FileSum { file, sha256 }| TemplateTable { file, sha256, tokens: names });
         let PromptForm { form, next_turn, stop } = source.prompt.clone();
         let FileSum { file, sha256 } = self.weights;
+        let fingerprint = fingerprints(&source.tokenizer, self.rows).pop().unwrap_or_default();
         let manifest = Manifest {
             format: FORMAT,
             name: self.name.into(),
             role: Role::Drafter,
             weights: Weights { file, sha256, quantization: self.quantization.into(), data: self.data },
             tokenizer: self.tokenizer,
-            vocabulary: VocabularyTable {
-                size: source.vocabulary.size,
-                fingerprint: hex(&source.vocabulary.fingerprint),
-            },
+            vocabulary: VocabularyTable { size: self.rows, fingerprint: hex(&fingerprint) },
             special: source.special,
             prompt: PromptTable { form, next_turn, stop, template },
             limits: Limits { context: self.context },
