@@ -22,6 +22,9 @@ pub struct ImportFlags {
     /// The drafter's folder to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// The drafter's name in reports [default: the source's].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Take these layers only, from 0, for a smaller drafter: 0,1,2,4.
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', conflicts_with = "drop_layers")]
     layers: Option<Vec<usize>>,
@@ -43,7 +46,13 @@ impl ImportFlags {
             (None, Some(layers)) => LayerChoice::Without(layers.clone()),
             (None, None) => LayerChoice::All,
         };
-        Import { source: self.source.clone(), out: self.out.clone(), layers, head: self.head_bits }
+        Import {
+            source: self.source.clone(),
+            out: self.out.clone(),
+            name: self.name.clone(),
+            layers,
+            head: self.head_bits,
+        }
     }
 }
 

@@ -20,6 +20,11 @@ const ADVICE: &str =
 const INDEX: &str = "model.safetensors.index.json";
 const WHOLE: &str = "model.safetensors";
 const FORMAT: &str = "safetensors";
+const CARD: &str = "README.md";
+/// Most bytes of a model card in which its head is sought.
+const CARD_HEAD_BYTES_MAX: u64 = 64 << 10;
+/// Most bytes of a licence's name.
+const LICENCE_BYTES_MAX: usize = 128;
 /// Most bytes of a file's header, as the format has it.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Most bytes of a JSON file.
@@ -58,7 +63,18 @@ pub(crate) fn open(folder: &Path, notices: &mut Vec<String>) -> Result<Opened> {
         }
         _ => {}
     }
-    Ok((config.decoder(&path, row, notices)?, store, None))
+    Ok((config.decoder(&path, row, notices)?, store, licence(folder)))
+}
+
+/// The licence that the model card names in its head: the lines between two lines of `---`.
+fn licence(folder: &Path) -> Option<String> {
+    let mut text = Vec::new();
+    File::open(folder.join(CARD)).ok()?.take(CARD_HEAD_BYTES_MAX).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let (head, _) = text.strip_prefix("---\n")?.split_once("\n---")?;
+    let named = head.lines().find_map(|line| line.strip_prefix("license:"))?;
+    let named: String = named.trim().trim_matches(['"', '\'']).chars().filter(|c| !c.is_control()).collect();
+    (!named.is_empty() && named.len() <= LICENCE_BYTES_MAX).then_some(named)
 }
 
 #[derive(Deserialize)]

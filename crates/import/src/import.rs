@@ -27,6 +27,9 @@ const MANIFEST: &str = "model.toml";
 const QUANTIZATION: &str = "matmulnbits-4bit-block32";
 const LICENCE_UNKNOWN: &str = "not named by the source";
 
+/// Begins the name of a folder that is not yet whole.
+const PREFIX: &str = ".dunlin-import-";
+
 /// Most bytes of an embedding that is kept as floats. A larger one is stored in 4 bits.
 pub(crate) const EMBEDDING_BYTES_MAX: usize = 16 << 20;
 
@@ -37,6 +40,8 @@ pub struct Import {
     pub source: PathBuf,
     /// The folder to make; it may exist if it is empty.
     pub out: PathBuf,
+    /// The drafter's name in reports; that of the source if `None`.
+    pub name: Option<String>,
     /// The layers to take.
     pub layers: LayerChoice,
     /// The bits of the head's weights.
@@ -83,9 +88,18 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
     let parent =
         import.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-    let folder = tempfile::Builder::new().prefix(".dunlin-import-").tempdir_in(parent);
+    source.notices.extend(left_over(parent));
+    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
     let folder = folder.map_err(|e| Error::io(parent, e))?;
-    let (tensors, bytes) = source.write(folder.path(), &layers, import.head, watch)?;
+    let name = match &import.name {
+        Some(name) if name.len() > MODEL_NAME_BYTES_MAX || name.is_empty() => {
+            let expected = format!("1 to {MODEL_NAME_BYTES_MAX} bytes");
+            return Err(Error::value(&import.out, "name", expected, name.len()));
+        }
+        Some(name) => name.clone(),
+        None => source.name(&layers),
+    };
+    let (tensors, bytes) = source.write(folder.path(), (&name, &layers), import.head, watch)?;
     source.compare(&ModelDir::open(folder.path())?)?;
     settle(folder, &import.out)?;
     Ok(ImportReport {
@@ -109,6 +123,20 @@ fn check_place(out: &Path) -> Result<()> {
             Some(_) => Err(Error::value(out, "folder", "none, or an empty one", "one with files")),
         },
     }
+}
+
+/// A notice of the folders that killed imports left in `parent`. One of an import that still runs is among them.
+fn left_over(parent: &Path) -> Option<String> {
+    let names = parent.read_dir().ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut left: Vec<String> = names.filter(|name| name.starts_with(PREFIX)).collect();
+    left.sort();
+    let parent = parent.display();
+    (!left.is_empty()).then(|| {
+        format!(
+            "{parent} has {} of an import that was killed, unless one is running: remove it",
+            left.join(", ")
+        )
+    })
 }
 
 /// Moves the finished folder to its place.
@@ -156,7 +184,7 @@ impl Source {
     fn write(
         &mut self,
         folder: &Path,
-        layers: &[usize],
+        (name, layers): (&str, &[usize]),
         head: HeadBits,
         watch: &mut Watch<'_>,
     ) -> Result<(Vec<TensorReport>, u64)> {
@@ -176,7 +204,7 @@ impl Source {
         let template = self.model.chat.as_ref().map(|chat| chat.source().as_bytes());
         let template = template.map(|text| write_whole(&folder.join(TEMPLATE), text)).transpose()?;
         let manifest = NewManifest {
-            name: &self.name(layers),
+            name,
             quantization: QUANTIZATION,
             weights,
             data: vec![data],

@@ -28,7 +28,8 @@ fn the_demo_target_drafts_for_itself() {
     let with_4 = acceptance(&out);
     assert!(with_4 > 0.85, "acceptance {with_4}");
     let out = folder.path().join("wide");
-    let job = Import { source: demo("target"), out, layers: LayerChoice::All, head: HeadBits::Eight };
+    let job =
+        Import { source: demo("target"), out, name: None, layers: LayerChoice::All, head: HeadBits::Eight };
     let report = import(&job, &mut Watch::new(&mut |_, _| true)).unwrap();
     let head = report.tensors.iter().find(|tensor| tensor.kept == Kept::RoundedTo8).unwrap();
     assert!(head.error < 0.008, "{head}");

@@ -142,7 +142,7 @@ fn an_interrupted_import_leaves_nothing() {
     let (source, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
     fs::write(&source, Small::new("llama").gguf("Q8_0")).unwrap();
     let mut steps = 0;
-    let job = Import { source, out, layers: LayerChoice::All, head: HeadBits::Four };
+    let job = Import { source, out, name: None, layers: LayerChoice::All, head: HeadBits::Four };
     import(
         &job,
         &mut Watch::new(&mut |done, total| {
@@ -171,7 +171,7 @@ fn the_manifest_is_written_last() {
     let folder = tempfile::tempdir().unwrap();
     let (source, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
     fs::write(&source, Small::new("llama").gguf("F16")).unwrap();
-    let job = Import { source, out, layers: LayerChoice::All, head: HeadBits::Four };
+    let job = Import { source, out, name: None, layers: LayerChoice::All, head: HeadBits::Four };
     let go_on = &mut |_, _| {
         let entries = names(folder.path());
         let hidden = entries.iter().find(|name| name.starts_with(".dunlin-import-")).unwrap();
@@ -180,4 +180,45 @@ fn the_manifest_is_written_last() {
         true
     };
     import(&job, &mut Watch::new(go_on)).unwrap();
+}
+
+/// The name comes from the flag, the licence from the head of the model card.
+#[test]
+fn a_drafter_has_its_own_name_and_the_cards_licence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    fs::create_dir(&source).unwrap();
+    Small::new("llama").safetensors(&source, "F32", 1);
+    fs::write(source.join("README.md"), "---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: none\n")
+        .unwrap();
+    let job = |name: &str| Import {
+        source: source.clone(),
+        out: out.clone(),
+        name: Some(name.into()),
+        layers: LayerChoice::All,
+        head: HeadBits::Four,
+    };
+    for bad in ["", &"x".repeat(1000)] {
+        let message = import(&job(bad), &mut Watch::new(&mut |_, _| true)).unwrap_err().to_string();
+        assert!(message.contains("name: expected 1 to"), "{message}");
+    }
+    import(&job("four layers"), &mut Watch::new(&mut |_, _| true)).unwrap();
+    let drafter = ModelDir::open(&out).unwrap();
+    assert_eq!((drafter.name.as_str(), drafter.licence.as_deref()), ("four layers", Some("apache-2.0")));
+}
+
+#[test]
+fn what_a_killed_import_left_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("m.gguf");
+    fs::write(&source, Small::new("llama").gguf("Q4_0")).unwrap();
+    let report = imported(&source, &folder.path().join("a"), LayerChoice::All).unwrap();
+    assert_eq!(report.notices, [""; 0]);
+    fs::create_dir(folder.path().join(".dunlin-import-old")).unwrap();
+    let report = imported(&source, &folder.path().join("b"), LayerChoice::All).unwrap();
+    assert!(
+        report.notices[0].contains(".dunlin-import-old of an import that was killed"),
+        "{:?}",
+        report.notices
+    );
 }

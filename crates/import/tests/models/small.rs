@@ -466,7 +466,7 @@ pub(crate) fn safetensors(tensors: &Tensors, kind: &str) -> Vec<u8> {
 
 /// Imports `source` into `out` with these layers.
 pub(crate) fn imported(source: &Path, out: &Path, layers: LayerChoice) -> Result<ImportReport, Error> {
-    let job = Import { source: source.into(), out: out.into(), layers, head: HeadBits::Four };
+    let job = Import { source: source.into(), out: out.into(), name: None, layers, head: HeadBits::Four };
     import(&job, &mut Watch::new(&mut |_, _| true))
 }
 
