@@ -209,7 +209,8 @@ fn read(path: &Path) -> Result<ModelProto> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
     file.take(GGUF.len() as u64).read_to_end(&mut first).map_err(|error| Error::io(path, error))?;
     if first == GGUF {
-        return Err(Error::format(path, "ONNX", "it is a GGUF file, as a target has; a drafter's is ONNX"));
+        let advice = "it is a GGUF file, as a target has; make a drafter of it with `dunlin-agent import`";
+        return Err(Error::format(path, "ONNX", advice));
     }
     if first.is_empty() {
         return Err(Error::format(path, "ONNX", "it is empty"));

@@ -211,7 +211,11 @@ fn open_directory(path: &Path) -> Result<ModelDir> {
         (None, false) => onnx::open_first(path, files),
         (None, true) if has_config => {
             let expected = "an .onnx file in it or in its folder onnx, or a .gguf file";
-            Err(Error::value(path, "weights", expected, "neither"))
+            let found = match files_with(path, "safetensors")?.is_empty() {
+                true => "neither",
+                false => SAFETENSORS,
+            };
+            Err(Error::value(path, "weights", expected, found))
         }
         (None, true) => Err(missing(path)),
     }
@@ -254,12 +258,16 @@ fn check_rows(path: &Path, key: &str, tokenizer: &Tokenizer, size: u32) -> Resul
     Ok(())
 }
 
+/// The way on from a published folder of safetensors.
+const SAFETENSORS: &str = "safetensors: make a drafter of them with `dunlin-agent import DIR --out DRAFTER`, \
+     or a target with llama.cpp's convert_hf_to_gguf.py";
+
 fn missing(path: &Path) -> Error {
     let expected = "a directory with model.toml or config.json, or a .gguf or .onnx file";
     let found = match path.metadata() {
         Err(_) if is_hub_name(path) => {
             "nothing; if it is a name on a model hub, download the model first: its .gguf file, or a folder with its \
-             config.json, tokenizer.json and .onnx file"
+             config.json, tokenizer.json and .onnx or .safetensors files"
         }
         Err(error) => return Error::io(path, error),
         Ok(metadata) if metadata.is_dir() => "a directory with none of them",

@@ -312,7 +312,7 @@ fn spoilt_files_are_errors() {
     assert!(refused.contains("not a usable ONNX file: it is cut off, damaged or of another"), "{refused}");
     assert!(load_bytes(b"").err().unwrap().ends_with("not a usable ONNX file: it is empty"));
     let refused = load_bytes(b"GGUF\x03\0\0\0").err().unwrap();
-    assert!(refused.ends_with("it is a GGUF file, as a target has; a drafter's is ONNX"), "{refused}");
+    assert!(refused.ends_with("make a drafter of it with `dunlin-agent import`"), "{refused}");
     let random = &mut Random(8);
     for _ in 0..40 {
         let cut = random.below(whole.len());

@@ -141,3 +141,15 @@ fn a_name_on_a_hub_says_what_to_download() {
     let plain = ModelDir::open(Path::new("/no-such-organisation/model")).unwrap_err();
     assert!(matches!(plain, Error::Io { .. }), "{plain}");
 }
+
+#[test]
+fn a_folder_of_safetensors_says_what_to_make_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
+    let message = ModelDir::open(folder.path()).unwrap_err().to_string();
+    assert!(message.ends_with("found neither"), "{message}");
+    fs::write(folder.path().join("model.safetensors"), "").unwrap();
+    let message = ModelDir::open(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("`dunlin-agent import DIR --out DRAFTER`"), "{message}");
+    assert!(message.contains("convert_hf_to_gguf.py"), "{message}");
+}
