@@ -17,11 +17,12 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
     Device, DeviceConfig, Finish, Learned, Offline, Origin, ReplyLimits, SessionIdentity,
 };
+use dunlin_hlm::prefixes::Prefixes;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::stop::Prices;
 use dunlin_hlm::time::Duration;
-use dunlin_hlm::verifier::Verifier;
-use dunlin_lm::{Tokenizer, Vocabulary, bert_score};
+use dunlin_hlm::verifier::{Verifier, VerifierConfig};
+use dunlin_lm::{ModelDir, Tokenizer, Vocabulary, bert_score};
 use dunlin_lm_tract::Encoder;
 use dunlin_sim::mqtt::MessageKind;
 use dunlin_sim::quiet::{SessionOutcome, play};
@@ -43,8 +44,10 @@ pub struct EvaluationContext<'a> {
     pub plan: &'a EvaluationPlan,
     /// The tokenizer of both models.
     pub tokenizer: Option<&'a Tokenizer>,
-    /// The vocabulary of both models.
-    pub vocabulary: Vocabulary,
+    /// The drafter's tokens.
+    pub drafter: KnownTokens,
+    /// The target's tokens.
+    pub target: KnownTokens,
     /// The prompts as tokens, in the prompt template.
     pub prompts: Vec<Vec<TokenId>>,
     /// Tokens that end a reply.
@@ -55,6 +58,15 @@ pub struct EvaluationContext<'a> {
     pub references: References,
     /// The encoder for BERTScore, if any.
     pub encoder: Option<Mutex<Encoder>>,
+}
+
+/// The tokens of a model, to be compared with another's.
+#[derive(Clone, Debug)]
+pub struct KnownTokens {
+    /// All of them.
+    pub vocabulary: Vocabulary,
+    /// Fingerprints of their beginnings; empty, only equal vocabularies fit.
+    pub prefixes: Prefixes,
 }
 
 /// The target's own replies.
@@ -75,6 +87,14 @@ pub struct PlayedCell {
     pub record: CellRecord,
     /// The result of each token, if the plan requests it.
     pub tokens: Vec<TokenRecord>,
+}
+
+/// A cell whose prompts are answered one after the other.
+pub struct CellRun<'a> {
+    cell: &'a Cell,
+    played: PlayedCell,
+    sums: CellSums,
+    learned: Learned,
 }
 
 /// One reply to write.
@@ -98,51 +118,85 @@ struct CellSums {
     slots: (u64, u64),
 }
 
+impl KnownTokens {
+    /// The tokens of a model's directory.
+    pub fn of(model: &ModelDir) -> Self {
+        Self { vocabulary: model.vocabulary, prefixes: model.prefixes.clone().into() }
+    }
+}
+
+impl From<Vocabulary> for KnownTokens {
+    /// A vocabulary that fits itself alone.
+    fn from(vocabulary: Vocabulary) -> Self {
+        Self { vocabulary, prefixes: Prefixes::default() }
+    }
+}
+
 impl EvaluationContext<'_> {
     /// Plays a cell.
     ///
     /// # Errors
     /// A model fails, or a reply ends for another reason than its length or a stop token.
     pub fn play(&self, pair: &mut Pair<'_>, cell: &Cell) -> Result<PlayedCell> {
-        let mut done = PlayedCell { record: blank(cell), tokens: Vec::new() };
-        done.record.drafter_parameters = cell.size.unwrap_or(self.size).drafter_parameters;
-        let (mut sums, mut learned) = (CellSums::default(), Learned::default());
+        let mut run = self.begin(pair, cell)?;
+        for prompt in 0..self.prompts.len() {
+            self.answer(pair, &mut run, prompt)?;
+        }
+        Ok(run.end())
+    }
+
+    /// A cell without replies, whose device knows what it knows before the first one.
+    ///
+    /// # Errors
+    /// A model fails in replies that don't count.
+    pub fn begin<'c>(&self, pair: &mut Pair<'_>, cell: &'c Cell) -> Result<CellRun<'c>> {
+        let mut played = PlayedCell { record: blank(cell), tokens: Vec::new() };
+        played.record.drafter_parameters = cell.size.unwrap_or(self.size).drafter_parameters;
+        let mut learned = Learned::default();
         self.warm_up(cell, &mut learned);
         if cell.learned {
             self.learn(pair, cell, &mut learned)?;
         }
-        for (i, prompt) in self.prompts.iter().enumerate() {
-            for j in 0..u64::from(cell.seeds) {
-                let sampling = Sampling::new(cell.temperature as f32, 1.0, 0)?;
-                let seed = mix(&[self.plan.seed, i as u64, j]);
-                let turn = PromptTurn { prompt, sampling, seed };
-                let reply = match &cell.writer {
-                    Writer::TargetAgain => {
-                        self.reference(pair, &PromptTurn { seed: mix(&[seed, 1]), ..turn })?.tokens.clone()
-                    }
-                    Writer::Policy(setting, board, channel) => {
-                        let size = cell.size.unwrap_or(self.size);
-                        let place = (setting.as_ref(), board.as_ref(), channel.as_ref(), size);
-                        let (outcome, server_seconds) = self.reply(pair, cell, place, &turn, &mut learned)?;
-                        add_costs(&mut done.record, &outcome);
-                        done.record.target_seconds += server_seconds;
-                        done.record.server_j += server_seconds * cell.server.watts.unwrap_or(0.0);
-                        add_energy(&mut done.record, ModelledEnergy::of(&outcome, &board.modelled, channel));
-                        if cell.tokens {
-                            done.tokens.extend(fates(&outcome, prompt.len(), cell.temperature));
-                        }
-                        outcome.commits.iter().map(|commit| commit.token).collect()
-                    }
-                };
-                done.record.replies += 1;
-                done.record.committed += reply.len() as u64;
-                if !cell.costs_only {
-                    self.compare(pair, cell, &turn, &reply, &mut sums)?;
+        Ok(CellRun { cell, played, sums: CellSums::default(), learned })
+    }
+
+    /// Answers a prompt, given by its index, with each of the cell's seeds.
+    ///
+    /// # Errors
+    /// As [`Self::play`].
+    pub fn answer(&self, pair: &mut Pair<'_>, run: &mut CellRun<'_>, prompt: usize) -> Result<()> {
+        let CellRun { cell, played: done, sums, learned } = run;
+        let index = prompt as u64;
+        let prompt = self.prompts[prompt].as_slice();
+        for j in 0..u64::from(cell.seeds) {
+            let sampling = Sampling::new(cell.temperature as f32, 1.0, 0)?;
+            let seed = mix(&[self.plan.seed, index, j]);
+            let turn = PromptTurn { prompt, sampling, seed };
+            let reply = match &cell.writer {
+                Writer::TargetAgain => {
+                    self.reference(pair, &PromptTurn { seed: mix(&[seed, 1]), ..turn })?.tokens.clone()
                 }
+                Writer::Policy(setting, board, channel) => {
+                    let size = cell.size.unwrap_or(self.size);
+                    let place = (setting.as_ref(), board.as_ref(), channel.as_ref(), size);
+                    let (outcome, server_seconds) = self.reply(pair, cell, place, &turn, learned)?;
+                    add_costs(&mut done.record, &outcome);
+                    done.record.target_seconds += server_seconds;
+                    done.record.server_j += server_seconds * cell.server.watts.unwrap_or(0.0);
+                    add_energy(&mut done.record, ModelledEnergy::of(&outcome, &board.modelled, channel));
+                    if cell.tokens {
+                        done.tokens.extend(fates(&outcome, prompt.len(), cell.temperature));
+                    }
+                    outcome.commits.iter().map(|commit| commit.token).collect()
+                }
+            };
+            done.record.replies += 1;
+            done.record.committed += reply.len() as u64;
+            if !cell.costs_only {
+                self.compare(pair, cell, &turn, &reply, sums)?;
             }
         }
-        sums.settle(&mut done.record);
-        Ok(done)
+        Ok(())
     }
 
     /// An agent runs its drafter once when it has loaded it, so it knows the time of a token before the first reply.
@@ -176,10 +230,10 @@ impl EvaluationContext<'_> {
         learned: &mut Learned,
     ) -> Result<(SessionOutcome, f64)> {
         let (drafter_max, target_max) = pair.context_max();
-        let vocabulary = self.vocabulary;
+        let KnownTokens { vocabulary, prefixes } = self.drafter.clone();
         let config = DeviceConfig {
             vocabulary,
-            prefixes: Default::default(),
+            prefixes,
             policy: setting.rules,
             offline: Offline::Wait,
             give_up_after: PATIENCE,
@@ -199,7 +253,9 @@ impl EvaluationContext<'_> {
             Objective::Joules => prices.with_context(|| format!("{} on {}", board.name, channel.name))?,
             Objective::Seconds => Prices::SECONDS,
         });
-        let mut verifier = Verifier::new(verifier_config(vocabulary, target_max, 1))?;
+        let KnownTokens { vocabulary: whole, prefixes } = self.target.clone();
+        let verifier = VerifierConfig { prefixes, ..verifier_config(whole, target_max, 1) };
+        let mut verifier = Verifier::new(verifier)?;
         let mut clock = ModelledClock {
             board,
             size: drafter,
@@ -273,6 +329,15 @@ impl EvaluationContext<'_> {
         };
         let shown = reply.iter().filter(|token| !tokenizer.is_control(**token) && !self.stop.contains(token));
         tokenizer.decode(&shown.copied().collect::<Vec<_>>())
+    }
+}
+
+impl CellRun<'_> {
+    /// The results of all prompts answered so far.
+    pub fn end(self) -> PlayedCell {
+        let Self { mut played, sums, .. } = self;
+        sums.settle(&mut played.record);
+        played
     }
 }
 

@@ -1,6 +1,6 @@
 //! Runs all cells of a plan: skips the known ones, plays the others on several threads, and writes the files.
 
-use super::cell::{EvaluationContext, PlayedCell, References};
+use super::cell::{EvaluationContext, KnownTokens, PlayedCell, References};
 use super::pair::{Memory, Pair};
 use super::plan::{Cell, EvaluationPlan, Size, Writer, prompts};
 use super::progress::PlanProgress;
@@ -75,7 +75,8 @@ pub fn run(plan: &EvaluationPlan, options: Options<'_>, progress: &PlanProgress<
     let shared = EvaluationContext {
         plan,
         tokenizer: Some(&drafter.tokenizer),
-        vocabulary: drafter.vocabulary,
+        drafter: KnownTokens::of(drafter),
+        target: KnownTokens::of(&dirs.target),
         prompts: dirs.prompts(plan)?,
         stop: drafter.prompt.stop.clone(),
         size: dirs.size(plan)?,

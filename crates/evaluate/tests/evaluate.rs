@@ -54,7 +54,8 @@ fn run(plan: &EvaluationPlan, fingerprint: &str, options: Options<'_>) -> Result
     let shared = EvaluationContext {
         plan,
         tokenizer: None,
-        vocabulary: toy.target().vocabulary(),
+        drafter: toy.target().vocabulary().into(),
+        target: toy.target().vocabulary().into(),
         prompts: vec![vec![1, 2, 3], vec![4, 5], vec![6]],
         stop: vec![9],
         size: Size::of_bytes(1 << 20),
