@@ -8,7 +8,7 @@ use super::record::{CellRecord, TokenRecord};
 use super::store::{FORMAT, Store, hash};
 use anyhow::{Context, Result, anyhow, ensure};
 use dunlin_hlm::TokenId;
-use dunlin_lm::ModelDir;
+use dunlin_lm::{Draft, ModelDir, Target};
 use dunlin_lm_candle::{LlamaTarget, threads};
 use dunlin_lm_tract::{Drafter, Encoder};
 use serde::Serialize;
@@ -23,6 +23,13 @@ use std::thread::{ScopedJoinHandle, available_parallelism, scope};
 const MEMORY_BYTES_MAX: usize = 1_536 << 20;
 /// Bytes of one target's key/value cache.
 const TARGET_CACHE_BYTES: usize = 64 << 20;
+/// Most bytes of the key/value cache of a target of any size with one session; taken as the text grows.
+const LONE_CACHE_BYTES_MAX: usize = 8 << 30;
+
+/// A drafter in its engine.
+pub(crate) type BoxedDraft = Box<dyn Draft>;
+/// A target in its engine.
+pub(crate) type BoxedTarget = Box<dyn Target>;
 
 /// The results of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -264,6 +271,31 @@ impl MakePair for Dirs {
         let target = LlamaTarget::load(&self.target, TARGET_CACHE_BYTES)?;
         Pair::new(Box::new(drafter), Box::new(target), memory)
     }
+}
+
+/// The two models of a pair, each in its engine, and warnings about weights that run badly.
+///
+/// # Errors
+/// A model is of the other engine's kind, or can't be loaded.
+pub(crate) fn load_pair(
+    drafter: &ModelDir,
+    target: &ModelDir,
+) -> Result<(BoxedDraft, BoxedTarget, Vec<String>)> {
+    let is = |dir: &ModelDir, kind: &str| dir.weights.extension().is_some_and(|extension| extension == kind);
+    ensure!(
+        !is(drafter, "gguf"),
+        "{}: a GGUF file can't be a drafter: it runs from an ONNX file (docs/models.md)",
+        drafter.weights.display()
+    );
+    ensure!(
+        !is(target, "onnx"),
+        "{}: an ONNX file can't be a target: it runs from a GGUF file (docs/models.md)",
+        target.weights.display()
+    );
+    let (own, warnings) = Drafter::load(drafter)?;
+    let other = LlamaTarget::load(target, LONE_CACHE_BYTES_MAX)?;
+    let warnings = warnings.iter().map(ToString::to_string).collect();
+    Ok((Box::new(own), Box::new(other), warnings))
 }
 
 /// A hash of the files in a directory.

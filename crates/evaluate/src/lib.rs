@@ -21,3 +21,4 @@ pub mod report;
 pub mod setting;
 pub mod store;
 mod tables;
+pub mod worth;

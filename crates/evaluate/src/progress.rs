@@ -8,6 +8,8 @@ use std::time::Instant;
 /// Shows the progress of a plan.
 pub struct PlanProgress<'a> {
     shown: ProgressOutput<'a>,
+    /// What is counted, as a plural.
+    unit: &'static str,
     state: Mutex<ProgressState>,
 }
 
@@ -24,37 +26,48 @@ struct ProgressState {
 }
 
 impl<'a> PlanProgress<'a> {
-    /// A bar on standard error.
-    pub fn bar() -> Self {
+    /// A bar on standard error that counts `unit`, a plural.
+    pub fn bar(unit: &'static str) -> Self {
         let bar = ProgressBar::no_length();
-        let template = "{bar:32} {pos}/{len} cells  {msg}  {eta} left";
+        let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}  {{msg}}  {{eta}} left");
         bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        Self::new(ProgressOutput::Bar(bar))
+        Self::new(ProgressOutput::Bar(bar), unit)
     }
 
     /// Writes a line whenever another tenth is done.
-    pub fn lines(out: &'a mut (dyn Write + Send)) -> Self {
-        Self::new(ProgressOutput::Lines(Mutex::new(out)))
+    pub fn lines(unit: &'static str, out: &'a mut (dyn Write + Send)) -> Self {
+        Self::new(ProgressOutput::Lines(Mutex::new(out)), unit)
     }
 
-    fn new(shown: ProgressOutput<'a>) -> Self {
+    fn new(shown: ProgressOutput<'a>, unit: &'static str) -> Self {
         let state = ProgressState { started: Instant::now(), total: 0, done: 0, tokens: 0 };
-        Self { shown, state: Mutex::new(state) }
+        Self { shown, unit, state: Mutex::new(state) }
     }
 
-    /// Starts the display for `total` cells to play, besides `known` finished ones.
+    /// Reports a step that isn't counted.
+    pub(super) fn note(&self, text: &str) {
+        match &self.shown {
+            ProgressOutput::Bar(bar) => bar.println(text),
+            ProgressOutput::Lines(out) => write_line(out, text),
+        }
+    }
+
+    /// Starts the display for `total` units to do, besides `known` finished ones.
     pub(super) fn start(&self, total: usize, known: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = ProgressState { started: Instant::now(), total, done: 0, tokens: 0 };
         match &self.shown {
             ProgressOutput::Bar(bar) => bar.set_length(total as u64),
-            ProgressOutput::Lines(out) => write_line(out, &format!("{total} cells to play, {known} known")),
+            ProgressOutput::Lines(out) => {
+                let known = if known > 0 { format!(", {known} known") } else { String::new() };
+                write_line(out, &format!("{total} {} to play{known}", self.unit));
+            }
         }
     }
 
-    /// Counts a finished cell of `tokens` tokens.
+    /// Counts a finished unit of `tokens` tokens.
     pub(super) fn tick(&self, tokens: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done += 1;
@@ -69,7 +82,7 @@ impl<'a> PlanProgress<'a> {
             }
             ProgressOutput::Lines(out) if done * 10 / total != (done - 1) * 10 / total => {
                 let left = seconds / done as f64 * (total - done) as f64;
-                write_line(out, &format!("{done}/{total} cells, {speed}, {left:.0} s left"));
+                write_line(out, &format!("{done}/{total} {}, {speed}, {left:.0} s left", self.unit));
             }
             ProgressOutput::Lines(_) => {}
         }

@@ -35,7 +35,9 @@ fn records(out: &Path) -> Vec<CellRecord> {
     std::fs::write(&path, PLAN.replace("ROOT", root)).unwrap();
     let mut silence = std::io::sink();
     let options = Options { out, fresh: false, workers: None, bertscore: None };
-    run(&EvaluationPlan::load(&path).unwrap(), options, &PlanProgress::lines(&mut silence)).unwrap().records
+    run(&EvaluationPlan::load(&path).unwrap(), options, &PlanProgress::lines("cells", &mut silence))
+        .unwrap()
+        .records
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn run(plan: &EvaluationPlan, fingerprint: &str, options: Options<'_>) -> Result
         encoder: None,
     };
     let mut silence = std::io::sink();
-    play_all(&shared, &Toys(toy), fingerprint, options, &PlanProgress::lines(&mut silence)).unwrap()
+    play_all(&shared, &Toys(toy), fingerprint, options, &PlanProgress::lines("cells", &mut silence)).unwrap()
 }
 
 fn files(out: &Path) -> [Vec<u8>; 2] {
