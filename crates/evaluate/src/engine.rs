@@ -23,8 +23,8 @@ use std::thread::{ScopedJoinHandle, available_parallelism, scope};
 const MEMORY_BYTES_MAX: usize = 1_536 << 20;
 /// Bytes of one target's key/value cache.
 const TARGET_CACHE_BYTES: usize = 64 << 20;
-/// Most bytes of the key/value cache of a target of any size with one session; taken as the text grows.
-const LONE_CACHE_BYTES_MAX: usize = 8 << 30;
+/// Bytes of the key/value cache of a target of any size that writes one text at a time: the text's length is the limit.
+const LONE_CACHE_BYTES_MAX: usize = usize::MAX;
 
 /// A drafter in its engine.
 pub(crate) type BoxedDraft = Box<dyn Draft>;

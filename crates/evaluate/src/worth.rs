@@ -129,6 +129,7 @@ pub fn figures(
     let shared_size = loaded.drafter_tokens.vocabulary.size.min(loaded.target_tokens.vocabulary.size);
     let times = speed.times(&conditions.given, &conditions.board.modelled, shared_size);
     let traffic = TrafficPlan::new(conditions, &times, shared_size);
+    traffic.check(longest(&loaded.prompts)?)?;
     let plan = EvaluationPlan { tokens_max, ..traffic.plan(conditions) };
     let context = EvaluationContext {
         plan: &plan,
@@ -173,10 +174,15 @@ pub fn figures(
     })
 }
 
+/// The number of tokens of the longest prompt.
+fn longest(prompts: &[Vec<TokenId>]) -> Result<usize> {
+    prompts.iter().map(Vec::len).max().context("no prompts")
+}
+
 /// The tokens of a reply, fewer than asked for where a context would be full before.
 fn tokens_max(loaded: &LoadedPair<'_>, asked: usize) -> Result<usize> {
     let context = loaded.drafter.context_max().min(loaded.target.context_max());
-    let longest = loaded.prompts.iter().map(Vec::len).max().context("no prompts")?;
+    let longest = longest(&loaded.prompts)?;
     ensure!(
         longest + REPLY_TOKENS_MIN <= context,
         "a prompt has {longest} tokens in its form, and a context holds {context}: shorten it, so that \

@@ -259,6 +259,27 @@ fn the_demo_pair_is_reported_with_its_known_acceptance() {
     assert!(text.contains("Drafting does not pay") && json(out.path())["verdict"] == "does-not-pay");
 }
 
+#[test]
+fn a_target_too_slow_to_be_waited_for_is_refused() {
+    let loaded = |token_us: f64| LoadedPair {
+        drafter: Box::new(toy(64).drafter()),
+        target: Box::new(toy(64).target()),
+        drafter_tokens: tokens(64),
+        target_tokens: tokens(64),
+        tokenizer: None,
+        prompts: vec![(0..24).collect()],
+        stop: Vec::new(),
+        speed: Some(PairSpeed { pass_us: token_us, wide_pass_us: 8.0 * token_us, ..speed() }),
+    };
+    let conditions = PairConditions { given: GivenTimes::default(), ..conditions() };
+    let mut silence = std::io::sink();
+    let progress = PlanProgress::lines("prompts", &mut silence);
+    // 24 tokens and a full frame of 16 at 0.6 s, and the round trip; at 0.7 s they take longer than 25 s.
+    figures(loaded(600_000.0), &conditions, &progress).unwrap();
+    let error = figures(loaded(700_000.0), &conditions, &progress).unwrap_err().to_string();
+    assert!(error.contains("the target takes 28.6 s to answer a prompt of 24 tokens"), "{error}");
+}
+
 /// A folder with the demo drafter, its files changed by `change`.
 fn drafter_with(tokenizer: impl Fn(&mut Value), config: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -300,6 +321,34 @@ fn vocabularies_that_part_end_with_status_3_and_words() {
 }
 
 #[test]
+fn a_drafter_that_lacks_the_last_token_writes_the_targets_text() {
+    let out = tempfile::tempdir().unwrap();
+    let shorter = drafter_with(
+        |json| {
+            let vocabulary = json["model"]["vocab"].as_object_mut().unwrap();
+            let last = vocabulary.iter().find(|(_, id)| id.as_u64() == Some(2047)).unwrap().0.clone();
+            vocabulary.remove(&last);
+            let makes = |merge: &Value| match merge {
+                Value::String(parts) => parts.replace(' ', "") == last,
+                parts => {
+                    parts.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect::<String>()
+                        == last
+                }
+            };
+            json["model"]["merges"].as_array_mut().unwrap().retain(|merge| !makes(merge));
+        },
+        CONFIG,
+    );
+    let drafter = shorter.path().display().to_string();
+    let few = ["--count", "2", "--tokens", "12", "--draft-ms", "2", "--pass-ms", "60", "--rtt-ms", "10"];
+    let (_, text, words) = pair(&drafter, &demo("target"), out.path(), &few);
+    assert!(text.contains("the drafter's are the first ones; 1 only of the target"), "{text}{words}");
+    let report = json(out.path());
+    assert_eq!(report["fit"]["tokens"], json!({ "fit": "drafter-is-prefix", "more": 1 }));
+    assert_eq!(report["figures"]["round_trips"][0]["lossless"]["identical"], 1.0);
+}
+
+#[test]
 fn forms_and_stops_that_differ_are_remarked() {
     let out = tempfile::tempdir().unwrap();
     let base = drafter_with(|_| (), CONFIG);
@@ -321,11 +370,12 @@ fn bad_arguments_end_with_status_2_and_words() {
     let file = dir.path().join("p.json");
     fs::write(&file, "[\"Hello\", 2]").unwrap();
     let file = file.display().to_string();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["--prompts", &file], "p.json: prompt 2 of the list is no string: 2"),
         (&["--prompts", "no/such/file"], "no/such/file: No such file"),
         (&["--temperature", "11"], "temperature 11 is not within 0 and 10"),
         (&["--rtt-ms", "10,nan"], "a round trip of NaN ms is not within 0"),
+        (&["--rtt-ms", "10001"], "a round trip of 10001 ms is not within 0 and 10000"),
         (&["--pass-ms", "0"], "a time of 0 ms is not above 0"),
         (&["--tokens", "0"], "0 is not in 1.."),
         (&["--count", "0"], "0 is not in 1.."),

@@ -8,8 +8,8 @@ use dunlin_board::Board;
 use dunlin_hlm::probabilities::Sampling;
 use std::path::Path;
 
-/// The longest accepted round trip or given time, ms: a quarter of the patience of the simulated device.
-pub const MS_MAX: f64 = 150_000.0;
+/// The longest accepted round trip or given time, ms.
+pub const MS_MAX: f64 = 10_000.0;
 
 /// Conditions of the replies.
 #[derive(Clone, Debug)]

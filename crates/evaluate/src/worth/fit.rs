@@ -212,3 +212,59 @@ pub fn words(stops: &[StopToken]) -> String {
     let named = |stop: &StopToken| format!("{} {:?}", stop.id, stop.text);
     if stops.is_empty() { "none".into() } else { stops.iter().map(named).collect::<Vec<_>>().join(", ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn side(form_ids: &[u32], stop: &[u32], context: usize) -> SideFacts {
+        SideFacts {
+            name: "a".into(),
+            vocabulary: 4,
+            fingerprint: String::new(),
+            rows: 4,
+            context,
+            form: format!("{form_ids:?}"),
+            form_ids: form_ids.to_vec(),
+            stop: stop.iter().map(|id| StopToken { id: *id, text: format!("<{id}>") }).collect(),
+        }
+    }
+
+    fn fit(drafter: SideFacts, target: SideFacts) -> PairFit {
+        let same_form = drafter.form_ids == target.form_ids;
+        PairFit { drafter, target, tokens: TokenFit::Equal, same_form, unknown_to_target: None }
+    }
+
+    #[test]
+    fn one_of_two_vocabularies_may_be_the_beginning_of_the_other() {
+        let prefixes =
+            |bytes: &[u8]| Prefixes::from(Arc::from(bytes.iter().map(|b| [*b; 8]).collect::<Vec<_>>()));
+        let vocabulary =
+            |bytes: &[u8]| Vocabulary { size: bytes.len() as u32, fingerprint: [*bytes.last().unwrap(); 8] };
+        let compared = |own: &[u8], other: &[u8]| {
+            TokenFit::of_beginnings((vocabulary(own), &prefixes(own)), (vocabulary(other), &prefixes(other)))
+        };
+        assert_eq!(compared(&[1, 2, 3], &[1, 2, 3]), Some(TokenFit::Equal));
+        assert_eq!(compared(&[1, 2], &[1, 2, 3]), Some(TokenFit::DrafterIsPrefix { more: 1 }));
+        assert_eq!(compared(&[1, 2, 3], &[1]), Some(TokenFit::TargetIsPrefix { more: 2 }));
+        assert_eq!(compared(&[1, 4], &[1, 2, 3]), None);
+        assert_eq!(compared(&[1, 4, 5], &[1, 2, 3]), None);
+    }
+
+    #[test]
+    fn only_tokens_make_a_pair_impossible() {
+        let differs = fit(side(&[1, 2], &[], 64), side(&[1, 3], &[2, 3], 128));
+        assert_eq!(differs.problem(), None);
+        let remarks = differs.remarks();
+        assert_eq!(remarks.len(), 4, "{remarks:?}");
+        assert!(remarks[1].contains("ends a reply with 2 \"<2>\", 3 \"<3>\""), "{}", remarks[1]);
+        let same = fit(side(&[1, 2], &[2], 64), side(&[1, 2], &[2], 64));
+        assert_eq!((same.problem(), same.remarks(), same.same_stops()), (None, Vec::new(), true));
+        let unknown = PairFit { unknown_to_target: Some(9), ..same.clone() };
+        assert!(unknown.problem().unwrap().contains("writes token 9, which the target does not have"));
+        let tokens = TokenFit::Parted { id: 2, drafter: Some("a".into()), target: None };
+        let parted = PairFit { tokens, ..same }.problem().unwrap();
+        assert!(parted.contains("part at token 2: \"a\" of the drafter, unused of the target"), "{parted}");
+    }
+}

@@ -6,8 +6,9 @@ use crate::channel::ModelledChannel;
 use crate::plan::{Cell, EvaluationPlan, ModelledBoard, Objective, Server, Size, Writer};
 use crate::record::CellRecord;
 use crate::setting::Setting;
+use anyhow::{Result, ensure};
 use dunlin_board::Modelled;
-use dunlin_hlm::policy::Policy;
+use dunlin_hlm::policy::{DRAFT_TOKENS_MAX, Policy};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,10 @@ use std::sync::Arc;
 const WAYS: [Policy; 2] = [Policy::Lossless, Policy::Stream];
 /// Name of the cells' run.
 const RUN: &str = "pair";
+
+/// The longest time until a first frame is answered, µs. A device sends again after 30 s at the latest, so one whose
+/// answers took longer would never get one in time.
+const ANSWER_US_MAX: f64 = 25e6;
 
 /// A drafter of one byte and one parameter: the machine's rates are then the measured times.
 pub const MACHINE_SIZE: Size = Size { drafter_parameters: 1.0, drafter_bits: 8.0 };
@@ -82,6 +87,23 @@ impl TrafficPlan {
             server: Server { pass_us: times.pass_us, token_us: times.token_us, sessions: 1.0, watts: None },
             channels: conditions.rtt_ms.iter().map(channel).collect(),
         }
+    }
+
+    /// Checks that the pass over a prompt of `tokens` tokens is answered before the device gives up waiting.
+    ///
+    /// # Errors
+    /// Names the time and the remedies.
+    pub fn check(&self, tokens: usize) -> Result<()> {
+        let rtt_ms = self.channels.iter().map(|channel| channel.rtt_ms).fold(0.0, f64::max);
+        let fed = tokens + usize::from(DRAFT_TOKENS_MAX);
+        let answer_us = rtt_ms * 1e3 + self.server.pass_us + self.server.token_us * fed as f64;
+        ensure!(
+            answer_us <= ANSWER_US_MAX,
+            "the target takes {:.1} s to answer a prompt of {tokens} tokens, longer than a device waits: take shorter \
+             prompts, or give the time of a pass on the verifier's machine by --pass-ms",
+            answer_us / 1e6
+        );
+        Ok(())
     }
 
     /// A plan with both ways at each round trip.
