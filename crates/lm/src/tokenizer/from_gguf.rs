@@ -149,7 +149,7 @@ fn byte_level(path: &Path, header: &Header, list: &TokenList<'_>, pre: PreTokeni
     warn_of_missing_bytes(path, list);
     Ok(BpeParts {
         merges,
-        normalizer: None,
+        normalizer: pre.composed.then(|| json!({"type": "NFC"})),
         pre_tokenizer: Some(json!({"type": "Sequence", "pretokenizers": steps})),
         decoder: bytes,
         unknown: None,

@@ -264,6 +264,17 @@ fn a_pre_tokenizer_goes_by_its_name() {
 }
 
 #[test]
+fn a_text_is_composed_where_the_models_own_tokenizer_does_it() {
+    let made = Made::byte_level(&["Ã ©"], &[("Ã©", 1)]);
+    for name in ["qwen2", "qwen35", "command-r", "mpt", "olmo"] {
+        assert_eq!(made.clone().pre(name).pieces("e\u{301}"), ["Ã©"], "{name}");
+    }
+    for name in ["gpt-2", "llama-bpe", "starcoder", "deepseek-r1-qwen"] {
+        assert_eq!(made.clone().pre(name).pieces("e\u{301}"), ["e", "Ì", "ģ"], "{name}");
+    }
+}
+
+#[test]
 fn the_first_of_two_equal_merges_counts() {
     let made = Made::byte_level(&["a b", "b c", "a b"], &[("ab", 1), ("bc", 1)]).pre("gpt-2");
     assert_eq!(made.pieces("abc"), ["ab", "c"]);

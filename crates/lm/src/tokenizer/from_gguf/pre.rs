@@ -10,6 +10,9 @@ pub(super) struct PreTokenizing {
     pub(super) splits: &'static [&'static str],
     /// True when a piece that is a token isn't merged from its parts.
     pub(super) whole: bool,
+    /// True when a text is brought to Unicode's composed form (NFC) first. The file doesn't say so, and llama.cpp doesn't
+    /// do it, but the model's own tokenizer does.
+    pub(super) composed: bool,
     /// True when a context begins with a token even if the file doesn't say so.
     pub(super) begins: bool,
 }
@@ -91,7 +94,7 @@ const DEEPSEEK_LETTERS: &str = concat!(
 const BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+";
 
 const fn plain(splits: &'static [&'static str]) -> PreTokenizing {
-    PreTokenizing { splits, whole: false, begins: false }
+    PreTokenizing { splits, whole: false, composed: false, begins: false }
 }
 
 /// The names of one pre-tokenizer, and the pre-tokenizer.
@@ -106,8 +109,6 @@ const TABLE: &[Row] = &[
             "gigachat",
             "a.x-4.0",
             "mellum",
-            "mpt",
-            "olmo",
             "jais",
             "trillion",
             "granite-docling",
@@ -115,17 +116,19 @@ const TABLE: &[Row] = &[
         ],
         plain(&[GPT2]),
     ),
+    (&["mpt", "olmo"], PreTokenizing { composed: true, ..plain(&[GPT2]) }),
     (
         &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
-        PreTokenizing { splits: &[LLAMA3], whole: true, begins: true },
+        PreTokenizing { whole: true, begins: true, ..plain(&[LLAMA3]) },
     ),
     (&["dbrx", "smaug-bpe", "chatglm-bpe"], plain(&[LLAMA3])),
-    (&["glm4", "glm5"], PreTokenizing { splits: &[LLAMA3], whole: true, begins: false }),
+    (&["glm4", "glm5"], PreTokenizing { whole: true, ..plain(&[LLAMA3]) }),
     (
-        &["qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan", "grok-2", "solar-open"],
+        &["deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan", "grok-2", "solar-open"],
         plain(&[QWEN2]),
     ),
-    (&["qwen35"], plain(&[QWEN35])),
+    (&["qwen2"], PreTokenizing { composed: true, ..plain(&[QWEN2]) }),
+    (&["qwen35"], PreTokenizing { composed: true, ..plain(&[QWEN35]) }),
     (
         &["deepseek-llm"],
         plain(&[
@@ -141,10 +144,11 @@ const TABLE: &[Row] = &[
     (&["deepseek-v3", "hunyuan-dense", "joyai-llm"], plain(&DEEPSEEK3)),
     (&["falcon"], plain(&[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"])),
     (
-        &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"],
+        &["starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"],
         plain(&[r"\p{N}", GPT2]),
     ),
-    (&["tekken"], PreTokenizing { splits: &[TEKKEN], whole: true, begins: true }),
+    (&["command-r"], PreTokenizing { composed: true, ..plain(&[r"\p{N}", GPT2]) }),
+    (&["tekken"], PreTokenizing { whole: true, begins: true, ..plain(&[TEKKEN]) }),
     (&["gpt-4o", "llama4", "kanana2", "minimax-m2"], plain(&[GPT4O])),
     (&["bailingmoe", "bailingmoe2", "llada-moe"], plain(&[BAILING])),
     (&["seed-coder"], plain(&[SEED_CODER])),
