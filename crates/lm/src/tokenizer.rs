@@ -1,7 +1,7 @@
 //! Text to tokens and back, with the `tokenizers` library; no other module uses it.
 //!
 //! A prompt's text can't become a control token. Only the prompt form, which comes from the model's directory, is
-//! encoded with control tokens. The user's text is encoded separately by a second tokenizer without added tokens, so
+//! encoded with control tokens. The user's text is encoded separately by a second tokenizer without such tokens, so
 //! `<|assistant|>` typed by a user is plain characters. As a consequence no merge crosses the border between form and
 //! text, and a tokenizer that begins every text with a space also does so at that border. What a chat template writes
 //! is encoded as one string; see [`typed`] for how a user's text stays text in it.
@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tokenizers::{
-    AddedVocabulary, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizer,
-    TokenizerImpl,
+    AddedToken, AddedVocabulary, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
+    PreTokenizer, TokenizerImpl,
 };
 pub(crate) use typed::REPLY;
 use typed::{Markup, Unbroken};
@@ -42,7 +42,7 @@ pub struct Tokenizer {
 struct Shared {
     /// With the added tokens, for prompt forms and rendered conversations.
     inner: Unbroken,
-    /// Without added tokens, for users' text.
+    /// Without the added tokens that no user may write, for users' text.
     plain: tokenizers::Tokenizer,
     control: BTreeSet<u32>,
     added: BTreeSet<u32>,
@@ -72,8 +72,7 @@ impl Tokenizer {
         if !ignored.is_empty() {
             tracing::info!(path = %path.display(), "ignoring {} of the tokenizer", ignored.join(" and "));
         }
-        let mut plain = inner.clone();
-        plain.with_added_vocabulary(AddedVocabulary::new());
+        let plain = plain(&inner).map_err(|message| Error::format(path, FORMAT, message))?;
         Self::from_parts(path, inner, plain, BTreeSet::new())
     }
 
@@ -250,8 +249,8 @@ impl Tokenizer {
     fn bytes_of(&self, id: u32, token: &str) -> Vec<u8> {
         let literal = || token.as_bytes().to_vec();
         match self.shared.spelling {
-            // Added tokens are stored as plain text, not in the model's spelling.
-            _ if self.shared.added.contains(&id) => literal(),
+            // Added tokens are stored as plain text, not in the bytes' spelling.
+            Spelling::ByteLevel if self.shared.added.contains(&id) => literal(),
             Spelling::ByteLevel => {
                 let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
                 bytes.unwrap_or_else(literal)
@@ -337,6 +336,20 @@ fn switch_off(tokenizer: &mut tokenizers::Tokenizer) -> std::result::Result<Vec<
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
     Ok(ignored)
+}
+
+/// The same tokenizer for users' text: of the added tokens it has those that are plain text and words of its model. Others
+/// would get new ids.
+fn plain(inner: &tokenizers::Tokenizer) -> std::result::Result<tokenizers::Tokenizer, String> {
+    let mut plain = inner.clone();
+    plain.with_added_vocabulary(AddedVocabulary::new());
+    let added: BTreeMap<_, _> = inner.get_added_tokens_decoder().into_iter().collect();
+    let is_text = |(id, token): &(u32, AddedToken)| {
+        !typed::is_markup(&token.content, token.special) && plain.token_to_id(&token.content) == Some(*id)
+    };
+    let texts: Vec<AddedToken> = added.into_iter().filter(is_text).map(|(_, token)| token).collect();
+    plain.add_tokens(texts).map_err(|e| e.to_string())?;
+    Ok(plain)
 }
 
 /// One more than the highest id.

@@ -349,6 +349,9 @@ fn from_json<T: serde::de::DeserializeOwned>(
 /// so, and no user may write one.
 fn is_marker(token: &str) -> bool {
     let token = token.trim();
+    if super::typed::is_html(token) {
+        return false;
+    }
     let enclosed = |open, close| token.len() > 2 && token.starts_with(open) && token.ends_with(close);
     enclosed('<', '>') || enclosed('[', ']') || token.contains("<|") || token.contains("|>")
 }

@@ -10,7 +10,8 @@
 //! The break is inside the spelling and no blank, so a template may trim, compare and split a text as ever. A user who
 //! types [`MARK`] itself gets it back, because it is escaped.
 //!
-//! Added tokens that consist of blanks, such as `"\n\n"`, are plain text and not broken.
+//! Added tokens that consist of blanks, such as `"\n\n"`, and those that are HTML, such as Gemma's `<b>`, are plain text
+//! and not broken.
 
 use super::{Encoder, Tokenizer};
 use crate::error::{Error, Result};
@@ -30,6 +31,52 @@ pub(crate) const REPLY: &str = "\u{fdd0}\u{fdd3}";
 const UNKNOWN: &str = "\u{fdd4}";
 /// The most searches for spellings that only the library's normalizer makes into a token.
 const SEARCHES_MAX: usize = 8;
+
+/// Elements of HTML that are plain text, though vocabularies have them as added tokens. `s` isn't one of them: `<s>` begins
+/// a text.
+const HTML: [&str; 41] = [
+    "a",
+    "article",
+    "b",
+    "blockquote",
+    "body",
+    "br",
+    "caption",
+    "code",
+    "div",
+    "em",
+    "footer",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "head",
+    "header",
+    "hr",
+    "html",
+    "i",
+    "iframe",
+    "img",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "span",
+    "strong",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "tr",
+    "u",
+    "ul",
+];
 
 /// A tokenizer that takes the breaks out.
 pub(super) type Unbroken = Encoder<Whole>;
@@ -77,7 +124,20 @@ pub(super) fn with_own_pre_tokenizer(
     Ok(tokenizer)
 }
 
-/// The added tokens that no user may write: all but blanks.
+/// True for an added token that no user may write: a control token, or any other that isn't plain text.
+pub(super) fn is_markup(spelling: &str, is_special: bool) -> bool {
+    let is_blank = spelling.chars().all(|c| c.is_whitespace() || c == '▁');
+    // A single character can't be broken. If it is no control token, it is no more than a word.
+    is_special || !(is_blank || spelling.chars().nth(1).is_none() || is_html(spelling))
+}
+
+/// True for an HTML tag without attributes, as `<b>` or `</b>`.
+pub(super) fn is_html(token: &str) -> bool {
+    let name = token.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+    name.is_some_and(|name| HTML.contains(&name.strip_prefix('/').unwrap_or(name)))
+}
+
+/// The added tokens that no user may write: see [`is_markup`].
 #[derive(Debug)]
 pub(super) struct Markup {
     ids: BTreeSet<u32>,
@@ -90,11 +150,8 @@ impl Markup {
     pub(super) fn new<'t>(added: impl Iterator<Item = (u32, &'t str, bool)>) -> Self {
         let mut markup = Self { ids: BTreeSet::new(), spellings: BTreeMap::new() };
         for (id, spelling, is_special) in added {
-            let mut characters = spelling.chars();
-            let Some(first) = characters.next() else { continue };
-            let is_blank = spelling.chars().all(|c| c.is_whitespace() || c == '▁');
-            // A single character can't be broken. If it is no control token, it is no more than a word.
-            if is_special || !(is_blank || characters.next().is_none()) {
+            let Some(first) = spelling.chars().next() else { continue };
+            if is_markup(spelling, is_special) {
                 markup.ids.insert(id);
                 let (lengths, spellings) = markup.spellings.entry(first).or_default();
                 lengths.insert(spelling.len());
@@ -185,7 +242,7 @@ impl Tokenizer {
         Ok(spans.into_iter().filter(|(_, start, _)| *start >= end).map(|(id, ..)| id).collect())
     }
 
-    /// True for a control token and for any other added token but blanks.
+    /// True for a control token and for any other added token that isn't plain text.
     pub(crate) fn is_markup(&self, id: u32) -> bool {
         self.shared.markup.ids.contains(&id)
     }

@@ -275,6 +275,17 @@ fn a_text_is_composed_where_the_models_own_tokenizer_does_it() {
 }
 
 #[test]
+fn a_user_may_write_html() {
+    let made = Made::byte_level(&[], &[("<b>", 4), ("</b>", 4), ("<think>", 4), ("</s>", 4)]).pre("qwen2");
+    assert_eq!(made.pieces("<b>x</b>"), ["<b>", "x", "</b>"]);
+    assert_eq!(made.pieces("<think>").len(), 7);
+    assert_eq!(made.pieces("</s>").len(), 4);
+    let tokenizer = made.tokenizer();
+    assert_eq!(tokenizer.shield("<b></b>").unwrap(), "<b></b>");
+    assert_ne!(tokenizer.shield("<think>").unwrap(), "<think>");
+}
+
+#[test]
 fn the_first_of_two_equal_merges_counts() {
     let made = Made::byte_level(&["a b", "b c", "a b"], &[("ab", 1), ("bc", 1)]).pre("gpt-2");
     assert_eq!(made.pieces("abc"), ["ab", "c"]);

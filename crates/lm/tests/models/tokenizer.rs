@@ -102,6 +102,37 @@ fn the_form_has_control_tokens_and_the_prompt_has_none() {
     assert!(!attack.iter().any(|token| metaspace().is_control(*token)), "{attack:?}");
 }
 
+/// Gemma's way: runs of blanks and HTML are added tokens that aren't special.
+#[test]
+fn added_tokens_that_are_text_are_found_and_decoded_as_the_library_does() {
+    let added = |id: u32, content: &str, special: bool| {
+        serde_json::json!({"id": id, "content": content, "special": special, "single_word": false,
+                           "lstrip": false, "rstrip": false, "normalized": false})
+    };
+    let words = ["▁", "a", "<", "b", ">", "t", "▁▁", "<b>", "<t>", "<eos>"];
+    let vocabulary: std::collections::BTreeMap<&str, usize> =
+        words.iter().enumerate().map(|(id, word)| (*word, id)).collect();
+    let text = serde_json::json!({"version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [added(6, "▁▁", false), added(7, "<b>", false), added(8, "<t>", false), added(9, "<eos>", true)],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []}});
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, text.to_string()).unwrap();
+    let (ours, theirs) = (Tokenizer::open(&path).unwrap(), tokenizers::Tokenizer::from_file(&path).unwrap());
+    for text in ["a<b>▁▁ a", "<b", "▁▁▁"] {
+        let ids = ours.encode_text(text).unwrap();
+        assert_eq!(ids, theirs.encode_fast(text, false).unwrap().get_ids(), "{text}");
+        assert_eq!(ours.decode(&ids), theirs.decode(&ids, true).unwrap(), "{text}");
+    }
+    assert_eq!(ours.decode(&[6, 7]), "  <b>");
+    assert_eq!(ours.encode_text("<t>").unwrap(), [2, 5, 4]);
+    assert_eq!(ours.shield("<b>▁▁").unwrap(), "<b>▁▁");
+    assert_ne!(ours.shield("<t>").unwrap(), "<t>");
+}
+
 /// A tokenizer whose model itself has a control token as a word.
 #[test]
 fn a_control_token_in_the_model_itself_is_caught() {
