@@ -18,8 +18,8 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race relay meter docs fuzz clean test-x86 \
-	need-cargo need-mosquitto need-race need-lint need-python need-qemu-x86
+.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race families relay meter docs fuzz clean test-x86 \
+	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,9 +55,10 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: Arm under emulation, the map, the race, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: Arm under emulation, the map, the race, other families of models, packages, wrong images, a board in QEMU, two builds compared
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race
+	$(MAKE) --no-print-directory families
 	$(MAKE) --no-print-directory test-arm
 	$(MAKE) --no-print-directory test-x86
 	$(MAKE) --no-print-directory test-package
@@ -135,6 +136,11 @@ RACE ?=
 race: build need-race need-python ## Our policies beside llama.cpp's server over a link with delay and loss, as ratios; RACE=short takes a minute
 	@VENV="$(VENV)" bench/race.sh $(if $(filter short,$(RACE)),--short,$(RACE))
 
+# Options of bench/families/families.py: --write writes the table in docs/models.md.
+FAMILIES ?=
+families: build need-python need-npm ## Models, chat templates and tokenizers of other families against transformers; FAMILIES=--write (needs 7 GB)
+	@CARGO="$(CARGO)" FAMILIES="$(FAMILIES)" bench/families/run.sh
+
 relay: ## The delay, loss and bounds of that link
 	@python3 -B bench/race/link_test.py
 	@python3 -B bench/race/relay_test.py
@@ -169,6 +175,9 @@ need-qemu-x86:
 	@command -v qemu-x86_64 >/dev/null || { \
 		echo "Installing the emulator of x86-64"; \
 		$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends qemu-user; }
+
+need-npm:
+	@command -v npm >/dev/null || { echo "npm is missing: apt-get install npm"; exit 1; }
 
 need-python:
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \
