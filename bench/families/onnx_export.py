@@ -14,7 +14,6 @@ class WithCache(torch.nn.Module):
         super().__init__()
         self.model, self.layers = model, layers
         self.has_positions = "position_ids" in inspect.signature(model.forward).parameters
-        # Without positions in the signature, positions come from the mask of the tokens seen.
         self.window = getattr(model.config, "sliding_window", None)
         self.kinds = getattr(model.config, "layer_types", None)
 
@@ -29,6 +28,7 @@ class WithCache(torch.nn.Module):
             given["position_ids"] = torch.arange(past, past + new)[None]
             given["attention_mask"] = self.masks(past, new)
         else:
+            # Such a model counts its positions from the tokens that the mask lets it see.
             given["attention_mask"] = torch.ones(1, past + new, dtype=torch.long)
         out = self.model(**given)
         outputs = [out.logits]
