@@ -4,7 +4,7 @@ use crate::config::DIMENSION_MAX;
 use crate::config::{Decoder, Scaling, frequencies, positive, size, windowed};
 use crate::store::{LayerPart, Part, Store, layer_part};
 use dunlin_gguf::Header;
-use dunlin_lm::{Error, Result};
+use dunlin_lm::{Error, Result, check_plain};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -91,9 +91,6 @@ impl<'h> Keys<'h> {
     }
 
     fn decoder(&self, notices: &mut Vec<String>) -> Result<Decoder> {
-        if let Some(experts) = self.optional("expert_count")?.filter(|experts| *experts > 0) {
-            return Err(Error::unsupported(self.path, format!("a mixture of {experts} experts"), ADVICE));
-        }
         let hidden = self.size("embedding_length")?;
         let heads = self.size("attention.head_count")?;
         let kv_heads = self.optional_size("attention.head_count_kv")?.unwrap_or(heads);
@@ -104,6 +101,7 @@ impl<'h> Keys<'h> {
                 return Err(Error::value(self.path, self.key(key), expected, found));
             }
         }
+        check_plain(self.path, self.header, self.architecture, head_dim)?;
         let epsilon = self.float("attention.layer_norm_rms_epsilon")?;
         let key = self.key("attention.layer_norm_rms_epsilon");
         let epsilon = epsilon.ok_or_else(|| Error::value(self.path, &key, "a number", "nothing"))?;

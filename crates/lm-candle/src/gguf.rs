@@ -3,7 +3,7 @@
 use crate::matrix::{Matrix, Trials, is_supported};
 use dunlin_gguf::{Header, TensorInfo};
 use dunlin_lm::identity::cache::Stamp;
-use dunlin_lm::{Error, Result};
+use dunlin_lm::{Error, Result, check_plain};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,17 @@ impl Gguf {
     /// The number at `key`, if there is one.
     pub(crate) fn optional_f32(&self, key: &str) -> Result<Option<f32>> {
         self.header.optional_f32(key).map_err(|e| self.error(e))
+    }
+
+    /// Checks that no setting makes a Llama compute more than a plain one, and logs a window that isn't applied.
+    pub(crate) fn check_plain(&self, head_dim: usize) -> Result<()> {
+        check_plain(&self.path, &self.header, "llama", head_dim)?;
+        let window = self.header.optional_u32("llama.attention.sliding_window").map_err(|e| self.error(e))?;
+        if let Some(window) = window.filter(|window| *window > 0) {
+            let path = self.path.display();
+            tracing::warn!(%path, "the model was trained to look back {window} tokens; here it looks back further");
+        }
+        Ok(())
     }
 
     /// True when `key` has a value.

@@ -170,7 +170,7 @@ fn other_architectures_are_refused_by_name() {
     );
     refused_gguf(&Small::new("gemma2").gguf("F16"), &["architecture \"gemma2\" is not supported", "Qwen3"]);
     let experts = |file: File| file.key("llama.expert_count", 4, &8u32.to_le_bytes());
-    refused_gguf(&Small::new("llama").gguf_file("F16", experts), &["a mixture of 8 experts"]);
+    refused_gguf(&Small::new("llama").gguf_file("F16", experts), &["llama.expert_count of 8"]);
     let yarn = |file: File| file.text("llama.rope.scaling.type", "yarn");
     refused_gguf(&Small::new("llama").gguf_file("F16", yarn), &["rotary scaling \"yarn\""]);
     let extra = |file: File| file.tensor("blk.0.ffn_gate_exps.weight", &[32], 0, &[0; 128]);

@@ -64,6 +64,7 @@ impl Config {
         }
         let hidden = size(gguf, "llama.embedding_length", DIMENSION_MAX)?;
         let heads = heads(gguf, hidden)?;
+        gguf.check_plain(heads.dim)?;
         let epsilon = gguf.optional_f32("llama.attention.layer_norm_rms_epsilon")?;
         let epsilon = epsilon.filter(|e| e.is_finite() && *e >= 0.0);
         let rotary = Rotary::read(gguf, heads.dim)?;

@@ -251,6 +251,41 @@ fn files_of_other_models_are_refused_by_name() {
     refused(Tiny { frequency_factors: Some(vec![0.0; 32]), ..plain }, &["rope_freqs.weight", "above 0"]);
 }
 
+/// A setting that isn't applied would give another text; one that changes nothing is taken.
+#[test]
+fn settings_that_are_not_applied_are_refused() {
+    let foreign = [
+        ("llama.attention.scale", Value::F32(0.5)),
+        ("llama.attention.clamp_kqv", Value::F32(8.0)),
+        ("llama.attention.causal", Value::Bool(false)),
+        ("llama.logit_scale", Value::F32(0.25)),
+        ("llama.embedding_scale", Value::F32(12.0)),
+        ("llama.residual_scale", Value::F32(0.2)),
+        ("llama.attn_logit_softcapping", Value::F32(50.0)),
+        ("llama.final_logit_softcapping", Value::F32(30.0)),
+        ("llama.use_parallel_residual", Value::Bool(true)),
+        ("llama.rope.scaling.attn_factor", Value::F32(1.2)),
+        ("llama.expert_count", Value::U32(8)),
+        ("llama.logit_scale", Value::String("x".into())),
+        ("llama.logit_scale", Value::F32(f32::NAN)),
+    ];
+    for (key, value) in foreign {
+        let message = refusal(&with(key, value));
+        assert!(message.contains(&format!("{key} of ")) && message.contains("not supported"), "{message}");
+    }
+    let metadata = [
+        // The heads of these files have 64 numbers.
+        ("llama.attention.scale", Value::F32(0.125)),
+        ("llama.attention.causal", Value::Bool(true)),
+        ("llama.logit_scale", Value::F32(1.0)),
+        ("llama.expert_count", Value::U32(0)),
+        ("llama.use_parallel_residual", Value::Bool(false)),
+    ];
+    let metadata = metadata.map(|(key, value)| (key.into(), value)).into();
+    let tiny = Tiny { metadata, ..Tiny::new(GgmlDType::F32) };
+    LlamaTarget::load(&open(&tiny).dir, usize::MAX).unwrap();
+}
+
 #[test]
 fn another_architecture_is_refused_by_name() {
     let tiny = Tiny {
