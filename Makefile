@@ -8,7 +8,7 @@ BOARD ?= rpi4
 
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 # What `make demo` writes about; an empty one means the default.
-export PROMPT POLICY SEED TEMPERATURE MAX_TOKENS POWER
+export PROMPT PAIR POLICY SEED TEMPERATURE MAX_TOKENS POWER
 
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race families relay meter docs fuzz clean test-x86 \
+.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race families relay meter docs fuzz clean test-x86 \
 	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
@@ -31,10 +31,13 @@ build: need-cargo ## Build dunlin-agent, dunlin-verifier and the demo (the first
 
 # The three programs of a demo, with the features that the whole workspace gives their dependencies.
 DEMO := -p dunlin-agent -p dunlin-verifier -p dunlin-stand --bin dunlin-agent --bin dunlin-verifier --bin dunlin-demo
-demo: need-cargo ## Broker, verifier and agent on one prompt, then the target alone: PROMPT= POLICY= SEED= TEMPERATURE= MAX_TOKENS= POWER=
+demo: need-cargo $(if $(filter smollm2,$(PAIR)),smollm2) ## Broker, verifier and agent on one prompt, then the target alone: PAIR=smollm2 PROMPT= POLICY= SEED= TEMPERATURE= MAX_TOKENS= POWER=
 	@[ -x $(BINS)/dunlin-demo ] || $(FIRST_BUILD)
 	$(CARGO) build --release --locked $(DEMO)
 	@$(BINS)/dunlin-demo
+
+smollm2: need-python ## The target of PAIR=smollm2, which answers questions: fetched once (93 MB), checked and rounded to Q8_0
+	@VENV=$(VENV) models/smollm2/fetch.sh $(TARGET_DIR)/models/smollm2
 
 test: build need-mosquitto ## All tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -55,7 +58,8 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: Arm under emulation, the map, the race, other families of models, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, other families of models, packages, wrong images, a board in QEMU, two builds compared
+	$(MAKE) --no-print-directory demo PAIR=smollm2
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race
 	$(MAKE) --no-print-directory families

@@ -38,6 +38,7 @@ const FIELDS: [&str; 15] = [
 
 /// The settings, each from an environment variable of the same name in capitals.
 struct Ask {
+    pair: Pair,
     prompt: String,
     policy: String,
     seed: String,
@@ -46,10 +47,20 @@ struct Ask {
     power: String,
 }
 
+/// A drafter and a target that belong together.
+#[derive(Clone, Copy)]
+enum Pair {
+    /// The one that the checkout contains whole.
+    Toy,
+    /// SmolLM2-135M-Instruct, which `models/smollm2/fetch.sh` fetches.
+    SmolLm2,
+}
+
 /// Paths of the demo's files.
 struct DemoPlaces {
     bins: PathBuf,
-    models: PathBuf,
+    drafter: PathBuf,
+    target: PathBuf,
     out: PathBuf,
 }
 
@@ -65,7 +76,8 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the verdict is what the program is for")]
 fn demo(stop: &Stop) -> Result<()> {
-    let (ask, places) = (Ask::from_environment(), DemoPlaces::find()?);
+    let ask = Ask::from_environment()?;
+    let places = DemoPlaces::find(ask.pair)?;
     fs::create_dir_all(&places.out).with_context(|| format!("can't make {}", places.out.display()))?;
     eprintln!("demo: broker and verifier are starting (log: {})", places.out.join("verifier.log").display());
     let (mut verifier, broker) = start_verifier(&places, stop)?;
@@ -118,30 +130,67 @@ fn promises_identity(policy: &str) -> bool {
 }
 
 impl Ask {
-    fn from_environment() -> Self {
+    fn from_environment() -> Result<Self> {
         let get = |name: &str, default: &str| {
             env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.into())
         };
-        Self {
-            prompt: get("PROMPT", "I would like to find a restaurant in San Jose for dinner tonight."),
+        let pair = Pair::named(&get("PAIR", "demo"))?;
+        Ok(Self {
+            pair,
+            prompt: get("PROMPT", pair.prompt()),
             policy: get("POLICY", "lossless"),
             seed: get("SEED", "1"),
             temperature: get("TEMPERATURE", "0.8"),
             max_tokens: get("MAX_TOKENS", "96"),
             power: get("POWER", "auto"),
+        })
+    }
+}
+
+impl Pair {
+    fn named(name: &str) -> Result<Self> {
+        match name {
+            "demo" => Ok(Self::Toy),
+            "smollm2" => Ok(Self::SmolLm2),
+            other => bail!("PAIR={} is unknown: use demo or smollm2", other.escape_debug()),
+        }
+    }
+
+    /// A prompt of the kind that the pair was made for.
+    fn prompt(self) -> &'static str {
+        match self {
+            Self::Toy => "I would like to find a restaurant in San Jose for dinner tonight.",
+            Self::SmolLm2 => "Why is the sky blue?",
+        }
+    }
+
+    /// The paths of drafter and target, with the checkout at `root` and what was built in `built`.
+    fn models(self, root: &Path, built: &Path) -> (PathBuf, PathBuf) {
+        match self {
+            Self::Toy => (root.join("models/demo/drafter"), root.join("models/demo/target")),
+            Self::SmolLm2 => (
+                root.join("models/smollm2/drafter"),
+                built.join("models/smollm2/SmolLM2-135M-Instruct-Q8_0.gguf"),
+            ),
         }
     }
 }
 
 impl DemoPlaces {
     /// Finds the other programs beside this one and the models in the checkout.
-    fn find() -> Result<Self> {
+    fn find(pair: Pair) -> Result<Self> {
         let own = env::current_exe().context("can't tell where this program is")?;
         let bins = own.parent().context("this program lies in no folder")?.to_path_buf();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let root = root.canonicalize().context("the checkout was moved: build again")?;
-        let out = bins.parent().unwrap_or(&bins).join("demo");
-        Ok(Self { bins, models: root.join("models/demo"), out })
+        let built = bins.parent().unwrap_or(&bins);
+        let (out, (drafter, target)) = (built.join("demo"), pair.models(&root, built));
+        ensure!(
+            target.exists(),
+            "{} is missing: run `make demo PAIR=smollm2`, which fetches it",
+            target.display()
+        );
+        Ok(Self { bins, drafter, target, out })
     }
 
     fn command(&self, name: &str) -> Result<Command> {
@@ -157,7 +206,7 @@ fn start_verifier(places: &DemoPlaces, stop: &Stop) -> Result<(Process, String)>
     let file = File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
     let mut command = places.command("dunlin-verifier")?;
     command.args(["serve", "--embedded-broker", "--listen", "127.0.0.1:0", "--model"]);
-    command.arg(places.models.join("target")).arg("--ready-file").arg(&ready);
+    command.arg(&places.target).arg("--ready-file").arg(&ready);
     let mut verifier = Process::start(command.stdout(Stdio::null()).stderr(file))?;
     let broker = stop.until("dunlin-verifier is ready", READY_WITHIN, || {
         if let Some(status) = verifier.ended()? {
@@ -173,7 +222,7 @@ fn run_agent(ask: &Ask, places: &DemoPlaces, broker: &str, stop: &Stop) -> Resul
     let path = places.out.join("agent.json");
     let _ = fs::remove_file(&path);
     let mut command = places.command("dunlin-agent")?;
-    command.arg("generate").arg("--model").arg(places.models.join("drafter"));
+    command.arg("generate").arg("--model").arg(&places.drafter);
     command.args(["--broker", &format!("mqtt://{broker}"), "--device", "demo", "--prompt", &ask.prompt]);
     command.args(["--policy", &ask.policy, "--seed", &ask.seed, "--temperature", &ask.temperature]);
     command.args(["--max-tokens", &ask.max_tokens, "--power", &ask.power]).arg("--report").arg(&path);
@@ -202,11 +251,7 @@ fn run_reference(ask: &Ask, report: &Value, places: &DemoPlaces, stop: &Stop) ->
     let out = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
     let prompt = report["prompt"].as_str().context("the agent's report has no prompt")?;
     let mut command = places.command("dunlin-verifier")?;
-    command
-        .arg("reference")
-        .arg("--model")
-        .arg(places.models.join("target"))
-        .args(["--json", "--prompt", prompt]);
+    command.arg("reference").arg("--model").arg(&places.target).args(["--json", "--prompt", prompt]);
     let flags =
         ["temperature", "top_p", "top_k", "seed"].map(|name| (format!("--{}", name.replace('_', "-")), name));
     for (flag, name) in flags {
