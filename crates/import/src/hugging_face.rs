@@ -44,8 +44,12 @@ pub(crate) fn is_source(folder: &Path) -> bool {
 /// Opens a folder; what is left out or limited is added to `notices`.
 pub(crate) fn open(folder: &Path, notices: &mut Vec<String>) -> Result<Opened> {
     let path = folder.join("config.json");
+    // Others have other keys: their kind comes first, or a key would be reported as missing that they never have.
+    let ModelType { model_type } = read_json(&path)?;
+    let known = ARCHITECTURES.into_iter().find(|(name, _)| *name == model_type);
+    let row = known.ok_or_else(|| Error::unsupported(&path, format!("model_type {model_type:?}"), ADVICE))?;
     let config: Config = read_json(&path)?;
-    let row = config.architecture(&path)?;
+    config.check(&path)?;
     let mut store = Store::default();
     for file in files(folder)? {
         add_file(&mut store, &file, &config.model_type)?;
@@ -75,6 +79,11 @@ fn licence(folder: &Path) -> Option<String> {
     let named = head.lines().find_map(|line| line.strip_prefix("license:"))?;
     let named: String = named.trim().trim_matches(['"', '\'']).chars().filter(|c| !c.is_control()).collect();
     (!named.is_empty() && named.len() <= LICENCE_BYTES_MAX).then_some(named)
+}
+
+#[derive(Deserialize)]
+struct ModelType {
+    model_type: String,
 }
 
 #[derive(Deserialize)]
@@ -146,11 +155,7 @@ impl Config {
     }
 
     /// The row of [`ARCHITECTURES`]; refuses what the graph can't express.
-    fn architecture(&self, path: &Path) -> Result<(&'static str, bool)> {
-        let known = ARCHITECTURES.into_iter().find(|(name, _)| *name == self.model_type);
-        let Some(known) = known else {
-            return Err(Error::unsupported(path, format!("model_type {:?}", self.model_type), ADVICE));
-        };
+    fn check(&self, path: &Path) -> Result<()> {
         let refused = |what: String| Err(Error::unsupported(path, what, ADVICE));
         if let Some(quantization) = &self.quantization_config {
             let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("of some kind");
@@ -167,7 +172,7 @@ impl Config {
         }
         match self.partial_rotary_factor {
             Some(part) if part != 1.0 => refused(format!("partial_rotary_factor {part}")),
-            _ => Ok(known),
+            _ => Ok(()),
         }
     }
 
