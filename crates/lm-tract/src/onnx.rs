@@ -82,8 +82,12 @@ impl Decoder {
         let state = state.map_err(|error| operators::explain(path, &proto, error))?;
         drop(proto);
         let mut decoder = Self { path: path.into(), state, signature, vocabulary };
-        let first = decoder.run(&[0], &decoder.nothing()?)?;
-        let more = decoder.run(&[0, 0], &first.past)?;
+        let nothing = decoder.nothing()?;
+        let mut trial = |tokens: &[u32], past: &Past| {
+            decoder.run(tokens, past).map_err(|error| operators::explain_trial(path, error))
+        };
+        let first = trial(&[0], &nothing)?;
+        let more = trial(&[0, 0], &first.past)?;
         if more.logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::value(path, "output logits", "numbers", "NaN"));
         }

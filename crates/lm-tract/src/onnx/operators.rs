@@ -50,6 +50,17 @@ pub(super) fn explain(path: &Path, proto: &ModelProto, error: Error) -> Error {
     }
 }
 
+/// The error of a graph that was built and fails when it runs, with its file and a way on.
+pub(super) fn explain_trial(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Engine { engine, message } => {
+            let what = format!("a graph that {engine} builds and can't run ({message})");
+            Error::unsupported(path, what, "export the model in another way, or use `dunlin-agent import`")
+        }
+        other => other,
+    }
+}
+
 fn collect(graph: &GraphProto, is_unknown: &impl Fn(&str) -> bool, unknown: &mut BTreeMap<String, usize>) {
     for node in &graph.node {
         if is_unknown(&node.op_type) {

@@ -306,6 +306,15 @@ fn shapes_are_checked_when_it_runs() {
 }
 
 #[test]
+fn a_graph_that_fails_when_it_runs_is_named() {
+    let mut far = float_head();
+    far.node.last_mut().unwrap().output = vec!["all".into()];
+    far.initializer.push(tensor("place", INT64, &[1], 100i64.to_le_bytes().into()));
+    far.node.push(node("Gather", &["all", "place"], &["logits"], &[("axis", 1)]));
+    refused(far, &["a graph that tract builds and can't run", "`dunlin-agent import`"]);
+}
+
+#[test]
 fn spoilt_files_are_errors() {
     let whole = encode(n_bits(4, 32));
     let refused = load_bytes(b"garbage").err().unwrap();
