@@ -94,6 +94,8 @@ def main():
     save_file(state, args.out / "model.safetensors", {"format": "pt"})
     (args.out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     ids = {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    # A reply of the target also ends at the token between documents.
+    ids["eos_token_id"] = [stop, field("tokenizer.ggml.tokens").index("<|endoftext|>")]
     (args.out / "generation_config.json").write_text(json.dumps(ids, indent=1) + "\n")
     (args.out / "chat_template.jinja").write_text(field("tokenizer.chat_template"))
     (args.out / "README.md").write_text(f"---\nlicense: {field('general.license')}\n---\n")
