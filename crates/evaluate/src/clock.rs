@@ -108,7 +108,7 @@ pub fn prices(board: &Modelled, channel: &ModelledChannel) -> Result<Prices, Pri
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::channel::tests::radio;
     use super::*;
     use dunlin_hlm::device::{DeviceCounters, DraftJobId, Finish};
@@ -117,7 +117,7 @@ mod tests {
     use dunlin_sim::mqtt::MessageKind;
     use dunlin_sim::quiet::{Air, Carried, TimeAccount};
 
-    const MODELLED: Modelled = Modelled {
+    pub(crate) const MODELLED: Modelled = Modelled {
         idle_w: 2.0,
         draft_w: 3.0,
         score_w: 1.0,

@@ -8,7 +8,7 @@ use std::time::Instant;
 /// Shows the progress of a plan.
 pub struct PlanProgress<'a> {
     shown: ProgressOutput<'a>,
-    /// What is counted, as a plural.
+    /// Name of the things counted, as a plural.
     unit: &'static str,
     state: Mutex<ProgressState>,
 }

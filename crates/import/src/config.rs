@@ -33,7 +33,7 @@ pub(crate) struct Decoder {
     pub(crate) has_head_norms: bool,
 }
 
-/// How the angles of rotary positions are compressed.
+/// Compression of the angles of rotary positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scaling {
     /// All by this factor, which may be 1.

@@ -1,7 +1,7 @@
 //! Matrices from a source to the data file, in pieces of rows, on all processors.
 
 use crate::data::SummedFile;
-use crate::quantize::{BLOCK, ZEROS, pack, quantize_block};
+use crate::quantize::{BLOCK, ZEROS, pack, quantize_block, stored};
 use crate::report::{Kept, TensorReport};
 use crate::store::{Part, Rows, Store};
 use crate::watch::Watch;
@@ -150,7 +150,7 @@ fn ordered(rows: Rows, head: Option<usize>) -> Rows {
     let mut out = Vec::with_capacity(bytes.len());
     for head_bytes in bytes.chunks_exact(head * row_bytes) {
         for row in 0..head {
-            let from = 2 * (row % (head / 2)) + row / (head / 2);
+            let from = neighbour(row, head);
             out.extend_from_slice(&head_bytes[from * row_bytes..(from + 1) * row_bytes]);
         }
     }
@@ -159,11 +159,15 @@ fn ordered(rows: Rows, head: Option<usize>) -> Rows {
 
 /// The numbers of a vector in the order of [`ordered`].
 pub(crate) fn ordered_numbers(numbers: &[f32], head: usize) -> Vec<f32> {
-    let from = |row: usize| 2 * (row % (head / 2)) + row / (head / 2);
     numbers
         .chunks_exact(head)
-        .flat_map(|head_numbers| (0..head).map(move |row| head_numbers[from(row)]))
+        .flat_map(|head_numbers| (0..head).map(move |row| head_numbers[neighbour(row, head)]))
         .collect()
+}
+
+/// The source's row of a head of `head` rows that becomes `row` of the drafter.
+fn neighbour(row: usize, head: usize) -> usize {
+    2 * (row % (head / 2)) + row / (head / 2)
 }
 
 /// A result whose error doesn't name the tensor yet.
@@ -267,7 +271,7 @@ fn quantize_row(
         square += block.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         if is_remainder {
             let (scale, found) = quantize_block(&block);
-            block.iter_mut().zip(found).for_each(|(x, code)| *x -= (f32::from(code) - 8.0) * scale);
+            block.iter_mut().zip(found).for_each(|(x, code)| *x -= stored(code, scale));
         }
         let (scale, found) = quantize_block(&block);
         if !scale.is_finite() {
@@ -275,8 +279,7 @@ fn quantize_row(
             return Err(WrongRow::Number(largest));
         }
         for (x, code) in block.iter().zip(found) {
-            let stored = (f32::from(code) - 8.0) * scale;
-            error += f64::from(x - stored).powi(2);
+            error += f64::from(x - stored(code, scale)).powi(2);
         }
         pack(&found, codes);
         scales.push(scale);

@@ -49,7 +49,7 @@ pub(crate) struct Tensors {
     pub(crate) layers: Vec<Layer>,
     pub(crate) norm: Place,
     pub(crate) head: Quantized,
-    /// What the head's 4 bits leave, in 4 bits more.
+    /// The remainder of the head beyond its 4 bits, in 4 bits more.
     pub(crate) head_remainder: Option<Quantized>,
 }
 
@@ -59,7 +59,7 @@ struct Builder<'d> {
     graph: GraphWriter,
 }
 
-/// What a layer's attention takes from those before it.
+/// Nodes of the rotary angles, which all layers use.
 struct Angles {
     cos: String,
     sin: String,

@@ -154,7 +154,7 @@ impl Config {
         })
     }
 
-    /// The row of [`ARCHITECTURES`]; refuses what the graph can't express.
+    /// Refuses settings that the graph can't express.
     fn check(&self, path: &Path) -> Result<()> {
         let refused = |what: String| Err(Error::unsupported(path, what, ADVICE));
         if let Some(quantization) = &self.quantization_config {
@@ -331,7 +331,7 @@ fn header(path: &Path, file: &mut File, length: u64) -> Result<(Metadata, u64)> 
     Ok((metadata, begin))
 }
 
-/// What a file seems to be that is none of safetensors.
+/// A guess at the format of a file that isn't safetensors, in words; empty for an unknown one.
 fn guessed(first: &[u8]) -> &'static str {
     match first {
         [b'P', b'K', ..] => ": it seems to be a zip archive, as PyTorch's .bin files are",

@@ -42,6 +42,11 @@ pub fn quantize_block(numbers: &[f32; BLOCK]) -> (f32, [u8; BLOCK]) {
     (scale, numbers.map(|x| (rounded(x * inverse) + ZERO) as u8))
 }
 
+/// The number that a code stands for.
+pub(crate) fn stored(code: u8, scale: f32) -> f32 {
+    (f32::from(code) - ZERO) * scale
+}
+
 /// The part of the squares that the codes at an inverse scale explain, and the scale that fits these codes best.
 fn fitted(numbers: &[f32; BLOCK], inverse: f32) -> (f32, f32) {
     let (mut product, mut square) = (0.0f32, 0.0f32);

@@ -1,4 +1,4 @@
-//! What an import did with each tensor.
+//! The report of an import: each tensor's form and error.
 
 use dunlin_gguf::BlockType;
 use std::fmt;
@@ -68,7 +68,7 @@ pub struct ImportReport {
     pub tensors: Vec<TensorReport>,
     /// Bytes of the weights' files.
     pub bytes: u64,
-    /// What was left out, limited or guessed.
+    /// Everything that was left out, limited or guessed, in sentences.
     pub notices: Vec<String>,
 }
 

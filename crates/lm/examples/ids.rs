@@ -6,7 +6,7 @@
 //! - `{"vocabulary": FILE, "texts": [TEXT, …]}`: of a GGUF file or a `tokenizer.json` alone, the ids of each text and
 //!   the text that a stream makes of them, token by token: `{"ids": [[…], …], "streamed": [TEXT, …]}`.
 //!
-//! What fails is answered with `{"error": WORDS}`.
+//! A failure is answered with `{"error": WORDS}`.
 
 #![allow(clippy::print_stdout, reason = "it answers another program")]
 

@@ -103,7 +103,7 @@ impl Tokenizer {
     /// The text of a `tokenizer.json` with the same tokens, merges and rules. Tokens that only fill the list are left
     /// out, except those that merges need.
     ///
-    /// What [`Self::encode_text`] gives may differ after [`Self::open`], if this tokenizer was built from a GGUF file
+    /// The ids of [`Self::encode_text`] may differ after [`Self::open`], if this tokenizer was built from a GGUF file
     /// with tokens of blanks that its text contains: a file has no word for tokens of users' text.
     ///
     /// # Errors

@@ -13,27 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from model import dequantize_q4, fake_q4, quantize_q4  # noqa: E402
-
-
-def rotate(x, cos, sin):
-    """Rotary embedding on pairs (i, i + head_dim/2), Hugging Face's order."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-
-
-class Norm(nn.Module):
-    def __init__(self, dim, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x):
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
-
-
-def matrix(rows, columns):
-    return nn.Linear(columns, rows, bias=False)
+from model import Norm, dequantize_q4, fake_q4, matrix, quantize_q4, rotate  # noqa: E402
 
 
 class Attention(nn.Module):

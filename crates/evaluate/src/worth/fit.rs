@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use dunlin_hlm::prefixes::Prefixes;
+use dunlin_lm::bundle::hex;
 use dunlin_lm::{ModelDir, Vocabulary};
 use serde::Serialize;
 
@@ -166,7 +167,7 @@ impl SideFacts {
         Ok(Self {
             name: model.name.clone(),
             vocabulary: model.vocabulary.size,
-            fingerprint: model.vocabulary.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: hex(&model.vocabulary.fingerprint),
             rows: model.rows,
             context: model.context_max,
             form: model.shown_form().with_context(form)?,

@@ -117,7 +117,7 @@ fn way_row(rtt: String, name: &str, way: &WayFigures) -> [String; 12] {
     ]
 }
 
-/// What the figures of the round trips assume.
+/// The assumptions behind the figures of the round trips, in sentences.
 pub(super) fn assumptions(figures: &PairFigures) -> String {
     let PairFigures { times, board, channel, .. } = figures;
     let source = |given: bool| if given { "as given" } else { "as measured here" };

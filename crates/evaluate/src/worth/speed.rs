@@ -12,17 +12,17 @@ use dunlin_lm::{Draft, Extend, Target};
 use serde::Serialize;
 use std::time::Instant;
 
-/// TimedPasses of one token, and runs of the drafter over one, whose median counts.
+/// Passes of one token, and runs of the drafter over one, whose median counts.
 const SINGLE_RUNS: usize = 24;
-/// TimedPasses of several tokens whose median counts.
+/// Passes of several tokens whose median counts.
 const WIDE_RUNS: usize = 5;
 /// Tokens of a wide pass: about those of a frame.
 const WIDE_TOKENS: usize = 8;
 /// A median that is so many times the fastest is reported.
 const VARIES_FROM: f64 = 2.0;
-/// Where Linux describes its processors.
+/// Linux's description of its processors.
 const CPUINFO: &str = "/proc/cpuinfo";
-/// Where Linux names a board.
+/// Linux's name of a board.
 const BOARD_MODEL: &str = "/proc/device-tree/model";
 
 /// Median times on one machine.
@@ -268,6 +268,7 @@ fn named_processor(cpuinfo: &str, board: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::tests::MODELLED;
 
     const SPEED: PairSpeed = PairSpeed {
         processor: String::new(),
@@ -282,18 +283,8 @@ mod tests {
         wide_tokens: 8,
     };
 
-    const BOARD: Modelled = Modelled {
-        idle_w: 2.0,
-        draft_w: 3.0,
-        score_w: 1.0,
-        run_us: 100.0,
-        weight_bytes_per_s: 4e9,
-        flops: 16e9,
-        score_ns_per_entry: 500.0,
-    };
-
     fn assumed(speed: &PairSpeed, given: &GivenTimes) -> AssumedTimes {
-        speed.times(given, &BOARD, 2000)
+        speed.times(given, &MODELLED, 2000)
     }
 
     #[test]
