@@ -19,6 +19,7 @@ fn a_model_is_imported_with_a_report() {
     let report = String::from_utf8(done.stdout).unwrap();
     assert!(report.contains("blk.0.attn_q.weight: Q8_0 to 4 bits, rounded twice, error 0.0"), "{report}");
     assert!(!report.contains("blk.2.") && report.contains("largest error: 0.0"), "{report}");
+    assert!(report.contains("\nacceptance by the source: 0."), "{report}");
     assert!(report.lines().last().unwrap().contains("drafter: llama, 6 of 8 layers, "), "{report}");
     ModelDir::open(&out).unwrap();
 }

@@ -148,6 +148,12 @@ impl Decoder {
         }
     }
 
+    /// The numbers in a layer's matrices.
+    pub(crate) fn layer_numbers(&self) -> u64 {
+        let shapes = LayerPart::NAMES.iter().map(|(part, ..)| self.shape(*part));
+        shapes.filter(|shape| shape.len() == 2).map(|shape| (shape[0] * shape[1]) as u64).sum()
+    }
+
     /// True if the rows of this matrix must be put back into the order of halves.
     pub(crate) fn is_permuted(&self, part: LayerPart) -> bool {
         self.is_permuted && matches!(part, LayerPart::Query | LayerPart::Key)

@@ -144,7 +144,7 @@ pub(crate) fn floats(
 }
 
 /// Rows of heads in which row `2j + t` of the source becomes row `t · D/2 + j`.
-fn ordered(rows: Rows, head: Option<usize>) -> Rows {
+pub(crate) fn ordered(rows: Rows, head: Option<usize>) -> Rows {
     let Some(head) = head else { return rows };
     let Rows { kind, row_bytes, bytes } = rows;
     let mut out = Vec::with_capacity(bytes.len());

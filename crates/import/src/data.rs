@@ -57,6 +57,12 @@ impl SummedFile {
         Place { offset, length: self.written - offset }
     }
 
+    /// The file so far, to be read.
+    pub(crate) fn reader(&mut self) -> Result<(PathBuf, File)> {
+        let opened = self.file.flush().and_then(|()| File::open(&self.path));
+        Ok((self.path.clone(), opened.map_err(|e| Error::io(&self.path, e))?))
+    }
+
     /// Bytes written so far.
     pub(crate) fn written(&self) -> u64 {
         self.written

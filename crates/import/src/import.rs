@@ -1,5 +1,6 @@
 //! From a source to a drafter's folder.
 
+use crate::agreement::{self, Agreement, DrafterSide, SourceSide};
 use crate::config::Decoder;
 use crate::convert::{Wanted, floats, ordered_numbers, quantized};
 use crate::data::{SummedFile, write_whole};
@@ -51,11 +52,21 @@ pub struct Import {
 /// The bits of the head's weights. The head decides the most about how often a draft is accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeadBits {
-    /// 4, as everywhere.
+    /// 4 or 8, by the acceptance that is measured with the source as the target.
     #[default]
+    Measured,
+    /// 4, as everywhere.
     Four,
     /// About 8: twice the bytes and twice the time of the head.
     Eight,
+}
+
+/// The files that were written.
+struct Written {
+    tensors: Vec<TensorReport>,
+    agreement: Option<Agreement>,
+    /// Bytes of the weights.
+    bytes: u64,
 }
 
 /// A source that was opened.
@@ -99,7 +110,8 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
         Some(name) => name.clone(),
         None => source.name(&layers),
     };
-    let (tensors, bytes) = source.write(folder.path(), (&name, &layers), import.head, watch)?;
+    let Written { tensors, agreement, bytes } =
+        source.write(folder.path(), (&name, &layers), import.head, watch)?;
     source.compare(&ModelDir::open(folder.path())?)?;
     settle(folder, &import.out)?;
     Ok(ImportReport {
@@ -107,6 +119,7 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
         architecture: source.decoder.architecture,
         layers,
         source_layers: source.decoder.layers,
+        agreement,
         tensors,
         bytes,
         notices: source.notices,
@@ -180,18 +193,19 @@ impl Source {
         Ok(Self { model, path: weights, tokenizer: None, decoder, store, licence, notices })
     }
 
-    /// Writes all files; returns the tensors and the bytes of the weights.
+    /// Writes all files.
     fn write(
         &mut self,
         folder: &Path,
         (name, layers): (&str, &[usize]),
         head: HeadBits,
         watch: &mut Watch<'_>,
-    ) -> Result<(Vec<TensorReport>, u64)> {
+    ) -> Result<Written> {
         let mut data = SummedFile::create(&folder.join(DATA))?;
-        let mut reports = Vec::new();
-        let tensors =
-            Writer { source: self, data: &mut data, reports: &mut reports, watch, head }.all(layers)?;
+        let mut writer =
+            Writer { source: self, data: &mut data, reports: Vec::new(), watch, head, agreement: None };
+        let tensors = writer.all(layers)?;
+        let Writer { reports, agreement, .. } = writer;
         let graph = encoded(&self.decoder, &tensors, DATA);
         let bytes = data.written() + graph.len() as u64;
         let data = data.finish()?;
@@ -216,7 +230,7 @@ impl Source {
         };
         let manifest = manifest.drafter_of(&self.model)?;
         write_whole(&folder.join(MANIFEST), manifest.as_bytes())?;
-        Ok((reports, bytes))
+        Ok(Written { tensors: reports, agreement, bytes })
     }
 
     /// The drafter's name: that of the source, and the number of its layers if some were left out.
@@ -273,16 +287,19 @@ fn name_of(path: &Path) -> String {
 struct Writer<'s, 'w> {
     source: &'s mut Source,
     data: &'s mut SummedFile,
-    reports: &'s mut Vec<TensorReport>,
+    reports: Vec<TensorReport>,
     watch: &'s mut Watch<'w>,
     head: HeadBits,
+    agreement: Option<Agreement>,
 }
 
 impl Writer<'_, '_> {
     fn all(&mut self, layers: &[usize]) -> Result<Tensors> {
         let Decoder { hidden, vocabulary, .. } = self.source.decoder;
         let is_tied = !self.source.store.has(Part::Head);
-        let total = self.numbers(layers);
+        let text = self.text();
+        let read_again = agreement::numbers(&self.source.decoder, layers);
+        let total = self.numbers(layers) + text.as_ref().map_or(0, |_| read_again);
         self.watch.expect(total);
         let wanted = Wanted::new(Part::Embedding, vocabulary, hidden);
         let embedding = if self.is_embedding_quantized()? {
@@ -292,6 +309,7 @@ impl Writer<'_, '_> {
             self.reports.push(report);
             Embedding::Floats(place)
         };
+        let numbered = layers;
         let layers = layers.iter().map(|layer| self.layer(*layer)).collect::<Result<_>>()?;
         let norm = self.vector(Part::Norm)?;
         let wanted = Wanted::new(if is_tied { Part::Embedding } else { Part::Head }, vocabulary, hidden);
@@ -299,11 +317,46 @@ impl Writer<'_, '_> {
             Embedding::Quantized(both) if is_tied => both,
             _ => self.quantized(&wanted)?,
         };
-        let head_remainder = match self.has_remainder()? {
-            true => Some(self.quantized(&Wanted { is_remainder: true, ..wanted })?),
-            false => None,
-        };
-        Ok(Tensors { embedding, layers, norm, head, head_remainder })
+        let mut tensors = Tensors { embedding, layers, norm, head, head_remainder: None };
+        if let Some((tokens, first)) = text {
+            self.choose_head(&tensors, numbered, (&tokens, first))?;
+        }
+        if self.has_remainder()? {
+            tensors.head_remainder = Some(self.quantized(&Wanted { is_remainder: true, ..wanted })?);
+        }
+        Ok(tensors)
+    }
+
+    /// The text to measure the agreement on, and the first place that is compared; `None` if the head's bits are given
+    /// or the model has no tokens for it.
+    fn text(&mut self) -> Option<(Vec<u32>, usize)> {
+        if self.head != HeadBits::Measured {
+            return None;
+        }
+        let model = &self.source.model;
+        let text = agreement::text(model, &self.source.decoder);
+        match text {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.source.notices.push(format!(
+                    "the head's bits are 4 and were not chosen by measurement, for which this model has no text: {error}"
+                ));
+                None
+            }
+        }
+    }
+
+    /// Measures the agreement with the source, and gives the head as many bits as it needs.
+    fn choose_head(&mut self, tensors: &Tensors, layers: &[usize], text: (&[u32], usize)) -> Result<()> {
+        let (path, file) = self.data.reader()?;
+        let Source { decoder, store, model, .. } = &mut *self.source;
+        let drafter = DrafterSide { decoder, tensors, layers, path, file };
+        // Rows beyond the tokenizer's are never chosen.
+        let vocabulary = decoder.vocabulary.min(model.vocabulary.size as usize);
+        let found = agreement::measure(SourceSide { decoder, store }, drafter, text, vocabulary, self.watch)?;
+        self.head = if found.needs_eight_bits() { HeadBits::Eight } else { HeadBits::Four };
+        self.agreement = Some(found);
+        Ok(())
     }
 
     /// True for an embedding that is stored in 4 bits: because nothing is lost, or because it is large.
@@ -324,15 +377,17 @@ impl Writer<'_, '_> {
     /// Numbers to convert.
     fn numbers(&self, layers: &[usize]) -> u64 {
         let decoder = &self.source.decoder;
-        let matrices = LayerPart::NAMES.iter().map(|(part, ..)| decoder.shape(*part));
-        let layer: usize = matrices.filter(|shape| shape.len() == 2).map(|shape| shape[0] * shape[1]).sum();
         let table = (decoder.vocabulary * decoder.hidden) as u64;
         let tables = match (self.source.store.has(Part::Head), self.is_embedding_quantized()) {
             (false, Ok(true)) => table,
             _ => 2 * table,
         };
-        let remainder = if matches!(self.has_remainder(), Ok(true)) { table } else { 0 };
-        tables + remainder + layer as u64 * layers.len() as u64
+        // Counted where it is not yet known if it is written: progress then ends early, and never goes back.
+        let remainder = match self.head {
+            HeadBits::Four => 0,
+            HeadBits::Measured | HeadBits::Eight => table,
+        };
+        tables + remainder + decoder.layer_numbers() * layers.len() as u64
     }
 
     fn layer(&mut self, layer: usize) -> Result<Layer> {

@@ -9,6 +9,7 @@
 //! - A tensor that the graph has no place for is an error: leaving one out would give another model without a word.
 //! - The result is addressed as its source is: the same ids, stops and chat template.
 
+mod agreement;
 mod config;
 mod convert;
 mod data;
@@ -22,6 +23,7 @@ mod report;
 mod store;
 mod watch;
 
+pub use agreement::{Agreement, HEAD_COST_MAX, QUESTION, REPLY, TEMPERATURE};
 pub use import::{HeadBits, Import, import};
 pub use layers::LayerChoice;
 pub use quantize::{BLOCK, quantize_block};

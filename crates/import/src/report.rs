@@ -1,5 +1,6 @@
 //! The report of an import: each tensor's form and error.
 
+use crate::agreement::Agreement;
 use dunlin_gguf::BlockType;
 use std::fmt;
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ pub struct ImportReport {
     pub layers: Vec<usize>,
     /// The layers of the source.
     pub source_layers: usize,
+    /// The agreement with the source, if it was measured.
+    pub agreement: Option<Agreement>,
     /// Every matrix, and the embedding.
     pub tensors: Vec<TensorReport>,
     /// Bytes of the weights' files.

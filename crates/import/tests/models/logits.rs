@@ -2,7 +2,10 @@
 
 use crate::files::Random;
 use crate::small::{Small, Tensors, differences, imported, safetensors};
-use dunlin_import::{BLOCK, ImportReport, Kept, LayerChoice, quantize_block};
+use dunlin_import::{
+    Agreement, BLOCK, HeadBits, Import, ImportReport, Kept, LayerChoice, QUESTION, REPLY, TEMPERATURE, Watch,
+    import, quantize_block,
+};
 use dunlin_lm::{Draft, Extend, ModelDir, Target};
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_lm_tract::Drafter;
@@ -189,6 +192,113 @@ fn rounded_weights_are_the_reported_ones() {
     let head = rounded(&tensors["model.embed_tokens.weight"].1);
     tensors.insert("lm_head.weight".into(), (vec![small.vocabulary, small.hidden], head));
     close(&Small { is_tied: false, ..small }, &tensors, &out, &[0, 1]);
+}
+
+/// The built-in text as `dir` splits it, and the first token whose successor is compared.
+fn text(dir: &ModelDir) -> (Vec<u32>, usize) {
+    let mut tokens = dir.first_turn(QUESTION).unwrap();
+    let first = tokens.len() - 1;
+    tokens.extend(dir.tokenizer.encode_text(REPLY).unwrap());
+    let skipped = tokens.len().saturating_sub(192.min(dir.context_max));
+    (tokens.split_off(skipped), first.saturating_sub(skipped))
+}
+
+fn probabilities(logits: &[f64]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|logit| ((logit - most) / TEMPERATURE).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+fn overlap(one: &[f64], other: &[f64]) -> f64 {
+    probabilities(one).iter().zip(probabilities(other)).map(|(p, q)| p.min(q)).sum()
+}
+
+/// Imports `source` with the bits of the head that are measured, and compares the measured agreement with that of the
+/// reference and of the drafter's engine.
+fn agreement_is_right(small: &Small, source: &Path, layers: LayerChoice, taken: &[usize]) -> Agreement {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("four");
+    imported(source, &out, layers.clone()).unwrap();
+    let dir = ModelDir::open(&out).unwrap();
+    let (tokens, first) = text(&dir);
+    let used = dir.vocabulary.size as usize;
+    let tensors = small.tensors();
+    let mut body = tensors.clone();
+    let tables = ["model.embed_tokens.weight", "lm_head.weight"];
+    for (_, (shape, numbers)) in body.iter_mut().filter(|(name, _)| !tables.contains(&name.as_str())) {
+        if shape.len() == 2 {
+            *numbers = rounded(numbers);
+        }
+    }
+    let all: Vec<usize> = (0..small.layers).collect();
+    let target = small.reference(&tensors, &tokens, &all);
+    let own = small.reference(&body, &tokens, taken);
+    let (mut drafter, _) = Drafter::load(&dir).unwrap();
+    let rows = drafter.extend(&tokens).unwrap();
+    let (mut four, mut eight, mut count) = (0.0, 0.0, 0);
+    for at in first.min(tokens.len() - 2)..tokens.len() - 1 {
+        let drafted: Vec<f64> = rows.logits(at).iter().map(|x| f64::from(*x)).collect();
+        four += overlap(&target[at].0[..used], &drafted[..used]);
+        eight += overlap(&target[at].0[..used], &own[at].0[..used]);
+        count += 1;
+    }
+    let (four, eight) = (four / f64::from(count), eight / f64::from(count));
+    let job = Import {
+        source: source.into(),
+        out: folder.path().join("measured"),
+        name: None,
+        layers,
+        head: HeadBits::Measured,
+    };
+    let report = import(&job, &mut Watch::new(&mut |done, total| done <= total)).unwrap();
+    let found = report.agreement.unwrap();
+    assert_eq!(found.tokens, count as usize);
+    assert!((found.four - four).abs() < 1e-3, "{found}: {four}");
+    assert!((found.own - eight).abs() < 1e-3, "{found}: {eight}");
+    let is_8 = report.tensors.iter().any(|tensor| tensor.kept == Kept::RoundedTo8);
+    assert_eq!(is_8, found.needs_eight_bits());
+    found
+}
+
+#[test]
+fn the_agreement_is_that_of_both_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for architecture in ["llama", "qwen2"] {
+        let small = Small { is_exact: false, layers: 3, ..Small::new(architecture) };
+        fs::write(path("m.gguf"), small.gguf("F32")).unwrap();
+        let found = agreement_is_right(&small, &path("m.gguf"), LayerChoice::All, &[0, 1, 2]);
+        assert!(found.four < found.own && found.own < 1.0, "{found}");
+        agreement_is_right(&small, &path("m.gguf"), LayerChoice::Without(vec![1]), &[0, 2]);
+    }
+    let small = Small { is_exact: false, inner: 172, is_tied: true, ..Small::new("qwen3") };
+    fs::write(path("m.gguf"), small.gguf("F32")).unwrap();
+    agreement_is_right(&small, &path("m.gguf"), LayerChoice::All, &[0, 1]);
+}
+
+/// The fixture's tokenizer has few words. The import goes on without a measurement, and says so.
+#[test]
+fn a_model_without_words_is_not_measured() {
+    let (small, folder) = (Small::new("llama"), tempfile::tempdir().unwrap());
+    small.safetensors(folder.path(), "F32", 1);
+    let (source, out) = (folder.path().into(), folder.path().join("out"));
+    let job = Import { source, out, name: None, layers: LayerChoice::All, head: HeadBits::Measured };
+    let report = import(&job, &mut Watch::new(&mut |done, total| done <= total)).unwrap();
+    assert_eq!(report.agreement, None);
+    assert!(report.tensors.iter().all(|tensor| tensor.kept != Kept::RoundedTo8));
+    let notice = report.notices.iter().find(|notice| notice.contains("not chosen by measurement"));
+    assert!(notice.unwrap().contains("<unk>"), "{:?}", report.notices);
+}
+
+/// Nothing is lost, so nothing is gained by more bits.
+#[test]
+fn a_head_that_4_bits_hold_gets_no_more() {
+    let (small, folder) = (Small::new("llama"), tempfile::tempdir().unwrap());
+    let source = folder.path().join("m.gguf");
+    fs::write(&source, small.gguf("F16")).unwrap();
+    let found = agreement_is_right(&small, &source, LayerChoice::All, &[0, 1]);
+    assert!(found.four > 0.999 && !found.needs_eight_bits(), "{found}");
 }
 
 fn rounded(numbers: &[f32]) -> Vec<f32> {
