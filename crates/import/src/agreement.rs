@@ -12,6 +12,7 @@ use crate::watch::Watch;
 use dunlin_lm::target::check_tokens;
 use dunlin_lm::{Error, ModelDir, Result};
 use dunlin_lm_tract::graph::Place;
+use half::f16;
 use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
 use std::fmt;
 use std::fs::File;
@@ -275,7 +276,9 @@ impl DrafterSide<'_> {
     fn quantized(&mut self, matrix: &Quantized, rows: Range<usize>) -> Result<Vec<f32>> {
         let blocks = matrix.blocks();
         let (first, count) = (rows.start * blocks, rows.len() * blocks);
-        let scales = self.floats(matrix.scales.offset + (first * size_of::<f32>()) as u64, count)?;
+        let scales =
+            self.bytes(matrix.scales.offset + (first * size_of::<f16>()) as u64, count * size_of::<f16>())?;
+        let scales = scales.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32());
         let codes = self.bytes(matrix.codes.offset + (first * BLOCK / 2) as u64, count * BLOCK / 2)?;
         let blocks = codes.chunks_exact(BLOCK / 2).zip(scales);
         Ok(blocks

@@ -3,6 +3,7 @@
 use dunlin_lm::bundle::{FileSum, hex};
 use dunlin_lm::{Error, Result};
 use dunlin_lm_tract::graph::Place;
+use half::f16;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -47,6 +48,17 @@ impl SummedFile {
         let offset = self.align()?;
         for numbers in numbers.chunks(1 << 14) {
             let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            self.write(&bytes)?;
+        }
+        Ok(self.place(offset))
+    }
+
+    /// Appends numbers as 16-bit floats, which must hold them, as a tensor.
+    pub(crate) fn halves(&mut self, numbers: &[f32]) -> Result<Place> {
+        let offset = self.align()?;
+        for numbers in numbers.chunks(1 << 14) {
+            let bytes: Vec<u8> =
+                numbers.iter().flat_map(|number| f16::from_f32(*number).to_le_bytes()).collect();
             self.write(&bytes)?;
         }
         Ok(self.place(offset))

@@ -143,7 +143,7 @@ impl Builder<'_> {
                 let codes =
                     self.graph.stored("embed_tokens.codes", Element::Byte, &[vocabulary, hidden / 2], codes);
                 let shape = [vocabulary, hidden / BLOCK];
-                let scales = self.graph.stored("embed_tokens.scales", Element::Float, &shape, scales);
+                let scales = self.scales("embed_tokens.scales", &shape, scales);
                 let attributes = [
                     ("bits", Attribute::Int(4)),
                     ("block_size", Attribute::Int(BLOCK as i64)),
@@ -322,7 +322,7 @@ impl Builder<'_> {
     fn product(&mut self, x: &str, weight: &Quantized, name: &str, (codes, scales): (&str, &str)) -> String {
         let (rows, blocks) = (weight.rows, weight.blocks());
         let codes = self.graph.stored(codes, Element::Byte, &[rows, blocks, BLOCK / 2], weight.codes);
-        let scales = self.graph.stored(scales, Element::Float, &[rows * blocks], weight.scales);
+        let scales = self.scales(scales, &[rows * blocks], weight.scales);
         let attributes = [
             ("K", Attribute::Int(weight.columns as i64)),
             ("N", Attribute::Int(rows as i64)),
@@ -330,6 +330,14 @@ impl Builder<'_> {
             ("block_size", Attribute::Int(BLOCK as i64)),
         ];
         self.graph.contrib_node("MatMulNBits", &[x, &codes, &scales], name, &attributes)
+    }
+
+    /// Scales, which take 16 bits in the file. The operators take the type of their activations only; a cast of a
+    /// constant is computed when the graph is loaded.
+    fn scales(&mut self, name: &str, shape: &[usize], place: Place) -> String {
+        let stored = self.graph.stored(&format!("{name}_f16"), Element::Half, shape, place);
+        let to_float = [("to", Attribute::Int(Element::Float.number().into()))];
+        self.graph.node("Cast", &[&stored], name, &to_float)
     }
 
     fn transposed(&mut self, x: &str, order: Vec<i64>, name: &str) -> String {

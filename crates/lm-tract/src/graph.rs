@@ -28,6 +28,8 @@ const ATTRIBUTE_INTS: i32 = 7;
 pub enum Element {
     /// 32-bit floats.
     Float,
+    /// 16-bit floats.
+    Half,
     /// Bytes, which may hold two 4-bit numbers each.
     Byte,
     /// 64-bit integers.
@@ -39,6 +41,7 @@ impl Element {
     pub fn number(self) -> i32 {
         match self {
             Self::Float => 1,
+            Self::Half => 10,
             Self::Byte => 2,
             Self::Integer => 7,
         }

@@ -98,7 +98,14 @@ fn halves(graph: &GraphProto, stored: &BTreeMap<&str, &TensorProto>) -> usize {
         .node
         .iter()
         .filter(|node| matches!(node.op_type.as_str(), "MatMulNBits" | "GatherBlockQuantized"));
-    let scales: BTreeSet<&str> = quantized.filter_map(|node| Some(node.input.get(2)?.as_str())).collect();
+    let mut scales: BTreeSet<&str> = quantized.filter_map(|node| Some(node.input.get(2)?.as_str())).collect();
+    // Scales that are stored in 16 bits are cast to the type of the activations.
+    let casts = graph.node.iter().filter(|node| node.op_type == "Cast");
+    let cast: Vec<&str> = casts
+        .filter(|node| node.output.iter().any(|name| scales.contains(name.as_str())))
+        .flat_map(|node| node.input.iter().map(String::as_str))
+        .collect();
+    scales.extend(cast);
     let is_half =
         |tensor: &TensorProto| tensor.data_type == DataType::Float16 as i32 && tensor.dims.len() >= 2;
     stored.iter().filter(|(name, tensor)| is_half(tensor) && !scales.contains(*name)).count()
