@@ -277,6 +277,16 @@ fn the_agreement_is_that_of_both_models() {
     agreement_is_right(&small, &path("m.gguf"), LayerChoice::All, &[0, 1]);
 }
 
+#[test]
+fn a_head_that_4_bits_cost_much_gets_8() {
+    let small = Small { is_exact: false, head_scale: 16.0, ..Small::new("llama") };
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("m.gguf");
+    fs::write(&source, small.gguf("F32")).unwrap();
+    let found = agreement_is_right(&small, &source, LayerChoice::All, &[0, 1]);
+    assert!(found.needs_eight_bits(), "{found}");
+}
+
 /// The fixture's tokenizer has few words. The import goes on without a measurement, and says so.
 #[test]
 fn a_model_without_words_is_not_measured() {

@@ -31,6 +31,8 @@ pub(crate) struct Small {
     pub(crate) factor: f64,
     /// Divisors of the angles.
     pub(crate) divisors: Option<Vec<f32>>,
+    /// A factor of the head: with a larger one, its rounding changes choices more.
+    pub(crate) head_scale: f32,
     /// Weights that 4 bits hold exactly, or any.
     pub(crate) is_exact: bool,
 }
@@ -57,6 +59,7 @@ impl Small {
             base: 10000.0,
             factor: 1.0,
             divisors: None,
+            head_scale: 1.0,
             is_exact: true,
         }
     }
@@ -99,10 +102,14 @@ impl Small {
             }
         }
         let random = &mut Random(5);
-        shapes
+        let mut tensors: Tensors = shapes
             .into_iter()
             .map(|(name, shape)| (name, (shape.clone(), self.numbers(random, &shape))))
-            .collect()
+            .collect();
+        if let Some((_, head)) = tensors.get_mut("lm_head.weight") {
+            head.iter_mut().for_each(|number| *number *= self.head_scale);
+        }
+        tensors
     }
 
     fn numbers(&self, random: &mut Random, shape: &[usize]) -> Vec<f32> {
