@@ -6,6 +6,7 @@ use crate::screen::Colour;
 use crate::terminal::{ColourChoice, abilities};
 use anyhow::{Context, Result};
 use dunlin_import::{HeadBits, Import, ImportReport, LayerChoice, Watch, import};
+use dunlin_lm::Role;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,10 @@ pub struct ImportFlags {
     /// The drafter's name in reports [default: the source's].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// The side that the model is for: a board's drafter in ONNX, or a server's target in GGUF, which is made of
+    /// .safetensors files only.
+    #[arg(long, value_enum, default_value_t)]
+    role: ImportRole,
     /// Take these layers only, from 0, for a smaller drafter: 0,1,2,4.
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', conflicts_with = "drop_layers")]
     layers: Option<Vec<usize>>,
@@ -40,6 +45,14 @@ pub struct ImportFlags {
     color: ColourChoice,
 }
 
+/// The side that an imported model is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ImportRole {
+    #[default]
+    Drafter,
+    Target,
+}
+
 impl ImportFlags {
     fn job(&self) -> Import {
         let layers = match (&self.layers, &self.drop_layers) {
@@ -51,6 +64,10 @@ impl ImportFlags {
             source: self.source.clone(),
             out: self.out.clone(),
             name: self.name.clone(),
+            role: match self.role {
+                ImportRole::Drafter => Role::Drafter,
+                ImportRole::Target => Role::Target,
+            },
             layers,
             head: self.head_bits,
         }

@@ -13,6 +13,7 @@ mod header;
 mod metadata;
 mod reader;
 mod value;
+pub mod write;
 
 pub use block_type::BlockType;
 pub use error::{Error, Result};

@@ -25,6 +25,9 @@ pub(crate) struct Decoder {
     pub(crate) vocabulary: usize,
     pub(crate) context: usize,
     pub(crate) epsilon: f32,
+    /// The base of the rotary angles.
+    pub(crate) base: f64,
+    pub(crate) scaling: Scaling,
     /// Angle per position of each rotated pair.
     pub(crate) frequencies: Vec<f64>,
     /// True if the rows of queries and keys are ordered for pairs of neighbours, as llama.cpp's converter orders them.

@@ -158,6 +158,21 @@ pub(crate) fn ordered(rows: Rows, head: Option<usize>) -> Rows {
     Rows { kind, row_bytes, bytes: out }
 }
 
+/// Rows of heads in which row `t · D/2 + j` of the source becomes row `2j + t`: the way back of [`ordered`].
+pub(crate) fn permuted(rows: Rows, head: Option<usize>) -> Rows {
+    let Some(head) = head else { return rows };
+    let Rows { kind, row_bytes, bytes } = rows;
+    let mut out = vec![0; bytes.len()];
+    let heads = bytes.chunks_exact(head * row_bytes).zip(out.chunks_exact_mut(head * row_bytes));
+    for (from, to) in heads {
+        for (row, bytes) in from.chunks_exact(row_bytes).enumerate() {
+            let place = neighbour(row, head) * row_bytes;
+            to[place..place + row_bytes].copy_from_slice(bytes);
+        }
+    }
+    Rows { kind, row_bytes, bytes: out }
+}
+
 /// The numbers of a vector in the order of [`ordered`].
 pub(crate) fn ordered_numbers(numbers: &[f32], head: usize) -> Vec<f32> {
     numbers
@@ -297,6 +312,12 @@ mod tests {
         // Two heads of 4 rows of one byte.
         let rows = Rows { kind: BlockType::F32, row_bytes: 1, bytes: (0..8).collect() };
         assert_eq!(ordered(rows, Some(4)).bytes, [0, 2, 1, 3, 4, 6, 5, 7]);
+        let back = Rows { kind: BlockType::F32, row_bytes: 1, bytes: vec![0, 2, 1, 3, 4, 6, 5, 7] };
+        assert_eq!(permuted(back, Some(4)).bytes, [0, 1, 2, 3, 4, 5, 6, 7]);
+        // Three pairs: the two orders are not each other's way back by chance.
+        let six = || Rows { kind: BlockType::F32, row_bytes: 1, bytes: (0..6).collect() };
+        assert_eq!(ordered(six(), Some(6)).bytes, [0, 2, 4, 1, 3, 5]);
+        assert_eq!(permuted(ordered(six(), Some(6)), Some(6)).bytes, six().bytes);
         let numbers: Vec<f32> = (0..8u8).map(f32::from).collect();
         assert_eq!(ordered_numbers(&numbers, 4), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
     }

@@ -109,6 +109,7 @@ impl<'h> Keys<'h> {
         let base = positive(self.path, &self.key("rope.freq_base"), base)?;
         let window = self.optional("attention.sliding_window")?.filter(|window| *window > 0);
         let context = self.size("context_length")?;
+        let scaling = Scaling::Linear(self.linear_factor()?);
         Ok(Decoder {
             architecture: self.architecture,
             layers: self.size("block_count")?,
@@ -120,7 +121,9 @@ impl<'h> Keys<'h> {
             vocabulary: self.header.vocabulary_size().map_err(|e| Error::gguf(self.path, e))? as usize,
             context: windowed(context, window.map(|window| window as usize), notices),
             epsilon: positive(self.path, &key, epsilon)? as f32,
-            frequencies: frequencies(head_dim, base, Scaling::Linear(self.linear_factor()?)),
+            base,
+            scaling,
+            frequencies: frequencies(head_dim, base, scaling),
             is_permuted: self.is_permuted,
             has_head_norms: self.has_head_norms,
         })

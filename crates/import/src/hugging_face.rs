@@ -137,6 +137,7 @@ impl Config {
         let epsilon = positive(path, "rms_norm_eps", self.rms_norm_eps.unwrap_or(1e-6))?;
         let context =
             crate::config::size(path, "max_position_embeddings", self.max_position_embeddings, usize::MAX)?;
+        let (base, scaling) = self.rotary(path)?;
         Ok(Decoder {
             architecture,
             layers: size("num_hidden_layers", self.num_hidden_layers)?,
@@ -148,7 +149,9 @@ impl Config {
             vocabulary: size("vocab_size", self.vocab_size)?,
             context: windowed(context, self.window(), notices),
             epsilon: epsilon as f32,
-            frequencies: self.frequencies(path, head_dim)?,
+            base,
+            scaling,
+            frequencies: frequencies(head_dim, base, scaling),
             is_permuted: false,
             has_head_norms,
         })
@@ -186,11 +189,12 @@ impl Config {
         usize::try_from(window).ok()
     }
 
-    fn frequencies(&self, path: &Path, head_dim: usize) -> Result<Vec<f64>> {
+    /// The base of the rotary angles, and their scaling.
+    fn rotary(&self, path: &Path) -> Result<(f64, Scaling)> {
         let rotary = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
         let base = self.rope_theta.or(rotary.and_then(|rotary| rotary.rope_theta)).unwrap_or(10000.0);
         let base = positive(path, "rope_theta", base)?;
-        let Some(rotary) = rotary else { return Ok(frequencies(head_dim, base, Scaling::Linear(1.0))) };
+        let Some(rotary) = rotary else { return Ok((base, Scaling::Linear(1.0))) };
         let number = |key: &str, found: Option<f64>| {
             let found = found.ok_or_else(|| Error::value(path, key, "a number above 0", "nothing"))?;
             positive(path, key, found)
@@ -209,7 +213,7 @@ impl Config {
             },
             Some(other) => return Err(Error::unsupported(path, format!("rotary scaling {other:?}"), ADVICE)),
         };
-        Ok(frequencies(head_dim, base, scaling))
+        Ok((base, scaling))
     }
 }
 

@@ -10,10 +10,10 @@ use crate::quantize::BLOCK;
 use crate::report::{ImportReport, TensorReport};
 use crate::store::{LayerPart, Part, Store};
 use crate::watch::Watch;
-use crate::{gguf, hugging_face};
+use crate::{gguf, hugging_face, target};
 use dunlin_gguf::BlockType;
-use dunlin_lm::bundle::NewManifest;
-use dunlin_lm::{Error, ModelDir, Result};
+use dunlin_lm::bundle::{FileSum, NewManifest};
+use dunlin_lm::{Error, ModelDir, Result, Role};
 use dunlin_lm_tract::graph::Place;
 use dunlin_wire::limits::MODEL_NAME_BYTES_MAX;
 use std::fs;
@@ -25,6 +25,8 @@ const DATA: &str = "model.onnx_data";
 const TOKENIZER: &str = "tokenizer.json";
 const TEMPLATE: &str = "chat_template.jinja";
 const MANIFEST: &str = "model.toml";
+const TARGET: &str = "model.gguf";
+const TARGET_QUANTIZATION: &str = "gguf-q8_0";
 const QUANTIZATION: &str = "matmulnbits-4bit-block32";
 const LICENCE_UNKNOWN: &str = "not named by the source";
 
@@ -43,6 +45,8 @@ pub struct Import {
     pub out: PathBuf,
     /// The drafter's name in reports; that of the source if `None`.
     pub name: Option<String>,
+    /// The side that the model is for. A target is made of a Hugging Face folder only, with all of its layers.
+    pub role: Role,
     /// The layers to take.
     pub layers: LayerChoice,
     /// The bits of the head's weights.
@@ -94,6 +98,20 @@ struct Source {
 pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
     check_place(&import.out)?;
     let mut source = Source::open(&import.source)?;
+    if import.role == Role::Target && (&import.layers, import.head) != (&LayerChoice::All, HeadBits::Measured)
+    {
+        let expected = "all layers, and no bits of the head";
+        return Err(Error::value(
+            &import.out,
+            "a target's form",
+            expected,
+            "--layers, --drop-layers or --head-bits",
+        ));
+    }
+    if import.role == Role::Target && source.tokenizer.is_none() {
+        let expected = "a folder of safetensors: a GGUF file is a target as it is";
+        return Err(Error::value(&source.path, "source", expected, "a GGUF file"));
+    }
     source.decoder.check(&source.path, &source.store)?;
     let layers = source.decoder.chosen(&source.path, &import.layers)?;
     let parent =
@@ -110,8 +128,10 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
         Some(name) => name.clone(),
         None => source.name(&layers),
     };
-    let Written { tensors, agreement, bytes } =
-        source.write(folder.path(), (&name, &layers), import.head, watch)?;
+    let Written { tensors, agreement, bytes } = match import.role {
+        Role::Drafter => source.write_drafter(folder.path(), (&name, &layers), import.head, watch)?,
+        Role::Target => source.write_target(folder.path(), &name, watch)?,
+    };
     source.compare(&ModelDir::open(folder.path())?)?;
     settle(folder, &import.out)?;
     Ok(ImportReport {
@@ -193,8 +213,19 @@ impl Source {
         Ok(Self { model, path: weights, tokenizer: None, decoder, store, licence, notices })
     }
 
-    /// Writes all files.
-    fn write(
+    /// Writes all files of a target.
+    fn write_target(&mut self, folder: &Path, name: &str, watch: &mut Watch<'_>) -> Result<Written> {
+        let mut data = SummedFile::create(&folder.join(TARGET))?;
+        let model = (self.path.as_path(), &self.decoder, &mut self.store);
+        let tensors = target::write(model, name, &mut data, watch)?;
+        let bytes = data.written();
+        let weights = data.finish()?;
+        self.describe(folder, (name, Role::Target, TARGET_QUANTIZATION), weights, Vec::new())?;
+        Ok(Written { tensors, agreement: None, bytes })
+    }
+
+    /// Writes all files of a drafter.
+    fn write_drafter(
         &mut self,
         folder: &Path,
         (name, layers): (&str, &[usize]),
@@ -210,6 +241,18 @@ impl Source {
         let bytes = data.written() + graph.len() as u64;
         let data = data.finish()?;
         let weights = write_whole(&folder.join(GRAPH), &graph)?;
+        self.describe(folder, (name, Role::Drafter, QUANTIZATION), weights, vec![data])?;
+        Ok(Written { tensors: reports, agreement, bytes })
+    }
+
+    /// Writes the files beside the weights.
+    fn describe(
+        &self,
+        folder: &Path,
+        (name, role, quantization): (&str, Role, &str),
+        weights: FileSum,
+        data: Vec<FileSum>,
+    ) -> Result<()> {
         let tokenizer = match &self.tokenizer {
             Some(file) => fs::read(file).map_err(|e| Error::io(file, e))?,
             None => self.model.tokenizer.to_json()?.into_bytes(),
@@ -219,18 +262,18 @@ impl Source {
         let template = template.map(|text| write_whole(&folder.join(TEMPLATE), text)).transpose()?;
         let manifest = NewManifest {
             name,
-            quantization: QUANTIZATION,
+            role,
+            quantization,
             weights,
-            data: vec![data],
+            data,
             tokenizer,
             template,
             context: self.decoder.context.min(self.model.context_max),
             rows: self.decoder.vocabulary as u32,
             licence: self.licence.as_deref().unwrap_or(LICENCE_UNKNOWN),
         };
-        let manifest = manifest.drafter_of(&self.model)?;
-        write_whole(&folder.join(MANIFEST), manifest.as_bytes())?;
-        Ok(Written { tensors: reports, agreement, bytes })
+        let manifest = manifest.made_of(&self.model)?;
+        write_whole(&folder.join(MANIFEST), manifest.as_bytes()).map(drop)
     }
 
     /// The drafter's name: that of the source, and the number of its layers if some were left out.

@@ -1,4 +1,4 @@
-//! Drafters from published models: a Llama, Mistral, SmolLM, Qwen2 or Qwen3 in a GGUF file or a Hugging Face folder of
+//! Drafters and targets from published models: a Llama, Mistral, SmolLM, Qwen2 or Qwen3 in a GGUF file or a Hugging Face folder of
 //! safetensors becomes a folder with an ONNX file of 4-bit weights, a tokenizer, a chat template and `model.toml`.
 //!
 //! Weights pass through tensor by tensor, in pieces of rows, so memory does not grow with the model. The folder is made
@@ -21,6 +21,7 @@ mod layers;
 mod quantize;
 mod report;
 mod store;
+mod target;
 mod watch;
 
 pub use agreement::{Agreement, HEAD_COST_MAX, QUESTION, REPLY, TEMPERATURE};

@@ -16,6 +16,10 @@ pub enum Kept {
     RoundedTo8,
     /// 32-bit floats.
     Floats,
+    /// 8 bits in blocks of 32, as GGUF has them.
+    Bytes,
+    /// 16-bit floats.
+    Halves,
 }
 
 /// A stored tensor.
@@ -34,7 +38,7 @@ pub struct TensorReport {
 impl TensorReport {
     /// True if the source's numbers were rounded to few bits once before.
     pub fn is_rounded_twice(&self) -> bool {
-        matches!(self.kept, Kept::Rounded | Kept::RoundedTo8)
+        matches!(self.kept, Kept::Rounded | Kept::RoundedTo8 | Kept::Bytes)
             && !matches!(self.source, BlockType::F32 | BlockType::F16 | BlockType::BF16)
     }
 }
@@ -45,7 +49,8 @@ impl fmt::Display for TensorReport {
         match kept {
             Kept::Codes => write!(f, "{name}: {source} as it is"),
             Kept::Floats => write!(f, "{name}: {source} to floats"),
-            Kept::Rounded | Kept::RoundedTo8 => {
+            Kept::Halves => write!(f, "{name}: {source} to 16-bit floats, error {error:.4}"),
+            Kept::Rounded | Kept::RoundedTo8 | Kept::Bytes => {
                 let bits = if *kept == Kept::Rounded { 4 } else { 8 };
                 let twice = if self.is_rounded_twice() { ", rounded twice" } else { "" };
                 write!(f, "{name}: {source} to {bits} bits{twice}, error {error:.4}")

@@ -260,7 +260,7 @@ fn check_rows(path: &Path, key: &str, tokenizer: &Tokenizer, size: u32) -> Resul
 
 /// The way on from a published folder of safetensors.
 const SAFETENSORS: &str = "safetensors: make a drafter of them with `dunlin-agent import DIR --out DRAFTER`, \
-     or a target with llama.cpp's convert_hf_to_gguf.py";
+     or a target with `dunlin-agent import DIR --role target --out TARGET`";
 
 fn missing(path: &Path) -> Error {
     let expected = "a directory with model.toml or config.json, or a .gguf or .onnx file";

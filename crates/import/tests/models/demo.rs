@@ -3,7 +3,7 @@
 use crate::files::demo;
 use crate::small::imported;
 use dunlin_import::{HeadBits, Import, Kept, LayerChoice, Watch, import};
-use dunlin_lm::{Draft, Extend, ModelDir, Target};
+use dunlin_lm::{Draft, Extend, ModelDir, Role, Target};
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_lm_tract::Drafter;
 use std::path::Path;
@@ -28,8 +28,14 @@ fn the_demo_target_drafts_for_itself() {
     let with_4 = acceptance(&out);
     assert!(with_4 > 0.85, "acceptance {with_4}");
     let out = folder.path().join("wide");
-    let job =
-        Import { source: demo("target"), out, name: None, layers: LayerChoice::All, head: HeadBits::Eight };
+    let job = Import {
+        source: demo("target"),
+        out,
+        name: None,
+        role: Role::Drafter,
+        layers: LayerChoice::All,
+        head: HeadBits::Eight,
+    };
     let report = import(&job, &mut Watch::new(&mut |_, _| true)).unwrap();
     let head = report.tensors.iter().find(|tensor| tensor.kept == Kept::RoundedTo8).unwrap();
     assert!(head.error < 0.008, "{head}");

@@ -142,7 +142,14 @@ fn an_interrupted_import_leaves_nothing() {
     let (source, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
     fs::write(&source, Small::new("llama").gguf("Q8_0")).unwrap();
     let mut steps = 0;
-    let job = Import { source, out, name: None, layers: LayerChoice::All, head: HeadBits::Four };
+    let job = Import {
+        source,
+        out,
+        name: None,
+        role: Role::Drafter,
+        layers: LayerChoice::All,
+        head: HeadBits::Four,
+    };
     import(
         &job,
         &mut Watch::new(&mut |done, total| {
@@ -171,7 +178,14 @@ fn the_manifest_is_written_last() {
     let folder = tempfile::tempdir().unwrap();
     let (source, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
     fs::write(&source, Small::new("llama").gguf("F16")).unwrap();
-    let job = Import { source, out, name: None, layers: LayerChoice::All, head: HeadBits::Four };
+    let job = Import {
+        source,
+        out,
+        name: None,
+        role: Role::Drafter,
+        layers: LayerChoice::All,
+        head: HeadBits::Four,
+    };
     let go_on = &mut |_, _| {
         let entries = names(folder.path());
         let hidden = entries.iter().find(|name| name.starts_with(".dunlin-import-")).unwrap();
@@ -195,6 +209,7 @@ fn a_drafter_has_its_own_name_and_the_cards_licence() {
         source: source.clone(),
         out: out.clone(),
         name: Some(name.into()),
+        role: Role::Drafter,
         layers: LayerChoice::All,
         head: HeadBits::Four,
     };

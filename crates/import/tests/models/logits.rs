@@ -6,7 +6,7 @@ use dunlin_import::{
     Agreement, BLOCK, HeadBits, Import, ImportReport, Kept, LayerChoice, QUESTION, REPLY, TEMPERATURE, Watch,
     import, quantize_block,
 };
-use dunlin_lm::{Draft, Extend, ModelDir, Target};
+use dunlin_lm::{Draft, Extend, ModelDir, Role, Target};
 use dunlin_lm_candle::LlamaTarget;
 use dunlin_lm_tract::Drafter;
 use std::fs;
@@ -115,13 +115,7 @@ fn rotary_positions_are_scaled() {
     let linear = Small { factor: 4.0, ..plain.clone() };
     gguf_is_close(&linear, folder.path(), "F32");
     hugging_face_is_close(&linear, "F32", 1);
-    // Llama 3's rule, from its published formula: few turns in 32 positions are slowed down by 8.
-    let divisor = |pair: usize| {
-        let turns = 32.0 * 50_000f64.powf(-2.0 * pair as f64 / 128.0) / std::f64::consts::TAU;
-        let smooth = (turns - 1.0) / 3.0;
-        (1.0 / ((1.0 - smooth) / 8.0 + smooth).clamp(1.0 / 8.0, 1.0)) as f32
-    };
-    let llama3 = Small { divisors: Some((0..64).map(divisor).collect()), ..plain };
+    let llama3 = plain.with_llama3();
     gguf_is_close(&llama3, folder.path(), "F16");
     hugging_face_is_close(&llama3, "F32", 1);
 }
@@ -248,6 +242,7 @@ fn agreement_is_right(small: &Small, source: &Path, layers: LayerChoice, taken: 
         source: source.into(),
         out: folder.path().join("measured"),
         name: None,
+        role: Role::Drafter,
         layers,
         head: HeadBits::Measured,
     };
@@ -293,7 +288,14 @@ fn a_model_without_words_is_not_measured() {
     let (small, folder) = (Small::new("llama"), tempfile::tempdir().unwrap());
     small.safetensors(folder.path(), "F32", 1);
     let (source, out) = (folder.path().into(), folder.path().join("out"));
-    let job = Import { source, out, name: None, layers: LayerChoice::All, head: HeadBits::Measured };
+    let job = Import {
+        source,
+        out,
+        name: None,
+        role: Role::Drafter,
+        layers: LayerChoice::All,
+        head: HeadBits::Measured,
+    };
     let report = import(&job, &mut Watch::new(&mut |done, total| done <= total)).unwrap();
     assert_eq!(report.agreement, None);
     assert!(report.tensors.iter().all(|tensor| tensor.kept != Kept::RoundedTo8));

@@ -12,3 +12,4 @@ mod folders;
 mod logits;
 mod refusals;
 mod small;
+mod targets;

@@ -4,7 +4,7 @@
 use crate::build::File;
 use crate::files::{Random, fixture};
 use dunlin_import::{HeadBits, Import, ImportReport, LayerChoice, Watch, import};
-use dunlin_lm::{Draft, Error, ModelDir};
+use dunlin_lm::{Draft, Error, ModelDir, Role};
 use dunlin_lm_tract::Drafter;
 use half::{bf16, f16};
 use std::collections::BTreeMap;
@@ -62,6 +62,17 @@ impl Small {
             head_scale: 1.0,
             is_exact: true,
         }
+    }
+
+    /// The same with Llama 3's rule of positions, from its published formula: few turns in 32 positions are slowed
+    /// down by 8.
+    pub(crate) fn with_llama3(&self) -> Self {
+        let divisor = |pair: usize| {
+            let turns = 32.0 * self.base.powf(-2.0 * pair as f64 / 128.0) / std::f64::consts::TAU;
+            let smooth = (turns - 1.0) / 3.0;
+            (1.0 / ((1.0 - smooth) / 8.0 + smooth).clamp(1.0 / 8.0, 1.0)) as f32
+        };
+        Self { divisors: Some((0..64).map(divisor).collect()), ..self.clone() }
     }
 
     fn has_head_norms(&self) -> bool {
@@ -473,7 +484,14 @@ pub(crate) fn safetensors(tensors: &Tensors, kind: &str) -> Vec<u8> {
 
 /// Imports `source` into `out` with these layers.
 pub(crate) fn imported(source: &Path, out: &Path, layers: LayerChoice) -> Result<ImportReport, Error> {
-    let job = Import { source: source.into(), out: out.into(), name: None, layers, head: HeadBits::Four };
+    let job = Import {
+        source: source.into(),
+        out: out.into(),
+        name: None,
+        role: Role::Drafter,
+        layers,
+        head: HeadBits::Four,
+    };
     import(&job, &mut Watch::new(&mut |_, _| true))
 }
 

@@ -149,6 +149,8 @@ pub(super) fn open(path: &Path) -> Result<ModelDir> {
 pub struct NewManifest<'m> {
     /// The model's name in reports.
     pub name: &'m str,
+    /// The side that it is for.
+    pub role: Role,
     /// The weights' format in words.
     pub quantization: &'m str,
     /// The weights' file.
@@ -168,12 +170,12 @@ pub struct NewManifest<'m> {
 }
 
 impl NewManifest<'_> {
-    /// The text of the `model.toml` of a drafter that is addressed as `source` is: with its vocabulary, control
+    /// The text of the `model.toml` of a model that is addressed as `source` is: with its vocabulary, control
     /// tokens, prompt forms and stops.
     ///
     /// # Errors
     /// A value can't be written as TOML.
-    pub fn drafter_of(self, source: &ModelDir) -> Result<String> {
+    pub fn made_of(self, source: &ModelDir) -> Result<String> {
         let names = source.chat.as_ref().map(|chat| chat.names().clone()).unwrap_or_default();
         let template =
             self.template.map(|FileSum { file, sha256 }| TemplateTable { file, sha256, tokens: names });
@@ -183,7 +185,7 @@ impl NewManifest<'_> {
         let manifest = Manifest {
             format: FORMAT,
             name: self.name.into(),
-            role: Role::Drafter,
+            role: self.role,
             weights: Weights { file, sha256, quantization: self.quantization.into(), data: self.data },
             tokenizer: self.tokenizer,
             vocabulary: VocabularyTable { size: self.rows, fingerprint: hex(&fingerprint) },

@@ -151,5 +151,5 @@ fn a_folder_of_safetensors_says_what_to_make_of_it() {
     fs::write(folder.path().join("model.safetensors"), "").unwrap();
     let message = ModelDir::open(folder.path()).unwrap_err().to_string();
     assert!(message.contains("`dunlin-agent import DIR --out DRAFTER`"), "{message}");
-    assert!(message.contains("convert_hf_to_gguf.py"), "{message}");
+    assert!(message.contains("import DIR --role target"), "{message}");
 }
