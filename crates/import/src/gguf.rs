@@ -101,7 +101,8 @@ impl<'h> Keys<'h> {
                 return Err(Error::value(self.path, self.key(key), expected, found));
             }
         }
-        check_plain(self.path, self.header, self.architecture, head_dim)?;
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        check_plain(self.path, self.header, self.architecture, scale, &["attention.sliding_window"])?;
         let epsilon = self.float("attention.layer_norm_rms_epsilon")?;
         let key = self.key("attention.layer_norm_rms_epsilon");
         let epsilon = epsilon.ok_or_else(|| Error::value(self.path, &key, "a number", "nothing"))?;

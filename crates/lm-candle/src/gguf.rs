@@ -1,17 +1,18 @@
 //! A GGUF file's metadata and tensors, with errors that name the file.
 
 use crate::matrix::{Matrix, Trials, is_supported};
-use dunlin_gguf::{Header, TensorInfo};
+use dunlin_gguf::{Array, BlockType, Header, Value};
 use dunlin_lm::identity::cache::Stamp;
 use dunlin_lm::{Error, Result, check_plain};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Largest accepted size of a dimension. No language model exceeds it, and products of sizes can't overflow below it.
 pub(crate) const DIMENSION_MAX: usize = 1 << 20;
 
-const ADVICE: &str = "use a file of type F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0 or Q2_K to Q6_K";
+const ADVICE: &str = "requantize the model to Q4_K_M or Q8_0, best from its original, or else with `llama-quantize --allow-requantize`; F32, F16, BF16, Q8_0, Q4_0 to Q5_1 and Q2_K to Q6_K are read";
 
 /// An open GGUF file.
 pub(crate) struct Gguf {
@@ -56,15 +57,41 @@ impl Gguf {
         self.header.optional_f32(key).map_err(|e| self.error(e))
     }
 
-    /// Checks that no setting makes a Llama compute more than a plain one, and logs a window that isn't applied.
-    pub(crate) fn check_plain(&self, head_dim: usize) -> Result<()> {
-        check_plain(&self.path, &self.header, "llama", head_dim)?;
-        let window = self.header.optional_u32("llama.attention.sliding_window").map_err(|e| self.error(e))?;
-        if let Some(window) = window.filter(|window| *window > 0) {
-            let path = self.path.display();
-            tracing::warn!(%path, "the model was trained to look back {window} tokens; here it looks back further");
+    /// The unsigned integer at `key`, if there is one.
+    pub(crate) fn optional_u32(&self, key: &str) -> Result<Option<u32>> {
+        self.header.optional_u32(key).map_err(|e| self.error(e))
+    }
+
+    /// The unsigned integer at `key`, from 1 to `max`.
+    pub(crate) fn size(&self, key: &str, max: usize) -> Result<usize> {
+        let found = self.u32(key)? as usize;
+        if found == 0 || found > max {
+            return Err(Error::value(&self.path, key, format!("1 to {max}"), found));
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// The size of a dimension at `key`, if there is one.
+    pub(crate) fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+        self.has(key).then(|| self.size(key, DIMENSION_MAX)).transpose()
+    }
+
+    /// The array of truth values at `key`, if there is one; numbers other than 0 are true.
+    pub(crate) fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        match self.header.metadata().get(key) {
+            Some(Value::Array(Array::Bool(flags))) => Ok(Some(flags.clone())),
+            Some(Value::Array(_)) => {
+                let numbers = self.header.integers(key).map_err(|e| self.error(e))?;
+                Ok(numbers.map(|numbers| numbers.into_iter().map(|number| number != 0).collect()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks that no setting makes a decoder of this architecture compute more than the engine does: see
+    /// [`check_plain`].
+    pub(crate) fn check_plain(&self, architecture: &str, scale: f32, applied: &[&str]) -> Result<()> {
+        check_plain(&self.path, &self.header, architecture, scale.into(), applied)
     }
 
     /// True when `key` has a value.
@@ -92,34 +119,66 @@ impl Gguf {
         self.header.tensors().keys().map(String::as_str)
     }
 
+    /// Checks the types of all tensors, before any is read.
+    ///
+    /// # Errors
+    /// Names the first tensor of a type that can't be computed with.
+    pub(crate) fn check_types(&self) -> Result<()> {
+        match self.header.tensors().iter().find(|(_, info)| !is_supported(info.kind)) {
+            Some((name, info)) => {
+                let what = format!("tensor {name} of type {}", info.kind);
+                Err(Error::unsupported(&self.path, what, ADVICE))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The vector `name` of `length` numbers.
     pub(crate) fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
-        let (info, data) = self.read(name, &[length])?;
-        info.kind.dequantize(&data).map_err(|e| self.error(e))
+        let (kind, data) = self.read(name, &[length], None)?;
+        kind.dequantize(&data).map_err(|e| self.error(e))
     }
 
     /// The matrix `name` of `rows` outputs and `columns` inputs.
     pub(crate) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix> {
-        let (info, data) = self.read(name, &[rows, columns])?;
-        Matrix::new(info.kind, data, (rows, columns), &mut self.trials)
+        self.matrix_part(name, (rows, columns), 0..rows)
     }
 
-    /// Type and bytes of the tensor `name`, which must have this shape and a supported type.
-    fn read(&mut self, name: &str, shape: &[usize]) -> Result<(TensorInfo, Vec<u8>)> {
+    /// Some outputs of the matrix `name` of this shape.
+    pub(crate) fn matrix_part(
+        &mut self,
+        name: &str,
+        (rows, columns): (usize, usize),
+        part: Range<usize>,
+    ) -> Result<Matrix> {
+        let count = part.len();
+        let (kind, data) = self.read(name, &[rows, columns], Some(part))?;
+        Matrix::new(kind, data, (count, columns), &mut self.trials)
+    }
+
+    /// Type and bytes of the tensor `name`, which must have this shape, or of some rows of it.
+    fn read(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        rows: Option<Range<usize>>,
+    ) -> Result<(BlockType, Vec<u8>)> {
         let wrong =
             |found: String| Error::value(&self.path, format!("tensor {name}"), format!("{shape:?}"), found);
         let info = self.header.tensors().get(name).ok_or_else(|| wrong("nothing".into()))?;
         if !info.shape.iter().map(|size| *size as usize).eq(shape.iter().copied()) {
             return Err(wrong(format!("{:?}", info.shape)));
         }
-        if !is_supported(info.kind) {
-            let what = format!("tensor {name} of type {}", info.kind);
-            return Err(Error::unsupported(&self.path, what, ADVICE));
-        }
-        let mut data = vec![0; info.bytes as usize];
-        let read = self.file.seek(SeekFrom::Start(info.offset)).and_then(|_| self.file.read_exact(&mut data));
+        let (offset, bytes) = rows.map_or((0, info.bytes), |rows| {
+            // The rows of a matrix are whole blocks each.
+            let row_bytes = info.bytes / shape[0] as u64;
+            (row_bytes * rows.start as u64, row_bytes * rows.len() as u64)
+        });
+        let mut data = vec![0; bytes as usize];
+        let begin = SeekFrom::Start(info.offset + offset);
+        let read = self.file.seek(begin).and_then(|_| self.file.read_exact(&mut data));
         read.map_err(|e| Error::io(&self.path, e))?;
-        Ok((info.clone(), data))
+        Ok((info.kind, data))
     }
 
     fn error(&self, error: dunlin_gguf::Error) -> Error {

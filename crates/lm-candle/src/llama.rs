@@ -1,19 +1,22 @@
-//! A Llama from a GGUF file as a [`Target`]: grouped-query attention, interleaved rotary positions, and the rows of all
-//! sessions in one pass.
+//! A decoder from a GGUF file as a [`Target`]: grouped-query attention, rotary positions, a gated MLP, and the rows of
+//! all sessions in one pass. The architectures and how they differ are in `architecture`.
 //!
 //! Invariant: a pass is a flat list of rows, each a token at a position of a session. Matrices are multiplied for all
 //! rows at once, the rest is computed per row, and neither mixes rows. So a token gives the same bits in a batch, in a
 //! chunk and alone.
 
+mod architecture;
 mod config;
+mod rotary;
 mod weights;
+mod windows;
 
 use crate::gguf::Gguf;
 use crate::kv::{CacheSize, Caches};
-use crate::math::{Heads, Rotation, rms_norm, silu_times};
+use crate::math::{Activation, Heads, Rotation, Scoring, add, rms_norm, scale};
 use crate::matrix::threads;
 use crate::numerics;
-use config::Config;
+use config::{Config, LayerKind};
 use dunlin_lm::identity::cache::{Stamp, kept_digest};
 use dunlin_lm::identity::model_digest;
 use dunlin_lm::target::check_part;
@@ -36,7 +39,7 @@ const TILE_ROWS: usize = 32;
 /// Multiplications in one layer's attention per thread; below it another thread costs more than it saves.
 const THREAD_WORK_MIN: usize = 1 << 22;
 
-/// A Llama held in memory, with the caches of its sessions.
+/// A decoder held in memory, with the caches of its sessions.
 #[derive(Debug)]
 pub struct LlamaTarget {
     config: Config,
@@ -69,8 +72,8 @@ impl LlamaTarget {
         check_embedding(&dir.weights, &config, dir.rows)?;
         let weights = Weights::read(&mut gguf, &mut config)?;
         let context_max = dir.context_max.min(config.context_length);
-        let size =
-            CacheSize { layers: config.layers, width: config.heads.kv_width(), positions_max: context_max };
+        let (layers, width) = (config.layers.len(), config.heads.kv_width());
+        let size = CacheSize { layers, width, positions_max: context_max };
         let caches = Caches::new(size, kv_bytes_max);
         let identity = identity(dir, gguf.stamp(), &config)?;
         Ok(Self { config, weights, vocabulary: dir.vocabulary, context_max, caches, identity })
@@ -97,15 +100,20 @@ impl LlamaTarget {
     /// Runs one pass over `rows` and returns the logits of the wanted ones, in order.
     fn pass(&mut self, rows: &[Row]) -> Result<Vec<f32>> {
         let Config { epsilon, .. } = self.config;
+        let activation = self.config.architecture.activation;
         let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
-        let rotations: Vec<Rotation> =
-            rows.iter().map(|row| Rotation::new(row.position, &self.config.frequencies)).collect();
+        let rotations: Vec<Vec<Rotation>> = self
+            .config
+            .rotary
+            .iter()
+            .map(|rotary| rows.iter().map(|row| rotary.at(row.position)).collect())
+            .collect();
         let mut hidden = self.weights.embedding.gather(&tokens)?;
-        for index in 0..self.config.layers {
+        for index in 0..self.config.layers.len() {
             let mixed = self.attention(index, rows, &rotations, &hidden)?;
             add(&mut hidden, &mixed);
             let layer = &self.weights.layers[index];
-            let fed = feed_forward(layer, &rms_norm(&hidden, &layer.ffn_norm, epsilon))?;
+            let fed = feed_forward(layer, activation, epsilon, &hidden)?;
             add(&mut hidden, &fed);
         }
         // Lengths advance only after the last layer, so that a pass that fails leaves no half-written position behind.
@@ -120,7 +128,7 @@ impl LlamaTarget {
         if wanted.is_empty() {
             return Ok(wanted);
         }
-        self.weights.head().multiply(&rms_norm(&wanted, &self.weights.norm, epsilon))
+        self.weights.logits(&rms_norm(&wanted, &self.weights.norm, epsilon))
     }
 
     /// The attention block of one layer: writes the rows' keys and values, and returns the summand for `hidden`.
@@ -128,47 +136,66 @@ impl LlamaTarget {
         &mut self,
         index: usize,
         rows: &[Row],
-        rotations: &[Rotation],
+        rotations: &[Vec<Rotation>],
         hidden: &[f32],
     ) -> Result<Vec<f32>> {
-        let (heads, layer) = (self.config.heads, &self.weights.layers[index]);
-        let input = rms_norm(hidden, &layer.attention_norm, self.config.epsilon);
-        let mut queries = layer.query.multiply(&input)?;
-        let mut keys = layer.key.multiply(&input)?;
-        let values = layer.value.multiply(&input)?;
+        let Config { heads, epsilon, temperature, .. } = self.config;
+        let layer = &self.weights.layers[index];
+        let input = rms_norm(hidden, &layer.attention_norm, epsilon);
+        let (mut queries, mut keys) = (layer.query.of(&input)?, layer.key.of(&input)?);
+        let values = layer.value.of(&input)?;
+        if let Some([query_norm, key_norm]) = &layer.head_norms {
+            queries = rms_norm(&queries, query_norm, epsilon);
+            keys = rms_norm(&keys, key_norm, epsilon);
+        }
+        let rotations = self.config.layers[index].rotary.map(|rotary| &rotations[rotary]);
         let width = heads.kv_width();
-        for (i, (row, rotation)) in rows.iter().zip(rotations).enumerate() {
-            rotation.apply(&mut queries[i * heads.query_width()..(i + 1) * heads.query_width()], heads.dim);
+        for (i, row) in rows.iter().enumerate() {
+            let query = &mut queries[i * heads.query_width()..(i + 1) * heads.query_width()];
             let (key, value) = (&mut keys[i * width..(i + 1) * width], &values[i * width..(i + 1) * width]);
-            rotation.apply(key, heads.dim);
+            if let Some(rotations) = rotations {
+                rotations[i].apply(query, heads.dim);
+                rotations[i].apply(key, heads.dim);
+            }
+            if let Some(temperature) = temperature {
+                scale(query, temperature.at(row.position));
+            }
             self.caches.get_mut(row.session)?.write(index, row.position, key, value);
         }
         // All keys and values of the pass are written first: rows of one session see those of the rows before them.
         let mixed = self.attend(index, rows, &queries)?;
-        self.weights.layers[index].output.multiply(&mixed)
+        let layer = &self.weights.layers[index];
+        let mixed = layer.output.of(&mixed)?;
+        Ok(match &layer.post_norms {
+            Some([norm, _]) => rms_norm(&mixed, norm, epsilon),
+            None => mixed,
+        })
     }
 
     /// Attention of every row, `[rows × query_width]`, on as many threads as pay off.
     fn attend(&self, index: usize, rows: &[Row], queries: &[f32]) -> Result<Vec<f32>> {
-        let heads = self.config.heads;
+        let Config { heads, scoring, .. } = self.config;
+        let LayerKind { window, .. } = self.config.layers[index];
         let mut work = Vec::with_capacity(rows.len());
         for (row, query) in rows.iter().zip(queries.chunks_exact(heads.query_width())) {
-            // A row reads only up to its own position, which is the causal mask.
-            let (keys, values) = self.caches.get(row.session)?.read(index, row.position + 1);
-            work.push((query, keys, values));
+            // A row reads only up to its own position, which is the causal mask, and back to the window's beginning.
+            let end = row.position + 1;
+            let hidden = window.map_or(0, |window| end.saturating_sub(window)) * heads.kv_width();
+            let (keys, values) = self.caches.get(row.session)?.read(index, end);
+            work.push((query, &keys[hidden..], &values[hidden..]));
         }
         let mut mixed = vec![0.0; queries.len()];
         let multiplications: usize =
-            rows.iter().map(|row| (row.position + 1) * heads.query_width() * 2).sum();
+            work.iter().map(|(_, keys, _)| keys.len() / heads.kv * heads.query * 2).sum();
         let parts = (multiplications / THREAD_WORK_MIN).clamp(1, threads());
         let share = rows.len().div_ceil(parts);
         if parts == 1 {
-            attend_rows(heads, &work, &mut mixed);
+            attend_rows(heads, scoring, &work, &mut mixed);
             return Ok(mixed);
         }
         thread::scope(|scope| {
             for (work, mixed) in work.chunks(share).zip(mixed.chunks_mut(share * heads.query_width())) {
-                scope.spawn(move || attend_rows(heads, work, mixed));
+                scope.spawn(move || attend_rows(heads, scoring, work, mixed));
             }
         });
         Ok(mixed)
@@ -255,26 +282,26 @@ impl Target for LlamaTarget {
     }
 }
 
-/// A row's queries, and the keys and values of all positions up to its own.
+/// A row's queries, and the keys and values of the positions that it sees.
 type Attended<'a> = (&'a [f32], &'a [f32], &'a [f32]);
 
-fn attend_rows(heads: Heads, work: &[Attended<'_>], mixed: &mut [f32]) {
+fn attend_rows(heads: Heads, scoring: Scoring, work: &[Attended<'_>], mixed: &mut [f32]) {
     let mut scores = Vec::new();
     for ((query, keys, values), output) in work.iter().zip(mixed.chunks_exact_mut(heads.query_width())) {
-        heads.attend(query, keys, values, &mut scores, output);
+        heads.attend(scoring, query, keys, values, &mut scores, output);
     }
 }
 
-fn feed_forward(layer: &Layer, input: &[f32]) -> Result<Vec<f32>> {
-    let mut gate = layer.gate.multiply(input)?;
-    silu_times(&mut gate, &layer.up.multiply(input)?);
-    layer.down.multiply(&gate)
-}
-
-fn add(hidden: &mut [f32], more: &[f32]) {
-    for (hidden, more) in hidden.iter_mut().zip(more) {
-        *hidden += more;
-    }
+/// The MLP block of one layer: the summand for `hidden`.
+fn feed_forward(layer: &Layer, activation: Activation, epsilon: f32, hidden: &[f32]) -> Result<Vec<f32>> {
+    let input = rms_norm(hidden, &layer.ffn_norm, epsilon);
+    let mut gate = layer.gate.of(&input)?;
+    activation.gate(&mut gate, &layer.up.of(&input)?);
+    let fed = layer.down.of(&gate)?;
+    Ok(match &layer.post_norms {
+        Some([_, norm]) => rms_norm(&fed, norm, epsilon),
+        None => fed,
+    })
 }
 
 /// The rows of part `index` of a batch; the logits of the last `part.rows` are wanted.

@@ -1,10 +1,11 @@
-//! A Llama's shape, from the metadata of its GGUF file.
+//! A decoder's shape, from the metadata of its GGUF file.
 
+use super::architecture::{ADVICE, Architecture, TEMPERATURE_SCALE};
+use super::rotary::{RotaryPositions, original_context};
+use super::windows::windows;
 use crate::gguf::{DIMENSION_MAX, Gguf};
-use crate::math::Heads;
+use crate::math::{Heads, Scoring};
 use dunlin_lm::{Error, Result};
-
-const ADVICE: &str = "use a file of the Llama family with plain, linear or Llama-3 rotary positions";
 
 /// The most tokens a vocabulary may have.
 const VOCABULARY_MAX: usize = 1 << 18;
@@ -12,162 +13,166 @@ const VOCABULARY_MAX: usize = 1 << 18;
 /// The most layers a model may have.
 const LAYERS_MAX: usize = 1024;
 
-/// Shape and constants of a Llama.
+/// Shape and constants of a decoder.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) layers: usize,
+    pub(super) architecture: Architecture,
     pub(super) hidden: usize,
     pub(super) inner: usize,
     pub(super) heads: Heads,
     pub(super) vocabulary: usize,
     pub(super) context_length: usize,
     pub(super) epsilon: f32,
-    rotary: Rotary,
-    /// Angle per position of each rotated pair.
-    pub(super) frequencies: Vec<f32>,
+    pub(super) scoring: Scoring,
+    pub(super) temperature: Option<Temperature>,
+    /// The kinds of rotary positions that layers have.
+    pub(super) rotary: Vec<RotaryPositions>,
+    pub(super) layers: Vec<LayerKind>,
 }
 
-/// What the angles of rotary positions are computed from, apart from the factors in a tensor.
-#[derive(Clone, Copy, Debug)]
-struct Rotary {
-    /// Numbers of a head that are rotated, in pairs.
-    rotated: usize,
-    base: f32,
-    /// The factor by which positions are compressed.
-    factor: f32,
+/// One layer's differences from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LayerKind {
+    /// The number of positions that one sees, its own included; `None` for all.
+    pub(super) window: Option<usize>,
+    /// Index of its rotary positions; `None` if it has none.
+    pub(super) rotary: Option<usize>,
+}
+
+/// A factor of queries that grows with their position, in steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Temperature {
+    growth: f32,
+    /// Positions in a step.
+    step: u32,
+}
+
+impl Temperature {
+    fn read(gguf: &Gguf, architecture: &Architecture) -> Result<Option<Self>> {
+        if !architecture.keys.contains(&TEMPERATURE_SCALE) {
+            return Ok(None);
+        }
+        let key = architecture.key(TEMPERATURE_SCALE);
+        match gguf.optional_f32(&key)? {
+            None | Some(0.0) => Ok(None),
+            Some(growth) if growth.is_finite() && growth > 0.0 => {
+                Ok(Some(Self { growth, step: original_context(gguf, architecture)? }))
+            }
+            Some(found) => Err(Error::value(gguf.path(), key, "a number of at least 0", found)),
+        }
+    }
+
+    /// The factor of the query at `position`.
+    pub(super) fn at(&self, position: usize) -> f32 {
+        1.0 + self.growth * (1.0 + (position / self.step as usize) as f32).ln()
+    }
 }
 
 impl Config {
     /// Every number outside of the tensors that a pass depends on, bits for those with a point.
-    ///
-    /// The angles are given by what they are computed from: a power may differ in its last bit from one processor to
-    /// another.
-    pub(super) fn settings(&self) -> [u64; 10] {
+    pub(super) fn settings(&self) -> Vec<u64> {
         let Self { heads, rotary, .. } = self;
-        let sizes = [self.layers, self.hidden, self.inner, heads.query, heads.kv, heads.dim, rotary.rotated];
-        let numbers = [self.epsilon, rotary.base, rotary.factor];
-        let mut settings = [0; 10];
-        for (setting, size) in settings.iter_mut().zip(sizes) {
-            *setting = size as u64;
+        let sizes = [self.layers.len(), self.hidden, self.inner, heads.query, heads.kv, heads.dim];
+        let mut settings: Vec<u64> = sizes.map(|size| size as u64).into();
+        let [rotated, base, factor] = rotary[0].plain_settings();
+        settings.extend([rotated, self.epsilon.to_bits().into(), base, factor]);
+        if !self.is_plain_llama() {
+            settings.extend(self.other_settings());
         }
-        for (setting, number) in settings[sizes.len()..].iter_mut().zip(numbers) {
-            *setting = number.to_bits().into();
+        settings
+    }
+
+    /// True if there is no setting but those that every Llama has.
+    fn is_plain_llama(&self) -> bool {
+        let is_plain = |layer: &LayerKind| layer.window.is_none();
+        self.architecture.name == "llama"
+            && self.layers.iter().all(is_plain)
+            && self.rotary.iter().all(|rotary| rotary.more_settings().is_empty())
+    }
+
+    fn other_settings(&self) -> Vec<u64> {
+        let optional = |number: Option<f32>| number.map_or(0, |number| u64::from(number.to_bits()));
+        let mut name = [0; size_of::<u64>()];
+        name.iter_mut().zip(self.architecture.name.bytes()).for_each(|(to, from)| *to = from);
+        let mut settings = vec![
+            u64::from_le_bytes(name),
+            self.scoring.scale.to_bits().into(),
+            optional(self.scoring.cap),
+            optional(self.temperature.map(|temperature| temperature.growth)),
+            self.temperature.map_or(0, |temperature| temperature.step.into()),
+        ];
+        for rotary in &self.rotary {
+            let more = rotary.more_settings();
+            settings.extend(rotary.plain_settings());
+            settings.push(more.len() as u64);
+            settings.extend(more);
+        }
+        for LayerKind { window, rotary } in &self.layers {
+            let one_more = |index: usize| index as u64 + 1;
+            settings.extend([window.map_or(0, |window| window as u64), rotary.map_or(0, one_more)]);
         }
         settings
     }
 
     /// Reads and checks the metadata of `gguf`.
     pub(super) fn read(gguf: &Gguf) -> Result<Self> {
-        let architecture = gguf.string("general.architecture")?;
-        if architecture != "llama" {
-            return Err(Error::unsupported(gguf.path(), format!("architecture {architecture:?}"), ADVICE));
-        }
-        let hidden = size(gguf, "llama.embedding_length", DIMENSION_MAX)?;
-        let heads = heads(gguf, hidden)?;
-        gguf.check_plain(heads.dim)?;
-        let epsilon = gguf.optional_f32("llama.attention.layer_norm_rms_epsilon")?;
-        let epsilon = epsilon.filter(|e| e.is_finite() && *e >= 0.0);
-        let rotary = Rotary::read(gguf, heads.dim)?;
+        let name = gguf.string("general.architecture")?;
+        let architecture = Architecture::named(name)
+            .ok_or_else(|| Error::unsupported(gguf.path(), format!("architecture {name:?}"), ADVICE))?;
+        let hidden = gguf.size(&architecture.key("embedding_length"), DIMENSION_MAX)?;
+        let layers = gguf.size(&architecture.key("block_count"), LAYERS_MAX)?;
+        let heads = heads(gguf, &architecture, hidden)?;
+        let scoring = Scoring { scale: 1.0 / (heads.dim as f32).sqrt(), cap: None };
+        gguf.check_plain(architecture.name, scoring.scale, &architecture.applied_keys())?;
         let vocabulary = gguf.vocabulary_size()? as usize;
         if vocabulary > VOCABULARY_MAX {
             let expected = format!("at most {VOCABULARY_MAX} tokens");
             return Err(Error::value(gguf.path(), "tensor token_embd.weight", expected, vocabulary));
         }
+        let rotary = RotaryPositions::read(gguf, &architecture, heads.dim)?;
+        let windows = windows(gguf, &architecture, layers)?;
         Ok(Self {
-            layers: size(gguf, "llama.block_count", LAYERS_MAX)?,
             hidden,
-            inner: size(gguf, "llama.feed_forward_length", DIMENSION_MAX)?,
+            inner: gguf.size(&architecture.key("feed_forward_length"), DIMENSION_MAX)?,
             heads,
             vocabulary,
             context_length: gguf.context_length()?,
-            epsilon: epsilon.ok_or_else(|| {
-                Error::value(
-                    gguf.path(),
-                    "llama.attention.layer_norm_rms_epsilon",
-                    "a number of at least 0",
-                    "none",
-                )
-            })?,
-            rotary,
-            frequencies: rotary.frequencies(),
+            epsilon: epsilon(gguf, &architecture)?,
+            scoring,
+            temperature: Temperature::read(gguf, &architecture)?,
+            rotary: vec![rotary],
+            layers: windows.into_iter().map(|window| LayerKind { window, rotary: Some(0) }).collect(),
+            architecture,
         })
     }
 }
 
-/// The unsigned integer at `key`, from 1 to `max`.
-fn size(gguf: &Gguf, key: &str, max: usize) -> Result<usize> {
-    let found = gguf.u32(key)? as usize;
-    if found == 0 || found > max {
-        return Err(Error::value(gguf.path(), key, format!("1 to {max}"), found));
-    }
-    Ok(found)
+fn epsilon(gguf: &Gguf, architecture: &Architecture) -> Result<f32> {
+    let key = architecture.key("attention.layer_norm_rms_epsilon");
+    let found = gguf.optional_f32(&key)?;
+    found
+        .filter(|epsilon| epsilon.is_finite() && *epsilon >= 0.0)
+        .ok_or_else(|| Error::value(gguf.path(), key, "a number of at least 0", "none"))
 }
 
-fn optional_size(gguf: &Gguf, key: &str, otherwise: usize) -> Result<usize> {
-    if gguf.has(key) { size(gguf, key, DIMENSION_MAX) } else { Ok(otherwise) }
-}
-
-fn heads(gguf: &Gguf, hidden: usize) -> Result<Heads> {
-    let query = size(gguf, "llama.attention.head_count", DIMENSION_MAX)?;
-    let kv = optional_size(gguf, "llama.attention.head_count_kv", query)?;
-    let wrong = |key: &str, expected: String, found: usize| Error::value(gguf.path(), key, expected, found);
+fn heads(gguf: &Gguf, architecture: &Architecture, hidden: usize) -> Result<Heads> {
+    let key = |rest: &str| architecture.key(rest);
+    let query = gguf.size(&key("attention.head_count"), DIMENSION_MAX)?;
+    let kv = gguf.optional_size(&key("attention.head_count_kv"))?.unwrap_or(query);
+    let wrong = |rest: &str, expected: String, found: usize| {
+        Err(Error::value(gguf.path(), key(rest), expected, found))
+    };
     if !query.is_multiple_of(kv) {
-        return Err(wrong("llama.attention.head_count_kv", format!("a divisor of {query}"), kv));
+        return wrong("attention.head_count_kv", format!("a divisor of {query}"), kv);
     }
-    let dim = optional_size(gguf, "llama.attention.key_length", hidden / query)?;
+    let dim = gguf.optional_size(&key("attention.key_length"))?.unwrap_or(hidden / query);
     if dim == 0 || dim % 2 != 0 || query * dim > DIMENSION_MAX {
-        return Err(wrong(
-            "llama.attention.key_length",
-            format!("an even number, at most {DIMENSION_MAX} in all heads"),
-            dim,
-        ));
+        let expected = format!("an even number, at most {DIMENSION_MAX} in all heads");
+        return wrong("attention.key_length", expected, dim);
     }
-    let value = optional_size(gguf, "llama.attention.value_length", dim)?;
+    let value = gguf.optional_size(&key("attention.value_length"))?.unwrap_or(dim);
     if value != dim {
-        return Err(wrong("llama.attention.value_length", format!("the key length {dim}"), value));
+        return wrong("attention.value_length", format!("the key length {dim}"), value);
     }
     Ok(Heads { query, kv, dim })
-}
-
-impl Rotary {
-    fn read(gguf: &Gguf, head_dim: usize) -> Result<Self> {
-        let rotated = optional_size(gguf, "llama.rope.dimension_count", head_dim)?;
-        if rotated % 2 != 0 || rotated > head_dim {
-            let expected = format!("an even number up to {head_dim}");
-            return Err(Error::value(gguf.path(), "llama.rope.dimension_count", expected, rotated));
-        }
-        let base = positive(gguf, "llama.rope.freq_base", 10000.0)?;
-        Ok(Self { rotated, base, factor: linear_factor(gguf)? })
-    }
-
-    /// Angle per position of each rotated pair, before the factors of a `rope_freqs.weight` tensor.
-    fn frequencies(self) -> Vec<f32> {
-        let Self { rotated, base, factor } = self;
-        let frequency =
-            |pair: usize| f64::from(base).powf(-2.0 * pair as f64 / rotated as f64) / f64::from(factor);
-        (0..rotated / 2).map(|pair| frequency(pair) as f32).collect()
-    }
-}
-
-/// The factor by which positions are compressed: 1 unless the scaling is linear.
-fn linear_factor(gguf: &Gguf) -> Result<f32> {
-    let key = "llama.rope.scaling.type";
-    match if gguf.has(key) { gguf.string(key)? } else { "linear" } {
-        "none" => Ok(1.0),
-        "linear" => {
-            let old = positive(gguf, "llama.rope.scale_linear", 1.0)?;
-            positive(gguf, "llama.rope.scaling.factor", old)
-        }
-        other => Err(Error::unsupported(gguf.path(), format!("rotary scaling {other:?}"), ADVICE)),
-    }
-}
-
-/// The number above 0 at `key`; `otherwise` if it is missing, or if it is a scaling factor of 0, which means none.
-fn positive(gguf: &Gguf, key: &str, otherwise: f32) -> Result<f32> {
-    match gguf.optional_f32(key)? {
-        None => Ok(otherwise),
-        Some(0.0) if key.contains("scal") => Ok(otherwise),
-        Some(number) if number.is_finite() && number > 0.0 => Ok(number),
-        Some(number) => Err(Error::value(gguf.path(), key, "a number above 0", number)),
-    }
 }

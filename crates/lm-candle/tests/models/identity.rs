@@ -105,11 +105,22 @@ fn each_number_of_the_metadata_that_a_pass_uses_is_part_of_the_weights() {
             ("llama.rope.scaling.factor", Value::F32(factor)),
         ]
     };
+    let yarn = |fast| {
+        [
+            ("llama.rope.scaling.type", Value::String("yarn".into())),
+            ("llama.rope.scaling.factor", Value::F32(2.0)),
+            ("llama.rope.scaling.yarn_beta_fast", Value::F32(fast)),
+        ]
+    };
     let (plain, tensors) = with(&[]);
     let others = [
         with(&[("llama.rope.freq_base", Value::F32(500_000.0))]),
         with(&[("llama.rope.dimension_count", Value::U32(32))]),
         with(&linear(2.0)),
+        with(&[("llama.attention.sliding_window", Value::U32(9))]),
+        with(&[("llama.attention.sliding_window", Value::U32(10))]),
+        with(&yarn(32.0)),
+        with(&yarn(16.0)),
         with(&[("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-6))]),
         // Other heads of the same tensors.
         with(&[
@@ -123,7 +134,7 @@ fn each_number_of_the_metadata_that_a_pass_uses_is_part_of_the_weights() {
     all.push(plain);
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), 6);
+    assert_eq!(all.len(), 10);
 }
 
 #[test]
@@ -134,6 +145,8 @@ fn metadata_that_no_pass_uses_are_not_part_of_the_weights() {
         ("llama.context_length", Value::U32(64)),
         ("llama.rope.scaling.type", Value::String("none".into())),
         ("llama.rope.scaling.factor", Value::F32(1.0)),
+        // As long as the context.
+        ("llama.attention.sliding_window", Value::U32(128)),
     ] {
         assert_eq!(with(std::slice::from_ref(&same)).0, plain, "{same:?}");
     }

@@ -15,6 +15,8 @@ fn a_bare_gguf_file_opens() {
     assert_eq!(model.dir.weights, model.folder.path().join("model.gguf"));
 }
 
+const ARCHITECTURES: [&str; 4] = ["llama", "mistral3", "qwen2", "qwen3"];
+
 fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
 }
@@ -115,6 +117,36 @@ fn odd_shapes_have_the_bits_of_single_tokens() {
         let model = open(&Tiny { kind, ..narrow.clone() });
         ragged_batches_are_exact(&mut model.target(), 5, 67, 8);
     }
+}
+
+/// The window of 9 lies within the walks' lengths, so that rollbacks and chunks cross its edge.
+#[test]
+fn every_architecture_has_the_bits_of_single_tokens() {
+    for architecture in ARCHITECTURES {
+        let tiny = Tiny { window: Some(9), has_biases: true, context: 256, ..Tiny::of(architecture) };
+        let model = open(&tiny);
+        for seed in 0..2 {
+            ragged_batches_are_exact(&mut model.target(), seed, tiny.vocabulary, 8);
+        }
+    }
+}
+
+/// With its last layer's window of 9 and no other layer, a text of 40 tokens depends on its last 9 alone: rows of sessions
+/// with different beginnings are equal from there on.
+#[test]
+fn what_a_window_hides_has_no_effect() {
+    let tiny = Tiny { layers: 1, window: Some(9), ..Tiny::of("qwen2") };
+    let mut target = open(&tiny).target();
+    let width = target.vocabulary().size as usize;
+    let one = Random(4).tokens(40, tiny.vocabulary);
+    let mut other = one.clone();
+    other[0] = (one[0] + 1) % tiny.vocabulary as u32;
+    let [one, other] = [one, other].map(|tokens| {
+        let session = target.open().unwrap();
+        bits(&extend(&mut target, session, 0, &tokens))
+    });
+    assert_eq!(one[9 * width..], other[9 * width..]);
+    assert!((0..9).all(|row| one[row * width..][..width] != other[row * width..][..width]));
 }
 
 #[test]
@@ -224,7 +256,7 @@ fn files_of_other_models_are_refused_by_name() {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
     let plain = Tiny::new(GgmlDType::F32);
-    refused(with("llama.rope.scaling.type", Value::String("yarn".into())), &["yarn", "not supported"]);
+    refused(with("llama.rope.scaling.type", Value::String("dynamic".into())), &["dynamic", "not supported"]);
     refused(
         with("llama.attention.head_count_kv", Value::U32(3)),
         &["head_count_kv", "a divisor of 4", "found 3"],
@@ -247,7 +279,22 @@ fn files_of_other_models_are_refused_by_name() {
         Tiny { without: Some("blk.1.attn_q.weight"), ..plain.clone() },
         &["blk.1.attn_q.weight", "nothing"],
     );
-    refused(Tiny { extra: Some("blk.0.attn_q.bias"), ..plain.clone() }, &["blk.0.attn_q.bias", "biases"]);
+    refused(
+        Tiny { extra: Some("blk.0.attn_q_norm.weight"), ..plain.clone() },
+        &["tensor blk.0.attn_q_norm.weight is not supported: use a dense model"],
+    );
+    refused(
+        Tiny { extra: Some("blk.0.attn_norm.bias"), ..plain.clone() },
+        &["tensor blk.0.attn_norm.bias is not supported"],
+    );
+    refused(
+        Tiny { without: Some("blk.1.attn_k_norm.weight"), ..Tiny::of("qwen3") },
+        &["blk.1.attn_k_norm.weight", "nothing"],
+    );
+    refused(
+        with("llama.attention.sliding_window_pattern", Value::Array(vec![Value::Bool(true)])),
+        &["sliding_window_pattern", "2 values", "found 1"],
+    );
     refused(Tiny { frequency_factors: Some(vec![0.0; 32]), ..plain }, &["rope_freqs.weight", "above 0"]);
 }
 
@@ -266,6 +313,10 @@ fn settings_that_are_not_applied_are_refused() {
         ("llama.use_parallel_residual", Value::Bool(true)),
         ("llama.rope.scaling.attn_factor", Value::F32(1.2)),
         ("llama.expert_count", Value::U32(8)),
+        ("llama.rope.scaling.yarn_log_multiplier", Value::F32(1.0)),
+        ("llama.attention.temperature_scale", Value::F32(0.1)),
+        ("llama.rope.freq_base_swa", Value::F32(10000.0)),
+        ("llama.unheard_of", Value::U32(3)),
         ("llama.logit_scale", Value::String("x".into())),
         ("llama.logit_scale", Value::F32(f32::NAN)),
     ];
@@ -280,23 +331,55 @@ fn settings_that_are_not_applied_are_refused() {
         ("llama.logit_scale", Value::F32(1.0)),
         ("llama.expert_count", Value::U32(0)),
         ("llama.use_parallel_residual", Value::Bool(false)),
+        ("llama.unheard_of", Value::U32(0)),
+        ("llama.rope.scaling.finetuned", Value::Bool(true)),
+        ("qwen2.unheard_of", Value::U32(3)),
     ];
     let metadata = metadata.map(|(key, value)| (key.into(), value)).into();
     let tiny = Tiny { metadata, ..Tiny::new(GgmlDType::F32) };
     LlamaTarget::load(&open(&tiny).dir, usize::MAX).unwrap();
 }
 
+/// YaRN whose result isn't that of transformers.
+#[test]
+fn odd_yarn_is_refused() {
+    let yarn = |key: &str, value: Value| {
+        let mut tiny = with("llama.rope.scaling.type", Value::String("yarn".into()));
+        tiny.metadata.push((key.into(), value));
+        refusal(&tiny)
+    };
+    let mixed = yarn("llama.rope.scaling.yarn_ext_factor", Value::F32(0.5));
+    assert!(mixed.contains("yarn_ext_factor of 0.5 is not supported"), "{mixed}");
+    let short = yarn("llama.rope.scaling.original_context_length", Value::U32(0));
+    assert!(short.contains("original_context_length: expected at least 1"), "{short}");
+    let base = yarn("llama.rope.freq_base", Value::F32(1.0));
+    assert!(base.contains("freq_base: expected a number above 1"), "{base}");
+}
+
 #[test]
 fn another_architecture_is_refused_by_name() {
-    let tiny = Tiny {
-        metadata: vec![
-            ("general.architecture".into(), Value::String("qwen2".into())),
-            ("qwen2.context_length".into(), Value::U32(64)),
-        ],
-        ..Tiny::new(GgmlDType::F32)
-    };
-    let refused = refusal(&tiny);
-    assert!(refused.contains("architecture \"qwen2\" is not supported"), "{refused}");
+    let refused = refusal(&Tiny::of("mamba"));
+    assert!(refused.contains("architecture \"mamba\" is not supported"), "{refused}");
+    assert!(ARCHITECTURES.iter().all(|architecture| refused.contains(architecture)), "{refused}");
+}
+
+/// candle writes no file of such a type, so the type's number is changed in the file.
+#[test]
+fn a_type_that_is_not_computed_with_is_refused_by_name() {
+    let model = open(&Tiny::new(GgmlDType::Q4_0));
+    let path = model.folder.path().join("model.gguf");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = b"blk.1.ffn_down.weight";
+    let begin = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len();
+    // Behind the name: the number of dimensions, two of them, the type.
+    let kind = begin + 4 + 2 * 8;
+    assert_eq!(bytes[kind], 2);
+    // IQ4_NL has blocks of the same size.
+    bytes[kind] = 20;
+    std::fs::write(&path, bytes).unwrap();
+    let refused = LlamaTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
+    assert!(refused.contains("model.gguf: tensor blk.1.ffn_down.weight of type IQ4_NL"), "{refused}");
+    assert!(refused.contains("requantize the model to Q4_K_M or Q8_0"), "{refused}");
 }
 
 #[test]

@@ -9,9 +9,13 @@ use dunlin_lm_candle::LlamaTarget;
 use std::fs::File;
 use std::path::Path;
 
-/// The shape of a small Llama, and the storage types of its matrices.
+/// The shape of a small model, and the storage types of its matrices.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiny {
+    pub(crate) architecture: &'static str,
+    /// True if every matrix of a layer has a bias.
+    pub(crate) has_biases: bool,
+    pub(crate) window: Option<usize>,
     pub(crate) layers: usize,
     pub(crate) hidden: usize,
     pub(crate) inner: usize,
@@ -33,6 +37,9 @@ impl Tiny {
     /// Two layers, 256 wide, 4 query heads over 2 key heads: every kind of block fits.
     pub(crate) fn new(kind: GgmlDType) -> Self {
         Self {
+            architecture: "llama",
+            has_biases: false,
+            window: None,
             layers: 2,
             hidden: 256,
             inner: 512,
@@ -49,6 +56,37 @@ impl Tiny {
             without: None,
             extra: None,
         }
+    }
+
+    /// The same for another architecture, in small: 6 layers, of which some have a window of 9 or no rotary positions
+    /// where the architecture has such layers.
+    pub(crate) fn of(architecture: &'static str) -> Self {
+        let is_gemma = architecture.starts_with("gemma");
+        Self {
+            architecture,
+            window: is_gemma.then_some(9),
+            layers: 6,
+            hidden: 64,
+            inner: 96,
+            head_dim: if architecture == "phi3" { 16 } else { 24 },
+            head_kind: (!is_gemma).then_some(GgmlDType::F32),
+            ..Self::new(GgmlDType::F32)
+        }
+    }
+
+    /// True if queries and keys are normalized by head.
+    pub(crate) fn has_head_norms(&self) -> bool {
+        ["qwen3", "gemma3"].contains(&self.architecture)
+    }
+
+    /// True if what a layer adds is normalized.
+    pub(crate) fn has_post_norms(&self) -> bool {
+        ["gemma2", "gemma3"].contains(&self.architecture)
+    }
+
+    /// A key of the architecture with its value.
+    pub(crate) fn key(&self, rest: &str, value: Value) -> (String, Value) {
+        (format!("{}.{rest}", self.architecture), value)
     }
 
     /// Writes the file `model.gguf` with random weights, and returns its tensors.
@@ -68,40 +106,35 @@ impl Tiny {
     fn standard_metadata(&self) -> Vec<(String, Value)> {
         let number = |n: usize| Value::U32(n as u32);
         let mut all = vec![
-            ("general.architecture", Value::String("llama".into())),
-            ("llama.block_count", number(self.layers)),
-            ("llama.embedding_length", number(self.hidden)),
-            ("llama.feed_forward_length", number(self.inner)),
-            ("llama.attention.head_count", number(self.heads)),
-            ("llama.attention.head_count_kv", number(self.kv_heads)),
-            ("llama.attention.key_length", number(self.head_dim)),
-            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
-            ("llama.context_length", Value::U32(self.context)),
-            ("llama.rope.freq_base", Value::F32(10000.0)),
+            self.key("block_count", number(self.layers)),
+            self.key("embedding_length", number(self.hidden)),
+            self.key("feed_forward_length", number(self.inner)),
+            self.key("attention.head_count", number(self.heads)),
+            self.key("attention.head_count_kv", number(self.kv_heads)),
+            self.key("attention.key_length", number(self.head_dim)),
+            self.key("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+            self.key("context_length", Value::U32(self.context)),
+            self.key("rope.freq_base", Value::F32(10000.0)),
         ];
+        all.push(("general.architecture".into(), Value::String(self.architecture.into())));
         if let Some(factor) = self.linear_scale {
-            all.push(("llama.rope.scaling.type", Value::String("linear".into())));
-            all.push(("llama.rope.scaling.factor", Value::F32(factor)));
+            all.push(self.key("rope.scaling.type", Value::String("linear".into())));
+            all.push(self.key("rope.scaling.factor", Value::F32(factor)));
         }
-        all.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+        all.extend(self.window.map(|window| self.key("attention.sliding_window", number(window))));
+        all
     }
 
     fn tensors(&self) -> Vec<(String, QTensor)> {
-        let (queries, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let mut shapes = vec![("token_embd.weight".to_string(), vec![self.vocabulary, self.hidden])];
         for layer in 0..self.layers {
-            let parts = [
-                ("attn_norm", vec![self.hidden]),
-                ("attn_q", vec![queries, self.hidden]),
-                ("attn_k", vec![kv, self.hidden]),
-                ("attn_v", vec![kv, self.hidden]),
-                ("attn_output", vec![self.hidden, queries]),
-                ("ffn_norm", vec![self.hidden]),
-                ("ffn_gate", vec![self.inner, self.hidden]),
-                ("ffn_up", vec![self.inner, self.hidden]),
-                ("ffn_down", vec![self.hidden, self.inner]),
-            ];
-            shapes.extend(parts.map(|(part, shape)| (format!("blk.{layer}.{part}.weight"), shape)));
+            let name = |part: &str, rest: &str| format!("blk.{layer}.{part}.{rest}");
+            for (part, shape) in self.parts() {
+                if self.has_biases && shape.len() > 1 {
+                    shapes.push((name(part, "bias"), vec![shape[0]]));
+                }
+                shapes.push((name(part, "weight"), shape));
+            }
         }
         shapes.push(("output_norm.weight".into(), vec![self.hidden]));
         if self.head_kind.is_some() {
@@ -119,6 +152,34 @@ impl Tiny {
             tensors.push(("rope_freqs.weight".into(), QTensor::quantize(&factors, GgmlDType::F32).unwrap()));
         }
         tensors
+    }
+
+    /// Names and shapes of a layer's weights.
+    fn parts(&self) -> Vec<(&'static str, Vec<usize>)> {
+        let (queries, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let (hidden, inner) = (self.hidden, self.inner);
+        let is_fused = self.architecture == "phi3";
+        let mut parts = vec![("attn_norm", vec![hidden])];
+        if is_fused {
+            parts.push(("attn_qkv", vec![queries + 2 * kv, hidden]));
+        } else {
+            let rows = [("attn_q", queries), ("attn_k", kv), ("attn_v", kv)];
+            parts.extend(rows.map(|(part, rows)| (part, vec![rows, hidden])));
+        }
+        parts.extend([("attn_output", vec![hidden, queries]), ("ffn_norm", vec![hidden])]);
+        if is_fused {
+            parts.push(("ffn_up", vec![2 * inner, hidden]));
+        } else {
+            parts.extend(["ffn_gate", "ffn_up"].map(|part| (part, vec![inner, hidden])));
+        }
+        parts.push(("ffn_down", vec![hidden, inner]));
+        if self.has_head_norms() {
+            parts.extend(["attn_q_norm", "attn_k_norm"].map(|part| (part, vec![self.head_dim])));
+        }
+        if self.has_post_norms() {
+            parts.extend(["post_attention_norm", "post_ffw_norm"].map(|part| (part, vec![hidden])));
+        }
+        parts
     }
 
     fn tensor(&self, random: &mut Random, name: &str, shape: &[usize]) -> QTensor {

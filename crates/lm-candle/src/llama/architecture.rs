@@ -1,0 +1,87 @@
+//! The architectures that the engine computes, by their differences from a Llama.
+
+use crate::math::{Activation, Pairs};
+
+/// A decoder's differences from a Llama.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Architecture {
+    /// The name in a GGUF file, which its keys begin with.
+    pub(super) name: &'static str,
+    pub(super) pairs: Pairs,
+    pub(super) activation: Activation,
+    /// True if queries and keys are normalized by head.
+    pub(super) has_head_norms: bool,
+    /// True if what attention and MLP add is normalized first.
+    pub(super) has_post_norms: bool,
+    /// True if the MLP's gate is the first half of the tensor of its other input.
+    pub(super) has_fused_gate: bool,
+    /// The window of a file that names none.
+    pub(super) window: Option<usize>,
+    /// Every so manieth layer has no window, in a file that names no pattern; `None` if all have one.
+    pub(super) unwindowed_step: Option<usize>,
+    /// Keys that only this architecture applies.
+    pub(super) keys: &'static [&'static str],
+}
+
+const LLAMA: Architecture = Architecture {
+    name: "llama",
+    pairs: Pairs::Neighbours,
+    activation: Activation::Silu,
+    has_head_norms: false,
+    has_post_norms: false,
+    has_fused_gate: false,
+    window: None,
+    unwindowed_step: None,
+    keys: &[],
+};
+
+const MISTRAL3: Architecture =
+    Architecture { name: "mistral3", keys: &[TEMPERATURE_SCALE, YARN_LOG_MULTIPLIER], ..LLAMA };
+
+const QWEN2: Architecture = Architecture { name: "qwen2", pairs: Pairs::Halves, ..LLAMA };
+
+const QWEN3: Architecture = Architecture { name: "qwen3", has_head_norms: true, ..QWEN2 };
+
+/// All architectures, in the order in which messages name them.
+const ALL: [Architecture; 4] = [LLAMA, MISTRAL3, QWEN2, QWEN3];
+
+/// The key of a factor of queries that grows with their position.
+pub(super) const TEMPERATURE_SCALE: &str = "attention.temperature_scale";
+
+/// The key of YaRN's `mscale_all_dim`.
+pub(super) const YARN_LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+
+/// The remedy for a file of another architecture.
+pub(super) const ADVICE: &str = "use a file of the architecture llama, mistral3, qwen2 or qwen3";
+
+/// Keys that every architecture applies.
+const KEYS: [&str; 2] = ["attention.sliding_window", "attention.sliding_window_pattern"];
+
+impl Architecture {
+    /// The architecture that a file calls `name`.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        ALL.into_iter().find(|architecture| architecture.name == name)
+    }
+
+    /// The key of a file that ends with `rest`.
+    pub(super) fn key(&self, rest: &str) -> String {
+        format!("{}.{rest}", self.name)
+    }
+
+    /// The ends of the keys that are applied, besides those of every decoder.
+    pub(super) fn applied_keys(&self) -> Vec<&'static str> {
+        KEYS.into_iter().chain(self.keys.iter().copied()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_names_all_architectures() {
+        for architecture in ALL {
+            assert!(ADVICE.contains(architecture.name), "{}", architecture.name);
+        }
+    }
+}
