@@ -15,9 +15,14 @@ pub(super) struct Architecture {
     pub(super) has_post_norms: bool,
     /// True if the MLP's gate is the first half of the tensor of its other input.
     pub(super) has_fused_gate: bool,
+    /// Layers whose number, from 1, is a multiple of this have no rotary positions.
+    pub(super) unrotated_step: Option<usize>,
+    /// True if a file may have two sets of factors of rotary angles, for short and for long texts.
+    pub(super) has_long_rope: bool,
     /// The window of a file that names none.
     pub(super) window: Option<usize>,
-    /// Every so manieth layer has no window, in a file that names no pattern; `None` if all have one.
+    /// Layers whose number, from 1, is a multiple of this have no window, in a file that names no pattern; `None` if all
+    /// have one.
     pub(super) unwindowed_step: Option<usize>,
     /// Keys that only this architecture applies.
     pub(super) keys: &'static [&'static str],
@@ -30,6 +35,8 @@ const LLAMA: Architecture = Architecture {
     has_head_norms: false,
     has_post_norms: false,
     has_fused_gate: false,
+    unrotated_step: None,
+    has_long_rope: false,
     window: None,
     unwindowed_step: None,
     keys: &[],
@@ -42,8 +49,19 @@ const QWEN2: Architecture = Architecture { name: "qwen2", pairs: Pairs::Halves, 
 
 const QWEN3: Architecture = Architecture { name: "qwen3", has_head_norms: true, ..QWEN2 };
 
+const SMOLLM3: Architecture = Architecture { name: "smollm3", unrotated_step: Some(4), ..LLAMA };
+
+const PHI3: Architecture = Architecture {
+    name: "phi3",
+    pairs: Pairs::Halves,
+    has_fused_gate: true,
+    has_long_rope: true,
+    keys: &[ROTARY_MAGNITUDE],
+    ..LLAMA
+};
+
 /// All architectures, in the order in which messages name them.
-const ALL: [Architecture; 4] = [LLAMA, MISTRAL3, QWEN2, QWEN3];
+const ALL: [Architecture; 6] = [LLAMA, MISTRAL3, QWEN2, QWEN3, SMOLLM3, PHI3];
 
 /// The key of a factor of queries that grows with their position.
 pub(super) const TEMPERATURE_SCALE: &str = "attention.temperature_scale";
@@ -51,8 +69,12 @@ pub(super) const TEMPERATURE_SCALE: &str = "attention.temperature_scale";
 /// The key of YaRN's `mscale_all_dim`.
 pub(super) const YARN_LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 
+/// The key of a factor of everything that is rotated.
+pub(super) const ROTARY_MAGNITUDE: &str = "rope.scaling.attn_factor";
+
 /// The remedy for a file of another architecture.
-pub(super) const ADVICE: &str = "use a file of the architecture llama, mistral3, qwen2 or qwen3";
+pub(super) const ADVICE: &str =
+    "use a file of the architecture llama, mistral3, qwen2, qwen3, smollm3 or phi3";
 
 /// Keys that every architecture applies.
 const KEYS: [&str; 2] = ["attention.sliding_window", "attention.sliding_window_pattern"];

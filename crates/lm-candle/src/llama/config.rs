@@ -131,19 +131,38 @@ impl Config {
         }
         let rotary = RotaryPositions::read(gguf, &architecture, heads.dim)?;
         let windows = windows(gguf, &architecture, layers)?;
+        let layers = (1..).zip(windows).map(|(number, window)| {
+            let is_unrotated = architecture.unrotated_step.is_some_and(|step| number % step == 0);
+            LayerKind { window, rotary: (!is_unrotated).then_some(0) }
+        });
+        let layers = layers.collect();
         Ok(Self {
             hidden,
             inner: gguf.size(&architecture.key("feed_forward_length"), DIMENSION_MAX)?,
             heads,
             vocabulary,
-            context_length: gguf.context_length()?,
+            context_length: context_length(gguf, &rotary)?,
             epsilon: epsilon(gguf, &architecture)?,
             scoring,
             temperature: Temperature::read(gguf, &architecture)?,
             rotary: vec![rotary],
-            layers: windows.into_iter().map(|window| LayerKind { window, rotary: Some(0) }).collect(),
+            layers,
             architecture,
         })
+    }
+}
+
+/// The longest context: that of the file, but of two sets of rotary angles only the one for short texts is applied. A
+/// longer text has the other set at all of its positions, so that every key of it would have to be computed again.
+fn context_length(gguf: &Gguf, rotary: &RotaryPositions) -> Result<usize> {
+    let context = gguf.context_length()?;
+    match rotary.context_max() {
+        Some(max) if max < context => {
+            let path = gguf.path().display();
+            tracing::warn!(%path, "the context is limited to {max} of {context} tokens: longer texts need other rotary positions (LongRoPE) from their beginning");
+            Ok(max)
+        }
+        _ => Ok(context),
     }
 }
 

@@ -1,12 +1,15 @@
 //! Rotary positions: the angle per position of each pair, from metadata and tensors.
 
-use super::architecture::{Architecture, YARN_LOG_MULTIPLIER};
+use super::architecture::{Architecture, ROTARY_MAGNITUDE, YARN_LOG_MULTIPLIER};
 use crate::gguf::Gguf;
 use crate::math::{Pairs, Rotation};
 use dunlin_lm::{Error, Result};
 use std::f64::consts::TAU;
 
-const ADVICE: &str = "use a file with plain, linear, Llama-3 or YaRN rotary positions";
+const ADVICE: &str = "use a file with plain, linear, Llama-3, YaRN or LongRoPE rotary positions";
+
+/// The tensors of LongRoPE's factors of angles, for texts within the original context and for longer ones.
+pub(super) const LONG_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 const TYPE: &str = "rope.scaling.type";
 const FACTOR: &str = "rope.scaling.factor";
@@ -24,6 +27,8 @@ pub(super) struct RotaryPositions {
     magnitude: f32,
     /// Angle per position of each rotated pair.
     frequencies: Vec<f32>,
+    /// Longest text that has these angles; `None` if all have.
+    context_max: Option<usize>,
 }
 
 /// The compression of positions, by which a model reads longer texts than it was first trained on.
@@ -61,16 +66,25 @@ impl RotaryPositions {
             let key = architecture.key("rope.freq_base");
             return Err(Error::value(gguf.path(), key, "a number above 1 for YaRN", base));
         }
-        Ok(Self::new(rotated, base, stretch, architecture.pairs))
+        let named = if architecture.has_long_rope {
+            positive(gguf, &architecture.key(ROTARY_MAGNITUDE), 1.0)?
+        } else {
+            1.0
+        };
+        let magnitude = match stretch {
+            Stretch::Linear(_) => named,
+            Stretch::Yarn(yarn) => yarn.magnitude * named,
+        };
+        let is_long = LONG_FACTORS.iter().any(|name| gguf.has_tensor(name));
+        let context_max = is_long.then(|| original_context(gguf, architecture)).transpose()?;
+        let (pairs, frequencies) = (architecture.pairs, stretch.frequencies(rotated, base));
+        let context_max = context_max.map(|length| length as usize);
+        Ok(Self { rotated, base, stretch, pairs, magnitude, frequencies, context_max })
     }
 
-    fn new(rotated: usize, base: f32, stretch: Stretch, pairs: Pairs) -> Self {
-        let magnitude = match stretch {
-            Stretch::Linear(_) => 1.0,
-            Stretch::Yarn(yarn) => yarn.magnitude,
-        };
-        let frequencies = stretch.frequencies(rotated, base);
-        Self { rotated, base, stretch, pairs, magnitude, frequencies }
+    /// Longest text that has these angles; `None` if all have.
+    pub(super) fn context_max(&self) -> Option<usize> {
+        self.context_max
     }
 
     /// The rotation of `position`.
@@ -122,6 +136,16 @@ impl Stretch {
         let key = architecture.key(TYPE);
         match if gguf.has(&key) { gguf.string(&key)? } else { "linear" } {
             "none" => Ok(Self::Linear(1.0)),
+            // LongRoPE compresses by a tensor of factors alone.
+            "longrope" if gguf.has_tensor(LONG_FACTORS[0]) => {
+                let key = architecture.key(FACTOR);
+                match positive(gguf, &key, 1.0)? {
+                    factor if (factor - 1.0).abs() > 0.0 => {
+                        Err(Error::unsupported(gguf.path(), format!("{key} of {factor}"), ADVICE))
+                    }
+                    _ => Ok(Self::Linear(1.0)),
+                }
+            }
             "linear" => {
                 let old = positive(gguf, &architecture.key("rope.scale_linear"), 1.0)?;
                 Ok(Self::Linear(positive(gguf, &architecture.key(FACTOR), old)?))

@@ -2,6 +2,7 @@
 
 use super::architecture::Architecture;
 use super::config::Config;
+use super::rotary::LONG_FACTORS;
 use crate::gguf::Gguf;
 use crate::math::add;
 use crate::matrix::Matrix;
@@ -207,6 +208,9 @@ fn known_names(architecture: &Architecture, layers: usize) -> BTreeSet<String> {
         ["token_embd.weight", "output_norm.weight", "output.weight", "output.bias", FREQUENCY_FACTORS]
             .map(String::from)
             .into();
+    if architecture.has_long_rope {
+        known.extend(LONG_FACTORS.map(String::from));
+    }
     for layer in 0..layers {
         let weights = norms.iter().chain(&projections).map(|part| format!("blk.{layer}.{part}.weight"));
         known.extend(weights.chain(projections.iter().map(|part| format!("blk.{layer}.{part}.bias"))));
@@ -217,6 +221,10 @@ fn known_names(architecture: &Architecture, layers: usize) -> BTreeSet<String> {
 fn scale_frequencies(gguf: &mut Gguf, config: &mut Config) -> Result<()> {
     if gguf.has_tensor(FREQUENCY_FACTORS) {
         let factors = factors(gguf, FREQUENCY_FACTORS, config.rotary[0].pairs())?;
+        config.rotary[0].divide(&factors);
+    }
+    if config.rotary[0].context_max().is_some() {
+        let factors = factors(gguf, LONG_FACTORS[0], config.rotary[0].pairs())?;
         config.rotary[0].divide(&factors);
     }
     Ok(())

@@ -26,6 +26,8 @@ struct Reference<'a> {
 struct Rope {
     frequencies: Option<Vec<f64>>,
     magnitude: Option<f64>,
+    /// Numbers of a head that are rotated, if not all.
+    rotated: Option<usize>,
     /// Base of windowed layers.
     local_base: Option<f64>,
     /// Growth of queries with each of so many positions.
@@ -203,9 +205,10 @@ impl Reference<'_> {
         }
         let is_local = self.window(layer).is_some();
         let base = self.rope.local_base.filter(|_| is_local).unwrap_or(10000.0);
-        let pairs = head.len() / 2;
+        let rotated = self.rope.rotated.unwrap_or(head.len());
+        let pairs = rotated / 2;
         for pair in 0..pairs {
-            let mut angle = base.powf(-2.0 * pair as f64 / head.len() as f64);
+            let mut angle = base.powf(-2.0 * pair as f64 / rotated as f64);
             angle /= f64::from(self.tiny.linear_scale.filter(|_| base == 10000.0).unwrap_or(1.0));
             if let Some(factors) = &self.tiny.frequency_factors {
                 angle /= f64::from(factors[pair]);
@@ -286,14 +289,14 @@ fn a_head_of_its_own_and_wide_heads_match() {
 
 #[test]
 fn biases_match() {
-    for architecture in ["llama", "qwen2"] {
+    for architecture in ["llama", "qwen2", "phi3"] {
         assert_close(&Tiny { has_biases: true, ..Tiny::of(architecture) }, 1e-4);
     }
 }
 
 #[test]
 fn architectures_match() {
-    for architecture in ["llama", "mistral3", "qwen2", "qwen3"] {
+    for architecture in ["llama", "mistral3", "qwen2", "qwen3", "smollm3", "phi3"] {
         assert_close(&Tiny::of(architecture), 1e-4);
     }
 }
@@ -342,6 +345,28 @@ fn yarn_matches() {
     assert_rotated(&yarn("qwen3", &given), &rope(1.5), 1e-4);
     let multiplier = [("rope.scaling.yarn_log_multiplier", Value::F32(1.0))];
     assert_rotated(&yarn("mistral3", &multiplier), &rope(1.0), 1e-4);
+}
+
+#[test]
+fn factors_of_angles_for_short_texts_match() {
+    let factors: Vec<f32> = (0..8).map(|pair| 1.0 + pair as f32 / 8.0).collect();
+    let divided = |(pair, factor): (usize, &f32)| 10000f64.powf(-(pair as f64) / 8.0) / f64::from(*factor);
+    let frequencies = factors.iter().enumerate().map(divided).collect();
+    let tiny = Tiny { long_factors: Some(factors), ..Tiny::of("phi3") };
+    let metadata = vec![tiny.key("rope.scaling.attn_factor", Value::F32(1.2))];
+    let rope = Rope { frequencies: Some(frequencies), magnitude: Some(f64::from(1.2f32)), ..Rope::default() };
+    assert_rotated(&Tiny { metadata, ..tiny }, &rope, 1e-4);
+}
+
+/// Phi-4 mini rotates three quarters of each head.
+#[test]
+fn heads_that_are_rotated_in_part_match() {
+    for architecture in ["qwen2", "phi3"] {
+        let tiny = Tiny { head_dim: 16, ..Tiny::of(architecture) };
+        let metadata = vec![tiny.key("rope.dimension_count", Value::U32(12))];
+        let rope = Rope { rotated: Some(12), ..Rope::default() };
+        assert_rotated(&Tiny { metadata, ..tiny }, &rope, 1e-4);
+    }
 }
 
 #[test]

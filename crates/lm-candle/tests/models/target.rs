@@ -15,7 +15,7 @@ fn a_bare_gguf_file_opens() {
     assert_eq!(model.dir.weights, model.folder.path().join("model.gguf"));
 }
 
-const ARCHITECTURES: [&str; 4] = ["llama", "mistral3", "qwen2", "qwen3"];
+const ARCHITECTURES: [&str; 6] = ["llama", "mistral3", "qwen2", "qwen3", "smollm3", "phi3"];
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
@@ -354,6 +354,24 @@ fn odd_yarn_is_refused() {
     assert!(short.contains("original_context_length: expected at least 1"), "{short}");
     let base = yarn("llama.rope.freq_base", Value::F32(1.0));
     assert!(base.contains("freq_base: expected a number above 1"), "{base}");
+}
+
+/// The other factors apply to all positions of a longer text, so that its keys would have to be computed again.
+#[test]
+fn of_two_sets_of_rotary_angles_the_first_limits_the_context() {
+    let tiny = Tiny { long_factors: Some(vec![1.5; 8]), ..Tiny::of("phi3") };
+    let metadata = vec![tiny.key("rope.scaling.original_context_length", Value::U32(40))];
+    let tiny = Tiny { metadata, ..tiny };
+    assert_eq!(open(&tiny).target().context_max(), 40);
+    let mut odd = tiny.clone();
+    odd.metadata.push(tiny.key("rope.scaling.type", Value::String("longrope".into())));
+    open(&odd).target();
+    odd.metadata.push(tiny.key("rope.scaling.factor", Value::F32(4.0)));
+    assert!(refusal(&odd).contains("rope.scaling.factor of 4 is not supported"));
+    let lone = Tiny { without: Some("rope_factors_short.weight"), ..tiny.clone() };
+    assert!(refusal(&lone).contains("rope_factors_short.weight"));
+    let other = Tiny { architecture: "qwen2", metadata: vec![], ..tiny };
+    assert!(refusal(&other).contains("tensor rope_factors_long.weight is not supported"));
 }
 
 #[test]

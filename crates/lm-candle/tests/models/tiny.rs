@@ -28,6 +28,8 @@ pub(crate) struct Tiny {
     pub(crate) head_kind: Option<GgmlDType>,
     pub(crate) linear_scale: Option<f32>,
     pub(crate) frequency_factors: Option<Vec<f32>>,
+    /// LongRoPE's factors for short texts; those for long ones are twice as large.
+    pub(crate) long_factors: Option<Vec<f32>>,
     pub(crate) metadata: Vec<(String, Value)>,
     pub(crate) without: Option<&'static str>,
     pub(crate) extra: Option<&'static str>,
@@ -52,6 +54,7 @@ impl Tiny {
             head_kind: None,
             linear_scale: None,
             frequency_factors: None,
+            long_factors: None,
             metadata: Vec::new(),
             without: None,
             extra: None,
@@ -143,14 +146,21 @@ impl Tiny {
         shapes.extend(self.extra.map(|name| (name.to_string(), vec![self.hidden])));
         shapes.retain(|(name, _)| Some(name.as_str()) != self.without);
         let mut random = Random(11);
+        let factors = |name: &str, factors: Vec<f32>| {
+            let factors = Tensor::from_slice(&factors, factors.len(), &Device::Cpu).unwrap();
+            (name.to_string(), QTensor::quantize(&factors, GgmlDType::F32).unwrap())
+        };
         let mut tensors: Vec<_> = shapes
             .into_iter()
             .map(|(name, shape)| (name.clone(), self.tensor(&mut random, &name, &shape)))
             .collect();
-        if let Some(factors) = &self.frequency_factors {
-            let factors = Tensor::from_slice(factors, factors.len(), &Device::Cpu).unwrap();
-            tensors.push(("rope_freqs.weight".into(), QTensor::quantize(&factors, GgmlDType::F32).unwrap()));
+        tensors.extend(self.frequency_factors.iter().map(|all| factors("rope_freqs.weight", all.clone())));
+        if let Some(short) = &self.long_factors {
+            let long = short.iter().map(|factor| 2.0 * factor).collect();
+            tensors.push(factors("rope_factors_short.weight", short.clone()));
+            tensors.push(factors("rope_factors_long.weight", long));
         }
+        tensors.retain(|(name, _)| Some(name.as_str()) != self.without);
         tensors
     }
 
