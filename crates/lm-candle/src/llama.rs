@@ -13,7 +13,7 @@ mod windows;
 
 use crate::gguf::Gguf;
 use crate::kv::{CacheSize, Caches};
-use crate::math::{Activation, Heads, Rotation, Scoring, add, rms_norm, scale};
+use crate::math::{Activation, Heads, Rotation, Scoring, add, rms_norm, scale, soft_cap};
 use crate::matrix::threads;
 use crate::numerics;
 use config::{Config, LayerKind};
@@ -109,6 +109,9 @@ impl LlamaTarget {
             .map(|rotary| rows.iter().map(|row| rotary.at(row.position)).collect())
             .collect();
         let mut hidden = self.weights.embedding.gather(&tokens)?;
+        if self.config.architecture.scales_embedding {
+            scale(&mut hidden, (self.config.hidden as f32).sqrt());
+        }
         for index in 0..self.config.layers.len() {
             let mixed = self.attention(index, rows, &rotations, &hidden)?;
             add(&mut hidden, &mixed);
@@ -128,7 +131,11 @@ impl LlamaTarget {
         if wanted.is_empty() {
             return Ok(wanted);
         }
-        self.weights.logits(&rms_norm(&wanted, &self.weights.norm, epsilon))
+        let mut logits = self.weights.logits(&rms_norm(&wanted, &self.weights.norm, epsilon))?;
+        if let Some(cap) = self.config.logit_cap {
+            soft_cap(&mut logits, cap);
+        }
+        Ok(logits)
     }
 
     /// The attention block of one layer: writes the rows' keys and values, and returns the summand for `hidden`.

@@ -39,6 +39,8 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
     Silu,
+    /// GELU by its approximation with tanh.
+    Gelu,
 }
 
 impl Activation {
@@ -50,8 +52,18 @@ impl Activation {
                     *gate *= up / (1.0 + (-*gate).exp());
                 }
             }
+            Self::Gelu => {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    *gate = gelu(*gate) * up;
+                }
+            }
         }
     }
+}
+
+fn gelu(x: f32) -> f32 {
+    const ROOT_OF_2_OVER_PI: f32 = 0.797_884_6;
+    0.5 * x * (1.0 + (ROOT_OF_2_OVER_PI * (x + 0.044715 * x * x * x)).tanh())
 }
 
 /// Moves numbers smoothly into `-cap..cap`.
@@ -211,6 +223,14 @@ mod tests {
         Rotation::new(1, &[quarter[0], 0.0], 3.0, Pairs::Halves).apply(&mut x, 5);
         assert!(x[0].abs() < 1e-6 && (x[2] - 3.0).abs() < 1e-6);
         assert_eq!([x[1], x[3], x[4]], [6.0, 0.0, 5.0]);
+    }
+
+    /// Values of torch's `gelu(x, approximate="tanh")`.
+    #[test]
+    fn gelu_is_that_of_tanh() {
+        for (x, expected) in [(-2.0, -0.045_402_3), (-0.5, -0.154_286), (0.0, 0.0), (1.0, 0.841_192)] {
+            assert!((gelu(x) - expected).abs() < 1e-6, "{x}");
+        }
     }
 
     #[test]

@@ -15,6 +15,15 @@ pub(super) struct Architecture {
     pub(super) has_post_norms: bool,
     /// True if the MLP's gate is the first half of the tensor of its other input.
     pub(super) has_fused_gate: bool,
+    /// True if embeddings are multiplied by the root of their width.
+    pub(super) scales_embedding: bool,
+    /// True if scores and logits have a bound each, which the file must name.
+    pub(super) has_caps: bool,
+    /// Number of layers of the published model whose scores are scaled by its width over its heads, in place of the head
+    /// size. No key of a file says so.
+    pub(super) wide_scale_layers: Option<usize>,
+    /// The base of rotary positions of windowed layers, if they have one of their own, in a file that names none.
+    pub(super) local_base: Option<f32>,
     /// Layers whose number, from 1, is a multiple of this have no rotary positions.
     pub(super) unrotated_step: Option<usize>,
     /// True if a file may have two sets of factors of rotary angles, for short and for long texts.
@@ -35,6 +44,10 @@ const LLAMA: Architecture = Architecture {
     has_head_norms: false,
     has_post_norms: false,
     has_fused_gate: false,
+    scales_embedding: false,
+    has_caps: false,
+    wide_scale_layers: None,
+    local_base: None,
     unrotated_step: None,
     has_long_rope: false,
     window: None,
@@ -60,8 +73,39 @@ const PHI3: Architecture = Architecture {
     ..LLAMA
 };
 
+const GEMMA: Architecture = Architecture {
+    name: "gemma",
+    pairs: Pairs::Halves,
+    activation: Activation::Gelu,
+    scales_embedding: true,
+    ..LLAMA
+};
+
+const GEMMA2: Architecture = Architecture {
+    name: "gemma2",
+    has_post_norms: true,
+    has_caps: true,
+    wide_scale_layers: Some(46),
+    window: Some(4096),
+    unwindowed_step: Some(2),
+    keys: &[SCORE_CAP, LOGIT_CAP],
+    ..GEMMA
+};
+
+const GEMMA3: Architecture = Architecture {
+    name: "gemma3",
+    has_head_norms: true,
+    has_caps: false,
+    wide_scale_layers: Some(62),
+    window: None,
+    unwindowed_step: Some(6),
+    local_base: Some(10000.0),
+    keys: &[LOGIT_CAP, LOCAL_BASE],
+    ..GEMMA2
+};
+
 /// All architectures, in the order in which messages name them.
-const ALL: [Architecture; 6] = [LLAMA, MISTRAL3, QWEN2, QWEN3, SMOLLM3, PHI3];
+const ALL: [Architecture; 9] = [LLAMA, MISTRAL3, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA, GEMMA2, GEMMA3];
 
 /// The key of a factor of queries that grows with their position.
 pub(super) const TEMPERATURE_SCALE: &str = "attention.temperature_scale";
@@ -72,9 +116,18 @@ pub(super) const YARN_LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 /// The key of a factor of everything that is rotated.
 pub(super) const ROTARY_MAGNITUDE: &str = "rope.scaling.attn_factor";
 
+/// The key of the bound of scores.
+pub(super) const SCORE_CAP: &str = "attn_logit_softcapping";
+
+/// The key of the bound of logits.
+pub(super) const LOGIT_CAP: &str = "final_logit_softcapping";
+
+/// The key of the base of rotary positions of windowed layers.
+pub(super) const LOCAL_BASE: &str = "rope.freq_base_swa";
+
 /// The remedy for a file of another architecture.
 pub(super) const ADVICE: &str =
-    "use a file of the architecture llama, mistral3, qwen2, qwen3, smollm3 or phi3";
+    "use a file of the architecture llama, mistral3, qwen2, qwen3, smollm3, phi3, gemma, gemma2 or gemma3";
 
 /// Keys that every architecture applies.
 const KEYS: [&str; 2] = ["attention.sliding_window", "attention.sliding_window_pattern"];

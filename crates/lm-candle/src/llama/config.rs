@@ -1,6 +1,6 @@
 //! A decoder's shape, from the metadata of its GGUF file.
 
-use super::architecture::{ADVICE, Architecture, TEMPERATURE_SCALE};
+use super::architecture::{ADVICE, Architecture, LOGIT_CAP, SCORE_CAP, TEMPERATURE_SCALE};
 use super::rotary::{RotaryPositions, original_context};
 use super::windows::windows;
 use crate::gguf::{DIMENSION_MAX, Gguf};
@@ -24,6 +24,8 @@ pub(super) struct Config {
     pub(super) context_length: usize,
     pub(super) epsilon: f32,
     pub(super) scoring: Scoring,
+    /// Bound that logits approach smoothly, if there is one.
+    pub(super) logit_cap: Option<f32>,
     pub(super) temperature: Option<Temperature>,
     /// The kinds of rotary positions that layers have.
     pub(super) rotary: Vec<RotaryPositions>,
@@ -98,6 +100,7 @@ impl Config {
             u64::from_le_bytes(name),
             self.scoring.scale.to_bits().into(),
             optional(self.scoring.cap),
+            optional(self.logit_cap),
             optional(self.temperature.map(|temperature| temperature.growth)),
             self.temperature.map_or(0, |temperature| temperature.step.into()),
         ];
@@ -122,7 +125,8 @@ impl Config {
         let hidden = gguf.size(&architecture.key("embedding_length"), DIMENSION_MAX)?;
         let layers = gguf.size(&architecture.key("block_count"), LAYERS_MAX)?;
         let heads = heads(gguf, &architecture, hidden)?;
-        let scoring = Scoring { scale: 1.0 / (heads.dim as f32).sqrt(), cap: None };
+        let scale = score_scale(&architecture, layers, hidden, heads);
+        let scoring = Scoring { scale, cap: cap(gguf, &architecture, SCORE_CAP)? };
         gguf.check_plain(architecture.name, scoring.scale, &architecture.applied_keys())?;
         let vocabulary = gguf.vocabulary_size()? as usize;
         if vocabulary > VOCABULARY_MAX {
@@ -130,10 +134,15 @@ impl Config {
             return Err(Error::value(gguf.path(), "tensor token_embd.weight", expected, vocabulary));
         }
         let rotary = RotaryPositions::read(gguf, &architecture, heads.dim)?;
+        let context_length = context_length(gguf, &rotary)?;
         let windows = windows(gguf, &architecture, layers)?;
+        let local = RotaryPositions::read_local(gguf, &architecture, heads.dim)?;
         let layers = (1..).zip(windows).map(|(number, window)| {
             let is_unrotated = architecture.unrotated_step.is_some_and(|step| number % step == 0);
-            LayerKind { window, rotary: (!is_unrotated).then_some(0) }
+            let rotary = usize::from(window.is_some() && local.is_some());
+            // A window of the context's length hides nothing.
+            let window = window.filter(|window| *window < context_length);
+            LayerKind { window, rotary: (!is_unrotated).then_some(rotary) }
         });
         let layers = layers.collect();
         Ok(Self {
@@ -141,11 +150,12 @@ impl Config {
             inner: gguf.size(&architecture.key("feed_forward_length"), DIMENSION_MAX)?,
             heads,
             vocabulary,
-            context_length: context_length(gguf, &rotary)?,
+            context_length,
             epsilon: epsilon(gguf, &architecture)?,
             scoring,
+            logit_cap: cap(gguf, &architecture, LOGIT_CAP)?,
             temperature: Temperature::read(gguf, &architecture)?,
-            rotary: vec![rotary],
+            rotary: [rotary].into_iter().chain(local).collect(),
             layers,
             architecture,
         })
@@ -163,6 +173,30 @@ fn context_length(gguf: &Gguf, rotary: &RotaryPositions) -> Result<usize> {
             Ok(max)
         }
         _ => Ok(context),
+    }
+}
+
+/// The factor of the product of a query and a key.
+fn score_scale(architecture: &Architecture, layers: usize, hidden: usize, heads: Heads) -> f32 {
+    let is_wide = architecture.wide_scale_layers == Some(layers);
+    let width = if is_wide { hidden / heads.query } else { heads.dim };
+    1.0 / (width as f32).sqrt()
+}
+
+/// The bound at the key that ends with `rest`; `None` without one.
+fn cap(gguf: &Gguf, architecture: &Architecture, rest: &str) -> Result<Option<f32>> {
+    if !architecture.keys.contains(&rest) {
+        return Ok(None);
+    }
+    let key = architecture.key(rest);
+    match gguf.optional_f32(&key)? {
+        None if !architecture.has_caps => Ok(None),
+        Some(0.0) => Ok(None),
+        Some(cap) if cap.is_finite() && cap > 0.0 => Ok(Some(cap)),
+        found => {
+            let found = found.map_or_else(|| "nothing".into(), |found| found.to_string());
+            Err(Error::value(gguf.path(), key, "a number of at least 0 (0: none)", found))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rotary positions: the angle per position of each pair, from metadata and tensors.
 
-use super::architecture::{Architecture, ROTARY_MAGNITUDE, YARN_LOG_MULTIPLIER};
+use super::architecture::{Architecture, LOCAL_BASE, ROTARY_MAGNITUDE, YARN_LOG_MULTIPLIER};
 use crate::gguf::Gguf;
 use crate::math::{Pairs, Rotation};
 use dunlin_lm::{Error, Result};
@@ -54,12 +54,7 @@ struct Yarn {
 impl RotaryPositions {
     /// Reads the metadata of `gguf`; `head_dim` is the size of a head.
     pub(super) fn read(gguf: &Gguf, architecture: &Architecture, head_dim: usize) -> Result<Self> {
-        let key = architecture.key("rope.dimension_count");
-        let rotated = gguf.optional_size(&key)?.unwrap_or(head_dim);
-        if rotated % 2 != 0 || rotated > head_dim {
-            let expected = format!("an even number up to {head_dim}");
-            return Err(Error::value(gguf.path(), key, expected, rotated));
-        }
+        let rotated = rotated(gguf, architecture, head_dim)?;
         let base = positive(gguf, &architecture.key("rope.freq_base"), 10000.0)?;
         let stretch = Stretch::read(gguf, architecture)?;
         if base <= 1.0 && matches!(stretch, Stretch::Yarn(_)) {
@@ -80,6 +75,22 @@ impl RotaryPositions {
         let (pairs, frequencies) = (architecture.pairs, stretch.frequencies(rotated, base));
         let context_max = context_max.map(|length| length as usize);
         Ok(Self { rotated, base, stretch, pairs, magnitude, frequencies, context_max })
+    }
+
+    /// The rotary positions of windowed layers, if they have some of their own: without any compression.
+    pub(super) fn read_local(
+        gguf: &Gguf,
+        architecture: &Architecture,
+        head_dim: usize,
+    ) -> Result<Option<Self>> {
+        let Some(base) = architecture.local_base else {
+            return Ok(None);
+        };
+        let base = positive(gguf, &architecture.key(LOCAL_BASE), base)?;
+        let stretch = Stretch::Linear(1.0);
+        let rotated = rotated(gguf, architecture, head_dim)?;
+        let (pairs, frequencies) = (architecture.pairs, stretch.frequencies(rotated, base));
+        Ok(Some(Self { rotated, base, stretch, pairs, magnitude: 1.0, frequencies, context_max: None }))
     }
 
     /// Longest text that has these angles; `None` if all have.
@@ -206,6 +217,17 @@ impl Yarn {
         let width = if (high - low).abs() > 0.0 { high - low } else { 0.001 };
         ((pair as f64 - low) / width).clamp(0.0, 1.0)
     }
+}
+
+/// The numbers of a head that are rotated.
+fn rotated(gguf: &Gguf, architecture: &Architecture, head_dim: usize) -> Result<usize> {
+    let key = architecture.key("rope.dimension_count");
+    let rotated = gguf.optional_size(&key)?.unwrap_or(head_dim);
+    if rotated % 2 != 0 || rotated > head_dim {
+        let expected = format!("an even number up to {head_dim}");
+        return Err(Error::value(gguf.path(), key, expected, rotated));
+    }
+    Ok(rotated)
 }
 
 /// The context that the model was first trained on.

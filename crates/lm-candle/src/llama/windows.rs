@@ -10,9 +10,8 @@ const PATTERN: &str = "attention.sliding_window_pattern";
 /// The number of positions that one sees in each layer, its own included; `None` for all.
 pub(super) fn windows(gguf: &Gguf, architecture: &Architecture, layers: usize) -> Result<Vec<Option<usize>>> {
     let found = gguf.optional_u32(&architecture.key(WINDOW))?.map(|window| window as usize);
-    // A window of 0 means none, and one of the context's length hides nothing.
-    let context = gguf.context_length()?;
-    let window = found.or(architecture.window).filter(|window| (1..context).contains(window));
+    // A window of 0 means none.
+    let window = found.or(architecture.window).filter(|window| *window > 0);
     let pattern = pattern(gguf, architecture, layers)?;
     Ok(pattern.into_iter().map(|has_window| window.filter(|_| has_window)).collect())
 }

@@ -28,7 +28,8 @@ struct Rope {
     magnitude: Option<f64>,
     /// Numbers of a head that are rotated, if not all.
     rotated: Option<usize>,
-    /// Base of windowed layers.
+    base: Option<f64>,
+    /// Base of windowed layers, which are then not compressed.
     local_base: Option<f64>,
     /// Growth of queries with each of so many positions.
     temperature: Option<(f64, usize)>,
@@ -163,6 +164,8 @@ impl Reference<'_> {
     fn attention(&self, layer: usize, hidden: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let tiny = self.tiny;
         let [queries, keys, values] = self.inputs(layer, hidden);
+        let is_wide = self.is(&["gemma2"]) && tiny.layers == 46;
+        let width = if is_wide { tiny.hidden / tiny.heads } else { tiny.head_dim } as f64;
         let mut all = Vec::new();
         for (position, row) in queries.iter().enumerate() {
             let mut mixed = vec![0.0; tiny.heads * tiny.head_dim];
@@ -175,7 +178,7 @@ impl Reference<'_> {
                 let scores: Vec<f64> = (begin..=position)
                     .map(|seen| {
                         let dot: f64 = query.iter().zip(part(&keys[seen], kv)).map(|(q, k)| q * k).sum();
-                        self.capped(dot / (tiny.head_dim as f64).sqrt(), SCORE_CAP).exp()
+                        self.capped(dot / width.sqrt(), SCORE_CAP).exp()
                     })
                     .collect();
                 let sum: f64 = scores.iter().sum();
@@ -191,11 +194,12 @@ impl Reference<'_> {
     }
 
     fn window(&self, layer: usize) -> Option<usize> {
-        let is_global = match self.tiny.architecture {
-            "gemma2" => layer % 2 == 1,
-            "gemma3" => layer % 6 == 5,
-            _ => false,
+        let step = match self.tiny.architecture {
+            "gemma2" => Some(2),
+            "gemma3" => Some(6),
+            _ => None,
         };
+        let is_global = self.tiny.window_step.or(step).is_some_and(|step| layer % step == step - 1);
         self.tiny.window.filter(|_| !is_global)
     }
 
@@ -203,13 +207,13 @@ impl Reference<'_> {
         if self.is(&["smollm3"]) && layer % 4 == 3 {
             return;
         }
-        let is_local = self.window(layer).is_some();
-        let base = self.rope.local_base.filter(|_| is_local).unwrap_or(10000.0);
+        let local = self.rope.local_base.filter(|_| self.window(layer).is_some());
+        let base = local.or(self.rope.base).unwrap_or(10000.0);
         let rotated = self.rope.rotated.unwrap_or(head.len());
         let pairs = rotated / 2;
         for pair in 0..pairs {
             let mut angle = base.powf(-2.0 * pair as f64 / rotated as f64);
-            angle /= f64::from(self.tiny.linear_scale.filter(|_| base == 10000.0).unwrap_or(1.0));
+            angle /= f64::from(self.tiny.linear_scale.filter(|_| local.is_none()).unwrap_or(1.0));
             if let Some(factors) = &self.tiny.frequency_factors {
                 angle /= f64::from(factors[pair]);
             }
@@ -296,13 +300,27 @@ fn biases_match() {
 
 #[test]
 fn architectures_match() {
-    for architecture in ["llama", "mistral3", "qwen2", "qwen3", "smollm3", "phi3"] {
+    for architecture in
+        ["llama", "mistral3", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3"]
+    {
         assert_close(&Tiny::of(architecture), 1e-4);
     }
 }
 
 #[test]
 fn windows_match() {
+    // Every second or sixth layer has none, unless the file has a pattern of its own.
+    for window in [1, 9, 23] {
+        for architecture in ["gemma2", "gemma3"] {
+            assert_close(&Tiny { window: Some(window), ..Tiny::of(architecture) }, 1e-4);
+        }
+    }
+    let (step, flags) = (Value::U32(3), [true, true, false, true, true, false].map(Value::Bool));
+    for pattern in [step, Value::Array(flags.into())] {
+        let mut tiny = Tiny { window_step: Some(3), ..Tiny::of("gemma2") };
+        tiny.metadata.push(tiny.key("attention.sliding_window_pattern", pattern));
+        assert_close(&tiny, 1e-4);
+    }
     for window in [1, 7, 23, 24] {
         for architecture in ["llama", "qwen2"] {
             assert_close(&Tiny { window: Some(window), ..Tiny::of(architecture) }, 1e-4);
@@ -367,6 +385,31 @@ fn heads_that_are_rotated_in_part_match() {
         let rope = Rope { rotated: Some(12), ..Rope::default() };
         assert_rotated(&Tiny { metadata, ..tiny }, &rope, 1e-4);
     }
+}
+
+/// Windowed layers of Gemma 3 have a base of their own and are never compressed, also where the window is longer than
+/// the context.
+#[test]
+fn rotary_positions_of_windowed_layers_match() {
+    for window in [9, 1000] {
+        let tiny = Tiny { linear_scale: Some(8.0), window: Some(window), ..Tiny::of("gemma3") };
+        let metadata = vec![
+            tiny.key("rope.freq_base", Value::F32(500_000.0)),
+            tiny.key("rope.freq_base_swa", Value::F32(5000.0)),
+        ];
+        let rope = Rope { base: Some(500_000.0), local_base: Some(5000.0), ..Rope::default() };
+        assert_rotated(&Tiny { metadata, ..tiny.clone() }, &rope, 1e-4);
+        // The base of a file that names none is 10000.
+        let metadata = vec![tiny.key("rope.freq_base", Value::F32(500_000.0))];
+        let rope = Rope { local_base: Some(10000.0), ..rope };
+        assert_rotated(&Tiny { metadata, ..tiny }, &rope, 1e-4);
+    }
+}
+
+/// The published model of 46 layers scales scores by its width over its heads, which no key says.
+#[test]
+fn scores_of_the_largest_gemma_match() {
+    assert_close(&Tiny { layers: 46, ..Tiny::of("gemma2") }, 1e-3);
 }
 
 #[test]

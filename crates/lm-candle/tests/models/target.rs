@@ -15,7 +15,8 @@ fn a_bare_gguf_file_opens() {
     assert_eq!(model.dir.weights, model.folder.path().join("model.gguf"));
 }
 
-const ARCHITECTURES: [&str; 6] = ["llama", "mistral3", "qwen2", "qwen3", "smollm3", "phi3"];
+const ARCHITECTURES: [&str; 9] =
+    ["llama", "mistral3", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3"];
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
@@ -372,6 +373,20 @@ fn of_two_sets_of_rotary_angles_the_first_limits_the_context() {
     assert!(refusal(&lone).contains("rope_factors_short.weight"));
     let other = Tiny { architecture: "qwen2", metadata: vec![], ..tiny };
     assert!(refusal(&other).contains("tensor rope_factors_long.weight is not supported"));
+}
+
+/// A bound that a file of Gemma 2 doesn't name is not guessed; one that no other architecture has is refused.
+#[test]
+fn bounds_are_named_or_refused() {
+    let bare = Tiny { metadata: vec![], ..Tiny::of("gemma2") };
+    let refused = refusal(&bare);
+    assert!(refused.contains("gemma2.attn_logit_softcapping: expected a number"), "{refused}");
+    for (architecture, key) in [("gemma3", "attn_logit_softcapping"), ("gemma", "final_logit_softcapping")] {
+        let tiny = Tiny::of(architecture);
+        let metadata = vec![tiny.key(key, Value::F32(30.0))];
+        let refused = refusal(&Tiny { metadata, ..tiny });
+        assert!(refused.contains(&format!("{architecture}.{key} of 30 is not supported")), "{refused}");
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Tiny {
     /// True if every matrix of a layer has a bias.
     pub(crate) has_biases: bool,
     pub(crate) window: Option<usize>,
+    /// Every so manieth layer has no window, as the metadata must say.
+    pub(crate) window_step: Option<usize>,
     pub(crate) layers: usize,
     pub(crate) hidden: usize,
     pub(crate) inner: usize,
@@ -42,6 +44,7 @@ impl Tiny {
             architecture: "llama",
             has_biases: false,
             window: None,
+            window_step: None,
             layers: 2,
             hidden: 256,
             inner: 512,
@@ -72,6 +75,7 @@ impl Tiny {
             hidden: 64,
             inner: 96,
             head_dim: if architecture == "phi3" { 16 } else { 24 },
+            metadata: Self::needed(architecture),
             head_kind: (!is_gemma).then_some(GgmlDType::F32),
             ..Self::new(GgmlDType::F32)
         }
@@ -90,6 +94,13 @@ impl Tiny {
     /// A key of the architecture with its value.
     pub(crate) fn key(&self, rest: &str, value: Value) -> (String, Value) {
         (format!("{}.{rest}", self.architecture), value)
+    }
+
+    /// The settings that a file of the architecture must have.
+    fn needed(architecture: &str) -> Vec<(String, Value)> {
+        let caps = [("attn_logit_softcapping", 2.0), ("final_logit_softcapping", 3.0)];
+        let caps = caps.map(|(key, cap)| (format!("{architecture}.{key}"), Value::F32(cap)));
+        if architecture == "gemma2" { caps.into() } else { vec![] }
     }
 
     /// Writes the file `model.gguf` with random weights, and returns its tensors.
