@@ -4,7 +4,7 @@ use crate::config::Config;
 use anyhow::{Context, Result};
 use dunlin_lm::{ModelDir, Target};
 pub use dunlin_lm_candle::threads;
-use dunlin_lm_candle::{LlamaTarget, THREADS_VARIABLE};
+use dunlin_lm_candle::{CandleTarget, THREADS_VARIABLE};
 use std::os::unix::process::CommandExt;
 use std::time::Instant;
 use std::{env, process, thread};
@@ -16,8 +16,8 @@ use std::{env, process, thread};
 pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     let path = config.model()?;
     let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
-    let target =
-        LlamaTarget::load(&dir, config.kv_mib << 20).with_context(|| format!("target {}", path.display()))?;
+    let target = CandleTarget::load(&dir, config.kv_mib << 20)
+        .with_context(|| format!("target {}", path.display()))?;
     Ok((dir, Box::new(target)))
 }
 

@@ -5,7 +5,7 @@ use crate::proxy::packet;
 use crate::verifier::{self, Alone, Plan, Scripted};
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use dunlin_mosquitto::{Mosquitto, MosquittoOptions, OPEN, free_port, url};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{
@@ -28,8 +28,8 @@ pub(crate) fn demo(role: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/demo").join(role)
 }
 
-pub(crate) fn target() -> Box<LlamaTarget> {
-    Box::new(LlamaTarget::load(&ModelDir::open(demo("target")).unwrap(), CACHE_BYTES_MAX).unwrap())
+pub(crate) fn target() -> Box<CandleTarget> {
+    Box::new(CandleTarget::load(&ModelDir::open(demo("target")).unwrap(), CACHE_BYTES_MAX).unwrap())
 }
 
 fn verified() -> (Mosquitto, Scripted) {

@@ -9,7 +9,7 @@ use super::store::{FORMAT, Store, hash};
 use anyhow::{Context, Result, anyhow, ensure};
 use dunlin_hlm::TokenId;
 use dunlin_lm::{Draft, ModelDir, Target};
-use dunlin_lm_candle::{LlamaTarget, threads};
+use dunlin_lm_candle::{CandleTarget, threads};
 use dunlin_lm_tract::{Drafter, Encoder};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -268,7 +268,7 @@ impl Dirs {
 impl MakePair for Dirs {
     fn make<'m>(&self, memory: &'m Memory) -> Result<Pair<'m>> {
         let (drafter, _) = Drafter::load(&self.drafter)?;
-        let target = LlamaTarget::load(&self.target, TARGET_CACHE_BYTES)?;
+        let target = CandleTarget::load(&self.target, TARGET_CACHE_BYTES)?;
         Pair::new(Box::new(drafter), Box::new(target), memory)
     }
 }
@@ -293,7 +293,7 @@ pub(crate) fn load_pair(
         target.weights.display()
     );
     let (own, warnings) = Drafter::load(drafter)?;
-    let other = LlamaTarget::load(target, LONE_CACHE_BYTES_MAX)?;
+    let other = CandleTarget::load(target, LONE_CACHE_BYTES_MAX)?;
     let warnings = warnings.iter().map(ToString::to_string).collect();
     Ok((Box::new(own), Box::new(other), warnings))
 }

@@ -15,7 +15,7 @@ use dunlin_hlm::probabilities::Sampling;
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Slot, TargetDescription, Verifier, VerifierConfig, VerifyJob};
 use dunlin_lm::{Draft, Extend, ModelDir, SessionId, Target, Toy};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use dunlin_lm_tract::Drafter;
 use dunlin_sim::mqtt::{MessageKind, VERIFIER};
 use dunlin_sim::quiet::{Carried, Costs, DrafterRow, Models, SessionOutcome, play};
@@ -48,7 +48,7 @@ impl Pair {
         let dir = ModelDir::open(models.join("drafter")).unwrap();
         let (drafter, warnings) = Drafter::load(&dir).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
-        let target = LlamaTarget::load(&ModelDir::open(models.join("target")).unwrap(), 64 << 20).unwrap();
+        let target = CandleTarget::load(&ModelDir::open(models.join("target")).unwrap(), 64 << 20).unwrap();
         let prompts = prompts().iter().take(PROMPTS).map(|prompt| dir.first_turn(prompt).unwrap()).collect();
         let (drafter, target) = (Box::new(drafter), Box::new(target));
         Self { drafter, target, slots: BTreeMap::new(), prompts, stop: dir.prompt.stop }

@@ -8,7 +8,7 @@ use dunlin_hlm::payload::{Sent, quantise, read};
 use dunlin_hlm::policy::{Policy, Rules};
 use dunlin_hlm::probabilities::{Distribution, Sampling, total_variation};
 use dunlin_lm::{Draft, Extend, ModelDir, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use dunlin_lm_tract::Drafter;
 use dunlin_wire::{DraftFrame, PREFIX_EMPTY, Row, Rows, Score, token_bits};
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ fn rows() -> (Vec<Step>, u32) {
     let models = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
     let dir = ModelDir::open(models.join("drafter")).unwrap();
     let (mut drafter, _) = Drafter::load(&dir).unwrap();
-    let mut target = LlamaTarget::load(&ModelDir::open(models.join("target")).unwrap(), 64 << 20).unwrap();
+    let mut target = CandleTarget::load(&ModelDir::open(models.join("target")).unwrap(), 64 << 20).unwrap();
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(models.join("prompts.json")).unwrap()).unwrap();
     let mut rows = Vec::new();

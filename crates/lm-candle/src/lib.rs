@@ -1,16 +1,16 @@
-//! Dunlin's target: a Llama from a GGUF file on candle. No other crate uses candle, and here only `matrix` does.
+//! Dunlin's target: a decoder from a GGUF file on candle. No other crate uses candle, and here only `matrix` does.
 //!
 //! Invariants:
 //! - A target's logits don't depend on the rest of the batch, on the chunks of a prompt, or on earlier rollbacks: the
 //!   same tokens give the same bits.
 //! - No file's content can make this crate panic: an invalid file is an error that names it.
 
+mod decoder;
 mod gguf;
 mod kv;
-mod llama;
 mod math;
 mod matrix;
 mod numerics;
 
-pub use llama::LlamaTarget;
+pub use decoder::CandleTarget;
 pub use matrix::{THREADS_VARIABLE, threads};

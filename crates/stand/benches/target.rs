@@ -4,7 +4,7 @@ mod support;
 
 use anyhow::{Context, Result, ensure};
 use dunlin_lm::{Extend, ModelDir, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use serde_json::{Value, json};
 use support::{PAST, argmax, case, cpu, model, repeat, report, tokens};
 
@@ -16,7 +16,7 @@ const KV_BYTES_MAX: usize = 1 << 30;
 fn main() -> Result<()> {
     ensure!(dunlin_lm_candle::threads() == 1, "set CANDLE_NUM_THREADS=1: the peers have one thread too");
     let dir = ModelDir::open(model("target")).context("the demo target")?;
-    let mut target = LlamaTarget::load(&dir, KV_BYTES_MAX)?;
+    let mut target = CandleTarget::load(&dir, KV_BYTES_MAX)?;
     let measured = SHAPES.map(|(sessions, chunk)| measure(&mut target, sessions, chunk));
     let cases = measured.into_iter().collect::<Result<Vec<_>>>()?;
     report(&json!({"engine": "candle", "cases": cases}))
@@ -27,7 +27,7 @@ fn past(session: usize) -> usize {
     PAST - session % 4
 }
 
-fn measure(target: &mut LlamaTarget, sessions: usize, chunk: usize) -> Result<Value> {
+fn measure(target: &mut CandleTarget, sessions: usize, chunk: usize) -> Result<Value> {
     let mut open = Vec::new();
     for session in 0..sessions {
         let (id, prompt) = (target.open()?, tokens(session, 0, past(session)));
@@ -50,6 +50,6 @@ fn measure(target: &mut LlamaTarget, sessions: usize, chunk: usize) -> Result<Va
     Ok(case(sessions, chunk, &ms, &best))
 }
 
-fn extend(target: &mut LlamaTarget, batch: &[Extend<'_>]) -> Result<Vec<Vec<f32>>> {
+fn extend(target: &mut CandleTarget, batch: &[Extend<'_>]) -> Result<Vec<Vec<f32>>> {
     Ok(target.extend(batch).into_iter().collect::<dunlin_lm::Result<_>>()?)
 }

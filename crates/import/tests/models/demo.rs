@@ -4,7 +4,7 @@ use crate::files::demo;
 use crate::small::imported;
 use dunlin_import::{HeadBits, Import, Kept, LayerChoice, Watch, import};
 use dunlin_lm::{Draft, Extend, ModelDir, Role, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use dunlin_lm_tract::Drafter;
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn acceptance(out: &Path) -> f64 {
     assert_eq!((dir.vocabulary, &dir.prompt), (source.vocabulary, &source.prompt));
     let (mut drafter, warnings) = Drafter::load(&dir).unwrap();
     assert_eq!(warnings, []);
-    let mut target = LlamaTarget::load(&source, usize::MAX).unwrap();
+    let mut target = CandleTarget::load(&source, usize::MAX).unwrap();
     let (mut sum, mut count) = (0.0, 0);
     for prompt in PROMPTS {
         let mut tokens = source.first_turn(prompt).unwrap();

@@ -7,7 +7,7 @@ use dunlin_import::{
     import, quantize_block,
 };
 use dunlin_lm::{Draft, Extend, ModelDir, Role, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use dunlin_lm_tract::Drafter;
 use std::fs;
 use std::path::Path;
@@ -143,7 +143,7 @@ fn the_targets_engine_gives_the_same_logits() {
     fs::write(&source, small.gguf("F32")).unwrap();
     imported(&source, &out, LayerChoice::All).unwrap();
     let (mut drafter, _) = Drafter::load(&ModelDir::open(&out).unwrap()).unwrap();
-    let mut target = LlamaTarget::load(&ModelDir::open(&source).unwrap(), usize::MAX).unwrap();
+    let mut target = CandleTarget::load(&ModelDir::open(&source).unwrap(), usize::MAX).unwrap();
     let tokens = Random(9).tokens(30, small.vocabulary);
     let session = target.open().unwrap();
     let all = [Extend { session, keep: 0, tokens: &tokens, rows: tokens.len() }];

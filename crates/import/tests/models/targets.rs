@@ -4,7 +4,7 @@ use crate::files::Random;
 use crate::small::{Small, imported};
 use dunlin_import::{HeadBits, Import, ImportReport, Kept, LayerChoice, Watch, import};
 use dunlin_lm::{Error, Extend, ModelDir, Role, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use std::fs;
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn is_close(small: &Small, kind: &str) -> ImportReport {
     let report = target_of(folder.path(), &out).unwrap();
     let dir = ModelDir::open(&out).unwrap();
     assert_eq!(dir.role, Some(Role::Target));
-    let mut target = LlamaTarget::load(&dir, usize::MAX).unwrap();
+    let mut target = CandleTarget::load(&dir, usize::MAX).unwrap();
     let tokens = Random(9).tokens(30, small.vocabulary);
     let session = target.open().unwrap();
     let all = [Extend { session, keep: 0, tokens: &tokens, rows: tokens.len() }];

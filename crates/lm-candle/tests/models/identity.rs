@@ -6,7 +6,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use dunlin_lm::identity::weights_digest;
 use dunlin_lm::{Extend, ModelDir, Promise, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -82,7 +82,7 @@ fn progress_ends_with_all_bytes() {
 #[test]
 fn a_target_has_an_identity_and_a_promise() {
     let dir = ModelDir::open(demo("target")).unwrap();
-    let target = LlamaTarget::load(&dir, usize::MAX).unwrap();
+    let target = CandleTarget::load(&dir, usize::MAX).unwrap();
     let identity = target.identity();
     assert_eq!(identity.model, dir.name);
     assert_ne!(identity.weights, digest(&[&dir.weights]), "the metadata counts as well");
@@ -159,7 +159,7 @@ fn a_token_takes_the_cache_bytes_that_are_said() {
     // 2 layers of 128 keys and 128 values of 4 bytes.
     assert_eq!(bytes, 2 * 2 * 128 * 4);
     // Room is made for 64 tokens at a time.
-    let mut target = LlamaTarget::load(&model.dir, 64 * bytes as usize).unwrap();
+    let mut target = CandleTarget::load(&model.dir, 64 * bytes as usize).unwrap();
     let session = target.open().unwrap();
     let tokens = vec![1; 65];
     let mut extend = |count: usize| {

@@ -5,7 +5,7 @@ use crate::tiny::{Tiny, open};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use dunlin_lm::{Error, Extend, ModelDir, SessionId, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use std::collections::BTreeMap;
 
 #[test]
@@ -28,7 +28,7 @@ fn extend(target: &mut dyn Target, session: SessionId, keep: usize, tokens: &[u3
 }
 
 /// Logits after each token, one token at a time in a session of its own.
-fn one_by_one(target: &mut LlamaTarget, tokens: &[u32]) -> Vec<Vec<u32>> {
+fn one_by_one(target: &mut CandleTarget, tokens: &[u32]) -> Vec<Vec<u32>> {
     let session = target.open().unwrap();
     let rows = (0..tokens.len()).map(|i| bits(&extend(target, session, i, &tokens[i..=i]))).collect();
     target.close(session);
@@ -43,7 +43,7 @@ struct Walk {
 
 /// Extends random subsets of sessions by random amounts after random rollbacks, and compares each row with the
 /// row of the same tokens decoded one by one.
-fn ragged_batches_are_exact(target: &mut LlamaTarget, seed: u64, vocabulary: usize, rounds: usize) {
+fn ragged_batches_are_exact(target: &mut CandleTarget, seed: u64, vocabulary: usize, rounds: usize) {
     let random = &mut Random(seed);
     let width = target.vocabulary().size as usize;
     let mut walks: Vec<Walk> =
@@ -153,7 +153,7 @@ fn what_a_window_hides_has_no_effect() {
 #[test]
 fn the_demo_target_is_exact() {
     let dir = ModelDir::open(demo("target")).unwrap();
-    let mut target = LlamaTarget::load(&dir, usize::MAX).unwrap();
+    let mut target = CandleTarget::load(&dir, usize::MAX).unwrap();
     ragged_batches_are_exact(&mut target, 9, dir.vocabulary.size as usize, 6);
 }
 
@@ -223,7 +223,7 @@ fn the_cache_has_a_budget() {
     let model = open(&tiny);
     // 64 positions of 2 layers × 2 × 128 numbers of 4 bytes.
     let step = 64 * 2 * 2 * 128 * 4;
-    let mut target = LlamaTarget::load(&model.dir, 2 * step).unwrap();
+    let mut target = CandleTarget::load(&model.dir, 2 * step).unwrap();
     let (a, b) = (target.open().unwrap(), target.open().unwrap());
     let tokens = vec![1; 65];
     extend(&mut target, a, 0, &tokens);
@@ -243,7 +243,7 @@ fn the_cache_has_a_budget() {
 
 /// The error of loading a file.
 fn refusal(tiny: &Tiny) -> String {
-    LlamaTarget::load(&open(tiny).dir, usize::MAX).unwrap_err().to_string()
+    CandleTarget::load(&open(tiny).dir, usize::MAX).unwrap_err().to_string()
 }
 
 fn with(key: &str, value: Value) -> Tiny {
@@ -338,7 +338,7 @@ fn settings_that_are_not_applied_are_refused() {
     ];
     let metadata = metadata.map(|(key, value)| (key.into(), value)).into();
     let tiny = Tiny { metadata, ..Tiny::new(GgmlDType::F32) };
-    LlamaTarget::load(&open(&tiny).dir, usize::MAX).unwrap();
+    CandleTarget::load(&open(&tiny).dir, usize::MAX).unwrap();
 }
 
 /// YaRN whose result isn't that of transformers.
@@ -410,7 +410,7 @@ fn a_type_that_is_not_computed_with_is_refused_by_name() {
     // IQ4_NL has blocks of the same size.
     bytes[kind] = 20;
     std::fs::write(&path, bytes).unwrap();
-    let refused = LlamaTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
+    let refused = CandleTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
     assert!(refused.contains("model.gguf: tensor blk.1.ffn_down.weight of type IQ4_NL"), "{refused}");
     assert!(refused.contains("requantize the model to Q4_K_M or Q8_0"), "{refused}");
 }
@@ -425,7 +425,7 @@ fn spoilt_files_are_errors() {
     let cuts = (0..40).map(|i| whole[..random.below(if i < 20 { header } else { whole.len() })].to_vec());
     for cut in cuts {
         std::fs::write(&path, &cut).unwrap();
-        assert!(LlamaTarget::load(&model.dir, usize::MAX).is_err(), "cut at {}", cut.len());
+        assert!(CandleTarget::load(&model.dir, usize::MAX).is_err(), "cut at {}", cut.len());
     }
     for _ in 0..200 {
         let mut spoilt = whole.clone();
@@ -434,14 +434,14 @@ fn spoilt_files_are_errors() {
         }
         std::fs::write(&path, &spoilt).unwrap();
         // The damaged file is either still a model or an error, never a panic.
-        let _ = LlamaTarget::load(&model.dir, usize::MAX);
+        let _ = CandleTarget::load(&model.dir, usize::MAX);
     }
     std::fs::write(&path, b"garbage").unwrap();
-    let refused = LlamaTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
+    let refused = CandleTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
     assert!(refused.contains("not a usable GGUF file"), "{refused}");
     let mut swapped = whole;
     swapped[4..8].reverse();
     std::fs::write(&path, &swapped).unwrap();
-    let refused = LlamaTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
+    let refused = CandleTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
     assert!(refused.contains("it is of a big-endian machine: convert it"), "{refused}");
 }

@@ -5,7 +5,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use dunlin_lm::ModelDir;
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use std::fs::File;
 use std::path::Path;
 
@@ -227,8 +227,8 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn target(&self) -> LlamaTarget {
-        LlamaTarget::load(&self.dir, usize::MAX).unwrap()
+    pub(crate) fn target(&self) -> CandleTarget {
+        CandleTarget::load(&self.dir, usize::MAX).unwrap()
     }
 }
 

@@ -4,10 +4,10 @@ use crate::tiny::{Tiny, open};
 use allocation_counter::measure;
 use candle_core::quantized::GgmlDType;
 use dunlin_lm::{Error, Extend, Target};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 
 /// Bytes that one pass over `rows` tokens allocates.
-fn pass_bytes(target: &mut LlamaTarget, rows: usize) -> u64 {
+fn pass_bytes(target: &mut CandleTarget, rows: usize) -> u64 {
     let session = target.open().unwrap();
     let tokens = vec![1; rows];
     let measured = measure(|| {
@@ -36,10 +36,10 @@ fn a_warm_up_leaves_nothing_behind() {
     let model = open(&Tiny::new(GgmlDType::Q8_0));
     // Room for one session of up to 64 tokens.
     let bytes = 64 * model.target().cache_bytes_per_token() as usize;
-    let mut target = LlamaTarget::load(&model.dir, bytes).unwrap();
+    let mut target = CandleTarget::load(&model.dir, bytes).unwrap();
     target.warm_up().unwrap();
     target.warm_up().unwrap();
     pass_bytes(&mut target, 3);
-    let mut tight = LlamaTarget::load(&model.dir, bytes - 1).unwrap();
+    let mut tight = CandleTarget::load(&model.dir, bytes - 1).unwrap();
     assert!(matches!(tight.warm_up(), Err(Error::CacheFull { used: 0, .. })));
 }

@@ -3,13 +3,13 @@
 use crate::processes::model;
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_lm::ModelDir;
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use dunlin_verifier::reference::{Request, write};
 use std::path::Path;
 
 pub(crate) struct Reference {
     dir: ModelDir,
-    target: LlamaTarget,
+    target: CandleTarget,
 }
 
 impl Reference {
@@ -20,7 +20,7 @@ impl Reference {
     /// Loads another target with the same vocabulary.
     pub(crate) fn of(model: &Path) -> Self {
         let dir = ModelDir::open(model).unwrap();
-        let target = LlamaTarget::load(&dir, 64 << 20).unwrap();
+        let target = CandleTarget::load(&dir, 64 << 20).unwrap();
         Self { dir, target }
     }
 

@@ -41,7 +41,7 @@ const THREAD_WORK_MIN: usize = 1 << 22;
 
 /// A decoder held in memory, with the caches of its sessions.
 #[derive(Debug)]
-pub struct LlamaTarget {
+pub struct CandleTarget {
     config: Config,
     weights: Weights,
     /// The tokens whose logits are given out; the embedding may have more rows.
@@ -61,7 +61,7 @@ struct Row {
     wanted_by: Option<usize>,
 }
 
-impl LlamaTarget {
+impl CandleTarget {
     /// Loads the GGUF file of `dir`; the caches of all sessions together may hold `kv_bytes_max` bytes.
     pub fn load(dir: &ModelDir, kv_bytes_max: usize) -> Result<Self> {
         if dir.role == Some(Role::Drafter) {
@@ -209,7 +209,7 @@ impl LlamaTarget {
     }
 }
 
-impl Target for LlamaTarget {
+impl Target for CandleTarget {
     fn vocabulary(&self) -> Vocabulary {
         self.vocabulary
     }
