@@ -9,13 +9,13 @@ use std::fmt;
 pub enum BlockType {
     F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K,
     IQ2_XXS, IQ2_XS, IQ3_XXS, IQ1_S, IQ4_NL, IQ3_S, IQ2_S, IQ4_XS, I8, I16, I32, I64, F64, IQ1_M, BF16,
-    TQ1_0, TQ2_0, MXFP4,
+    TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0,
 }
 
 /// Type, number in a file, name, elements in a block, bytes of a block.
 type Row = (BlockType, u32, &'static str, u64, u64);
 
-const TABLE: [Row; 32] = [
+const TABLE: [Row; 35] = [
     (BlockType::F32, 0, "F32", 1, 4),
     (BlockType::F16, 1, "F16", 1, 2),
     (BlockType::Q4_0, 2, "Q4_0", 32, 18),
@@ -48,6 +48,9 @@ const TABLE: [Row; 32] = [
     (BlockType::TQ1_0, 34, "TQ1_0", 256, 54),
     (BlockType::TQ2_0, 35, "TQ2_0", 256, 66),
     (BlockType::MXFP4, 39, "MXFP4", 32, 17),
+    (BlockType::NVFP4, 40, "NVFP4", 64, 36),
+    (BlockType::Q1_0, 41, "Q1_0", 128, 18),
+    (BlockType::Q2_0, 42, "Q2_0", 64, 18),
 ];
 
 impl BlockType {

@@ -198,7 +198,10 @@ fn read_tensor(reader: &mut Reader<'_>, name: &str) -> Result<TensorInfo> {
     shape.reverse();
     let number = reader.u32(&within)?;
     let offset = reader.u64(&within)?;
-    let kind = BlockType::from_number(number).ok_or(Error::Type { within: within.clone(), found: number })?;
+    let kind = BlockType::from_number(number).ok_or_else(|| {
+        let expected = "a known type (requantize the model, such as to Q8_0 or Q4_K_M)";
+        Error::value(&within, expected, format!("type {number}"))
+    })?;
     let row = shape.last().copied().unwrap_or(0);
     let elements = shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
     let whole = row.is_multiple_of(kind.block_elements());

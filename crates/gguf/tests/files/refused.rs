@@ -43,7 +43,7 @@ fn unknown_types_are_named_with_their_place() {
     assert_eq!(message(&File::new().key("a.b", 13, &[0; 8])), "a.b has the unknown type 13");
     assert_eq!(
         message(&File::new().tensor("blk.0.ffn_up.weight", &[32], 77, &[0; 64])),
-        "tensor blk.0.ffn_up.weight has the unknown type 77"
+        "tensor blk.0.ffn_up.weight: expected a known type (requantize the model, such as to Q8_0 or Q4_K_M), found type 77"
     );
     let array = File::new().array(99, 1, &[0; 8]);
     assert_eq!(message(&File::new().key("list", 9, &array)), "list has the unknown type 99");
