@@ -48,6 +48,7 @@ struct Yarn {
     beta_fast: f32,
     /// Turns up to which it is compressed in full.
     beta_slow: f32,
+    /// Factor of everything that is rotated: compressed positions need sharper attention.
     magnitude: f32,
 }
 
@@ -61,14 +62,14 @@ impl RotaryPositions {
             let key = architecture.key("rope.freq_base");
             return Err(Error::value(gguf.path(), key, "a number above 1 for YaRN", base));
         }
-        let named = if architecture.has_long_rope {
+        let named_magnitude = if architecture.has_long_rope {
             positive(gguf, &architecture.key(ROTARY_MAGNITUDE), 1.0)?
         } else {
             1.0
         };
         let magnitude = match stretch {
-            Stretch::Linear(_) => named,
-            Stretch::Yarn(yarn) => yarn.magnitude * named,
+            Stretch::Linear(_) => named_magnitude,
+            Stretch::Yarn(yarn) => yarn.magnitude * named_magnitude,
         };
         let is_long = LONG_FACTORS.iter().any(|name| gguf.has_tensor(name));
         let context_max = is_long.then(|| original_context(gguf, architecture)).transpose()?;
@@ -132,11 +133,11 @@ impl RotaryPositions {
         match self.stretch {
             Stretch::Linear(_) if self.magnitude.to_bits() == 1f32.to_bits() => vec![],
             Stretch::Linear(_) => vec![self.magnitude.to_bits().into()],
-            Stretch::Yarn(Yarn { original_context, beta_fast, beta_slow, magnitude, .. }) => vec![
+            Stretch::Yarn(Yarn { original_context, beta_fast, beta_slow, .. }) => vec![
                 original_context.into(),
                 beta_fast.to_bits().into(),
                 beta_slow.to_bits().into(),
-                magnitude.to_bits().into(),
+                self.magnitude.to_bits().into(),
             ],
         }
     }
@@ -189,19 +190,16 @@ impl Yarn {
             return Err(Error::unsupported(gguf.path(), format!("{key} of {mix}"), ADVICE));
         }
         let factor = number(FACTOR, 1.0)?;
-        // Without a factor of its own, the entropy of attention is kept by one that grows with the compression.
-        let grown = |multiplier: f32| if factor > 1.0 { 0.1 * multiplier * factor.ln() + 1.0 } else { 1.0 };
-        let multiplier = gguf.optional_f32(&architecture.key(YARN_LOG_MULTIPLIER))?;
-        let magnitude = match multiplier.filter(|multiplier| *multiplier > 0.0) {
-            Some(multiplier) => grown(1.0) / grown(multiplier),
-            None => grown(1.0),
-        };
+        // In f64, so that the rounded number is the same on every processor.
+        let grown = |multiplier: f64| (0.1 * multiplier * f64::from(factor).ln()).max(0.0) + 1.0;
+        let multiplier = number(YARN_LOG_MULTIPLIER, 0.0)?;
+        let magnitude = grown(1.0) / if multiplier > 0.0 { grown(multiplier.into()) } else { 1.0 };
         Ok(Self {
             factor,
             original_context: original_context(gguf, architecture)?,
             beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
             beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
-            magnitude: number("rope.scaling.yarn_attn_factor", magnitude)?,
+            magnitude: number("rope.scaling.yarn_attn_factor", magnitude as f32)?,
         })
     }
 
