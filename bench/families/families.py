@@ -135,8 +135,9 @@ class Bench:
         imports = run([self.agent, "import", "--help"])[0] == 0
         self.sides = [side for side in SIDES if side != "import" or imports]
 
-    def row(self, name, kind, changes):
-        """The outcomes of a model, by side."""
+    def row(self, name, kind, changes, keys=None):
+        """The outcomes of a model, by side. `keys` are added to its GGUF file."""
+        self.keys = keys or {}
         folder = self.work / re.sub(r"\W+", "-", name.lower())
         shutil.rmtree(folder, ignore_errors=True)
         model, texts = shapes.decided(kind, changes, self.prompts, TOKENS)
@@ -152,14 +153,16 @@ class Bench:
         file = folder / "model.gguf"
         try:
             with quiet():
-                gguf_export.convert(folder / "source", file)
+                gguf_export.convert(folder / "source", file, self.keys)
         except (Exception, SystemExit) as error:
             return Outcome("not made", f"llama.cpp's converter: {error!r}")
         base = [self.verifier, "reference", "--model", file, "--temperature", "0", "--max-tokens", str(TOKENS), "--json"]
         commands = [[*base, "--prompt", prompt] for prompt in PROMPTS]
         outcome = compared(commands, texts, folder)
+        if outcome.kind != "different":
+            return outcome
         left, words = shapes.without_lost(model, file)
-        if outcome.kind == "different" and words:
+        if words:
             texts = [shapes.greedy(left, prompt, TOKENS)[0] for prompt in self.prompts]
             outcome = compared(commands, texts, folder)
             outcome.words = outcome.words or words
@@ -249,8 +252,8 @@ def main():
     bench = Bench(arguments.programs.resolve(), arguments.work.resolve(), arguments.damaged)
     chosen = [model for model in shapes.MODELS if arguments.only.lower() in model[0].lower()]
     rows = []
-    for number, (name, kind, changes) in enumerate(chosen, 1):
-        outcomes = bench.row(name, kind, changes)
+    for number, (name, *rest) in enumerate(chosen, 1):
+        outcomes = bench.row(name, *rest)
         told = ", ".join(f"{side} {outcome.kind}" for side, outcome in outcomes.items())
         print(f"{number:2} of {len(chosen)} {name}: {told}", flush=True)
         for side, outcome in outcomes.items():

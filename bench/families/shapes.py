@@ -64,41 +64,74 @@ def rope(kind, **changes):
     return {"rope_type": kind, "rope_theta": 10000.0, **changes}
 
 
-# Part of a configuration that a GGUF file has no place for, with the words for it.
-LEFT_OUT = {"sliding_window": "a GGUF file of the architecture llama has no place for the window, so the model runs without one"}
+def gemma(**changes):
+    return small(**{"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 24, "tie_word_embeddings": True, **changes})
 
-# Name in the table, class of transformers, and what its configuration gets.
+
+YARN = rope("yarn", factor=4.0, original_max_position_embeddings=64)
+MINISTRAL_ROPE = {
+    **YARN,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    # Within the texts that are compared, so that queries grow.
+    "original_max_position_embeddings": 16,
+    "factor": 16.0,
+    "llama_4_scaling_beta": 0.3,
+    "max_position_embeddings": CONTEXT,
+}
+LONG_ROPE = rope(
+    "longrope",
+    short_factor=[1.0 + pair / 8 for pair in range(8)],
+    long_factor=[2.0 + pair for pair in range(8)],
+    original_max_position_embeddings=CONTEXT,
+)
+GEMMA_ROPE = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+}
+
+# Part of a configuration that llama.cpp's converter writes nothing of, the part that runs in its place, and the words for
+# it.
+LEFT_OUT = {
+    "sliding_window": (lambda config: None, "llama.cpp's converter writes no window of this architecture, so the model runs without one"),
+    "query_pre_attn_scalar": (lambda config: config.head_dim, "a GGUF file has no place for `query_pre_attn_scalar`, so it is the head size"),
+}
+
+# Name in the table, class of transformers, what its configuration gets, and keys that the converter doesn't write.
 MODELS = [
     ("Llama", "Llama", heads_alone()),
     ("Llama, grouped heads, tied", "Llama", small(tie_word_embeddings=True)),
     ("Llama, wide heads", "Llama", small(head_dim=32)),
     ("Llama, Llama 3's positions", "Llama", small(rope_parameters=LLAMA3_ROPE)),
     ("Llama, linear positions", "Llama", small(rope_parameters=rope("linear", factor=4.0))),
-    (
-        "Llama, YaRN",
-        "Llama",
-        small(rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=64)),
-    ),
+    ("Llama, YaRN", "Llama", small(rope_parameters=YARN)),
+    ("Llama, YaRN with a factor of its own", "Llama", small(rope_parameters={**YARN, "attention_factor": 1.3, "beta_fast": 8.0})),
     ("Llama, biases", "Llama", small(attention_bias=True, mlp_bias=True)),
     ("Mistral", "Mistral", small(sliding_window=None)),
     ("Mistral, window of 24", "Mistral", small(sliding_window=24)),
+    ("Mistral, window of 24, named by the file", "Mistral", small(sliding_window=24), {"attention.sliding_window": 24}),
+    ("Ministral 3", "Ministral3", small(head_dim=32, rope_parameters=MINISTRAL_ROPE)),
     ("Mixtral", "Mixtral", small(num_local_experts=4, num_experts_per_tok=2, sliding_window=None)),
     ("Qwen2", "Qwen2", small()),
+    ("Qwen2, YaRN", "Qwen2", small(rope_parameters=YARN)),
     ("Qwen3", "Qwen3", small(head_dim=32)),
-    ("SmolLM3", "SmolLM3", small(no_rope_layers=[1, 0])),
+    ("SmolLM3", "SmolLM3", small(num_hidden_layers=5)),
     ("Phi-3", "Phi3", small(sliding_window=None, original_max_position_embeddings=CONTEXT)),
+    ("Phi-3, window of 24", "Phi3", small(sliding_window=24, original_max_position_embeddings=CONTEXT)),
+    (
+        "Phi-3, LongRoPE",
+        "Phi3",
+        small(sliding_window=None, max_position_embeddings=4 * CONTEXT, original_max_position_embeddings=CONTEXT, rope_parameters=LONG_ROPE),
+    ),
+    ("Phi-4 mini, partly rotated", "Phi3", small(sliding_window=None, original_max_position_embeddings=CONTEXT, partial_rotary_factor=0.75)),
     ("Phi-2", "Phi", heads_alone(partial_rotary_factor=0.5)),
     ("Gemma", "Gemma", small(head_dim=32, tie_word_embeddings=True)),
-    (
-        "Gemma 2",
-        "Gemma2",
-        small(head_dim=32, query_pre_attn_scalar=16, sliding_window=24, tie_word_embeddings=True),
-    ),
-    (
-        "Gemma 3",
-        "Gemma3",
-        small(head_dim=32, query_pre_attn_scalar=16, sliding_window=24, sliding_window_pattern=2, tie_word_embeddings=True),
-    ),
+    ("Gemma 2", "Gemma2", gemma(num_hidden_layers=4)),
+    ("Gemma 2, scores of its own scale", "Gemma2", gemma(num_hidden_layers=4, query_pre_attn_scalar=16)),
+    ("Gemma 3", "Gemma3", gemma(num_hidden_layers=8)),
+    ("Gemma 3, linear positions", "Gemma3", gemma(num_hidden_layers=8, rope_parameters=GEMMA_ROPE)),
     ("StableLM", "StableLm", small(partial_rotary_factor=0.5, use_qkv_bias=True)),
     ("OLMo", "Olmo", small()),
     ("OLMo 2", "Olmo2", small()),
@@ -177,14 +210,17 @@ def greedy(model, prompt, count):
 
 
 def without_lost(model, file):
-    """A copy of a model without what its GGUF file has no place for, and the words for that, if there is any."""
+    """A copy of a model without what its GGUF file lacks, and the words for that, if there is any."""
     keys = gguf.GGUFReader(file).fields
     left, words = copy.deepcopy(model), ""
-    for key, reason in LEFT_OUT.items():
+    for key, (instead, reason) in LEFT_OUT.items():
         if getattr(left.config, key, None) and not any(name.endswith(key) for name in keys):
-            setattr(left.config, key, None)
-            words = reason
-    return left, words
+            setattr(left.config, key, instead(left.config))
+            words = words or reason
+    # Layers keep a copy of what they need of their configuration.
+    made = type(left)(left.config).float().eval()
+    made.load_state_dict(model.state_dict())
+    return made, words
 
 
 def decided(kind, changes, prompts, count):
