@@ -7,6 +7,7 @@ use crate::config::Decoder;
 use crate::convert::{Quantized, ordered, ordered_numbers};
 use crate::graph::{Embedding, Layer, Linear, Tensors};
 use crate::quantize::{BLOCK, stored};
+use crate::report::{Agreement, TEMPERATURE};
 use crate::store::{LayerPart, Part, Rows, Store};
 use crate::watch::Watch;
 use dunlin_lm::target::check_tokens;
@@ -14,7 +15,6 @@ use dunlin_lm::{Error, ModelDir, Result};
 use dunlin_lm_tract::graph::Place;
 use half::f16;
 use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
-use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZero;
@@ -22,15 +22,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
 
-/// The temperature at which choices are compared.
-pub const TEMPERATURE: f64 = 0.8;
 /// Most tokens of the text.
 const TOKENS_MAX: usize = 192;
 /// Numbers of a matrix in a piece, about.
 const PIECE: usize = 1 << 21;
-
-/// The acceptance that 4 bits of the head may cost; beyond it, the head gets 8.
-pub const HEAD_COST_MAX: f64 = 0.01;
 
 /// The user's words of the text.
 pub const QUESTION: &str = "Why do leaves change their colour in autumn?";
@@ -40,37 +35,6 @@ pub const REPLY: &str = "Leaves are green in summer because they hold chlorophyl
     fades, and the yellow and orange colours, which were in the leaf all the time, can be seen. Some trees also make \
     a red colour from the sugar that stays in the leaf. Later a thin layer of cork grows between the leaf and the \
     branch, the water no longer reaches the leaf, and it falls to the ground. The tree then rests until the spring.";
-
-/// The mean overlap of two models' choices, 1 − TV of their distributions, on the same text: the rate at which the
-/// source would accept the drafter's drafts there.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Agreement {
-    /// Tokens compared.
-    pub tokens: usize,
-    /// With a head of 4 bits.
-    pub four: f64,
-    /// With the source's own head, which one of 8 bits comes near.
-    pub own: f64,
-}
-
-impl Agreement {
-    /// True if 4 bits of the head cost more acceptance than [`HEAD_COST_MAX`].
-    pub fn needs_eight_bits(&self) -> bool {
-        self.own - self.four > HEAD_COST_MAX
-    }
-}
-
-impl fmt::Display for Agreement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tokens, four, own } = self;
-        let bits = if self.needs_eight_bits() { 8 } else { 4 };
-        write!(
-            f,
-            "acceptance by the source: {four:.3} with a head of 4 bits, {own:.3} with the source's; {bits} bits are taken \
-             ({tokens} tokens of a built-in text, temperature {TEMPERATURE})"
-        )
-    }
-}
 
 /// The tokens of the text, and the index of the first whose successor is compared.
 ///

@@ -1,13 +1,13 @@
 //! From a source to a drafter's folder.
 
-use crate::agreement::{self, Agreement, DrafterSide, SourceSide};
+use crate::agreement::{self, DrafterSide, SourceSide};
 use crate::config::Decoder;
 use crate::convert::{Wanted, floats, ordered_numbers, quantized};
 use crate::data::{SummedFile, write_whole};
 use crate::graph::{Embedding, Layer, Linear, Tensors, encoded};
 use crate::layers::LayerChoice;
 use crate::quantize::BLOCK;
-use crate::report::{ImportReport, TensorReport};
+use crate::report::{Agreement, ImportReport, TensorReport};
 use crate::store::{LayerPart, Part, Store};
 use crate::watch::Watch;
 use crate::{gguf, hugging_face, target};

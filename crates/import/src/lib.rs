@@ -24,9 +24,9 @@ mod store;
 mod target;
 mod watch;
 
-pub use agreement::{Agreement, HEAD_COST_MAX, QUESTION, REPLY, TEMPERATURE};
+pub use agreement::{QUESTION, REPLY};
 pub use import::{HeadBits, Import, import};
 pub use layers::LayerChoice;
 pub use quantize::{BLOCK, quantize_block};
-pub use report::{ImportReport, Kept, TensorReport};
+pub use report::{Agreement, HEAD_COST_MAX, ImportReport, Kept, TEMPERATURE, TensorReport};
 pub use watch::Watch;

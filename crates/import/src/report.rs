@@ -1,9 +1,14 @@
 //! The report of an import: each tensor's form and error.
 
-use crate::agreement::Agreement;
 use dunlin_gguf::BlockType;
 use std::fmt;
 use std::path::PathBuf;
+
+/// The temperature at which choices are compared.
+pub const TEMPERATURE: f64 = 0.8;
+
+/// The acceptance that 4 bits of the head may cost; beyond it, the head gets 8.
+pub const HEAD_COST_MAX: f64 = 0.01;
 
 /// The form in which a tensor was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,37 @@ impl fmt::Display for TensorReport {
                 write!(f, "{name}: {source} to {bits} bits{twice}, error {error:.4}")
             }
         }
+    }
+}
+
+/// The mean overlap of two models' choices, 1 − TV of their distributions, on the same text: the rate at which the
+/// source would accept the drafter's drafts there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
+    /// Tokens compared.
+    pub tokens: usize,
+    /// With a head of 4 bits.
+    pub four: f64,
+    /// With the source's own head, which one of 8 bits comes near.
+    pub own: f64,
+}
+
+impl Agreement {
+    /// True if 4 bits of the head cost more acceptance than [`HEAD_COST_MAX`].
+    pub fn needs_eight_bits(&self) -> bool {
+        self.own - self.four > HEAD_COST_MAX
+    }
+}
+
+impl fmt::Display for Agreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tokens, four, own } = self;
+        let bits = if self.needs_eight_bits() { 8 } else { 4 };
+        write!(
+            f,
+            "acceptance by the source: {four:.3} with a head of 4 bits, {own:.3} with the source's; {bits} bits are taken \
+             ({tokens} tokens of a built-in text, temperature {TEMPERATURE})"
+        )
     }
 }
 
