@@ -57,7 +57,8 @@ impl Ending {
                 Some("the verifier refused a frame: the two sides disagree on limits or vocabulary".into())
             }
             Self::Machine(Finish::LossyRefused) => Some(
-                "the verifier takes only policies that keep the target's text (its setting `lossy` is off)"
+                "the verifier refused this policy: either its setting `lossy` is off, or its target is on a server that \
+                 takes only drafts under the shared seed, such as those of the policies lossless and auto"
                     .into(),
             ),
             Self::Machine(Finish::DrafterFailed) => {

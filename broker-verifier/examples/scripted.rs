@@ -5,6 +5,7 @@
 use anyhow::{Context, Result};
 use dunlin_lm::Toy;
 use dunlin_service::Service;
+use dunlin_verifier::engine::TargetEngine;
 use dunlin_verifier::{Config, Hooks, Served, serve};
 use std::env;
 use std::io::{Write, stdout};
@@ -18,8 +19,11 @@ fn main() -> Result<()> {
     };
     let toy = Toy { context_max: context.parse()?, ..Toy::new(seed.parse()?, vocabulary.parse()?, 1.0) };
     let config = Config { broker: broker.parse()?, ..Config::default() };
-    let served =
-        Served { target: Box::new(toy.target()), name: "scripted".into(), prefixes: Default::default() };
+    let served = Served {
+        target: TargetEngine::Rows(Box::new(toy.target())),
+        name: "scripted".into(),
+        prefixes: Default::default(),
+    };
     let (_kept, stop) = mpsc::channel(1);
     let (_unasked, status) = mpsc::channel(1);
     let ready = Box::new(|| writeln!(stdout(), "ready").context("standard output"));

@@ -3,7 +3,7 @@
 use crate::check::check;
 use crate::config::Config;
 use crate::embedded::Embedded;
-use crate::engine::{load, set_threads, threads, warm_up};
+use crate::engine::{TargetEngine, load, set_threads, threads, warm_up};
 use crate::exit::Exit;
 use crate::reference::{Request, write};
 use crate::report::End;
@@ -172,7 +172,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
         config.broker = embedded.address().into();
         tracing::info!(address = %config.broker, "embedded broker");
     }
-    let served = Served { target, name: dir.name, prefixes: dir.prefixes.into() };
+    let served = Served { target: TargetEngine::Rows(target), name: dir.name, prefixes: dir.prefixes.into() };
     let report = block_on(serve_until_signal(&config, served, ready.clone())).map_err(failure);
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;

@@ -1,13 +1,57 @@
-//! Selects the target's engine: every target is a GGUF file, run by candle. No other module names an engine.
+//! Selects the target's engine: a GGUF file run by candle, or a server under `[remote]`. No other module names an
+//! engine.
 
 use crate::config::Config;
 use anyhow::{Context, Result};
-use dunlin_lm::{ModelDir, Target};
+use dunlin_lm::{Chooser, ModelDir, Promise, Target, TargetIdentity, Vocabulary};
 pub use dunlin_lm_candle::threads;
 use dunlin_lm_candle::{CandleTarget, THREADS_VARIABLE};
 use std::os::unix::process::CommandExt;
+use std::sync::Arc;
 use std::time::Instant;
 use std::{env, process, thread};
+
+/// A target of either kind.
+pub enum TargetEngine {
+    /// It returns rows of logits, from which the protocol machine draws.
+    Rows(Box<dyn Target>),
+    /// It returns the tokens that it chose.
+    Choices(Arc<dyn Chooser>),
+}
+
+impl TargetEngine {
+    /// The tokens the target knows.
+    pub fn vocabulary(&self) -> Vocabulary {
+        match self {
+            Self::Rows(target) => target.vocabulary(),
+            Self::Choices(chooser) => chooser.vocabulary(),
+        }
+    }
+
+    /// The most tokens one session can hold.
+    pub fn context_max(&self) -> usize {
+        match self {
+            Self::Rows(target) => target.context_max(),
+            Self::Choices(chooser) => chooser.context_max(),
+        }
+    }
+
+    /// The target's identity.
+    pub fn identity(&self) -> &TargetIdentity {
+        match self {
+            Self::Rows(target) => target.identity(),
+            Self::Choices(chooser) => chooser.identity(),
+        }
+    }
+
+    /// The target's promise about its choices.
+    pub fn promise(&self) -> Promise {
+        match self {
+            Self::Rows(target) => target.promise(),
+            Self::Choices(chooser) => chooser.promise(),
+        }
+    }
+}
 
 /// Loads the configured target.
 ///

@@ -1,7 +1,7 @@
 //! The verifier of Dunlin: checks the devices' drafts with the large model.
 //!
 //! A verifier subscribes at its broker, keeps the devices' sessions in the protocol machine of `dunlin_hlm`, runs the
-//! target in a thread, and publishes verdicts. [`run`] shows the whole path of a frame.
+//! target in a thread or asks the server that runs it, and publishes verdicts. [`run`] shows the whole path of a frame.
 //!
 //! Invariants:
 //! - Only [`link`] publishes and receives, only [`embedded`] names the broker, only [`engine`] names a target's
@@ -10,6 +10,7 @@
 //! - Every queue is bounded by a named constant.
 
 pub mod check;
+pub mod choices;
 pub mod cli;
 pub mod config;
 mod devices;
@@ -26,6 +27,7 @@ pub mod report;
 pub mod run;
 pub mod setup;
 pub mod worker;
+pub mod workers;
 
 pub use config::Config;
 pub use report::{End, Report};

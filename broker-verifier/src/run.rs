@@ -3,12 +3,15 @@
 //! Invariant: one thing at a time. The loop takes an event (a message, a finished batch, a timer, a signal), passes
 //! it to the machine, and does what the machine requests. It waits nowhere else and decides nothing.
 
+use crate::choices::ChosenBatch;
 use crate::config::Config;
 use crate::energy::EnergyCollector;
+use crate::engine::TargetEngine;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
 use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
-use crate::worker::{Batch, Worker};
+use crate::worker::Batch;
+use crate::workers::{EngineBatch, EngineWorker};
 use anyhow::{Context, Result};
 use dunlin_hlm::passes::PassPrices;
 use dunlin_hlm::prefixes::Prefixes;
@@ -17,7 +20,6 @@ use dunlin_hlm::verifier::{
     Answer, OutgoingAnswer, RowsError, TargetDescription, Verifier, VerifierConfig, VerifierEvent,
 };
 use dunlin_link::GOODBYE_MAX;
-use dunlin_lm::Target;
 use dunlin_service::Service;
 use dunlin_status::Schedule;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
@@ -39,7 +41,7 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// The target, and the name it is announced under.
 pub struct Served {
     /// The target.
-    pub target: Box<dyn Target>,
+    pub target: TargetEngine,
     /// Its name; a name that is too long for an announcement is cut off.
     pub name: String,
     /// Fingerprints of its vocabulary's beginnings.
@@ -85,7 +87,7 @@ enum Turn {
 struct Serve {
     machine: Verifier,
     link: Link,
-    worker: Worker,
+    worker: EngineWorker,
     /// Work for which the target's thread had no room. While there is any, the link is not read.
     backlog: VecDeque<VerifierEvent>,
     stop: mpsc::Receiver<()>,
@@ -130,6 +132,10 @@ impl Serve {
             idle_max: Span::from_millis(config.idle_s * 1000),
         };
         let machine = Verifier::new(machine).context("the target doesn't suit the protocol")?;
+        let machine = match &served.target {
+            TargetEngine::Rows(_) => machine,
+            TargetEngine::Choices(_) => machine.of_choices(),
+        };
         let energy = EnergyCollector::start(config.energy_log.as_deref())?;
         let link = Link::start(LinkOptions {
             connect: config.connect_options("dunlin-verifier")?,
@@ -143,7 +149,7 @@ impl Serve {
         Ok(Self {
             machine,
             link,
-            worker: Worker::start(served.target, WORK_MAX)?,
+            worker: EngineWorker::start(served.target, WORK_MAX)?,
             backlog: VecDeque::new(),
             stop: hooks.stop,
             status: hooks.status,
@@ -176,7 +182,8 @@ impl Serve {
                 self.on_link(event.context("the MQTT client gave up")?)?;
             }
             batch = self.worker.next() => match batch {
-                Some(batch) => self.on_batch(&batch),
+                Some(EngineBatch::Rows(batch)) => self.on_batch(&batch),
+                Some(EngineBatch::Choices(batch)) => self.on_choices(&batch),
                 None => return Ok(Turn::TargetDied),
             },
             Some(()) = self.stop.recv() => {
@@ -264,6 +271,18 @@ impl Serve {
         for (id, rows) in frames {
             self.machine.handle_rows(*id, rows.as_deref().map_err(|error| *error), now);
         }
+    }
+
+    /// Passes a server's choices to the machine, which makes a verdict of them.
+    fn on_choices(&mut self, batch: &ChosenBatch) {
+        self.target.batches += 1;
+        self.target.jobs += 1;
+        self.target.took += batch.took;
+        let span = |time: Duration| Span(time.as_micros() as u64);
+        self.prices.observe(batch.size, span(batch.took), span(batch.waited));
+        self.machine.set_price(self.prices.price());
+        let choices = batch.choices.as_deref().map_err(|error| *error);
+        self.machine.handle_choices(batch.id, choices, self.now());
     }
 
     fn is_one_row(&self, rows: &Result<Vec<f32>, RowsError>) -> bool {

@@ -207,6 +207,7 @@ fn failed(job: &VerifyJob, error: &dunlin_lm::Error) -> RowsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dunlin_hlm::probabilities::Sampling;
     use dunlin_lm::Toy;
 
     const TOY: u64 = 3;
@@ -222,6 +223,8 @@ mod tests {
             keep,
             tokens: tokens.to_vec(),
             rows,
+            sampling: Sampling::greedy(),
+            seed: 0,
         })
     }
 

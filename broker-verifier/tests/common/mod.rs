@@ -7,6 +7,7 @@ use dunlin_lm::{Target, Toy};
 use dunlin_mosquitto::{Mosquitto, SITE};
 use dunlin_service::Service;
 use dunlin_verifier::embedded::Embedded;
+use dunlin_verifier::engine::TargetEngine;
 use dunlin_verifier::{Config, Hooks, Report, Served, serve};
 use dunlin_wire::topic::{Qos, Topic};
 use dunlin_wire::{
@@ -125,9 +126,13 @@ impl Running {
     }
 
     pub fn begin(config: Config, target: impl Target + 'static) -> (Self, oneshot::Receiver<()>) {
+        Self::begin_with(config, TargetEngine::Rows(Box::new(target)))
+    }
+
+    pub fn begin_with(config: Config, target: TargetEngine) -> (Self, oneshot::Receiver<()>) {
         let (stop, stopped) = mpsc::channel(2);
         let (sender, ready) = oneshot::channel();
-        let served = Served { target: Box::new(target), name: "toy".into(), prefixes: Default::default() };
+        let served = Served { target, name: "toy".into(), prefixes: Default::default() };
         let announce = Box::new(move || {
             let _ = sender.send(());
             Ok(())

@@ -112,6 +112,7 @@ pub(crate) mod tests {
     use super::super::channel::tests::radio;
     use super::*;
     use dunlin_hlm::device::{DeviceCounters, DraftJobId, Finish};
+    use dunlin_hlm::probabilities::Sampling;
     use dunlin_hlm::time::Duration;
     use dunlin_hlm::verifier::{self, Slot};
     use dunlin_sim::mqtt::MessageKind;
@@ -185,8 +186,15 @@ pub(crate) mod tests {
         };
         assert_eq!(clock.draft_us(&DraftJob { id: DraftJobId(0), keep: 9, tokens: vec![1] }), 1_100);
         assert_eq!(clock.score_us(), 1_024);
-        let job =
-            VerifyJob { id: verifier::VerifyJobId(0), slot: Slot(0), keep: 9, tokens: vec![1; 5], rows: 5 };
+        let job = VerifyJob {
+            id: verifier::VerifyJobId(0),
+            slot: Slot(0),
+            keep: 9,
+            tokens: vec![1; 5],
+            rows: 5,
+            sampling: Sampling::greedy(),
+            seed: 0,
+        };
         assert_eq!(clock.target_us(&job, 500), 1_050);
         // 31 further sessions add 4 tokens each; a frame that comes in the middle waits for half a pass.
         clock.server.sessions = 32.0;

@@ -339,7 +339,8 @@ mod tests {
     }
 
     fn verify(keep: usize, tokens: &[u32], rows: usize) -> VerifyJob {
-        VerifyJob { id: verifier::VerifyJobId(0), slot: Slot(0), keep, tokens: tokens.to_vec(), rows }
+        let (id, slot, sampling) = (verifier::VerifyJobId(0), Slot(0), Sampling::greedy());
+        VerifyJob { id, slot, keep, tokens: tokens.to_vec(), rows, sampling, seed: 0 }
     }
 
     #[test]

@@ -30,6 +30,24 @@ pub struct JudgedFrame<'a> {
     pub sampling: Sampling,
 }
 
+/// A token that an engine chose by itself, from logits that it doesn't show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChosenToken {
+    /// The token.
+    pub token: TokenId,
+    /// True if the engine ends its text with it.
+    pub ends: bool,
+}
+
+/// The target's answer to a job.
+#[derive(Clone, Copy, Debug)]
+pub enum TargetAnswer<'a> {
+    /// Logits of an engine of rows, `rows × vocabulary`, row-major.
+    Rows(&'a [f32]),
+    /// The tokens of an engine of choices, one for each row.
+    Choices(&'a [ChosenToken]),
+}
+
 /// The judgement of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -137,6 +155,26 @@ impl JudgedFrame<'_> {
         Some(Outcome { accepted, token, missed })
     }
 
+    /// Judges the frame by the tokens that an engine chose behind each of its prefixes: a draft stands while it is the
+    /// token chosen at its position, and nothing stands behind a token that ends the engine's text.
+    ///
+    /// `None` if the frame is not plain ([`is_plain`]), if a choice is missing, or if one is outside the vocabulary.
+    pub fn judge_choices(&self, choices: &[ChosenToken]) -> Option<Outcome> {
+        let frame = self.frame;
+        if !is_plain(frame) || choices.iter().any(|choice| choice.token >= self.vocabulary) {
+            return None;
+        }
+        for (index, draft) in frame.drafts.iter().enumerate() {
+            let choice = choices.get(index)?;
+            let last = index + 1 == frame.drafts.len() && !frame.bonus;
+            if choice.token != draft.token || choice.ends || last {
+                return Some(Outcome { accepted: index, token: choice.token, missed: 0 });
+            }
+        }
+        let accepted = frame.drafts.len();
+        choices.get(accepted).map(|choice| Outcome { accepted, token: choice.token, missed: 0 })
+    }
+
     /// Returns the token if it is accepted, else its replacement.
     fn reject(&self, p: &Distribution, q: &Distribution, token: TokenId, position: u64) -> TokenId {
         let coin = Noise::new(DOMAIN_ACCEPTANCE, self.seed, position).unit(0);
@@ -158,6 +196,11 @@ impl JudgedFrame<'_> {
             }
         }
     }
+}
+
+/// True if the target's choices alone decide a frame: the shared seed couples its drafts, and none is held.
+pub(crate) fn is_plain(frame: &DraftFrame) -> bool {
+    frame.rows == Rows::None && frame.held == 0
 }
 
 /// See [`JudgedFrame::first_row`].

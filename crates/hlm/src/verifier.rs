@@ -7,7 +7,7 @@
 mod stream;
 
 use crate::TokenId;
-use crate::acceptance::{self, Outcome, first_row};
+use crate::acceptance::{self, ChosenToken, Outcome, TargetAnswer, first_row, is_plain};
 use crate::counters::counters;
 use crate::limits::LimitError;
 use crate::prefixes::Prefixes;
@@ -90,8 +90,9 @@ pub struct Slot(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VerifyJobId(pub u64);
 
-/// Work for the target: cut the slot's cache to `keep` tokens, append `tokens`, return the logits of the last `rows`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Work for the target: cut the slot's cache to `keep` tokens, append `tokens`, return the logits of the last `rows`, or
+/// the tokens that an engine of choices draws from them.
+#[derive(Clone, Debug, PartialEq)]
 pub struct VerifyJob {
     /// Returned with the rows.
     pub id: VerifyJobId,
@@ -103,10 +104,14 @@ pub struct VerifyJob {
     pub tokens: Vec<TokenId>,
     /// Number of logit rows to return, those of the last tokens.
     pub rows: usize,
+    /// The session's sampling, for an engine of choices.
+    pub sampling: Sampling,
+    /// The session's seed, for an engine of choices.
+    pub seed: u64,
 }
 
 /// An action for the shell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum VerifierEvent {
     /// Run the target and return the rows.
     Verify(VerifyJob),
@@ -281,6 +286,8 @@ pub struct Verifier {
     jobs: BTreeMap<VerifyJobId, Key>,
     next: u64,
     draining: bool,
+    /// True if the target shows its choices and not its rows.
+    choices: bool,
     outbox: VecDeque<OutgoingAnswer>,
     events: VecDeque<VerifierEvent>,
     counters: VerifierCounters,
@@ -306,12 +313,22 @@ impl Verifier {
             jobs: BTreeMap::new(),
             next: 0,
             draining: false,
+            choices: false,
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             counters: VerifierCounters::default(),
             price: Price::default(),
             scratch: Distribution::certain(0),
         })
+    }
+
+    /// The same verifier with a target that shows its choices and not its rows ([`Self::handle_choices`]). It serves
+    /// plain frames: drafts under the shared seed, of which none is held. A frame of another policy ends its lease with
+    /// [`CloseReason::Policy`].
+    #[must_use]
+    pub fn of_choices(mut self) -> Self {
+        self.choices = true;
+        self
     }
 
     /// The number of sessions.
@@ -399,6 +416,20 @@ impl Verifier {
 
     /// Takes the result of a job: `rows × vocabulary` logits, row-major.
     pub fn handle_rows(&mut self, id: VerifyJobId, rows: Result<&[f32], RowsError>, now: Instant) {
+        self.handle_answer(id, rows.map(TargetAnswer::Rows), now);
+    }
+
+    /// Takes the result of a job from an engine of choices: one token for each of the job's rows.
+    pub fn handle_choices(
+        &mut self,
+        id: VerifyJobId,
+        choices: Result<&[ChosenToken], RowsError>,
+        now: Instant,
+    ) {
+        self.handle_answer(id, choices.map(TargetAnswer::Choices), now);
+    }
+
+    fn handle_answer(&mut self, id: VerifyJobId, answer: Result<TargetAnswer<'_>, RowsError>, now: Instant) {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let (work, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
@@ -410,14 +441,14 @@ impl Verifier {
             }
         };
         session.used = now;
-        match rows {
+        match answer {
             Err(RowsError::Budget) => self.make_room(&key, pending, work, now),
             Err(RowsError::Failed) => return self.end(&key, CloseReason::Failed),
             // The session's text may have changed since the newer frame arrived, so it is checked like a new one.
-            Ok(rows) => match (pending, work) {
+            Ok(answer) => match (pending, work) {
                 (Some(newer), _) => self.await_codes_or_start(&key, newer, now),
-                (None, Work::Judge(asked)) => self.judge(&key, &asked, rows, now),
-                (None, Work::Write { at, digest }) => self.write(&key, (at, digest), rows, now),
+                (None, Work::Judge(asked)) => self.judge(&key, &asked, answer, now),
+                (None, Work::Write { at, digest }) => self.write(&key, (at, digest), answer, now),
                 (None, Work::Abandoned) => {}
             },
         }
@@ -608,7 +639,7 @@ impl Verifier {
     fn on_draft(&mut self, device: &DeviceId, asked: PendingFrame, now: Instant) {
         let frame = &asked.frame;
         let Some(key) = self.find(device, frame.session, frame.epoch, Some(asked.digest)) else { return };
-        if !self.config.lossy && is_lossy(&asked.frame) {
+        if !self.config.lossy && is_lossy(frame) || self.choices && !is_plain(frame) {
             return self.end(&key, CloseReason::Policy);
         }
         let session = self.sessions.get_mut(&key).expect("found above");
@@ -717,14 +748,15 @@ impl Verifier {
         tokens.extend(drafts);
         session.fed.truncate(keep);
         session.fed.extend(&tokens);
-        let job = VerifyJob { id, slot: session.slot, keep, tokens, rows };
+        let (sampling, seed) = (session.sampling, session.seed);
+        let job = VerifyJob { id, slot: session.slot, keep, tokens, rows, sampling, seed };
         session.round = Round::Verifying { id, work, pending: None };
         self.jobs.insert(id, key.clone());
         self.events.push_back(VerifierEvent::Verify(job));
     }
 
-    /// Judges a frame by the target's rows and sends the verdict.
-    fn judge(&mut self, key: &Key, asked: &PendingFrame, rows: &[f32], now: Instant) {
+    /// Judges a frame by the target's answer and sends the verdict.
+    fn judge(&mut self, key: &Key, asked: &PendingFrame, answer: TargetAnswer<'_>, now: Instant) {
         let PendingFrame { frame, digest } = asked;
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
         let base = frame.base as usize;
@@ -743,7 +775,11 @@ impl Verifier {
             seed: session.seed,
             sampling: session.sampling,
         };
-        let Some(Outcome { accepted, token, missed }) = question.judge(rows, &mut self.scratch) else {
+        let outcome = match answer {
+            TargetAnswer::Rows(rows) => question.judge(rows, &mut self.scratch),
+            TargetAnswer::Choices(choices) => question.judge_choices(choices),
+        };
+        let Some(Outcome { accepted, token, missed }) = outcome else {
             return self.end(key, CloseReason::Failed);
         };
         for draft in &frame.drafts[..accepted] {
@@ -751,7 +787,7 @@ impl Verifier {
         }
         session.text.push(token);
         // Only the shared seed makes what stands the target's own; elsewhere the next reply may not build on it.
-        let own = frame.rows == Rows::None && frame.held == 0;
+        let own = is_plain(frame);
         session.own_from = if own { session.own_from.min(base) } else { session.text.len() };
         let (session_number, epoch, round) = (frame.session, frame.epoch, frame.round);
         let accepted_u8 = accepted as u8;

@@ -1,9 +1,10 @@
 //! Language models for Dunlin without an engine: the interfaces of drafter and target, model directories, tokenizers,
 //! scripted toys, and BERTScore.
 //!
-//! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder) and `dunlin-lm-candle` (target), and map
-//! their failures into this crate's [`Error`]. Only [`tokenizer`] uses the library `tokenizers`, and only [`chat`] the
-//! library `minijinja`. Everything else is plain slices of `u32` tokens and `f32` logits. Of the protocol it knows only the vocabulary.
+//! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder), `dunlin-lm-candle` (target) and
+//! `dunlin-lm-remote` (a target on a server), and map their failures into this crate's [`Error`]. Only [`tokenizer`] uses
+//! the library `tokenizers`, and only [`chat`] the library `minijinja`. Everything else is plain slices of `u32` tokens
+//! and `f32` logits. Of the protocol it knows only the vocabulary.
 //!
 //! Invariants:
 //! - Nothing here knows a frame, a policy, a clock, a socket or a random number: a model is a function of
@@ -16,6 +17,7 @@
 pub mod bertscore;
 pub mod bundle;
 pub mod chat;
+pub mod chooser;
 pub mod draft;
 pub mod embeddings;
 mod error;
@@ -32,6 +34,7 @@ pub mod window;
 pub use bertscore::{BertScore, bert_score};
 pub use bundle::{ModelDir, PromptForm, Role, SpecialIds};
 pub use chat::{ChatTemplate, Message};
+pub use chooser::{ChoiceFuture, ChoiceRequest, Chooser, EngineChoice};
 pub use draft::{Draft, Rows};
 pub use dunlin_wire::{Promise, Vocabulary};
 pub use embeddings::Embeddings;

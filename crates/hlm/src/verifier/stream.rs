@@ -5,6 +5,7 @@
 
 use super::{CloseReason, Key, Session, Verifier, Work};
 use crate::TokenId;
+use crate::acceptance::TargetAnswer;
 use crate::coupling::couple;
 use crate::text::Text;
 use crate::time::Instant;
@@ -106,8 +107,14 @@ impl Verifier {
         self.flush(key, now);
     }
 
-    /// Draws the token behind a text of this length and digest from the target's row.
-    pub(super) fn write(&mut self, key: &Key, (at, digest): (usize, Digest), row: &[f32], now: Instant) {
+    /// Writes the token behind a text of this length and digest: drawn from the target's row, or its own choice.
+    pub(super) fn write(
+        &mut self,
+        key: &Key,
+        (at, digest): (usize, Digest),
+        answer: TargetAnswer<'_>,
+        now: Instant,
+    ) {
         let context_max = self.config.context_tokens_max as usize;
         let interval = self.config.continuation_interval;
         let session = self.sessions.get_mut(key).expect("callers hold a live key");
@@ -116,11 +123,19 @@ impl Verifier {
         if !same_text || !session.may_write(context_max) {
             return;
         }
-        let row = row.get(..self.config.vocabulary.size as usize);
-        if row.is_none_or(|row| self.scratch.refill(row, &session.sampling).is_err()) {
+        let size = self.config.vocabulary.size;
+        let token = match answer {
+            TargetAnswer::Rows(rows) => rows
+                .get(..size as usize)
+                .and_then(|row| self.scratch.refill(row, &session.sampling).ok())
+                .map(|()| couple(&self.scratch, session.seed, at as u64)),
+            TargetAnswer::Choices(choices) => {
+                choices.first().map(|choice| choice.token).filter(|token| *token < size)
+            }
+        };
+        let Some(token) = token else {
             return self.end(key, CloseReason::Failed);
-        }
-        let token = couple(&self.scratch, session.seed, at as u64);
+        };
         session.text.push(token);
         self.counters.written += 1;
         let Some(stream) = &mut session.stream else { return };

@@ -136,6 +136,7 @@ impl TargetQueue {
 mod tests {
     use super::*;
     use crate::toy::{ToyModels, ToyPair};
+    use dunlin_hlm::probabilities::Sampling;
     use dunlin_hlm::verifier::Slot;
 
     const PAIR: ToyPair = ToyPair { vocabulary: 4, seed: 1, agreement: 1.0 };
@@ -143,7 +144,8 @@ mod tests {
 
     fn job(id: u64, slot: u64, keep: usize, tokens: usize) -> VerifierEvent {
         let (id, slot, tokens) = (VerifyJobId(id), Slot(slot), vec![1; tokens]);
-        VerifierEvent::Verify(VerifyJob { id, slot, keep, tokens, rows: 1 })
+        let (sampling, seed) = (Sampling::greedy(), 0);
+        VerifierEvent::Verify(VerifyJob { id, slot, keep, tokens, rows: 1, sampling, seed })
     }
 
     fn queue(work: impl IntoIterator<Item = VerifierEvent>) -> (TargetQueue, Vec<ToyModels>) {
