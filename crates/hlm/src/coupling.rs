@@ -4,9 +4,12 @@
 //! Invariant: the noise depends only on (seed, position, token). Both ends compute it, so the formulas of this
 //! module are part of the protocol: changing one needs a new protocol version.
 
+mod murmur;
+
 use crate::TokenId;
 use crate::probabilities::Distribution;
 use core::f64::consts::LN_2;
+pub use murmur::{NoiseColumn, couple_murmur, murmur_gumbel};
 
 /// Domain of the noise that draws tokens.
 const DOMAIN_TOKENS: u64 = 0;
