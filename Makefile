@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race families relay meter docs fuzz clean test-x86 \
+.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race families relay meter docs fuzz clean test-x86 test-remote \
 	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
@@ -58,11 +58,12 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, other families of models, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, other families of models, a target on llama-server, packages, wrong images, a board in QEMU, two builds compared
 	$(MAKE) --no-print-directory demo PAIR=smollm2
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race
 	$(MAKE) --no-print-directory families
+	$(MAKE) --no-print-directory test-remote
 	$(MAKE) --no-print-directory test-arm
 	$(MAKE) --no-print-directory test-x86
 	$(MAKE) --no-print-directory test-package
@@ -144,6 +145,9 @@ race: build need-race need-python ## Our policies beside llama.cpp's server over
 FAMILIES ?=
 families: build need-python need-npm ## Models, chat templates and tokenizers of other families against transformers; FAMILIES=--write (needs 7 GB)
 	@CARGO="$(CARGO)" FAMILIES="$(FAMILIES)" bench/families/run.sh
+
+test-remote: build smollm2 ## A target on llama-server, which is built once (10 to 20 minutes): replies equal to the server's own
+	@VENV="$(VENV)" bench/remote/run.sh
 
 relay: ## The delay, loss and bounds of that link
 	@python3 -B bench/race/link_test.py

@@ -1,7 +1,7 @@
 //! The `check` command: tests configuration, target and broker, and suggests a remedy for each failure.
 
 use crate::config::Config;
-use crate::engine::{load, memory_mib, warm_up};
+use crate::engine::{Comparison, OpenedTarget, PLAIN_ONLY, TargetEngine, memory_mib, open};
 use crate::exit::Exit;
 use anyhow::{Result, anyhow, ensure};
 use dunlin_link::{BrokerFacts, probe};
@@ -26,10 +26,13 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
         }
     };
     findings.good(&format!("configuration: verifier {}, {} sessions", config.id, config.sessions))?;
-    match target(&config) {
+    match target(&config).await {
         Ok(text) => findings.good(&format!("model: {text}"))?,
         Err(error) => {
-            let advice = "name a target with --model DIR, or `model` in the configuration";
+            let advice = match &config.remote {
+                None => "name a target with --model DIR, or `model` in the configuration",
+                Some(_) => "start the server and correct [remote]; docs/verifier.md lists every key",
+            };
             findings.bad(&format!("model: {error:#}"), advice)?;
         }
     }
@@ -48,19 +51,25 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
     })
 }
 
-fn target(config: &Config) -> Result<String> {
-    let (dir, mut target) = load(config)?;
-    warm_up(target.as_mut())?;
-    let memory = memory_mib().map_or_else(|| "unknown".into(), |mib| format!("{mib} MiB"));
+async fn target(config: &Config) -> Result<String> {
+    let OpenedTarget { dir, engine, comparison } = open(config).await?;
+    let known = format!("{}, {}, context {}", engine.identity(), dir.vocabulary, engine.context_max());
+    let Some(Comparison { agree, unknown }) = comparison else {
+        return Ok(format!("{known}; {}", memory(config, &engine)));
+    };
+    let (agree, unknown) = (agree.join(", "), unknown.join(", "));
+    Ok(format!(
+        "{known}; compared with {}: {agree}; not compared: {unknown}; {PLAIN_ONLY}",
+        dir.path.display()
+    ))
+}
+
+fn memory(config: &Config, engine: &TargetEngine) -> String {
+    let used = memory_mib().map_or_else(|| "unknown".into(), |mib| format!("{mib} MiB"));
+    let TargetEngine::Rows(target) = engine else { return format!("memory {used}") };
     let tokens = (config.kv_mib as u64) << 20;
     let tokens = tokens.checked_div(target.cache_bytes_per_token()).unwrap_or(u64::MAX);
-    Ok(format!(
-        "{}, {}, context {}; memory {memory}; caches of {} MiB hold {tokens} tokens of all sessions",
-        target.identity(),
-        dir.vocabulary,
-        target.context_max(),
-        config.kv_mib,
-    ))
+    format!("memory {used}; caches of {} MiB hold {tokens} tokens of all sessions", config.kv_mib)
 }
 
 async fn broker(config: &Config) -> Result<String> {

@@ -3,7 +3,7 @@
 use crate::check::check;
 use crate::config::Config;
 use crate::embedded::Embedded;
-use crate::engine::{TargetEngine, load, set_threads, threads, warm_up};
+use crate::engine::{OpenedTarget, TargetEngine, open, set_threads};
 use crate::exit::Exit;
 use crate::reference::{Request, write};
 use crate::report::End;
@@ -153,7 +153,9 @@ fn usage(error: Error) -> (Exit, Error) {
 fn run_serve(args: &ServeArgs) -> CommandResult {
     let mut config = args.merged().map_err(usage)?;
     config.model().map_err(usage)?;
-    set_threads(config.threads).map_err(failure)?;
+    if config.remote.is_none() {
+        set_threads(config.threads).map_err(failure)?;
+    }
     start_log(Log::Service);
     // SIGUSR1 must not end a verifier that still loads its target. The handler outlives this runtime.
     block_on(async { signal(SignalKind::user_defined1()).map(drop).context("SIGUSR1") }).map_err(failure)?;
@@ -161,9 +163,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;
     }
-    let (dir, mut target) = load(&config).map_err(failure)?;
-    tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), identity = %target.identity(), "target loaded");
-    warm_up(target.as_mut()).map_err(failure)?;
+    let OpenedTarget { dir, engine, .. } = block_on(open(&config)).map_err(failure)?;
     let embedded = match config.embedded_broker {
         true => Some(Embedded::start(config.listen).map_err(failure)?),
         false => None,
@@ -172,7 +172,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
         config.broker = embedded.address().into();
         tracing::info!(address = %config.broker, "embedded broker");
     }
-    let served = Served { target: TargetEngine::Rows(target), name: dir.name, prefixes: dir.prefixes.into() };
+    let served = Served { target: engine, name: dir.name, prefixes: dir.prefixes.into() };
     let report = block_on(serve_until_signal(&config, served, ready.clone())).map_err(failure);
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;
@@ -222,9 +222,9 @@ fn run_reference(args: &ReferenceArgs) -> CommandResult {
 }
 
 fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Result<()> {
-    let (dir, mut target) = load(config)?;
+    let OpenedTarget { dir, engine, .. } = block_on(open(config))?;
+    let TargetEngine::Rows(mut target) = engine else { bail!("a target on a server has no reference here") };
     let dir = dir.with_system(args.system.clone())?;
-    tracing::info!(identity = %target.identity(), "target loaded");
     let request = Request {
         prompt: dir.first_turn(&args.prompt).context("prompt")?,
         tokens_max: args.max_tokens,
@@ -254,7 +254,9 @@ fn reference(args: &ReferenceArgs, config: &Config, sampling: Sampling) -> Resul
 
 fn run_check(args: &ServeArgs) -> CommandResult {
     let config = args.merged();
-    if let Ok(config) = &config {
+    if let Ok(config) = &config
+        && config.remote.is_none()
+    {
         set_threads(config.threads).map_err(failure)?;
     }
     start_log(Log::Service);
@@ -387,15 +389,19 @@ mod tests {
     fn the_packages_configuration_is_the_one_of_the_manual() {
         let text = fs::read_to_string(package().join("verifier.toml")).unwrap();
         let lines = text.lines().map(|line| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => key,
+            Some(key) if key.starts_with(|first: char| first == '[' || first.is_ascii_lowercase()) => key,
             _ => line,
         });
         let whole = lines.map(|line| format!("{line}\n")).collect::<String>();
-        toml::from_str::<Config>(&whole).unwrap().check().unwrap();
+        let config = toml::from_str::<Config>(&whole).unwrap();
+        assert!(config.check().unwrap_err().to_string().starts_with("threads: "), "not beside [remote]");
+        Config { threads: None, ..config }.check().unwrap();
         assert!(toml::from_str::<Config>(&text).unwrap().model.is_none(), "nothing is configured");
         let mut table: toml::Table = whole.parse().unwrap();
-        let Some(toml::Value::Table(mqtt)) = table.remove("mqtt") else { panic!("no [mqtt]") };
-        table.extend(mqtt.into_iter().map(|(key, value)| (format!("mqtt.{key}"), value)));
+        for name in ["mqtt", "remote"] {
+            let Some(toml::Value::Table(keys)) = table.remove(name) else { panic!("no [{name}]") };
+            table.extend(keys.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+        }
         let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verifier.md"));
         let manual = manual.unwrap();
         let (_, section) = manual.split_once("| key | default | meaning |").unwrap();

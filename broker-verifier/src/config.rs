@@ -3,6 +3,7 @@
 use crate::link::INFLIGHT_MAX;
 use anyhow::{Context, Result, ensure};
 use dunlin_link::{BrokerAddress, ConnectOptions, Login, MqttTable, refuse_old_keys};
+use dunlin_lm_remote::RemoteSettings;
 use dunlin_wire::VerifierId;
 use dunlin_wire::limits::{CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX};
 use serde::Deserialize;
@@ -34,6 +35,8 @@ pub struct Config {
     pub login: Option<Login>,
     /// The target: a model directory or a `.gguf` file.
     pub model: Option<PathBuf>,
+    /// The server that runs the target; by default, this process runs it.
+    pub remote: Option<RemoteSettings>,
     /// Threads of the target; by default, all cores except one.
     pub threads: Option<usize>,
     /// Maximum number of sessions; the least recently used one makes room for a new one.
@@ -71,6 +74,7 @@ impl Default for Config {
             mqtt: MqttTable::default(),
             login: None,
             model: None,
+            remote: None,
             threads: None,
             sessions: 64,
             kv_mib: 512,
@@ -100,6 +104,9 @@ impl Config {
         let directory = path.parent().unwrap_or(Path::new(""));
         config.model = config.model.map(|model| directory.join(model));
         config.energy_log = config.energy_log.map(|file| directory.join(file));
+        if let Some(remote) = &mut config.remote {
+            remote.key_file = remote.key_file.take().map(|file| directory.join(file));
+        }
         config.mqtt.password_file = config.mqtt.password_file.map(|file| directory.join(file));
         Ok(config)
     }
@@ -120,6 +127,13 @@ impl Config {
         in_range("continuation_ms", self.continuation_ms as usize, 0, 60_000)?;
         in_range("drain_s", self.drain_s as usize, 1, 3600)?;
         self.mqtt.keep_alive(None)?;
+        if let Some(remote) = &self.remote {
+            remote.check()?;
+            ensure!(
+                self.threads.is_none(),
+                "threads: a target on a server ([remote]) has none here; remove it"
+            );
+        }
         Ok(())
     }
 
@@ -179,6 +193,8 @@ mod tests {
             ("continuation_ms = 60001", "continuation_ms"),
             ("mqtt.keep_alive_seconds = 4", "mqtt.keep_alive_seconds"),
             ("drain_s = 0", "drain_s"),
+            ("threads = 2\nremote = { url = 'http://h', kind = 'vllm' }", "threads"),
+            ("remote = { url = 'http://h', kind = 'vllm', in_flight = 0 }", "remote: remote.in_flight"),
         ] {
             let config: Config = toml::from_str(text).unwrap();
             let error = config.check().unwrap_err().to_string();

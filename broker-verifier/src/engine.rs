@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use dunlin_lm::{Chooser, ModelDir, Promise, Target, TargetIdentity, Vocabulary};
 pub use dunlin_lm_candle::threads;
 use dunlin_lm_candle::{CandleTarget, THREADS_VARIABLE};
+pub use dunlin_lm_remote::Comparison;
+use dunlin_lm_remote::RemoteTarget;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,11 +55,48 @@ impl TargetEngine {
     }
 }
 
+/// A target that is ready to be served.
+pub struct OpenedTarget {
+    /// The model's folder: of a target on a server, its tokenizer alone.
+    pub dir: ModelDir,
+    /// The target.
+    pub engine: TargetEngine,
+    /// The comparison of a server with the folder.
+    pub comparison: Option<Comparison>,
+}
+
+/// Opens the configured target: loads it and runs its first pass, or connects to its server.
+///
+/// # Errors
+/// Names the file or the server, and the problem.
+pub async fn open(config: &Config) -> Result<OpenedTarget> {
+    let Some(remote) = &config.remote else {
+        let (dir, mut target) = load(config)?;
+        tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), identity = %target.identity(), "target loaded");
+        warm_up(target.as_mut())?;
+        return Ok(OpenedTarget { dir, engine: TargetEngine::Rows(target), comparison: None });
+    };
+    let path = config.model()?;
+    let dir = ModelDir::open_tokenizer(path).with_context(|| format!("target {}", path.display()))?;
+    let target = RemoteTarget::connect(remote, &dir).await.context("the target's server")?;
+    let comparison = target.comparison().clone();
+    let Comparison { agree, unknown } = &comparison;
+    tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, identity = %target.identity(), "target connected");
+    tracing::info!("compared with {}: {}", path.display(), agree.join(", "));
+    tracing::warn!("not compared: {}", unknown.join(", "));
+    tracing::info!("{PLAIN_ONLY}");
+    Ok(OpenedTarget { dir, engine: TargetEngine::Choices(Arc::new(target)), comparison: Some(comparison) })
+}
+
+/// The policies that a target on a server serves.
+pub const PLAIN_ONLY: &str = "policies served: those that send drafts under the shared seed and hold none \
+    (lossless, remote, stream, auto); a device with another one is refused";
+
 /// Loads the configured target.
 ///
 /// # Errors
 /// Names the file and the problem.
-pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
+fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     let path = config.model()?;
     let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
     let target = CandleTarget::load(&dir, config.kv_mib << 20)
@@ -69,7 +108,7 @@ pub fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
 ///
 /// # Errors
 /// The pass fails, or `kv_mib` is too small for it.
-pub fn warm_up(target: &mut dyn Target) -> Result<()> {
+fn warm_up(target: &mut dyn Target) -> Result<()> {
     let started = Instant::now();
     target.warm_up().context("the target's first pass failed; if its cache is full, raise kv_mib")?;
     tracing::info!(seconds = started.elapsed().as_secs_f32(), memory_mib = memory_mib(), "target warmed up");

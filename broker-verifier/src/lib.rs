@@ -4,8 +4,7 @@
 //! target in a thread or asks the server that runs it, and publishes verdicts. [`run`] shows the whole path of a frame.
 //!
 //! Invariants:
-//! - Only [`link`] publishes and receives, only [`embedded`] names the broker, only [`engine`] names a target's
-//!   engine.
+//! - Only [`link`] publishes and receives, only [`embedded`] names the broker, only [`engine`] opens a target.
 //! - No code here knows a byte layout or a topic string, or decides the answer to a frame.
 //! - Every queue is bounded by a named constant.
 
