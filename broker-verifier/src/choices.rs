@@ -48,8 +48,8 @@ pub struct ChoiceWorker {
     waiting: VecDeque<(Requested, ChoiceRequest)>,
     running: JoinSet<dunlin_lm::Result<Vec<EngineChoice>>>,
     requested: BTreeMap<VerifyJobId, (Requested, AbortHandle)>,
-    /// Jobs that are answered without a request.
-    failed: VecDeque<Requested>,
+    /// Answers that need no request.
+    answered: VecDeque<ChosenBatch>,
     /// Number of answers given.
     finished: u64,
 }
@@ -64,7 +64,7 @@ impl ChoiceWorker {
             waiting: VecDeque::new(),
             running: JoinSet::new(),
             requested: BTreeMap::new(),
-            failed: VecDeque::new(),
+            answered: VecDeque::new(),
             finished: 0,
         }
     }
@@ -77,7 +77,7 @@ impl ChoiceWorker {
         match work {
             VerifierEvent::Release(slot) => self.release(slot),
             VerifierEvent::Verify(job) => {
-                if self.waiting.len() + self.failed.len() >= self.waiting_max {
+                if self.waiting.len() + self.answered.len() >= self.waiting_max {
                     return Err(VerifierEvent::Verify(job));
                 }
                 self.take(&job);
@@ -89,8 +89,8 @@ impl ChoiceWorker {
 
     /// The next answer; waits for ever while nothing is asked. Safe to cancel.
     pub async fn next(&mut self) -> ChosenBatch {
-        let batch = match self.failed.pop_front() {
-            Some(job) => job.answered(Err(RowsError::Failed)),
+        let batch = match self.answered.pop_front() {
+            Some(batch) => batch,
             None => self.next_answer().await,
         };
         self.finished += 1;
@@ -100,7 +100,7 @@ impl ChoiceWorker {
 
     /// Number of answers given while jobs are outstanding; `None` while none are.
     pub fn owed(&self) -> Option<u64> {
-        let owed = self.waiting.len() + self.failed.len() + self.requested.len();
+        let owed = self.waiting.len() + self.answered.len() + self.requested.len();
         (owed > 0).then_some(self.finished)
     }
 
@@ -140,13 +140,20 @@ impl ChoiceWorker {
         let requested = Requested { id: job.id, slot: job.slot, size, came: now, started: now };
         let text = self.texts.entry(job.slot).or_default();
         let whole = text.len().min(job.keep) + job.tokens.len();
-        if job.keep > text.len() || job.rows == 0 || job.rows > whole || whole > self.chooser.context_max() {
-            let (keep, held, rows) = (job.keep, text.len(), job.rows);
-            tracing::warn!(slot = job.slot.0, keep, held, rows, whole, "a job doesn't fit its session");
-            return self.failed.push_back(requested);
+        if job.keep > text.len() {
+            return self.answered.push_back(requested.answered(Err(RowsError::Lost)));
+        }
+        if job.rows > whole || whole > self.chooser.context_max() {
+            let (held, rows) = (text.len(), job.rows);
+            tracing::warn!(slot = job.slot.0, held, rows, whole, "a job doesn't fit its session");
+            return self.answered.push_back(requested.answered(Err(RowsError::Failed)));
         }
         text.truncate(job.keep);
         text.extend(&job.tokens);
+        if job.rows == 0 {
+            // A context that is read ahead: a server reads it with the first frame, which carries it.
+            return self.answered.push_back(requested.answered(Ok(Vec::new())));
+        }
         let request = ChoiceRequest {
             tokens: text.clone(),
             choices: job.rows,
@@ -179,7 +186,7 @@ impl ChoiceWorker {
         }
         for (job, request) in std::mem::take(&mut self.waiting) {
             if job.slot == slot {
-                self.failed.push_back(job);
+                self.answered.push_back(job.answered(Err(RowsError::Failed)));
             } else {
                 self.waiting.push_back((job, request));
             }
@@ -264,6 +271,7 @@ mod tests {
 
     fn job(id: u64, slot: u64, keep: usize, tokens: &[u32], rows: usize) -> VerifierEvent {
         VerifierEvent::Verify(VerifyJob {
+            device: "d".parse().unwrap(),
             id: VerifyJobId(id),
             slot: Slot(slot),
             keep,
@@ -289,8 +297,18 @@ mod tests {
         assert_eq!(answer(&mut worker).await, (2, Ok(vec![2, 10])));
         assert_eq!(worker.push(VerifierEvent::Release(Slot(1))), Ok(()));
         assert_eq!(worker.push(job(3, 1, 1, &[5], 1)), Ok(()));
-        assert_eq!(answer(&mut worker).await, (3, Err(RowsError::Failed)), "nothing is kept of it");
+        assert_eq!(answer(&mut worker).await, (3, Err(RowsError::Lost)), "nothing is kept of it");
         assert_eq!(worker.owed(), None);
+    }
+
+    #[tokio::test]
+    async fn a_context_is_read_with_its_first_frame() {
+        let (doubles, mut worker) = worker(9, 4);
+        assert_eq!(worker.push(job(1, 1, 0, &[1, 2], 0)), Ok(()));
+        assert_eq!(worker.push(job(2, 1, 2, &[5], 1)), Ok(()));
+        assert_eq!(answer(&mut worker).await, (1, Ok(vec![])));
+        assert_eq!(answer(&mut worker).await, (2, Ok(vec![10])));
+        assert_eq!(doubles.permits.available_permits(), 8, "one request in all");
     }
 
     #[tokio::test]

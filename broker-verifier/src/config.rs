@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub const SESSIONS_MAX: usize = u16::MAX as usize;
 /// Tokens of one credit: what a device that went away costs at most.
 const CREDIT_TOKENS_MAX: usize = 4096;
+/// Tokens of long contexts that a pass may be set to hold.
+const PREFILL_TOKENS_MAX: usize = 4096;
 /// Threads the target may use.
 pub const THREADS_MAX: usize = 256;
 /// Default port of the embedded broker and of the broker.
@@ -43,6 +45,8 @@ pub struct Config {
     pub sessions: usize,
     /// MiB that the caches of all sessions may hold.
     pub kv_mib: usize,
+    /// Maximum number of tokens of long contexts in one pass of the target; by default as many as its measured time allows.
+    pub prefill_tokens: Option<usize>,
     /// Seconds of silence after which a session is dropped.
     pub idle_s: u64,
     /// Maximum number of drafted tokens in one frame.
@@ -78,6 +82,7 @@ impl Default for Config {
             threads: None,
             sessions: 64,
             kv_mib: 512,
+            prefill_tokens: None,
             idle_s: 600,
             draft_tokens_max: DRAFT_TOKENS_MAX as u8,
             credit_tokens_max: 64,
@@ -120,6 +125,7 @@ impl Config {
         in_range("sessions", self.sessions, 1, SESSIONS_MAX)?;
         in_range("kv_mib", self.kv_mib, 1, usize::MAX >> 20)?;
         in_range("threads", self.threads.unwrap_or(1), 1, THREADS_MAX)?;
+        in_range("prefill_tokens", self.prefill_tokens.unwrap_or(1), 1, PREFILL_TOKENS_MAX)?;
         in_range("idle_s", self.idle_s as usize, 1, 7 * 24 * 3600)?;
         in_range("draft_tokens_max", drafts, 1, DRAFT_TOKENS_MAX)?;
         in_range("credit_tokens_max", self.credit_tokens_max.into(), 0, CREDIT_TOKENS_MAX)?;
@@ -186,6 +192,8 @@ mod tests {
             ("sessions = 65536", "sessions"),
             ("kv_mib = 0", "kv_mib"),
             ("threads = 257", "threads"),
+            ("prefill_tokens = 0", "prefill_tokens"),
+            ("prefill_tokens = 4097", "prefill_tokens"),
             ("idle_s = 0", "idle_s"),
             ("draft_tokens_max = 17", "draft_tokens_max"),
             ("credit_tokens_max = 4097", "credit_tokens_max"),

@@ -3,6 +3,7 @@
 use crate::energy::EnergyCounters;
 use crate::link::LinkCounters;
 use crate::setup::SetupCounters;
+use crate::worker::Batch;
 use dunlin_hlm::verifier::VerifierCounters;
 use dunlin_status::{MetricUnit, Snapshot};
 use std::time::Duration;
@@ -51,10 +52,28 @@ pub struct Gauges {
 pub struct TargetCounters {
     /// Passes of the target.
     pub batches: u64,
-    /// Frames in these passes.
+    /// Frames that these passes answered.
     pub jobs: u64,
+    /// Parts of contexts in these passes that later passes continued.
+    pub chunks: u64,
+    /// Tokens fed.
+    pub tokens: u64,
+    /// Jobs dropped before their pass because their session ended.
+    pub cancelled: u64,
     /// Duration of these passes.
     pub took: Duration,
+}
+
+impl TargetCounters {
+    /// Counts a batch.
+    pub fn count(&mut self, batch: &Batch) {
+        self.batches += u64::from(batch.size.jobs > 0);
+        self.jobs += batch.rows.len() as u64;
+        self.chunks += batch.chunks as u64;
+        self.tokens += batch.size.tokens as u64;
+        self.cancelled += batch.dropped.len() as u64;
+        self.took += batch.took;
+    }
 }
 
 impl Report {
@@ -122,11 +141,14 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
 }
 
 fn of_target(snapshot: &mut Snapshot, counters: &TargetCounters) {
-    let TargetCounters { batches, jobs, took } = *counters;
+    let TargetCounters { batches, jobs, chunks, tokens, cancelled, took } = *counters;
     snapshot
         .group("target")
         .count("batches", batches, "Passes of the target.")
-        .count("jobs", jobs, "Frames in them.")
+        .count("jobs", jobs, "Frames that they answered.")
+        .count("chunks", chunks, "Parts of long contexts in them.")
+        .count("tokens", tokens, "Tokens fed.")
+        .count("cancelled", cancelled, "Jobs dropped because their session ended.")
         .counter("busy", MetricUnit::Seconds, took.as_secs_f64(), "Time in them.");
 }
 
@@ -207,7 +229,12 @@ mod tests {
             end: End::Drained,
             protocol: VerifierCounters { frames: 7, ..VerifierCounters::default() },
             link: LinkCounters::default(),
-            target: TargetCounters { batches: 2, jobs: 5, took: Duration::from_millis(1500) },
+            target: TargetCounters {
+                batches: 2,
+                jobs: 5,
+                took: Duration::from_millis(1500),
+                ..TargetCounters::default()
+            },
             energy: EnergyCounters::default(),
             setup: SetupCounters::default(),
         };
@@ -219,7 +246,7 @@ mod tests {
         let lines = snapshot.lines();
         assert_eq!(lines[0], "verifier up_seconds=60.000000 sessions=3 slots_free=5 connected=1");
         assert!(lines[1].starts_with("protocol frames=7 verdicts=0 "), "{lines:?}");
-        assert_eq!(lines[2], "target batches=2 jobs=5 busy_seconds=1.500000");
+        assert_eq!(lines[2], "target batches=2 jobs=5 chunks=0 tokens=0 cancelled=0 busy_seconds=1.500000");
         assert_eq!(lines.len(), 6);
     }
 }

@@ -10,10 +10,10 @@ use crate::engine::TargetEngine;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
 use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
-use crate::worker::Batch;
+use crate::worker::{Batch, WorkBounds};
 use crate::workers::{EngineBatch, EngineWorker};
 use anyhow::{Context, Result};
-use dunlin_hlm::passes::PassPrices;
+use dunlin_hlm::passes::{BATCH_JOBS_MAX, PassPrices};
 use dunlin_hlm::prefixes::Prefixes;
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{
@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-/// Work that waits for the target; beyond it, no messages are read from the link.
+/// Work in the channel to the target's thread; beyond it, no messages are read from the link.
 const WORK_MAX: usize = 256;
 /// Minimum time between two announcements of the load.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -146,10 +146,13 @@ impl Serve {
         let mut service = hooks.service.patience(PASS_MAX);
         service.status(&format!("looking for {place}"));
         let now = Instant::now();
+        // A session has one job at a time, so this many jobs wait only while sessions end.
+        let jobs = config.sessions + BATCH_JOBS_MAX;
+        let bounds = WorkBounds { work: WORK_MAX, jobs, prefill: config.prefill_tokens };
         Ok(Self {
             machine,
             link,
-            worker: EngineWorker::start(served.target, WORK_MAX)?,
+            worker: EngineWorker::start(served.target, bounds)?,
             backlog: VecDeque::new(),
             stop: hooks.stop,
             status: hooks.status,
@@ -252,13 +255,14 @@ impl Serve {
 
     /// Passes the target's rows to the machine, which makes verdicts of them.
     fn on_batch(&mut self, batch: &Batch) {
-        self.target.batches += 1;
-        self.target.jobs += batch.rows.len() as u64;
-        self.target.took += batch.took;
+        self.target.count(batch);
         let span = |time: Duration| Span(time.as_micros() as u64);
         self.prices.observe(batch.size, span(batch.took), span(batch.waited));
         self.machine.set_price(self.prices.price());
         let now = self.now();
+        for id in &batch.dropped {
+            self.machine.handle_rows(*id, Ok(&[]), now);
+        }
         // A text that goes on asks for its next row at once, so it is read before the next pass begins. Frames are read
         // during that pass: their devices answer only after a round trip.
         let (texts, frames): (Vec<_>, Vec<_>) =

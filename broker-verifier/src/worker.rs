@@ -1,13 +1,15 @@
-//! The target's thread: runs all waiting jobs in one ragged batch.
+//! The target's thread: runs the waiting jobs in ragged passes.
 //!
-//! Invariant: it knows slots and tokens, but neither the protocol's sessions nor the link. Work and results go
-//! through bounded channels, and work is done in the order of arrival. After a pass the thread waits until the loop
+//! Invariant: it knows devices, slots and tokens, but neither the protocol's sessions nor the link. Work and results go
+//! through bounded channels, and [`PassQueue`] decides what a pass holds. After a pass the thread waits until the loop
 //! has handed over what follows from it at once. Otherwise the next pass would begin without the sessions whose text
 //! goes on, and these would split into two halves that take turns, each with a pass of its own.
 
 use anyhow::{Context, Error, Result, anyhow};
-use dunlin_hlm::passes::{BATCH_JOBS_MAX, PassSize};
-use dunlin_hlm::verifier::{RowsError, Slot, VerifierEvent, VerifyJob, VerifyJobId};
+use dunlin_hlm::passes::PassSize;
+use dunlin_hlm::schedule::{PassPart, PassQueue};
+use dunlin_hlm::time::Duration as Span;
+use dunlin_hlm::verifier::{RowsError, Slot, VerifierEvent, VerifyJobId};
 use dunlin_lm::{Extend, SessionId, Target};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -21,14 +23,29 @@ const BATCHES_MAX: usize = 2;
 /// The result of one pass of the target.
 #[derive(Debug)]
 pub struct Batch {
-    /// Each job's rows, row-major.
+    /// Rows of each job that it answers, row-major.
     pub rows: Vec<(VerifyJobId, Result<Vec<f32>, RowsError>)>,
-    /// Size of the pass.
+    /// Jobs that were dropped since the last batch: their sessions ended, or another job took their tokens over.
+    pub dropped: Vec<VerifyJobId>,
+    /// Size of the pass; no jobs if there was nothing but dropped ones.
     pub size: PassSize,
+    /// Parts of contexts in the pass that later passes continue.
+    pub chunks: usize,
     /// Duration of the pass.
     pub took: Duration,
-    /// Mean time that its jobs waited for the pass.
+    /// Mean time that its whole jobs waited for the pass.
     pub waited: Duration,
+}
+
+/// Bounds of the target's thread.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkBounds {
+    /// Pieces of work in the channel.
+    pub work: usize,
+    /// Jobs that wait in the thread.
+    pub jobs: usize,
+    /// Tokens of long contexts in a pass; `None` for as many as the measured time allows.
+    pub prefill: Option<usize>,
 }
 
 /// The loop's end of the target's thread.
@@ -45,15 +62,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread; up to `work_max` pieces of work may wait for it.
+    /// Starts the thread.
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn start(target: Box<dyn Target>, work_max: usize) -> Result<Self> {
-        let (work, waiting) = sync_channel(work_max);
+    pub fn start(target: Box<dyn Target>, bounds: WorkBounds) -> Result<Self> {
+        let (work, waiting) = sync_channel(bounds.work);
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
         let (handed, next) = sync_channel(BATCHES_MAX);
-        let run = move || Model::new(target, sender, next).run(&waiting);
+        let run = move || Model::new(target, bounds, sender, next).run(&waiting);
         let thread =
             thread::Builder::new().name("target".into()).spawn(run).context("the target's thread")?;
         Ok(Self { work, batches, handed, thread, owed: 0, finished: 0 })
@@ -74,7 +91,7 @@ impl Worker {
     /// The next finished batch; `None` if the thread has died. Safe to cancel.
     pub async fn next(&mut self) -> Option<Batch> {
         let batch = self.batches.recv().await?;
-        self.owed = self.owed.saturating_sub(batch.rows.len());
+        self.owed = self.owed.saturating_sub(batch.rows.len() + batch.dropped.len());
         self.finished += 1;
         Some(batch)
     }
@@ -108,44 +125,60 @@ impl Worker {
 struct Model {
     target: Box<dyn Target>,
     slots: BTreeMap<Slot, SessionId>,
-    /// Jobs of the next pass, each with the time at which it came.
-    gathered: Vec<(Instant, VerifyJob)>,
+    queue: PassQueue<Instant>,
+    jobs_max: usize,
+    /// Jobs that were dropped since the last batch.
+    dropped: Vec<VerifyJobId>,
     batches: mpsc::Sender<Batch>,
     /// A message when the loop has handed over what follows from a batch.
     handed: Receiver<()>,
 }
 
 impl Model {
-    fn new(target: Box<dyn Target>, batches: mpsc::Sender<Batch>, handed: Receiver<()>) -> Self {
-        Self { target, slots: BTreeMap::new(), gathered: Vec::new(), batches, handed }
+    fn new(
+        target: Box<dyn Target>,
+        bounds: WorkBounds,
+        batches: mpsc::Sender<Batch>,
+        handed: Receiver<()>,
+    ) -> Self {
+        Self {
+            target,
+            slots: BTreeMap::new(),
+            queue: PassQueue::new(bounds.prefill),
+            jobs_max: bounds.jobs,
+            dropped: Vec::new(),
+            batches,
+            handed,
+        }
     }
 
     /// Runs the waiting work; ends when nobody queues work or takes results any more.
     fn run(mut self, waiting: &Receiver<(Instant, VerifierEvent)>) {
-        while let Ok(first) = waiting.recv() {
-            self.take(first);
-            while self.gathered.len() < BATCH_JOBS_MAX
+        loop {
+            if self.queue.is_empty() {
+                match waiting.recv() {
+                    Ok(first) => self.take(first),
+                    Err(_) => return,
+                }
+            }
+            while self.queue.len() < self.jobs_max
                 && let Ok(next) = waiting.try_recv()
             {
                 self.take(next);
             }
-            self.verify();
+            self.pass();
             if self.batches.is_closed() {
                 return;
             }
         }
     }
 
-    /// Adds a job to the batch, or frees a slot. If the batch has a job of the same slot, the batch runs first,
-    /// because a batch extends each session only once.
+    /// Queues a job, or frees a slot and drops what waits for it.
     fn take(&mut self, (at, work): (Instant, VerifierEvent)) {
-        let (VerifierEvent::Verify(VerifyJob { slot, .. }) | VerifierEvent::Release(slot)) = work;
-        if self.gathered.iter().any(|(_, job)| job.slot == slot) {
-            self.verify();
-        }
         match work {
-            VerifierEvent::Verify(job) => self.gathered.push((at, job)),
+            VerifierEvent::Verify(job) => self.dropped.extend(self.queue.push(job, at)),
             VerifierEvent::Release(slot) => {
+                self.dropped.extend(self.queue.release(slot));
                 if let Some(session) = self.slots.remove(&slot) {
                     self.target.close(session);
                 }
@@ -153,34 +186,57 @@ impl Model {
         }
     }
 
-    /// Runs the batch in one pass and sends the rows.
-    fn verify(&mut self) {
-        if self.gathered.is_empty() {
+    /// Runs the next pass and sends the rows.
+    fn pass(&mut self) {
+        let started = Instant::now();
+        let parts = self.queue.next_pass();
+        if parts.is_empty() && self.dropped.is_empty() {
             return;
         }
-        let started = Instant::now();
-        let (came, jobs): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathered).into_iter().unzip();
-        let waited = came.iter().map(|at| started.saturating_duration_since(*at)).sum::<Duration>();
-        let size = PassSize::of(jobs.iter());
-        let opened: Vec<_> = jobs.iter().map(|job| self.session(job.slot)).collect();
-        let parts: Vec<Extend<'_>> = jobs
+        let whole: Vec<&PassPart<Instant>> = parts.iter().filter(|part| part.begins && part.ends).collect();
+        let waited: Duration = whole.iter().map(|part| started.saturating_duration_since(part.came)).sum();
+        let waited = waited / whole.len().max(1) as u32;
+        let size = PassSize::of(parts.iter().map(|part| &part.job));
+        let answers = self.extend(&parts);
+        let mut rows = Vec::with_capacity(parts.len());
+        for (PassPart { job, ends, .. }, answer) in parts.iter().zip(answers) {
+            if let Err(error) = &answer {
+                let error = failed(job.slot, error);
+                // What was to continue a part that failed fails with it.
+                self.queue
+                    .release(job.slot)
+                    .into_iter()
+                    .filter(|id| *id != job.id)
+                    .for_each(|id| rows.push((id, Err(error))));
+                rows.push((job.id, Err(error)));
+            } else if let (true, Ok(answer)) = (ends, answer) {
+                rows.push((job.id, Ok(answer)));
+            }
+        }
+        let took = started.elapsed();
+        self.queue.observe(size, Span(took.as_micros() as u64));
+        let chunks = parts.iter().filter(|part| !part.ends).count();
+        let dropped = std::mem::take(&mut self.dropped);
+        let batch = Batch { rows, dropped, size, chunks, took, waited };
+        // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
+        let _ = self.batches.blocking_send(batch);
+        let _ = self.handed.recv();
+    }
+
+    /// Runs the parts in one pass of the target: an answer for each.
+    fn extend(&mut self, parts: &[PassPart<Instant>]) -> Vec<dunlin_lm::Result<Vec<f32>>> {
+        let opened: Vec<_> = parts.iter().map(|part| self.session(part.job.slot)).collect();
+        let batch: Vec<Extend<'_>> = parts
             .iter()
             .zip(&opened)
-            .filter_map(|(job, session)| {
+            .filter_map(|(PassPart { job, .. }, session)| {
                 let session = *session.as_ref().ok()?;
                 Some(Extend { session, keep: job.keep, tokens: &job.tokens, rows: job.rows })
             })
             .collect();
-        let mut answers = self.target.extend(&parts).into_iter();
-        let rows = jobs.iter().zip(opened).map(|(job, session)| {
-            let rows = session.and_then(|_| answers.next().unwrap_or(Ok(Vec::new())));
-            (job.id, rows.map_err(|error| failed(job, &error)))
-        });
-        let waited = waited / came.len() as u32;
-        let batch = Batch { rows: rows.collect(), size, took: started.elapsed(), waited };
-        // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
-        let _ = self.batches.blocking_send(batch);
-        let _ = self.handed.recv();
+        let mut answers = self.target.extend(&batch).into_iter();
+        let mut next = || answers.next().unwrap_or(Ok(Vec::new()));
+        opened.into_iter().map(|session| session.and_then(|_| next())).collect()
     }
 
     /// The target's session of a slot, opened at first use.
@@ -195,22 +251,29 @@ impl Model {
 }
 
 /// Converts an error for the protocol machine, and logs it in full.
-fn failed(job: &VerifyJob, error: &dunlin_lm::Error) -> RowsError {
+fn failed(slot: Slot, error: &dunlin_lm::Error) -> RowsError {
     if let dunlin_lm::Error::CacheFull { .. } = error {
-        tracing::debug!(slot = job.slot.0, %error, "no room for a session");
+        tracing::debug!(slot = slot.0, %error, "no room for a session");
         return RowsError::Budget;
     }
-    tracing::warn!(slot = job.slot.0, %error, "the target failed on a session");
+    if let dunlin_lm::Error::Keep { .. } = error {
+        tracing::debug!(slot = slot.0, %error, "an earlier job of the session failed");
+        return RowsError::Lost;
+    }
+    tracing::warn!(slot = slot.0, %error, "the target failed on a session");
     RowsError::Failed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dunlin_hlm::passes::BATCH_JOBS_MAX;
     use dunlin_hlm::probabilities::Sampling;
+    use dunlin_hlm::verifier::VerifyJob;
     use dunlin_lm::Toy;
 
     const TOY: u64 = 3;
+    const BOUNDS: WorkBounds = WorkBounds { work: 4, jobs: 1000, prefill: Some(32) };
 
     fn toy() -> Toy {
         Toy::new(TOY, 16, 0.5)
@@ -218,6 +281,7 @@ mod tests {
 
     fn job(id: u64, slot: u64, keep: usize, tokens: &[u32], rows: usize) -> VerifierEvent {
         VerifierEvent::Verify(VerifyJob {
+            device: format!("d{slot}").parse().unwrap(),
             id: VerifyJobId(id),
             slot: Slot(slot),
             keep,
@@ -237,7 +301,7 @@ mod tests {
         let target = Box::new(toy().target());
         // Nobody hands anything over: all work is there from the beginning.
         let (_, handed) = sync_channel(1);
-        Model::new(target, sender, handed).run(&waiting);
+        Model::new(target, BOUNDS, sender, handed).run(&waiting);
         std::iter::from_fn(|| batches.try_recv().ok()).collect()
     }
 
@@ -261,7 +325,42 @@ mod tests {
     fn a_released_slot_starts_afresh() {
         let done =
             batches(vec![job(1, 1, 0, &[1], 1), VerifierEvent::Release(Slot(1)), job(2, 1, 1, &[2], 1)]);
-        assert_eq!(done[1].rows[0].1, Err(RowsError::Failed), "nothing is kept of a closed session");
+        assert_eq!(done[0].dropped, [VerifyJobId(1)], "its session ended before its pass");
+        assert_eq!(done[0].rows, [(VerifyJobId(2), Err(RowsError::Lost))], "nothing is kept of it");
+    }
+
+    #[test]
+    fn a_long_context_is_read_in_chunks_between_the_others() {
+        let long: Vec<u32> = (0..100).map(|token| token % 16).collect();
+        let done = batches(vec![job(1, 1, 0, &long, 1), job(2, 2, 0, &[3, 4], 2), job(3, 2, 2, &[5], 1)]);
+        let answered: Vec<Vec<u64>> =
+            done.iter().map(|batch| batch.rows.iter().map(|(id, _)| id.0).collect()).collect();
+        assert_eq!(answered, [vec![2], vec![3], vec![], vec![1]]);
+        assert_eq!(done.iter().map(|batch| batch.size.tokens).collect::<Vec<_>>(), [34, 33, 32, 4]);
+        assert_eq!(done.iter().map(|batch| batch.chunks).sum::<usize>(), 3);
+        assert_eq!(done[3].rows[0].1.as_ref().unwrap(), &toy().target_logits(&long));
+    }
+
+    #[test]
+    fn a_chunk_that_fails_ends_its_job() {
+        let mut long = [1; 100];
+        long[40] = 99;
+        let done = batches(vec![job(1, 1, 0, &long, 1), job(2, 1, 100, &[1], 1)]);
+        let rows: Vec<_> =
+            done.iter().flat_map(|batch| &batch.rows).map(|(id, rows)| (id.0, rows.is_ok())).collect();
+        assert_eq!(rows, [(2, false), (1, false)], "and the job behind it");
+        assert_eq!(done.len(), 2);
+    }
+
+    #[test]
+    fn a_lease_that_ends_takes_the_rest_of_its_context_along() {
+        let done = batches(vec![
+            job(1, 1, 0, &[1; 1000], 1),
+            job(2, 2, 0, &[1], 1),
+            VerifierEvent::Release(Slot(1)),
+        ]);
+        assert_eq!(done.len(), 1);
+        assert_eq!((done[0].size.tokens, done[0].dropped.as_slice()), (1, &[VerifyJobId(1)][..]));
     }
 
     #[test]
@@ -280,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn outstanding_rows_are_counted() {
-        let mut worker = Worker::start(Box::new(toy().target()), 4).unwrap();
+        let mut worker = Worker::start(Box::new(toy().target()), BOUNDS).unwrap();
         assert_eq!(worker.owed(), None);
         assert!(worker.push(job(1, 1, 0, &[1], 1)).is_ok());
         assert_eq!(worker.owed(), Some(0));
@@ -297,7 +396,7 @@ mod tests {
     /// Two texts that go on: whenever the loop is slow between two pushes, the thread must wait for the second one.
     #[tokio::test]
     async fn what_follows_from_a_batch_runs_in_one_pass() {
-        let mut worker = Worker::start(Box::new(toy().target()), 4).unwrap();
+        let mut worker = Worker::start(Box::new(toy().target()), BOUNDS).unwrap();
         for round in 0..200 {
             for slot in 0..2 {
                 let first = round == 0;

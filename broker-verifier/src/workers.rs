@@ -3,7 +3,7 @@
 
 use crate::choices::{ChoiceWorker, ChosenBatch};
 use crate::engine::TargetEngine;
-use crate::worker::{Batch, Worker};
+use crate::worker::{Batch, WorkBounds, Worker};
 use anyhow::{Error, Result, anyhow};
 use dunlin_hlm::verifier::VerifierEvent;
 
@@ -25,14 +25,14 @@ pub enum EngineBatch {
 }
 
 impl EngineWorker {
-    /// Starts the worker that an engine needs; up to `work_max` pieces of work may wait for it.
+    /// Starts the worker that an engine needs.
     ///
     /// # Errors
     /// The thread of an engine of rows can't be started.
-    pub fn start(engine: TargetEngine, work_max: usize) -> Result<Self> {
+    pub fn start(engine: TargetEngine, bounds: WorkBounds) -> Result<Self> {
         Ok(match engine {
-            TargetEngine::Rows(target) => Self::Rows(Worker::start(target, work_max)?),
-            TargetEngine::Choices(chooser) => Self::Choices(ChoiceWorker::new(chooser, work_max)),
+            TargetEngine::Rows(target) => Self::Rows(Worker::start(target, bounds)?),
+            TargetEngine::Choices(chooser) => Self::Choices(ChoiceWorker::new(chooser, bounds.work)),
         })
     }
 

@@ -122,6 +122,7 @@ pub fn of_pair(
         draft_us,
         link_us: LINK_US,
         pass: PassModel { pass_us: plan.server.pass_us, token_us: plan.server.token_us },
+        prefill: None,
         until_us: UNTIL_US,
     };
     let sampling = Sampling::new(temperature as f32, 1.0, 0)?;
@@ -177,8 +178,14 @@ fn warm_up(place: &CrowdPlan, turns: &[CrowdTurn], pair: &mut Pair<'_>) -> Resul
     let pass = PassModel { pass_us: WARM_UP_FACTOR * place.pass.pass_us, ..place.pass };
     let place = CrowdPlan { pass, until_us: u64::MAX, ..*place };
     let policy = Policy::Lossless.rules();
-    let member =
-        CrowdMember { policy, turns: turns.to_vec(), repeats: false, starts_us: 0, silent_after: None };
+    let member = CrowdMember {
+        device: None,
+        policy,
+        turns: turns.to_vec(),
+        repeats: false,
+        starts_us: 0,
+        silent_after: None,
+    };
     let mut models = SeatedPair { pair, seats: vec![Seat::default()], seated: None };
     play(&place, &[member], &mut models).map(|_| ())
 }
@@ -196,7 +203,7 @@ fn crowd(
         let length = turns.len();
         turns.rotate_left(i * length / count);
         let starts_us = i as u64 * START_STEP_US % STARTS_US;
-        CrowdMember { policy, turns, repeats: true, starts_us, silent_after: None }
+        CrowdMember { device: None, policy, turns, repeats: true, starts_us, silent_after: None }
     };
     let members: Vec<CrowdMember> = (0..count).map(member).collect();
     let mut models = SeatedPair { pair, seats: vec![Seat::default(); count], seated: None };

@@ -187,6 +187,7 @@ pub(crate) mod tests {
         assert_eq!(clock.draft_us(&DraftJob { id: DraftJobId(0), keep: 9, tokens: vec![1] }), 1_100);
         assert_eq!(clock.score_us(), 1_024);
         let job = VerifyJob {
+            device: "d".parse().unwrap(),
             id: verifier::VerifyJobId(0),
             slot: Slot(0),
             keep: 9,

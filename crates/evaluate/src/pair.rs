@@ -339,8 +339,16 @@ mod tests {
     }
 
     fn verify(keep: usize, tokens: &[u32], rows: usize) -> VerifyJob {
-        let (id, slot, sampling) = (verifier::VerifyJobId(0), Slot(0), Sampling::greedy());
-        VerifyJob { id, slot, keep, tokens: tokens.to_vec(), rows, sampling, seed: 0 }
+        VerifyJob {
+            device: "d".parse().unwrap(),
+            id: verifier::VerifyJobId(0),
+            slot: Slot(0),
+            keep,
+            tokens: tokens.to_vec(),
+            rows,
+            sampling: Sampling::greedy(),
+            seed: 0,
+        }
     }
 
     #[test]

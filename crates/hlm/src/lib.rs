@@ -25,6 +25,7 @@ pub mod policy;
 pub mod prefixes;
 pub mod probabilities;
 mod rtt;
+pub mod schedule;
 pub mod stop;
 mod text;
 pub mod time;

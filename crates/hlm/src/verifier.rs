@@ -35,6 +35,8 @@ pub type Correlation = heapless::Vec<u8, CORRELATION_BYTES_MAX>;
 pub const CORRELATION_BYTES_MAX: usize = 64;
 /// Most answers that wait for the link. Beyond it the oldest is dropped; its device asks again after a timeout.
 pub const OUTBOX_MAX: usize = 1024;
+/// Tokens of a context that are read before a frame asks for them; fewer aren't worth a job.
+const READ_AHEAD_TOKENS_MIN: usize = 32;
 /// Passes under way for sessions that their device has ended, at most for each device.
 const ORPHANED_JOBS_MAX: usize = 4;
 
@@ -94,6 +96,8 @@ pub struct VerifyJobId(pub u64);
 /// the tokens that an engine of choices draws from them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifyJob {
+    /// The device whose session it is.
+    pub device: DeviceId,
     /// Returned with the rows.
     pub id: VerifyJobId,
     /// The slot whose cache is used.
@@ -124,6 +128,8 @@ pub enum VerifierEvent {
 pub enum RowsError {
     /// No memory for the session's cache; dropping another session may help.
     Budget,
+    /// The session's cache holds fewer tokens than the job keeps: an earlier job failed.
+    Lost,
     /// The target failed.
     Failed,
 }
@@ -266,6 +272,8 @@ struct Session {
     text: Text,
     /// Tokens in the target's cache.
     fed: Vec<TokenId>,
+    /// The job that reads context which no frame has asked for yet.
+    reading: Option<VerifyJobId>,
     answered: Option<Verdict>,
     /// The newest round with credit, 0 before the first.
     credited: u32,
@@ -432,6 +440,10 @@ impl Verifier {
     fn handle_answer(&mut self, id: VerifyJobId, answer: Result<TargetAnswer<'_>, RowsError>, now: Instant) {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
+        if session.reading == Some(id) {
+            session.reading = None;
+            return self.on_read(&key, rows.err());
+        }
         let (work, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
             Round::Verifying { id: own, work, pending } if own == id => (work, pending.map(|newer| *newer)),
             // The session of this job was dropped and opened again under the same key: the rows are not its own.
@@ -443,6 +455,7 @@ impl Verifier {
         session.used = now;
         match answer {
             Err(RowsError::Budget) => self.make_room(&key, pending, work, now),
+            Err(RowsError::Lost) => self.begin_again(&key, pending, work, now),
             Err(RowsError::Failed) => return self.end(&key, CloseReason::Failed),
             // The session's text may have changed since the newer frame arrived, so it is checked like a new one.
             Ok(answer) => match (pending, work) {
@@ -561,7 +574,8 @@ impl Verifier {
     fn is_overdrawn(&self, device: &DeviceId) -> bool {
         let sessions = self.sessions.keys().filter(|(owner, _)| owner == device).count();
         let jobs = self.jobs.values().filter(|(owner, _)| owner == device).count();
-        jobs >= sessions + ORPHANED_JOBS_MAX
+        // A session may have a job for a frame and one that reads context.
+        jobs >= 2 * sessions + ORPHANED_JOBS_MAX
     }
 
     fn make_session(&mut self, key: &Key, open: &Open, sampling: Sampling, now: Instant) -> bool {
@@ -577,6 +591,7 @@ impl Verifier {
             sampling,
             text: Text::default(),
             fed: Vec::new(),
+            reading: None,
             answered: None,
             credited: 0,
             own_from: 0,
@@ -615,6 +630,7 @@ impl Verifier {
             // A new prompt follows: the tokens are the device's, and the credit was for the text before it.
             session.own_from = session.text.len();
             session.stream = None;
+            self.read_ahead(&key);
         }
     }
 
@@ -748,8 +764,8 @@ impl Verifier {
         tokens.extend(drafts);
         session.fed.truncate(keep);
         session.fed.extend(&tokens);
-        let (sampling, seed) = (session.sampling, session.seed);
-        let job = VerifyJob { id, slot: session.slot, keep, tokens, rows, sampling, seed };
+        let (device, sampling, seed) = (key.0.clone(), session.sampling, session.seed);
+        let job = VerifyJob { device, id, slot: session.slot, keep, tokens, rows, sampling, seed };
         session.round = Round::Verifying { id, work, pending: None };
         self.jobs.insert(id, key.clone());
         self.events.push_back(VerifierEvent::Verify(job));
@@ -834,13 +850,66 @@ impl Verifier {
         if (asked.is_some() || writes) && !self.evict(key) {
             return self.end(key, CloseReason::Failed);
         }
+        self.empty_cache(key);
+        if let Some(asked) = asked {
+            self.await_codes_or_start(key, asked, now);
+        }
+    }
+
+    /// Verifies again with an empty cache.
+    fn begin_again(&mut self, key: &Key, pending: Option<PendingFrame>, work: Work, now: Instant) {
+        self.empty_cache(key);
+        let judged = match work {
+            Work::Judge(asked) => Some(*asked),
+            Work::Write { .. } | Work::Abandoned => None,
+        };
+        if let Some(asked) = pending.or(judged) {
+            self.await_codes_or_start(key, asked, now);
+        }
+    }
+
+    /// Gives a session a new, empty cache.
+    fn empty_cache(&mut self, key: &Key) {
         let slot = Slot(self.number());
-        let session = self.sessions.get_mut(key).expect("never evicted for itself");
+        let session = self.sessions.get_mut(key).expect("callers hold a live key");
         self.events.push_back(VerifierEvent::Release(session.slot));
         session.slot = slot;
         session.fed.clear();
-        if let Some(asked) = asked {
-            self.await_codes_or_start(key, asked, now);
+        session.reading = None;
+    }
+
+    /// Asks the target to read context that a frame will need, unless it works for the session already.
+    fn read_ahead(&mut self, key: &Key) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let text = session.text.tokens();
+        // The frame feeds the last token, whose row it needs.
+        let end = text.len().saturating_sub(1);
+        let keep = shared_prefix(&session.fed, &text[..end]);
+        let is_busy = session.reading.is_some() || session.round.is_verifying();
+        if is_busy || self.draining || end - keep < READ_AHEAD_TOKENS_MIN {
+            return;
+        }
+        let id = VerifyJobId(self.number());
+        let session = self.sessions.get_mut(key).expect("found above");
+        let tokens = session.text.tokens()[keep..end].to_vec();
+        session.fed.truncate(keep);
+        session.fed.extend(&tokens);
+        session.reading = Some(id);
+        let (device, slot, sampling, seed) = (key.0.clone(), session.slot, session.sampling, session.seed);
+        let job = VerifyJob { device, id, slot, keep, tokens, rows: 0, sampling, seed };
+        self.jobs.insert(id, key.clone());
+        self.events.push_back(VerifierEvent::Verify(job));
+    }
+
+    /// Takes the end of a job that read context, and goes on with what came meanwhile.
+    fn on_read(&mut self, key: &Key, error: Option<RowsError>) {
+        let Some(session) = self.sessions.get(key) else { return };
+        match error {
+            None => self.read_ahead(key),
+            // A job behind it gets the error itself, and the frame that comes makes room.
+            Some(RowsError::Budget | RowsError::Lost) if session.round.is_verifying() => {}
+            Some(RowsError::Budget | RowsError::Lost) => self.empty_cache(key),
+            Some(RowsError::Failed) => self.end(key, CloseReason::Failed),
         }
     }
 

@@ -11,7 +11,7 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::coupling::couple;
 use dunlin_hlm::probabilities::{Distribution, Sampling};
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig, VerifierEvent};
+use dunlin_hlm::verifier::{OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig, VerifierEvent, VerifyJob};
 use dunlin_wire::limits::{DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use dunlin_wire::{
     Close, CloseReason, Closed, Context, Credit, Down, DraftFrame, Open, RefusalReason, Reply,
@@ -712,4 +712,73 @@ fn credit_is_refused_since_no_lease_gives_any() {
     let credit = Credit { until: 8, again: false, stop: Default::default() };
     desk.frame(0, &DraftFrame { credit: Some(credit), ..frame(1, &PROMPT, &[4]) });
     assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Rejected)]);
+}
+
+/// A lease of a longer context, whose text of 40 tokens the target was asked to read.
+fn reading() -> (Desk, Vec<TokenId>, VerifyJob) {
+    let mut desk = Desk::new(VerifierConfig { context_tokens_max: 200, ..config() });
+    let text: Vec<TokenId> = (0..40).map(|i| i % 5).collect();
+    desk.lease(0, &open(EPOCH, text.len()));
+    desk.context(0, &context(&[], &text));
+    let job = desk.job();
+    assert_eq!((job.keep, job.tokens.as_slice(), job.rows), (0, &text[..39], 0));
+    (desk, text, job)
+}
+
+#[test]
+fn context_is_read_before_a_frame_asks() {
+    let (mut desk, mut text, read) = reading();
+    let more: Vec<TokenId> = (0..60).map(|i| i % 7).collect();
+    desk.context(0, &context(&text, &more));
+    desk.assert_quiet();
+    desk.give(&read, Ok(&[]));
+    text.extend(more);
+    let rest = desk.job();
+    assert_eq!((rest.keep, rest.tokens.as_slice(), rest.rows), (39, &text[39..99], 0));
+    let asked = frame(1, &text, &[4]);
+    desk.frame(0, &asked);
+    let job = desk.job();
+    assert_eq!((job.slot, job.keep, job.tokens.as_slice(), job.rows), (read.slot, 99, &[text[99], 4][..], 2));
+    // The queue may have made the one a part of the other.
+    desk.give(&rest, Ok(&[]));
+    desk.assert_quiet();
+    desk.give(&job, Ok(&rows(&[4, 5])));
+    assert_eq!(desk.said(), [verdict(&asked, 1, 5)]);
+}
+
+#[test]
+fn context_that_finds_no_memory_is_read_again_with_its_frame() {
+    let (mut desk, text, read) = reading();
+    desk.give(&read, Err(RowsError::Budget));
+    assert_eq!(desk.events(), [VerifierEvent::Release(read.slot)]);
+    desk.frame(0, &frame(1, &text, &[]));
+    let job = desk.job();
+    assert_eq!((job.keep, job.tokens.len(), job.slot != read.slot), (0, 40, true));
+}
+
+#[test]
+fn a_cache_that_lost_its_tokens_is_filled_again() {
+    let (mut desk, text, read) = reading();
+    let asked = frame(1, &text, &[]);
+    desk.frame(0, &asked);
+    let job = desk.job();
+    // The frame's job was on its way when the target failed on the context before it.
+    desk.give(&read, Err(RowsError::Budget));
+    desk.assert_quiet();
+    desk.give(&job, Err(RowsError::Lost));
+    let events = desk.events();
+    let [VerifierEvent::Release(slot), VerifierEvent::Verify(again)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!((*slot, again.keep, again.tokens.as_slice()), (read.slot, 0, text.as_slice()));
+    desk.give(again, Ok(&rows(&[5])));
+    assert_eq!(desk.said(), [verdict(&asked, 0, 5)]);
+    assert_eq!(desk.verifier.counters().evicted, 0);
+}
+
+#[test]
+fn a_target_that_fails_on_context_ends_the_lease() {
+    let (mut desk, _, read) = reading();
+    desk.give(&read, Err(RowsError::Failed));
+    assert_eq!(desk.said(), [closed(EPOCH, CloseReason::Failed)]);
 }

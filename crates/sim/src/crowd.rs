@@ -40,6 +40,9 @@ impl<M: Models> CrowdModels for Vec<M> {
     }
 }
 
+/// Members that may share a device.
+const DEVICE_SESSIONS_MAX: usize = 16;
+
 enum Due {
     Start(usize),
     Up { from: usize, channel: Channel, bytes: Vec<u8> },
@@ -51,6 +54,7 @@ enum Due {
 /// A device with the turn under way.
 struct Node {
     id: DeviceId,
+    number: usize,
     device: Device,
     /// Sessions so far; the last one is under way.
     sessions: usize,
@@ -91,7 +95,7 @@ pub fn play(plan: &CrowdPlan, members: &[CrowdMember], models: &mut dyn CrowdMod
         models,
         nodes: nodes.collect::<Result<_>>()?,
         verifier: Verifier::new(config).context("the verifier's settings")?,
-        target: TargetQueue::new(plan.pass),
+        target: TargetQueue::new(plan.pass, plan.prefill),
         prices: PassPrices::default(),
         cause: 0,
         passes: Vec::new(),
@@ -171,7 +175,7 @@ impl Crowd<'_> {
 
     fn read(&mut self, jobs: Vec<PassJob>) -> Result<()> {
         for job in jobs {
-            self.cause = job.device;
+            self.cause = job.member;
             self.verifier.handle_rows(job.id, Ok(&job.rows), Instant(self.agenda.now));
             self.drain_verifier(0)?;
         }
@@ -215,7 +219,7 @@ impl Crowd<'_> {
         let node = &mut self.nodes[device];
         let turn = &member.turns[node.sessions % member.turns.len()];
         let learned = node.device.learned();
-        node.device = new_device(self.plan, member, node.sessions, learned)?;
+        node.device = new_device(self.plan, member, (node.number, node.sessions), learned)?;
         node.sessions += 1;
         self.models.of(device).begin(turn.prompt.len());
         let presence = self.verifier.presence().encode().expect("a presence of checked values");
@@ -308,7 +312,9 @@ impl LinkEnds for Crowd<'_> {
             done.jobs += 1;
             done.fed += tokens.len();
         }
-        self.target.push(self.cause, event, self.agenda.now);
+        for id in self.target.push(self.cause, event, self.models, self.agenda.now) {
+            self.verifier.handle_rows(id, Ok(&[]), Instant(self.agenda.now));
+        }
         Ok(())
     }
 
@@ -320,7 +326,15 @@ impl LinkEnds for Crowd<'_> {
     }
 
     fn send_down(&mut self, answer: OutgoingAnswer) {
-        let Some(to) = self.nodes.iter().position(|node| node.id == answer.device) else { return };
+        let of = |node: &Node| node.id == answer.device;
+        let all: Vec<usize> = (0..self.nodes.len()).filter(|i| of(&self.nodes[*i])).collect();
+        all.into_iter().for_each(|to| self.send_to(to, &answer));
+    }
+}
+
+impl Crowd<'_> {
+    /// Puts an answer on the link to a member, which ignores it if it is for another session of its device.
+    fn send_to(&mut self, to: usize, answer: &OutgoingAnswer) {
         if let Ok(Down::Verdict(verdict)) = Down::decode(&answer.bytes) {
             let (node, answered_us) = (&mut self.nodes[to], self.agenda.now);
             let asked = node.asked.remove(&(verdict.session, verdict.epoch, verdict.round));
@@ -337,8 +351,9 @@ impl Node {
         // An agent runs its drafter once when it has loaded it, so it knows the time of a token.
         learned.stop.start_at(Duration(plan.draft_us));
         Ok(Self {
-            id: format!("device-{number}").parse().expect("a valid id"),
-            device: new_device(plan, member, 0, learned)?,
+            id: format!("device-{}", member.device.unwrap_or(number)).parse().expect("a valid id"),
+            number,
+            device: new_device(plan, member, (number, 0), learned)?,
             sessions: 0,
             reply: Vec::new(),
             finish: None,
@@ -348,8 +363,13 @@ impl Node {
     }
 }
 
-/// The machine of a member's session of this number.
-fn new_device(plan: &CrowdPlan, member: &CrowdMember, session: usize, learned: Learned) -> Result<Device> {
+/// The machine of session `session` of member `number`.
+fn new_device(
+    plan: &CrowdPlan,
+    member: &CrowdMember,
+    (number, session): (usize, usize),
+    learned: Learned,
+) -> Result<Device> {
     let config = DeviceConfig {
         vocabulary: plan.vocabulary,
         prefixes: Default::default(),
@@ -361,7 +381,8 @@ fn new_device(plan: &CrowdPlan, member: &CrowdMember, session: usize, learned: L
     };
     let turn = member.turns.get(session % member.turns.len().max(1)).context("a device without a turn")?;
     let identity = SessionIdentity {
-        number: session as u8,
+        // The sessions of one device are numbered apart.
+        number: member.device.map_or(session, |first| session * DEVICE_SESSIONS_MAX + number - first) as u8,
         epoch: 1,
         nonce: turn.seed ^ session as u64,
         seed: turn.seed,

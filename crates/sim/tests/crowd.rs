@@ -25,12 +25,14 @@ const PLAN: CrowdPlan = CrowdPlan {
     draft_us: 500,
     link_us: 1_000,
     pass: PassModel { pass_us: 25_000.0, token_us: 300.0 },
+    prefill: None,
     until_us: 20_000_000,
 };
 
 /// A device that writes for ever. The starts are spread over a second without an order.
 fn member(policy: Policy, number: usize, tokens_max: usize) -> CrowdMember {
     CrowdMember {
+        device: None,
         policy: policy.rules(),
         turns: vec![turn(number, 0, tokens_max)],
         repeats: true,
@@ -212,5 +214,73 @@ fn streams_share_every_pass() {
         let capacity = Capacity::of(&outcome, WARM_US);
         assert!(capacity.is_saturated(), "{capacity:?}");
         assert!(capacity.jobs_per_pass() > 0.93 * count as f64, "{capacity:?}");
+    }
+}
+
+/// Nine devices that draft, beside one with twelve sessions of long prompts and short replies. Printed for each model of
+/// a pass: the share of the undisturbed throughput that is left to the nine, and the time of the other's prompts.
+#[test]
+fn a_greedy_device_leaves_nine_honest_ones_their_throughput() {
+    let mut table =
+        String::from("pass µs  token µs | undisturbed  beside it  share | prompts read  longest pass ms\n");
+    let mut shares = Vec::new();
+    for (pass_us, token_us) in [(25_000.0, 300.0), (2_000.0, 400.0), (0.0, 500.0), (100_000.0, 100.0)] {
+        let plan = CrowdPlan { pass: PassModel { pass_us, token_us }, ..PLAN };
+        let honest = members(Policy::Lossless, 0..9);
+        let greedy = (9..21).map(|number| CrowdMember {
+            device: Some(9),
+            turns: (0..8)
+                .map(|i| CrowdTurn { prompt: long_prompt(number, i), ..turn(number, i, 4) })
+                .collect(),
+            ..member(Policy::Lossless, number, 4)
+        });
+        let (alone, both) =
+            (run(&plan, &honest), run(&plan, &honest.iter().cloned().chain(greedy).collect::<Vec<_>>()));
+        let committed = |outcome: &CrowdOutcome| -> usize {
+            let of = |member: &MemberOutcome| member.committed_us.iter().filter(|at| **at > WARM_US).count();
+            outcome.members[..9].iter().map(of).sum()
+        };
+        let seconds = (plan.until_us - WARM_US) as f64 / 1e6;
+        let rates = [&alone, &both].map(|outcome| committed(outcome) as f64 / seconds);
+        let share = rates[1] / rates[0];
+        let prompts: usize = both.members[9..].iter().map(|member| member.replies.len()).sum();
+        let longest = longest(&both).took_us() as f64 / 1e3;
+        table += &format!(
+            "{pass_us:>7} {token_us:>9} | {:>11.0} {:>10.0} {share:>6.2} | {prompts:>12} {longest:>16.1}\n",
+            rates[0], rates[1],
+        );
+        shares.push(share);
+    }
+    println!("{table}");
+    assert!(shares.iter().all(|share| *share >= 0.7), "{table}");
+}
+
+/// A prompt of 760 tokens.
+fn long_prompt(number: usize, turn: usize) -> Vec<u32> {
+    (0..760).map(|i| (i * 7 + number as u32 + 3 * turn as u32) % PAIR.vocabulary).collect()
+}
+
+/// A long prompt makes the verdicts of others later by one chunk at most, not by all of itself.
+#[test]
+fn a_long_prompt_adds_a_chunk_to_a_verdict() {
+    let honest = members(Policy::Lossless, 0..4);
+    let alone = run(&PLAN, &honest);
+    let mut reader = member(Policy::Lossless, 4, 8);
+    reader.turns = vec![CrowdTurn { prompt: long_prompt(4, 0), ..turn(4, 0, 8) }];
+    (reader.repeats, reader.starts_us) = (false, WARM_US);
+    for prefill in [Some(32), Some(128), None] {
+        let both = run(&CrowdPlan { prefill, ..PLAN }, &[honest.clone(), vec![reader.clone()]].concat());
+        assert_eq!(both.members[4].replies.len(), 1);
+        let most = |outcome: &CrowdOutcome| *waits(&outcome.members[..4]).iter().max().unwrap();
+        // A frame may come just behind the beginning of a pass, and both passes may have a chunk.
+        let chunk = PLAN.pass.us(prefill.unwrap_or(64)) - PLAN.pass.us(0);
+        assert!(
+            most(&both) <= most(&alone) + 2 * chunk,
+            "{prefill:?}: {} and {} µs",
+            most(&alone),
+            most(&both)
+        );
+        let longest = both.passes.iter().map(|pass| pass.size.longest).max().unwrap();
+        assert!(prefill.is_none_or(|prefill| longest <= prefill.max(32)), "{longest} tokens in one pass");
     }
 }

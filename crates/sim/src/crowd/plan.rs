@@ -20,6 +20,8 @@ pub struct CrowdPlan {
     pub link_us: u64,
     /// The target's times.
     pub pass: PassModel,
+    /// Tokens of long contexts in a pass; `None` for as many as its time allows.
+    pub prefill: Option<usize>,
     /// Virtual time after which nothing is looked at any more, µs.
     pub until_us: u64,
 }
@@ -37,9 +39,11 @@ pub struct CrowdTurn {
     pub sampling: Sampling,
 }
 
-/// A device of a crowd. Each turn is a session of its own; the next begins when the reply ends.
+/// A device of a crowd, or one of its sessions. Each turn is a session of its own; the next begins when the reply ends.
 #[derive(Clone, Debug)]
 pub struct CrowdMember {
+    /// The number of the member whose device it is, for devices with several sessions at once.
+    pub device: Option<usize>,
     /// Its policy.
     pub policy: Rules,
     /// Its turns.

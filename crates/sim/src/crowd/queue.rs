@@ -1,12 +1,12 @@
-//! The target of a crowd: a queue of jobs that passes take in batches, as the verifier's worker does.
-//!
-//! Invariant: work is done in the order of arrival, at most one job of a slot and [`BATCH_JOBS_MAX`] jobs in a pass.
+//! The target of a crowd: passes of modelled time over the verifier's own queue.
 
 use super::CrowdModels;
-use anyhow::Result;
-use dunlin_hlm::passes::{BATCH_JOBS_MAX, PassSize};
-use dunlin_hlm::verifier::{VerifierEvent, VerifyJob, VerifyJobId};
-use std::collections::VecDeque;
+use anyhow::{Context, Result};
+use dunlin_hlm::passes::PassSize;
+use dunlin_hlm::schedule::{PassPart, PassQueue};
+use dunlin_hlm::time::Duration;
+use dunlin_hlm::verifier::{Slot, VerifierEvent, VerifyJobId};
+use std::collections::BTreeMap;
 
 /// The time of a pass of the target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,19 +46,11 @@ impl TargetPass {
     }
 }
 
-/// Work that waits, with the device that caused it and the time at which it came, µs.
-#[derive(Debug)]
-struct WaitingWork {
-    device: usize,
-    came_us: u64,
-    work: VerifierEvent,
-}
-
-/// A job of the pass under way, with its rows.
+/// A job that a pass answers, with its rows.
 #[derive(Debug)]
 pub(super) struct PassJob {
-    /// The device that caused it.
-    pub(super) device: usize,
+    /// The member that caused it.
+    pub(super) member: usize,
     /// Its number.
     pub(super) id: VerifyJobId,
     /// `rows × vocabulary` logits.
@@ -69,66 +61,80 @@ pub(super) struct PassJob {
 #[derive(Debug)]
 pub(super) struct TargetQueue {
     model: PassModel,
-    waiting: VecDeque<WaitingWork>,
-    running: Vec<PassJob>,
+    waiting: PassQueue<u64>,
+    /// The member that each slot works for.
+    members: BTreeMap<Slot, usize>,
+    running: Option<Vec<PassJob>>,
     pass: TargetPass,
 }
 
 impl TargetQueue {
-    pub(super) fn new(model: PassModel) -> Self {
-        Self { model, waiting: VecDeque::new(), running: Vec::new(), pass: TargetPass::default() }
-    }
-
-    /// Adds work that a device caused.
-    pub(super) fn push(&mut self, device: usize, work: VerifierEvent, now_us: u64) {
-        self.waiting.push_back(WaitingWork { device, came_us: now_us, work });
-    }
-
-    /// Begins a pass with what waits, and returns the time of its end; `None` while one is under way or nothing waits.
-    ///
-    /// # Errors
-    /// The target fails.
-    pub(super) fn begin(&mut self, models: &mut dyn CrowdModels, now_us: u64) -> Result<Option<u64>> {
-        if !self.running.is_empty() {
-            return Ok(None);
+    /// A queue that reads at most `prefill` tokens of long contexts in a pass.
+    pub(super) fn new(model: PassModel, prefill: Option<usize>) -> Self {
+        Self {
+            model,
+            waiting: PassQueue::new(prefill),
+            members: BTreeMap::new(),
+            running: None,
+            pass: TargetPass::default(),
         }
-        let (mut jobs, mut waited): (Vec<(usize, VerifyJob)>, u64) = (Vec::new(), 0);
-        while jobs.len() < BATCH_JOBS_MAX
-            && let Some(WaitingWork { work, .. }) = self.waiting.front()
-            && let VerifierEvent::Verify(VerifyJob { slot, .. }) | VerifierEvent::Release(slot) = work
-            && jobs.iter().all(|(_, job)| job.slot != *slot)
-            && let Some(WaitingWork { device, came_us, work }) = self.waiting.pop_front()
-        {
-            match work {
-                VerifierEvent::Release(slot) => models.of(device).release(slot),
-                VerifierEvent::Verify(job) => {
-                    waited += now_us - came_us;
-                    jobs.push((device, job));
+    }
+
+    /// Adds work of a member; returns the jobs that nobody waits for any more.
+    pub(super) fn push(
+        &mut self,
+        member: usize,
+        work: VerifierEvent,
+        models: &mut dyn CrowdModels,
+        now_us: u64,
+    ) -> Vec<VerifyJobId> {
+        match work {
+            VerifierEvent::Verify(job) => {
+                self.members.insert(job.slot, member);
+                self.waiting.push(job, now_us).into_iter().collect()
+            }
+            VerifierEvent::Release(slot) => {
+                if let Some(member) = self.members.remove(&slot) {
+                    models.of(member).release(slot);
                 }
+                self.waiting.release(slot)
             }
         }
-        if jobs.is_empty() {
+    }
+
+    /// Begins a pass at `now_us` if none is under way and work waits; returns the time of its end.
+    pub(super) fn begin(&mut self, models: &mut dyn CrowdModels, now_us: u64) -> Result<Option<u64>> {
+        if self.running.is_some() || self.waiting.is_empty() {
             return Ok(None);
         }
-        let size = PassSize::of(jobs.iter().map(|(_, job)| job));
+        let parts = self.waiting.next_pass();
+        let size = PassSize::of(parts.iter().map(|part| &part.job));
+        let whole = || parts.iter().filter(|part| part.begins && part.ends);
+        let waited: u64 = whole().map(|part| now_us - part.came).sum();
         self.pass = TargetPass {
             began_us: now_us,
             ended_us: now_us + self.model.us(size.tokens),
             size,
-            rows: jobs.iter().map(|(_, job)| job.rows).sum(),
-            waited_us: waited / jobs.len() as u64,
+            rows: parts.iter().map(|part| part.job.rows).sum(),
+            waited_us: waited / whole().count().max(1) as u64,
         };
         // The rows are computed now: a session that ends during the pass may take its cache with it.
-        for (device, job) in jobs {
-            let rows = models.of(device).verify(&job)?;
-            self.running.push(PassJob { device, id: job.id, rows });
+        let mut running = Vec::new();
+        for PassPart { job, ends, .. } in parts {
+            let member = *self.members.get(&job.slot).context("a job of a slot that was released")?;
+            let rows = models.of(member).verify(&job)?;
+            if ends {
+                running.push(PassJob { member, id: job.id, rows });
+            }
         }
+        self.running = Some(running);
         Ok(Some(self.pass.ended_us))
     }
 
     /// Ends the pass under way.
     pub(super) fn end(&mut self) -> (TargetPass, Vec<PassJob>) {
-        (self.pass, std::mem::take(&mut self.running))
+        self.waiting.observe(self.pass.size, Duration(self.pass.took_us()));
+        (self.pass, self.running.take().unwrap_or_default())
     }
 }
 
@@ -136,25 +142,28 @@ impl TargetQueue {
 mod tests {
     use super::*;
     use crate::toy::{ToyModels, ToyPair};
+    use dunlin_hlm::passes::BATCH_JOBS_MAX;
     use dunlin_hlm::probabilities::Sampling;
-    use dunlin_hlm::verifier::Slot;
+    use dunlin_hlm::verifier::VerifyJob;
 
     const PAIR: ToyPair = ToyPair { vocabulary: 4, seed: 1, agreement: 1.0 };
     const MODEL: PassModel = PassModel { pass_us: 100.0, token_us: 2.5 };
 
     fn job(id: u64, slot: u64, keep: usize, tokens: usize) -> VerifierEvent {
         let (id, slot, tokens) = (VerifyJobId(id), Slot(slot), vec![1; tokens]);
-        let (sampling, seed) = (Sampling::greedy(), 0);
-        VerifierEvent::Verify(VerifyJob { id, slot, keep, tokens, rows: 1, sampling, seed })
+        let (device, sampling, seed) = ("d".parse().unwrap(), Sampling::greedy(), 0);
+        VerifierEvent::Verify(VerifyJob { device, id, slot, keep, tokens, rows: 1, sampling, seed })
     }
 
     fn queue(work: impl IntoIterator<Item = VerifierEvent>) -> (TargetQueue, Vec<ToyModels>) {
-        let mut queue = TargetQueue::new(MODEL);
-        work.into_iter().enumerate().for_each(|(i, work)| queue.push(0, work, i as u64 * 10));
-        (queue, vec![ToyModels::new(PAIR)])
+        let (mut queue, mut models) = (TargetQueue::new(MODEL, Some(20)), vec![ToyModels::new(PAIR)]);
+        for (i, work) in work.into_iter().enumerate() {
+            queue.push(0, work, &mut models, i as u64 * 10);
+        }
+        (queue, models)
     }
 
-    /// Plays a pass; its jobs by number.
+    /// Plays a pass; the jobs that it answers, by number.
     fn pass(queue: &mut TargetQueue, models: &mut Vec<ToyModels>, now_us: u64) -> (TargetPass, Vec<u64>) {
         queue.begin(models, now_us).unwrap().unwrap();
         assert_eq!(queue.begin(models, now_us).unwrap(), None, "one pass at a time");
@@ -184,19 +193,27 @@ mod tests {
         let most = BATCH_JOBS_MAX as u64;
         let (mut queue, mut models) = queue((0..most + 2).map(|i| job(i, i, 0, 1)));
         let (_, first) = pass(&mut queue, &mut models, 1_000);
-        queue.push(0, job(99, 0, 1, 1), 1_000);
+        queue.push(0, job(99, 0, 1, 1), &mut models, 1_000);
         assert_eq!(first, (0..most).collect::<Vec<_>>());
         assert_eq!(pass(&mut queue, &mut models, 1_200).1, [most, most + 1, 99]);
     }
 
     #[test]
-    fn a_slot_is_in_a_pass_once_and_released_in_its_turn() {
-        let work = [job(1, 1, 0, 2), job(2, 1, 2, 1), VerifierEvent::Release(Slot(1)), job(3, 2, 0, 1)];
+    fn a_slot_is_in_a_pass_once_and_a_context_in_several() {
+        let work = [job(1, 1, 0, 2), job(2, 1, 2, 1), job(3, 2, 0, 50)];
         let (mut queue, mut models) = queue(work);
         assert_eq!(pass(&mut queue, &mut models, 100).1, [1]);
-        assert_eq!(pass(&mut queue, &mut models, 200).1, [2], "the release waits for the pass");
+        assert_eq!(pass(&mut queue, &mut models, 200).1, [2]);
+        assert_eq!(pass(&mut queue, &mut models, 300).1, [3], "20 tokens in each of the passes");
+        assert_eq!(models[0].slots(), 2);
+    }
+
+    #[test]
+    fn a_released_slot_is_gone_with_its_work() {
+        let (mut queue, mut models) = queue([job(1, 1, 0, 2), job(2, 2, 0, 50)]);
+        pass(&mut queue, &mut models, 100);
+        assert_eq!(queue.push(0, VerifierEvent::Release(Slot(2)), &mut models, 100), [VerifyJobId(2)]);
         assert_eq!(models[0].slots(), 1);
-        assert_eq!(pass(&mut queue, &mut models, 300).1, [3]);
-        assert_eq!(models[0].slots(), 1, "the second slot's");
+        assert_eq!(queue.begin(&mut models, 200).unwrap(), None);
     }
 }

@@ -1,0 +1,564 @@
+//! The order of a target's work: which jobs, and which part of a long context, the next pass holds.
+//!
+//! Invariant: devices share a target, not sessions. Each device with a short job has one in a pass before any has two,
+//! and all beyond that, long contexts above all, is served by deficit round robin within a bound that is relative to
+//! the rest of the pass. No clock and no model is used here; durations are arguments.
+
+use crate::passes::{BATCH_JOBS_MAX, PassSize};
+use crate::time::Duration;
+use crate::verifier::{Slot, VerifyJob, VerifyJobId};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::ops::Bound;
+use dunlin_wire::DeviceId;
+
+/// Tokens without rows that a short job has at most. A short job runs in one pass.
+pub const SHORT_PREFILL_TOKENS_MAX: usize = 16;
+/// Most tokens of long contexts in a pass, whatever it costs.
+pub const PREFILL_TOKENS_MAX: usize = 256;
+/// Tokens of long contexts for which a pass always has room.
+pub const PREFILL_TOKENS_MIN: usize = 8;
+/// Tokens of long contexts in a pass before any pass was measured.
+const PREFILL_TOKENS_FIRST: usize = 32;
+/// Time that long contexts add to a pass at most, as a share of the pass without them.
+const PREFILL_SHARE: f64 = 0.25;
+/// Time of a pass that only one device needs.
+const LONE_PASS: Duration = Duration::from_millis(250);
+/// Tokens that a device gains with each of its turns.
+const QUANTUM_TOKENS: usize = 64;
+/// Passes for which a device is counted as active after its last job.
+const ACTIVE_PASSES: u64 = 32;
+/// Number of passes after which an observation has faded to 1/e.
+const MEMORY_PASSES: f64 = 16.0;
+
+/// A line through the durations of passes by their number of tokens, and the mean number of tokens of short jobs.
+#[derive(Debug, Default)]
+struct PassLine {
+    passes: f64,
+    tokens: f64,
+    seconds: f64,
+    tokens_squared: f64,
+    tokens_seconds: f64,
+    short: f64,
+}
+
+impl PassLine {
+    fn observe(&mut self, tokens: usize, short: usize, took: Duration) {
+        if tokens == 0 {
+            return;
+        }
+        let (n, s) = (tokens as f64, took.as_secs_f64());
+        let sums = [
+            (&mut self.passes, 1.0),
+            (&mut self.tokens, n),
+            (&mut self.seconds, s),
+            (&mut self.tokens_squared, n * n),
+            (&mut self.tokens_seconds, n * s),
+            (&mut self.short, short as f64),
+        ];
+        for (sum, x) in sums {
+            *sum = *sum * (1.0 - 1.0 / MEMORY_PASSES) + x;
+        }
+    }
+
+    /// Seconds of a pass, and of each token in it; `None` before the first pass.
+    fn seconds(&self) -> Option<(f64, f64)> {
+        if self.passes == 0.0 || self.seconds <= 0.0 {
+            return None;
+        }
+        let mean = |sum: f64| sum / self.passes;
+        let proportional = mean(self.seconds) / mean(self.tokens);
+        let spread = mean(self.tokens_squared) - mean(self.tokens) * mean(self.tokens);
+        let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
+        // Passes of one size show no slope: then all of their time is counted for the tokens, the careful guess.
+        let slope = if spread > 1e-6 { both / spread } else { proportional };
+        // Noise may turn the slope around. A token is never free.
+        let token = slope.clamp(proportional / 64.0, proportional);
+        Some((mean(self.seconds) - token * mean(self.tokens), token))
+    }
+
+    /// The number of tokens that may be added to a pass with `short` tokens.
+    fn room(&self, short: usize, alone: bool) -> usize {
+        let Some((pass, token)) = self.seconds() else { return PREFILL_TOKENS_FIRST };
+        let usual = (short as f64).max(self.short / self.passes);
+        let beside = PREFILL_SHARE * (pass + token * usual) / token;
+        let lone = if alone { LONE_PASS.as_secs_f64() / token } else { 0.0 };
+        (beside.max(lone) as usize).clamp(PREFILL_TOKENS_MIN, PREFILL_TOKENS_MAX)
+    }
+}
+
+/// A job that waits, as far as it was not done by earlier passes.
+#[derive(Debug)]
+struct WaitingJob<T> {
+    job: VerifyJob,
+    came: T,
+    /// True before its first pass.
+    whole: bool,
+}
+
+impl<T> WaitingJob<T> {
+    /// Tokens whose rows nobody wants.
+    fn prefill(&self) -> usize {
+        self.job.tokens.len() - self.job.rows.min(self.job.tokens.len())
+    }
+
+    fn is_short(&self) -> bool {
+        self.prefill() <= SHORT_PREFILL_TOKENS_MAX
+    }
+}
+
+/// The jobs of a device.
+#[derive(Debug)]
+struct DeviceJobs<T> {
+    jobs: VecDeque<WaitingJob<T>>,
+    /// Tokens that the device may still use in its turn.
+    deficit: usize,
+}
+
+impl<T> DeviceJobs<T> {
+    /// Index of the first job that fits `wanted`: of a slot only its first job, and none behind another in the pass.
+    fn first(&self, pass: &Pass<T>, wanted: impl Fn(&WaitingJob<T>) -> bool) -> Option<usize> {
+        let mut behind = BTreeSet::new();
+        self.jobs.iter().position(|waiting| {
+            let VerifyJob { slot, id, .. } = &waiting.job;
+            let follows = pass.slots.get(slot).is_none_or(|index| pass.parts[*index].job.id == *id);
+            behind.insert(*slot) && follows && wanted(waiting)
+        })
+    }
+}
+
+/// A job of a pass, or a part of one: a job with the tokens and the rows of this pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PassPart<T> {
+    /// The slot, the tokens to keep and to append in this pass, and its rows.
+    pub job: VerifyJob,
+    /// The time at which the job came.
+    pub came: T,
+    /// True if no earlier pass had a part of it.
+    pub begins: bool,
+    /// True if no later pass has one: its rows answer the job.
+    pub ends: bool,
+}
+
+/// The jobs that wait for a target.
+#[derive(Debug)]
+pub struct PassQueue<T> {
+    /// The configured bound on prefill, instead of one by measured time.
+    fixed: Option<usize>,
+    devices: BTreeMap<DeviceId, DeviceJobs<T>>,
+    waiting: usize,
+    /// The device that was served last when a pass had no room for the next.
+    served: Option<DeviceId>,
+    /// The device whose turn it is to use what a pass has left.
+    turn: Option<DeviceId>,
+    /// Number of the last pass with a job, for each device that was active of late.
+    active: BTreeMap<DeviceId, u64>,
+    passes: u64,
+    /// Tokens of short jobs in the last pass.
+    short: usize,
+    line: PassLine,
+}
+
+impl<T: Copy> PassQueue<T> {
+    /// An empty queue. A pass holds at most `fixed` tokens of long contexts, or as many as its measured time allows.
+    pub fn new(fixed: Option<usize>) -> Self {
+        Self {
+            fixed: fixed.map(|tokens| tokens.max(1)),
+            devices: BTreeMap::new(),
+            waiting: 0,
+            served: None,
+            turn: None,
+            active: BTreeMap::new(),
+            passes: 0,
+            short: 0,
+            line: PassLine::default(),
+        }
+    }
+
+    /// The number of jobs that wait, those included that were begun.
+    pub fn len(&self) -> usize {
+        self.waiting
+    }
+
+    /// True if no job waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Adds a job that came at `came`. A waiting job of its slot without rows becomes a part of it, as far as this one
+    /// keeps its tokens. That job's number is returned: it needs no answer of its own.
+    pub fn push(&mut self, mut job: VerifyJob, came: T) -> Option<VerifyJobId> {
+        let device = self.devices.entry(job.device.clone());
+        let device = device.or_insert_with(|| DeviceJobs { jobs: VecDeque::new(), deficit: 0 });
+        let before = device.jobs.iter_mut().rev().find(|before| before.job.slot == job.slot);
+        if let Some(before) = before
+            && let VerifyJob { id, keep, tokens, rows: rows @ 0, .. } = &mut before.job
+            && job.keep <= *keep + tokens.len()
+        {
+            tokens.truncate(job.keep.saturating_sub(*keep));
+            tokens.append(&mut job.tokens);
+            (*keep, *rows) = (job.keep.min(*keep), job.rows);
+            return Some(core::mem::replace(id, job.id));
+        }
+        device.jobs.push_back(WaitingJob { job, came, whole: true });
+        self.waiting += 1;
+        None
+    }
+
+    /// Drops what waits for a slot; returns the numbers of the jobs.
+    pub fn release(&mut self, slot: Slot) -> Vec<VerifyJobId> {
+        let mut dropped = Vec::new();
+        for device in self.devices.values_mut() {
+            device.jobs.retain(|waiting| {
+                let stays = waiting.job.slot != slot;
+                if !stays {
+                    dropped.push(waiting.job.id);
+                }
+                stays
+            });
+        }
+        self.devices.retain(|_, device| !device.jobs.is_empty());
+        self.waiting -= dropped.len();
+        dropped
+    }
+
+    /// Takes the parts of the next pass: none if nothing waits, each slot at most once.
+    pub fn next_pass(&mut self) -> Vec<PassPart<T>> {
+        self.passes += 1;
+        let oldest = self.passes.saturating_sub(ACTIVE_PASSES);
+        self.active.retain(|_, pass| *pass > oldest);
+        let mut pass = Pass { parts: Vec::new(), slots: BTreeMap::new() };
+        let alone = self.is_alone();
+        self.short_jobs(&mut pass, alone);
+        self.short = pass.tokens();
+        let room = self.fixed.unwrap_or_else(|| self.line.room(self.short, alone));
+        self.turns(&mut pass, room);
+        for part in &pass.parts {
+            match self.active.get_mut(&part.job.device) {
+                Some(last) => *last = self.passes,
+                None => drop(self.active.insert(part.job.device.clone(), self.passes)),
+            }
+        }
+        pass.parts
+    }
+
+    /// Takes the duration of the last pass, whose size was `size`.
+    pub fn observe(&mut self, size: PassSize, took: Duration) {
+        self.line.observe(size.tokens, self.short, took);
+    }
+
+    /// True if only one device waits and no other was active of late.
+    fn is_alone(&self) -> bool {
+        let Some(device) = self.devices.keys().next() else { return true };
+        self.devices.len() == 1 && self.active.keys().all(|active| active == device)
+    }
+
+    /// Adds short jobs: one of each device, then another of each while more than half of the active devices have one.
+    /// A few with many sessions must not make the passes of the others longer.
+    fn short_jobs(&mut self, pass: &mut Pass<T>, alone: bool) {
+        let active = self.active.len().max(self.devices.len());
+        for round in 0.. {
+            let further =
+                self.devices.values().filter(|jobs| jobs.first(pass, WaitingJob::is_short).is_some());
+            if round > 0 && !alone && 2 * further.count() <= active {
+                return;
+            }
+            let mut added = false;
+            let mut last = self.served.clone();
+            for _ in 0..self.devices.len() {
+                let Some(device) = self.behind(last.as_ref()) else { return };
+                if pass.is_full() {
+                    return;
+                }
+                let index = self.devices[&device].first(pass, WaitingJob::is_short);
+                if let Some(index) = index {
+                    self.take(&device, index, usize::MAX, pass);
+                    self.served = Some(device.clone());
+                    added = true;
+                }
+                last = Some(device);
+            }
+            if !added {
+                return;
+            }
+        }
+    }
+
+    /// Fills `room` tokens of the pass by deficit round robin.
+    fn turns(&mut self, pass: &mut Pass<T>, mut room: usize) {
+        let mut fruitless = 0;
+        while room > 0 && !pass.is_full() && fruitless <= self.devices.len() {
+            let turn = self.turn.as_ref().and_then(|device| self.devices.get_key_value(device));
+            let Some((device, jobs)) = turn else {
+                self.begin_turn();
+                fruitless += 1;
+                continue;
+            };
+            let most = room.min(jobs.deficit);
+            let fits = |waiting: &WaitingJob<T>| waiting.job.tokens.len() <= most || !waiting.is_short();
+            let Some(index) = jobs.first(pass, fits).filter(|_| most > 0) else {
+                // What is left of a turn is kept only while there is work.
+                let has_work = jobs.first(pass, |_| true).is_some();
+                let device = device.clone();
+                if let Some(jobs) = self.devices.get_mut(&device).filter(|_| !has_work) {
+                    jobs.deficit = 0;
+                }
+                self.begin_turn();
+                fruitless += 1;
+                continue;
+            };
+            let device = device.clone();
+            let used = self.take(&device, index, most, pass);
+            room -= used;
+            fruitless = 0;
+            if let Some(jobs) = self.devices.get_mut(&device) {
+                jobs.deficit -= used;
+            }
+        }
+    }
+
+    /// The device behind `last` in the order of their ids, after the last one the first.
+    fn behind(&self, last: Option<&DeviceId>) -> Option<DeviceId> {
+        let bound = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.devices.range::<DeviceId, _>((bound, Bound::Unbounded)).next();
+        behind.or_else(|| self.devices.first_key_value()).map(|(device, _)| device.clone())
+    }
+
+    /// Gives the turn to the next device, with its tokens.
+    fn begin_turn(&mut self) {
+        self.turn = self.behind(self.turn.as_ref());
+        if let Some(device) = &self.turn
+            && let Some(jobs) = self.devices.get_mut(device)
+        {
+            jobs.deficit = (jobs.deficit + QUANTUM_TOKENS).min(2 * QUANTUM_TOKENS);
+        }
+    }
+
+    /// Moves a job to the pass, or its first `most` tokens; returns the number of tokens moved.
+    fn take(&mut self, device: &DeviceId, index: usize, most: usize, pass: &mut Pass<T>) -> usize {
+        let Some(jobs) = self.devices.get_mut(device) else { return 0 };
+        let Some(mut waiting) = jobs.jobs.remove(index) else { return 0 };
+        let (came, begins, tokens) = (waiting.came, waiting.whole, waiting.job.tokens.len());
+        if tokens <= most {
+            self.waiting -= 1;
+            if jobs.jobs.is_empty() {
+                self.devices.remove(device);
+            }
+            pass.add(PassPart { job: waiting.job, came, begins, ends: true });
+            return tokens;
+        }
+        let fed = most.min(waiting.prefill());
+        let rest = waiting.job.tokens.split_off(fed);
+        let VerifyJob { id, slot, keep, sampling, seed, .. } = waiting.job;
+        let tokens = core::mem::replace(&mut waiting.job.tokens, rest);
+        let job = VerifyJob { device: device.clone(), id, slot, keep, tokens, rows: 0, sampling, seed };
+        waiting.job.keep += fed;
+        waiting.whole = false;
+        jobs.jobs.insert(index, waiting);
+        pass.add(PassPart { job, came, begins, ends: false });
+        fed
+    }
+}
+
+/// The pass that is put together.
+struct Pass<T> {
+    parts: Vec<PassPart<T>>,
+    /// Index of each slot's part.
+    slots: BTreeMap<Slot, usize>,
+}
+
+impl<T> Pass<T> {
+    fn is_full(&self) -> bool {
+        self.parts.len() >= BATCH_JOBS_MAX
+    }
+
+    /// Adds a part, or adds it to the part of the same job.
+    fn add(&mut self, part: PassPart<T>) {
+        let PassPart { job: VerifyJob { slot, mut tokens, rows, .. }, ends, .. } = part;
+        match self.slots.get(&slot).and_then(|index| self.parts.get_mut(*index)) {
+            Some(before) => {
+                before.job.tokens.append(&mut tokens);
+                (before.job.rows, before.ends) = (rows, ends);
+            }
+            None => {
+                self.slots.insert(slot, self.parts.len());
+                self.parts.push(PassPart { job: VerifyJob { tokens, ..part.job }, ..part });
+            }
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        self.parts.iter().map(|part| part.job.tokens.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probabilities::Sampling;
+    use std::format;
+    use std::vec;
+
+    /// A job of `tokens` tokens of device and slot `slot / 100`, `slot`.
+    fn job(id: u64, slot: u64, tokens: usize, rows: usize) -> VerifyJob {
+        let device = format!("d{}", slot / 100).parse().unwrap();
+        let tokens = (0..tokens as u32).collect();
+        let (id, slot, sampling) = (VerifyJobId(id), Slot(slot), Sampling::greedy());
+        VerifyJob { device, id, slot, keep: 0, tokens, rows, sampling, seed: 0 }
+    }
+
+    fn queue(fixed: Option<usize>, jobs: impl IntoIterator<Item = VerifyJob>) -> PassQueue<u64> {
+        let mut queue = PassQueue::new(fixed);
+        for job in jobs {
+            assert_eq!(queue.push(job, 0), None);
+        }
+        queue
+    }
+
+    /// Slot, tokens and rows of each part of the next pass.
+    fn pass(queue: &mut PassQueue<u64>) -> Vec<(u64, usize, usize)> {
+        let parts = queue.next_pass();
+        parts.iter().map(|part| (part.job.slot.0, part.job.tokens.len(), part.job.rows)).collect()
+    }
+
+    #[test]
+    fn a_long_context_is_cut_and_drafts_ride_along() {
+        let mut queue = queue(Some(100), [job(1, 100, 260, 5), job(2, 200, 9, 9)]);
+        assert_eq!(pass(&mut queue), [(200, 9, 9), (100, 100, 0)]);
+        assert_eq!(queue.len(), 1);
+        queue.push(job(3, 200, 9, 9), 0);
+        assert_eq!(pass(&mut queue), [(200, 9, 9), (100, 100, 0)]);
+        assert_eq!(pass(&mut queue), [(100, 60, 5)]);
+    }
+
+    #[test]
+    fn the_parts_of_a_context_are_the_job() {
+        for (fixed, tokens, rows) in [(1, 40, 5), (7, 100, 1), (64, 64, 0), (100, 260, 17), (256, 1000, 3)] {
+            let mut queue = queue(Some(fixed), [job(1, 100, tokens, rows)]);
+            let (mut fed, mut passes) = (Vec::<u32>::new(), 0);
+            while !queue.is_empty() {
+                let parts = queue.next_pass();
+                let [part] = parts.as_slice() else { panic!("{parts:?}") };
+                assert_eq!((part.job.keep, part.begins), (fed.len(), passes == 0));
+                assert!(part.job.tokens.len() <= fixed.max(SHORT_PREFILL_TOKENS_MAX + rows));
+                fed.extend(&part.job.tokens);
+                assert_eq!(part.ends, queue.is_empty());
+                assert_eq!(part.job.rows, if part.ends { rows } else { 0 });
+                passes += 1;
+            }
+            assert_eq!(fed, (0..tokens as u32).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_job_without_rows_is_continued_by_the_next() {
+        let mut queue = queue(Some(32), [job(1, 100, 40, 0)]);
+        assert_eq!(pass(&mut queue), [(100, 32, 0)]);
+        let mut next = job(2, 100, 9, 9);
+        next.keep = 40;
+        assert_eq!(queue.push(next.clone(), 0), Some(VerifyJobId(1)), "the first is done with the second");
+        assert_eq!(pass(&mut queue), [(100, 17, 9)]);
+        queue.push(next.clone(), 0);
+        (next.keep, next.id) = (49, VerifyJobId(3));
+        assert_eq!(queue.push(next, 0), None, "one with rows has an answer of its own");
+        assert_eq!(pass(&mut queue), [(100, 9, 9)]);
+        assert_eq!(pass(&mut queue), [(100, 9, 9)]);
+    }
+
+    #[test]
+    fn a_job_takes_over_only_what_it_keeps() {
+        for (keep, parts) in
+            [(40, vec![(32, 9)]), (36, vec![(32, 9)]), (20, vec![(20, 9)]), (0, vec![(0, 9)])]
+        {
+            let mut queue = queue(Some(32), [job(1, 100, 40, 0)]);
+            pass(&mut queue);
+            let mut next = job(2, 100, 9, 9);
+            next.keep = keep;
+            assert_eq!(queue.push(next, 0), Some(VerifyJobId(1)));
+            let found: Vec<_> = queue.next_pass().iter().map(|part| (part.job.keep, part.job.rows)).collect();
+            assert_eq!((found, queue.len()), (parts, 0));
+        }
+    }
+
+    #[test]
+    fn a_released_slot_leaves_the_queue() {
+        let mut queue = queue(Some(32), [job(1, 100, 400, 1), job(2, 101, 9, 9)]);
+        pass(&mut queue);
+        assert_eq!(queue.release(Slot(100)), [VerifyJobId(1)]);
+        assert!(queue.is_empty() && pass(&mut queue).is_empty());
+        assert_eq!(queue.release(Slot(100)), []);
+    }
+
+    #[test]
+    fn a_pass_has_one_short_job_of_each_device() {
+        let mut queue = queue(Some(8), (0..10).map(|slot| job(slot, 100 + slot, 9, 9)));
+        assert_eq!(pass(&mut queue).len(), 10, "alone, a device has them all");
+        for slot in 0..10 {
+            queue.push(job(slot, 100 + slot, 9, 9), 0);
+        }
+        queue.push(job(20, 200, 9, 9), 0);
+        assert_eq!(pass(&mut queue), [(200, 9, 9), (100, 9, 9)]);
+        for slot in 1..5 {
+            queue.push(job(20, 200 + slot, 9, 9), 0);
+        }
+        // Both devices have as many as they can: neither makes the other's passes longer than its own.
+        assert_eq!(pass(&mut queue).len(), 8);
+    }
+
+    #[test]
+    fn what_a_pass_has_left_is_shared_by_device() {
+        let greedy = (0..20).map(|slot| job(slot, 100 + slot, 4000, 1));
+        let mut queue = queue(Some(24), greedy.chain([job(90, 200, 4000, 1), job(91, 300, 4000, 1)]));
+        let mut fed = BTreeMap::new();
+        for _ in 0..160 {
+            for (slot, tokens, _) in pass(&mut queue) {
+                *fed.entry(slot / 100).or_insert(0) += tokens;
+            }
+        }
+        assert_eq!(fed.values().sum::<usize>(), 160 * 24);
+        for (device, tokens) in fed {
+            assert!(tokens.abs_diff(160 * 24 / 3) <= QUANTUM_TOKENS, "device {device}: {tokens} tokens");
+        }
+    }
+
+    #[test]
+    fn more_devices_than_a_pass_takes_take_turns() {
+        let mut queue = queue(Some(8), (0..80).map(|device| job(device, 100 * device, 1, 1)));
+        let mut slots = BTreeSet::new();
+        for jobs in [BATCH_JOBS_MAX, BATCH_JOBS_MAX, 80 - 2 * BATCH_JOBS_MAX] {
+            let parts = pass(&mut queue);
+            assert_eq!(parts.len(), jobs);
+            slots.extend(parts.iter().map(|(slot, ..)| *slot));
+        }
+        assert_eq!(slots.len(), 80);
+    }
+
+    #[test]
+    fn room_follows_the_measured_time() {
+        let room = |pass_us: u64, token_us: u64, alone| {
+            let mut line = PassLine::default();
+            for i in 0..200 {
+                let tokens = 20 + 40 * (i % 2);
+                line.observe(tokens, 20, Duration(pass_us + token_us * tokens as u64));
+            }
+            line.room(60, alone)
+        };
+        // A quarter of 25 ms + 60 × 0.3 ms, and 250 ms.
+        assert_eq!((room(25_000, 300, false), room(25_000, 300, true)), (35, PREFILL_TOKENS_MAX));
+        assert_eq!((room(0, 1_000, false), room(0, 1_000, true)), (15, 250));
+        assert_eq!((room(0, 450_000, false), room(0, 450_000, true)), (15, 15), "a slow target");
+        assert_eq!(room(1_000_000, 1, false), PREFILL_TOKENS_MAX);
+        assert_eq!(PassLine::default().room(60, true), PREFILL_TOKENS_FIRST);
+    }
+
+    #[test]
+    fn a_flood_of_devices_that_leave_keeps_the_state_bounded() {
+        let mut queue = PassQueue::new(None);
+        for i in 0..10_000 {
+            queue.push(job(i, 100 * i, 30, 1), 0);
+            queue.next_pass();
+            queue.release(Slot(100 * i));
+        }
+        assert!(queue.devices.is_empty() && queue.active.len() <= ACTIVE_PASSES as usize);
+    }
+}
