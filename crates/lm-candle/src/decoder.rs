@@ -11,8 +11,8 @@ mod rotary;
 mod weights;
 mod windows;
 
-use crate::gguf::Gguf;
-use crate::kv::{CacheSize, Caches};
+use crate::gguf::{Gguf, LoadProgress, LoadStep};
+use crate::kv::{CacheSize, Caches, KvRows, KvType, Widened};
 use crate::math::{Activation, Heads, Rotation, Scoring, add, rms_norm, scale, soft_cap};
 use crate::matrix::threads;
 use crate::numerics;
@@ -29,9 +29,6 @@ use weights::{Layer, Weights};
 
 /// Rows in one pass; longer batches and prompts are cut.
 const PASS_ROWS_MAX: usize = 256;
-
-/// Bytes of weights hashed between two log messages.
-const PROGRESS_BYTES: u64 = 1 << 30;
 
 /// Rows from which candle multiplies tiles, on processors with AMX.
 const TILE_ROWS: usize = 32;
@@ -64,19 +61,32 @@ struct Row {
 impl CandleTarget {
     /// Loads the GGUF file of `dir`; the caches of all sessions together may hold `kv_bytes_max` bytes.
     pub fn load(dir: &ModelDir, kv_bytes_max: usize) -> Result<Self> {
+        Self::load_with(dir, kv_bytes_max, Box::new(|_, _, _| {}))
+    }
+
+    /// Like [`Self::load`], with a receiver of the progress.
+    pub fn load_with(dir: &ModelDir, kv_bytes_max: usize, progress: LoadProgress) -> Result<Self> {
         if dir.role == Some(Role::Drafter) {
             return Err(Error::value(&dir.path, "role", "target", "drafter"));
         }
-        let mut gguf = Gguf::open(&dir.weights)?;
+        let mut gguf = Gguf::open(&dir.weights, progress)?;
         let mut config = Config::read(&gguf)?;
         check_embedding(&dir.weights, &config, dir.rows)?;
         let weights = Weights::read(&mut gguf, &mut config)?;
         let context_max = dir.context_max.min(config.context_length);
         let (layers, width) = (config.layers.len(), config.heads.kv_width());
-        let size = CacheSize { layers, width, positions_max: context_max };
+        let size = CacheSize { kind: KvType::default(), layers, width, positions_max: context_max };
         let caches = Caches::new(size, kv_bytes_max);
-        let identity = identity(dir, gguf.stamp(), &config)?;
+        let (stamp, progress) = (gguf.stamp(), gguf.into_progress());
+        let identity = identity(dir, stamp, &config, progress)?;
         Ok(Self { config, weights, vocabulary: dir.vocabulary, context_max, caches, identity })
+    }
+
+    /// The target with caches of this type. Another type gives other bits, so it is another target.
+    pub fn with_kv_type(mut self, kind: KvType) -> Self {
+        self.caches = self.caches.with(kind);
+        self.identity.numerics = numerics::numerics(kind);
+        self
     }
 
     /// Checks part `index` of a batch, reserves the room it needs and rolls its session back.
@@ -189,7 +199,7 @@ impl CandleTarget {
             let end = row.position + 1;
             let hidden = window.map_or(0, |window| end.saturating_sub(window)) * heads.kv_width();
             let (keys, values) = self.caches.get(row.session)?.read(index, end);
-            work.push((query, &keys[hidden..], &values[hidden..]));
+            work.push((query, keys.skip(hidden), values.skip(hidden)));
         }
         let mut mixed = vec![0.0; queries.len()];
         let multiplications: usize =
@@ -249,6 +259,10 @@ impl Target for CandleTarget {
         Ok(self.caches.open())
     }
 
+    fn fork(&mut self, session: SessionId, len: usize) -> Result<Option<SessionId>> {
+        self.caches.fork(session, len).map(Some)
+    }
+
     fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<Result<Vec<f32>>> {
         let width = self.vocabulary.size as usize;
         let rows_width = self.config.vocabulary;
@@ -290,11 +304,13 @@ impl Target for CandleTarget {
 }
 
 /// A row's queries, and the keys and values of the positions that it sees.
-type Attended<'a> = (&'a [f32], &'a [f32], &'a [f32]);
+type Attended<'a> = (&'a [f32], KvRows<'a>, KvRows<'a>);
 
 fn attend_rows(heads: Heads, scoring: Scoring, work: &[Attended<'_>], mixed: &mut [f32]) {
     let mut scores = Vec::new();
+    let (mut wide_keys, mut wide_values) = (Widened::default(), Widened::default());
     for ((query, keys, values), output) in work.iter().zip(mixed.chunks_exact_mut(heads.query_width())) {
+        let (keys, values) = (wide_keys.read(*keys), wide_values.read(*values));
         heads.attend(scoring, query, keys, values, &mut scores, output);
     }
 }
@@ -338,17 +354,17 @@ fn hand_out(
     }
 }
 
-/// The identity of the target in `dir`, whose file had the stamp `opened` before it was loaded; the progress over a large file is logged.
-fn identity(dir: &ModelDir, opened: Stamp, config: &Config) -> Result<TargetIdentity> {
-    let mut logged = 0;
-    let tensors = kept_digest(&dir.weights, opened, &mut |done, total| {
-        if done - logged >= PROGRESS_BYTES {
-            logged = done;
-            tracing::info!(path = %dir.weights.display(), mib = done >> 20, of_mib = total >> 20, "hashing weights");
-        }
-    })?;
+/// The identity of the target in `dir`, whose file had the stamp `opened` before it was loaded.
+fn identity(
+    dir: &ModelDir,
+    opened: Stamp,
+    config: &Config,
+    mut progress: LoadProgress,
+) -> Result<TargetIdentity> {
+    let hashed = &mut |done, total| progress(LoadStep::Hashing, done, total);
+    let tensors = kept_digest(&dir.weights, opened, hashed)?;
     let weights = model_digest(&tensors, &config.settings());
-    let (engine, numerics) = (numerics::ENGINE.into(), numerics::numerics());
+    let (engine, numerics) = (numerics::ENGINE.into(), numerics::numerics(KvType::default()));
     Ok(TargetIdentity { model: dir.name.clone(), weights, engine, numerics })
 }
 

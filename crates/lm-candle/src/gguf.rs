@@ -14,6 +14,18 @@ pub(crate) const DIMENSION_MAX: usize = 1 << 20;
 
 const ADVICE: &str = "requantize the model to Q4_K_M or Q8_0, best from its original, or else with `llama-quantize --allow-requantize`; F32, F16, BF16, Q8_0, Q4_0 to Q5_1 and Q2_K to Q6_K are read";
 
+/// A step of loading a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadStep {
+    /// The weights are read.
+    Reading,
+    /// The weights are hashed for the target's identity.
+    Hashing,
+}
+
+/// Receives the bytes of a step that are done, and all of its bytes.
+pub type LoadProgress = Box<dyn FnMut(LoadStep, u64, u64)>;
+
 /// An open GGUF file.
 pub(crate) struct Gguf {
     path: PathBuf,
@@ -21,16 +33,24 @@ pub(crate) struct Gguf {
     stamp: Stamp,
     header: Header,
     trials: Trials,
+    progress: LoadProgress,
+    /// Bytes of tensors read.
+    done: u64,
 }
 
 impl Gguf {
     /// Reads the header of a file.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, progress: LoadProgress) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
         let (bytes, stamp) = (metadata.len(), Stamp::of(&metadata));
         let header = Header::read(&mut BufReader::new(&file), bytes).map_err(|e| Error::gguf(path, e))?;
-        Ok(Self { path: path.into(), file, stamp, header, trials: Trials::new() })
+        Ok(Self { path: path.into(), file, stamp, header, trials: Trials::new(), progress, done: 0 })
+    }
+
+    /// The receiver of the progress of what follows.
+    pub(crate) fn into_progress(self) -> LoadProgress {
+        self.progress
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -178,6 +198,9 @@ impl Gguf {
         let begin = SeekFrom::Start(info.offset + offset);
         let read = self.file.seek(begin).and_then(|_| self.file.read_exact(&mut data));
         read.map_err(|e| Error::io(&self.path, e))?;
+        self.done += bytes;
+        let total = self.header.tensors().values().map(|info| info.bytes).sum();
+        (self.progress)(LoadStep::Reading, self.done, total);
         Ok((info.kind, data))
     }
 

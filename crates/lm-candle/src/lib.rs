@@ -13,4 +13,6 @@ mod matrix;
 mod numerics;
 
 pub use decoder::CandleTarget;
+pub use gguf::{LoadProgress, LoadStep};
+pub use kv::KvType;
 pub use matrix::{THREADS_VARIABLE, threads};

@@ -3,15 +3,14 @@
 //! The order of summation differs between candle's kernels for different instruction sets. So the same weights give
 //! other bits on another kind of processor.
 
+use crate::kv::KvType;
+
 /// The engine and its version.
 pub(crate) const ENGINE: &str = "candle 0.11.1";
 
-/// The type of the numbers in the caches.
-const CACHE: &str = "f32";
-
 /// The kernels that candle uses here, and the cache type, such as `avx2 f32`.
-pub(crate) fn numerics() -> String {
-    format!("{} {CACHE}", kernels())
+pub(crate) fn numerics(cache: KvType) -> String {
+    format!("{} {}", kernels(), cache.name())
 }
 
 /// The name of candle's kernels on this processor, found by candle's own order of checks.
@@ -79,7 +78,9 @@ mod tests {
 
     #[test]
     fn numerics_name_kernels_and_cache() {
-        let numerics = numerics();
-        assert!(numerics.ends_with(" f32") && numerics.len() <= 32, "{numerics}");
+        for (cache, end) in [(KvType::F32, " f32"), (KvType::F16, " f16")] {
+            let numerics = numerics(cache);
+            assert!(numerics.ends_with(end) && numerics.len() <= 32, "{numerics}");
+        }
     }
 }

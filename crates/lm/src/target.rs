@@ -47,6 +47,15 @@ pub trait Target: Send {
     /// Opens an empty session.
     fn open(&mut self) -> Result<SessionId>;
 
+    /// Opens a session that holds the first `len` tokens of another, without computing them again; `None` if the engine
+    /// can't. The same tokens give the same bits as in a session that read them.
+    ///
+    /// # Errors
+    /// The other session holds fewer tokens, or there is no room for a copy.
+    fn fork(&mut self, _session: SessionId, _len: usize) -> Result<Option<SessionId>> {
+        Ok(None)
+    }
+
     /// Extends each session of `batch` and returns its requested rows, `[rows × vocabulary]`, in the order of the
     /// batch. A part that can't be served gets its own error, leaves its session unchanged and doesn't affect the
     /// others. When the engine itself fails, every part fails and each session holds `keep` tokens.

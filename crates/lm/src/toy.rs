@@ -139,6 +139,14 @@ impl Target for ToyTarget {
         Ok(session)
     }
 
+    fn fork(&mut self, session: SessionId, len: usize) -> Result<Option<SessionId>> {
+        let length = self.len(session)?;
+        let context = self.sessions[&session].get(..len).ok_or(Error::Keep { keep: len, length })?.to_vec();
+        let fork = self.open()?;
+        self.sessions.insert(fork, context);
+        Ok(Some(fork))
+    }
+
     fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<Result<Vec<f32>>> {
         (0..batch.len()).map(|index| self.part(batch, index)).collect()
     }

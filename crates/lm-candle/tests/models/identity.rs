@@ -6,9 +6,11 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use dunlin_lm::identity::weights_digest;
 use dunlin_lm::{Extend, ModelDir, Promise, Target};
-use dunlin_lm_candle::CandleTarget;
+use dunlin_lm_candle::{CandleTarget, LoadStep};
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 type Named<'t> = (&'t str, &'t QTensor);
 
@@ -77,6 +79,22 @@ fn progress_ends_with_all_bytes() {
     let total = seen[0].1;
     assert!(seen.is_sorted() && seen.iter().all(|(_, of)| *of == total));
     assert_eq!(*seen.last().unwrap(), (total, total));
+}
+
+#[test]
+fn loading_reports_both_steps_up_to_all_bytes() {
+    let model = open(&Tiny::new(GgmlDType::Q8_0));
+    let steps = Rc::new(RefCell::new(Vec::new()));
+    let seen = steps.clone();
+    let progress = Box::new(move |step, done, total| seen.borrow_mut().push((step, done, total)));
+    CandleTarget::load_with(&model.dir, usize::MAX, progress).unwrap();
+    let steps = steps.borrow();
+    for step in [LoadStep::Reading, LoadStep::Hashing] {
+        let of: Vec<(u64, u64)> =
+            steps.iter().filter(|(s, ..)| *s == step).map(|(_, d, t)| (*d, *t)).collect();
+        assert!(of.len() > 10 && of.is_sorted(), "{step:?}: {of:?}");
+        assert!(of.last().is_some_and(|(done, total)| done == total), "{step:?}: {of:?}");
+    }
 }
 
 #[test]

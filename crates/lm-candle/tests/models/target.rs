@@ -4,9 +4,10 @@ use crate::files::{Random, demo};
 use crate::tiny::{Tiny, open};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
-use dunlin_lm::{Error, Extend, ModelDir, SessionId, Target};
-use dunlin_lm_candle::CandleTarget;
+use dunlin_lm::{Error, Extend, ModelDir, Promise, SessionId, Target};
+use dunlin_lm_candle::{CandleTarget, KvType, THREADS_VARIABLE};
 use std::collections::BTreeMap;
+use std::{env, process};
 
 #[test]
 fn a_bare_gguf_file_opens() {
@@ -169,6 +170,114 @@ fn a_long_prompt_has_the_bits_of_single_tokens() {
     for (row, single) in one_by_one(&mut target, &tokens).iter().enumerate() {
         assert_eq!(&bits(&chunk[row * width..(row + 1) * width]), single, "row {row}");
     }
+}
+
+/// A context in chunks of each size, beside a session that drafts and rolls back.
+#[test]
+fn a_context_has_the_same_bits_in_chunks_of_any_size() {
+    for kind in [KvType::F32, KvType::F16] {
+        let model = open(&Tiny { context: 320, ..Tiny::new(GgmlDType::Q8_0) });
+        let mut target = model.target().with_kv_type(kind);
+        let tokens = Random(3).tokens(300, 96);
+        let whole = target.open().unwrap();
+        let width = target.vocabulary().size as usize;
+        let expected = bits(&extend(&mut target, whole, 0, &tokens)[299 * width..]);
+        let beside = target.open().unwrap();
+        extend(&mut target, beside, 0, &tokens[..20]);
+        for size in [1, 2, 5, 8, 31, 64, 100, 256] {
+            let session = target.open().unwrap();
+            let mut answer = Vec::new();
+            for (i, chunk) in tokens.chunks(size).enumerate() {
+                let drafts = Random(i as u64).tokens(1 + i % 9, 96);
+                let batch = [
+                    Extend { session: beside, keep: 10 + i % 10, tokens: &drafts, rows: drafts.len() },
+                    Extend { session, keep: i * size, tokens: chunk, rows: 1 },
+                ];
+                answer = target.extend(&batch).pop().unwrap().unwrap();
+                // The part that is written twice is that of a draft that was wrong.
+                extend(&mut target, beside, 8, &tokens[8..20]);
+            }
+            assert_eq!(bits(&answer), expected, "{kind:?}, chunks of {size}");
+            target.close(session);
+        }
+    }
+}
+
+#[test]
+fn a_cache_of_16_bits_is_exact_too_but_another_target() {
+    let model = open(&Tiny { context: 256, ..Tiny::new(GgmlDType::Q8_0) });
+    let mut target = model.target().with_kv_type(KvType::F16);
+    for seed in 0..3 {
+        ragged_batches_are_exact(&mut target, seed, 96, 8);
+    }
+    let mut wide = model.target();
+    assert_eq!(target.cache_bytes_per_token() * 2, wide.cache_bytes_per_token());
+    assert_eq!((target.promise(), wide.promise()), (Promise::Exact, Promise::Exact));
+    let (identity, other) = (target.identity().clone(), wide.identity().clone());
+    assert_eq!(identity.weights, other.weights);
+    assert_ne!(identity.numerics_digest(), other.numerics_digest());
+    assert!(identity.numerics.ends_with(" f16") && other.numerics.ends_with(" f32"), "{identity}");
+    let (a, b) = (target.open().unwrap(), wide.open().unwrap());
+    let tokens = Random(8).tokens(40, 96);
+    let (narrow, full) = (extend(&mut target, a, 0, &tokens), extend(&mut wide, b, 0, &tokens));
+    assert_ne!(bits(&narrow), bits(&full), "their numbers differ");
+    let most = narrow.iter().zip(&full).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let size = full.iter().fold(0.0_f32, |most, number| most.max(number.abs()));
+    assert!(most < 0.05 * size, "{most} of {size}");
+}
+
+#[test]
+fn a_fork_has_the_bits_of_a_session_that_read_its_tokens() {
+    for kind in [KvType::F32, KvType::F16] {
+        let model = open(&Tiny::new(GgmlDType::Q8_0));
+        let mut target = model.target().with_kv_type(kind);
+        let tokens = Random(4).tokens(90, 96);
+        let first = target.open().unwrap();
+        let whole = extend(&mut target, first, 0, &tokens);
+        let width = target.vocabulary().size as usize;
+        for length in [0, 1, 63, 64, 65, 89] {
+            let fork = target.fork(first, length).unwrap().unwrap();
+            assert_eq!(target.len(fork).unwrap(), length);
+            // Neither sees what the other reads from here on.
+            let other = extend(&mut target, first, length, &[1, 2, 3]);
+            let rest = extend(&mut target, fork, length, &tokens[length..]);
+            assert_eq!(bits(&rest), bits(&whole[length * width..]), "{kind:?}, {length}");
+            assert_eq!(bits(&extend(&mut target, first, length, &[1, 2, 3])), bits(&other));
+            extend(&mut target, first, length, &tokens[length..]);
+            target.close(fork);
+        }
+        assert!(matches!(target.fork(first, 91), Err(Error::Keep { keep: 91, length: 90 })));
+    }
+}
+
+/// The name of the test below whose process prints its bits.
+const PRINTS: &str = "DUNLIN_PRINT_BITS";
+
+/// candle and the attention use as many threads as the process was started with, so each number has a process.
+#[test]
+fn one_thread_and_two_give_the_same_bits() {
+    if env::var_os(PRINTS).is_some() {
+        let model = open(&Tiny { context: 512, ..Tiny::new(GgmlDType::Q8_0) });
+        let mut target = model.target();
+        ragged_batches_are_exact(&mut target, 2, 96, 6);
+        let session = target.open().unwrap();
+        // Long enough for the attention of one pass to be divided.
+        let rows = bits(&extend(&mut target, session, 0, &Random(6).tokens(500, 96)));
+        let digest = rows.iter().fold(0_u64, |sum, bits| sum.rotate_left(5) ^ u64::from(*bits));
+        println!("bits {digest:016x} with {} threads", dunlin_lm_candle::threads());
+        return;
+    }
+    let found = ["1", "2"].map(|threads| {
+        let mut child = process::Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "target::one_thread_and_two_give_the_same_bits", "--nocapture"]);
+        let output = child.env(PRINTS, "1").env(THREADS_VARIABLE, threads).output().unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let (_, line) = output.split_once("bits ").unwrap_or_else(|| panic!("{output}"));
+        let (digest, used) = line.split_once(" with ").unwrap();
+        assert!(used.starts_with(&format!("{threads} threads")), "{output}");
+        digest.to_owned()
+    });
+    assert_eq!(found[0], found[1]);
 }
 
 #[test]
