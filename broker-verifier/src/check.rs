@@ -1,7 +1,8 @@
 //! The `check` command: tests configuration, target and broker, and suggests a remedy for each failure.
 
+use crate::budget::CacheBudget;
 use crate::config::Config;
-use crate::engine::{Comparison, OpenedTarget, PLAIN_ONLY, TargetEngine, memory_mib, open};
+use crate::engine::{Comparison, OpenedTarget, PLAIN_ONLY, memory_mib, open};
 use crate::exit::Exit;
 use anyhow::{Result, anyhow, ensure};
 use dunlin_link::{BrokerFacts, probe};
@@ -27,7 +28,12 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
     };
     findings.good(&format!("configuration: verifier {}, {} sessions", config.id, config.sessions))?;
     match target(&config).await {
-        Ok(text) => findings.good(&format!("model: {text}"))?,
+        Ok((text, budget)) => {
+            findings.good(&format!("model: {text}"))?;
+            if let Some(budget) = budget {
+                memory(&mut findings, &config, budget)?;
+            }
+        }
         Err(error) => {
             let advice = match &config.remote {
                 None => "name a target with --model DIR, or `model` in the configuration",
@@ -51,25 +57,36 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
     })
 }
 
-async fn target(config: &Config) -> Result<String> {
-    let OpenedTarget { dir, engine, comparison } = open(config).await?;
+/// Opens and warms up the target: its description, and its budget if its caches are here.
+async fn target(config: &Config) -> Result<(String, Option<CacheBudget>)> {
+    let OpenedTarget { dir, mut engine, comparison } = open(config).await?;
     let known = format!("{}, {}, context {}", engine.identity(), dir.vocabulary, engine.context_max());
-    let Some(Comparison { agree, unknown }) = comparison else {
-        return Ok(format!("{known}; {}", memory(config, &engine)));
-    };
-    let (agree, unknown) = (agree.join(", "), unknown.join(", "));
-    Ok(format!(
-        "{known}; compared with {}: {agree}; not compared: {unknown}; {PLAIN_ONLY}",
-        dir.path.display()
-    ))
+    if let Some(Comparison { agree, unknown }) = comparison {
+        let (agree, unknown) = (agree.join(", "), unknown.join(", "));
+        let folder = dir.path.display();
+        let compared = format!("compared with {folder}: {agree}; not compared: {unknown}; {PLAIN_ONLY}");
+        return Ok((format!("{known}; {compared}"), None));
+    }
+    let budget = CacheBudget::of(config, &engine);
+    // A budget that is too small is reported by itself; the pass may find no room in it.
+    let warm = budget.is_none_or(|budget| budget.check().is_ok());
+    if warm {
+        engine.warm_up()?;
+    }
+    let memory = memory_mib().map_or_else(|| "unknown".into(), |mib| format!("{mib} MiB"));
+    let when = if warm { "after the first pass" } else { "before the first pass" };
+    Ok((format!("{known}; memory {memory} {when}"), budget))
 }
 
-fn memory(config: &Config, engine: &TargetEngine) -> String {
-    let used = memory_mib().map_or_else(|| "unknown".into(), |mib| format!("{mib} MiB"));
-    let TargetEngine::Rows(target) = engine else { return format!("memory {used}") };
-    let tokens = (config.kv_mib as u64) << 20;
-    let tokens = tokens.checked_div(target.cache_bytes_per_token()).unwrap_or(u64::MAX);
-    format!("memory {used}; caches of {} MiB hold {tokens} tokens of all sessions", config.kv_mib)
+/// Reports the memory for caches, and keys of which it is too little.
+fn memory(findings: &mut Findings<impl io::Write>, config: &Config, budget: CacheBudget) -> io::Result<()> {
+    if let Err(error) = budget.check() {
+        return findings.bad(&error.to_string(), "docs/verifier.md says what a context costs");
+    }
+    let full = budget.sessions(budget.context);
+    let sessions = config.sessions as u64;
+    let less = format!("; {sessions} sessions may be open, and those beyond it drop each other");
+    findings.good(&format!("memory: {budget}{}", if full < sessions { less.as_str() } else { "" }))
 }
 
 async fn broker(config: &Config) -> Result<String> {

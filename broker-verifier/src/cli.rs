@@ -1,5 +1,6 @@
 //! The command line and the exit code of the process.
 
+use crate::budget::CacheBudget;
 use crate::check::check;
 use crate::config::Config;
 use crate::embedded::Embedded;
@@ -163,7 +164,13 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;
     }
-    let OpenedTarget { dir, engine, .. } = block_on(open(&config)).map_err(failure)?;
+    let mut opened = block_on(open(&config)).map_err(failure)?;
+    if let Some(budget) = CacheBudget::of(&config, &opened.engine) {
+        budget.check().map_err(failure)?;
+        tracing::info!("{budget}");
+    }
+    opened.engine.warm_up().map_err(failure)?;
+    let OpenedTarget { dir, engine, .. } = opened;
     let embedded = match config.embedded_broker {
         true => Some(Embedded::start(config.listen).map_err(failure)?),
         false => None,

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use dunlin_link::{BrokerAddress, ConnectOptions, Login, MqttTable, refuse_old_keys};
 use dunlin_lm_remote::RemoteSettings;
 use dunlin_wire::VerifierId;
-use dunlin_wire::limits::{CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX};
+use dunlin_wire::limits::{CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX};
 use serde::Deserialize;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +21,17 @@ const PREFILL_TOKENS_MAX: usize = 4096;
 pub const THREADS_MAX: usize = 256;
 /// Default port of the embedded broker and of the broker.
 const PORT_DEFAULT: u16 = 1883;
+
+/// The type of the numbers in the sessions' caches.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheType {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats: half the memory, and other bits.
+    F16,
+}
 
 /// A verifier's configuration. Every key except `model` is optional.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,6 +56,10 @@ pub struct Config {
     pub sessions: usize,
     /// MiB that the caches of all sessions may hold.
     pub kv_mib: usize,
+    /// Type of the numbers in these caches.
+    pub kv_type: CacheType,
+    /// Maximum number of tokens of a session, below that of the target.
+    pub context_tokens: Option<usize>,
     /// Maximum number of tokens of long contexts in one pass of the target; by default as many as its measured time allows.
     pub prefill_tokens: Option<usize>,
     /// Seconds of silence after which a session is dropped.
@@ -82,6 +97,8 @@ impl Default for Config {
             threads: None,
             sessions: 64,
             kv_mib: 512,
+            kv_type: CacheType::default(),
+            context_tokens: None,
             prefill_tokens: None,
             idle_s: 600,
             draft_tokens_max: DRAFT_TOKENS_MAX as u8,
@@ -125,6 +142,7 @@ impl Config {
         in_range("sessions", self.sessions, 1, SESSIONS_MAX)?;
         in_range("kv_mib", self.kv_mib, 1, usize::MAX >> 20)?;
         in_range("threads", self.threads.unwrap_or(1), 1, THREADS_MAX)?;
+        in_range("context_tokens", self.context_tokens.unwrap_or(2), 2, SESSION_TOKENS_MAX as usize)?;
         in_range("prefill_tokens", self.prefill_tokens.unwrap_or(1), 1, PREFILL_TOKENS_MAX)?;
         in_range("idle_s", self.idle_s as usize, 1, 7 * 24 * 3600)?;
         in_range("draft_tokens_max", drafts, 1, DRAFT_TOKENS_MAX)?;
@@ -192,6 +210,8 @@ mod tests {
             ("sessions = 65536", "sessions"),
             ("kv_mib = 0", "kv_mib"),
             ("threads = 257", "threads"),
+            ("context_tokens = 1", "context_tokens"),
+            ("context_tokens = 131073", "context_tokens"),
             ("prefill_tokens = 0", "prefill_tokens"),
             ("prefill_tokens = 4097", "prefill_tokens"),
             ("idle_s = 0", "idle_s"),

@@ -1,11 +1,12 @@
 //! Selects the target's engine: a GGUF file run by candle, or a server under `[remote]`. No other module names an
 //! engine.
 
-use crate::config::Config;
+use crate::config::{CacheType, Config};
+use crate::loading::LoadingView;
 use anyhow::{Context, Result};
 use dunlin_lm::{Chooser, ModelDir, Promise, Target, TargetIdentity, Vocabulary};
 pub use dunlin_lm_candle::threads;
-use dunlin_lm_candle::{CandleTarget, THREADS_VARIABLE};
+use dunlin_lm_candle::{CandleTarget, KvType, LoadStep, THREADS_VARIABLE};
 pub use dunlin_lm_remote::Comparison;
 use dunlin_lm_remote::RemoteTarget;
 use std::os::unix::process::CommandExt;
@@ -92,16 +93,28 @@ pub async fn open(config: &Config) -> Result<OpenedTarget> {
 pub const PLAIN_ONLY: &str = "policies served: those that send drafts under the shared seed and hold none \
     (lossless, remote, stream, auto); a device with another one is refused";
 
-/// Loads the configured target.
+/// Loads the configured target, and shows the progress.
 ///
 /// # Errors
 /// Names the file and the problem.
 fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     let path = config.model()?;
     let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
-    let target = CandleTarget::load(&dir, config.kv_mib << 20)
-        .with_context(|| format!("target {}", path.display()))?;
-    Ok((dir, Box::new(target)))
+    let mut view = LoadingView::new();
+    let progress = Box::new(move |step, done, total| {
+        let step = match step {
+            LoadStep::Reading => "reading weights",
+            LoadStep::Hashing => "hashing weights",
+        };
+        view.show(step, done, total);
+    });
+    let target = CandleTarget::load_with(&dir, config.kv_mib << 20, progress);
+    let target = target.with_context(|| format!("target {}", path.display()))?;
+    let kind = match config.kv_type {
+        CacheType::F32 => KvType::F32,
+        CacheType::F16 => KvType::F16,
+    };
+    Ok((dir, Box::new(target.with_kv_type(kind))))
 }
 
 /// Runs the target's first pass, so that no device has to wait for it, and logs its duration.

@@ -8,16 +8,19 @@
 //! - No code here knows a byte layout or a topic string, or decides the answer to a frame.
 //! - Every queue is bounded by a named constant.
 
+pub mod budget;
 pub mod check;
 pub mod choices;
 pub mod cli;
 pub mod config;
+mod contexts;
 mod devices;
 pub mod embedded;
 pub mod energy;
 pub mod engine;
 pub mod exit;
 pub mod link;
+mod loading;
 #[cfg(test)]
 mod logged;
 pub mod ration;

@@ -58,6 +58,8 @@ pub struct TargetCounters {
     pub chunks: u64,
     /// Tokens fed.
     pub tokens: u64,
+    /// Tokens of new contexts that were copied from another session with the same beginning.
+    pub shared: u64,
     /// Jobs dropped before their pass because their session ended.
     pub cancelled: u64,
     /// Duration of these passes.
@@ -71,6 +73,7 @@ impl TargetCounters {
         self.jobs += batch.rows.len() as u64;
         self.chunks += batch.chunks as u64;
         self.tokens += batch.size.tokens as u64;
+        self.shared += batch.shared as u64;
         self.cancelled += batch.dropped.len() as u64;
         self.took += batch.took;
     }
@@ -115,6 +118,8 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
         refusals,
         resyncs,
         evicted,
+        displaced,
+        returned,
         malformed,
         stale,
         dropped,
@@ -133,6 +138,8 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
         .count("refusals", refusals, "Requests for a lease refused.")
         .count("resyncs", resyncs, "Requests for context sent.")
         .count("evicted", evicted, "Sessions that ended for another, or for their silence.")
+        .count("displaced", displaced, "Those of them that ended because the caches were full.")
+        .count("returned", returned, "Those of these that came back and were read again.")
         .count("malformed", malformed, "Invalid messages received.")
         .count("stale", stale, "Messages received of an older round, or of no lease.")
         .count("dropped", dropped, "Answers dropped because the link had no room.")
@@ -141,13 +148,14 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
 }
 
 fn of_target(snapshot: &mut Snapshot, counters: &TargetCounters) {
-    let TargetCounters { batches, jobs, chunks, tokens, cancelled, took } = *counters;
+    let TargetCounters { batches, jobs, chunks, tokens, shared, cancelled, took } = *counters;
     snapshot
         .group("target")
         .count("batches", batches, "Passes of the target.")
         .count("jobs", jobs, "Frames that they answered.")
         .count("chunks", chunks, "Parts of long contexts in them.")
         .count("tokens", tokens, "Tokens fed.")
+        .count("shared", shared, "Tokens copied from a session with the same beginning.")
         .count("cancelled", cancelled, "Jobs dropped because their session ended.")
         .counter("busy", MetricUnit::Seconds, took.as_secs_f64(), "Time in them.");
 }
@@ -246,7 +254,10 @@ mod tests {
         let lines = snapshot.lines();
         assert_eq!(lines[0], "verifier up_seconds=60.000000 sessions=3 slots_free=5 connected=1");
         assert!(lines[1].starts_with("protocol frames=7 verdicts=0 "), "{lines:?}");
-        assert_eq!(lines[2], "target batches=2 jobs=5 chunks=0 tokens=0 cancelled=0 busy_seconds=1.500000");
+        assert_eq!(
+            lines[2],
+            "target batches=2 jobs=5 chunks=0 tokens=0 shared=0 cancelled=0 busy_seconds=1.500000"
+        );
         assert_eq!(lines.len(), 6);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: one thing at a time. The loop takes an event (a message, a finished batch, a timer, a signal), passes
 //! it to the machine, and does what the machine requests. It waits nowhere else and decides nothing.
 
+use crate::budget::{CacheBudget, MemoryWatch, served_context};
 use crate::choices::ChosenBatch;
 use crate::config::Config;
 use crate::energy::EnergyCollector;
@@ -22,7 +23,6 @@ use dunlin_hlm::verifier::{
 use dunlin_link::GOODBYE_MAX;
 use dunlin_service::Service;
 use dunlin_status::Schedule;
-use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use dunlin_wire::{TargetId, VerifierPresence, Vocabulary, fitting_name};
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -110,19 +110,22 @@ struct Serve {
     place: String,
     setups: Setups,
     prices: PassPrices,
+    /// The memory for caches, if they are here.
+    budget: Option<CacheBudget>,
+    memory: MemoryWatch,
 }
 
 impl Serve {
     fn start(config: &Config, served: Served, hooks: Hooks) -> Result<Self> {
         let lm = served.target.vocabulary();
         let vocabulary = Vocabulary { size: lm.size, fingerprint: lm.fingerprint };
-        let context = served.target.context_max().min(SESSION_TOKENS_MAX as usize);
+        let budget = CacheBudget::of(config, &served.target);
         let machine = VerifierConfig {
             id: config.id.clone(),
             vocabulary,
             prefixes: served.prefixes.clone(),
             target: described(&served),
-            context_tokens_max: context as u32,
+            context_tokens_max: served_context(config, served.target.context_max()) as u32,
             sessions_max: config.sessions,
             draft_tokens_max: config.draft_tokens_max,
             credit_tokens_max: config.credit_tokens_max,
@@ -172,6 +175,8 @@ impl Serve {
             place,
             setups: Setups::default(),
             prices: PassPrices::default(),
+            budget,
+            memory: MemoryWatch::default(),
         })
     }
 
@@ -202,6 +207,9 @@ impl Serve {
         self.hand_work_over();
         self.publish_answers();
         self.announce_load();
+        if let Some(budget) = self.budget {
+            self.memory.look(self.machine.counters(), budget, self.started.elapsed());
+        }
         if self.schedule.is_due(self.now()) {
             self.log_status();
         }

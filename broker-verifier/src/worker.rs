@@ -5,13 +5,13 @@
 //! has handed over what follows from it at once. Otherwise the next pass would begin without the sessions whose text
 //! goes on, and these would split into two halves that take turns, each with a pass of its own.
 
+use crate::contexts::SlotContexts;
 use anyhow::{Context, Error, Result, anyhow};
 use dunlin_hlm::passes::PassSize;
 use dunlin_hlm::schedule::{PassPart, PassQueue};
 use dunlin_hlm::time::Duration as Span;
 use dunlin_hlm::verifier::{RowsError, Slot, VerifierEvent, VerifyJobId};
-use dunlin_lm::{Extend, SessionId, Target};
-use std::collections::BTreeMap;
+use dunlin_lm::Target;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub struct Batch {
     pub size: PassSize,
     /// Parts of contexts in the pass that later passes continue.
     pub chunks: usize,
+    /// Tokens that were copied from other contexts instead of being computed in it.
+    pub shared: usize,
     /// Duration of the pass.
     pub took: Duration,
     /// Mean time that its whole jobs waited for the pass.
@@ -123,8 +125,7 @@ impl Worker {
 
 /// The thread's state.
 struct Model {
-    target: Box<dyn Target>,
-    slots: BTreeMap<Slot, SessionId>,
+    contexts: SlotContexts,
     queue: PassQueue<Instant>,
     jobs_max: usize,
     /// Jobs that were dropped since the last batch.
@@ -142,8 +143,7 @@ impl Model {
         handed: Receiver<()>,
     ) -> Self {
         Self {
-            target,
-            slots: BTreeMap::new(),
+            contexts: SlotContexts::new(target),
             queue: PassQueue::new(bounds.prefill),
             jobs_max: bounds.jobs,
             dropped: Vec::new(),
@@ -179,9 +179,7 @@ impl Model {
             VerifierEvent::Verify(job) => self.dropped.extend(self.queue.push(job, at)),
             VerifierEvent::Release(slot) => {
                 self.dropped.extend(self.queue.release(slot));
-                if let Some(session) = self.slots.remove(&slot) {
-                    self.target.close(session);
-                }
+                self.contexts.close(slot);
             }
         }
     }
@@ -189,7 +187,12 @@ impl Model {
     /// Runs the next pass and sends the rows.
     fn pass(&mut self) {
         let started = Instant::now();
-        let parts = self.queue.next_pass();
+        let mut shared = 0;
+        let parts = self.queue.next_pass(&mut |job| {
+            let copied = self.contexts.copy(job);
+            shared += copied;
+            copied
+        });
         if parts.is_empty() && self.dropped.is_empty() {
             return;
         }
@@ -197,7 +200,7 @@ impl Model {
         let waited: Duration = whole.iter().map(|part| started.saturating_duration_since(part.came)).sum();
         let waited = waited / whole.len().max(1) as u32;
         let size = PassSize::of(parts.iter().map(|part| &part.job));
-        let answers = self.extend(&parts);
+        let answers = self.contexts.extend(&parts);
         let mut rows = Vec::with_capacity(parts.len());
         for (PassPart { job, ends, .. }, answer) in parts.iter().zip(answers) {
             if let Err(error) = &answer {
@@ -217,36 +220,10 @@ impl Model {
         self.queue.observe(size, Span(took.as_micros() as u64));
         let chunks = parts.iter().filter(|part| !part.ends).count();
         let dropped = std::mem::take(&mut self.dropped);
-        let batch = Batch { rows, dropped, size, chunks, took, waited };
+        let batch = Batch { rows, dropped, size, chunks, shared, took, waited };
         // Ignore the error: without a receiver, the loop has ended and this thread ends, too.
         let _ = self.batches.blocking_send(batch);
         let _ = self.handed.recv();
-    }
-
-    /// Runs the parts in one pass of the target: an answer for each.
-    fn extend(&mut self, parts: &[PassPart<Instant>]) -> Vec<dunlin_lm::Result<Vec<f32>>> {
-        let opened: Vec<_> = parts.iter().map(|part| self.session(part.job.slot)).collect();
-        let batch: Vec<Extend<'_>> = parts
-            .iter()
-            .zip(&opened)
-            .filter_map(|(PassPart { job, .. }, session)| {
-                let session = *session.as_ref().ok()?;
-                Some(Extend { session, keep: job.keep, tokens: &job.tokens, rows: job.rows })
-            })
-            .collect();
-        let mut answers = self.target.extend(&batch).into_iter();
-        let mut next = || answers.next().unwrap_or(Ok(Vec::new()));
-        opened.into_iter().map(|session| session.and_then(|_| next())).collect()
-    }
-
-    /// The target's session of a slot, opened at first use.
-    fn session(&mut self, slot: Slot) -> dunlin_lm::Result<SessionId> {
-        if let Some(session) = self.slots.get(&slot) {
-            return Ok(*session);
-        }
-        let session = self.target.open()?;
-        self.slots.insert(slot, session);
-        Ok(session)
     }
 }
 
@@ -339,6 +316,24 @@ mod tests {
         assert_eq!(done.iter().map(|batch| batch.size.tokens).collect::<Vec<_>>(), [34, 33, 32, 4]);
         assert_eq!(done.iter().map(|batch| batch.chunks).sum::<usize>(), 3);
         assert_eq!(done[3].rows[0].1.as_ref().unwrap(), &toy().target_logits(&long));
+    }
+
+    /// Ten contexts with the same first 200 tokens that come at once: each copies what the one before it has read.
+    #[test]
+    fn a_beginning_that_contexts_share_is_computed_once() {
+        let prompt: Vec<u32> = (0..200).map(|i| i * i % 16).collect();
+        let texts: Vec<Vec<u32>> = (0..10).map(|i| [&prompt[..], &[i, i + 1, i + 2]].concat()).collect();
+        let done = batches(texts.iter().zip(1..).map(|(text, slot)| job(slot, slot, 0, text, 1)).collect());
+        let tokens: usize = done.iter().map(|batch| batch.size.tokens).sum();
+        let shared: usize = done.iter().map(|batch| batch.shared).sum();
+        assert_eq!(tokens + shared, 10 * 203, "each token is computed or copied");
+        assert!(tokens < 1000, "{tokens} of 2030 tokens were computed");
+        for (id, rows) in done.iter().flat_map(|batch| &batch.rows) {
+            let text = &texts[id.0 as usize - 1];
+            assert_eq!(rows.as_ref().unwrap(), &toy().target_logits(text), "{id:?}");
+        }
+        let late = batches(vec![job(1, 1, 0, &texts[0], 1)]);
+        assert_eq!(late.iter().map(|batch| batch.shared).sum::<usize>(), 0, "nobody is there");
     }
 
     #[test]

@@ -233,12 +233,22 @@ fn a_check_says_what_is_there_and_what_is_not() {
         "✓ configuration: verifier verifier-1, 64 sessions",
         "✓ model: dunlin-demo-target, weights ",
         ", candle 0.",
-        " MiB; caches of 512 MiB hold ",
+        " MiB after the first pass",
+        "✓ memory: caches of 512 MiB hold ",
         "✓ broker: connected to 127.0.0.1",
         "up to 65536 bytes, 1024 topic aliases",
     ] {
         assert!(said.contains(word), "{said}");
     }
+    let tight = ["--model", model, "--broker", &broker, "--kv-mib", "1"];
+    let tight = |command: &str| run(&[&[command][..], &tight].concat());
+    let checked = tight("check");
+    assert_eq!(checked.status.code(), Some(1));
+    let words = "kv_mib: 1 MiB hold ";
+    assert!(text(&checked.stdout).contains(&format!("✗ {words}")), "{}", text(&checked.stdout));
+    let served = tight("serve");
+    assert_eq!(served.status.code(), Some(1));
+    assert!(text(&served.stderr).contains(words), "{}", text(&served.stderr));
     let nobody = format!("127.0.0.1:{}", free_port());
     let alone = run(&["check", "--model", model, "--broker", &nobody]);
     let said = text(&alone.stdout);

@@ -18,6 +18,8 @@ pub const SHORT_PREFILL_TOKENS_MAX: usize = 16;
 pub const PREFILL_TOKENS_MAX: usize = 256;
 /// Tokens of long contexts for which a pass always has room.
 pub const PREFILL_TOKENS_MIN: usize = 8;
+/// Parts of a pass that are kept for long contexts while one waits, however many short jobs there are.
+const LONG_PARTS_MIN: usize = 2;
 /// Tokens of long contexts in a pass before any pass was measured.
 const PREFILL_TOKENS_FIRST: usize = 32;
 /// Time that long contexts add to a pass at most, as a share of the pass without them.
@@ -223,16 +225,19 @@ impl<T: Copy> PassQueue<T> {
     }
 
     /// Takes the parts of the next pass: none if nothing waits, each slot at most once.
-    pub fn next_pass(&mut self) -> Vec<PassPart<T>> {
+    ///
+    /// `copied` is asked once for each job of an empty slot, when its first part is due, for the number of its first
+    /// tokens that the slot holds by then, as a copy from another session. The rows of the last tokens are still due.
+    pub fn next_pass(&mut self, copied: Copied<'_>) -> Vec<PassPart<T>> {
         self.passes += 1;
         let oldest = self.passes.saturating_sub(ACTIVE_PASSES);
         self.active.retain(|_, pass| *pass > oldest);
         let mut pass = Pass { parts: Vec::new(), slots: BTreeMap::new() };
         let alone = self.is_alone();
-        self.short_jobs(&mut pass, alone);
+        let rest = self.short_jobs(&mut pass, alone, copied);
         self.short = pass.tokens();
         let room = self.fixed.unwrap_or_else(|| self.line.room(self.short, alone));
-        self.turns(&mut pass, room);
+        self.turns(&mut pass, (room, rest), copied);
         for part in &pass.parts {
             match self.active.get_mut(&part.job.device) {
                 Some(last) => *last = self.passes,
@@ -254,38 +259,43 @@ impl<T: Copy> PassQueue<T> {
     }
 
     /// Adds short jobs: one of each device, then another of each while more than half of the active devices have one.
-    /// A few with many sessions must not make the passes of the others longer.
-    fn short_jobs(&mut self, pass: &mut Pass<T>, alone: bool) {
+    /// A few with many sessions must not make the passes of the others longer. True if all that may run do.
+    fn short_jobs(&mut self, pass: &mut Pass<T>, alone: bool, copied: Copied<'_>) -> bool {
         let active = self.active.len().max(self.devices.len());
+        let is_long = |waiting: &WaitingJob<T>| !waiting.is_short();
+        let long = self.devices.values().any(|device| device.jobs.iter().any(is_long));
+        let most = BATCH_JOBS_MAX - if long { LONG_PARTS_MIN } else { 0 };
         for round in 0.. {
             let further =
                 self.devices.values().filter(|jobs| jobs.first(pass, WaitingJob::is_short).is_some());
             if round > 0 && !alone && 2 * further.count() <= active {
-                return;
+                return true;
             }
             let mut added = false;
             let mut last = self.served.clone();
             for _ in 0..self.devices.len() {
-                let Some(device) = self.behind(last.as_ref()) else { return };
-                if pass.is_full() {
-                    return;
+                let Some(device) = self.behind(last.as_ref()) else { return true };
+                if pass.parts.len() >= most {
+                    return false;
                 }
                 let index = self.devices[&device].first(pass, WaitingJob::is_short);
                 if let Some(index) = index {
-                    self.take(&device, index, usize::MAX, pass);
+                    self.take((&device, index), usize::MAX, pass, copied);
                     self.served = Some(device.clone());
                     added = true;
                 }
                 last = Some(device);
             }
             if !added {
-                return;
+                return true;
             }
         }
+        true
     }
 
-    /// Fills `room` tokens of the pass by deficit round robin.
-    fn turns(&mut self, pass: &mut Pass<T>, mut room: usize) {
+    /// Fills `room` tokens of the pass by deficit round robin, with short jobs as well if `short`. While more devices
+    /// have short jobs than a pass takes, contexts alone use the parts that are kept for them.
+    fn turns(&mut self, pass: &mut Pass<T>, (mut room, short): (usize, bool), copied: Copied<'_>) {
         let mut fruitless = 0;
         while room > 0 && !pass.is_full() && fruitless <= self.devices.len() {
             let turn = self.turn.as_ref().and_then(|device| self.devices.get_key_value(device));
@@ -295,7 +305,8 @@ impl<T: Copy> PassQueue<T> {
                 continue;
             };
             let most = room.min(jobs.deficit);
-            let fits = |waiting: &WaitingJob<T>| waiting.job.tokens.len() <= most || !waiting.is_short();
+            let fits =
+                |waiting: &WaitingJob<T>| !waiting.is_short() || short && waiting.job.tokens.len() <= most;
             let Some(index) = jobs.first(pass, fits).filter(|_| most > 0) else {
                 // What is left of a turn is kept only while there is work.
                 let has_work = jobs.first(pass, |_| true).is_some();
@@ -308,7 +319,7 @@ impl<T: Copy> PassQueue<T> {
                 continue;
             };
             let device = device.clone();
-            let used = self.take(&device, index, most, pass);
+            let used = self.take((&device, index), most, pass, copied);
             room -= used;
             fruitless = 0;
             if let Some(jobs) = self.devices.get_mut(&device) {
@@ -335,9 +346,20 @@ impl<T: Copy> PassQueue<T> {
     }
 
     /// Moves a job to the pass, or its first `most` tokens; returns the number of tokens moved.
-    fn take(&mut self, device: &DeviceId, index: usize, most: usize, pass: &mut Pass<T>) -> usize {
+    fn take(
+        &mut self,
+        (device, index): (&DeviceId, usize),
+        most: usize,
+        pass: &mut Pass<T>,
+        copied: Copied<'_>,
+    ) -> usize {
         let Some(jobs) = self.devices.get_mut(device) else { return 0 };
         let Some(mut waiting) = jobs.jobs.remove(index) else { return 0 };
+        if waiting.whole && waiting.job.keep == 0 {
+            let held = copied(&waiting.job).min(waiting.prefill());
+            waiting.job.tokens.drain(..held);
+            waiting.job.keep = held;
+        }
         let (came, begins, tokens) = (waiting.came, waiting.whole, waiting.job.tokens.len());
         if tokens <= most {
             self.waiting -= 1;
@@ -359,6 +381,9 @@ impl<T: Copy> PassQueue<T> {
         fed
     }
 }
+
+/// The number of a job's first tokens that its slot holds as a copy.
+type Copied<'a> = &'a mut dyn FnMut(&VerifyJob) -> usize;
 
 /// The pass that is put together.
 struct Pass<T> {
@@ -417,7 +442,7 @@ mod tests {
 
     /// Slot, tokens and rows of each part of the next pass.
     fn pass(queue: &mut PassQueue<u64>) -> Vec<(u64, usize, usize)> {
-        let parts = queue.next_pass();
+        let parts = queue.next_pass(&mut |_| 0);
         parts.iter().map(|part| (part.job.slot.0, part.job.tokens.len(), part.job.rows)).collect()
     }
 
@@ -437,7 +462,7 @@ mod tests {
             let mut queue = queue(Some(fixed), [job(1, 100, tokens, rows)]);
             let (mut fed, mut passes) = (Vec::<u32>::new(), 0);
             while !queue.is_empty() {
-                let parts = queue.next_pass();
+                let parts = queue.next_pass(&mut |_| 0);
                 let [part] = parts.as_slice() else { panic!("{parts:?}") };
                 assert_eq!((part.job.keep, part.begins), (fed.len(), passes == 0));
                 assert!(part.job.tokens.len() <= fixed.max(SHORT_PREFILL_TOKENS_MAX + rows));
@@ -475,9 +500,28 @@ mod tests {
             let mut next = job(2, 100, 9, 9);
             next.keep = keep;
             assert_eq!(queue.push(next, 0), Some(VerifyJobId(1)));
-            let found: Vec<_> = queue.next_pass().iter().map(|part| (part.job.keep, part.job.rows)).collect();
+            let found: Vec<_> =
+                queue.next_pass(&mut |_| 0).iter().map(|part| (part.job.keep, part.job.rows)).collect();
             assert_eq!((found, queue.len()), (parts, 0));
         }
+    }
+
+    #[test]
+    fn copied_tokens_are_left_out_once() {
+        let mut queue = queue(Some(32), [job(1, 100, 100, 2), job(2, 200, 10, 2)]);
+        let mut asked = Vec::new();
+        let mut parts = Vec::new();
+        while !queue.is_empty() {
+            let copied = &mut |job: &VerifyJob| {
+                asked.push(job.slot.0);
+                50
+            };
+            parts
+                .extend(queue.next_pass(copied).iter().map(|p| (p.job.keep, p.job.tokens.len(), p.job.rows)));
+        }
+        // Of the short one, all but its rows.
+        assert_eq!(parts, [(8, 2, 2), (50, 32, 0), (82, 18, 2)]);
+        assert_eq!(asked, [200, 100]);
     }
 
     #[test]
@@ -534,6 +578,19 @@ mod tests {
     }
 
     #[test]
+    fn short_jobs_leave_room_for_a_context() {
+        let mut queue = queue(Some(8), [job(1000, 9900, 200, 1)]);
+        for pass in 0..10 {
+            for device in 0..80 {
+                queue.push(job(100 * pass + device, 100 * device + pass, 1, 1), 0);
+            }
+            let parts = queue.next_pass(&mut |_| 0);
+            assert_eq!(parts.len(), BATCH_JOBS_MAX - 1, "one of the two kept parts");
+            assert_eq!(parts.last().unwrap().job.slot, Slot(9900), "pass {pass}");
+        }
+    }
+
+    #[test]
     fn room_follows_the_measured_time() {
         let room = |pass_us: u64, token_us: u64, alone| {
             let mut line = PassLine::default();
@@ -556,7 +613,7 @@ mod tests {
         let mut queue = PassQueue::new(None);
         for i in 0..10_000 {
             queue.push(job(i, 100 * i, 30, 1), 0);
-            queue.next_pass();
+            queue.next_pass(&mut |_| 0);
             queue.release(Slot(100 * i));
         }
         assert!(queue.devices.is_empty() && queue.active.len() <= ACTIVE_PASSES as usize);

@@ -37,6 +37,8 @@ pub const CORRELATION_BYTES_MAX: usize = 64;
 pub const OUTBOX_MAX: usize = 1024;
 /// Tokens of a context that are read before a frame asks for them; fewer aren't worth a job.
 const READ_AHEAD_TOKENS_MIN: usize = 32;
+/// Sessions dropped for memory that are remembered; beyond it, the oldest is forgotten.
+const DISPLACED_MAX: usize = 256;
 /// Passes under way for sessions that their device has ended, at most for each device.
 const ORPHANED_JOBS_MAX: usize = 4;
 
@@ -179,6 +181,10 @@ counters! {
         pub resyncs: u64,
         /// Sessions dropped to make room, or after too long a silence.
         pub evicted: u64,
+        /// Those of them that were dropped because the target's caches were full.
+        pub displaced: u64,
+        /// Those of these that came back, to be read again.
+        pub returned: u64,
         /// Malformed messages.
         pub malformed: u64,
         /// Messages of an older round or without a lease.
@@ -292,6 +298,8 @@ pub struct Verifier {
     config: VerifierConfig,
     sessions: BTreeMap<Key, Session>,
     jobs: BTreeMap<VerifyJobId, Key>,
+    /// The sessions that were dropped for memory last.
+    displaced: VecDeque<Key>,
     next: u64,
     draining: bool,
     /// True if the target shows its choices and not its rows.
@@ -319,6 +327,7 @@ impl Verifier {
             config,
             sessions: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            displaced: VecDeque::new(),
             next: 0,
             draining: false,
             choices: false,
@@ -579,8 +588,12 @@ impl Verifier {
     }
 
     fn make_session(&mut self, key: &Key, open: &Open, sampling: Sampling, now: Instant) -> bool {
-        if self.sessions.len() >= self.config.sessions_max && !self.evict(key) {
+        if self.sessions.len() >= self.config.sessions_max && self.evict(key).is_none() {
             return false;
+        }
+        if let Some(index) = self.displaced.iter().position(|displaced| displaced == key) {
+            self.displaced.remove(index);
+            self.counters.returned += 1;
         }
         let slot = Slot(self.number());
         let session = Session {
@@ -847,8 +860,13 @@ impl Verifier {
             Work::Write { .. } => (pending, true),
             Work::Abandoned => (pending, false),
         };
-        if (asked.is_some() || writes) && !self.evict(key) {
-            return self.end(key, CloseReason::Failed);
+        if asked.is_some() || writes {
+            let Some(victim) = self.evict(key) else { return self.end(key, CloseReason::Failed) };
+            self.counters.displaced += 1;
+            if self.displaced.len() == DISPLACED_MAX {
+                self.displaced.pop_front();
+            }
+            self.displaced.push_back(victim);
         }
         self.empty_cache(key);
         if let Some(asked) = asked {
@@ -913,10 +931,10 @@ impl Verifier {
         }
     }
 
-    /// Drops a session other than `but`: of the device with the most, the least recently used. False if no session may go.
+    /// Drops a session other than `but`: of the device with the most, the least recently used. `None` if no session may go.
     /// A session whose frame is being verified stays. One that writes on credit is at work all the time, so it goes,
     /// too, where its device holds more than this one or is this one: streams must not displace everyone else.
-    fn evict(&mut self, but: &Key) -> bool {
+    fn evict(&mut self, but: &Key) -> Option<Key> {
         let mut held: BTreeMap<&DeviceId, usize> = BTreeMap::from([(&but.0, 0)]);
         let own = usize::from(!self.sessions.contains_key(but));
         self.sessions.keys().for_each(|(device, _)| *held.entry(device).or_default() += 1);
@@ -927,10 +945,10 @@ impl Verifier {
         };
         let candidates = self.sessions.iter().filter(|(key, session)| may_go(key, session));
         let victim = candidates.min_by_key(|(key, s)| (Reverse(held[&key.0]), s.used));
-        let Some(key) = victim.map(|(key, _)| key.clone()) else { return false };
+        let key = victim.map(|(key, _)| key.clone())?;
         self.counters.evicted += 1;
         self.forget(&key);
-        true
+        Some(key)
     }
 
     /// The key of a live lease; `None` if there is none. `frame` is the digest of a draft frame: it is answered with a

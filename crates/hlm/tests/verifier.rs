@@ -530,6 +530,12 @@ fn without_memory_another_session_makes_room_and_all_is_verified_again() {
     desk.give(again, Ok(&rows(&[6, 7])));
     assert_eq!(desk.said(), [verdict(&asked, 1, 7)]);
     assert_eq!((desk.verifier.sessions(), desk.verifier.counters().evicted), (1, 1));
+    let counts = |desk: &Desk| (desk.verifier.counters().displaced, desk.verifier.counters().returned);
+    assert_eq!(counts(&desk), (1, 0));
+    desk.welcome(1);
+    assert_eq!(counts(&desk), (1, 1), "it came back");
+    desk.welcome(2);
+    assert_eq!((counts(&desk), desk.verifier.counters().evicted), ((1, 1), 2), "no place, but memory");
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl TargetQueue {
         if self.running.is_some() || self.waiting.is_empty() {
             return Ok(None);
         }
-        let parts = self.waiting.next_pass();
+        let parts = self.waiting.next_pass(&mut |_| 0);
         let size = PassSize::of(parts.iter().map(|part| &part.job));
         let whole = || parts.iter().filter(|part| part.begins && part.ends);
         let waited: u64 = whole().map(|part| now_us - part.came).sum();
