@@ -129,6 +129,14 @@ def latency(program, scripted):
     return figures | {"rounds": len(rounds), **parts, **sizes}
 
 
+def crowd(program):
+    print("  crowd: 100 to 1000 sessions, half a minute", flush=True)
+    found = run([program])
+    if not found:
+        sys.exit(1)
+    return found["cases"]
+
+
 def gaps(requirements):
     """The peers that are not installed as asked for."""
     missing = []
@@ -155,6 +163,7 @@ def main():
     report["target"] = model("target", programs["target"], "llama.py", MODELS / "target" / "target.gguf")
     report["wire"] = wire(programs["wire"])
     report["latency"] = latency(programs["latency"], programs["scripted"])
+    report["crowd"] = crowd(programs["crowd"])
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     (arguments.out / "speed.svg").write_text(plot.draw(report))

@@ -10,7 +10,7 @@ mkdir -p "$target/bench"
 
 # One line of JSON for each program built; the messages for people go to the terminal.
 "${CARGO:-cargo}" build --release --locked -p dunlin-stand --benches \
-    -p dunlin-verifier --example scripted --message-format json-render-diagnostics >"$programs"
+    -p dunlin-verifier --example scripted --example crowd --message-format json-render-diagnostics >"$programs"
 
 grep -v '^#' bench/requirements.txt | VENV=$venv bench/peers.sh "$target/bench/peers.log"
 

@@ -69,3 +69,15 @@ def show(report):
         print(f"  {name:<10}{row['round_us']:>9.0f}{row['bare_us']:>9.0f}{row['ratio']:>8.2f}")
     target, sampling = latency["target_us"], latency["sampling_us"]
     print(f"  of a round {target:.0f} µs are the scripted target, {sampling:.0f} µs the sampling of 9 rows by shared seed")
+    crowd(report["crowd"])
+
+
+def crowd(cases):
+    print(f"\n{bold('Many sessions')}, through the machine and the target's thread, by the clock; 20 ms between rounds")
+    print(f"  {'pass, a token, µs':<18}{'sessions':>9}{'rounds/s':>10}{'p50 ms':>8}{'p99 ms':>8}{'jobs/pass':>11}{'MiB':>6}{'KiB/session':>13}")
+    for row in cases:
+        cost = f"{row['pass_us']}, {row['token_us']}"
+        print(
+            f"  {cost:<18}{row['sessions']:>9}{row['rounds_per_second']:>10.0f}{row['p50_ms']:>8.1f}{row['p99_ms']:>8.1f}"
+            f"{row['jobs_per_pass']:>11.1f}{row['memory_mib']:>6}{row['kib_per_session']:>13.1f}"
+        )
