@@ -608,6 +608,22 @@ mod tests {
         assert_eq!(PassLine::default().room(60, true), PREFILL_TOKENS_FIRST);
     }
 
+    /// Between two frames a drafting device has no job. It must not find a pass of a quarter of a second then.
+    #[test]
+    fn a_device_is_not_alone_while_another_drafts() {
+        let mut queue = queue(None, [job(1, 200, 9, 9)]);
+        for _ in 0..20 {
+            assert_eq!(pass(&mut queue), [(200, 9, 9)]);
+            queue.observe(PassSize { jobs: 1, tokens: 9, longest: 9 }, Duration::from_millis(9));
+            queue.push(job(1, 200, 9, 9), 0);
+        }
+        pass(&mut queue);
+        queue.push(job(2, 100, 10_000, 1), 0);
+        let chunks: Vec<usize> = (0..ACTIVE_PASSES).map(|_| pass(&mut queue)[0].1).collect();
+        let (last, before) = chunks.split_last().unwrap();
+        assert_eq!((before.iter().max(), *last), (Some(&PREFILL_TOKENS_MIN), 250), "{chunks:?}");
+    }
+
     #[test]
     fn a_flood_of_devices_that_leave_keeps_the_state_bounded() {
         let mut queue = PassQueue::new(None);
