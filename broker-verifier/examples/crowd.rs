@@ -104,6 +104,7 @@ impl Target for Priced {
         let tokens: usize = batch.iter().map(|part| part.tokens.len()).sum();
         let answers = self.toy.extend(batch);
         let took = Duration::from_micros(self.cost.pass_us + self.cost.token_us * tokens as u64);
+        #[allow(clippy::disallowed_methods, reason = "a pass takes as long as it is told")]
         std::thread::sleep(took.saturating_sub(started.elapsed()));
         answers
     }
@@ -274,7 +275,10 @@ async fn measure(cost: Cost, sessions: usize) -> Result<Value> {
     let (from, until) = (stand.started + WARM_UP, stand.started + WARM_UP + MEASURED);
     let (mut waits, mut jobs, mut passes) = (Vec::new(), 0, 0);
     while Instant::now() < until {
-        while let Some((_, number)) = due.pop_front_if(|(at, _)| *at <= Instant::now()) {
+        while let Some((at, number)) = due.front().copied()
+            && at <= Instant::now()
+        {
+            due.pop_front();
             let client = &mut clients[number];
             let frame = client.frame(&toy)?;
             stand.machine.handle_frame(&client.id, &frame, stand.now());

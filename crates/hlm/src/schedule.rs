@@ -89,6 +89,23 @@ impl PassLine {
     }
 }
 
+impl VerifyJob {
+    /// True if a job before it in its slot may become a part of it: that one has no rows, and this one keeps no more than
+    /// its tokens.
+    pub fn continues(&self, before: &Self) -> bool {
+        before.slot == self.slot && before.rows == 0 && self.keep <= before.keep + before.tokens.len()
+    }
+
+    /// The job with what it keeps of the tokens of the one before it, which it [continues](Self::continues).
+    #[must_use]
+    pub fn behind(self, before: &Self) -> Self {
+        let kept = self.keep.saturating_sub(before.keep).min(before.tokens.len());
+        let mut tokens = before.tokens[..kept].to_vec();
+        tokens.extend(self.tokens);
+        Self { keep: self.keep.min(before.keep), tokens, ..self }
+    }
+}
+
 /// A job that waits, as far as it was not done by earlier passes.
 #[derive(Debug)]
 struct WaitingJob<T> {
@@ -189,18 +206,14 @@ impl<T: Copy> PassQueue<T> {
 
     /// Adds a job that came at `came`. A waiting job of its slot without rows becomes a part of it, as far as this one
     /// keeps its tokens. That job's number is returned: it needs no answer of its own.
-    pub fn push(&mut self, mut job: VerifyJob, came: T) -> Option<VerifyJobId> {
+    pub fn push(&mut self, job: VerifyJob, came: T) -> Option<VerifyJobId> {
         let device = self.devices.entry(job.device.clone());
         let device = device.or_insert_with(|| DeviceJobs { jobs: VecDeque::new(), deficit: 0 });
         let before = device.jobs.iter_mut().rev().find(|before| before.job.slot == job.slot);
-        if let Some(before) = before
-            && let VerifyJob { id, keep, tokens, rows: rows @ 0, .. } = &mut before.job
-            && job.keep <= *keep + tokens.len()
-        {
-            tokens.truncate(job.keep.saturating_sub(*keep));
-            tokens.append(&mut job.tokens);
-            (*keep, *rows) = (job.keep.min(*keep), job.rows);
-            return Some(core::mem::replace(id, job.id));
+        if let Some(before) = before.filter(|before| job.continues(&before.job)) {
+            let id = before.job.id;
+            before.job = job.behind(&before.job);
+            return Some(id);
         }
         device.jobs.push_back(WaitingJob { job, came, whole: true });
         self.waiting += 1;

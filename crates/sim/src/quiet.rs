@@ -209,6 +209,8 @@ struct Quiet<'a> {
     commits: Vec<Commit>,
     carried: Vec<Carried>,
     fates: Vec<Fate>,
+    /// Context that the target was asked to read, and that no frame needed yet.
+    reading: Option<VerifyJob>,
     account: TimeAccount,
     finish: Option<Finish>,
 }
@@ -240,6 +242,7 @@ pub fn play(
         commits: Vec::new(),
         carried: Vec::new(),
         fates: Vec::new(),
+        reading: None,
         account: TimeAccount::default(),
         finish: None,
     };
@@ -374,14 +377,27 @@ impl LinkEnds for Quiet<'_> {
 
     fn on_verifier_event(&mut self, _: usize, event: verifier::VerifierEvent) -> Result<()> {
         match event {
-            verifier::VerifierEvent::Verify(job) => {
+            verifier::VerifierEvent::Verify(mut job) => {
+                if let Some(read) = self.reading.take_if(|read| job.continues(read)) {
+                    job = job.behind(&read);
+                }
+                // Context is read in the pass of the frame behind it.
+                if job.rows == 0 {
+                    let id = job.id;
+                    self.reading = Some(job);
+                    self.verifier.handle_rows(id, Ok(&[]), Instant(self.agenda.now));
+                    return Ok(());
+                }
                 self.account.target_passes += 1;
                 let fed = job.keep + job.tokens.len();
                 self.account.target_tokens += fed.saturating_sub(self.prompt.max(job.keep)) as u64;
                 let took = self.timing.target_us(&job, self.agenda.now);
                 self.after(took, Due::Verified(job));
             }
-            verifier::VerifierEvent::Release(slot) => self.models.release(slot),
+            verifier::VerifierEvent::Release(slot) => {
+                self.reading = self.reading.take().filter(|read| read.slot != slot);
+                self.models.release(slot);
+            }
         }
         Ok(())
     }
