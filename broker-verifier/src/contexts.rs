@@ -107,6 +107,7 @@ impl SlotContexts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dunlin_hlm::probabilities::Sampling;
     use dunlin_hlm::verifier::VerifyJobId;
     use dunlin_lm::Toy;
 
@@ -116,7 +117,8 @@ mod tests {
 
     fn job(slot: u64, keep: usize, tokens: &[u32], rows: usize) -> VerifyJob {
         let device = format!("d{slot}").parse().unwrap();
-        VerifyJob { device, id: VerifyJobId(slot), slot: Slot(slot), keep, tokens: tokens.to_vec(), rows }
+        let (id, sampling, tokens) = (VerifyJobId(slot), Sampling::greedy(), tokens.to_vec());
+        VerifyJob { device, id, slot: Slot(slot), keep, tokens, rows, sampling, seed: 0 }
     }
 
     fn extend(contexts: &mut SlotContexts, job: VerifyJob) -> Result<Vec<f32>> {

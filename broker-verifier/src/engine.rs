@@ -47,6 +47,17 @@ impl TargetEngine {
         }
     }
 
+    /// Runs the first pass of a target that is loaded here, so that no device has to wait for it.
+    ///
+    /// # Errors
+    /// The pass fails, or `kv_mib` is too small for it.
+    pub fn warm_up(&mut self) -> Result<()> {
+        match self {
+            Self::Rows(target) => warm_up(target.as_mut()),
+            Self::Choices(_) => Ok(()),
+        }
+    }
+
     /// The target's promise about its choices.
     pub fn promise(&self) -> Promise {
         match self {
@@ -56,7 +67,7 @@ impl TargetEngine {
     }
 }
 
-/// A target that is ready to be served.
+/// A target that was opened.
 pub struct OpenedTarget {
     /// The model's folder: of a target on a server, its tokenizer alone.
     pub dir: ModelDir,
@@ -66,15 +77,14 @@ pub struct OpenedTarget {
     pub comparison: Option<Comparison>,
 }
 
-/// Opens the configured target: loads it and runs its first pass, or connects to its server.
+/// Opens the configured target: loads it, or connects to its server.
 ///
 /// # Errors
 /// Names the file or the server, and the problem.
 pub async fn open(config: &Config) -> Result<OpenedTarget> {
     let Some(remote) = &config.remote else {
-        let (dir, mut target) = load(config)?;
+        let (dir, target) = load(config)?;
         tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), identity = %target.identity(), "target loaded");
-        warm_up(target.as_mut())?;
         return Ok(OpenedTarget { dir, engine: TargetEngine::Rows(target), comparison: None });
     };
     let path = config.model()?;

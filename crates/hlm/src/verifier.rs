@@ -451,7 +451,7 @@ impl Verifier {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if session.reading == Some(id) {
             session.reading = None;
-            return self.on_read(&key, rows.err());
+            return self.on_read(&key, answer.err());
         }
         let (work, pending) = match core::mem::replace(&mut session.round, Round::Idle) {
             Round::Verifying { id: own, work, pending } if own == id => (work, pending.map(|newer| *newer)),
