@@ -40,10 +40,11 @@ pub(crate) enum Kind {
     Telemetry = 17,
     Setup = 18,
     Continuation = 19,
+    Working = 20,
 }
 
 impl Kind {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Draft,
         Self::Context,
         Self::Close,
@@ -62,6 +63,7 @@ impl Kind {
         Self::Telemetry,
         Self::Setup,
         Self::Continuation,
+        Self::Working,
     ];
 
     /// The first byte, and for an extended kind the second.

@@ -25,7 +25,7 @@ pub enum DecodeError {
         ours: u8,
     },
     /// The kind is unknown or does not belong on this topic.
-    #[error("message kind {0} does not belong on this topic")]
+    #[error("message kind {0} is unknown on this topic: if the other side is newer, update this one")]
     UnknownKind(u8),
     /// More bytes than the largest message of the kind.
     #[error("message of {found} bytes, the limit is {limit}")]

@@ -45,7 +45,7 @@ pub use rows::{Entry, Row, Rows, judged_drafts_max, row_bits_max};
 pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};
 pub use setup::SetupReport;
 pub use target::{CouplingProfile, LogTime, Price, Promise, TargetId};
-pub use verdict::{CloseReason, Closed, Down, Resync, Verdict};
+pub use verdict::{CloseReason, Closed, Down, Resync, Verdict, Working};
 
 /// A token id of the vocabulary that both sides share.
 pub type TokenId = u32;

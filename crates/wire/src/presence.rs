@@ -63,7 +63,7 @@ pub struct VerifierPresence {
     pub numerics: EngineName,
     /// The price of the verifier's work.
     pub price: Price,
-    /// Its number of sessions relative to its maximum, scaled to 0..=255.
+    /// Its number of sessions relative to its maximum, rounded down to eighths and scaled to 0..=255.
     pub load: u8,
     /// True while it finishes its sessions and accepts no new one.
     pub draining: bool,

@@ -20,7 +20,7 @@ pub const ENERGY_FILTER: &str = "$share/energy/dl1/d/+/u/en";
 pub const TELEMETRY_FILTER: &str = "$share/energy/dl1/d/+/u/tm";
 /// The filter for set-up reports. Not shared, since brokers deliver no retained messages to shared filters.
 pub const SETUP_FILTER: &str = "dl1/d/+/u/su";
-/// The filter for every verifier's presence.
+/// The filter for every verifier's presence; a device subscribes to it only while it seeks a lease.
 pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
 
 /// MQTT's quality of service.

@@ -77,6 +77,19 @@ pub struct Closed {
     pub reason: CloseReason,
 }
 
+/// The verifier works for a session longer than it announced. It changes nothing but the time for which the device waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Working {
+    /// The device's number for the session.
+    pub session: u8,
+    /// The lease.
+    pub epoch: u8,
+    /// The round of the frame that waits or is being judged, or of the credit that is being used; never 0.
+    pub round: u32,
+    /// Time within which the answer or another such message follows; never unknown.
+    pub wait: LogTime,
+}
+
 /// Any message on a device's verdict topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // no allocator to box the large one with
@@ -89,6 +102,8 @@ pub enum Down {
     Closed(Closed),
     /// Tokens beyond a verdict.
     Continuation(Continuation),
+    /// The verifier is at work.
+    Working(Working),
 }
 
 /// The fields of a verdict without `missed`, which is sent only if it is not 0.
@@ -130,6 +145,7 @@ impl Down {
             Self::Resync(resync) => codec::put(Kind::Resync, resync),
             Self::Closed(closed) => codec::put(Kind::Closed, closed),
             Self::Continuation(continuation) => continuation.encode(),
+            Self::Working(working) => codec::put(Kind::Working, working),
         }
     }
 
@@ -147,6 +163,7 @@ impl Down {
             (Kind::Resync, rest) => Self::Resync(codec::take_all(rest)?),
             (Kind::Closed, rest) => Self::Closed(codec::take_all(rest)?),
             (Kind::Continuation, rest) => Self::Continuation(Continuation::decode(rest)?),
+            (Kind::Working, rest) => Self::Working(codec::take_all(rest)?),
             (kind, _) => return Err(DecodeError::UnknownKind(kind as u8)),
         };
         message.check().map_err(DecodeError::Impossible)?;
@@ -155,7 +172,10 @@ impl Down {
 
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Verdict(Verdict { round: 0, .. }) | Self::Resync(Resync { round: 0, .. }) => Err("round"),
+            Self::Verdict(Verdict { round: 0, .. })
+            | Self::Resync(Resync { round: 0, .. })
+            | Self::Working(Working { round: 0, .. }) => Err("round"),
+            Self::Working(Working { wait: LogTime(0), .. }) => Err("wait"),
             Self::Verdict(v) if v.send == 0 => Err("send"),
             Self::Verdict(v) if usize::from(v.accepted) > DRAFT_TOKENS_MAX => Err("accepted"),
             Self::Verdict(v) if v.token >= VOCABULARY_SIZE_MAX => Err("token"),

@@ -17,7 +17,7 @@ use dunlin_wire::limits::{
 use dunlin_wire::{
     Codes, Context, DecodeError, DraftFrame, EncodeError, EnergyReport, EngineName, Lease, Liveness, LogTime,
     ModelName, Open, PhaseTotal, PhaseTotals, RefusalReason, Resync, Score, SetupReport, Telemetry,
-    Throttling, Up, Verdict, Vocabulary, token_bits,
+    Throttling, Up, Verdict, Vocabulary, Working, token_bits,
 };
 
 const VERDICT: Verdict = Verdict {
@@ -32,6 +32,7 @@ const VERDICT: Verdict = Verdict {
     token: 6,
     missed: 0,
 };
+const WORKING: Working = Working { session: 1, epoch: 2, round: 3, wait: LogTime(1) };
 const RESYNC: Resync = Resync { session: 1, epoch: 2, round: 3, length: 3, digest: [0; 8] };
 
 fn encoded(message: impl Into<Message>) -> Vec<u8> {
@@ -168,6 +169,8 @@ fn an_answer_outside_its_limits_is_not_encoded() {
     refused(Verdict { round: 0, ..VERDICT }, "round");
     refused(Verdict { send: 0, ..VERDICT }, "send");
     refused(Resync { round: 0, ..RESYNC }, "round");
+    refused(Working { round: 0, ..WORKING }, "round");
+    refused(Working { wait: LogTime(0), ..WORKING }, "wait");
     refused(Verdict { accepted: DRAFT_TOKENS_MAX as u8 + 1, ..VERDICT }, "accepted");
     refused(Verdict { token: VOCABULARY_SIZE_MAX, ..VERDICT }, "token");
     for accepted in 0..DRAFT_TOKENS_MAX as u8 {
@@ -376,7 +379,7 @@ fn no_bytes_and_unknown_kinds_are_named() {
         for kind in 0..16 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::NotCanonical), "{kind}");
         }
-        for kind in 20..=255 {
+        for kind in 21..=255 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::UnknownKind(kind)));
         }
     }

@@ -16,7 +16,7 @@ use dunlin_wire::topic::{
 use dunlin_wire::{
     Close, CloseReason, Codes, CouplingProfile, Credit, DevicePresence, DraftFrame, EnergyReport, Lease,
     Liveness, LogTime, Open, PowerSource, Promise, RefusalReason, Resync, Row, Rows, SamplingParams,
-    SetupReport, VERSION, Verdict, VerifierPresence, frame_check, limits, token_bits,
+    SetupReport, VERSION, Verdict, VerifierPresence, Working, frame_check, limits, token_bits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,6 +114,8 @@ fn answers() -> Vec<(&'static str, Message)> {
         ("continuation-one", continuation(3, 100, 15, &[812]).into()),
         ("continuation-later", continuation(300, 4097, 11, &[2047, 0, 1024, 5]).into()),
         ("continuation-largest", largest_continuation().into()),
+        ("working-second", Working { session: 1, epoch: 2, round: 3, wait: LogTime::of_us(1 << 20) }.into()),
+        ("working-largest", Working { session: 255, epoch: 255, round: u32::MAX, wait: LogTime(255) }.into()),
     ]
 }
 
@@ -344,6 +346,7 @@ fn topics_are_the_documents() {
         TELEMETRY_FILTER,
         SETUP_FILTER,
         VERIFIER_PRESENCE_FILTER,
+        &Topic::VerifierPresence(verifier()).name(),
     ];
     assert_eq!(filters, code);
     assert!(doc.iter().all(|(_, name)| name.starts_with(&format!("dl{VERSION}/"))), "topics of this version");
@@ -405,6 +408,7 @@ fn sizes(row: &[String], vocabulary: u32) -> (usize, usize) {
                 last.entries[0].weight = 100 - (count as u8 - 1);
                 judged(Rows::Lattice { resolution: 100, rows: one(last) }).into()
             }
+            "working" => Working { session: 0, epoch: 0, round, wait: LogTime(1) }.into(),
             "continuation" => continuation(round, base, bits, &vec![token; count]).into(),
             "codes" => codes(round, 0, &vec![0; count]).into(),
             "verdict" => Verdict { round, token, ..NO_VERDICT }.into(),

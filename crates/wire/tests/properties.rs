@@ -15,7 +15,7 @@ use dunlin_wire::{
     DevicePresence, Draft, DraftFrame, EnergyReport, EngineName, Lease, Liveness, LogTime, MeterFaults,
     ModelName, Open, PhaseTotal, PhaseTotals, PowerSource, Price, Promise, Refusal, RefusalReason, Resync,
     Row, Rows, SamplingParams, Score, SetupReport, TargetId, Telemetry, Throttling, TokenId, VERSION,
-    Verdict, VerifierId, VerifierPresence, Vocabulary, judged_drafts_max,
+    Verdict, VerifierId, VerifierPresence, Vocabulary, Working, judged_drafts_max,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -246,7 +246,11 @@ fn answer() -> impl Strategy<Value = Message> {
                 let tokens = tokens.into_iter().collect();
                 Continuation { session, epoch, round, base, prefix, pass, queue, token_bits, tokens }.into()
             });
-    prop_oneof![verdict, resync, closed, continuation]
+    let working =
+        (any::<u8>(), any::<u8>(), round(), 1..=u8::MAX).prop_map(|(session, epoch, round, wait)| {
+            Working { session, epoch, round, wait: LogTime(wait) }.into()
+        });
+    prop_oneof![verdict, resync, closed, continuation, working]
 }
 
 fn token_bits_and_tokens() -> impl Strategy<Value = (u8, std::vec::Vec<TokenId>)> {

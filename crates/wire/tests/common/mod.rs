@@ -10,7 +10,7 @@ use dunlin_wire::{
     LogTime, MeterFaults, ModelName, Open, PREFIX_EMPTY, PhaseTotal, PhaseTotals, PowerSource, Prefix,
     PrefixDigest, Price, Promise, Refusal, RefusalReason, Reply, Resync, Row, Rows, SamplingParams, Score,
     SetupReport, TargetId, Telemetry, Throttling, TokenId, Up, Verdict, VerifierId, VerifierPresence,
-    Vocabulary,
+    Vocabulary, Working,
 };
 use heapless::Vec;
 
@@ -101,6 +101,7 @@ impl Message {
             Self::Down(Down::Resync(_)) => "resync",
             Self::Down(Down::Closed(_)) => "closed",
             Self::Down(Down::Continuation(_)) => "continuation",
+            Self::Down(Down::Working(_)) => "working",
             Self::Open(_) => "open",
             Self::Reply(Reply::Lease(_)) => "lease",
             Self::Reply(Reply::Refusal(_)) => "refusal",
@@ -153,6 +154,7 @@ into_message! {
     Resync => |v| Self::Down(Down::Resync(v));
     Closed => |v| Self::Down(Down::Closed(v));
     Continuation => |v| Self::Down(Down::Continuation(v));
+    Working => |v| Self::Down(Down::Working(v));
     Open => Self::Open;
     Lease => |v| Self::Reply(Reply::Lease(v));
     Refusal => |v| Self::Reply(Reply::Refusal(v));
