@@ -34,7 +34,7 @@ pub struct Message {
 pub enum Arrival {
     /// The broker accepted the connection.
     Accepted(Publisher),
-    /// The subscriptions were answered: the refused filters, each with the reason.
+    /// The oldest unanswered subscription was answered: its refused filters, each with the reason.
     Subscribed(Vec<(String, String)>),
     /// A message on a topic of the protocol.
     Message(Message),
@@ -185,7 +185,10 @@ impl Arrivals {
                 let facts = BrokerFacts::of(ack);
                 Arrival::Accepted(Publisher::new(self.client.clone(), self.unsent.clone(), facts))
             }
-            Packet::SubAck(ack) => Arrival::Subscribed(refused(&self.unsent.lock().filters, ack)),
+            Packet::SubAck(ack) => {
+                let asked = self.unsent.lock().filters.pop_front().unwrap_or_default();
+                Arrival::Subscribed(refused(&asked, ack))
+            }
             Packet::PubAck(ack) => match ack.reason {
                 PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Arrival::Acknowledged,
                 reason => Arrival::NotTaken(format!("{reason:?}")),

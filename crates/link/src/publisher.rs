@@ -5,7 +5,9 @@ use crate::packet::{PublishShape, control_bytes};
 use dunlin_wire::topic::{Qos, Topic, filter_delivery};
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, PublishProperties, RetainForwardRule, Subscribe};
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, Packet, Publish, PublishProperties, RetainForwardRule, Subscribe, Unsubscribe,
+};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -123,7 +125,18 @@ impl Publisher {
         let paths = subscribe.filters.iter().map(|filter| filter.path.clone()).collect();
         let taken = self.client.try_subscribe_many(subscribe.filters).is_ok();
         if taken {
-            unsent.filters = paths;
+            unsent.filters.push_back(paths);
+            unsent.control_bytes += bytes;
+        }
+        taken
+    }
+
+    /// Ends the subscription to a filter; returns false if there is no room.
+    pub fn unsubscribe(&self, filter: &str) -> bool {
+        let bytes = control_bytes(&Packet::Unsubscribe(Unsubscribe::new(filter, None)));
+        let mut unsent = self.unsent.lock();
+        let taken = self.client.try_unsubscribe(filter).is_ok();
+        if taken {
             unsent.control_bytes += bytes;
         }
         taken
@@ -174,8 +187,8 @@ pub(crate) struct UnsentMessages {
     pub(crate) publish_bytes: VecDeque<u64>,
     /// Bytes of other packets for which the client reports no event.
     pub(crate) control_bytes: u64,
-    /// The subscribed filters, in order.
-    pub(crate) filters: Vec<String>,
+    /// The filters of each SUBSCRIBE that was not answered yet, oldest first.
+    pub(crate) filters: VecDeque<Vec<String>>,
 }
 
 impl Unsent {
