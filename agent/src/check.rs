@@ -228,11 +228,13 @@ async fn presences(link: &mut Link, own: Option<&Vocabulary>, seen: &mut Presenc
 }
 
 fn note(seen: &mut Presences, event: LinkEvent) {
-    let LinkEvent::Presence(verifier, bytes) = event else { return };
-    match VerifierPresence::decode(&bytes) {
-        Ok(presence) => seen.insert(verifier, presence),
-        Err(_) => seen.remove(&verifier),
-    };
+    let LinkEvent::Presence(presences) = event else { return };
+    for (verifier, bytes) in presences {
+        match VerifierPresence::decode(&bytes) {
+            Ok(presence) => seen.insert(verifier, presence),
+            Err(_) => seen.remove(&verifier),
+        };
+    }
 }
 
 fn suits(presence: &VerifierPresence, own: Option<&Vocabulary>) -> bool {

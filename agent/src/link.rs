@@ -7,17 +7,20 @@
 //!
 //! Invariant: no code here interprets a message, and no call blocks.
 
-use dunlin_hlm::device::{Channel, Transmit};
+mod watch;
+
+use dunlin_hlm::device::{Channel, PresenceScope, Transmit};
 use dunlin_link::{
     Alias, Arrival, CORRELATION_BYTES, ConnectOptions, ConnectionEnd, CountedArrival, Dialer, GOODBYE_MAX,
     Loss, Message, Outgoing, Publisher, SendOutcome, Traffic, Will,
 };
-use dunlin_wire::topic::{self, Topic, TopicName};
+use dunlin_wire::topic::{Topic, TopicName};
 use dunlin_wire::{DeviceId, DevicePresence, Liveness, VerifierId, limits};
 use std::collections::VecDeque;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
+use watch::{Granted, Watch};
 
 /// Unacknowledged QoS 1 publishes.
 pub const INFLIGHT_MAX: u16 = 8;
@@ -36,7 +39,7 @@ pub struct LinkConfig {
     pub options: ConnectOptions,
     /// The device.
     pub device: DeviceId,
-    /// True to announce the device and receive its messages; false to receive verifiers' presence only.
+    /// True to announce the device and receive its messages; false to receive all verifiers' presence only.
     pub announce: bool,
 }
 
@@ -51,8 +54,8 @@ pub enum LinkEvent {
     Reply(Vec<u8>),
     /// From the verdict topic.
     Verdict(Vec<u8>),
-    /// From a verifier's presence topic.
-    Presence(VerifierId, Vec<u8>),
+    /// From verifiers' presence topics.
+    Presence(Vec<(VerifierId, Vec<u8>)>),
     /// There may be room for another message.
     Room,
 }
@@ -72,6 +75,9 @@ pub struct Link {
     task: JoinHandle<()>,
     connection: Option<Connection>,
     outbox: VecDeque<Transmit>,
+    watch: Watch,
+    /// An event that follows the one returned last.
+    following: Option<LinkEvent>,
     traffic: Traffic,
     oversize: u64,
     too_large: u64,
@@ -97,7 +103,10 @@ impl Link {
     pub fn start(config: LinkConfig) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let task = tokio::spawn(keep_connected(config.clone(), sender));
+        let scope = if config.announce { PresenceScope::Nobody } else { PresenceScope::All };
         Self {
+            watch: Watch::of(scope),
+            following: None,
             config,
             events,
             task,
@@ -112,6 +121,9 @@ impl Link {
 
     /// The next event. Safe to cancel.
     pub async fn next(&mut self) -> LinkEvent {
+        if let Some(event) = self.following.take() {
+            return event;
+        }
         loop {
             let Some(event) = self.events.recv().await else {
                 return std::future::pending().await;
@@ -137,6 +149,19 @@ impl Link {
         debug_assert!(self.has_room());
         self.outbox.push_back(message);
         self.flush();
+    }
+
+    /// Subscribes to the presence of these verifiers and of no others.
+    pub fn watch(&mut self, scope: PresenceScope) {
+        self.watch.set(scope);
+        self.follow();
+    }
+
+    /// Passes changed subscriptions to the MQTT client.
+    fn follow(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        let device = &self.config.device;
+        self.watch.flush(&connection.publisher, || Topic::Verdicts(device.clone()).name());
     }
 
     /// Publishes a report about this device if the connection has room and no frame waits; otherwise the report is
@@ -204,6 +229,8 @@ impl Link {
             }
             TaskEvent::Lost(loss) => {
                 self.connection = None;
+                self.following = None;
+                self.watch.lose();
                 // Stale: after reconnecting, the machine sends again what is still needed.
                 self.outbox.clear();
                 info!("{}", loss.reason);
@@ -213,12 +240,19 @@ impl Link {
     }
 
     fn arrived(&mut self, generation: u32, arrival: Arrival) -> Option<LinkEvent> {
+        let event = self.taken(generation, arrival);
+        // Any event may mean room in the MQTT client.
+        self.follow();
+        event
+    }
+
+    fn taken(&mut self, generation: u32, arrival: Arrival) -> Option<LinkEvent> {
         match arrival {
             Arrival::Accepted(publisher) => self.connect(publisher, generation),
             // One that lacks a subscription is about to end.
             Arrival::Subscribed(refused) if !refused.is_empty() => {}
             Arrival::Subscribed(_) => return self.subscribed(),
-            Arrival::Message(message) => return route(message),
+            Arrival::Message(message) => return self.route(message),
             Arrival::Sent => {
                 self.flush();
                 return Some(LinkEvent::Room);
@@ -242,29 +276,38 @@ impl Link {
         }
     }
 
+    fn route(&mut self, Message { topic, payload, .. }: Message) -> Option<LinkEvent> {
+        match topic {
+            Topic::Reply(_) => Some(LinkEvent::Reply(payload)),
+            Topic::Verdicts(_) => Some(LinkEvent::Verdict(payload)),
+            Topic::VerifierPresence(verifier) => {
+                let presences = self.watch.presence((verifier, payload));
+                (!presences.is_empty()).then_some(LinkEvent::Presence(presences))
+            }
+            topic => {
+                debug!("dropped a message on {}, which is not for this device", topic.name());
+                None
+            }
+        }
+    }
+
     /// Subscribes and announces presence, before any other message on a new connection.
     fn connect(&mut self, publisher: Publisher, generation: u32) {
         let needed = limits::PACKET_BYTES_MAX;
         if let Some(max) = publisher.broker().packet_bytes_max.filter(|max| *max < needed) {
             warn!("the broker takes packets of {max} bytes, the protocol may need {needed}");
         }
-        let filters = self.filters();
-        if !publisher.subscribe(filters.iter().map(TopicName::as_str)) {
-            warn!("a new connection had no room for its subscriptions");
-        }
+        self.watch.connect(self.own_topics());
         let alias = (publisher.broker().alias_max >= FRAMES_ALIAS).then(BoundAlias::default);
         self.connection = Some(Connection { publisher, up: false, alias, generation });
+        self.follow();
         self.announce(Liveness::Here);
     }
 
-    fn filters(&self) -> Vec<TopicName> {
+    fn own_topics(&self) -> Vec<TopicName> {
         let device = || self.config.device.clone();
-        let presence = topic::VERIFIER_PRESENCE_FILTER.parse();
-        let presence = presence.expect("a filter fits TOPIC_BYTES_MAX");
-        if !self.config.announce {
-            return vec![presence];
-        }
-        vec![Topic::Reply(device()).name(), Topic::Verdicts(device()).name(), presence]
+        let own = || vec![Topic::Reply(device()).name(), Topic::Verdicts(device()).name()];
+        if self.config.announce { own() } else { Vec::new() }
     }
 
     fn announce(&mut self, liveness: Liveness) {
@@ -284,7 +327,17 @@ impl Link {
     }
 
     fn subscribed(&mut self) -> Option<LinkEvent> {
+        let (granted, presences) = self.watch.granted();
+        let presences = (!presences.is_empty()).then_some(LinkEvent::Presence(presences));
+        if granted != Some(Granted::Connection) {
+            return presences;
+        }
         self.connection.as_mut()?.up = true;
+        // Who may be asked comes first: the device asks as soon as the link is up.
+        if presences.is_some() {
+            self.following = Some(LinkEvent::Up);
+            return presences;
+        }
         Some(LinkEvent::Up)
     }
 
@@ -364,18 +417,6 @@ async fn keep_connected(config: LinkConfig, events: mpsc::Sender<TaskEvent>) {
 fn presence(device: &DeviceId, generation: u32, liveness: Liveness) -> Option<Outgoing> {
     let bytes = DevicePresence { generation, liveness }.encode().ok()?;
     Some(Outgoing::new(Topic::DevicePresence(device.clone()), bytes.to_vec()))
-}
-
-fn route(Message { topic, payload, .. }: Message) -> Option<LinkEvent> {
-    match topic {
-        Topic::Reply(_) => Some(LinkEvent::Reply(payload)),
-        Topic::Verdicts(_) => Some(LinkEvent::Verdict(payload)),
-        Topic::VerifierPresence(verifier) => Some(LinkEvent::Presence(verifier, payload)),
-        topic => {
-            debug!("dropped a message on {}, which is not for this device", topic.name());
-            None
-        }
-    }
 }
 
 /// A message with its topic, alias and properties. `opens` numbers lease requests, as correlation data.

@@ -13,6 +13,8 @@ pub enum Notice {
     NoVerifier,
     /// The verifier has not answered for a second or more.
     NoVerdict(VerifierId),
+    /// The verifier says that it works on the answer, which takes longer than it announced.
+    Working(VerifierId),
     /// Nobody has answered for long; tokens from here on are committed unverified.
     GaveUp,
     /// A verifier answers again.
@@ -37,6 +39,9 @@ impl fmt::Display for Notice {
             Self::NoBroker(Some(loss)) => write!(f, "waiting for the broker: {}", loss.reason),
             Self::NoVerifier => f.write_str("waiting for a verifier: no lease yet"),
             Self::NoVerdict(verifier) => write!(f, "waiting for the answer of verifier {verifier}"),
+            Self::Working(verifier) => {
+                write!(f, "verifier {verifier} is at work; its answer takes longer than usual")
+            }
             Self::GaveUp => f.write_str("no answer: going on alone, the tokens are unverified"),
             Self::Returned => f.write_str("a verifier answers again"),
             Self::TargetChanged(token, Some(writer)) => {

@@ -270,7 +270,11 @@ impl Agent {
             }
             LinkEvent::Reply(bytes) => self.device.handle_reply(&bytes, now),
             LinkEvent::Verdict(bytes) => self.device.handle_down(&bytes, now),
-            LinkEvent::Presence(verifier, bytes) => self.device.handle_presence(&verifier, &bytes, now),
+            LinkEvent::Presence(presences) => {
+                for (verifier, bytes) in presences {
+                    self.device.handle_presence(&verifier, &bytes, now);
+                }
+            }
             // The next `settle` sends what the machine kept back.
             LinkEvent::Room => {}
         }
@@ -418,6 +422,7 @@ impl Agent {
                 self.supervised.leased(&verifier);
                 self.stall.leased(verifier, self.clock.now());
             }
+            DeviceEvent::Working => self.stall.works(self.clock.now()),
             DeviceEvent::Resynced => debug!("the verifier asked for context"),
             DeviceEvent::Waiting => debug!("nobody answers; waiting"),
             DeviceEvent::GaveUp => out.notice(&Notice::GaveUp),
@@ -510,6 +515,8 @@ impl Agent {
     /// Passes the machine's messages to the link while it has room.
     fn transmit(&mut self) {
         let now = self.clock.now();
+        // In front of a request: what the broker retains then arrives before the answer.
+        self.link.watch(self.device.presence_scope());
         // A message taken from the machine can't be given back, so take one only when there is room.
         while self.link.has_room() {
             let Some(message) = self.device.poll_transmit(now) else { break };

@@ -17,6 +17,8 @@ pub(crate) struct Stall {
     active: bool,
     verifier: Option<VerifierId>,
     loss: Option<Loss>,
+    /// True if the verifier said since the last progress that it works.
+    works: bool,
     /// The last notice, so that it isn't repeated.
     said: Option<Notice>,
 }
@@ -39,8 +41,16 @@ impl Stall {
 
     /// A token was committed.
     pub(crate) fn moved_on(&mut self, now: Instant) {
-        self.said = None;
+        (self.said, self.works) = (None, false);
         self.watch(now);
+    }
+
+    /// The verifier says that it works.
+    pub(crate) fn works(&mut self, now: Instant) {
+        // What is shown may be that its answer is missing.
+        if !std::mem::replace(&mut self.works, true) {
+            self.watch(now);
+        }
     }
 
     pub(crate) fn connected(&mut self, now: Instant) {
@@ -55,7 +65,7 @@ impl Stall {
     }
 
     pub(crate) fn leased(&mut self, verifier: VerifierId, now: Instant) {
-        self.verifier = Some(verifier);
+        (self.verifier, self.works) = (Some(verifier), false);
         self.watch(now);
     }
 
@@ -77,6 +87,7 @@ impl Stall {
         match &self.verifier {
             _ if !up => Some(Notice::NoBroker(self.loss.clone())),
             None => Some(Notice::NoVerifier),
+            Some(verifier) if self.works => waiting.then(|| Notice::Working(verifier.clone())),
             Some(verifier) => waiting.then(|| Notice::NoVerdict(verifier.clone())),
         }
     }
@@ -113,6 +124,12 @@ mod tests {
         stall.leased(verifier.clone(), second);
         assert_eq!(stall.notice(true, false, second), None);
         assert!(stall.deadline().is_some());
+        assert_eq!(stall.notice(true, true, second), Some(Notice::NoVerdict(verifier.clone())));
+        stall.works(second);
+        assert_eq!(stall.notice(true, true, second), Some(Notice::Working(verifier.clone())));
+        stall.works(second);
+        assert_eq!((stall.deadline(), stall.notice(true, true, second)), (None, None), "said already");
+        stall.moved_on(second);
         assert_eq!(stall.notice(true, true, second), Some(Notice::NoVerdict(verifier)));
         stall.end();
         assert_eq!(stall.deadline(), None);

@@ -110,6 +110,8 @@ fn device(snapshot: &mut Snapshot, counters: &DeviceCounters) {
         streamed,
         credits,
         contradicted,
+        working,
+        lessors_lost,
     } = *counters;
     snapshot
         .group("device")
@@ -134,6 +136,12 @@ fn device(snapshot: &mut Snapshot, counters: &DeviceCounters) {
         .count("streamed", streamed, "Tokens that a verifier wrote beyond its verdicts.")
         .count("credits", credits, "Frames that asked a verifier to go on writing.")
         .count("contradicted", contradicted, "Continuations that contradicted the committed text.")
+        .count("working", working, "Messages that a verifier was still at work.")
+        .count(
+            "lessors_lost",
+            lessors_lost,
+            "Leases given up because the verifier's presence said that it is gone.",
+        )
         .counter("payload_up", MetricUnit::Bytes, payload_bytes_up, "Payload sent.")
         .counter("payload_down", MetricUnit::Bytes, payload_bytes_down, "Payload received.");
 }

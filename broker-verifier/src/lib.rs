@@ -20,6 +20,7 @@ pub mod energy;
 pub mod engine;
 pub mod exit;
 pub mod link;
+mod load;
 mod loading;
 #[cfg(test)]
 mod logged;

@@ -125,6 +125,7 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
         dropped,
         written,
         continuations,
+        working,
     } = *counters;
     snapshot
         .group("protocol")
@@ -144,7 +145,8 @@ fn of_protocol(snapshot: &mut Snapshot, counters: &VerifierCounters) {
         .count("stale", stale, "Messages received of an older round, or of no lease.")
         .count("dropped", dropped, "Answers dropped because the link had no room.")
         .count("written", written, "Tokens written on credit.")
-        .count("continuations", continuations, "Messages with them.");
+        .count("continuations", continuations, "Messages with them.")
+        .count("working", working, "Messages that an answer takes longer than announced.");
 }
 
 fn of_target(snapshot: &mut Snapshot, counters: &TargetCounters) {

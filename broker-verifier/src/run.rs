@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::energy::EnergyCollector;
 use crate::engine::TargetEngine;
 use crate::link::{Link, LinkEvent, LinkOptions, Message};
+use crate::load::AnnouncedLoad;
 use crate::report::{End, Gauges, Report, TargetCounters};
 use crate::setup::Setups;
 use crate::worker::{Batch, WorkBounds};
@@ -31,8 +32,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// Work in the channel to the target's thread; beyond it, no messages are read from the link.
 const WORK_MAX: usize = 256;
-/// Minimum time between two announcements of the load.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum duration of one pass of the target: many sessions with long contexts, on a CPU.
 const PASS_MAX: Span = Span::from_millis(600_000);
 /// Sleep if no timer is set.
@@ -101,8 +100,7 @@ struct Serve {
     sessions_max: usize,
     /// Logits of a row.
     row_length: usize,
-    load_announced: u8,
-    announced: Instant,
+    load: AnnouncedLoad,
     target: TargetCounters,
     energy: EnergyCollector,
     service: Service,
@@ -167,8 +165,7 @@ impl Serve {
             drain_until: None,
             sessions_max: config.sessions,
             row_length: vocabulary.size as usize,
-            load_announced: 0,
-            announced: now,
+            load: AnnouncedLoad::default(),
             target: TargetCounters::default(),
             energy,
             service,
@@ -315,17 +312,16 @@ impl Serve {
         }
     }
 
-    /// Announces a changed load, at most once per [`ANNOUNCE_INTERVAL`].
+    /// Announces a changed load once that is due.
     fn announce_load(&mut self) {
-        if self.machine.load() != self.load_announced && self.announced.elapsed() >= ANNOUNCE_INTERVAL {
+        if self.load.due(self.machine.load()).is_some_and(|due| due <= self.now()) {
             self.announce();
         }
     }
 
     fn announce(&mut self) {
         let VerifierPresence { load, draining, price, .. } = self.machine.presence();
-        self.load_announced = load;
-        self.announced = Instant::now();
+        self.load.announced(load, self.now());
         self.link.announce(|announced| {
             (announced.load, announced.draining, announced.price) = (load, draining, price);
         });
@@ -353,8 +349,7 @@ impl Serve {
         let on_clock = |at: Now| self.started + Duration::from_micros(at.0);
         let idle = self.machine.poll_timeout().map(on_clock);
         let manager = self.service.deadline().map(on_clock);
-        let announce =
-            (self.machine.load() != self.load_announced).then(|| self.announced + ANNOUNCE_INTERVAL);
+        let announce = self.load.due(self.machine.load()).map(on_clock);
         let status = Some(on_clock(self.schedule.deadline()));
         let timers = [idle, manager, announce, status, self.drain_until];
         timers.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER)

@@ -2,9 +2,9 @@
 
 use crate::proxy::packet;
 use dunlin_agent::link::{INFLIGHT_MAX, Link, LinkConfig, LinkEvent};
-use dunlin_hlm::device::{Channel, Transmit};
+use dunlin_hlm::device::{Channel, PresenceScope, Transmit};
 use dunlin_link::ConnectOptions;
-use dunlin_link::raw::RawClient;
+use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_mosquitto::{Mosquitto, OPEN};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, DevicePresence, Liveness};
@@ -155,6 +155,54 @@ async fn next(link: &mut Link) -> LinkEvent {
             return event;
         }
     }
+}
+
+fn retain(client: &RawClient, verifier: &str, payload: &[u8]) {
+    let topic = Topic::VerifierPresence(verifier.parse().unwrap()).name();
+    client.publish(RawMessage { retain: true, ..RawMessage::new(topic, payload) });
+}
+
+fn from(verifier: &str, payload: &[u8]) -> LinkEvent {
+    LinkEvent::Presence(vec![(verifier.parse().unwrap(), payload.to_vec())])
+}
+
+#[test]
+fn all_verifiers_are_known_before_the_link_is_up_and_later_the_lessor_alone() {
+    let broker = Mosquitto::with(OPEN);
+    let names: Vec<String> = (0..9).map(|n| format!("v{n}")).collect();
+    let mut verifiers = RawClient::connect(broker.port, "verifiers", &["dl1/v/v8/st"]);
+    names.iter().for_each(|name| retain(&verifiers, name, &[1]));
+    verifiers.blocking_next();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut link = link(broker.port);
+        link.watch(PresenceScope::All);
+        let LinkEvent::Presence(mut seen) = next(&mut link).await else { panic!("presence comes first") };
+        seen.sort();
+        assert_eq!(seen.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(), names);
+        assert_eq!(next(&mut link).await, LinkEvent::Up);
+        link.watch(PresenceScope::Lessor("v3".parse().unwrap()));
+        assert_eq!(next(&mut link).await, from("v3", &[1]), "what is retained of it");
+        retain(&verifiers, "v4", &[2]);
+        retain(&verifiers, "v3", &[2]);
+        // The end of the other subscription may come after the message to it.
+        while next(&mut link).await != from("v3", &[2]) {}
+        retain(&verifiers, "v4", &[3]);
+        retain(&verifiers, "v3", &[3]);
+        let event = loop {
+            // A broker may deliver a message once for each of two subscriptions.
+            match next(&mut link).await {
+                event if event == from("v3", &[2]) => {}
+                event => break event,
+            }
+        };
+        assert_eq!(event, from("v3", &[3]), "and nothing of v4");
+        link.watch(PresenceScope::Nobody);
+        link.watch(PresenceScope::All);
+        let LinkEvent::Presence(again) = next(&mut link).await else { panic!("presence alone") };
+        assert_eq!(again.len(), names.len(), "together");
+        link.close().await;
+    });
 }
 
 #[test]

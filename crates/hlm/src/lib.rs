@@ -24,6 +24,7 @@ pub mod payload;
 pub mod policy;
 pub mod prefixes;
 pub mod probabilities;
+mod promise;
 mod rtt;
 pub mod schedule;
 pub mod stop;

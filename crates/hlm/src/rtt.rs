@@ -1,4 +1,4 @@
-//! Round-trip time and the retransmission timeout (RFC 6298, with Karn's rule left to the caller).
+//! Round-trip time beyond the time that was announced, and the retransmission timeout (RFC 6298, with Karn's rule left to the caller).
 //!
 //! A doubled timeout stays doubled until a round trip is measured. On a link that became slower, every frame is sent
 //! twice at first and none of these rounds may be measured. If the timeout fell back after each, every frame would
@@ -8,12 +8,12 @@ use crate::time::Duration;
 
 /// Timeout before the first measurement.
 const RTO_FIRST: Duration = Duration::from_millis(2_000);
-/// Least timeout: a shorter one would resend to a verifier that is merely busy.
-const RTO_MIN: Duration = Duration::from_millis(200);
+/// Least timeout: a shorter one would resend while a scheduler or a radio is merely busy. A busy target says so.
+const RTO_MIN: Duration = Duration::from_millis(100);
 /// Largest timeout, doubling included.
 pub(crate) const RTO_MAX: Duration = Duration::from_millis(30_000);
 
-/// Smoothed round-trip time from frame to verdict, the target's work included.
+/// Smoothed time of a round trip, or of the gap between two messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rtt {
     smoothed_us: u64,
@@ -44,12 +44,22 @@ impl Rtt {
 
     /// The time to wait for an answer.
     pub(crate) fn timeout(&self) -> Duration {
-        let base = if self.measured {
-            self.smoothed_us.saturating_add(self.deviation_us.saturating_mul(4)).max(RTO_MIN.0)
-        } else {
-            RTO_FIRST.0
-        };
-        Duration(base.saturating_mul(1 << self.doubled.min(16)).min(RTO_MAX.0))
+        self.doubled(self.bound().unwrap_or(RTO_FIRST.0))
+    }
+
+    /// As [`Self::timeout`], and no less than what `other` measured, which stands in where nothing was measured here.
+    pub(crate) fn timeout_beside(&self, other: &Self) -> Duration {
+        self.doubled(self.bound().max(other.bound()).unwrap_or(RTO_FIRST.0))
+    }
+
+    /// A time that few round trips exceed, µs; `None` before the first measurement.
+    fn bound(&self) -> Option<u64> {
+        let bound = self.smoothed_us.saturating_add(self.deviation_us.saturating_mul(4));
+        self.measured.then_some(bound.max(RTO_MIN.0))
+    }
+
+    fn doubled(&self, us: u64) -> Duration {
+        Duration(us.saturating_mul(1 << self.doubled.min(16)).min(RTO_MAX.0))
     }
 }
 

@@ -5,6 +5,7 @@
 //! A frame that was answered gets the same answer again, however often it arrives.
 
 mod stream;
+mod working;
 
 use crate::TokenId;
 use crate::acceptance::{self, ChosenToken, Outcome, TargetAnswer, first_row, is_plain};
@@ -28,6 +29,7 @@ use dunlin_wire::{
     Up, Verdict, VerifierId, VerifierPresence, Vocabulary, check_of, frame_digest, token_bits,
 };
 use stream::Stream;
+use working::ArrivedFrame;
 
 /// Correlation data of a request (MQTT 5): bytes chosen by the requester and returned in the reply.
 pub type Correlation = heapless::Vec<u8, CORRELATION_BYTES_MAX>;
@@ -39,6 +41,8 @@ pub const OUTBOX_MAX: usize = 1024;
 const READ_AHEAD_TOKENS_MIN: usize = 32;
 /// Sessions dropped for memory that are remembered; beyond it, the oldest is forgotten.
 const DISPLACED_MAX: usize = 256;
+/// Steps of the announced load. Coarse, since each step is a message to every device that seeks a lease.
+pub const LOAD_STEPS: usize = 8;
 /// Passes under way for sessions that their device has ended, at most for each device.
 const ORPHANED_JOBS_MAX: usize = 4;
 
@@ -195,6 +199,8 @@ counters! {
         pub written: u64,
         /// Continuations sent.
         pub continuations: u64,
+        /// Messages sent because an answer took longer than announced, or to a frame that arrived again before it.
+        pub working: u64,
     }
 }
 
@@ -289,6 +295,10 @@ struct Session {
     stream: Option<Stream>,
     round: Round,
     weights: ReceivedWeights,
+    /// The price of the work, as the device was told last.
+    told: Price,
+    /// Time at which the device is told that its answer is late.
+    working: Option<Instant>,
     used: Instant,
 }
 
@@ -305,6 +315,8 @@ pub struct Verifier {
     /// True if the target shows its choices and not its rows.
     choices: bool,
     outbox: VecDeque<OutgoingAnswer>,
+    /// Answers so far, whatever became of them.
+    answers: u64,
     events: VecDeque<VerifierEvent>,
     counters: VerifierCounters,
     price: Price,
@@ -332,6 +344,7 @@ impl Verifier {
             draining: false,
             choices: false,
             outbox: VecDeque::new(),
+            answers: 0,
             events: VecDeque::new(),
             counters: VerifierCounters::default(),
             price: Price::default(),
@@ -353,9 +366,11 @@ impl Verifier {
         self.sessions.len()
     }
 
-    /// The number of sessions relative to `sessions_max`, scaled to 0..=255.
+    /// The number of sessions relative to `sessions_max`, rounded down to steps of 1/[`LOAD_STEPS`] and scaled to
+    /// 0..=255.
     pub fn load(&self) -> u8 {
-        (self.sessions.len() * 255 / self.config.sessions_max) as u8
+        let step = self.sessions.len().saturating_mul(LOAD_STEPS) / self.config.sessions_max;
+        (step * 255 / LOAD_STEPS) as u8
     }
 
     /// The presence to announce, with generation 0.
@@ -425,8 +440,11 @@ impl Verifier {
             Ok(Up::Codes(codes)) => self.on_codes(device, &codes, now),
             Ok(Up::Draft(frame)) => {
                 self.counters.frames += 1;
+                let (answers, arrived) = (self.answers, ArrivedFrame::of(&frame));
+                let key = (device.clone(), frame.session);
                 let asked = PendingFrame { frame, digest: frame_digest(bytes) };
                 self.on_draft(device, asked, now);
+                self.expect_answer(&key, &arrived, answers, now);
             }
         }
     }
@@ -479,12 +497,14 @@ impl Verifier {
             self.flush(&key, now);
             self.end_if_idle(&key);
         } else {
-            self.go_on_writing(&key);
+            self.go_on_writing(&key, now);
         }
     }
 
-    /// Drops sessions that were silent for too long. One that the target works for is kept: its cache is in use.
+    /// Drops sessions that were silent for too long. One that the target works for is kept: its cache is in use. Its
+    /// device is told if that takes longer than announced.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.say_what_is_late(now);
         let idle_max = self.config.idle_max;
         let silent = |s: &Session| !s.round.is_verifying() && now.since(s.used) >= idle_max;
         let keys: Vec<Key> =
@@ -516,8 +536,11 @@ impl Verifier {
 
     /// The time of the next call of [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let idle = self.sessions.values().filter(|s| !s.round.is_verifying());
-        idle.map(|s| s.used + self.config.idle_max).min()
+        let due = |session: &Session| match session.round.is_verifying() {
+            true => session.working,
+            false => Some(session.used + self.config.idle_max),
+        };
+        self.sessions.values().filter_map(due).min()
     }
 
     /// The next action for the shell.
@@ -558,6 +581,7 @@ impl Verifier {
             _ => return None,
         }
         session.used = now;
+        session.told = self.price;
         // The device compares the digest with its own text. If they differ it opens again with length 0.
         let length = session.text.len().min(open.length as usize);
         Some(Reply::Lease(Lease {
@@ -611,6 +635,8 @@ impl Verifier {
             stream: None,
             round: Round::Idle,
             weights: ReceivedWeights::default(),
+            told: Price::default(),
+            working: None,
             used: now,
         };
         self.sessions.insert(key.clone(), session);
@@ -661,7 +687,9 @@ impl Verifier {
         if matches!(&session.round, Round::AwaitingCodes(asked) if asked.frame.round <= codes.round)
             && let Round::AwaitingCodes(asked) = core::mem::replace(&mut session.round, Round::Idle)
         {
+            let arrived = ArrivedFrame::of(&asked.frame).complete();
             self.await_codes_or_start(&key, *asked, now);
+            self.expect_answer(&key, &arrived, self.answers, now);
         }
     }
 
@@ -700,7 +728,7 @@ impl Verifier {
             (_, Round::Verifying { pending, .. }) => *pending = Some(Box::new(asked)),
             _ => {
                 self.await_codes_or_start(&key, asked, now);
-                self.go_on_writing(&key);
+                self.go_on_writing(&key, now);
             }
         }
     }
@@ -833,6 +861,8 @@ impl Verifier {
             missed,
         };
         session.answered = Some(verdict);
+        session.working = None;
+        session.tell(self.price);
         session.stream =
             frame.credit.as_ref().map(|credit| Stream::new(&session.text, session.text.len(), frame, credit));
         self.count(frame, &verdict);
@@ -1005,6 +1035,7 @@ impl Verifier {
     }
 
     fn send(&mut self, outgoing: OutgoingAnswer) {
+        self.answers += 1;
         if self.outbox.len() == OUTBOX_MAX {
             self.outbox.pop_front();
             self.counters.dropped += 1;
@@ -1031,6 +1062,7 @@ impl Session {
         self.answered = None;
         self.credited = 0;
         self.stream = None;
+        self.working = None;
         self.weights = ReceivedWeights::default();
         match &mut self.round {
             // The job still uses the cache, so the state stays; its rows will find no frame to judge.

@@ -176,6 +176,10 @@ impl Play {
                 _ => {}
             }
         }
+        // The lease was given up: no answer to the frame counts any more.
+        if self.asked == Asked::Verdict && !self.bench.device.awaits() {
+            self.asked = Asked::Nothing;
+        }
     }
 
     /// Compares the machine's sums bit for bit.

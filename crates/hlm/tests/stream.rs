@@ -218,12 +218,10 @@ fn a_text_that_stops_flowing_is_asked_for_and_then_the_lease_is_given_up() {
     let frame = bench.frame_sent();
     assert_eq!((frame.round, frame.base, frame.send), (2, 4, 1));
     assert!(frame.credit.expect("a credit").again);
-    for send in 2..=3 {
-        bench.ring();
-        assert_eq!(bench.frame_sent().send, send);
-    }
     bench.ring();
-    assert_eq!(bench.open_sent().length, 4);
+    assert_eq!(bench.frame_sent().send, 2);
+    bench.ring();
+    assert_eq!(bench.open_sent().length, 4, "the third silence in a row");
 }
 
 #[test]
@@ -424,8 +422,9 @@ fn asking(round: u32, before: &[TokenId], until: u32, again: bool) -> DraftFrame
 impl Desk {
     /// The tokens and rounds of the continuations sent, each with its base.
     fn written(&mut self) -> Vec<(u32, u32, Vec<TokenId>)> {
-        let texts = self.said().into_iter().map(|said| match said {
-            Down::Continuation(text) => (text.round, text.base, text.tokens.to_vec()),
+        let texts = self.said().into_iter().filter_map(|said| match said {
+            Down::Continuation(text) => Some((text.round, text.base, text.tokens.to_vec())),
+            Down::Working(_) => None,
             other => panic!("{other:?} is no continuation"),
         });
         texts.collect()

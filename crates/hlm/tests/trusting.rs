@@ -210,7 +210,7 @@ fn a_link_that_drops_between_two_parts_has_all_of_them_sent_again() {
     bench.verdict(0, 7);
     bench.give(&unsure(2_500, 9), None);
     bench.sent();
-    assert_eq!(bench.until_timer(), 300, "the round started when all was sent at last");
+    assert_eq!(bench.until_timer(), 400, "the round started when all was sent at last");
 }
 
 #[test]

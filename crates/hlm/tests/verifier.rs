@@ -458,10 +458,10 @@ fn a_busy_session_is_not_silent_and_its_time_starts_with_the_rows() {
     let mut desk = Desk::leased();
     desk.frame(0, &frame(1, &PROMPT, &[]));
     let job = desk.job();
-    assert_eq!(desk.verifier.poll_timeout(), None);
     desk.wait(2 * IDLE_MS);
     desk.verifier.handle_timeout(desk.now);
     assert_eq!(desk.verifier.sessions(), 1);
+    assert!(matches!(desk.said().as_slice(), [Down::Working(_)]));
     desk.give(&job, Ok(&rows(&[4])));
     assert_eq!(desk.verifier.poll_timeout(), Some(desk.now + Duration::from_millis(IDLE_MS)));
 }

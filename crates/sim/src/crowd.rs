@@ -4,10 +4,12 @@
 //! target batches as the verifier's worker does.
 
 mod capacity;
+mod failover;
 mod plan;
 mod queue;
 
 pub use capacity::{Capacity, saturated};
+pub use failover::{FailoverOutcome, FailoverPlan, Strike, TextGap, play_failover};
 pub use plan::{AnsweredRound, CrowdMember, CrowdOutcome, CrowdPlan, CrowdReply, CrowdTurn, MemberOutcome};
 pub use queue::{PassModel, TargetPass};
 
@@ -112,8 +114,11 @@ impl Crowd<'_> {
     /// Handles the next event, or the timer that is due first; false at the end.
     fn step(&mut self) -> Result<bool> {
         let heard = (0..self.nodes.len()).filter(|i| self.is_heard(*i));
-        let timers = heard.filter_map(|i| Some((self.nodes[i].device.poll_timeout()?.0, i)));
+        let timers = heard.filter_map(|i| Some((self.nodes[i].device.poll_timeout()?.0, Some(i))));
         let (timer, next) = (timers.min(), self.agenda.next_at());
+        // Sessions that nobody uses any more need not be waited for.
+        let desk = self.verifier.poll_timeout().filter(|_| timer.is_some() || next.is_some());
+        let timer = timer.into_iter().chain(desk.map(|at| (at.0, None))).min();
         let Some(at) = [timer.map(|(at, _)| at), next].into_iter().flatten().min() else { return Ok(false) };
         if at > self.plan.until_us {
             self.agenda.now = self.plan.until_us;
@@ -121,9 +126,17 @@ impl Crowd<'_> {
         }
         match timer {
             Some((at, i)) if next.is_none_or(|next| at < next) => {
-                self.agenda.now = at;
-                self.nodes[i].device.handle_timeout(Instant(at));
-                self.attend(i)?;
+                self.agenda.now = self.agenda.now.max(at);
+                match i {
+                    Some(i) => {
+                        self.nodes[i].device.handle_timeout(Instant(at));
+                        self.attend(i)?;
+                    }
+                    None => {
+                        self.verifier.handle_timeout(Instant(at));
+                        self.drain_verifier(0)?;
+                    }
+                }
             }
             _ => match self.agenda.pop() {
                 Some(due) => self.happen(due)?,

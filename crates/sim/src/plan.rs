@@ -74,6 +74,10 @@ pub enum Fault {
     VerifierRestart(usize),
     /// The verifier drains, and restarts after so many µs.
     VerifierDrain(usize, u64),
+    /// The verifier is killed, so that its presence says that it is lost, and starts again after so many µs.
+    VerifierKill(usize, u64),
+    /// The verifier does nothing for so many µs, and its presence stays.
+    VerifierHang(usize, u64),
     /// The device restarts without its state.
     DeviceRestart(usize),
     /// Every device and verifier receives malformed messages.
@@ -109,6 +113,8 @@ pub struct Plan {
     pub target_failure: f64,
     /// Time of one target pass, µs.
     pub target_us: u64,
+    /// Time of a pass as verifiers announce it, µs; 0 if they announce none.
+    pub announced_us: u64,
     /// The faults and their virtual times, µs.
     pub faults: Vec<(u64, Fault)>,
 }
@@ -130,6 +136,7 @@ impl Plan {
         let serves =
             |rng: &mut Rng| [Serves::Home, Serves::OtherNumerics, Serves::OtherWeights][rng.usize(..3)];
         let verifiers = (0..verifiers).map(|_| serves(rng)).collect();
+        let target_us = if rng.u8(0..8) == 0 { rng.u64(500_000..4_000_000) } else { rng.u64(1_000..500_000) };
         devices.iter_mut().for_each(|script| script.accept_model_change = rng.u8(0..4) == 0);
         Self {
             pair,
@@ -140,7 +147,8 @@ impl Plan {
             delay_us: rng.u64(100..50_000),
             jitter_us: if hostile { rng.u64(1..400_000) } else { 1 },
             target_failure: if hostile && rng.bool() { rng.f64() * 0.2 } else { 0.0 },
-            target_us: rng.u64(1_000..500_000),
+            target_us,
+            announced_us: [0, target_us, target_us / 3, 3 * target_us][rng.usize(..4)],
             credit_tokens_max: if rng.u8(0..8) == 0 { 0 } else { rng.u16(1..=12) },
             continuation_tokens: rng.u8(1..=5),
             continuation_us: rng.u64(..400_000),
@@ -197,7 +205,7 @@ fn script(rng: &mut Rng, pair: &ToyPair) -> Script {
         rules,
         policy,
         trust,
-        give_up_us: rng.u64(500_000..20_000_000),
+        give_up_us: rng.u64(500_000..4_000_000),
         context_tokens_max: if tight { first + rng.usize(1..=12) } else { needed + 1 },
         draft_us: rng.u64(1_000..100_000),
         accept_model_change: false,
@@ -254,13 +262,15 @@ fn turn(rng: &mut Rng, vocabulary: u32, stops: u32) -> ScriptedTurn {
 
 fn fault(rng: &mut Rng, devices: usize, verifiers: usize) -> Fault {
     let span = rng.u64(10_000..15_000_000);
-    match rng.u8(0..9) {
+    match rng.u8(0..12) {
         0 => Fault::LinkDown(rng.usize(..devices), span),
         1 => Fault::BrokerDown(span),
         2 => Fault::Silence(span),
         3 => Fault::VerifierRestart(rng.usize(..verifiers)),
         4..=6 => Fault::VerifierDrain(rng.usize(..verifiers), span),
         7 => Fault::DeviceRestart(rng.usize(..devices)),
+        8 | 9 => Fault::VerifierKill(rng.usize(..verifiers), span),
+        10 => Fault::VerifierHang(rng.usize(..verifiers), span),
         _ => Fault::Garbage,
     }
 }

@@ -278,13 +278,15 @@ impl Quiet<'_> {
         self.agenda.at(self.agenda.now + span, due);
     }
 
-    /// Handles the next event, or the device's timer if that is due first.
+    /// Handles the next event, or the timer of one side if that is due first.
     fn step(&mut self) -> Result<()> {
-        let timer = self.device.poll_timeout().map(|at| at.0);
+        let timers = [self.device.poll_timeout(), self.verifier.poll_timeout()];
+        let timer = timers.into_iter().flatten().map(|at| at.0).min();
         match (self.agenda.next_at(), timer) {
             (next, Some(timer)) if next.is_none_or(|next| timer < next) => {
-                self.agenda.now = timer;
+                self.agenda.now = self.agenda.now.max(timer);
                 self.device.handle_timeout(self.now());
+                self.verifier.handle_timeout(self.now());
             }
             _ => match self.agenda.pop() {
                 Some(due) => self.happen(due)?,

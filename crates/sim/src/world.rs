@@ -6,7 +6,7 @@ use crate::pump::{Agenda, LinkEnds};
 use dunlin_hlm::TokenId;
 use dunlin_hlm::device::{
     Channel, Device, DeviceConfig, DeviceCounters, DeviceEvent, DraftJob, DraftJobId, DraftRow, Finish,
-    Learned, Offline, SessionIdentity, Transmit,
+    Learned, Offline, PresenceScope, SessionIdentity, Transmit,
 };
 use dunlin_hlm::policy::{ImportanceForm, PolicyTable, Rules};
 use dunlin_hlm::prefixes::Prefixes;
@@ -14,7 +14,9 @@ use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{
     self, Answer, OutgoingAnswer, RowsError, Slot, TargetDescription, Verifier, VerifierConfig, VerifyJob,
 };
-use dunlin_wire::{DeviceId, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary};
+use dunlin_wire::{
+    DeviceId, Liveness, LogTime, Price, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary,
+};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +50,9 @@ struct DeviceNode {
     turn: usize,
     /// The link is down before this time.
     down_until: u64,
+    /// The presence that it receives, and since when, µs.
+    scope: PresenceScope,
+    scope_since: u64,
     armed: Option<Instant>,
 }
 
@@ -60,6 +65,10 @@ struct VerifierNode {
     free_at: u64,
     /// The time of its start, µs.
     here_since: u64,
+    /// True once it was killed.
+    dead: bool,
+    /// It does nothing before this time.
+    hung_until: u64,
 }
 
 /// Counts over all runs of a batch. They show that the runs reach the branches under test.
@@ -173,6 +182,21 @@ impl<'a> World<'a> {
     fn happen(&mut self, what: What) -> Result<(), Wrong> {
         let now = Instant(self.agenda.now);
         match what {
+            What::ToVerifier { verifier, .. }
+            | What::Verified { verifier, .. }
+            | What::VerifierTimer(verifier)
+                if self.agenda.now < self.desks[verifier].hung_until =>
+            {
+                self.agenda.at(self.desks[verifier].hung_until, what);
+                Ok(())
+            }
+            What::ToVerifier { verifier, .. }
+            | What::Verified { verifier, .. }
+            | What::VerifierTimer(verifier)
+                if self.desks[verifier].dead =>
+            {
+                Ok(())
+            }
             What::ToVerifier { verifier, device, channel, bytes } => {
                 self.deliver_up(verifier, &device_id(device), &channel, &bytes);
                 self.serve(verifier)
@@ -185,12 +209,13 @@ impl<'a> World<'a> {
                 self.attend(device)
             }
             What::Presence { device, verifier } => {
-                if self.link_down(device) {
-                    return Ok(()); // the broker delivers retained presence again on the next connection
+                // The broker delivers retained presence again on the next connection and to the next subscription.
+                if self.link_down(device) || !self.nodes[device].hears_of(verifier) {
+                    return Ok(());
                 }
                 let desk = &self.desks[verifier];
-                let generation = desk.life as u32;
-                let presence = VerifierPresence { generation, ..desk.verifier.presence() };
+                let (generation, liveness) = (desk.life as u32, desk.liveness());
+                let presence = VerifierPresence { generation, liveness, ..desk.verifier.presence() };
                 let bytes = presence.encode().expect("a presence of checked values");
                 self.nodes[device].device.handle_presence(&verifier_id(verifier), &bytes, now);
                 self.attend(device)
@@ -267,6 +292,11 @@ impl<'a> World<'a> {
     /// Carries out a device's actions until it has none.
     fn attend(&mut self, device: usize) -> Result<(), Wrong> {
         self.drain_device(device)?;
+        let scope = self.nodes[device].device.presence_scope();
+        if self.nodes[device].scope != scope {
+            (self.nodes[device].scope, self.nodes[device].scope_since) = (scope, self.agenda.now);
+            (0..self.desks.len()).for_each(|verifier| self.announce(device, verifier));
+        }
         let node = &mut self.nodes[device];
         // A timer that moved is armed again; the old event then finds nothing due.
         if let Some(at) = node.device.poll_timeout().filter(|at| node.armed != Some(*at)) {
@@ -298,6 +328,10 @@ impl<'a> World<'a> {
 
     /// Carries out a verifier's actions until it has none.
     fn serve(&mut self, verifier: usize) -> Result<(), Wrong> {
+        let desk = &self.desks[verifier];
+        if desk.dead || self.agenda.now < desk.hung_until {
+            return Ok(());
+        }
         self.drain_verifier(verifier)?;
         let desk = &mut self.desks[verifier];
         if desk.verifier.sessions() > self.plan.sessions_max {
@@ -368,6 +402,16 @@ impl<'a> World<'a> {
                 self.agenda.at(self.agenda.now + span, What::Reborn(verifier));
                 self.serve(verifier)
             }
+            Fault::VerifierKill(verifier, span) => {
+                self.desks[verifier].dead = true;
+                (0..self.nodes.len()).for_each(|device| self.announce(device, verifier));
+                self.agenda.at(self.agenda.now + span, What::Reborn(verifier));
+                Ok(())
+            }
+            Fault::VerifierHang(verifier, span) => {
+                self.desks[verifier].hung_until = self.agenda.now + span;
+                Ok(())
+            }
             Fault::DeviceRestart(device) => self.restart(device),
             Fault::Garbage => self.garbage(),
         }
@@ -378,8 +422,9 @@ impl<'a> World<'a> {
         let down_until = self.nodes[device].down_until.max(self.broker_down_until).max(self.silent_until);
         let suits = |(kind, desk): (&Serves, &VerifierNode)| {
             // Presence leaves at the verifier's start, or once a connection is there, and takes the shortest delay.
-            let announced = desk.here_since.max(down_until) + self.plan.delay_us;
-            let serves = !desk.verifier.presence().draining && announced < self.agenda.now;
+            let asked = self.nodes[device].scope_since;
+            let announced = desk.here_since.max(down_until).max(asked) + self.plan.delay_us;
+            let serves = !desk.dead && !desk.verifier.presence().draining && announced < self.agenda.now;
             serves && kind.target().has_weights_of(weights)
         };
         match self.plan.verifiers.iter().zip(&self.desks).any(suits) {
@@ -507,6 +552,7 @@ impl LinkEnds for World<'_> {
             | DeviceEvent::Resynced
             | DeviceEvent::Waiting
             | DeviceEvent::NoCredit
+            | DeviceEvent::Working
             | DeviceEvent::Malformed(_) => {}
         }
         Ok(())
@@ -540,6 +586,12 @@ impl LinkEnds for World<'_> {
     }
 }
 
+impl VerifierNode {
+    fn liveness(&self) -> Liveness {
+        if self.dead { Liveness::Lost } else { Liveness::Here }
+    }
+}
+
 impl DeviceNode {
     fn new(script: &Script, rng: &mut Rng) -> Self {
         let importance_form = Some(if rng.bool() { ImportanceForm::Row } else { ImportanceForm::Received });
@@ -563,7 +615,17 @@ impl DeviceNode {
             told: Vec::new(),
             turn: 0,
             down_until: 0,
+            scope: PresenceScope::Nobody,
+            scope_since: 0,
             armed: None,
+        }
+    }
+
+    fn hears_of(&self, verifier: usize) -> bool {
+        match &self.scope {
+            PresenceScope::Nobody => false,
+            PresenceScope::Lessor(id) => *id == verifier_id(verifier),
+            PresenceScope::All => true,
         }
     }
 }
@@ -589,13 +651,19 @@ impl VerifierNode {
             lossy: true,
             idle_max: Duration::from_millis(20_000),
         };
+        let mut verifier = Verifier::new(config).expect("plans are within limits");
+        if plan.announced_us > 0 {
+            verifier.set_price(Price { pass: LogTime::of_us(plan.announced_us), ..Price::default() });
+        }
         Self {
-            verifier: Verifier::new(config).expect("plans are within limits"),
+            verifier,
             life,
             caches: BTreeMap::new(),
             armed: None,
             free_at: 0,
             here_since: 0,
+            dead: false,
+            hung_until: 0,
         }
     }
 }

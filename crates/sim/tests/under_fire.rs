@@ -77,6 +77,8 @@ fn every_session_is_what_the_oracle_says() {
         ("tokens streamed", sum.device.streamed),
         ("tokens written on credit", sum.verifier.written),
         ("repeated answers", sum.verifier.repeated),
+        ("messages that a verifier works", sum.verifier.working),
+        ("lessors that were lost", sum.device.lessors_lost),
         ("refusals", sum.verifier.refusals),
         ("evictions", sum.verifier.evicted),
         ("malformed at verifiers", sum.verifier.malformed),

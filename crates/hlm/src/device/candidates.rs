@@ -1,15 +1,20 @@
 //! The verifiers that a device may ask for a lease, known by their presence messages.
 //!
-//! Invariant: at most [`CANDIDATES_MAX`] are kept, whatever peers announce, and one that fits is not displaced.
+//! Invariant: at most [`CANDIDATES_MAX`] are kept, whatever peers announce. One that has written a text with this device is
+//! not displaced by one that hasn't, and nobody can choose a name that displaces the others.
 
 use super::pinned::PinnedTarget;
 use crate::prefixes::Prefixes;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use dunlin_wire::{Liveness, PREFIX_EMPTY, TargetId, VerifierId, VerifierPresence, Vocabulary};
 
 /// Most verifiers whose presence a device keeps.
 pub const CANDIDATES_MAX: usize = 64;
+
+/// Weight of a verifier whose sessions are all taken, in 255ths: it still takes some, since idle sessions make room.
+const LEAST_WEIGHT: u16 = 32;
 
 /// The last presence of each verifier.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +27,39 @@ struct Candidate {
     presence: VerifierPresence,
     /// True if it refused the device's vocabulary.
     refused: bool,
+    /// True once an answer of it committed tokens.
+    proven: bool,
+    /// True if it left a request or a frame without an answer, until its presence changes.
+    silent: bool,
+}
+
+/// The effect of a verifier's presence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PresenceEffect {
+    /// Not kept: all places are taken by verifiers that are worth more.
+    Dropped,
+    /// The Will of an older connection, which changes nothing.
+    Late,
+    /// Kept; `reconnected` if it is of a later connection than the one known before.
+    Kept { reconnected: bool },
+}
+
+/// RendezvousScore of a verifier in the choice for one session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct RendezvousScore(f64);
+
+impl Eq for RendezvousScore {}
+
+impl PartialOrd for RendezvousScore {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RendezvousScore {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
 }
 
 /// A session's demands on a verifier.
@@ -82,12 +120,36 @@ impl Demands {
         fit < TargetFit::OtherWeights || fit == TargetFit::OtherWeights && self.any_model
     }
 
-    /// Rank of a verifier among those that fit equally well: a hash of its name and the nonce, highest first
-    /// (rendezvous hashing, Thaler and Ravishankar 1998). A verifier that comes or goes moves only its own sessions.
-    fn rank(&self, verifier: &VerifierId) -> u64 {
+    /// RendezvousScore of a verifier among those that fit equally well, highest first: weighted rendezvous hashing (Thaler and
+    /// Ravishankar 1998; weights as in Schindelhauer and Schomaker 2005), where the weight is the free share of its
+    /// sessions and an eighth. A verifier that comes or goes moves only its own sessions.
+    fn score(&self, verifier: &VerifierId, load: u8) -> RendezvousScore {
         let halves = [(self.nonce >> 32) as u32, self.nonce as u32];
         let parts = halves.into_iter().chain(verifier.as_str().bytes().map(u32::from));
-        u64::from_be_bytes(parts.fold(PREFIX_EMPTY, |digest, part| digest.push(part)).full())
+        let hash = u64::from_be_bytes(parts.fold(PREFIX_EMPTY, |digest, part| digest.push(part)).full());
+        let uniform = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        RendezvousScore(f64::from(LEAST_WEIGHT + u16::from(u8::MAX - load)) / -libm::log(uniform))
+    }
+
+    /// Order in which candidates keep their places, the least first.
+    fn worth(&self, id: &VerifierId, candidate: &Candidate) -> (bool, bool, bool, RendezvousScore) {
+        let fits = serves(&candidate.presence) && self.take(self.fit(candidate));
+        (candidate.proven, fits, !candidate.silent, self.score(id, candidate.presence.load))
+    }
+}
+
+impl Candidate {
+    fn update(&mut self, presence: VerifierPresence) -> PresenceEffect {
+        // The MQTT Will of an older connection may arrive after the presence of the newer one.
+        if presence.liveness == Liveness::Lost && presence.generation < self.presence.generation {
+            return PresenceEffect::Late;
+        }
+        let reconnected = presence.generation > self.presence.generation;
+        self.refused &= presence.vocabulary == self.presence.vocabulary;
+        // A subscription delivers what is retained again, which says nothing new.
+        self.silent &= presence == self.presence;
+        self.presence = presence;
+        PresenceEffect::Kept { reconnected }
     }
 }
 
@@ -100,33 +162,44 @@ fn serves(presence: &VerifierPresence) -> bool {
 }
 
 impl Candidates {
-    /// Takes a verifier's presence; false if it is dropped because all places are taken.
+    /// Takes a verifier's presence.
     pub(super) fn update(
         &mut self,
         verifier: VerifierId,
         presence: VerifierPresence,
         demands: &Demands,
-    ) -> bool {
-        if let Some(Candidate { presence: known, refused }) = self.known.get_mut(&verifier) {
-            // The MQTT Will of an older connection may arrive after the presence of the newer one.
-            let late = presence.liveness == Liveness::Lost && presence.generation < known.generation;
-            if !late {
-                *refused &= presence.vocabulary == known.vocabulary;
-                *known = presence;
-            }
-            return true;
+    ) -> PresenceEffect {
+        if let Some(known) = self.known.get_mut(&verifier) {
+            return known.update(presence);
         }
-        let newcomer = Candidate { presence, refused: false };
+        let newcomer = Candidate { presence, refused: false, proven: false, silent: false };
         if self.known.len() >= CANDIDATES_MAX {
-            // A fitting newcomer displaces one that doesn't fit, so that strangers can't fill all places.
-            let fits =
-                |candidate: &Candidate| serves(&candidate.presence) && demands.take(demands.fit(candidate));
-            let spare = self.known.iter().find(|(_, candidate)| !fits(candidate)).map(|(id, _)| id.clone());
-            let Some(spare) = spare.filter(|_| fits(&newcomer)) else { return false };
+            let worth = |(id, candidate)| demands.worth(id, candidate);
+            let Some((id, least)) = self.known.iter().min_by_key(|entry| worth(*entry)) else {
+                return PresenceEffect::Dropped;
+            };
+            if worth((id, least)) >= worth((&verifier, &newcomer)) {
+                return PresenceEffect::Dropped;
+            }
+            let spare = id.clone();
             self.known.remove(&spare);
         }
         self.known.insert(verifier, newcomer);
-        true
+        PresenceEffect::Kept { reconnected: false }
+    }
+
+    /// Notes that an answer of this verifier committed tokens.
+    pub(super) fn prove(&mut self, verifier: &VerifierId) {
+        if let Some(candidate) = self.known.get_mut(verifier) {
+            (candidate.proven, candidate.silent) = (true, false);
+        }
+    }
+
+    /// Notes that a verifier left a request or a frame without an answer.
+    pub(super) fn blame(&mut self, verifier: &VerifierId) {
+        if let Some(candidate) = self.known.get_mut(verifier) {
+            candidate.silent = true;
+        }
     }
 
     /// Forgets a verifier that withdrew its presence.
@@ -166,7 +239,7 @@ impl Candidates {
     }
 
     /// The verifier to ask next: the best that is not in `asked`, else the best of all. Among those that fit equally
-    /// well, one whose vocabulary is known to be shared comes first, and `left` last. The flag is true for one that was not
+    /// well, one whose vocabulary is known to be shared comes first, and one that was silent and `left` come last. The flag is true for one that was not
     /// asked yet.
     pub(super) fn choose(
         &self,
@@ -175,10 +248,14 @@ impl Candidates {
         left: Option<&VerifierId>,
     ) -> Option<(&VerifierId, bool)> {
         let mut fit: Vec<_> = self.serving(demands).filter(|(fit, _)| demands.take(*fit)).collect();
-        let unsure = |id| self.get(id).is_none_or(|presence| !demands.shares(presence.vocabulary));
-        fit.sort_by_key(|(fit, id)| {
-            (*fit, unsure(id), Some(*id) == left, core::cmp::Reverse(demands.rank(id)))
-        });
+        let order = |fit: TargetFit, id: &VerifierId| {
+            let known = self.known.get(id);
+            let unsure = known.is_none_or(|known| !demands.shares(known.presence.vocabulary));
+            let silent = known.is_some_and(|known| known.silent);
+            let load = known.map_or(u8::MAX, |known| known.presence.load);
+            (fit, unsure, silent, Some(id) == left, core::cmp::Reverse(demands.score(id, load)))
+        };
+        fit.sort_by_cached_key(|(fit, id)| order(*fit, id));
         let fresh = fit.iter().find(|(_, id)| !asked.contains(id));
         fresh.map(|(_, id)| (*id, true)).or_else(|| fit.first().map(|(_, id)| (*id, false)))
     }
@@ -201,6 +278,7 @@ mod tests {
     use dunlin_wire::{CouplingProfile, Price, Promise};
     use std::format;
 
+    const KEPT: PresenceEffect = PresenceEffect::Kept { reconnected: false };
     const VOCABULARY: Vocabulary = Vocabulary { size: 32, fingerprint: [7; 8] };
 
     fn presence(weights: u8, numerics: u8) -> VerifierPresence {
@@ -235,8 +313,11 @@ mod tests {
     }
 
     fn of<const N: usize>(list: [(&str, VerifierPresence); N]) -> Candidates {
-        let known = list.map(|(name, presence)| (id(name), Candidate { presence, refused: false }));
-        Candidates { known: known.into_iter().collect() }
+        let mut candidates = Candidates::default();
+        list.into_iter().for_each(|(name, presence)| {
+            candidates.update(id(name), presence, &demands(None));
+        });
+        candidates
     }
 
     #[test]
@@ -291,44 +372,94 @@ mod tests {
         let mut candidates = of([("a", presence(1, 1))]);
         let wanted = demands(None);
         let lost = |generation| VerifierPresence { generation, liveness: Liveness::Lost, ..presence(1, 1) };
-        assert!(candidates.update(id("a"), lost(4), &wanted));
+        assert_eq!(candidates.update(id("a"), lost(4), &wanted), PresenceEffect::Late);
         assert!(candidates.any(&wanted));
-        assert!(candidates.update(id("a"), lost(5), &wanted));
+        assert_eq!(candidates.update(id("a"), lost(5), &wanted), KEPT);
         assert!(!candidates.any(&wanted));
         candidates.remove(&id("a"));
         assert!(candidates.get(&id("a")).is_none());
     }
 
-    #[test]
-    fn sessions_spread_over_verifiers_that_fit_alike() {
-        let candidates = of([("a", presence(1, 1)), ("b", presence(1, 1)), ("c", presence(1, 1))]);
-        let chosen = |nonce| {
-            let wanted = Demands { nonce, ..demands(None) };
-            candidates.choose(&wanted, &[], None).expect("one that fits").0.clone()
-        };
+    /// Sessions of each verifier, of 3000 with their own nonces.
+    fn shares(candidates: &Candidates) -> BTreeMap<VerifierId, i32> {
         let mut counts = BTreeMap::new();
-        (0..300).for_each(|nonce| *counts.entry(chosen(nonce)).or_insert(0) += 1);
-        assert_eq!(counts.len(), 3);
-        assert!(counts.values().all(|count| (60..=140).contains(count)), "{counts:?}");
+        for nonce in 0..3000 {
+            let wanted = Demands { nonce, ..demands(None) };
+            let chosen = candidates.choose(&wanted, &[], None).expect("one that fits").0;
+            *counts.entry(chosen.clone()).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    fn loaded(load: u8) -> VerifierPresence {
+        VerifierPresence { load, ..presence(1, 1) }
     }
 
     #[test]
-    fn a_crowd_keeps_out_nobody_that_fits() {
+    fn sessions_spread_in_proportion_to_what_is_free() {
+        let even = shares(&of([("a", loaded(255)), ("b", loaded(255)), ("c", loaded(255))]));
+        assert_eq!(even.len(), 3);
+        assert!(even.values().all(|count| (900..=1100).contains(count)), "{even:?}");
+        let uneven = shares(&of([("a", loaded(0)), ("b", loaded(127)), ("c", loaded(255))]));
+        // 287, 160 and 32 of 479.
+        for (name, expected) in [("a", 1798), ("b", 1002), ("c", 200)] {
+            let count = uneven[&id(name)];
+            assert!((count - expected).abs() < 130, "{name}: {uneven:?}");
+        }
+    }
+
+    #[test]
+    fn a_verifier_that_goes_moves_only_its_own_sessions() {
+        let all = of([("a", loaded(31)), ("b", loaded(95)), ("c", loaded(0))]);
+        let mut rest = all.clone();
+        rest.remove(&id("b"));
+        for nonce in 0..500 {
+            let wanted = Demands { nonce, ..demands(None) };
+            let [before, after] = [&all, &rest].map(|known| known.choose(&wanted, &[], None).expect("one").0);
+            assert!(before == after || *before == id("b"), "{nonce}: {before} became {after}");
+        }
+    }
+
+    #[test]
+    fn one_that_was_silent_comes_last_until_its_presence_changes() {
+        let wanted = demands(None);
+        let mut candidates = of([("a", presence(1, 1)), ("b", presence(1, 1))]);
+        let first = candidates.choose(&wanted, &[], None).expect("one that fits").0.clone();
+        candidates.blame(&first);
+        let second = candidates.choose(&wanted, &[], None).expect("one that fits").0.clone();
+        assert_ne!(first, second);
+        candidates.update(first.clone(), presence(1, 1), &wanted);
+        assert_eq!(candidates.choose(&wanted, &[], None), Some((&second, true)), "retained, and the same");
+        candidates.update(first.clone(), VerifierPresence { generation: 6, ..presence(1, 1) }, &wanted);
+        assert_eq!(candidates.choose(&wanted, &[], None), Some((&first, true)));
+    }
+
+    #[test]
+    fn a_crowd_displaces_nobody_that_has_served() {
         let wanted = demands(None);
         let stranger =
             VerifierPresence { vocabulary: Vocabulary { size: 9, ..VOCABULARY }, ..presence(9, 9) };
         let mut candidates = Candidates::default();
-        for number in 0..CANDIDATES_MAX {
-            assert!(candidates.update(id(&format!("s{number}")), stranger.clone(), &wanted));
-        }
-        assert!(!candidates.update(id("late"), stranger, &wanted), "a stranger takes no stranger's place");
-        assert!(candidates.update(id("ours"), presence(1, 1), &wanted));
+        let crowd = |candidates: &mut Candidates, presence: &VerifierPresence, kind: char| {
+            for number in 0..20 * CANDIDATES_MAX {
+                candidates.update(id(&format!("{kind}{number}")), presence.clone(), &wanted);
+            }
+        };
+        crowd(&mut candidates, &stranger, 's');
+        assert_eq!(candidates.update(id("ours"), presence(1, 1), &wanted), KEPT, "it fits, they don't");
+        crowd(&mut candidates, &stranger, 't');
+        assert!(candidates.get(&id("ours")).is_some());
+        candidates.prove(&id("ours"));
+        crowd(&mut candidates, &presence(1, 1), 'f');
+        assert!(candidates.get(&id("ours")).is_some(), "it has served, they haven't");
         assert_eq!(candidates.known.len(), CANDIDATES_MAX);
-        let mut ours = Candidates::default();
-        for number in 0..CANDIDATES_MAX {
-            assert!(ours.update(id(&format!("v{number}")), presence(1, 1), &wanted));
-        }
-        assert!(!ours.update(id("more"), presence(1, 1), &wanted), "all places are taken by those that fit");
-        assert!(ours.update(id("v0"), presence(2, 1), &wanted), "who is known is never kept out");
+        let kept: Vec<_> = candidates.known.keys().filter(|id| id.as_str() != "ours").cloned().collect();
+        let mean = kept.iter().map(|id| id.as_str()[1..].parse::<usize>().expect("a number")).sum::<usize>()
+            / kept.len();
+        assert!((400..900).contains(&mean), "neither the first nor the last ones of the crowd: {mean}");
+        kept.iter().for_each(|id| candidates.blame(id));
+        let late = (0..9).map(|n| candidates.update(id(&format!("l{n}")), presence(1, 1), &wanted));
+        assert!(late.into_iter().all(|effect| effect == KEPT), "they answer nobody");
+        assert_eq!(candidates.update(id("ours"), presence(2, 1), &wanted), KEPT, "known ones are kept");
     }
 }

@@ -3,9 +3,10 @@
 use super::lease::{Flight, Leased, Lessor};
 use super::{Device, DeviceEvent, Judged, Origin};
 use crate::policy::HeldTokens;
-use crate::time::Instant;
+use crate::promise::{GRACE, WORKED_MAX, believed};
+use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
-use dunlin_wire::{CloseReason, Closed, DecodeError, Down, Verdict};
+use dunlin_wire::{CloseReason, Closed, DecodeError, Down, LogTime, Verdict, Working};
 
 impl Device {
     /// Takes a message from the verdict topic.
@@ -25,9 +26,63 @@ impl Device {
             Ok(Down::Continuation(text)) if self.holds(text.session, text.epoch) => {
                 self.on_continuation(&text, now);
             }
+            Ok(Down::Working(working)) if self.holds(working.session, working.epoch) => {
+                self.on_working(&working, now);
+            }
             Ok(_) => self.counters.stale += 1,
         }
         self.go_on(now);
+    }
+
+    /// Waits longer. The message shows that the frame arrived and that the verifier lives, so the silence begins anew.
+    fn on_working(&mut self, working: &Working, now: Instant) {
+        let wait = believed(working.wait);
+        let Lessor::Leased(leased) = &mut self.lessor else { return };
+        let flight = leased.flight.as_mut().filter(|flight| flight.round == working.round && flight.sent > 0);
+        let counts = match flight {
+            Some(flight) => {
+                let is_first = flight.worked.is_none();
+                let since = *flight.worked.get_or_insert(now);
+                // Sent a known time after the frame arrived, so it measures the round trip without the target.
+                if is_first && flight.sent == 1 {
+                    let sample = now.since(flight.first_sent) - flight.promised - GRACE;
+                    self.learned.rtt.observe(sample);
+                }
+                let due = now + wait + self.learned.rtt.timeout_beside(&self.learned.handshake);
+                let believed = now.since(since) < WORKED_MAX;
+                if believed {
+                    (flight.silent, flight.due) = (0, Some(due));
+                    // What was about to be sent again has arrived.
+                    flight.next = None;
+                }
+                believed
+            }
+            None => {
+                let due = now + wait + self.round_trip();
+                self.works_on_text(working.round, now, due)
+            }
+        };
+        if counts {
+            self.counters.working += 1;
+            self.silence.restart(now);
+            self.events.push_back(DeviceEvent::Working);
+        } else {
+            self.counters.stale += 1;
+        }
+    }
+
+    /// Takes the times of an answer; unknown ones change nothing.
+    pub(super) fn note_price(&mut self, pass: LogTime, queue: LogTime) {
+        if let Lessor::Leased(leased) = &mut self.lessor
+            && pass != LogTime::default()
+        {
+            (leased.price.pass, leased.price.queue) = (pass, queue);
+        }
+    }
+
+    /// The time to wait for an answer that takes the target no time.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.learned.rtt.timeout_beside(&self.learned.handshake)
     }
 
     pub(super) fn malformed(&mut self, error: DecodeError) {
@@ -62,12 +117,16 @@ impl Device {
         // Karn's rule: after a second send, the round-trip time of one send is unknown.
         if flight.sent == 1 {
             let sample = now.since(flight.first_sent);
-            self.learned.rtt.observe(sample);
+            if flight.worked.is_none() {
+                self.learned.rtt.observe(sample - flight.promised);
+            }
             self.learned.economy.announce_pass(verdict.pass, verdict.queue);
             self.observe_round_trip(sample);
         }
+        self.note_price(verdict.pass, verdict.queue);
         let interrupted = self.silence.is_reported();
         self.answered();
+        self.prove_lessor();
         // The session is pinned here, not at the lease: a target that wrote nothing binds nothing.
         self.target.get_or_insert(target);
         let before = self.text.len();

@@ -22,8 +22,11 @@ pub struct Learned {
     pub stop: StopRule,
     /// Threshold of the `risk` policy; `None` before the first session that audits tokens.
     pub conformal: Option<Conformal>,
+    /// Time from a frame to its answer beyond the time that the verifier announced.
     pub(crate) rtt: Rtt,
-    /// Time between two continuations.
+    /// Time from a request for a lease to its answer, for which the target does nothing.
+    pub(crate) handshake: Rtt,
+    /// Time between two continuations beyond the time that the verifier announced for a token.
     pub(crate) gap: Rtt,
     /// Costs of drafting and of streaming.
     pub economy: Economy,
@@ -55,6 +58,7 @@ impl Default for Learned {
             stop: StopRule::new(&StopConfig::default()),
             conformal: None,
             rtt: Rtt::default(),
+            handshake: Rtt::default(),
             gap: Rtt::default(),
             economy: Economy::default(),
             candidates: Candidates::default(),

@@ -6,7 +6,7 @@ use super::stream::Stream;
 use super::{Device, DeviceEvent, Finish, Offline, PinnedTarget};
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
-use dunlin_wire::{CloseReason, Closed, Lease, RefusalReason, Reply, Resync, VerifierId, VerifierPresence};
+use dunlin_wire::{CloseReason, Closed, Lease, Price, RefusalReason, Reply, Resync, VerifierId};
 
 /// Sends in a row without any sign of the verifier after which the lease is given up.
 pub(crate) const SILENT_SENDS_MAX: u32 = 3;
@@ -40,7 +40,7 @@ pub(super) struct Opening {
     pub(super) asked: Vec<VerifierId>,
     /// The verifier of the lease before, if it was given up for a fault of its own: others that fit alike come first.
     pub(super) left: Option<VerifierId>,
-    /// Time of the last request.
+    /// Time of the last request; `None` once it was answered, or where the link was lost since.
     pub(super) asked_at: Option<Instant>,
 }
 
@@ -55,6 +55,8 @@ impl Opening {
 pub(super) struct Leased {
     pub(super) verifier: VerifierId,
     pub(super) target: PinnedTarget,
+    /// The price of its work, as it said last.
+    pub(super) price: Price,
     pub(super) draft_tokens_max: usize,
     pub(super) context_tokens_max: usize,
     /// Size of the target's vocabulary: every id of the session is below it.
@@ -89,12 +91,18 @@ pub(super) struct Flight {
     pub(super) bonus: bool,
     /// True when a continuation answers it and no verdict: it has credit and no drafts.
     pub(super) streams: bool,
+    /// True when it asks for text again that may have been sent already.
+    pub(super) asks_again: bool,
     /// Index of the next message to send; `None` when all of them are sent.
     pub(super) next: Option<usize>,
     pub(super) sent: u32,
     /// Sends without an answer since the last sign that the verifier or the link is alive.
     pub(super) silent: u32,
     pub(super) first_sent: Instant,
+    /// The time from the frame's arrival to its answer, by what the verifier announced.
+    pub(super) promised: Duration,
+    /// Time of the first message since then that the verifier works on it.
+    pub(super) worked: Option<Instant>,
     /// Time at which the frame counts as unanswered; `None` until it is sent.
     pub(super) due: Option<Instant>,
 }
@@ -135,6 +143,9 @@ impl Device {
 
     /// Asks the next verifier. A reason that stays ends the reply once no other verifier is left to ask.
     fn on_refusal(&mut self, reason: RefusalReason, now: Instant) {
+        if let Lessor::Opening(opening) = &mut self.lessor {
+            opening.asked_at = None;
+        }
         if let RefusalReason::Vocabulary(theirs) = reason
             && let Lessor::Opening(opening) = &self.lessor
             && let Some(verifier) = opening.asked.last()
@@ -175,6 +186,9 @@ impl Device {
         let target = PinnedTarget { id: lease.target, promise: lease.promise };
         if !self.take_target(target) {
             self.learned.candidates.correct(&lease.verifier, target);
+            if let Lessor::Opening(opening) = &mut self.lessor {
+                opening.asked_at = None;
+            }
             return self.ask_another(now);
         }
         // Reset only now that the lease is accepted.
@@ -188,6 +202,7 @@ impl Device {
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
             target,
+            price: lease.price,
             vocabulary_size: lease.vocabulary_size,
             draft_tokens_max: lease.draft_tokens_max.into(),
             context_tokens_max: lease.context_tokens_max as usize,
@@ -203,6 +218,7 @@ impl Device {
         }
         self.learned.economy.announce(lease.price);
         if let Some(sample) = handshake {
+            self.learned.handshake.observe(sample);
             self.learned.economy.observe_handshake(sample);
         }
         // The time offline was not a round, so it must not count as the cost of a frame.
@@ -252,6 +268,14 @@ impl Device {
         if self.text.full(length) == Some(digest) { length } else { 0 }
     }
 
+    /// Gives up the lease of a verifier that doesn't answer.
+    pub(super) fn leave_silent(&mut self, now: Instant) {
+        if let Lessor::Leased(leased) = &self.lessor {
+            self.learned.candidates.blame(&leased.verifier);
+        }
+        self.reopen(now);
+    }
+
     /// Gives up the lease and requests a new one under the next epoch, from another verifier if one fits as well.
     pub(super) fn reopen(&mut self, now: Instant) {
         let left = match &self.lessor {
@@ -282,35 +306,7 @@ impl Device {
         self.finish(finish);
     }
 
-    /// Takes a verifier's presence; an empty message withdraws it.
-    pub fn handle_presence(&mut self, verifier: &VerifierId, bytes: &[u8], now: Instant) {
-        let had = self.has_candidate();
-        match bytes {
-            [] => self.learned.candidates.remove(verifier),
-            bytes => match VerifierPresence::decode(bytes) {
-                Err(error) => self.malformed(error),
-                Ok(presence) => {
-                    let demands = self.demands();
-                    let kept = self.learned.candidates.update(verifier.clone(), presence, &demands);
-                    self.counters.stale += u64::from(!kept);
-                }
-            },
-        }
-        // The first verifier to appear is asked at once, without waiting for the backoff to end.
-        let has = self.has_candidate();
-        if let Lessor::Opening(opening) = &mut self.lessor {
-            match (had, has) {
-                // The first verifier to appear is asked at once, without waiting for the backoff to end.
-                (false, true) => opening.due = now,
-                // The last one went: the time in which another may appear begins here.
-                (true, false) => opening.since = now,
-                _ => {}
-            }
-        }
-        self.go_on(now);
-    }
-
-    fn demands(&self) -> Demands {
+    pub(super) fn demands(&self) -> Demands {
         Demands {
             vocabulary: self.config.vocabulary,
             prefixes: self.config.prefixes.clone(),
@@ -327,6 +323,11 @@ impl Device {
 
     /// Chooses the verifier to ask now and records it as asked.
     pub(super) fn choose(&mut self) -> Option<VerifierId> {
+        if let Lessor::Opening(Opening { asked, asked_at: Some(_), .. }) = &self.lessor
+            && let Some(last) = asked.last()
+        {
+            self.learned.candidates.blame(last);
+        }
         let (chosen, fresh) = self.next_candidate()?;
         let chosen = chosen.clone();
         let Lessor::Opening(opening) = &mut self.lessor else { return None };
@@ -343,7 +344,7 @@ impl Device {
     }
 
     /// The verifier to ask next; the flag is true for one that was not asked since the lease ended.
-    fn next_candidate(&self) -> Option<(&VerifierId, bool)> {
+    pub(super) fn next_candidate(&self) -> Option<(&VerifierId, bool)> {
         let Lessor::Opening(opening) = &self.lessor else { return None };
         self.learned.candidates.choose(&self.demands(), &opening.asked, opening.left.as_ref())
     }
@@ -387,7 +388,7 @@ impl Device {
     }
 
     /// Asks the next verifier at once; if all were asked, asks the best one again later.
-    fn ask_another(&mut self, now: Instant) {
+    pub(super) fn ask_another(&mut self, now: Instant) {
         let fresh = self.next_candidate().is_some_and(|(_, fresh)| fresh);
         match &mut self.lessor {
             Lessor::Opening(opening) if fresh => opening.due = now,
@@ -400,7 +401,7 @@ impl Device {
         self.session.epoch = self.session.epoch.wrapping_add(1);
         if let Lessor::Opening(opening) = &mut self.lessor {
             opening.asked.pop();
-            opening.due = now;
+            (opening.due, opening.asked_at) = (now, None);
         }
     }
 
@@ -429,7 +430,7 @@ impl Device {
         self.learned.rtt.back_off();
         // After so many sends a lost message is unlikely: the verifier is gone or has lost the session.
         if flight.silent >= SILENT_SENDS_MAX {
-            self.reopen(now);
+            self.leave_silent(now);
         } else {
             flight.next = Some(0);
         }

@@ -13,6 +13,7 @@ mod learned;
 mod lease;
 mod outbound;
 mod pinned;
+mod presence;
 mod round;
 mod silence;
 mod stream;
@@ -21,6 +22,7 @@ mod types;
 pub use candidates::CANDIDATES_MAX;
 pub use learned::{Learned, LearnedError, LearnedRecord};
 pub use pinned::PinnedTarget;
+pub use presence::PresenceScope;
 pub use types::{
     Channel, Commit, DeviceConfig, DeviceCounters, DeviceEvent, DraftJob, DraftJobId, DraftRow, Finish,
     Judged, Offline, Origin, Phase, ReplyLimits, SayError, SessionIdentity, Transmit,
@@ -260,7 +262,9 @@ impl Device {
         self.link_up = up;
         match &mut self.lessor {
             // Time without a link counts neither as backoff nor against the verifiers that are looked for.
-            Lessor::Opening(opening) => (opening.due, opening.since) = (now, now),
+            Lessor::Opening(opening) => {
+                (opening.due, opening.since, opening.asked_at) = (now, now, None);
+            }
             Lessor::Leased(Leased { flight: Some(flight), .. }) => flight.link(up),
             Lessor::Leased(Leased { stream: Some(stream), .. }) => stream.link(up, now),
             _ => {}

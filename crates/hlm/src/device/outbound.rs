@@ -5,8 +5,9 @@ use super::stream::Stream;
 use super::{Channel, Device, Transmit};
 use crate::TokenId;
 use crate::payload::Sent;
+use crate::promise::{GRACE, frame_time};
 use crate::text::Text;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 use core::ops::Range;
 use dunlin_wire::limits::{CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, DRAFT_TOKENS_MAX};
@@ -75,7 +76,7 @@ impl Device {
         self.silence.count_try();
         self.counters.opens += 1;
         // Asking again before an answer could arrive would only waste the next try.
-        let due = now + self.backoff().max(self.learned.rtt.timeout());
+        let due = now + self.backoff().max(self.round_trip());
         if let Lessor::Opening(opening) = &mut self.lessor {
             opening.due = due;
             opening.asked_at = Some(now);
@@ -108,7 +109,7 @@ impl Device {
     }
 
     fn transmit_frame(&mut self, now: Instant) -> Option<Transmit> {
-        let timeout = self.learned.rtt.timeout();
+        let round_trip = self.round_trip();
         let Lessor::Leased(Leased { verifier, flight: Some(flight), .. }) = &mut self.lessor else {
             return None;
         };
@@ -127,7 +128,10 @@ impl Device {
             return Some(message);
         }
         flight.sent += 1;
-        flight.due = Some(now + timeout);
+        // A frame that is sent again, and a request for the text again, are answered at once.
+        let at_once = flight.sent > 1 || flight.asks_again;
+        let promised = if at_once { Duration::default() } else { flight.promised + GRACE };
+        flight.due = Some(now + promised + round_trip);
         self.counters.frames_up += 1;
         self.counters.resent += u64::from(flight.sent > 1);
         self.note_silence(now);
@@ -158,10 +162,13 @@ impl Device {
             drafts: count,
             bonus: frame.bonus,
             streams: frame.credit.is_some() && count == 0,
+            asks_again: frame.credit.as_ref().is_some_and(|credit| credit.again),
             next: Some(0),
             sent: 0,
             silent: 0,
             first_sent: now,
+            promised: frame_time(leased.price, count + riding),
+            worked: None,
             due: None,
         });
         self.note_silence(now);

@@ -21,6 +21,13 @@ impl Silence {
         self.since.get_or_insert(now);
     }
 
+    /// Begins anew: the verifier lives, though it has not answered.
+    pub(super) fn restart(&mut self, now: Instant) {
+        if self.since.is_some() {
+            self.since = Some(now);
+        }
+    }
+
     /// Stops the timer while no request is open. A reported silence stays reported.
     pub(super) fn pause(&mut self) {
         self.since = None;
@@ -104,6 +111,16 @@ mod tests {
         assert!(silence.is_reported(), "a pause is no answer");
         assert!(silence.end());
         assert!(!silence.end(), "its end is told once");
+    }
+
+    #[test]
+    fn a_sign_of_life_moves_the_deadline_of_a_silence_that_runs() {
+        let mut silence = Silence::default();
+        silence.restart(Instant(5));
+        assert_eq!(silence.deadline(LIMIT), None);
+        silence.begin(Instant(5));
+        silence.restart(Instant(9));
+        assert_eq!(silence.deadline(LIMIT), Some(Instant(19)));
     }
 
     #[test]

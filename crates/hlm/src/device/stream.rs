@@ -7,6 +7,7 @@ use super::lease::{Flight, Leased, Lessor, SILENT_SENDS_MAX};
 use super::{Device, DeviceEvent, Finish, Origin};
 use crate::TokenId;
 use crate::economy::Way;
+use crate::promise::{GRACE, WORKED_MAX, frame_time};
 use crate::time::Instant;
 use alloc::vec::Vec;
 use dunlin_wire::limits::STOP_IDS_MAX;
@@ -28,6 +29,8 @@ pub(super) struct Stream {
     due: Option<Instant>,
     /// Stalls in a row.
     silent: u32,
+    /// Time of the first message since the last text that the verifier works on it.
+    worked: Option<Instant>,
 }
 
 impl Stream {
@@ -47,7 +50,8 @@ impl Stream {
             stop: credit.stop.clone(),
             heard: before.as_ref().and_then(|stream| stream.heard),
             due: None,
-            silent: before.map_or(0, |stream| stream.silent),
+            silent: before.as_ref().map_or(0, |stream| stream.silent),
+            worked: before.and_then(|stream| stream.worked),
         })
     }
 
@@ -110,13 +114,30 @@ impl Device {
 
     /// Starts the timer of a stream when nothing else has one.
     pub(super) fn expect_text(&mut self, now: Instant) {
-        let due = now + self.learned.gap.timeout().max(self.learned.rtt.timeout());
+        let (gap, round_trip) = (self.learned.gap.timeout(), self.round_trip());
         let length = self.text.len();
-        let Lessor::Leased(Leased { stream, flight: None, .. }) = &mut self.lessor else { return };
+        let Lessor::Leased(Leased { stream, flight: None, price, .. }) = &mut self.lessor else { return };
+        let due = now + frame_time(*price, 0) + GRACE + gap.max(round_trip);
         match stream {
             Some(open) if length < open.until => open.due = Some(due),
             _ => *stream = None,
         }
+    }
+
+    /// The verifier works on the credit in use: the text is waited for until `due`. False if no credit of this round is in
+    /// use, or if the verifier has said nothing else for too long.
+    pub(super) fn works_on_text(&mut self, round: u32, now: Instant, due: Instant) -> bool {
+        let Lessor::Leased(Leased { stream: Some(stream), flight: None, round: newest, .. }) =
+            &mut self.lessor
+        else {
+            return false;
+        };
+        let since = *stream.worked.get_or_insert(now);
+        if !(stream.since..=*newest).contains(&round) || now.since(since) >= WORKED_MAX {
+            return false;
+        }
+        (stream.silent, stream.due) = (0, Some(due));
+        true
     }
 
     pub(super) fn stalled_at(&self) -> Option<Instant> {
@@ -132,9 +153,13 @@ impl Device {
         let Lessor::Leased(Leased { stream: Some(stream), .. }) = &mut self.lessor else { return };
         stream.silent += 1;
         if stream.silent > SILENT_SENDS_MAX {
-            self.reopen(now);
+            self.leave_silent(now);
         } else {
             self.launch(0, self.credit(true), now);
+            // The text that didn't come was the first silence in the row.
+            if let Lessor::Leased(Leased { flight: Some(flight), .. }) = &mut self.lessor {
+                flight.silent = 1;
+            }
         }
     }
 
@@ -162,8 +187,10 @@ impl Device {
             return self.contradicted(base, target.promise, now);
         }
         self.learned.economy.announce_pass(text.pass, text.queue);
+        self.note_price(text.pass, text.queue);
         self.acknowledge(text.round, text.tokens.len() - shared, now);
         self.answered();
+        self.prove_lessor();
         self.target.get_or_insert(target);
         for token in &text.tokens[shared..] {
             self.take_streamed(*token);
@@ -197,17 +224,23 @@ impl Device {
 
     /// A continuation answers the frame that asked for it, if it is of its round.
     fn acknowledge(&mut self, round: u32, tokens: usize, now: Instant) {
-        let Lessor::Leased(Leased { stream: Some(stream), flight, .. }) = &mut self.lessor else { return };
-        stream.silent = 0;
+        let Lessor::Leased(Leased { stream: Some(stream), flight, price, .. }) = &mut self.lessor else {
+            return;
+        };
+        let flowed = stream.silent == 0 && stream.worked.is_none();
+        (stream.silent, stream.worked) = (0, None);
         let before = stream.heard.replace(now);
         let answered = flight.take_if(|flight| flight.streams && flight.round == round);
+        let announced = frame_time(*price, 0);
         if let Some(heard) = before {
-            self.learned.gap.observe(now.since(heard));
+            if flowed {
+                self.learned.gap.observe(now.since(heard) - announced);
+            }
             self.observe_streaming(tokens, heard, now);
         }
-        if let Some(Flight { sent: 1, first_sent, .. }) = answered {
+        if let Some(Flight { sent: 1, first_sent, promised, worked: None, .. }) = answered {
             let sample = now.since(first_sent);
-            self.learned.rtt.observe(sample);
+            self.learned.rtt.observe(sample - promised);
             // The answer to a renewal comes with the next message, whenever that is due.
             if before.is_none() {
                 self.observe_round_trip(sample);

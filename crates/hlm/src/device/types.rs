@@ -229,6 +229,8 @@ pub enum DeviceEvent {
         /// Its position in the session's text.
         position: usize,
     },
+    /// The verifier is still at work: its answer takes longer than it announced.
+    Working,
     /// The verifier accepts no credit, so that each token is a request of its own.
     NoCredit,
     /// A malformed message arrived; nothing changed.
@@ -317,5 +319,9 @@ counters! {
         pub credits: u64,
         /// Continuations that contradicted the committed text.
         pub contradicted: u64,
+        /// Messages that the verifier is still at work.
+        pub working: u64,
+        /// Leases given up because the verifier's presence said that it is gone.
+        pub lessors_lost: u64,
     }
 }

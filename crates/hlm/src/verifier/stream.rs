@@ -46,6 +46,11 @@ impl Stream {
         stream
     }
 
+    /// The newest round that gave it.
+    pub(super) fn round(&self) -> u32 {
+        self.round
+    }
+
     fn has_stop(&self, tokens: &[TokenId]) -> bool {
         tokens.iter().any(|token| self.stop.contains(token))
     }
@@ -95,7 +100,7 @@ impl Verifier {
         }
         (session.credited, session.stream) = (frame.round, Some(stream));
         self.flush(key, now);
-        self.go_on_writing(key);
+        self.go_on_writing(key, now);
     }
 
     /// Sends everything that was written on the credit in use again. A repeated round may differ from the first one in
@@ -171,19 +176,24 @@ impl Verifier {
             };
             stream.sent += continuation.tokens.len();
             stream.flushed = Some(now);
+            session.tell(price);
             self.counters.continuations += 1;
             self.answer(key, &Down::Continuation(continuation));
+            self.expect_text(key, now);
         }
     }
 
     /// Asks the target for the next token, if credit is left and nothing else is asked of it.
-    pub(super) fn go_on_writing(&mut self, key: &Key) {
+    pub(super) fn go_on_writing(&mut self, key: &Key, now: Instant) {
         let context_max = self.config.context_tokens_max as usize;
         let Some(session) = self.sessions.get(key) else { return };
         if matches!(session.round, super::Round::Idle) && session.may_write(context_max) && !self.draining {
             let at = session.text.len();
             let digest = session.text.full(at).expect("a text has its own digest");
             self.ask_target(key, &[], 1, Work::Write { at, digest });
+            if self.sessions.get(key).is_some_and(|session| session.working.is_none()) {
+                self.expect_text(key, now);
+            }
         }
     }
 }
