@@ -70,11 +70,13 @@ impl Device {
                 leased.hurry(self.link_up, now);
             }
             // The one that was asked can't answer any more, so the next one is asked.
-            Lessor::Opening(opening) if opening.asked.last() == Some(verifier) => {
-                if opening.asked_at.is_some() && (!is_here || is_draining) {
-                    opening.asked_at = None;
-                    self.ask_another(now);
-                }
+            Lessor::Opening(opening)
+                if opening.asked.last() == Some(verifier)
+                    && opening.asked_at.is_some()
+                    && (!is_here || is_draining) =>
+            {
+                opening.asked_at = None;
+                self.ask_another(now);
             }
             _ => {}
         }
