@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills radio evaluate energy bench race families relay meter docs fuzz clean test-x86 test-remote \
+.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover radio evaluate energy bench race families relay meter docs fuzz clean test-x86 test-remote \
 	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
@@ -58,10 +58,11 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, other families of models, a target on llama-server, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, other families of models, a target on llama-server, packages, wrong images, a board in QEMU, two builds compared
 	$(MAKE) --no-print-directory demo PAIR=smollm2
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race
+	$(MAKE) --no-print-directory failover
 	$(MAKE) --no-print-directory families
 	$(MAKE) --no-print-directory test-remote
 	$(MAKE) --no-print-directory test-arm
@@ -121,6 +122,11 @@ identity: build need-mosquitto ## 100 prompts x 3 seeds x 3 temperatures through
 
 kills: build need-mosquitto ## kill -9 of broker, link and verifier in the middle of generations
 	$(CARGO) test --release --locked -p dunlin-stand --test stand kills -- --nocapture
+
+# Strikes of each kind.
+FAILOVER ?= 20
+failover: build need-mosquitto ## Three verifiers, eight agents, kill -9 and SIGSTOP: identical texts, and how long the gaps in them are; FAILOVER= strikes
+	DUNLIN_FAILOVER=$(FAILOVER) $(CARGO) test --release --locked -p dunlin-stand --test stand failover -- --nocapture --test-threads 1
 
 radio: build ## The table of frames and bytes per committed token
 	$(CARGO) test --release --locked -p dunlin-evaluate --test radio -- --nocapture

@@ -47,6 +47,24 @@ impl Process {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("a child can't be stopped")
     }
 
+    /// Stops it until [`Self::resume`]; its connections stay open.
+    ///
+    /// # Errors
+    /// The signal can't be sent.
+    pub fn pause(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).context("a child can't be paused")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// The signal can't be sent.
+    pub fn resume(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).context("a child can't go on")
+    }
+
     /// Kills it.
     pub fn kill(&mut self) {
         let _ = self.0.kill();

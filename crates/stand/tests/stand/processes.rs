@@ -34,7 +34,7 @@ fn program(name: &str) -> Command {
 }
 
 /// Repeats a check until it is true.
-fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is() {
         assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");

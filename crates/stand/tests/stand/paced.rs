@@ -1,0 +1,104 @@
+//! A verifier whose target takes a fixed time for each pass: the demo target behind a clock, in a process of its own.
+//!
+//! The process is this test program, which runs one test alone: [`a_verifier_with_a_paced_target`].
+
+use crate::processes::{model, until};
+use dunlin_lm::{Extend, ModelDir, Result as LmResult, SessionId, Target, TargetIdentity, Vocabulary};
+use dunlin_lm_candle::LlamaTarget;
+use dunlin_service::Service;
+use dunlin_stand::process::Process;
+use dunlin_verifier::{Config, Hooks, Served, serve};
+use dunlin_wire::Promise;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What the process serves: the broker's port, the verifier's name, milliseconds a pass, the file to write when ready.
+const ENV: &str = "DUNLIN_STAND_PACED";
+
+/// Starts such a verifier and waits until it is ready.
+pub(crate) fn spawn(dir: &Path, broker: u16, id: &str, pass: Duration) -> Process {
+    let ready = dir.join(format!("ready-{id}"));
+    let _ = std::fs::remove_file(&ready);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["paced::a_verifier_with_a_paced_target", "--exact"]);
+    command.env(ENV, format!("{broker} {id} {} {}", pass.as_millis(), ready.display()));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let process = child.into();
+    until("the paced verifier is ready", || ready.is_file());
+    process
+}
+
+/// Serves if it was started for that, and else does nothing.
+#[test]
+fn a_verifier_with_a_paced_target() {
+    let Ok(orders) = std::env::var(ENV) else { return };
+    let mut orders = orders.splitn(4, ' ');
+    let mut next = || orders.next().unwrap();
+    let (broker, id) = (next().parse::<u16>().unwrap(), next().parse().unwrap());
+    let (pass, ready) = (Duration::from_millis(next().parse().unwrap()), PathBuf::from(next()));
+    let config =
+        Config { id, broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(), ..Config::default() };
+    let dir = ModelDir::open(&model("target")).unwrap();
+    let target = LlamaTarget::load(&dir, 64 << 20).unwrap();
+    let served =
+        Served { target: Box::new(Paced { target, pass }), name: dir.name, prefixes: dir.prefixes.into() };
+    let (_stop, stopped) = mpsc::channel(2);
+    let (_status, status) = mpsc::channel(1);
+    let announce = Box::new(move || Ok(std::fs::write(ready, "")?));
+    let hooks = Hooks { stop: stopped, status, ready: announce, service: Service::unmanaged() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(serve(&config, served, hooks)).unwrap();
+}
+
+/// A target whose passes take no less than a fixed time.
+struct Paced {
+    target: LlamaTarget,
+    pass: Duration,
+}
+
+impl Target for Paced {
+    fn vocabulary(&self) -> Vocabulary {
+        self.target.vocabulary()
+    }
+
+    fn context_max(&self) -> usize {
+        self.target.context_max()
+    }
+
+    fn identity(&self) -> &TargetIdentity {
+        self.target.identity()
+    }
+
+    fn promise(&self) -> Promise {
+        self.target.promise()
+    }
+
+    fn cache_bytes_per_token(&self) -> u64 {
+        self.target.cache_bytes_per_token()
+    }
+
+    fn open(&mut self) -> LmResult<SessionId> {
+        self.target.open()
+    }
+
+    fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<LmResult<Vec<f32>>> {
+        let began = Instant::now();
+        let rows = self.target.extend(batch);
+        std::thread::sleep(self.pass.saturating_sub(began.elapsed()));
+        rows
+    }
+
+    fn truncate(&mut self, session: SessionId, len: usize) -> LmResult<()> {
+        self.target.truncate(session, len)
+    }
+
+    fn len(&self, session: SessionId) -> LmResult<usize> {
+        self.target.len(session)
+    }
+
+    fn close(&mut self, session: SessionId) {
+        self.target.close(session);
+    }
+}
