@@ -350,10 +350,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_does_not_fit_is_not_asked() {
-        for bad in [job(1, 1, 1, &[1], 1), job(1, 1, 0, &[1], 2), job(1, 1, 0, &[1; CONTEXT + 1], 1)] {
+        for (bad, error) in [
+            (job(1, 1, 1, &[1], 1), RowsError::Lost),
+            (job(1, 1, 0, &[1], 2), RowsError::Failed),
+            (job(1, 1, 0, &[1; CONTEXT + 1], 1), RowsError::Failed),
+            (job(1, 1, 0, &[1; CONTEXT + 1], 0), RowsError::Failed),
+        ] {
             let (_, mut worker) = worker(0, 1);
             assert_eq!(worker.push(bad), Ok(()));
-            assert_eq!(answer(&mut worker).await, (1, Err(RowsError::Failed)));
+            assert_eq!(answer(&mut worker).await, (1, Err(error)));
         }
     }
 }

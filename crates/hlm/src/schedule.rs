@@ -42,6 +42,8 @@ struct PassLine {
     tokens_squared: f64,
     tokens_seconds: f64,
     short: f64,
+    /// Seconds of a token when the passes last differed in size.
+    token: Option<f64>,
 }
 
 impl PassLine {
@@ -61,6 +63,15 @@ impl PassLine {
         for (sum, x) in sums {
             *sum = *sum * (1.0 - 1.0 / MEMORY_PASSES) + x;
         }
+        self.token = self.slope().or(self.token);
+    }
+
+    /// Seconds of a token by least squares; `None` while passes of one size show no slope.
+    fn slope(&self) -> Option<f64> {
+        let mean = |sum: f64| sum / self.passes;
+        let spread = mean(self.tokens_squared) - mean(self.tokens) * mean(self.tokens);
+        let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
+        (spread > 1e-6).then_some(both / spread)
     }
 
     /// Seconds of a pass, and of each token in it; `None` before the first pass.
@@ -70,10 +81,9 @@ impl PassLine {
         }
         let mean = |sum: f64| sum / self.passes;
         let proportional = mean(self.seconds) / mean(self.tokens);
-        let spread = mean(self.tokens_squared) - mean(self.tokens) * mean(self.tokens);
-        let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
-        // Passes of one size show no slope: then all of their time is counted for the tokens, the careful guess.
-        let slope = if spread > 1e-6 { both / spread } else { proportional };
+        // Texts on credit make passes of one size for long. What was known before counts then, and if nothing was, all
+        // of the time is counted for the tokens, the careful guess.
+        let slope = self.token.unwrap_or(proportional);
         // Noise may turn the slope around. A token is never free.
         let token = slope.clamp(proportional / 64.0, proportional);
         Some((mean(self.seconds) - token * mean(self.tokens), token))
@@ -619,6 +629,18 @@ mod tests {
         assert_eq!((room(0, 450_000, false), room(0, 450_000, true)), (15, 15), "a slow target");
         assert_eq!(room(1_000_000, 1, false), PREFILL_TOKENS_MAX);
         assert_eq!(PassLine::default().room(60, true), PREFILL_TOKENS_FIRST);
+    }
+
+    /// Texts on credit make passes of one size, which must not make a context take many of them.
+    #[test]
+    fn the_time_of_a_token_is_remembered() {
+        let mut line = PassLine::default();
+        for i in 0..1000 {
+            let tokens = if i < 20 { 1 + i % 8 } else { 8 };
+            line.observe(tokens, tokens, Duration(1_000_000 + 300 * tokens as u64));
+        }
+        // A token counts as a 64th of a pass of one token at the least.
+        assert_eq!(line.room(8, false), 128);
     }
 
     /// Between two frames a drafting device has no job. It must not find a pass of a quarter of a second then.

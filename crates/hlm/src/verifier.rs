@@ -39,6 +39,8 @@ pub const CORRELATION_BYTES_MAX: usize = 64;
 pub const OUTBOX_MAX: usize = 1024;
 /// Tokens of a context that are read before a frame asks for them; fewer aren't worth a job.
 const READ_AHEAD_TOKENS_MIN: usize = 32;
+/// A context that takes up to this part of a pass, one in so many, is read in the pass of its frame.
+const READ_AHEAD_SHARE: u64 = 4;
 /// Sessions dropped for memory that are remembered; beyond it, the oldest is forgotten.
 const DISPLACED_MAX: usize = 256;
 /// Steps of the announced load. Coarse, since each step is a message to every device that seeks a lease.
@@ -934,7 +936,7 @@ impl Verifier {
         let end = text.len().saturating_sub(1);
         let keep = shared_prefix(&session.fed, &text[..end]);
         let is_busy = session.reading.is_some() || session.round.is_verifying();
-        if is_busy || self.draining || end - keep < READ_AHEAD_TOKENS_MIN {
+        if is_busy || self.draining || !self.is_worth_reading_ahead(end - keep) {
             return;
         }
         let id = VerifyJobId(self.number());
@@ -947,6 +949,16 @@ impl Verifier {
         let job = VerifyJob { device, id, slot, keep, tokens, rows: 0, sampling, seed };
         self.jobs.insert(id, key.clone());
         self.events.push_back(VerifierEvent::Verify(job));
+    }
+
+    /// True if so many tokens of a context are worth a job of their own. Those that lengthen the pass of their frame by
+    /// little are read in it: a pass for them alone would be one more before the first verdict.
+    fn is_worth_reading_ahead(&self, tokens: usize) -> bool {
+        let is_cheap = match (self.price.pass.us(), self.price.row.us()) {
+            (Some(pass), Some(row)) => READ_AHEAD_SHARE * row * tokens as u64 <= pass,
+            _ => false,
+        };
+        tokens >= READ_AHEAD_TOKENS_MIN && !is_cheap
     }
 
     /// Takes the end of a job that read context, and goes on with what came meanwhile.

@@ -14,8 +14,8 @@ use dunlin_hlm::time::{Duration, Instant};
 use dunlin_hlm::verifier::{OUTBOX_MAX, RowsError, Slot, Verifier, VerifierConfig, VerifierEvent, VerifyJob};
 use dunlin_wire::limits::{DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX};
 use dunlin_wire::{
-    Close, CloseReason, Closed, Context, Credit, Down, DraftFrame, Open, RefusalReason, Reply,
-    SamplingParams, Vocabulary,
+    Close, CloseReason, Closed, Context, Credit, Down, DraftFrame, LogTime, Open, Price, RefusalReason,
+    Reply, SamplingParams, Vocabulary,
 };
 use machines::{SIZE, VOCABULARY, digest};
 
@@ -750,6 +750,22 @@ fn context_is_read_before_a_frame_asks() {
     desk.assert_quiet();
     desk.give(&job, Ok(&rows(&[4, 5])));
     assert_eq!(desk.said(), [verdict(&asked, 1, 5)]);
+}
+
+/// 39 tokens of 1 ms are little beside a pass of 200 ms, and much beside one of 100.
+#[test]
+fn context_that_takes_little_time_is_read_with_its_frame() {
+    let text: Vec<TokenId> = (0..40).map(|i| i % 5).collect();
+    for (pass_us, jobs) in [(200_000, 0), (100_000, 1)] {
+        let mut desk = Desk::new(VerifierConfig { context_tokens_max: 200, ..config() });
+        let (pass, row) = (LogTime::of_us(pass_us), LogTime::of_us(1000));
+        desk.verifier.set_price(Price { pass, row, queue: LogTime::default() });
+        desk.lease(0, &open(EPOCH, text.len()));
+        desk.context(0, &context(&[], &text));
+        assert_eq!(desk.events().len(), jobs, "{pass_us}");
+        desk.frame(0, &frame(1, &text, &[4]));
+        assert_eq!(desk.job().tokens.last(), Some(&4));
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn plan(pass_ms: u64, strikes: Vec<(u64, Strike)>, back_after_us: u64) -> Failov
             draft_us: 500,
             link_us: 5_000,
             pass: PassModel { pass_us: pass_ms as f64 * 1000.0, token_us: 300.0 },
+            prefill: None,
             until_us: 40_000_000_000,
         },
         pair: PAIR,
@@ -48,6 +49,7 @@ fn turn(device: usize, turn: usize, tokens_max: usize) -> CrowdTurn {
 
 fn members(policy: Policy, devices: usize, turns: usize, tokens_max: usize) -> Vec<CrowdMember> {
     let member = |device| CrowdMember {
+        device: None,
         policy: policy.rules(),
         turns: (0..turns).map(|number| turn(device, number, tokens_max)).collect(),
         repeats: false,
@@ -125,8 +127,10 @@ fn a_hung_verifier_is_left_within_three_announced_frames() {
             p99(shares.clone())
         );
         assert!(all.len() >= STRIKES as usize && outcome.missed == 0, "{} gaps", all.len());
-        // A text that flows is told of no queue, but at the next verifier it waits for the pass under way.
-        let most = if policy == Policy::Stream { 400 } else { 300 };
+        // A text that flows is told of no queue, but at the next verifier it waits for the pass under way. And a verifier
+        // that saw passes of one size alone doesn't know the time of a token: it reads the contexts that come to it at
+        // once in one more pass.
+        let most = if policy == Policy::Stream { 500 } else { 300 };
         assert!(p99(shares) < most, "{all:?}");
     }
 }

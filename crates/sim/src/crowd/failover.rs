@@ -256,7 +256,7 @@ impl Failover<'_> {
         desk.prices.observe(pass.size, Duration(now - pass.began_us), Duration(pass.waited_us));
         desk.verifier.set_price(desk.prices.price());
         for job in jobs {
-            self.cause = job.device;
+            self.cause = job.member;
             self.desks[verifier].verifier.handle_rows(job.id, Ok(&job.rows), Instant(now));
             self.drain_verifier(verifier)?;
         }
@@ -363,7 +363,7 @@ impl Failover<'_> {
         let (member, now) = (&self.members[device], Instant(self.agenda.now));
         let node = &mut self.nodes[device];
         let turn: &CrowdTurn = &member.turns[node.sessions % member.turns.len()];
-        let next = new_device(&self.plan.base, member, node.sessions, node.device.learned())?;
+        let next = new_device(&self.plan.base, member, (device, node.sessions), node.device.learned())?;
         let old = std::mem::replace(&mut node.device, next);
         self.done.device.add(old.counters());
         (node.sessions, node.writes, node.scope) = (node.sessions + 1, true, PresenceScope::Nobody);
@@ -425,7 +425,11 @@ impl LinkEnds for Failover<'_> {
     }
 
     fn on_verifier_event(&mut self, verifier: usize, event: verifier::VerifierEvent) -> Result<()> {
-        self.desks[verifier].target.push(self.cause, event, self.agenda.now);
+        let now = self.agenda.now;
+        let desk = &mut self.desks[verifier];
+        for id in desk.target.push(self.cause, event, &mut desk.models, now) {
+            desk.verifier.handle_rows(id, Ok(&[]), Instant(now));
+        }
         Ok(())
     }
 
@@ -447,7 +451,7 @@ impl Node {
         learned.stop.start_at(Duration(plan.base.draft_us));
         Ok(Self {
             id: format!("device-{number}").parse().context("an id")?,
-            device: new_device(&plan.base, member, 0, learned)?,
+            device: new_device(&plan.base, member, (number, 0), learned)?,
             scope: PresenceScope::Nobody,
             drafter: ToyModels::new(plan.pair),
             sessions: 0,
@@ -470,7 +474,7 @@ impl Desk {
         let mut desk = Self {
             id,
             verifier,
-            target: TargetQueue::new(base.pass),
+            target: TargetQueue::new(base.pass, base.prefill),
             prices: PassPrices::default(),
             models: vec![ToyModels::new(plan.pair); devices],
             life,

@@ -25,9 +25,12 @@ const STRIKES: usize = 3;
 const PASSES: [Duration; 2] = [Duration::from_millis(1_000), Duration::from_millis(2_000)];
 /// Longest gap where verifiers are killed.
 const KILLED_MAX: Duration = Duration::from_secs(1);
-/// Longest gap where verifiers are stopped, in announced times of a frame.
-const STOPPED_MAX: f64 = 3.0;
+/// Longest gap where verifiers are stopped, in announced times of a frame, by policy. A text that flows never waits for a
+/// pass under way, until it comes to another verifier.
+const STOPPED_MAX: [f64; 2] = [3.0, 4.0];
 const TOKENS: usize = 24;
+/// Policies of the agents; every fourth one has the second.
+const POLICIES: [&str; 2] = ["lossless", "stream"];
 /// Prompts, which all agents share.
 const PROMPTS: usize = 8;
 const SEED: u64 = 11;
@@ -66,6 +69,7 @@ struct Strike {
 
 /// A reply: the prompt's number, and each token with the time at which it was shown.
 struct TimedReply {
+    policy: &'static str,
     prompt: usize,
     tokens: Vec<(Instant, u32)>,
     /// Requests for a lease.
@@ -96,7 +100,7 @@ fn write(
             break;
         }
         agent.ask(&prompts[prompt]);
-        replies.push(read(&mut agent, prompt, || {
+        replies.push(read(&mut agent, (ask.policy, prompt), || {
             // Nobody counts any more once the strikes are over.
             let _ = shown.send(number);
         }));
@@ -104,7 +108,7 @@ fn write(
     replies
 }
 
-fn read(agent: &mut AgentProcess, prompt: usize, shown: impl Fn()) -> TimedReply {
+fn read(agent: &mut AgentProcess, (policy, prompt): (&'static str, usize), shown: impl Fn()) -> TimedReply {
     let mut tokens = Vec::new();
     loop {
         let event = agent.event();
@@ -116,7 +120,7 @@ fn read(agent: &mut AgentProcess, prompt: usize, shown: impl Fn()) -> TimedReply
             "finished" => {
                 let count = |name: &str| event[name].as_u64().unwrap();
                 assert_eq!(count("unverified_tokens"), 0, "{event}");
-                return TimedReply { prompt, tokens, opens: count("opens"), resent: count("resent") };
+                return TimedReply { policy, prompt, tokens, opens: count("opens"), resent: count("resent") };
             }
             "error" => panic!("{event}"),
             _ => {}
@@ -129,7 +133,7 @@ impl Crowd {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, shown) = channel();
         let writer = |(number, device)| {
-            let policy = if number % 4 == 3 { "stream" } else { "lossless" };
+            let policy = POLICIES[usize::from(number % 4 == 3)];
             let (seed, temperature, tokens_max) = (SEED, TEMPERATURE, TOKENS);
             let ask = Ask { broker, device, seed, temperature, tokens_max, policy };
             let (prompts, stop, sender) = (Arc::clone(prompts), Arc::clone(&stop), sender.clone());
@@ -178,7 +182,7 @@ struct Findings {
 
 impl Findings {
     /// Compares every text, and measures those that asked for another lease after a strike.
-    fn of(replies: &[TimedReply], texts: &[Vec<u32>], strikes: &[Strike]) -> Self {
+    fn of(replies: &[&TimedReply], texts: &[Vec<u32>], strikes: &[Strike]) -> Self {
         let (mut gaps, mut shares) = (Vec::new(), Vec::new());
         for reply in replies {
             let tokens: Vec<u32> = reply.tokens.iter().map(|(_, token)| *token).collect();
@@ -230,15 +234,12 @@ impl Findings {
 
     /// Reports, and in the long form compares: `short` says of a gap and its share whether it is short enough.
     fn judge(&self, kind: &str, short: impl Fn(Duration, f64) -> bool) {
-        assert!(!self.gaps.is_empty(), "no strike hit a text");
+        if self.gaps.is_empty() {
+            assert!(wanted().is_none(), "no strike hit a text of {kind}");
+            return println!("{kind}: {} strikes hit no text; all {} identical", self.strikes, self.replies);
+        }
         self.report(kind);
         if wanted().is_some() {
-            assert!(
-                self.gaps.len() >= self.strikes,
-                "{} texts hit by {} strikes",
-                self.gaps.len(),
-                self.strikes
-            );
             let p99 = self.p99();
             assert!(short(self.gaps[p99], self.shares[p99]), "{:?} {:?}", self.gaps, self.shares);
         }
@@ -266,7 +267,9 @@ fn verifiers_are_killed() {
         verifiers[strike % VERIFIERS.len()].kill_and_restart();
     }
     crowd.go_on(TOKENS / 2);
-    Findings::of(&crowd.end(), &texts, &strikes).judge("killed", |gap, _| gap < KILLED_MAX);
+    let replies = crowd.end();
+    let replies: Vec<&TimedReply> = replies.iter().collect();
+    Findings::of(&replies, &texts, &strikes).judge("killed", |gap, _| gap < KILLED_MAX);
 }
 
 #[test]
@@ -287,5 +290,10 @@ fn verifiers_are_stopped() {
         crowd.go_on(TOKENS / 8);
         verifier.resume().unwrap();
     }
-    Findings::of(&crowd.end(), &texts, &strikes).judge("stopped", |_, share| share < STOPPED_MAX);
+    let replies = crowd.end();
+    for (policy, most) in POLICIES.into_iter().zip(STOPPED_MAX) {
+        let (of_policy, _): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.policy == policy);
+        let kind = format!("stopped, {policy}");
+        Findings::of(&of_policy, &texts, &strikes).judge(&kind, |_, share| share < most);
+    }
 }

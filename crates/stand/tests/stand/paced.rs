@@ -4,9 +4,10 @@
 
 use crate::processes::{model, until};
 use dunlin_lm::{Extend, ModelDir, Result as LmResult, SessionId, Target, TargetIdentity, Vocabulary};
-use dunlin_lm_candle::LlamaTarget;
+use dunlin_lm_candle::CandleTarget;
 use dunlin_service::Service;
 use dunlin_stand::process::Process;
+use dunlin_verifier::engine::TargetEngine;
 use dunlin_verifier::{Config, Hooks, Served, serve};
 use dunlin_wire::Promise;
 use std::path::{Path, PathBuf};
@@ -40,10 +41,10 @@ fn a_verifier_with_a_paced_target() {
     let (pass, ready) = (Duration::from_millis(next().parse().unwrap()), PathBuf::from(next()));
     let config =
         Config { id, broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(), ..Config::default() };
-    let dir = ModelDir::open(&model("target")).unwrap();
-    let target = LlamaTarget::load(&dir, 64 << 20).unwrap();
-    let served =
-        Served { target: Box::new(Paced { target, pass }), name: dir.name, prefixes: dir.prefixes.into() };
+    let dir = ModelDir::open(model("target")).unwrap();
+    let target = CandleTarget::load(&dir, 64 << 20).unwrap();
+    let target = TargetEngine::Rows(Box::new(Paced { target, pass }));
+    let served = Served { target, name: dir.name, prefixes: dir.prefixes.into() };
     let (_stop, stopped) = mpsc::channel(2);
     let (_status, status) = mpsc::channel(1);
     let announce = Box::new(move || Ok(std::fs::write(ready, "")?));
@@ -54,7 +55,7 @@ fn a_verifier_with_a_paced_target() {
 
 /// A target whose passes take no less than a fixed time.
 struct Paced {
-    target: LlamaTarget,
+    target: CandleTarget,
     pass: Duration,
 }
 
@@ -83,6 +84,10 @@ impl Target for Paced {
         self.target.open()
     }
 
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the sleep is the pass, and nothing waits for its end by guessing"
+    )]
     fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<LmResult<Vec<f32>>> {
         let began = Instant::now();
         let rows = self.target.extend(batch);
