@@ -44,7 +44,7 @@ pub(super) enum PresenceEffect {
     Kept { reconnected: bool },
 }
 
-/// RendezvousScore of a verifier in the choice for one session.
+/// Score of a verifier in the choice for one session.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct RendezvousScore(f64);
 
@@ -120,7 +120,7 @@ impl Demands {
         fit < TargetFit::OtherWeights || fit == TargetFit::OtherWeights && self.any_model
     }
 
-    /// RendezvousScore of a verifier among those that fit equally well, highest first: weighted rendezvous hashing (Thaler and
+    /// Score of a verifier among those that fit equally well, highest first: weighted rendezvous hashing (Thaler and
     /// Ravishankar 1998; weights as in Schindelhauer and Schomaker 2005), where the weight is the free share of its
     /// sessions and an eighth. A verifier that comes or goes moves only its own sessions.
     fn score(&self, verifier: &VerifierId, load: u8) -> RendezvousScore {
@@ -239,8 +239,8 @@ impl Candidates {
     }
 
     /// The verifier to ask next: the best that is not in `asked`, else the best of all. Among those that fit equally
-    /// well, one whose vocabulary is known to be shared comes first, and one that was silent and `left` come last. The flag is true for one that was not
-    /// asked yet.
+    /// well, one whose vocabulary is known to be shared comes first, and one that was silent and `left` come last. The
+    /// flag is true for one that was not asked yet.
     pub(super) fn choose(
         &self,
         demands: &Demands,
