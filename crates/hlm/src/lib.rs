@@ -15,6 +15,7 @@ mod counters;
 pub mod coupling;
 pub mod device;
 pub mod economy;
+mod fading;
 pub mod fit;
 pub mod importance;
 pub mod limits;

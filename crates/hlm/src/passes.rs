@@ -3,6 +3,7 @@
 //!
 //! Invariant: averages fade with the number of passes, so that a changed load is announced within some tens of them.
 
+use crate::fading::{FadingLine, fade};
 use crate::time::Duration;
 use crate::verifier::VerifyJob;
 use dunlin_wire::{LogTime, Price};
@@ -10,8 +11,6 @@ use dunlin_wire::{LogTime, Price};
 /// Most jobs in one pass; limits the rows held at once.
 pub const BATCH_JOBS_MAX: usize = 32;
 
-/// Number of passes after which an observation has faded to 1/e.
-const MEMORY_PASSES: f64 = 16.0;
 /// Most tokens of one job in a pass that counts: a longer one reads a prompt, and the pass says nothing of the next
 /// token. The pass itself may be longer, since it serves many devices.
 const JOB_TOKENS_MAX: usize = 64;
@@ -38,15 +37,11 @@ impl PassSize {
     }
 }
 
-/// Fading sums over passes, for a line through their durations by number of tokens.
+/// Times of the passes of late.
 #[derive(Debug, Default)]
 pub struct PassPrices {
-    passes: f64,
+    line: FadingLine,
     jobs: f64,
-    tokens: f64,
-    seconds: f64,
-    tokens_squared: f64,
-    tokens_seconds: f64,
     waited: f64,
 }
 
@@ -56,39 +51,26 @@ impl PassPrices {
         if size.tokens == 0 || size.longest > JOB_TOKENS_MAX {
             return;
         }
-        let (n, s) = (size.tokens as f64, took.as_secs_f64());
-        let sums = [
-            (&mut self.passes, 1.0),
-            (&mut self.jobs, size.jobs as f64),
-            (&mut self.tokens, n),
-            (&mut self.seconds, s),
-            (&mut self.tokens_squared, n * n),
-            (&mut self.tokens_seconds, n * s),
-            (&mut self.waited, waited.as_secs_f64()),
-        ];
-        for (sum, x) in sums {
-            *sum = *sum * (1.0 - 1.0 / MEMORY_PASSES) + x;
-        }
+        self.line.observe(size.tokens as f64, took.as_secs_f64());
+        fade(&mut self.jobs, size.jobs as f64);
+        fade(&mut self.waited, waited.as_secs_f64());
     }
 
     /// Times to announce; unknown before the first pass. `row` is the slope of the line, by least squares. `pass` is the
     /// time of the passes of late, so it grows with the load, but with a job of one token in the place of an average
     /// one: a device adds its own further rows, and they must not be in it already.
     pub fn price(&self) -> Price {
-        if self.passes == 0.0 {
+        if self.line.is_empty() {
             return Price::default();
         }
-        let mean = |sum: f64| sum / self.passes;
-        let spread = mean(self.tokens_squared) - mean(self.tokens) * mean(self.tokens);
-        let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
-        // Passes of one size show no slope.
-        let row = if spread > 1e-6 { (both / spread).max(0.0) } else { 0.0 };
-        let job_tokens = self.tokens / self.jobs.max(1.0);
+        let seconds = self.line.mean_seconds();
+        let row = self.line.slope().map_or(0.0, |slope| slope.max(0.0));
+        let job_tokens = self.line.tokens() / self.jobs.max(1.0);
         // At the least, time is in proportion to tokens.
-        let least = mean(self.seconds) / job_tokens.max(1.0);
-        let pass = (mean(self.seconds) - row * (job_tokens - 1.0)).clamp(least, mean(self.seconds));
+        let least = seconds / job_tokens.max(1.0);
+        let pass = (seconds - row * (job_tokens - 1.0)).clamp(least, seconds);
         let time = |seconds: f64| LogTime::of_us((seconds * 1e6) as u64);
-        Price { pass: time(pass), row: time(row.min(mean(self.seconds))), queue: time(mean(self.waited)) }
+        Price { pass: time(pass), row: time(row.min(seconds)), queue: time(self.line.mean(self.waited)) }
     }
 }
 

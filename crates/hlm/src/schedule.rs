@@ -4,6 +4,7 @@
 //! and all beyond that, long contexts above all, is served by deficit round robin within a bound that is relative to
 //! the rest of the pass. No clock and no model is used here; durations are arguments.
 
+use crate::fading::{FadingLine, fade};
 use crate::passes::{BATCH_JOBS_MAX, PassSize};
 use crate::time::Duration;
 use crate::verifier::{Slot, VerifyJob, VerifyJobId};
@@ -30,17 +31,11 @@ const LONE_PASS: Duration = Duration::from_millis(250);
 const QUANTUM_TOKENS: usize = 64;
 /// Passes for which a device is counted as active after its last job.
 const ACTIVE_PASSES: u64 = 32;
-/// Number of passes after which an observation has faded to 1/e.
-const MEMORY_PASSES: f64 = 16.0;
 
 /// A line through the durations of passes by their number of tokens, and the mean number of tokens of short jobs.
 #[derive(Debug, Default)]
 struct PassLine {
-    passes: f64,
-    tokens: f64,
-    seconds: f64,
-    tokens_squared: f64,
-    tokens_seconds: f64,
+    line: FadingLine,
     short: f64,
     /// Seconds of a token when the passes last differed in size.
     token: Option<f64>,
@@ -51,48 +46,30 @@ impl PassLine {
         if tokens == 0 {
             return;
         }
-        let (n, s) = (tokens as f64, took.as_secs_f64());
-        let sums = [
-            (&mut self.passes, 1.0),
-            (&mut self.tokens, n),
-            (&mut self.seconds, s),
-            (&mut self.tokens_squared, n * n),
-            (&mut self.tokens_seconds, n * s),
-            (&mut self.short, short as f64),
-        ];
-        for (sum, x) in sums {
-            *sum = *sum * (1.0 - 1.0 / MEMORY_PASSES) + x;
-        }
-        self.token = self.slope().or(self.token);
-    }
-
-    /// Seconds of a token by least squares; `None` while passes of one size show no slope.
-    fn slope(&self) -> Option<f64> {
-        let mean = |sum: f64| sum / self.passes;
-        let spread = mean(self.tokens_squared) - mean(self.tokens) * mean(self.tokens);
-        let both = mean(self.tokens_seconds) - mean(self.tokens) * mean(self.seconds);
-        (spread > 1e-6).then_some(both / spread)
+        self.line.observe(tokens as f64, took.as_secs_f64());
+        fade(&mut self.short, short as f64);
+        self.token = self.line.slope().or(self.token);
     }
 
     /// Seconds of a pass, and of each token in it; `None` before the first pass.
     fn seconds(&self) -> Option<(f64, f64)> {
-        if self.passes == 0.0 || self.seconds <= 0.0 {
+        let (tokens, seconds) = (self.line.mean_tokens(), self.line.mean_seconds());
+        if self.line.is_empty() || seconds <= 0.0 {
             return None;
         }
-        let mean = |sum: f64| sum / self.passes;
-        let proportional = mean(self.seconds) / mean(self.tokens);
+        let proportional = seconds / tokens;
         // Texts on credit make passes of one size for long. What was known before counts then, and if nothing was, all
         // of the time is counted for the tokens, the careful guess.
         let slope = self.token.unwrap_or(proportional);
         // Noise may turn the slope around. A token is never free.
         let token = slope.clamp(proportional / 64.0, proportional);
-        Some((mean(self.seconds) - token * mean(self.tokens), token))
+        Some((seconds - token * tokens, token))
     }
 
     /// The number of tokens that may be added to a pass with `short` tokens.
     fn room(&self, short: usize, alone: bool) -> usize {
         let Some((pass, token)) = self.seconds() else { return PREFILL_TOKENS_FIRST };
-        let usual = (short as f64).max(self.short / self.passes);
+        let usual = (short as f64).max(self.line.mean(self.short));
         let beside = PREFILL_SHARE * (pass + token * usual) / token;
         let lone = if alone { LONE_PASS.as_secs_f64() / token } else { 0.0 };
         (beside.max(lone) as usize).clamp(PREFILL_TOKENS_MIN, PREFILL_TOKENS_MAX)
