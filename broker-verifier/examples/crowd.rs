@@ -9,7 +9,7 @@ use dunlin_hlm::TokenId;
 use dunlin_hlm::passes::{BATCH_JOBS_MAX, PassPrices};
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{TargetDescription, Verifier, VerifierConfig, VerifierEvent};
-use dunlin_lm::{Extend, Promise, SessionId, Target, TargetIdentity, Toy, ToyTarget, Vocabulary};
+use dunlin_lm::{Extend, Target, Toy, ToyTarget, Vocabulary, WithExtend};
 use dunlin_verifier::engine::memory_mib;
 use dunlin_verifier::worker::{Batch, WorkBounds, Worker};
 use dunlin_wire::{
@@ -72,51 +72,17 @@ struct Cost {
 }
 
 /// A scripted target whose passes take their time.
-struct Priced {
-    toy: ToyTarget,
-    cost: Cost,
-}
-
-impl Target for Priced {
-    fn vocabulary(&self) -> Vocabulary {
-        self.toy.vocabulary()
-    }
-    fn context_max(&self) -> usize {
-        self.toy.context_max()
-    }
-    fn identity(&self) -> &TargetIdentity {
-        self.toy.identity()
-    }
-    fn promise(&self) -> Promise {
-        self.toy.promise()
-    }
-    fn cache_bytes_per_token(&self) -> u64 {
-        self.toy.cache_bytes_per_token()
-    }
-    fn open(&mut self) -> dunlin_lm::Result<SessionId> {
-        self.toy.open()
-    }
-    fn fork(&mut self, session: SessionId, len: usize) -> dunlin_lm::Result<Option<SessionId>> {
-        self.toy.fork(session, len)
-    }
-    fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<dunlin_lm::Result<Vec<f32>>> {
+fn priced(toy: Toy, cost: Cost) -> impl Target + 'static {
+    let extend = move |target: &mut ToyTarget, batch: &[Extend<'_>]| {
         let started = Instant::now();
         let tokens: usize = batch.iter().map(|part| part.tokens.len()).sum();
-        let answers = self.toy.extend(batch);
-        let took = Duration::from_micros(self.cost.pass_us + self.cost.token_us * tokens as u64);
+        let answers = target.extend(batch);
+        let took = Duration::from_micros(cost.pass_us + cost.token_us * tokens as u64);
         #[allow(clippy::disallowed_methods, reason = "a pass takes as long as it is told")]
         std::thread::sleep(took.saturating_sub(started.elapsed()));
         answers
-    }
-    fn truncate(&mut self, session: SessionId, len: usize) -> dunlin_lm::Result<()> {
-        self.toy.truncate(session, len)
-    }
-    fn len(&self, session: SessionId) -> dunlin_lm::Result<usize> {
-        self.toy.len(session)
-    }
-    fn close(&mut self, session: SessionId) {
-        self.toy.close(session);
-    }
+    };
+    WithExtend { target: toy.target(), extend }
 }
 
 /// A device with one session, whose drafts are what the target writes.
@@ -203,7 +169,7 @@ struct Stand {
 
 impl Stand {
     fn new(cost: Cost, toy: Toy, sessions: usize) -> Result<Self> {
-        let target = Priced { toy: toy.target(), cost };
+        let target = priced(toy, cost);
         let machine = VerifierConfig {
             id: "crowd".parse().context("an id")?,
             vocabulary: target.vocabulary(),

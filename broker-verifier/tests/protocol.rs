@@ -8,7 +8,7 @@ use common::{Broker, Client, Device, Running, SEED, TEMPERATURE, VERIFIER, confi
 use dunlin_hlm::probabilities::Sampling;
 use dunlin_link::probe;
 use dunlin_link::raw::RawMessage;
-use dunlin_lm::{Extend, Promise, SessionId, Target, TargetIdentity, ToyTarget, Vocabulary};
+use dunlin_lm::{Extend, Target, ToyTarget, WithExtend};
 use dunlin_mosquitto::{DEFAULTS, Mosquitto, MosquittoOptions, SITE, free_port};
 use dunlin_verifier::reference::{Request, write};
 use dunlin_verifier::{Config, End};
@@ -225,13 +225,6 @@ async fn more_devices_than_aliases_get_their_own_verdicts() {
     assert!((6..=8).contains(&report.link.aliased), "{}", report.link.aliased);
 }
 
-/// A toy target that behaves as scripted when a job contains a given token.
-struct Rigged {
-    toy: ToyTarget,
-    on: u32,
-    then: Then,
-}
-
 enum Then {
     Fail,
     Panic,
@@ -239,29 +232,14 @@ enum Then {
     Wait(mpsc::Sender<()>, mpsc::Receiver<()>),
 }
 
-impl Target for Rigged {
-    fn vocabulary(&self) -> Vocabulary {
-        self.toy.vocabulary()
-    }
-    fn context_max(&self) -> usize {
-        self.toy.context_max()
-    }
-    fn identity(&self) -> &TargetIdentity {
-        self.toy.identity()
-    }
-    fn promise(&self) -> Promise {
-        self.toy.promise()
-    }
-    fn cache_bytes_per_token(&self) -> u64 {
-        self.toy.cache_bytes_per_token()
-    }
-    fn open(&mut self) -> dunlin_lm::Result<SessionId> {
-        self.toy.open()
-    }
-    fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<dunlin_lm::Result<Vec<f32>>> {
-        let rigged = |part: &Extend<'_>| part.tokens.contains(&self.on);
+const RIGGED: u32 = 299;
+
+/// A toy target that behaves as scripted when a job contains the token [`RIGGED`].
+fn rigged(then: Then) -> impl Target + 'static {
+    let extend = move |target: &mut ToyTarget, batch: &[Extend<'_>]| {
+        let rigged = |part: &Extend<'_>| part.tokens.contains(&RIGGED);
         let hit = batch.iter().any(rigged);
-        match &self.then {
+        match &then {
             Then::Panic => assert!(!hit, "rigged"),
             Then::Wait(began, go) if hit => {
                 // Ignore the error: the test waits for the first message only.
@@ -270,27 +248,13 @@ impl Target for Rigged {
             }
             Then::Fail | Then::Wait(..) => {}
         }
-        let fails = matches!(self.then, Then::Fail);
+        let fails = matches!(then, Then::Fail);
         let hits: Vec<bool> = batch.iter().map(rigged).collect();
         let failure = || dunlin_lm::Error::Engine { engine: "rigged", message: "as told".into() };
-        let answers = self.toy.extend(batch).into_iter().zip(hits);
+        let answers = target.extend(batch).into_iter().zip(hits);
         answers.map(|(rows, hit)| if hit && fails { Err(failure()) } else { rows }).collect()
-    }
-    fn truncate(&mut self, session: SessionId, len: usize) -> dunlin_lm::Result<()> {
-        self.toy.truncate(session, len)
-    }
-    fn len(&self, session: SessionId) -> dunlin_lm::Result<usize> {
-        self.toy.len(session)
-    }
-    fn close(&mut self, session: SessionId) {
-        self.toy.close(session);
-    }
-}
-
-const RIGGED: u32 = 299;
-
-fn rigged(then: Then) -> Rigged {
-    Rigged { toy: toy().target(), on: RIGGED, then }
+    };
+    WithExtend { target: toy().target(), extend }
 }
 
 #[tokio::test]

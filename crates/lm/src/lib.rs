@@ -30,6 +30,7 @@ pub mod tokenizer;
 pub mod toy;
 pub mod vector;
 pub mod window;
+mod with_extend;
 
 pub use bertscore::{BertScore, bert_score};
 pub use bundle::{ModelDir, PromptForm, Role, SpecialIds};
@@ -46,3 +47,4 @@ pub use target::{Extend, Target};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use toy::{Toy, ToyDrafter, ToyTarget};
 pub use window::{Window, WindowRows};
+pub use with_extend::WithExtend;

@@ -3,19 +3,18 @@
 //! The process is this test program, which runs one test alone: [`a_verifier_with_a_paced_target`].
 
 use crate::processes::{model, until};
-use dunlin_lm::{Extend, ModelDir, Result as LmResult, SessionId, Target, TargetIdentity, Vocabulary};
+use dunlin_lm::{Extend, ModelDir, Target, WithExtend};
 use dunlin_lm_candle::CandleTarget;
 use dunlin_service::Service;
 use dunlin_stand::process::Process;
 use dunlin_verifier::engine::TargetEngine;
 use dunlin_verifier::{Config, Hooks, Served, serve};
-use dunlin_wire::Promise;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// What the process serves: the broker's port, the verifier's name, milliseconds a pass, the file to write when ready.
+/// Orders to the process: the broker's port, the verifier's name, milliseconds a pass, the file to write when ready.
 const ENV: &str = "DUNLIN_STAND_PACED";
 
 /// Starts such a verifier and waits until it is ready.
@@ -42,8 +41,7 @@ fn a_verifier_with_a_paced_target() {
     let config =
         Config { id, broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(), ..Config::default() };
     let dir = ModelDir::open(model("target")).unwrap();
-    let target = CandleTarget::load(&dir, 64 << 20).unwrap();
-    let target = TargetEngine::Rows(Box::new(Paced { target, pass }));
+    let target = TargetEngine::Rows(Box::new(paced(&dir, pass)));
     let served = Served { target, name: dir.name, prefixes: dir.prefixes.into() };
     let (_stop, stopped) = mpsc::channel(2);
     let (_status, status) = mpsc::channel(1);
@@ -53,57 +51,17 @@ fn a_verifier_with_a_paced_target() {
     runtime.block_on(serve(&config, served, hooks)).unwrap();
 }
 
-/// A target whose passes take no less than a fixed time.
-struct Paced {
-    target: CandleTarget,
-    pass: Duration,
-}
-
-impl Target for Paced {
-    fn vocabulary(&self) -> Vocabulary {
-        self.target.vocabulary()
-    }
-
-    fn context_max(&self) -> usize {
-        self.target.context_max()
-    }
-
-    fn identity(&self) -> &TargetIdentity {
-        self.target.identity()
-    }
-
-    fn promise(&self) -> Promise {
-        self.target.promise()
-    }
-
-    fn cache_bytes_per_token(&self) -> u64 {
-        self.target.cache_bytes_per_token()
-    }
-
-    fn open(&mut self) -> LmResult<SessionId> {
-        self.target.open()
-    }
-
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the sleep is the pass, and nothing waits for its end by guessing"
-    )]
-    fn extend(&mut self, batch: &[Extend<'_>]) -> Vec<LmResult<Vec<f32>>> {
+/// The demo target, whose passes take no less than a fixed time.
+fn paced(dir: &ModelDir, pass: Duration) -> impl Target + 'static {
+    let extend = move |target: &mut CandleTarget, batch: &[Extend<'_>]| {
         let began = Instant::now();
-        let rows = self.target.extend(batch);
-        std::thread::sleep(self.pass.saturating_sub(began.elapsed()));
+        let rows = target.extend(batch);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the sleep is the pass, and nothing waits for its end by guessing"
+        )]
+        std::thread::sleep(pass.saturating_sub(began.elapsed()));
         rows
-    }
-
-    fn truncate(&mut self, session: SessionId, len: usize) -> LmResult<()> {
-        self.target.truncate(session, len)
-    }
-
-    fn len(&self, session: SessionId) -> LmResult<usize> {
-        self.target.len(session)
-    }
-
-    fn close(&mut self, session: SessionId) {
-        self.target.close(session);
-    }
+    };
+    WithExtend { target: CandleTarget::load(dir, 64 << 20).unwrap(), extend }
 }
