@@ -8,7 +8,7 @@ use crate::convert::{Quantized, ordered, ordered_numbers};
 use crate::graph::{Embedding, Layer, Linear, Tensors};
 use crate::quantize::{BLOCK, stored};
 use crate::report::{Agreement, TEMPERATURE};
-use crate::store::{LayerPart, Part, Rows, Store};
+use crate::store::{LayerPart, Part, Rows, Store, pieces};
 use crate::watch::Watch;
 use dunlin_lm::target::check_tokens;
 use dunlin_lm::{Error, ModelDir, Result};
@@ -24,8 +24,6 @@ use std::thread;
 
 /// Most tokens of the text.
 const TOKENS_MAX: usize = 192;
-/// Numbers of a matrix in a piece, about.
-const PIECE: usize = 1 << 21;
 
 /// The user's words of the text.
 pub const QUESTION: &str = "Why do leaves change their colour in autumn?";
@@ -304,12 +302,6 @@ impl Side for DrafterSide<'_> {
     }
 }
 
-/// Ranges of rows of whole `units` that together hold about [`PIECE`] numbers.
-fn pieces(rows: usize, columns: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
-    let count = (PIECE / columns / unit).max(1) * unit;
-    (0..rows).step_by(count).map(move |first| first..rows.min(first + count))
-}
-
 /// The last layer's normalized output, `[tokens, hidden]`.
 fn hidden(side: &mut impl Side, tokens: &[u32], watch: &mut Watch<'_>) -> Result<Array2<f32>> {
     let width = side.decoder().hidden;
@@ -477,7 +469,7 @@ fn add(logits: &Array2<f32>, sums: &mut [Sum]) {
     }
 }
 
-/// What two distributions share of some tokens, summed over the positions.
+/// The overlap of two distributions in some tokens, summed over the positions.
 fn overlap((one, ones): (&Array2<f32>, &[Sum]), (other, others): (&Array2<f32>, &[Sum])) -> f64 {
     let rows = one.rows().into_iter().zip(ones).zip(other.rows().into_iter().zip(others));
     rows.map(|((one, sum), (other, other_sum))| {

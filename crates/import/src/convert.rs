@@ -1,19 +1,18 @@
 //! Matrices from a source to the data file, in pieces of rows, on all processors.
 
-use crate::data::SummedFile;
+use crate::data::{SummedFile, little_endian};
 use crate::quantize::{BLOCK, ZEROS, pack, quantize_block, stored};
 use crate::report::{Kept, TensorReport};
-use crate::store::{Part, Rows, Store};
+use crate::store::{Part, Rows, Store, pieces};
 use crate::watch::Watch;
 use dunlin_gguf::BlockType;
 use dunlin_lm::Result;
 use dunlin_lm_tract::graph::Place;
 use half::f16;
 use std::num::NonZero;
+use std::ops::Range;
 use std::thread;
 
-/// Numbers in a piece, about.
-const PIECE: usize = 1 << 21;
 /// Bytes of a block's codes.
 const CODES_BYTES: usize = BLOCK / 2;
 
@@ -57,10 +56,9 @@ impl Wanted {
         Self { part, rows, columns, padded_rows, padded_columns, is_remainder: false, unpermute: None }
     }
 
-    /// Rows of a piece: whole heads, if they are put into another order.
-    fn rows_of_a_piece(&self) -> usize {
-        let unit = self.unpermute.unwrap_or(1);
-        (PIECE / self.columns / unit).max(1) * unit
+    /// Pieces of rows: whole heads, if they are put into another order.
+    fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        pieces(self.rows, self.columns, self.unpermute.unwrap_or(1))
     }
 }
 
@@ -86,10 +84,9 @@ pub(crate) fn quantized(
     let offset = data.align()?;
     let mut scales = Vec::new();
     let (mut error, mut square) = (0.0, 0.0);
-    let pieces = wanted.rows_of_a_piece();
-    for first in (0..wanted.rows).step_by(pieces) {
-        let count = pieces.min(wanted.rows - first);
-        let rows = ordered(store.rows(wanted.part, first, count)?, wanted.unpermute);
+    for range in wanted.pieces() {
+        let count = range.len();
+        let rows = ordered(store.rows(wanted.part, range.start, count)?, wanted.unpermute);
         let piece = quantized_rows(&rows, wanted, blocks).map_err(|wrong| wrong.named(store, wanted.part))?;
         data.write(&piece.codes)?;
         scales.extend(piece.scales);
@@ -127,16 +124,14 @@ pub(crate) fn floats(
     watch: &mut Watch<'_>,
 ) -> Result<(Place, TensorReport)> {
     let offset = data.align()?;
-    let pieces = wanted.rows_of_a_piece();
-    for first in (0..wanted.rows).step_by(pieces) {
-        let count = pieces.min(wanted.rows - first);
-        let rows = store.rows(wanted.part, first, count)?;
+    for range in wanted.pieces() {
+        let count = range.len();
+        let rows = store.rows(wanted.part, range.start, count)?;
         let numbers = rows.kind.dequantize(&rows.bytes).map_err(|error| store.error(wanted.part, error))?;
         if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
             return Err(store.not_finite(wanted.part, number));
         }
-        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        data.write(&bytes)?;
+        data.write(&little_endian(&numbers))?;
         watch.advance(count * wanted.columns)?;
     }
     let (name, source) = store.described(wanted.part)?;

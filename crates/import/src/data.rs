@@ -38,8 +38,13 @@ impl SummedFile {
 
     /// Fills up to the place where a tensor may begin, which is returned.
     pub(crate) fn align(&mut self) -> Result<u64> {
-        let gap = self.written.next_multiple_of(ALIGNMENT) - self.written;
-        self.write(&[0; ALIGNMENT as usize][..gap as usize])?;
+        self.align_to(ALIGNMENT)
+    }
+
+    /// Fills up to the next multiple of `alignment`, which is returned.
+    pub(crate) fn align_to(&mut self, alignment: u64) -> Result<u64> {
+        let gap = self.written.next_multiple_of(alignment) - self.written;
+        self.write(&vec![0; gap as usize])?;
         Ok(self.written)
     }
 
@@ -47,8 +52,7 @@ impl SummedFile {
     pub(crate) fn floats(&mut self, numbers: &[f32]) -> Result<Place> {
         let offset = self.align()?;
         for numbers in numbers.chunks(1 << 14) {
-            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-            self.write(&bytes)?;
+            self.write(&little_endian(numbers))?;
         }
         Ok(self.place(offset))
     }
@@ -88,6 +92,11 @@ impl SummedFile {
         let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(FileSum { file, sha256: hex(&self.digest.finalize()) })
     }
+}
+
+/// The bytes of floats in a file.
+pub(crate) fn little_endian(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// Writes a small file whole.

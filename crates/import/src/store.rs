@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A tensor of a decoder, under a name of this crate.
@@ -108,6 +109,15 @@ struct Stored {
 pub(crate) struct Store {
     files: Vec<(PathBuf, File)>,
     tensors: BTreeMap<Part, Stored>,
+}
+
+/// Numbers of a matrix in a piece, about.
+const PIECE: usize = 1 << 21;
+
+/// Ranges of rows, of whole `units` of them, that each hold about [`PIECE`] numbers.
+pub(crate) fn pieces(rows: usize, columns: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = (PIECE / columns / unit).max(1) * unit;
+    (0..rows).step_by(count).map(move |first| first..rows.min(first + count))
 }
 
 /// Rows of a matrix as they lie in their file.

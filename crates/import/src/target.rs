@@ -2,9 +2,9 @@
 
 use crate::config::{Decoder, Scaling};
 use crate::convert::permuted;
-use crate::data::SummedFile;
+use crate::data::{SummedFile, little_endian};
 use crate::report::{Kept, TensorReport};
-use crate::store::{LayerPart, Part, Rows, Store};
+use crate::store::{LayerPart, Part, Rows, Store, pieces};
 use crate::watch::Watch;
 use dunlin_gguf::BlockType;
 use dunlin_gguf::write::{ALIGNMENT, HeaderWriter};
@@ -14,8 +14,6 @@ use std::path::Path;
 
 /// Numbers in a block.
 const BLOCK: usize = 32;
-/// Numbers in a piece, about.
-const PIECE: usize = 1 << 21;
 /// ggml's number for a file that is mostly of type Q8_0.
 const MOSTLY_Q8_0: u32 = 7;
 
@@ -69,22 +67,16 @@ pub(crate) fn write(
     }
     data.write(&header.encode())?;
     if let Some(factors) = factors {
-        data.write(&floats(&factors))?;
-        fill(data)?;
+        data.write(&little_endian(&factors))?;
+        data.align_to(ALIGNMENT)?;
     }
     watch.expect(entries.iter().map(|entry| (entry.rows() * entry.columns()) as u64).sum());
     let mut reports = Vec::new();
     for entry in &entries {
         reports.extend(tensor(decoder, store, entry, data, watch)?);
-        fill(data)?;
+        data.align_to(ALIGNMENT)?;
     }
     Ok(reports)
-}
-
-/// Fills the file up to the place where the next tensor begins.
-fn fill(data: &mut SummedFile) -> Result<()> {
-    let gap = data.written().next_multiple_of(ALIGNMENT) - data.written();
-    data.write(&[0; ALIGNMENT as usize][..gap as usize])
 }
 
 /// The tensors, with their names in GGUF files.
@@ -195,17 +187,14 @@ fn whole(
 ) -> Result<Option<TensorReport>> {
     if entry.shape.len() == 1 {
         let numbers = store.vector(entry.part)?;
-        let rows = Rows { kind: BlockType::F32, row_bytes: size_of::<f32>(), bytes: floats(&numbers) };
+        let rows = Rows { kind: BlockType::F32, row_bytes: size_of::<f32>(), bytes: little_endian(&numbers) };
         data.write(&permuted(rows, head).bytes)?;
         watch.advance(numbers.len())?;
         return Ok(None);
     }
-    let unit = head.unwrap_or(1);
-    let count = (PIECE / entry.columns() / unit).max(1) * unit;
     let (mut error, mut square) = (0.0, 0.0);
-    for first in (0..entry.rows()).step_by(count) {
-        let count = count.min(entry.rows() - first);
-        let rows = permuted(store.rows(entry.part, first, count)?, head);
+    for range in pieces(entry.rows(), entry.columns(), head.unwrap_or(1)) {
+        let rows = permuted(store.rows(entry.part, range.start, range.len())?, head);
         let numbers = rows.kind.dequantize(&rows.bytes).map_err(|error| store.error(entry.part, error))?;
         let (bytes, found) = match entry.kind() {
             BlockType::Q8_0 => q8_0(&numbers),
@@ -228,10 +217,6 @@ fn whole(
     let kept = if entry.kind() == BlockType::Q8_0 { Kept::Bytes } else { Kept::Halves };
     let error = if square > 0.0 { (error / square).sqrt() } else { 0.0 };
     Ok(Some(TensorReport { name: name.into(), source, kept, error }))
-}
-
-fn floats(numbers: &[f32]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// Bytes, and the sums of the squared errors and of the squares.
