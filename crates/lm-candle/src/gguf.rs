@@ -34,8 +34,9 @@ pub(crate) struct Gguf {
     header: Header,
     trials: Trials,
     progress: LoadProgress,
-    /// Bytes of tensors read.
+    /// Bytes of tensors read, and those of all.
     done: u64,
+    total: u64,
 }
 
 impl Gguf {
@@ -45,7 +46,8 @@ impl Gguf {
         let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
         let (bytes, stamp) = (metadata.len(), Stamp::of(&metadata));
         let header = Header::read(&mut BufReader::new(&file), bytes).map_err(|e| Error::gguf(path, e))?;
-        Ok(Self { path: path.into(), file, stamp, header, trials: Trials::new(), progress, done: 0 })
+        let total = header.tensors().values().map(|info| info.bytes).sum();
+        Ok(Self { path: path.into(), file, stamp, header, trials: Trials::new(), progress, done: 0, total })
     }
 
     /// The receiver of the progress of what follows.
@@ -199,8 +201,7 @@ impl Gguf {
         let read = self.file.seek(begin).and_then(|_| self.file.read_exact(&mut data));
         read.map_err(|e| Error::io(&self.path, e))?;
         self.done += bytes;
-        let total = self.header.tensors().values().map(|info| info.bytes).sum();
-        (self.progress)(LoadStep::Reading, self.done, total);
+        (self.progress)(LoadStep::Reading, self.done, self.total);
         Ok((info.kind, data))
     }
 
