@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(contexts.copy(&job(5, 0, &text(SHARED_TOKENS_MIN, 7), 1)), 0, "too short");
     }
 
-    /// What was rolled back, or never read, is nobody's beginning.
+    /// Tokens that were rolled back, or never read, are nobody's beginning.
     #[test]
     fn only_tokens_that_are_held_are_copied() {
         let mut contexts = SlotContexts::new(Box::new(toy().target()));

@@ -15,12 +15,12 @@ use std::collections::VecDeque;
 /// A presence message with its sender.
 pub(super) type Presence = (VerifierId, Vec<u8>);
 
-/// What an answer to a subscription says.
+/// The meaning of an answer to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Granted {
     /// The connection can be used.
     Connection,
-    /// What is retained was sent.
+    /// All retained messages were sent.
     Snapshot,
     /// Nothing that matters.
     Watch,

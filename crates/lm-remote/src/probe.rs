@@ -96,7 +96,7 @@ fn chosen_model<'a>(models: &'a [Value], wanted: Option<&str>) -> Result<&'a Val
     }
 }
 
-/// What each kind of server tells about its version and limits; empty where it tells nothing.
+/// The version and limits that each kind of server reports; empty where it reports none.
 async fn about(server: &Server, kind: ServerKind) -> Result<Value> {
     let path = match kind {
         ServerKind::Vllm => "/version",

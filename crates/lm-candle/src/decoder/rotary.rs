@@ -128,7 +128,7 @@ impl RotaryPositions {
         [self.rotated as u64, self.base.to_bits().into(), factor.to_bits().into()]
     }
 
-    /// What the angles depend on besides; empty for a Llama's own.
+    /// Further settings of the angles; empty for a Llama's own.
     pub(super) fn more_settings(&self) -> Vec<u64> {
         match self.stretch {
             Stretch::Linear(_) if self.magnitude.to_bits() == 1f32.to_bits() => vec![],

@@ -107,7 +107,7 @@ struct Desk {
     alive: bool,
     hangs: bool,
     warm: bool,
-    /// What arrives while it hangs.
+    /// Messages that arrive while it hangs.
     waiting: Vec<Due>,
     /// The retained presence.
     retained: Vec<u8>,
