@@ -1,7 +1,7 @@
 //! A source's tensors: where each lies, under the names of this crate, and their rows.
 
 use dunlin_gguf::{BlockType, TensorInfo};
-use dunlin_lm::{Error, Result};
+use dunlin_lm::{Error, Result, ZeroSearch};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -200,7 +200,7 @@ impl Store {
 
     /// `count` rows of a tensor from `first` on; a vector is one row.
     pub(crate) fn rows(&mut self, part: Part, first: usize, count: usize) -> Result<Rows> {
-        let Stored { file, info, .. } = self.stored(part)?.clone();
+        let Stored { file, name, info } = self.stored(part)?.clone();
         let total = if info.shape.len() == 1 { 1 } else { info.shape[0] };
         let row_bytes = info.bytes / total;
         let (path, file) = &mut self.files[file];
@@ -208,6 +208,12 @@ impl Store {
         let start = SeekFrom::Start(info.offset + first as u64 * row_bytes);
         let read = file.seek(start).and_then(|_| file.read_exact(&mut bytes));
         read.map_err(|error| Error::io(path, error))?;
+        let mut zeros = ZeroSearch::in_rows(row_bytes);
+        zeros.feed(&bytes);
+        if let Some(zeros) = zeros.finish().filter(|_| info.shape.len() > 1) {
+            // Zero rows are passed on as they are.
+            zeros.warning(path, "weights", &name)?;
+        }
         Ok(Rows { kind: info.kind, row_bytes: row_bytes as usize, bytes })
     }
 

@@ -3,7 +3,7 @@
 use crate::matrix::{Matrix, Trials, is_supported};
 use dunlin_gguf::{Array, BlockType, Header, Value};
 use dunlin_lm::identity::cache::Stamp;
-use dunlin_lm::{Error, Result, check_plain};
+use dunlin_lm::{Error, Result, ZeroSearch, check_plain};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -175,6 +175,12 @@ impl Gguf {
     ) -> Result<Matrix> {
         let count = part.len();
         let (kind, data) = self.read(name, &[rows, columns], Some(part))?;
+        let mut zeros = ZeroSearch::in_rows((data.len() / count.max(1)) as u64);
+        zeros.feed(&data);
+        if let Some(zeros) = zeros.finish() {
+            let warning = zeros.warning(&self.path, "GGUF", name)?;
+            tracing::warn!("{}: {warning}", self.path.display());
+        }
         Matrix::new(kind, data, (count, columns), &mut self.trials)
     }
 

@@ -18,6 +18,7 @@ mod rotary;
 mod signature;
 mod skip_norm;
 mod weights;
+mod zeros;
 
 use dunlin_lm::bundle::CacheShape;
 use dunlin_lm::guard::no_panic;
@@ -78,6 +79,7 @@ impl Decoder {
         operators::check(path, &proto)?;
         let mut warnings = weights::check(path, &proto)?;
         warnings.extend(summed.and_then(|summed| weights::unsummed(path, &proto, summed)));
+        warnings.extend(zeros::search(path, &proto, summed)?);
         let state = spawn(path, || build(path, &proto, &signature));
         let state = state.map_err(|error| operators::explain(path, &proto, error))?;
         drop(proto);

@@ -31,6 +31,7 @@ pub mod toy;
 pub mod vector;
 pub mod window;
 mod with_extend;
+mod zeros;
 
 pub use bertscore::{BertScore, bert_score};
 pub use bundle::{ModelDir, PromptForm, Role, SpecialIds};
@@ -48,3 +49,4 @@ pub use tokenizer::{TextStream, Tokenizer};
 pub use toy::{Toy, ToyDrafter, ToyTarget};
 pub use window::{Window, WindowRows};
 pub use with_extend::WithExtend;
+pub use zeros::{ZeroRun, ZeroSearch};

@@ -546,6 +546,24 @@ fn spoilt_headers_of_every_architecture_do_no_harm() {
     }
 }
 
+/// An unfinished download may leave zeros in a file of the full length.
+#[test]
+fn a_hole_in_the_weights_is_an_error() {
+    for kind in [GgmlDType::F32, GgmlDType::Q8_0, GgmlDType::Q4K] {
+        let model = open(&Tiny::new(kind));
+        let path = model.folder.path().join("model.gguf");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = bytes.len() / 2;
+        bytes[place..place + 20_000].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = CandleTarget::load(&model.dir, usize::MAX).unwrap_err().to_string();
+        assert!(
+            refused.contains("model.gguf") && refused.contains("has zeros alone from its byte"),
+            "{refused}"
+        );
+    }
+}
+
 #[test]
 fn spoilt_files_are_errors() {
     let model = open(&Tiny::new(GgmlDType::Q8_0));

@@ -125,17 +125,23 @@ pub(super) fn unsummed(path: &Path, proto: &ModelProto, summed: &[PathBuf]) -> O
 }
 
 /// The file beside the graph in which a tensor lies, if it lies in one.
-fn location(tensor: &TensorProto) -> Option<&str> {
+pub(super) fn location(tensor: &TensorProto) -> Option<&str> {
     let entry = tensor.external_data.iter().find(|entry| entry.key == "location");
     entry.filter(|_| tensor.data_location == Some(EXTERNAL)).map(|entry| entry.value.as_str())
 }
 
-fn data_file(path: &Path, location: &str) -> PathBuf {
+/// The number at a key of a tensor's place in a file; 0 if there is none.
+pub(super) fn number(tensor: &TensorProto, key: &str) -> u64 {
+    let entry = tensor.external_data.iter().find(|entry| entry.key == key);
+    entry.and_then(|entry| entry.value.parse().ok()).unwrap_or(0)
+}
+
+pub(super) fn data_file(path: &Path, location: &str) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).join(location)
 }
 
 /// Every stored tensor by name, including those of `Constant` nodes.
-fn stored(graph: &GraphProto) -> BTreeMap<&str, &TensorProto> {
+pub(super) fn stored(graph: &GraphProto) -> BTreeMap<&str, &TensorProto> {
     let constants = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
         let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
         Some((node.output.first()?.as_str(), tensor))
@@ -155,15 +161,12 @@ fn check_tensor(path: &Path, tensor: &TensorProto) -> Result<()> {
 /// Checks that the file beside the graph in which a tensor lies is there and long enough: a download that was cut is
 /// named by its own name.
 fn check_data(path: &Path, tensor: &TensorProto) -> Result<()> {
-    let entry =
-        |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
     let Some(location) = location(tensor) else {
         return Ok(());
     };
     let file = data_file(path, location);
     let found = file.metadata().map_err(|error| Error::io(&file, error))?.len();
-    let number = |key| entry(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
-    let end = number("offset").saturating_add(number("length"));
+    let end = number(tensor, "offset").saturating_add(number(tensor, "length"));
     if found < end {
         let message =
             format!("it has {found} bytes, and tensor {:?} ends at byte {end}: it is cut off", tensor.name);
@@ -208,7 +211,7 @@ fn check_n_bits(path: &Path, node: &NodeProto) -> Result<Option<Slow>> {
     }
 }
 
-fn integer(node: &NodeProto, name: &str) -> Option<i64> {
+pub(super) fn integer(node: &NodeProto, name: &str) -> Option<i64> {
     node.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i)
 }
 
