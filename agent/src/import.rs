@@ -5,10 +5,10 @@ use crate::exit::{DONE, INTERRUPTED};
 use crate::screen::Colour;
 use crate::terminal::{ColourChoice, abilities};
 use anyhow::{Context, Result};
-use dunlin_import::{HeadBits, Import, ImportReport, LayerChoice, Watch, import};
+use dunlin_import::{HeadBits, Import, ImportReport, LayerChoice, Loadable, Watch, import};
 use dunlin_lm::Role;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
@@ -111,21 +111,91 @@ pub async fn run_import(flags: &ImportFlags) -> Result<u8> {
 
 /// Imports with a bar on a terminal.
 fn watched(job: &Import, is_ended: &AtomicBool, choice: ColourChoice) -> Result<ImportReport> {
-    let bar = Bar::new(100, "{pos} % {msg}", abilities(choice, &io::stderr()))?;
-    let go_on = &mut |done: u64, total: u64| {
-        bar.set(
-            done.saturating_mul(100).checked_div(total).unwrap_or(100),
-            format!("{} M numbers", done / 1_000_000),
-        );
-        !is_ended.load(Ordering::Relaxed)
-    };
-    let report = import(job, &mut Watch::new(go_on));
-    bar.end();
+    let mut view = ImportView::new(choice)?;
+    let report = import(
+        job,
+        &mut Watch::new(&mut |done, total| {
+            view.show(done, total);
+            !is_ended.load(Ordering::Relaxed)
+        }),
+    );
+    view.end();
     let report = report?;
-    for notice in &report.notices {
-        bar.line(Colour::Yellow, notice);
-    }
+    view.notices(&report);
     Ok(report)
+}
+
+/// The path of the drafter that the model at `path` can be loaded as. A GGUF file or a folder of safetensors is imported
+/// on first use, with a bar on a terminal and lines elsewhere.
+///
+/// # Errors
+/// The model can't be imported, or its folder can't be written.
+pub(crate) fn loadable(path: &Path) -> Result<PathBuf> {
+    let pending = match Loadable::of(path, Role::Drafter)? {
+        Loadable::At(path) => return Ok(path),
+        Loadable::Pending(pending) => pending,
+    };
+    let mut view = ImportView::new(ColourChoice::default())?;
+    let (source, out) = (pending.source.display(), pending.out.display());
+    view.line(Colour::Plain, &format!("{source} is imported once, into {out}"));
+    view.logged = Some(0);
+    let report = pending.run(&mut Watch::new(&mut |done, total| {
+        view.show(done, total);
+        true
+    }));
+    view.end();
+    if let Some(report) = report? {
+        view.notices(&report);
+        let twice = report.tensors.iter().filter(|tensor| tensor.is_rounded_twice()).count();
+        let rounded = match twice {
+            0 => String::new(),
+            _ => format!("; {twice} of {} tensors were rounded before, in the source", report.tensors.len()),
+        };
+        view.line(
+            Colour::Plain,
+            &format!("{out}: {} MiB of weights{rounded}", report.bytes.div_ceil(1 << 20)),
+        );
+    }
+    Ok(pending.out)
+}
+
+/// Share of an import between two lines, where there is no bar.
+const LINE_PERCENT: u64 = 25;
+
+/// The progress of an import.
+struct ImportView {
+    bar: Bar,
+    /// Percent at the last line; `None` for no lines.
+    logged: Option<u64>,
+}
+
+impl ImportView {
+    fn new(choice: ColourChoice) -> Result<Self> {
+        let bar = Bar::new(100, "{pos} % {msg}", abilities(choice, &io::stderr()))?;
+        Ok(Self { bar, logged: None })
+    }
+
+    fn show(&mut self, done: u64, total: u64) {
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+        self.bar.set(percent, format!("{} M numbers", done / 1_000_000));
+        if self.logged.is_some_and(|logged| percent >= logged + LINE_PERCENT) && !self.bar.is_shown() {
+            let reached = percent / LINE_PERCENT * LINE_PERCENT;
+            self.line(Colour::Plain, &format!("importing: {reached} %"));
+            self.logged = Some(reached);
+        }
+    }
+
+    fn line(&self, colour: Colour, text: &str) {
+        self.bar.line(colour, text);
+    }
+
+    fn notices(&self, report: &ImportReport) {
+        report.notices.iter().for_each(|notice| self.line(Colour::Yellow, notice));
+    }
+
+    fn end(&self) {
+        self.bar.end();
+    }
 }
 
 /// Writes the report: a line for each tensor, and what they come to.

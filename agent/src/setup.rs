@@ -2,6 +2,7 @@
 
 use crate::config::Settings;
 use crate::drafter::{Worker, WorkingDrafter};
+use crate::import::loadable;
 use crate::link::Link;
 use crate::memory::Memory;
 use crate::run::{Agent, Control, Say, SessionSettings, User};
@@ -71,7 +72,10 @@ impl Draft for Absent {
 /// The directory is invalid.
 pub(crate) fn model_of(settings: &Settings) -> Result<ModelDir> {
     let path = settings.model()?;
-    let model = if settings.rules.drafts() { ModelDir::open(path)? } else { ModelDir::open_tokenizer(path)? };
+    let model = match settings.rules.drafts() {
+        true => ModelDir::open(loadable(path)?)?,
+        false => ModelDir::open_tokenizer(path)?,
+    };
     let model = model.with_system(settings.system.clone())?;
     if model.prompt.stop.is_empty() {
         warn!("{}: no token that ends a text is known, so a reply ends at its length", path.display());
@@ -142,8 +146,8 @@ pub(crate) struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Opens the model's directory and starts the meter that the settings name.
     ///
+    /// # Errors
     /// The directory or the power source is invalid.
-    /// The directory or the power source is wrong.
     pub(crate) fn open(settings: &'a Settings) -> Result<Self> {
         let model = model_of(settings)?;
         let energy = EnergyAccount::start(&settings.power, random::number()? as u32, EnergyPhase::Load)?;
@@ -155,7 +159,7 @@ impl<'a> Parts<'a> {
     /// # Errors
     /// The directory is invalid.
     pub(crate) fn unmetered(settings: &'a Settings) -> Result<Self> {
-        let model = ModelDir::open(settings.model()?)?;
+        let model = ModelDir::open(loadable(settings.model()?)?)?;
         Ok(Self { settings, model, energy: EnergyAccount::unmetered(EnergyPhase::Load) })
     }
 

@@ -16,6 +16,7 @@ use dunlin_lm::bundle::{FileSum, NewManifest};
 use dunlin_lm::{Error, ModelDir, Result, Role};
 use dunlin_lm_tract::graph::Place;
 use dunlin_wire::limits::MODEL_NAME_BYTES_MAX;
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,30 @@ struct Source {
 /// full; or `watch` ended it.
 pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
     check_place(&import.out)?;
+    import_to(import, Destination::Given, watch)
+}
+
+/// The place of a folder that is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Destination<'r> {
+    /// Where a user wants it, who names it later.
+    Given,
+    /// Beside its source, where it is found again. What is there is older, or the rest of an import that was killed.
+    Kept {
+        /// Name and text of the file that tells what it was made of.
+        record: (&'r str, &'r str),
+    },
+}
+
+/// Makes a folder at a place where nothing, an empty folder or an older one is.
+///
+/// # Errors
+/// As [`import`].
+pub(crate) fn import_to(
+    import: &Import,
+    place: Destination<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<ImportReport> {
     let mut source = Source::open(&import.source)?;
     if import.role == Role::Target && (&import.layers, import.head) != (&LayerChoice::All, HeadBits::Measured)
     {
@@ -116,10 +141,15 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
     let layers = source.decoder.chosen(&source.path, &import.layers)?;
     let parent =
         import.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-    source.notices.extend(left_over(parent));
-    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
-    let folder = folder.map_err(|e| Error::io(parent, e))?;
+    let folder = match place {
+        Destination::Given => {
+            fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+            source.notices.extend(left_over(parent));
+            let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
+            folder.map_err(|e| Error::io(parent, e))?
+        }
+        Destination::Kept { .. } => unfinished(parent, &import.out)?,
+    };
     let name = match &import.name {
         Some(name) if name.len() > MODEL_NAME_BYTES_MAX || name.is_empty() => {
             let expected = format!("1 to {MODEL_NAME_BYTES_MAX} bytes");
@@ -133,6 +163,10 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
         Role::Target => source.write_target(folder.path(), &name, watch)?,
     };
     source.compare(&ModelDir::open(folder.path())?)?;
+    if let Destination::Kept { record: (name, text) } = place {
+        write_whole(&folder.path().join(name), text.as_bytes())?;
+        remove(&import.out)?;
+    }
     settle(folder, &import.out)?;
     Ok(ImportReport {
         folder: import.out.clone(),
@@ -170,6 +204,29 @@ fn left_over(parent: &Path) -> Option<String> {
             left.join(", ")
         )
     })
+}
+
+/// A folder under one name, so that those of killed imports don't add up.
+fn unfinished(parent: &Path, out: &Path) -> Result<tempfile::TempDir> {
+    let mut name = OsString::from(PREFIX);
+    name.push(out.file_name().unwrap_or_default());
+    let made = remove(&parent.join(&name)).and_then(|()| {
+        let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(parent);
+        folder.map_err(|e| Error::io(parent, e))
+    });
+    made.map_err(|error| {
+        let expected = "a model that can be loaded as it is, or a folder to keep its import in";
+        let remedy = "make one elsewhere with `dunlin-agent import`, or allow writing here";
+        Error::value(out, "import", expected, format!("{error}: {remedy}"))
+    })
+}
+
+/// Removes a folder with all that is in it, if there is one.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(folder, error)),
+        _ => Ok(()),
+    }
 }
 
 /// Moves the finished folder to its place.

@@ -2,7 +2,8 @@
 //! safetensors becomes a folder with an ONNX file of 4-bit weights, a tokenizer, a chat template and `model.toml`.
 //!
 //! Weights pass through tensor by tensor, in pieces of rows, so memory does not grow with the model. The folder is made
-//! beside its place and moved there when it is whole.
+//! beside its place and moved there when it is whole. A model that is used without an import is imported on first use,
+//! and kept beside its source.
 //!
 //! Invariants:
 //! - No file's content can make this crate panic, or allocate more than the file has bytes.
@@ -18,6 +19,7 @@ mod graph;
 mod hugging_face;
 mod import;
 mod layers;
+mod once;
 mod quantize;
 mod report;
 mod store;
@@ -27,6 +29,7 @@ mod watch;
 pub use agreement::{QUESTION, REPLY};
 pub use import::{HeadBits, Import, import};
 pub use layers::LayerChoice;
+pub use once::{Loadable, PendingImport};
 pub use quantize::{BLOCK, quantize_block};
 pub use report::{Agreement, HEAD_COST_MAX, ImportReport, Kept, TEMPERATURE, TensorReport};
 pub use watch::Watch;

@@ -194,11 +194,33 @@ impl ModelDir {
     }
 }
 
-/// Opens a directory without `model.toml`.
-fn open_directory(path: &Path) -> Result<ModelDir> {
+/// The file of weights that [`ModelDir::open`] takes at a path without `model.toml`; `None` if there is none.
+///
+/// # Errors
+/// A directory can't be read, or has several GGUF files.
+pub fn weights_of(path: &Path) -> Result<Option<PathBuf>> {
+    if has_extension(path, "gguf") || has_extension(path, "onnx") {
+        return Ok(Some(path.into()));
+    }
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let (gguf, files) = weights_in(path)?;
+    Ok(gguf.or(files.into_iter().next()))
+}
+
+/// The GGUF file of a directory without `model.toml`, if it counts, and the ONNX files.
+fn weights_in(path: &Path) -> Result<(Option<PathBuf>, Vec<PathBuf>)> {
     let (has_config, files) = (path.join("config.json").exists(), onnx::candidates(path)?);
     // A GGUF file needs no config.json, so one that is there belongs to the ONNX file.
     let gguf = if has_config && !files.is_empty() { None } else { gguf::only_file(path)? };
+    Ok((gguf, files))
+}
+
+/// Opens a directory without `model.toml`.
+fn open_directory(path: &Path) -> Result<ModelDir> {
+    let has_config = path.join("config.json").exists();
+    let (gguf, files) = weights_in(path)?;
     match (gguf, files.is_empty()) {
         (Some(gguf), true) => gguf::open(&gguf),
         (Some(gguf), false) => {

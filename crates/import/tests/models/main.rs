@@ -10,6 +10,7 @@ mod demo;
 mod files;
 mod folders;
 mod logits;
+mod once;
 mod refusals;
 mod small;
 mod targets;
