@@ -4,12 +4,14 @@
 use crate::config::{CacheType, Config};
 use crate::loading::LoadingView;
 use anyhow::{Context, Result};
-use dunlin_lm::{Chooser, ModelDir, Promise, Target, TargetIdentity, Vocabulary};
+use dunlin_import::{Loadable, Watch};
+use dunlin_lm::{Chooser, ModelDir, Promise, Role, Target, TargetIdentity, Vocabulary};
 pub use dunlin_lm_candle::threads;
 use dunlin_lm_candle::{CandleTarget, KvType, LoadStep, THREADS_VARIABLE};
 pub use dunlin_lm_remote::Comparison;
 use dunlin_lm_remote::RemoteTarget;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use std::{env, process, thread};
@@ -103,12 +105,37 @@ pub async fn open(config: &Config) -> Result<OpenedTarget> {
 pub const PLAIN_ONLY: &str = "policies served: those that send drafts under the shared seed and hold none \
     (lossless, remote, stream, auto); a device with another one is refused";
 
+/// The path of the target that the model at `path` can be loaded as. A folder of safetensors is imported on first use.
+///
+/// # Errors
+/// The model can't be imported, or its folder can't be written.
+fn loadable(path: &Path) -> Result<PathBuf> {
+    let pending = match Loadable::of(path, Role::Target)? {
+        Loadable::At(path) => return Ok(path),
+        Loadable::Pending(pending) => pending,
+    };
+    let (source, out) = (pending.source.display(), pending.out.display());
+    tracing::info!("{source} is imported once, into {out}");
+    let mut view = LoadingView::new();
+    // Safetensors hold numbers of 2 bytes, most often.
+    let report = pending.run(&mut Watch::new(&mut |done, total| {
+        view.show("importing weights", 2 * done, 2 * total);
+        true
+    }));
+    drop(view);
+    if let Some(report) = report? {
+        report.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+        tracing::info!("{out}: {} MiB of weights", report.bytes.div_ceil(1 << 20));
+    }
+    Ok(pending.out)
+}
+
 /// Loads the configured target, and shows the progress.
 ///
 /// # Errors
 /// Names the file and the problem.
 fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
-    let path = config.model()?;
+    let path = &loadable(config.model()?)?;
     let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
     let mut view = LoadingView::new();
     let progress = Box::new(move |step, done, total| {

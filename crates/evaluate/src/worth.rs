@@ -23,12 +23,13 @@ use agreement::AgreementSums;
 use anyhow::{Context, Result, ensure};
 use conditions::PairConditions;
 use dunlin_hlm::TokenId;
-use dunlin_lm::{Draft, ModelDir, Target, Tokenizer};
+use dunlin_import::{Loadable, Watch};
+use dunlin_lm::{Draft, ModelDir, Role, Target, Tokenizer};
 use figures::PairFigures;
 use fit::PairFit;
 use report::PairReport;
 use speed::PairSpeed;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use traffic::{MACHINE_SIZE, TrafficPlan};
 
 /// Bytes of remembered rows: those of a few replies, so that a policy which writes the target's text costs no pass.
@@ -39,7 +40,7 @@ const REPLY_TOKENS_MIN: usize = 16;
 /// A pair to assess, and how.
 #[derive(Clone, Debug)]
 pub struct PairRequest {
-    /// The drafter: any form that [`ModelDir::open`] takes.
+    /// The drafter: any form that [`ModelDir::open`] takes, or that can be imported.
     pub drafter: PathBuf,
     /// The target, likewise.
     pub target: PathBuf,
@@ -74,7 +75,8 @@ pub struct LoadedPair<'m> {
 /// # Errors
 /// A model can't be opened, loaded or run, or a prompt doesn't fit a context.
 pub fn assess(request: &PairRequest, progress: &PlanProgress<'_>) -> Result<PairReport> {
-    let (drafter, target) = (ModelDir::open(&request.drafter)?, ModelDir::open(&request.target)?);
+    let drafter = ModelDir::open(loadable(&request.drafter, Role::Drafter, progress)?)?;
+    let target = ModelDir::open(loadable(&request.target, Role::Target, progress)?)?;
     let fit = PairFit::of(&drafter, &target)?;
     let mut report = PairReport::new(&drafter, &target, fit);
     if report.fit.problem().is_some() {
@@ -104,6 +106,22 @@ pub fn assess(request: &PairRequest, progress: &PlanProgress<'_>) -> Result<Pair
     }));
     report.figures = Some(figures);
     Ok(report)
+}
+
+/// The path at which a model can be loaded; it is imported first if it must be.
+///
+/// # Errors
+/// The model can't be imported, or its folder can't be written.
+fn loadable(path: &Path, role: Role, progress: &PlanProgress<'_>) -> Result<PathBuf> {
+    let pending = match Loadable::of(path, role)? {
+        Loadable::At(path) => return Ok(path),
+        Loadable::Pending(pending) => pending,
+    };
+    let (source, out) = (pending.source.display(), pending.out.display());
+    progress.note(&format!("{source} is imported once, into {out}"));
+    let report = pending.run(&mut Watch::new(&mut |_, _| true))?;
+    report.iter().flat_map(|report| &report.notices).for_each(|notice| progress.note(notice));
+    Ok(pending.out)
 }
 
 /// The figures of two loaded models.
