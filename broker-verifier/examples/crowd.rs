@@ -184,7 +184,12 @@ impl Stand {
             lossy: false,
             idle_max: Span::from_millis(600_000),
         };
-        let bounds = WorkBounds { work: WORK_MAX, jobs: sessions + BATCH_JOBS_MAX, prefill: None };
+        let bounds = WorkBounds {
+            work: WORK_MAX,
+            jobs: sessions + BATCH_JOBS_MAX,
+            prefill: None,
+            measured: Default::default(),
+        };
         Ok(Self {
             machine: Verifier::new(machine)?,
             worker: Worker::start(Box::new(target), bounds)?,

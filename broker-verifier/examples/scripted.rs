@@ -23,6 +23,7 @@ fn main() -> Result<()> {
         target: TargetEngine::Rows(Box::new(toy.target())),
         name: "scripted".into(),
         prefixes: Default::default(),
+        measured: Default::default(),
     };
     let (_kept, stop) = mpsc::channel(1);
     let (_unasked, status) = mpsc::channel(1);

@@ -169,7 +169,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
         budget.check().map_err(failure)?;
         tracing::info!("{budget}");
     }
-    opened.engine.warm_up().map_err(failure)?;
+    let measured = opened.engine.warm_up().map_err(failure)?;
     let OpenedTarget { dir, engine, .. } = opened;
     let embedded = match config.embedded_broker {
         true => Some(Embedded::start(config.listen).map_err(failure)?),
@@ -179,7 +179,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
         config.broker = embedded.address().into();
         tracing::info!(address = %config.broker, "embedded broker");
     }
-    let served = Served { target: engine, name: dir.name, prefixes: dir.prefixes.into() };
+    let served = Served { target: engine, name: dir.name, prefixes: dir.prefixes.into(), measured };
     let report = block_on(serve_until_signal(&config, served, ready.clone())).map_err(failure);
     if let Some(file) = &ready {
         file.remove().map_err(failure)?;

@@ -4,8 +4,10 @@
 use crate::config::{CacheType, Config};
 use crate::loading::LoadingView;
 use anyhow::{Context, Result};
+use dunlin_hlm::passes::MeasuredPasses;
+use dunlin_hlm::time::Duration;
 use dunlin_import::{Loadable, Watch};
-use dunlin_lm::{Chooser, ModelDir, Promise, Role, Target, TargetIdentity, Vocabulary};
+use dunlin_lm::{Chooser, Extend, ModelDir, Promise, Role, Target, TargetIdentity, Vocabulary};
 pub use dunlin_lm_candle::threads;
 use dunlin_lm_candle::{CandleTarget, KvType, LoadStep, THREADS_VARIABLE};
 pub use dunlin_lm_remote::Comparison;
@@ -49,14 +51,15 @@ impl TargetEngine {
         }
     }
 
-    /// Runs the first pass of a target that is loaded here, so that no device has to wait for it.
+    /// Runs the first passes of a target that is loaded here, so that no device has to wait for them; returns the
+    /// durations that were measured.
     ///
     /// # Errors
-    /// The pass fails, or `kv_mib` is too small for it.
-    pub fn warm_up(&mut self) -> Result<()> {
+    /// A pass fails, or `kv_mib` is too small for it.
+    pub fn warm_up(&mut self) -> Result<MeasuredPasses> {
         match self {
             Self::Rows(target) => warm_up(target.as_mut()),
-            Self::Choices(_) => Ok(()),
+            Self::Choices(_) => Ok(MeasuredPasses::default()),
         }
     }
 
@@ -154,15 +157,33 @@ fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     Ok((dir, Box::new(target.with_kv_type(kind))))
 }
 
-/// Runs the target's first pass, so that no device has to wait for it, and logs its duration.
+/// Runs the target's first passes, so that no device has to wait for them, and logs their duration.
 ///
 /// # Errors
-/// The pass fails, or `kv_mib` is too small for it.
-fn warm_up(target: &mut dyn Target) -> Result<()> {
+/// A pass fails, or `kv_mib` is too small for it.
+fn warm_up(target: &mut dyn Target) -> Result<MeasuredPasses> {
+    let failed = "the target's first pass failed; if its cache is full, raise kv_mib";
     let started = Instant::now();
-    target.warm_up().context("the target's first pass failed; if its cache is full, raise kv_mib")?;
+    target.warm_up().context(failed)?;
+    let measured = measured(target).context(failed)?;
     tracing::info!(seconds = started.elapsed().as_secs_f32(), memory_mib = memory_mib(), "target warmed up");
-    Ok(())
+    Ok(measured)
+}
+
+/// The durations of passes of some sizes.
+fn measured(target: &mut dyn Target) -> dunlin_lm::Result<MeasuredPasses> {
+    let (mut passes, context_max) = (MeasuredPasses::default(), target.context_max());
+    while let Some(count) = passes.next_tokens().filter(|count| *count <= context_max) {
+        let (session, tokens) = (target.open()?, vec![0; count]);
+        let started = Instant::now();
+        let part = Extend { session, keep: 0, tokens: &tokens, rows: count };
+        let answer = target.extend(&[part]).pop();
+        let took = started.elapsed();
+        target.close(session);
+        answer.transpose()?;
+        passes.push(count, Duration(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)));
+    }
+    Ok(passes)
 }
 
 /// Memory of this process in MiB; `None` if the system doesn't report it.

@@ -15,7 +15,7 @@ use crate::setup::Setups;
 use crate::worker::{Batch, WorkBounds};
 use crate::workers::{EngineBatch, EngineWorker};
 use anyhow::{Context, Result};
-use dunlin_hlm::passes::{BATCH_JOBS_MAX, PassPrices};
+use dunlin_hlm::passes::{BATCH_JOBS_MAX, MeasuredPasses, PassPrices};
 use dunlin_hlm::prefixes::Prefixes;
 use dunlin_hlm::time::{Duration as Span, Instant as Now};
 use dunlin_hlm::verifier::{
@@ -45,6 +45,8 @@ pub struct Served {
     pub name: String,
     /// Fingerprints of its vocabulary's beginnings.
     pub prefixes: Prefixes,
+    /// Passes that were measured when it was loaded.
+    pub measured: MeasuredPasses,
 }
 
 /// Channels and callbacks between the loop and its owner.
@@ -149,7 +151,8 @@ impl Serve {
         let now = Instant::now();
         // A session has one job at a time, so this many jobs wait only while sessions end.
         let jobs = config.sessions + BATCH_JOBS_MAX;
-        let bounds = WorkBounds { work: WORK_MAX, jobs, prefill: config.prefill_tokens };
+        let measured = served.measured;
+        let bounds = WorkBounds { work: WORK_MAX, jobs, prefill: config.prefill_tokens, measured };
         Ok(Self {
             machine,
             link,

@@ -7,7 +7,7 @@
 
 use crate::contexts::SlotContexts;
 use anyhow::{Context, Error, Result, anyhow};
-use dunlin_hlm::passes::PassSize;
+use dunlin_hlm::passes::{MeasuredPasses, PassSize};
 use dunlin_hlm::schedule::{PassPart, PassQueue};
 use dunlin_hlm::time::Duration as Span;
 use dunlin_hlm::verifier::{RowsError, Slot, VerifierEvent, VerifyJobId};
@@ -40,7 +40,7 @@ pub struct Batch {
 }
 
 /// Bounds of the target's thread.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WorkBounds {
     /// Pieces of work in the channel.
     pub work: usize,
@@ -48,6 +48,8 @@ pub struct WorkBounds {
     pub jobs: usize,
     /// Tokens of long contexts in a pass; `None` for as many as the measured time allows.
     pub prefill: Option<usize>,
+    /// Passes that were measured before there was work.
+    pub measured: MeasuredPasses,
 }
 
 /// The loop's end of the target's thread.
@@ -142,9 +144,11 @@ impl Model {
         batches: mpsc::Sender<Batch>,
         handed: Receiver<()>,
     ) -> Self {
+        let mut queue = PassQueue::new(bounds.prefill);
+        queue.expect(&bounds.measured);
         Self {
             contexts: SlotContexts::new(target),
-            queue: PassQueue::new(bounds.prefill),
+            queue,
             jobs_max: bounds.jobs,
             dropped: Vec::new(),
             batches,
@@ -250,7 +254,8 @@ mod tests {
     use dunlin_lm::Toy;
 
     const TOY: u64 = 3;
-    const BOUNDS: WorkBounds = WorkBounds { work: 4, jobs: 1000, prefill: Some(32) };
+    const BOUNDS: WorkBounds =
+        WorkBounds { work: 4, jobs: 1000, prefill: Some(32), measured: MeasuredPasses::new() };
 
     fn toy() -> Toy {
         Toy::new(TOY, 16, 0.5)

@@ -132,7 +132,8 @@ impl Running {
     pub fn begin_with(config: Config, target: TargetEngine) -> (Self, oneshot::Receiver<()>) {
         let (stop, stopped) = mpsc::channel(2);
         let (sender, ready) = oneshot::channel();
-        let served = Served { target, name: "toy".into(), prefixes: Default::default() };
+        let served =
+            Served { target, name: "toy".into(), prefixes: Default::default(), measured: Default::default() };
         let announce = Box::new(move || {
             let _ = sender.send(());
             Ok(())

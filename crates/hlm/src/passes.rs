@@ -6,10 +6,50 @@
 use crate::fading::{FadingLine, fade};
 use crate::time::Duration;
 use crate::verifier::VerifyJob;
+use alloc::vec::Vec;
 use dunlin_wire::{LogTime, Price};
 
 /// Most jobs in one pass; limits the rows held at once.
 pub const BATCH_JOBS_MAX: usize = 32;
+
+/// Durations of passes of rising sizes, measured before there is work: far enough apart to tell the time of a token, and
+/// as few as a start can wait for.
+#[derive(Clone, Debug, Default)]
+pub struct MeasuredPasses(Vec<(usize, Duration)>);
+
+impl MeasuredPasses {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Tokens of the next pass to measure; `None` after the last. A size is left out if it could take seconds.
+    pub fn next_tokens(&self) -> Option<usize> {
+        let (Some((_, first)), Some((tokens, last))) = (self.0.first(), self.0.last()) else {
+            return Some(1);
+        };
+        let is_cheap =
+            last.0.saturating_mul(MEASURED_STEP as u64) <= MEASURED_MAX.0 || last.0 <= first.0 / 2 * 3;
+        Some(tokens * MEASURED_STEP).filter(|tokens| *tokens <= MEASURED_TOKENS_MAX && is_cheap)
+    }
+
+    /// Takes the duration of that pass.
+    pub fn push(&mut self, tokens: usize, took: Duration) {
+        self.0.push((tokens, took));
+    }
+
+    /// Tokens and duration of each, the smallest first.
+    pub fn all(&self) -> &[(usize, Duration)] {
+        &self.0
+    }
+}
+
+/// Each measured pass has so many times the tokens of the one before it.
+const MEASURED_STEP: usize = 4;
+/// Tokens of the largest measured pass.
+const MEASURED_TOKENS_MAX: usize = 64;
+/// Longest time that a measured pass may take, unless it takes little longer than the first.
+const MEASURED_MAX: Duration = Duration::from_millis(4_000);
 
 /// Most tokens of one job in a pass that counts: a longer one reads a prompt, and the pass says nothing of the next
 /// token. The pass itself may be longer, since it serves many devices.
@@ -109,6 +149,21 @@ mod tests {
         // 13.8 ms on average, less 15 tokens of one job.
         let pass = crowd.price().pass;
         assert!(pass < LogTime::of_us(13_800) && pass >= LogTime::of_us(11_500), "{pass:?}");
+    }
+
+    #[test]
+    fn few_passes_are_measured_of_a_slow_target() {
+        let sizes = |pass_us: u64, token_us: u64| {
+            let mut passes = MeasuredPasses::default();
+            while let Some(tokens) = passes.next_tokens() {
+                passes.push(tokens, Duration(pass_us + token_us * tokens as u64));
+            }
+            passes.all().iter().map(|(tokens, _)| *tokens).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(1_000, 1_000), [1, 4, 16, 64]);
+        assert_eq!(sizes(0, 450_000), [1, 4], "7 billion weights on a processor");
+        assert_eq!(sizes(5_000_000, 300), [1, 4, 16, 64], "a token costs nothing beside the pass");
+        assert_eq!(sizes(0, 5_000_000), [1]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! the rest of the pass. No clock and no model is used here; durations are arguments.
 
 use crate::fading::{FadingLine, fade};
-use crate::passes::{BATCH_JOBS_MAX, PassSize};
+use crate::passes::{BATCH_JOBS_MAX, MeasuredPasses, PassSize};
 use crate::time::Duration;
 use crate::verifier::{Slot, VerifyJob, VerifyJobId};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +27,8 @@ const PREFILL_TOKENS_FIRST: usize = 32;
 const PREFILL_SHARE: f64 = 0.25;
 /// Time of a pass that only one device needs.
 const LONE_PASS: Duration = Duration::from_millis(250);
+/// Error of the durations that are measured without load, as a share of the shortest.
+const MEASURING_ERROR: f64 = 0.05;
 /// Tokens that a device gains with each of its turns.
 const QUANTUM_TOKENS: usize = 64;
 /// Passes for which a device is counted as active after its last job.
@@ -39,6 +41,8 @@ struct PassLine {
     short: f64,
     /// Seconds of a token when the passes last differed in size.
     token: Option<f64>,
+    /// Least seconds of a token, by passes that were measured without load.
+    least: Option<f64>,
 }
 
 impl PassLine {
@@ -49,6 +53,19 @@ impl PassLine {
         self.line.observe(tokens as f64, took.as_secs_f64());
         fade(&mut self.short, short as f64);
         self.token = self.line.slope().or(self.token);
+    }
+
+    /// Takes passes that were measured without load, the smallest first.
+    fn expect(&mut self, passes: &[(usize, Duration)]) {
+        for (tokens, took) in passes {
+            self.observe(*tokens, *tokens, *took);
+        }
+        let (Some((few, short)), Some((many, long))) = (passes.first(), passes.last()) else { return };
+        if many > few {
+            let (short, long) = (short.as_secs_f64(), long.as_secs_f64());
+            let least = ((long - short) / 2.0).max(MEASURING_ERROR * short) / (many - few) as f64;
+            self.least = Some(least).filter(|least| *least > 0.0);
+        }
     }
 
     /// Seconds of a pass, and of each token in it; `None` before the first pass.
@@ -62,7 +79,8 @@ impl PassLine {
         // of the time is counted for the tokens, the careful guess.
         let slope = self.token.unwrap_or(proportional);
         // Noise may turn the slope around. A token is never free.
-        let token = slope.clamp(proportional / 64.0, proportional);
+        let least = self.least.unwrap_or(proportional / 64.0).min(proportional);
+        let token = slope.clamp(least, proportional);
         Some((seconds - token * tokens, token))
     }
 
@@ -179,6 +197,11 @@ impl<T: Copy> PassQueue<T> {
             short: 0,
             line: PassLine::default(),
         }
+    }
+
+    /// Takes what was measured before there was work. Passes of several sizes tell the time of a token, which texts on credit don't: their passes are of one size.
+    pub fn expect(&mut self, passes: &MeasuredPasses) {
+        self.line.expect(passes.all());
     }
 
     /// The number of jobs that wait, those included that were begun.
@@ -618,6 +641,32 @@ mod tests {
         }
         // A token counts as a 64th of a pass of one token at the least.
         assert_eq!(line.room(8, false), 128);
+    }
+
+    /// What was measured without load bounds the guess, in both directions.
+    #[test]
+    fn measured_passes_tell_the_room_before_any_work() {
+        let room = |passes: &[(usize, u64)]| {
+            let mut line = PassLine::default();
+            let passes: Vec<(usize, Duration)> = passes.iter().map(|(n, us)| (*n, Duration(*us))).collect();
+            line.expect(&passes);
+            // Texts on credit, whose passes have one size.
+            let last = passes.last().unwrap().1;
+            (0..200).for_each(|_| line.observe(3, 3, last));
+            line.room(3, false)
+        };
+        // A token costs next to nothing: 0.3 ms of a second.
+        assert_eq!(
+            room(&[(1, 1_000_000), (4, 1_001_000), (16, 1_005_000), (64, 1_019_000)]),
+            PREFILL_TOKENS_MAX
+        );
+        // Of two sizes so near to each other, an error of the measurement could be all of the difference.
+        assert_eq!(room(&[(1, 1_000_000), (4, 1_000_000)]), 15);
+        // The whole pass is for its tokens.
+        assert_eq!(room(&[(1, 450_000), (4, 1_800_000)]), PREFILL_TOKENS_MIN);
+        // One size tells nothing.
+        assert_eq!(room(&[(1, 1_000_000)]), PREFILL_TOKENS_MIN);
+        assert_eq!(room(&[(0, 0), (0, 0), (1, 1)]), PREFILL_TOKENS_MIN);
     }
 
     /// Between two frames a drafting device has no job. It must not find a pass of a quarter of a second then.

@@ -127,10 +127,10 @@ fn a_hung_verifier_is_left_within_three_announced_frames() {
             p99(shares.clone())
         );
         assert!(all.len() >= STRIKES as usize && outcome.missed == 0, "{} gaps", all.len());
-        // A text that flows is told of no queue, but at the next verifier it waits for the pass under way. And a verifier
-        // that saw passes of one size alone doesn't know the time of a token: it reads the contexts that come to it at
-        // once in one more pass.
-        let most = if policy == Policy::Stream { 500 } else { 300 };
+        // The announced time of a text that flows is that of a pass, since it waits for none. When its verifier hangs, it is
+        // silent for that pass, and at the next verifier it waits for the pass under way and then for its own: three,
+        // and the time-outs of the link.
+        let most = if policy == Policy::Stream { 375 } else { 300 };
         assert!(p99(shares) < most, "{all:?}");
     }
 }

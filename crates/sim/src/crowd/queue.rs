@@ -2,7 +2,7 @@
 
 use super::CrowdModels;
 use anyhow::{Context, Result};
-use dunlin_hlm::passes::PassSize;
+use dunlin_hlm::passes::{MeasuredPasses, PassSize};
 use dunlin_hlm::schedule::{PassPart, PassQueue};
 use dunlin_hlm::time::Duration;
 use dunlin_hlm::verifier::{Slot, VerifierEvent, VerifyJobId};
@@ -69,15 +69,16 @@ pub(super) struct TargetQueue {
 }
 
 impl TargetQueue {
-    /// A queue that reads at most `prefill` tokens of long contexts in a pass.
+    /// A queue that reads at most `prefill` tokens of long contexts in a pass, of a target that was measured at its start
+    /// as a verifier measures its own.
     pub(super) fn new(model: PassModel, prefill: Option<usize>) -> Self {
-        Self {
-            model,
-            waiting: PassQueue::new(prefill),
-            members: BTreeMap::new(),
-            running: None,
-            pass: TargetPass::default(),
+        let mut waiting = PassQueue::new(prefill);
+        let mut measured = MeasuredPasses::default();
+        while let Some(tokens) = measured.next_tokens() {
+            measured.push(tokens, Duration(model.us(tokens)));
         }
+        waiting.expect(&measured);
+        Self { model, waiting, members: BTreeMap::new(), running: None, pass: TargetPass::default() }
     }
 
     /// Adds work of a member; returns the jobs that nobody waits for any more.

@@ -41,8 +41,9 @@ fn a_verifier_with_a_paced_target() {
     let config =
         Config { id, broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(), ..Config::default() };
     let dir = ModelDir::open(model("target")).unwrap();
-    let target = TargetEngine::Rows(Box::new(paced(&dir, pass)));
-    let served = Served { target, name: dir.name, prefixes: dir.prefixes.into() };
+    let mut target = TargetEngine::Rows(Box::new(paced(&dir, pass)));
+    let measured = target.warm_up().unwrap();
+    let served = Served { target, name: dir.name, prefixes: dir.prefixes.into(), measured };
     let (_stop, stopped) = mpsc::channel(2);
     let (_status, status) = mpsc::channel(1);
     let announce = Box::new(move || Ok(std::fs::write(ready, "")?));
