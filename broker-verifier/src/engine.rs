@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use dunlin_hlm::passes::MeasuredPasses;
 use dunlin_hlm::time::Duration;
 use dunlin_import::{Loadable, Watch};
-use dunlin_lm::{Chooser, Extend, ModelDir, Promise, Role, Target, TargetIdentity, Vocabulary};
+use dunlin_lm::{
+    Chooser, CouplingProfile, Extend, ModelDir, Promise, Role, Target, TargetIdentity, Vocabulary,
+};
 pub use dunlin_lm_candle::threads;
 use dunlin_lm_candle::{CandleTarget, KvType, LoadStep, THREADS_VARIABLE};
 pub use dunlin_lm_remote::Comparison;
@@ -60,6 +62,14 @@ impl TargetEngine {
         match self {
             Self::Rows(target) => warm_up(target.as_mut()),
             Self::Choices(_) => Ok(MeasuredPasses::default()),
+        }
+    }
+
+    /// The rule by which its choices are drawn from a session's seed.
+    pub fn coupling(&self) -> CouplingProfile {
+        match self {
+            Self::Rows(_) => CouplingProfile::SplitMix,
+            Self::Choices(chooser) => chooser.coupling(),
         }
     }
 

@@ -394,6 +394,7 @@ fn described(served: &Served) -> TargetDescription {
     TargetDescription {
         id: TargetId::new(&identity.weights, &identity.numerics_digest()),
         promise: served.target.promise(),
+        coupling: served.target.coupling(),
         model: fitting_name(&served.name),
         engine: fitting_name(&identity.engine),
         numerics: fitting_name(&identity.numerics),

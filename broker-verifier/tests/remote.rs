@@ -10,7 +10,7 @@ use dunlin_lm_remote::scripted::{ScriptedAnswer, ScriptedModel, ScriptedRequest,
 use dunlin_lm_remote::{RemoteSettings, ServerKind};
 use dunlin_verifier::Config;
 use dunlin_verifier::engine::{OpenedTarget, open};
-use dunlin_wire::{CloseReason, Closed, Down, DraftFrame, Lease, Promise, Reply, Up};
+use dunlin_wire::{CloseReason, Closed, CouplingProfile, Down, DraftFrame, Lease, Promise, Reply, Up};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,8 +18,15 @@ use std::time::Duration;
 
 const KINDS: [ServerKind; 3] = [ServerKind::Vllm, ServerKind::Sglang, ServerKind::LlamaServer];
 const PROMPT: [u32; 3] = [5, 6, 9];
-const MODEL: ScriptedModel =
-    ScriptedModel { kind: ServerKind::Vllm, name: "m", vocabulary: 2048, context: 512, eos: 2, next };
+const MODEL: ScriptedModel = ScriptedModel {
+    kind: ServerKind::Vllm,
+    name: "m",
+    vocabulary: 2048,
+    context: 512,
+    eos: 2,
+    deterministic: false,
+    next,
+};
 
 fn next(prefix: &[u32]) -> u32 {
     prefix.iter().fold(prefix.len() as u32, |sum, token| (sum * 31 + token) % 2000) + 10
@@ -93,6 +100,33 @@ async fn a_session_gives_the_servers_own_text() {
         assert_eq!(device.tokens, text, "{kind:?}");
         let report = running.drained().await;
         assert_eq!((report.protocol.verdicts, report.target.jobs), (4, 4));
+    }
+}
+
+#[tokio::test]
+async fn a_lease_names_the_servers_noise_if_that_is_set_and_true() {
+    let broker = Broker::mosquitto();
+    for deterministic in [true, false] {
+        let model = ScriptedModel { kind: ServerKind::Sglang, deterministic, ..MODEL };
+        let server = ScriptedServer::start(move |request| model.answer(request, |_| vec![])).unwrap();
+        let remote =
+            RemoteSettings { shared_noise: true, ..RemoteSettings::new(&server.url(), ServerKind::Sglang) };
+        let config = Config { model: Some(folder()), remote: Some(remote), ..config(broker.port()) };
+        match open(&config).await {
+            Ok(OpenedTarget { engine, .. }) => {
+                assert!(deterministic);
+                let (_running, ready) = Running::begin_with(config, engine);
+                soon("the verifier", ready).await.unwrap();
+                let mut device = Device::connect(broker.port(), "d1").await;
+                device.vocabulary = ModelDir::open(folder()).unwrap().vocabulary;
+                let Reply::Lease(lease) = device.open().await else { panic!("no lease") };
+                assert_eq!(lease.coupling, CouplingProfile::Murmur);
+            }
+            Err(error) => {
+                let message = format!("{error:#}");
+                assert!(!deterministic && message.contains("--enable-deterministic-inference"), "{message}");
+            }
+        }
     }
 }
 

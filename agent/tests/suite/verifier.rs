@@ -9,7 +9,7 @@ use dunlin_hlm::verifier::{
 use dunlin_link::raw::{RawClient, RawEvent, RawMessage};
 use dunlin_lm::{Extend, SessionId, Target};
 use dunlin_wire::topic::{Topic, frames_filter, open_filter};
-use dunlin_wire::{DeviceId, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary};
+use dunlin_wire::{CouplingProfile, DeviceId, Promise, TargetId, VerifierId, VerifierPresence, Vocabulary};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
@@ -69,6 +69,7 @@ async fn serve(port: u16, target: Box<dyn Target>, plan: Plan, ready: Sender<()>
         target: TargetDescription {
             id: TargetId::from_bytes([1; 8]),
             promise: Promise::Exact,
+            coupling: CouplingProfile::SplitMix,
             model: "scripted".try_into().unwrap(),
             engine: "scripted".try_into().unwrap(),
             numerics: "bits".try_into().unwrap(),

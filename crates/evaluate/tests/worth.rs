@@ -394,13 +394,15 @@ fn bad_arguments_end_with_status_2_and_words() {
 #[test]
 fn models_of_the_wrong_kind_fail_in_words() {
     let out = tempfile::tempdir().unwrap();
+    let garbage = out.path().join("garbage.gguf");
+    std::fs::write(&garbage, "garbage").unwrap();
     let cases = [
-        ("target/target.gguf", "target", "a GGUF file can't be a drafter"),
-        ("drafter", "drafter/drafter.onnx", "an ONNX file can't be a target"),
-        ("none", "target", "none: No such file"),
+        (garbage.display().to_string(), "target", "not a usable GGUF file"),
+        (demo("drafter"), "drafter/drafter.onnx", "an ONNX file can't be a target"),
+        (demo("none"), "target", "none: No such file"),
     ];
     for (drafter, target, expected) in cases {
-        let (status, _, words) = pair(&demo(drafter), &demo(target), out.path(), &["--count", "1"]);
+        let (status, _, words) = pair(&drafter, &demo(target), out.path(), &["--count", "1"]);
         assert!(status == 1 && words.contains(expected), "{drafter}: {status} {words}");
     }
 }

@@ -7,8 +7,9 @@
 mod murmur;
 
 use crate::TokenId;
-use crate::probabilities::Distribution;
+use crate::probabilities::{Distribution, Sampling};
 use core::f64::consts::LN_2;
+use dunlin_wire::CouplingProfile;
 pub use murmur::{NoiseColumn, couple_murmur, murmur_gumbel};
 
 /// Domain of the noise that draws tokens.
@@ -36,6 +37,24 @@ pub fn gumbel(seed: u64, position: u64, token: TokenId) -> f64 {
 /// The token with the highest `ln p + G`: one draw from the distribution; ties go to the lower id.
 pub fn couple(distribution: &Distribution, seed: u64, position: u64) -> TokenId {
     couple_with_margin(distribution, seed, position).token
+}
+
+/// The token that a device draws under a profile. A session with top-p or top-k draws by rank where the profile has ranks,
+/// as the server does for a batch with such a request.
+pub fn couple_under(
+    profile: CouplingProfile,
+    distribution: &Distribution,
+    sampling: &Sampling,
+    seed: u64,
+    position: u64,
+) -> TokenId {
+    let column =
+        if sampling.top_p() < 1.0 || sampling.top_k() > 0 { NoiseColumn::Rank } else { NoiseColumn::Token };
+    let murmur = match profile {
+        CouplingProfile::SplitMix => None,
+        CouplingProfile::Murmur => couple_murmur(distribution, seed, position, column),
+    };
+    murmur.unwrap_or_else(|| couple(distribution, seed, position))
 }
 
 /// Like [`couple`], with the margin by which the token won, for counting near ties.

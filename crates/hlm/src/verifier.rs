@@ -84,6 +84,8 @@ pub struct TargetDescription {
     pub id: TargetId,
     /// Its promise about the text.
     pub promise: Promise,
+    /// The rule by which its choices are drawn from a session's seed.
+    pub coupling: CouplingProfile,
     /// The model's name.
     pub model: ModelName,
     /// The engine that runs it.
@@ -384,7 +386,7 @@ impl Verifier {
             vocabulary: self.config.vocabulary,
             target: target.id,
             promise: target.promise,
-            coupling: CouplingProfile::SplitMix,
+            coupling: target.coupling,
             model: target.model,
             engine: target.engine,
             numerics: target.numerics,
@@ -593,7 +595,7 @@ impl Verifier {
             verifier: self.config.id.clone(),
             target: self.config.target.id,
             promise: self.config.target.promise,
-            coupling: CouplingProfile::SplitMix,
+            coupling: self.config.target.coupling,
             price: self.price,
             draft_tokens_max: self.config.draft_tokens_max,
             credit_tokens_max: self.config.credit_tokens_max,

@@ -65,8 +65,16 @@ pub(crate) async fn probe(server: &Server, settings: &RemoteSettings, dir: &Mode
         ServerKind::Vllm | ServerKind::Sglang => (text(&about, "/version"), text(&about, "/weight_version")),
         ServerKind::LlamaServer => (text(&about, "/build_info"), None),
     };
-    if kind == ServerKind::Sglang && about.pointer("/enable_deterministic_inference") == Some(&json!(true)) {
+    let is_seeded =
+        kind == ServerKind::Sglang && about.pointer("/enable_deterministic_inference") == Some(&json!(true));
+    if is_seeded {
         comparison.agree.push("the seed: deterministic inference is on".into());
+    }
+    if settings.shared_noise && !is_seeded {
+        return Err(refused(
+            "remote.shared_noise: the server draws without the session's seed; start it with \
+             --enable-deterministic-inference, or remove the key",
+        ));
     }
     let version = version.unwrap_or_else(|| "of unknown version".into());
     let marker = if kind == ServerKind::Sglang { weights.clone() } else { Some(model.clone()) };

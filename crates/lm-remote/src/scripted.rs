@@ -183,6 +183,8 @@ pub struct ScriptedModel {
     pub context: u32,
     /// The token that ends its texts.
     pub eos: u32,
+    /// True for a server that draws with a request's seed.
+    pub deterministic: bool,
     /// The token behind a prefix.
     pub next: fn(&[u32]) -> u32,
 }
@@ -198,7 +200,11 @@ impl ScriptedModel {
             }
             (_, "/v1/models") => json!({ "data": [{ "id": name, "max_model_len": context }] }),
             (ServerKind::Vllm, "/version") => json!({ "version": "0.33.0" }),
-            (ServerKind::Sglang, "/server_info") => json!({ "version": "0.5.23", "weight_version": "w1" }),
+            (ServerKind::Sglang, "/server_info") => json!({
+                "version": "0.5.23",
+                "weight_version": "w1",
+                "enable_deterministic_inference": self.deterministic,
+            }),
             (ServerKind::LlamaServer, "/props") => {
                 json!({ "build_info": "b1", "default_generation_settings": { "n_ctx": context } })
             }

@@ -63,6 +63,10 @@ pub struct RemoteSettings {
     pub in_flight: usize,
     /// The most tokens of a text, if the server doesn't report its limit or the limit should be lower.
     pub context: Option<usize>,
+    /// True to have devices draw with the server's noise, so that more drafts stand: of SGLang with deterministic
+    /// inference only. Untried on a GPU.
+    #[serde(default)]
+    pub shared_noise: bool,
     /// Pause before the first repetition; not a key.
     #[serde(skip, default = "pause_default")]
     pub pause: Duration,
@@ -96,6 +100,7 @@ impl RemoteSettings {
             patience_s: patience_default(),
             in_flight: in_flight_default(),
             context: None,
+            shared_noise: false,
             pause: PAUSE,
         }
     }
@@ -117,6 +122,12 @@ impl RemoteSettings {
             if !(least..=most).contains(&value) {
                 return Err(refused(format!("remote.{key}: {value} is outside {least} to {most}")));
             }
+        }
+        if self.shared_noise && self.kind != ServerKind::Sglang {
+            let kind = self.kind.name();
+            return Err(refused(format!(
+                "remote.shared_noise: a server of the kind {kind} draws with noise that a device can't know; remove it"
+            )));
         }
         if self.patience_s < self.timeout_s {
             let (timeout, patience) = (self.timeout_s, self.patience_s);
@@ -211,6 +222,7 @@ mod tests {
             ("url = 'http://h'\npatience_s = 10", "remote.patience_s: 10 is below remote.timeout_s"),
             ("url = 'http://h'\nin_flight = 0", "remote.in_flight: 0 is outside 1 to 1024"),
             ("url = 'http://h'\ncontext = 1", "remote.context: 1 is outside"),
+            ("url = 'http://h'\nshared_noise = true", "remote.shared_noise: a server of the kind vllm"),
             ("url = 'http://h'\nkey = 'hush'", "unknown field `key`"),
             ("", "missing field `url`"),
         ] {

@@ -5,7 +5,8 @@ use crate::probe::{Comparison, probe};
 use crate::server::Server;
 use crate::settings::{RemoteSettings, ServerKind, refused};
 use dunlin_lm::{
-    ChoiceFuture, ChoiceRequest, Chooser, ModelDir, Promise, Result, TargetIdentity, Vocabulary,
+    ChoiceFuture, ChoiceRequest, Chooser, CouplingProfile, ModelDir, Promise, Result, TargetIdentity,
+    Vocabulary,
 };
 use sha2::{Digest, Sha256};
 
@@ -23,6 +24,7 @@ pub struct RemoteTarget {
     marker: Option<String>,
     context_max: usize,
     in_flight: usize,
+    coupling: CouplingProfile,
     identity: TargetIdentity,
     comparison: Comparison,
 }
@@ -57,6 +59,10 @@ impl RemoteTarget {
             marker: facts.marker,
             context_max: facts.context_max,
             in_flight: settings.in_flight,
+            coupling: match settings.shared_noise {
+                true => CouplingProfile::Murmur,
+                false => CouplingProfile::SplitMix,
+            },
             identity,
             comparison: facts.comparison,
         };
@@ -119,6 +125,10 @@ impl Chooser for RemoteTarget {
     /// A server's bits depend on its batches, so nothing stronger is promised, also not at temperature 0.
     fn promise(&self) -> Promise {
         Promise::Distribution
+    }
+
+    fn coupling(&self) -> CouplingProfile {
+        self.coupling
     }
 
     fn in_flight_max(&self) -> usize {

@@ -26,7 +26,7 @@ fn next(prefix: &[u32]) -> u32 {
 }
 
 fn model(kind: ServerKind) -> ScriptedModel {
-    ScriptedModel { kind, name: "m", vocabulary: 2048, context: 512, eos: EOS, next }
+    ScriptedModel { kind, name: "m", vocabulary: 2048, context: 512, eos: EOS, deterministic: false, next }
 }
 
 fn settings(server: &ScriptedServer, kind: ServerKind) -> RemoteSettings {

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::identity::TargetIdentity;
-use dunlin_wire::{Promise, Vocabulary};
+use dunlin_wire::{CouplingProfile, Promise, Vocabulary};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -57,6 +57,11 @@ pub trait Chooser: Send + Sync {
 
     /// The target's promise about its choices.
     fn promise(&self) -> Promise;
+
+    /// The noise by which the engine draws its choices, as far as drafts can share it.
+    fn coupling(&self) -> CouplingProfile {
+        CouplingProfile::SplitMix
+    }
 
     /// The most requests that may be under way at once.
     fn in_flight_max(&self) -> usize;

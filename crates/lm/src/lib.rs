@@ -38,7 +38,7 @@ pub use bundle::{ModelDir, PromptForm, Role, SpecialIds};
 pub use chat::{ChatTemplate, Message};
 pub use chooser::{ChoiceFuture, ChoiceRequest, Chooser, EngineChoice};
 pub use draft::{Draft, Rows};
-pub use dunlin_wire::{Promise, Vocabulary};
+pub use dunlin_wire::{CouplingProfile, Promise, Vocabulary};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use identity::TargetIdentity;

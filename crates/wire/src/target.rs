@@ -78,6 +78,8 @@ pub enum CouplingProfile {
     /// The SplitMix64 noise of `docs/wire.md`.
     #[default]
     SplitMix,
+    /// The MurmurHash3 noise of `docs/wire.md`: that of SGLang's deterministic inference.
+    Murmur,
 }
 
 /// A duration in one byte: 0 is unknown, and k stands for 2^((k − 1) / 8) µs, up to about an hour.

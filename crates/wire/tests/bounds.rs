@@ -318,7 +318,7 @@ fn impossible_session_messages_are_named() {
     impossible(On::Open, &[&open[..size], &[0x81, 0x80, 0x10], &open[size + 2..]].concat(), "vocabulary");
     let (text, after) = (14, 46); // of the 32 bytes of the id
     impossible(On::Reply, &patched(lease_resumed(), after + 8, &[3]), "text or choice"); // promise
-    impossible(On::Reply, &patched(lease_resumed(), after + 9, &[1]), "text or choice"); // coupling
+    impossible(On::Reply, &patched(lease_resumed(), after + 9, &[2]), "text or choice"); // coupling
     let limits = after + 13;
     impossible(On::Reply, &patched(lease_resumed(), text, b"Z"), "text or choice");
     impossible(On::Reply, &patched(lease_resumed(), text, b"\xff"), "text or choice");

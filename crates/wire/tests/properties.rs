@@ -294,7 +294,7 @@ fn reply() -> impl Strategy<Value = Message> {
                     verifier,
                     target,
                     promise,
-                    coupling: CouplingProfile::SplitMix,
+                    coupling: [CouplingProfile::SplitMix, CouplingProfile::Murmur][usize::from(epoch % 2)],
                     price,
                     draft_tokens_max,
                     credit_tokens_max,
@@ -325,7 +325,8 @@ fn presence() -> impl Strategy<Value = Message> {
     let names = (model, name(), name());
     let verifier = (number(), liveness(), vocabulary(), target(), names, price(), any::<u8>(), any::<bool>())
         .prop_map(|(generation, liveness, vocabulary, (target, promise), names, price, load, draining)| {
-            let ((model, engine, numerics), coupling) = (names, CouplingProfile::SplitMix);
+            let (model, engine, numerics) = names;
+            let coupling = [CouplingProfile::SplitMix, CouplingProfile::Murmur][usize::from(load % 2)];
             VerifierPresence {
                 generation,
                 liveness,

@@ -3,7 +3,7 @@
 use super::lease::Lessor;
 use super::{Device, DeviceEvent, DraftJob, DraftJobId, DraftRow, Finish, Origin};
 use crate::TokenId;
-use crate::coupling::{Noise, couple};
+use crate::coupling::{Noise, couple_under};
 use crate::importance::{received, row};
 use crate::payload::{Sent, quantise, read};
 use crate::policy::{Decision, HeldDrafts, HeldTokens, ImportanceForm, Payload, PayloadForm, Scored};
@@ -13,7 +13,7 @@ use crate::time::Instant;
 use crate::uncertainty::{Unit, to_score4, uncertainty};
 use alloc::vec::Vec;
 use dunlin_wire::limits::DRAFT_TOKENS_MAX;
-use dunlin_wire::{Draft, DraftFrame, Row, Rows, Score, judged_drafts_max, token_bits};
+use dunlin_wire::{CouplingProfile, Draft, DraftFrame, Row, Rows, Score, judged_drafts_max, token_bits};
 
 /// "rndpolcy": a domain of its own, so that the coin is independent of the noise that draws tokens.
 const DOMAIN_COIN: u64 = 0x726e_6470_6f6c_6379;
@@ -196,7 +196,12 @@ impl Device {
             self.scratch = drawn_from.expect("the most probable token has a weight");
         }
         let (seed, at) = (self.session.seed, position as u64);
-        let token = couple(&self.scratch, seed, at);
+        // Without a lease there is nobody yet whose choices it could share.
+        let profile = match &self.lessor {
+            Lessor::Leased(leased) => leased.coupling,
+            _ => CouplingProfile::SplitMix,
+        };
+        let token = couple_under(profile, &self.scratch, &self.session.sampling, seed, at);
         let q = self.scratch.probability(token);
         let uncertainty = uncertainty(policy.uncertainty_form(), logits, token, q, seed, at);
         let importance = draft.attention.map_or(Unit::ZERO, row);

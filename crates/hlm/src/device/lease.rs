@@ -6,7 +6,9 @@ use super::stream::Stream;
 use super::{Device, DeviceEvent, Finish, Offline, PinnedTarget};
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
-use dunlin_wire::{CloseReason, Closed, Lease, Price, RefusalReason, Reply, Resync, VerifierId};
+use dunlin_wire::{
+    CloseReason, Closed, CouplingProfile, Lease, Price, RefusalReason, Reply, Resync, VerifierId,
+};
 
 /// Sends in a row without any sign of the verifier after which the lease is given up.
 pub(crate) const SILENT_SENDS_MAX: u32 = 3;
@@ -55,6 +57,8 @@ impl Opening {
 pub(super) struct Leased {
     pub(super) verifier: VerifierId,
     pub(super) target: PinnedTarget,
+    /// The rule by which its target's choices are drawn, and so the drafts.
+    pub(super) coupling: CouplingProfile,
     /// The price of its work, as it said last.
     pub(super) price: Price,
     pub(super) draft_tokens_max: usize,
@@ -194,14 +198,16 @@ impl Device {
         // Reset only now that the lease is accepted.
         self.disowned = false;
         self.events.push_back(DeviceEvent::Leased { verifier: lease.verifier.clone(), target });
-        // What was drafted from more tokens than the target's, or from fewer, is not what its rules would draw.
-        if lease.vocabulary_size != self.vocabulary_size() {
+        // What was drafted from more tokens than the target's, or from fewer, or with other noise, is not what its rules
+        // would draw.
+        if lease.vocabulary_size != self.vocabulary_size() || lease.coupling != CouplingProfile::SplitMix {
             self.drafted.clear();
             self.judged_max = judged_max(self.config.policy.payload(), lease.vocabulary_size);
         }
         self.lessor = Lessor::Leased(Leased {
             verifier: lease.verifier,
             target,
+            coupling: lease.coupling,
             price: lease.price,
             vocabulary_size: lease.vocabulary_size,
             draft_tokens_max: lease.draft_tokens_max.into(),

@@ -110,8 +110,12 @@ impl Bench {
     }
 
     pub(crate) fn after(config: DeviceConfig, learned: Learned) -> Self {
+        Self::of(config, session(), learned)
+    }
+
+    pub(crate) fn of(config: DeviceConfig, session: SessionIdentity, learned: Learned) -> Self {
         let vocabulary = config.vocabulary;
-        let device = Device::new(config, session(), learned).expect("valid settings");
+        let device = Device::new(config, session, learned).expect("valid settings");
         let mut bench = Self {
             device,
             now: Instant(1_000_000),

@@ -356,7 +356,7 @@ pub(crate) fn lease_resumed() -> Lease {
         verifier: verifier_id(&"z".repeat(32)),
         target: TargetId::from_bytes([0xff; 8]),
         promise: Promise::Approximate,
-        coupling: CouplingProfile::SplitMix,
+        coupling: CouplingProfile::Murmur,
         price: PRICE_MAX,
         draft_tokens_max: 16,
         credit_tokens_max: u16::MAX,
