@@ -1,6 +1,6 @@
 //! A small decoder as a [`Draft`]: an ONNX model with its cache, from a [`ModelDir`].
 
-use crate::onnx::{Decoder, Past, Step, Warning};
+use crate::onnx::{Decoder, LoadProgress, Past, Step, Warning};
 use dunlin_lm::target::check_tokens;
 use dunlin_lm::{Draft, Error, ModelDir, Result, Role, Rows, Vocabulary};
 use std::fmt;
@@ -29,13 +29,24 @@ impl fmt::Debug for Drafter {
 
 impl Drafter {
     /// Loads the ONNX file of `dir`, with warnings about weights that run badly.
+    ///
+    /// # Errors
+    /// Names the file that is invalid or can't run.
     pub fn load(dir: &ModelDir) -> Result<(Self, Vec<Warning>)> {
+        Self::load_with(dir, &mut |_, _| {})
+    }
+
+    /// Loads the ONNX file of `dir`; `progress` receives the bytes of packed weights that are done, and all of them.
+    ///
+    /// # Errors
+    /// Names the file that is invalid or can't run.
+    pub fn load_with(dir: &ModelDir, progress: &mut LoadProgress<'_>) -> Result<(Self, Vec<Warning>)> {
         if dir.role == Some(Role::Target) {
             return Err(Error::value(&dir.path, "role", "drafter", "target"));
         }
         // Only a folder with checksums has files that it forgot.
         let summed = dir.weights_sha256.is_some().then_some(dir.weights_data.as_slice());
-        let (decoder, warnings) = Decoder::load(&dir.weights, dir.rows, dir.cache_shape, summed)?;
+        let (decoder, warnings) = Decoder::load(&dir.weights, dir.rows, dir.cache_shape, summed, progress)?;
         let past = decoder.nothing()?;
         let ModelDir { vocabulary, rows, context_max, .. } = *dir;
         let unknown = dir.unknown();
@@ -50,6 +61,10 @@ impl Draft for Drafter {
 
     fn context_max(&self) -> usize {
         self.context_max
+    }
+
+    fn cache_bytes_per_token(&self) -> u64 {
+        self.decoder.cache_bytes_per_token()
     }
 
     fn len(&self) -> usize {

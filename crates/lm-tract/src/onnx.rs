@@ -13,10 +13,12 @@
 mod attention;
 mod encoder;
 mod fixed;
+mod matrices;
 mod operators;
 mod rotary;
 mod signature;
 mod skip_norm;
+mod stored_matmul;
 mod weights;
 mod zeros;
 
@@ -32,10 +34,14 @@ use tract_onnx::tract_core::floats::FloatPrecisionTranslator;
 use tract_onnx::tract_hir::infer::{InferenceFact, InferenceModel, InferenceModelExt};
 
 pub(crate) use encoder::EncoderGraph;
+use matrices::StoredMatrices;
 use signature::{Input, Signature};
 pub use weights::Warning;
 
 const ENGINE: &str = "tract";
+
+/// Receives the bytes of packed weights that are done, and all of them.
+pub(crate) type LoadProgress<'a> = dyn FnMut(u64, u64) + 'a;
 
 /// A decoder ready to run; it holds no context of its own.
 pub(crate) struct Decoder {
@@ -71,6 +77,7 @@ impl Decoder {
         vocabulary: u32,
         shape: Option<CacheShape>,
         summed: Option<&[PathBuf]>,
+        progress: &mut LoadProgress<'_>,
     ) -> Result<(Self, Vec<Warning>)> {
         let vocabulary = vocabulary as usize;
         let mut proto = read(path)?;
@@ -80,9 +87,10 @@ impl Decoder {
         let mut warnings = weights::check(path, &proto)?;
         warnings.extend(summed.and_then(|summed| weights::unsummed(path, &proto, summed)));
         warnings.extend(zeros::search(path, &proto, summed)?);
-        let state = spawn(path, || build(path, &proto, &signature));
+        let matrices = StoredMatrices::take(path, &mut proto);
+        let state = spawn(path, || build(path, &proto, &signature, &matrices, progress));
         let state = state.map_err(|error| operators::explain(path, &proto, error))?;
-        drop(proto);
+        drop((proto, matrices));
         let mut decoder = Self { path: path.into(), state, signature, vocabulary };
         let nothing = decoder.nothing()?;
         let mut trial = |tokens: &[u32], past: &Past| {
@@ -94,6 +102,12 @@ impl Decoder {
             return Err(Error::value(path, "output logits", "numbers", "NaN"));
         }
         Ok((decoder, warnings))
+    }
+
+    /// Bytes of keys and values of a token: while a run makes the new cache, the old one is there, too.
+    pub(crate) fn cache_bytes_per_token(&self) -> u64 {
+        let CacheShape { layers, kv_heads, head_dim } = self.signature.shape;
+        (2 * 2 * layers * kv_heads * head_dim * size_of::<f32>()) as u64
     }
 
     /// The empty past.
@@ -243,7 +257,13 @@ fn run(state: &mut TypedSimpleState, inputs: TVec<TValue>) -> Result<TVec<TValue
     }
 }
 
-fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<TypedSimpleState> {
+fn build(
+    path: &Path,
+    proto: &ModelProto,
+    signature: &Signature,
+    matrices: &StoredMatrices,
+    progress: &mut LoadProgress<'_>,
+) -> TractResult<TypedSimpleState> {
     let mut model = parse(path, proto, &signature.output_indices)?;
     let (new, past) = (model.symbols.sym("S").to_dim(), model.symbols.sym("P").to_dim());
     let CacheShape { kv_heads, head_dim, .. } = signature.shape;
@@ -262,7 +282,10 @@ fn build(path: &Path, proto: &ModelProto, signature: &Signature) -> TractResult<
     if model.nodes().iter().any(is_half) {
         model.transform(&FloatPrecisionTranslator::new(DatumType::F16, DatumType::F32))?;
     }
-    model.into_optimized()?.into_runnable()?.spawn()
+    model.declutter()?;
+    stored_matmul::pack(&mut model, matrices, progress)?;
+    model.optimize()?;
+    model.into_runnable()?.spawn()
 }
 
 /// The graph with the file's outputs at `output_indices`, ignoring the shapes that the file declares for them.

@@ -11,6 +11,11 @@ pub trait Draft {
     /// The most tokens the context can hold.
     fn context_max(&self) -> usize;
 
+    /// Memory that each token of the context takes at most, bytes; 0 for a model without a cache.
+    fn cache_bytes_per_token(&self) -> u64 {
+        0
+    }
+
     /// The number of tokens in the context.
     fn len(&self) -> usize;
 

@@ -1,7 +1,7 @@
 //! The operators that a file may use: tract's, and own ones where tract lacks one or computes another result.
 
 use super::signature::ADVICE;
-use super::{attention, rotary, skip_norm};
+use super::{attention, matrices, rotary, skip_norm, stored_matmul};
 use dunlin_lm::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,8 +10,16 @@ use tract_onnx::pb::{GraphProto, ModelProto};
 
 const GROUP_QUERY_ATTENTION: &str = "GroupQueryAttention";
 
-/// The reader of ONNX files with every operator, which ignores the shapes that a file declares inside.
+/// The reader of ONNX files with every operator, and those of stored matrices, which no file may use.
 pub(super) fn framework() -> Onnx {
+    let mut framework = known();
+    framework.op_register.insert(matrices::MATMUL, stored_matmul::build);
+    framework.op_register.insert(matrices::GATHER, stored_matmul::build_gather);
+    framework
+}
+
+/// The reader of ONNX files with every operator, which ignores the shapes that a file declares inside.
+fn known() -> Onnx {
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true);
     let own = &mut framework.op_register;
     own.insert(GROUP_QUERY_ATTENTION, attention::build);
@@ -22,7 +30,7 @@ pub(super) fn framework() -> Onnx {
 
 /// Refuses operators that nothing here runs, with all their names, and forms of them that are not implemented.
 pub(super) fn check(path: &Path, proto: &ModelProto) -> Result<()> {
-    let known = framework().op_register;
+    let known = known().op_register;
     let mut unknown = BTreeMap::new();
     if let Some(graph) = &proto.graph {
         for node in graph.node.iter().filter(|node| node.op_type == GROUP_QUERY_ATTENTION) {

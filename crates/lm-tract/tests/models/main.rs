@@ -8,6 +8,7 @@ mod encoder;
 #[path = "../../../lm/tests/models/files.rs"]
 mod files;
 mod golden;
+mod memory;
 mod onnx;
 mod signatures;
 mod variants;
