@@ -146,8 +146,11 @@ async fn run_model(settings: &Settings) -> Result<Tried> {
     }
     let mut worker = setup::worker(settings, &model).await?;
     let step = setup::time_of_a_token(&mut worker, &model).await?;
-    let Described { context_max: context, refill_tokens, .. } = worker.described();
-    let memory = settings.memory(&model.weights)?;
+    let Described { context_max: context, refill_tokens, cache_bytes_per_token, .. } = worker.described();
+    let memory = settings.memory(&model.weights, model.vocabulary.size)?;
+    let cache = (context as u64).saturating_mul(cache_bytes_per_token).div_ceil(1 << 20);
+    let memory = memory
+        .map(|weights| format!("{weights}; a full context of {context} tokens takes up to {cache} MiB more"));
     Ok(Tried {
         name: model.name,
         context,

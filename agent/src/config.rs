@@ -2,7 +2,7 @@
 
 use crate::link::{INFLIGHT_MAX, LinkConfig};
 use anyhow::{Context, Result, anyhow, bail};
-use dunlin_board::{AGENT_MIB, Board, INSTALLED, PowerTable, find, read};
+use dunlin_board::{Board, DrafterTable, INSTALLED, PowerTable, find, read};
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
 use dunlin_link::{BrokerAddress, ConnectOptions, Login, MQTT_PASSWORD, MqttTable, refuse_old_keys};
 use dunlin_power::settings::PowerSettings;
@@ -136,19 +136,20 @@ impl Settings {
         limit.map_or(own, |limit| limit.min(own))
     }
 
-    /// The memory that a drafter's weights need of the board's limit, in words; `None` without a limit.
+    /// The memory that a drafter with these weights and so many tokens needs of the board's limit, in words; `None`
+    /// without a limit.
     ///
     /// # Errors
     /// They don't fit, or their size can't be read.
-    pub fn memory(&self, weights: &Path) -> Result<Option<String>> {
+    pub fn memory(&self, weights: &Path, vocabulary: u32) -> Result<Option<String>> {
         let Some(board) = &self.board else { return Ok(None) };
         let Some(allowed) = board.drafter.memory_mib else { return Ok(None) };
         let file = self.board_file.as_deref().unwrap_or(Path::new(&board.name)).display();
         let (bytes, weights) = (bytes_of(weights)?, weights.display());
-        match board.drafter.fits(bytes) {
+        match board.drafter.fits(bytes, vocabulary) {
             Ok(()) => Ok(Some(format!(
                 "{weights} and the agent take up to {} MiB of the {allowed} that {file} allows",
-                bytes.div_ceil(1 << 20) + AGENT_MIB
+                DrafterTable::needed_mib(bytes, vocabulary)
             ))),
             Err(needed) => bail!(
                 "{weights} and the agent take up to {needed} MiB, and {file} allows {allowed} (drafter.memory_mib): \
@@ -375,18 +376,20 @@ mod tests {
             Settings::load(None, &flags).unwrap()
         };
         write(path("m.onnx"), vec![0; 1 << 20]).unwrap();
-        let said = with("b.toml").memory(&path("m.onnx")).unwrap().unwrap();
+        let said = with("b.toml").memory(&path("m.onnx"), 100).unwrap().unwrap();
         assert!(
-            said.contains("m.onnx and the agent take up to 25 MiB of the 26 that ")
+            said.contains("m.onnx and the agent take up to 26 MiB of the 26 that ")
                 && said.contains("b.toml")
         );
         write(path("m.onnx_data"), vec![0; (1 << 20) + 1]).unwrap();
-        let said = format!("{:#}", with("b.toml").memory(&path("m.onnx")).unwrap_err());
+        let said = format!("{:#}", with("b.toml").memory(&path("m.onnx"), 100).unwrap_err());
         assert!(
             said.contains("m.onnx and the agent take up to 27 MiB, and ")
                 && said.contains("b.toml allows 26")
         );
-        assert!(with("free.toml").memory(&path("m.onnx")).unwrap().is_none());
-        assert!(format!("{:#}", with("b.toml").memory(&path("n")).unwrap_err()).contains("n: No such file"));
+        assert!(with("free.toml").memory(&path("m.onnx"), 100).unwrap().is_none());
+        assert!(
+            format!("{:#}", with("b.toml").memory(&path("n"), 100).unwrap_err()).contains("n: No such file")
+        );
     }
 }

@@ -26,6 +26,8 @@ pub struct Described {
     pub context_max: usize,
     /// Tokens that it reads again when its context is full.
     pub refill_tokens: usize,
+    /// Memory that each token of its context takes at most, bytes.
+    pub cache_bytes_per_token: u64,
 }
 
 /// A drafter, and the use of its context.
@@ -113,10 +115,12 @@ impl Worker {
         let work = move || match load() {
             Err(error) => drop(loaded.send(Err(error))),
             Ok(WorkingDrafter { drafter, context_max, head }) => {
-                let vocabulary = drafter.vocabulary();
+                let (vocabulary, cache_bytes_per_token) =
+                    (drafter.vocabulary(), drafter.cache_bytes_per_token());
                 let window = Window::new(drafter, context_max, head);
                 let (context_max, refill_tokens) = (window.context_max(), window.refill_tokens());
-                if loaded.send(Ok(Described { vocabulary, context_max, refill_tokens })).is_ok() {
+                let described = Described { vocabulary, context_max, refill_tokens, cache_bytes_per_token };
+                if loaded.send(Ok(described)).is_ok() {
                     work(window, &to_do, &finished, &counted);
                 }
             }

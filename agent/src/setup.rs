@@ -97,7 +97,7 @@ pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Work
         })
         .await;
     }
-    settings.memory(&model.weights)?;
+    settings.memory(&model.weights, model.vocabulary.size)?;
     let model = model.clone();
     let (context_max, head) = (settings.context_tokens_max(model.context_max), model.head_tokens()?);
     Worker::start(move || {

@@ -203,9 +203,13 @@ fn a_mistake_is_reported_with_file_line_and_key() {
 #[test]
 fn weights_fit_with_the_agent_beside_them() {
     let of = |memory_mib| DrafterTable { memory_mib, ..DrafterTable::default() };
-    assert_eq!(of(Some(32)).fits(8 << 20), Ok(()));
-    assert_eq!(of(Some(32)).fits((8 << 20) + 1), Err(33));
-    assert_eq!(of(None).fits(1 << 40), Ok(()));
+    // Weights of 8 MiB take 1 more while they are loaded, and 4096 tokens take 9.
+    assert_eq!(of(Some(42)).fits(8 << 20, 4096), Ok(()));
+    assert_eq!(of(Some(42)).fits((8 << 20) + 1, 4096), Err(43));
+    assert_eq!(of(Some(42)).fits(8 << 20, 4097), Err(43));
+    assert_eq!(of(None).fits(1 << 40, 4096), Ok(()));
+    // The drafter of `make paper-size`.
+    assert_eq!(DrafterTable::needed_mib(591 << 20, 32_000), 760);
 }
 
 #[test]
