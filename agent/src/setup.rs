@@ -16,6 +16,7 @@ use dunlin_lm::{Draft, ModelDir, Rows};
 use dunlin_lm_tract::Drafter;
 use dunlin_power::EnergyAccount;
 use dunlin_power::phase::EnergyPhase;
+use dunlin_service::LoadingView;
 use dunlin_wire::Vocabulary;
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use tokio::sync::mpsc;
@@ -101,7 +102,10 @@ pub(crate) async fn worker(settings: &Settings, model: &ModelDir) -> Result<Work
     let model = model.clone();
     let (context_max, head) = (settings.context_tokens_max(model.context_max), model.head_tokens()?);
     Worker::start(move || {
-        let (drafter, warnings) = Drafter::load(&model)?;
+        let mut view = LoadingView::new("drafter");
+        let mut progress = |done, total| view.show("packing weights", done, total);
+        let (drafter, warnings) = Drafter::load_with(&model, &mut progress)?;
+        drop(view);
         for warning in &warnings {
             warn!("{warning}");
         }

@@ -2,7 +2,6 @@
 //! engine.
 
 use crate::config::{CacheType, Config};
-use crate::loading::LoadingView;
 use anyhow::{Context, Result};
 use dunlin_hlm::passes::MeasuredPasses;
 use dunlin_hlm::time::Duration;
@@ -14,6 +13,7 @@ pub use dunlin_lm_candle::threads;
 use dunlin_lm_candle::{CandleTarget, KvType, LoadStep, THREADS_VARIABLE};
 pub use dunlin_lm_remote::Comparison;
 use dunlin_lm_remote::RemoteTarget;
+use dunlin_service::LoadingView;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -129,7 +129,7 @@ fn loadable(path: &Path) -> Result<PathBuf> {
     };
     let (source, out) = (pending.source.display(), pending.out.display());
     tracing::info!("{source} is imported once, into {out}");
-    let mut view = LoadingView::new();
+    let mut view = LoadingView::new("target");
     // Safetensors hold numbers of 2 bytes, most often.
     let report = pending.run(&mut Watch::new(&mut |done, total| {
         view.show("importing weights", 2 * done, 2 * total);
@@ -150,7 +150,7 @@ fn loadable(path: &Path) -> Result<PathBuf> {
 fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
     let path = &loadable(config.model()?)?;
     let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
-    let mut view = LoadingView::new();
+    let mut view = LoadingView::new("target");
     let progress = Box::new(move |step, done, total| {
         let step = match step {
             LoadStep::Reading => "reading weights",

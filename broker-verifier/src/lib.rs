@@ -21,7 +21,6 @@ pub mod engine;
 pub mod exit;
 pub mod link;
 mod load;
-mod loading;
 #[cfg(test)]
 mod logged;
 pub mod ration;

@@ -8,10 +8,12 @@
 //! - Without a service manager, no message is sent and nothing else changes.
 
 mod findings;
+mod loading;
 mod watchdog;
 
 use dunlin_hlm::time::{Duration, Instant};
 pub use findings::Findings;
+pub use loading::LoadingView;
 use sd_notify::NotifyState;
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The progress of loading a target: a bar on a terminal, elsewhere lines in the log.
+//! The progress of loading a model: a bar on a terminal, elsewhere lines in the log.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stderr};
@@ -9,17 +9,16 @@ const LINE_PERCENT: u64 = 25;
 const LINE_BYTES_MIN: u64 = 256 << 20;
 
 /// The progress of one load.
-pub(crate) struct LoadingView {
+pub struct LoadingView {
+    model: &'static str,
     /// A bar, on a terminal.
     bar: Option<ProgressBar>,
-    step: &'static str,
-    /// Percent at the last line of the log.
-    logged: u64,
+    lines: ProgressLines,
 }
 
 impl LoadingView {
-    /// A view on standard error.
-    pub(crate) fn new() -> Self {
+    /// A view on standard error of loading `model`: "target" or "drafter".
+    pub fn new(model: &'static str) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{msg} {bar:24} {binary_bytes} of {binary_total_bytes}");
             let bar = ProgressBar::new(0);
@@ -29,29 +28,19 @@ impl LoadingView {
                 Err(_) => bar,
             }
         });
-        Self { bar, step: "", logged: 0 }
+        Self { model, bar, lines: ProgressLines::default() }
     }
 
     /// Shows that `done` of `total` bytes of a step are behind it.
-    pub(crate) fn show(&mut self, step: &'static str, done: u64, total: u64) {
-        if self.step != step {
-            (self.step, self.logged) = (step, 0);
-        }
-        let percent = (done.min(total) * 100).checked_div(total).unwrap_or(100);
+    pub fn show(&mut self, step: &'static str, done: u64, total: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_message(step);
-        } else if total >= LINE_BYTES_MIN && percent >= self.logged + LINE_PERCENT {
-            self.logged = percent / LINE_PERCENT * LINE_PERCENT;
-            tracing::info!(step, percent = self.logged, of_mib = total >> 20, "loading the target");
+        } else if let Some(percent) = self.lines.due(step, done, total) {
+            let of_mib = total >> 20;
+            tracing::info!(step, percent, of_mib, "loading the {}", self.model);
         }
-    }
-}
-
-impl Default for LoadingView {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -63,21 +52,41 @@ impl Drop for LoadingView {
     }
 }
 
+/// The lines of a log about one load.
+#[derive(Debug, Default)]
+struct ProgressLines {
+    step: &'static str,
+    /// Percent at the last line.
+    logged: u64,
+}
+
+impl ProgressLines {
+    /// The percent of the line that is due, if one is.
+    fn due(&mut self, step: &'static str, done: u64, total: u64) -> Option<u64> {
+        if self.step != step {
+            *self = Self { step, logged: 0 };
+        }
+        let percent = (done.min(total) * 100).checked_div(total).unwrap_or(100);
+        let is_due = total >= LINE_BYTES_MIN && percent >= self.logged + LINE_PERCENT;
+        is_due.then(|| {
+            self.logged = percent / LINE_PERCENT * LINE_PERCENT;
+            self.logged
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logged::logged;
 
     #[test]
     fn a_log_has_four_lines_of_a_long_step_and_none_of_a_short_one() {
-        let mut view = LoadingView { bar: None, step: "", logged: 0 };
-        let ((), said) = logged(|| {
-            (0..=1000).for_each(|i| view.show("reading weights", i << 20, 1000 << 20));
-            (0..=100).for_each(|i| view.show("hashing weights", i << 20, 100 << 20));
-        });
-        let percents: Vec<&str> = said.lines().filter_map(|line| line.split("percent=").nth(1)).collect();
-        let of = |percent: u32| format!("{percent} of_mib=1000");
-        assert_eq!(percents, [of(25), of(50), of(75), of(100)], "{said}");
-        assert!(said.starts_with(" INFO loading the target step=\"reading weights\" percent=25"), "{said}");
+        let mut lines = ProgressLines::default();
+        let mut due = |step, mib: u64| -> Vec<u64> {
+            (0..=mib).filter_map(|done| lines.due(step, done << 20, mib << 20)).collect()
+        };
+        assert_eq!(due("reading weights", 1000), [25, 50, 75, 100]);
+        assert_eq!(due("hashing weights", 1000), [25, 50, 75, 100], "each step has its own");
+        assert_eq!(due("reading weights", 100), [] as [u64; 0]);
     }
 }
