@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover radio evaluate energy bench race families relay meter docs fuzz clean test-x86 test-remote \
+.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover radio evaluate energy bench race paper-size families relay meter docs fuzz clean test-x86 test-remote \
 	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
@@ -58,11 +58,12 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, other families of models, a target on llama-server, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, models of the paper's size, other families of models, a target on llama-server, packages, wrong images, a board in QEMU, two builds compared
 	$(MAKE) --no-print-directory demo PAIR=smollm2
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race
 	$(MAKE) --no-print-directory failover
+	$(MAKE) --no-print-directory paper-size
 	$(MAKE) --no-print-directory families
 	$(MAKE) --no-print-directory test-remote
 	$(MAKE) --no-print-directory test-arm
@@ -146,6 +147,11 @@ bench: build need-mosquitto need-python ## Speed against onnxruntime and llama.c
 RACE ?=
 race: build need-race need-python ## Our policies beside llama.cpp's server over a link with delay and loss, as ratios; RACE=short takes a minute
 	@VENV="$(VENV)" bench/race.sh $(if $(filter short,$(RACE)),--short,$(RACE))
+
+# Options of bench/paper/paper.py: --kinds q4_k_m or q8_0, --keep the models (7 GB).
+PAPER ?=
+paper-size: need-cargo need-python ## Models of the paper's size with random weights: memory, replies, times beside llama.cpp; SIZE=small takes a minute; full takes a quarter of an hour, 16 GB of memory and 9 GB of disk
+	@CARGO="$(CARGO)" VENV="$(VENV)" PAPER="$(PAPER)" SIZE="$(SIZE)" bench/paper/run.sh
 
 # Options of bench/families/families.py: --write writes the table in docs/models.md.
 FAMILIES ?=

@@ -1,4 +1,6 @@
-"""The demo target on llama.cpp, one thread: the same file, logits for every token, many sessions in one batch.
+"""A target on llama.cpp, one thread: the same file, logits for every token, many sessions in one batch.
+
+`llama.py FILE [SHAPES]`, with shapes such as 1x1,8x4: sessions, and tokens of each.
 
 llama.cpp's own calls, by the bindings' ctypes: one `llama_decode` of one `llama_batch` whose tokens belong to several
 sequences, each with its own part of the cache, is what a ragged batch is there. Its cache is in 16 bits, ours in 32.
@@ -79,7 +81,10 @@ def main():
     model = llama.llama_model_load_from_file(sys.argv[1].encode(), llama.llama_model_default_params())
     assert model, f"llama.cpp does not load {sys.argv[1]}"
     vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-    cases = [measure(model, vocabulary, *shape) for shape in SHAPES]
+    shapes = SHAPES
+    if len(sys.argv) > 2:
+        shapes = [tuple(map(int, shape.split("x"))) for shape in sys.argv[2].split(",")]
+    cases = [measure(model, vocabulary, *shape) for shape in shapes]
     report(f"llama.cpp (llama-cpp-python {metadata.version('llama-cpp-python')})", cases)
 
 

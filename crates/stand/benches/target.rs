@@ -1,4 +1,6 @@
-//! CPU time of the demo target on candle: one token, chunks, and ragged batches of many sessions.
+//! CPU time of a target on candle: one token, chunks, and ragged batches of many sessions.
+//!
+//! Arguments, both optional: a model instead of the demo target, and shapes as `SESSIONSxTOKENS,…`.
 
 mod support;
 
@@ -6,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use dunlin_lm::{Extend, ModelDir, Target};
 use dunlin_lm_candle::CandleTarget;
 use serde_json::{Value, json};
-use support::{PAST, argmax, case, cpu, model, repeat, report, tokens};
+use support::{PAST, argmax, argument, case, cpu, model, repeat, report, shapes, tokens};
 
 /// Number of sessions and tokens of each; every token's logits are requested.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (1, 4), (1, 64), (8, 4), (32, 4)];
@@ -15,10 +17,11 @@ const KV_BYTES_MAX: usize = 1 << 30;
 
 fn main() -> Result<()> {
     ensure!(dunlin_lm_candle::threads() == 1, "set CANDLE_NUM_THREADS=1: the peers have one thread too");
-    let dir = ModelDir::open(model("target")).context("the demo target")?;
+    let dir = ModelDir::open(model("target")).context("the target")?;
     let mut target = CandleTarget::load(&dir, KV_BYTES_MAX)?;
-    let measured = SHAPES.map(|(sessions, chunk)| measure(&mut target, sessions, chunk));
-    let cases = measured.into_iter().collect::<Result<Vec<_>>>()?;
+    let shapes = argument(1).map_or(Ok(SHAPES.to_vec()), |text| shapes(&text))?;
+    let measured = shapes.into_iter().map(|(sessions, chunk)| measure(&mut target, sessions, chunk));
+    let cases = measured.collect::<Result<Vec<_>>>()?;
     report(&json!({"engine": "candle", "cases": cases}))
 }
 

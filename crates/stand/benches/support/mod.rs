@@ -65,9 +65,28 @@ pub(crate) fn case(sessions: usize, chunk: usize, ms: &[f64], argmax: &[usize]) 
     json!({"sessions": sessions, "chunk": chunk, "ms": ms, "argmax": argmax})
 }
 
-/// A model of the checkout's demo pair.
+/// The argument at `index`; cargo's own flag is none.
+pub(crate) fn argument(index: usize) -> Option<String> {
+    std::env::args().skip(1).filter(|argument| argument != "--bench").nth(index)
+}
+
+/// The model that the first argument names, or else that of the checkout's demo pair.
 pub(crate) fn model(role: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo").join(role)
+    let demo = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo").join(role);
+    argument(0).map_or_else(demo, PathBuf::from)
+}
+
+/// Sessions and tokens of each, from a text such as `1x1,8x4`.
+///
+/// # Errors
+/// The text has another form.
+pub(crate) fn shapes(text: &str) -> Result<Vec<(usize, usize)>> {
+    let shape = |part: &str| {
+        let (sessions, tokens) = part.split_once('x')?;
+        Some((sessions.parse().ok()?, tokens.parse().ok()?))
+    };
+    let shapes: Option<Vec<_>> = text.split(',').map(shape).collect();
+    shapes.with_context(|| format!("{text:?} is no list of shapes such as 1x1,8x4"))
 }
 
 /// Writes the program's one line.
