@@ -35,7 +35,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(super) struct StoredMatrices {
     matrices: Vec<StoredMatrix>,
     /// Tensors by name. Those that lay in the graph are dropped when the last matrix that needs them is read.
-    tensors: RefCell<BTreeMap<String, Source>>,
+    tensors: RefCell<BTreeMap<String, StoredTensor>>,
 }
 
 /// A matrix of `[rows × columns]`, and the names of its tensors.
@@ -49,15 +49,15 @@ struct StoredMatrix {
 
 /// A tensor's bytes, and the number of matrices that have yet to be read from them.
 #[derive(Debug)]
-struct Source {
-    place: Place,
+struct StoredTensor {
+    place: StoredBytes,
     is_half: bool,
     uses: usize,
 }
 
 /// The place of a tensor's bytes.
 #[derive(Debug)]
-enum Place {
+enum StoredBytes {
     /// In a file beside the graph.
     File { path: PathBuf, offset: u64 },
     /// In the graph.
@@ -66,7 +66,7 @@ enum Place {
 
 /// Some rows of a matrix.
 #[derive(Debug)]
-pub(super) struct Codes {
+pub(super) struct MatrixRows {
     pub(super) rows: usize,
     /// `[rows × columns / 2]`: two 4-bit codes in a byte, the first in its low half.
     pub(super) codes: Vec<u8>,
@@ -108,7 +108,7 @@ impl StoredMatrices {
     pub(super) fn read<E: From<io::Error>>(
         &self,
         number: usize,
-        mut take: impl FnMut(&Codes) -> Result<(), E>,
+        mut take: impl FnMut(&MatrixRows) -> Result<(), E>,
     ) -> Result<(), E> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no matrix {number}"));
         let StoredMatrix { rows, columns, codes, scales } = self.matrices.get(number).ok_or_else(missing)?;
@@ -119,27 +119,27 @@ impl StoredMatrices {
             let blocks = rows * columns / BLOCK;
             let codes = codes.bytes(blocks * BLOCK / 2)?;
             let scales = scales.numbers(blocks)?;
-            take(&Codes { rows, codes, scales })?;
+            take(&MatrixRows { rows, codes, scales })?;
         }
         Ok(())
     }
 
     /// A tensor to read from its beginning.
-    fn tensor(&self, name: &str) -> io::Result<Reader> {
+    fn tensor(&self, name: &str) -> io::Result<TensorReader> {
         let mut tensors = self.tensors.borrow_mut();
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no tensor {name}"));
         let source = tensors.get_mut(name).ok_or_else(missing)?;
         source.uses = source.uses.saturating_sub(1);
         let bytes: Box<dyn Read> = match &mut source.place {
-            Place::File { path, offset } => {
+            StoredBytes::File { path, offset } => {
                 let mut file = File::open(path)?;
                 file.seek(SeekFrom::Start(*offset))?;
                 Box::new(file)
             }
-            Place::Graph(bytes) if source.uses == 0 => Box::new(Cursor::new(std::mem::take(bytes))),
-            Place::Graph(bytes) => Box::new(Cursor::new(bytes.clone())),
+            StoredBytes::Graph(bytes) if source.uses == 0 => Box::new(Cursor::new(std::mem::take(bytes))),
+            StoredBytes::Graph(bytes) => Box::new(Cursor::new(bytes.clone())),
         };
-        Ok(Reader { bytes, is_half: source.is_half })
+        Ok(TensorReader { bytes, is_half: source.is_half })
     }
 
     /// The number of blocks of a matrix; 0 if there is none of this number.
@@ -149,12 +149,12 @@ impl StoredMatrices {
 }
 
 /// A tensor that is read from its beginning.
-struct Reader {
+struct TensorReader {
     bytes: Box<dyn Read>,
     is_half: bool,
 }
 
-impl Reader {
+impl TensorReader {
     fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.bytes.read_exact(&mut bytes)?;
@@ -216,7 +216,7 @@ impl<'a> GraphReader<'a> {
     }
 
     /// The matrix of a node, if it can be taken. Its tensors are added to `sources`.
-    fn matrix(&self, node: &NodeProto, sources: &mut BTreeMap<String, Source>) -> Option<StoredMatrix> {
+    fn matrix(&self, node: &NodeProto, sources: &mut BTreeMap<String, StoredTensor>) -> Option<StoredMatrix> {
         let size = |name| usize::try_from(integer(node, name)?).ok();
         let is_plain = size("bits").unwrap_or(4) == 4
             && size("block_size") == Some(BLOCK)
@@ -255,7 +255,7 @@ impl<'a> GraphReader<'a> {
     }
 
     /// The source of a tensor with so many bytes for each of `blocks` blocks, by its element type.
-    fn source(&self, name: &str, kinds: &[(DataType, usize)], blocks: usize) -> Option<Source> {
+    fn source(&self, name: &str, kinds: &[(DataType, usize)], blocks: usize) -> Option<StoredTensor> {
         let tensor = self.stored.get(name).filter(|_| !self.inputs.contains(name))?;
         let (kind, bytes) = kinds.iter().find(|(kind, _)| tensor.data_type == *kind as i32)?;
         let length = blocks.checked_mul(*bytes)?;
@@ -267,16 +267,16 @@ impl<'a> GraphReader<'a> {
             let (offset, stored) = (number(tensor, "offset"), number(tensor, "length"));
             let is_whole =
                 stored == length as u64 && offset.checked_add(stored)? <= path.metadata().ok()?.len();
-            is_whole.then_some(Place::File { path, offset })?
+            is_whole.then_some(StoredBytes::File { path, offset })?
         } else {
-            (tensor.raw_data.len() == length).then(|| Place::Graph(Vec::new()))?
+            (tensor.raw_data.len() == length).then(|| StoredBytes::Graph(Vec::new()))?
         };
-        Some(Source { place, is_half: *kind == DataType::Float16, uses: 0 })
+        Some(StoredTensor { place, is_half: *kind == DataType::Float16, uses: 0 })
     }
 }
 
 /// Drops casts and tensors that no node reads any more; the bytes of taken tensors go to their sources.
-fn drop_unused(graph: &mut GraphProto, sources: &mut BTreeMap<String, Source>) {
+fn drop_unused(graph: &mut GraphProto, sources: &mut BTreeMap<String, StoredTensor>) {
     let used = names_read(graph);
     graph.node.retain(|node| {
         let is_cast =
@@ -286,7 +286,7 @@ fn drop_unused(graph: &mut GraphProto, sources: &mut BTreeMap<String, Source>) {
     let used = names_read(graph);
     for tensor in &mut graph.initializer {
         let Some(source) = sources.get_mut(&tensor.name) else { continue };
-        if let Place::Graph(bytes) = &mut source.place {
+        if let StoredBytes::Graph(bytes) = &mut source.place {
             *bytes = match used.contains(&tensor.name) {
                 true => tensor.raw_data.clone(),
                 false => std::mem::take(&mut tensor.raw_data),

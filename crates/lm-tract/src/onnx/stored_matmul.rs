@@ -5,7 +5,7 @@
 //! one that tract builds of weights that it read itself, to the bit.
 
 use super::LoadProgress;
-use super::matrices::{COLUMNS, Codes, NUMBER, ROWS, StoredMatrices};
+use super::matrices::{COLUMNS, MatrixRows, NUMBER, ROWS, StoredMatrices};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use tract_onnx::model::ParsingContext;
@@ -25,7 +25,7 @@ pub(super) fn build(
     _: &ParsingContext<'_>,
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(Product { weights: StoredWeights::of(node, true)? }), vec![]))
+    Ok((expand(StoredProduct { weights: StoredWeights::of(node, true)? }), vec![]))
 }
 
 /// The operator of a table whose weights were taken.
@@ -33,16 +33,16 @@ pub(super) fn build_gather(
     _: &ParsingContext<'_>,
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(Table { weights: StoredWeights::of(node, false)? }), vec![]))
+    Ok((expand(StoredTable { weights: StoredWeights::of(node, false)? }), vec![]))
 }
 
 /// A product with a stored matrix.
 #[derive(Clone, Debug)]
-struct Product {
+struct StoredProduct {
     weights: StoredWeights,
 }
 
-impl Expansion for Product {
+impl Expansion for StoredProduct {
     fn name(&self) -> StaticName {
         "StoredMatMul".into()
     }
@@ -79,11 +79,11 @@ impl Expansion for Product {
 
 /// Rows of a stored matrix by their number.
 #[derive(Clone, Debug)]
-struct Table {
+struct StoredTable {
     weights: StoredWeights,
 }
 
-impl Expansion for Table {
+impl Expansion for StoredTable {
     fn name(&self) -> StaticName {
         "StoredGather".into()
     }
@@ -141,7 +141,7 @@ impl StoredWeights {
         let (rows, columns) = (self.rows(), self.columns());
         // Q4_0 packs row after row, so pieces of rows lie one after the other.
         let mut packed = Vec::with_capacity(matrices.blocks(self.number) * Q4_0.block_bytes());
-        matrices.read(self.number, |piece: &Codes| {
+        matrices.read(self.number, |piece: &MatrixRows| {
             packed.extend_from_slice(&Q4_0.pack_prequantized_nibbles(
                 &piece.codes,
                 &piece.scales,
