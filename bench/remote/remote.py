@@ -179,7 +179,8 @@ def refused(bins, broker, pair):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("bins", "server", "models", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        # A configuration's paths are relative to its own folder.
+        parser.add_argument(f"--{name}", type=lambda text: Path(text).resolve(), required=True)
     args = parser.parse_args()
     # A time-out of make ends this program, which must end the others.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
