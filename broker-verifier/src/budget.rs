@@ -25,6 +25,8 @@ pub struct CacheBudget {
     pub token_bytes: u64,
     /// Most tokens of a session.
     pub context: usize,
+    /// Most sessions that the target can have open; `None` if only their memory is bounded.
+    pub open_max: Option<usize>,
 }
 
 impl CacheBudget {
@@ -34,6 +36,7 @@ impl CacheBudget {
             mib: config.kv_mib,
             token_bytes: target.cache_bytes_per_token().max(1),
             context: served_context(config, target.context_max()),
+            open_max: target.sessions_max(),
         }
     }
 
@@ -52,7 +55,8 @@ impl CacheBudget {
 
     /// The number of sessions of so many tokens that it holds.
     pub fn sessions(&self, tokens: usize) -> u64 {
-        self.tokens() / (tokens.min(self.context).max(1) as u64)
+        let fitting = self.tokens() / (tokens.min(self.context).max(1) as u64);
+        fitting.min(self.open_max.map_or(u64::MAX, |most| most as u64))
     }
 
     /// Checks that a session can reach its full context.
@@ -76,7 +80,7 @@ impl CacheBudget {
 
 impl fmt::Display for CacheBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mib, token_bytes, context } = *self;
+        let Self { mib, token_bytes, context, .. } = *self;
         let (tokens, full, typical) = (self.tokens(), self.sessions(context), self.sessions(TYPICAL_TOKENS));
         write!(
             f,
@@ -141,7 +145,7 @@ mod tests {
     use super::*;
     use crate::logged::logged;
 
-    const BUDGET: CacheBudget = CacheBudget { mib: 512, token_bytes: 36_864, context: 2048 };
+    const BUDGET: CacheBudget = CacheBudget { mib: 512, token_bytes: 36_864, context: 2048, open_max: None };
 
     #[test]
     fn a_budget_counts_the_sessions_that_fit() {

@@ -59,8 +59,10 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
 
 /// Opens and warms up the target: its description, and its budget if its caches are here.
 async fn target(config: &Config) -> Result<(String, Option<CacheBudget>)> {
-    let OpenedTarget { dir, mut engine, comparison } = open(config).await?;
-    let known = format!("{}, {}, context {}", engine.identity(), dir.vocabulary, engine.context_max());
+    let OpenedTarget { dir, mut engine, described, comparison } = open(config).await?;
+    let (identity, context, promise) = (engine.identity(), engine.context_max(), engine.promise().name());
+    let known = format!("{identity}, {}, context {context}, promise {promise}", dir.vocabulary);
+    let known = described.map_or(known.clone(), |described| format!("{known}; {described}"));
     if let Some(Comparison { agree, unknown }) = comparison {
         let (agree, unknown) = (agree.join(", "), unknown.join(", "));
         let folder = dir.path.display();

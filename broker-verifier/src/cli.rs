@@ -2,9 +2,9 @@
 
 use crate::budget::CacheBudget;
 use crate::check::check;
-use crate::config::Config;
+use crate::config::{Config, EngineName};
 use crate::embedded::Embedded;
-use crate::engine::{OpenedTarget, TargetEngine, open, set_threads};
+use crate::engine::{OpenedTarget, TargetEngine, open, set_variables};
 use crate::exit::Exit;
 use crate::reference::{Request, write};
 use crate::report::End;
@@ -59,6 +59,9 @@ struct ServeArgs {
     /// The target: a model directory or a .gguf file.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// The engine that runs the target in this process.
+    #[arg(long, value_enum)]
+    engine: Option<EngineName>,
     /// Threads of the target [default: all cores but one].
     #[arg(long)]
     threads: Option<usize>,
@@ -115,6 +118,9 @@ struct ReferenceArgs {
     /// The session's seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The engine that runs the target.
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineName,
     /// Threads of the target [default: all cores but one].
     #[arg(long)]
     threads: Option<usize>,
@@ -155,7 +161,7 @@ fn run_serve(args: &ServeArgs) -> CommandResult {
     let mut config = args.merged().map_err(usage)?;
     config.model().map_err(usage)?;
     if config.remote.is_none() {
-        set_threads(config.threads).map_err(failure)?;
+        set_variables(&config).map_err(failure)?;
     }
     start_log(Log::Service);
     // SIGUSR1 must not end a verifier that still loads its target. The handler outlives this runtime.
@@ -221,8 +227,11 @@ fn run_reference(args: &ReferenceArgs) -> CommandResult {
     let sampling = sampling.context("sampling").map_err(usage)?;
     let mut config = Config { model: Some(args.model.clone()), ..Config::default() };
     config.threads = args.threads;
+    config.engine = args.engine;
+    // One session.
+    config.sessions = 1;
     config.check().map_err(usage)?;
-    set_threads(config.threads).map_err(failure)?;
+    set_variables(&config).map_err(failure)?;
     start_log(Log::Text);
     reference(args, &config, sampling).map_err(failure)?;
     Ok(Exit::Ok)
@@ -264,7 +273,7 @@ fn run_check(args: &ServeArgs) -> CommandResult {
     if let Ok(config) = &config
         && config.remote.is_none()
     {
-        set_threads(config.threads).map_err(failure)?;
+        set_variables(config).map_err(failure)?;
     }
     start_log(Log::Service);
     block_on(async { Ok(check(config).await?) }).map_err(failure)
@@ -290,6 +299,7 @@ impl ServeArgs {
         }
         config.id = self.id.clone().unwrap_or(config.id);
         config.model = self.model.clone().or(config.model);
+        config.engine = self.engine.unwrap_or(config.engine);
         config.threads = self.threads.or(config.threads);
         config.sessions = self.sessions.unwrap_or(config.sessions);
         config.kv_mib = self.kv_mib.unwrap_or(config.kv_mib);

@@ -1,5 +1,6 @@
 //! A verifier's configuration: one file, then the command line over it, then one check of every range.
 
+use crate::engine::llamacpp;
 use crate::link::INFLIGHT_MAX;
 use anyhow::{Context, Result, ensure};
 use dunlin_link::{BrokerAddress, ConnectOptions, Login, MqttTable, refuse_old_keys};
@@ -21,6 +22,21 @@ const PREFILL_TOKENS_MAX: usize = 4096;
 pub const THREADS_MAX: usize = 256;
 /// Default port of the embedded broker and of the broker.
 const PORT_DEFAULT: u16 = 1883;
+
+/// The engine that runs a target in this process.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineName {
+    /// candle.
+    #[default]
+    Candle,
+    /// llama.cpp, in a program that was built with it.
+    Llamacpp,
+}
+
+/// The refusal of an engine that a program was built without.
+pub(crate) const NOT_BUILT_IN: &str = "engine: this program was built without llama.cpp; install the package \
+    dunlin-verifier-llamacpp, or build it with `cargo build --release -p dunlin-verifier --features llamacpp`";
 
 /// The type of the numbers in the sessions' caches.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -50,14 +66,16 @@ pub struct Config {
     pub model: Option<PathBuf>,
     /// The server that runs the target; by default, this process runs it.
     pub remote: Option<RemoteSettings>,
+    /// The engine that runs the target in this process.
+    pub engine: EngineName,
     /// Threads of the target; by default, all cores except one.
     pub threads: Option<usize>,
     /// Maximum number of sessions; the least recently used one makes room for a new one.
     pub sessions: usize,
     /// MiB that the caches of all sessions may hold.
     pub kv_mib: usize,
-    /// Type of the numbers in these caches.
-    pub kv_type: CacheType,
+    /// Type of the numbers in these caches; by default 32 bits with candle, and always 16 bits with llama.cpp.
+    pub kv_type: Option<CacheType>,
     /// Maximum number of tokens of a session, below that of the target.
     pub context_tokens: Option<usize>,
     /// Maximum number of tokens of long contexts in one pass of the target; by default as many as its measured time allows.
@@ -94,10 +112,11 @@ impl Default for Config {
             login: None,
             model: None,
             remote: None,
+            engine: EngineName::default(),
             threads: None,
             sessions: 64,
             kv_mib: 512,
-            kv_type: CacheType::default(),
+            kv_type: None,
             context_tokens: None,
             prefill_tokens: None,
             idle_s: 600,
@@ -151,7 +170,14 @@ impl Config {
         in_range("continuation_ms", self.continuation_ms as usize, 0, 60_000)?;
         in_range("drain_s", self.drain_s as usize, 1, 3600)?;
         self.mqtt.keep_alive(None)?;
+        let is_llamacpp = self.engine == EngineName::Llamacpp;
+        ensure!(!is_llamacpp || llamacpp::IS_BUILT_IN, NOT_BUILT_IN);
+        ensure!(
+            !is_llamacpp || self.kv_type != Some(CacheType::F32),
+            "kv_type: llama.cpp's caches have 16 bits here; remove it"
+        );
         if let Some(remote) = &self.remote {
+            ensure!(!is_llamacpp, "engine: a target on a server ([remote]) has none here; remove it");
             remote.check()?;
             ensure!(
                 self.threads.is_none(),

@@ -1,16 +1,18 @@
-//! Selects the target's engine: a GGUF file run by candle, or a server under `[remote]`. No other module names an
-//! engine.
+//! Selects the target's engine: a GGUF file run by candle or llama.cpp, or a server under `[remote]`. No other module
+//! calls an engine.
 
-use crate::config::{CacheType, Config};
+pub(crate) mod llamacpp;
+
+use crate::config::{CacheType, Config, EngineName};
 use anyhow::{Context, Result};
 use dunlin_hlm::passes::MeasuredPasses;
 use dunlin_hlm::time::Duration;
 use dunlin_import::{Loadable, Watch};
 use dunlin_lm::{
-    Chooser, CouplingProfile, Extend, ModelDir, Promise, Role, Target, TargetIdentity, Vocabulary,
+    Chooser, CouplingProfile, Extend, LoadStep, ModelDir, Promise, Role, Target, TargetIdentity, Vocabulary,
 };
 pub use dunlin_lm_candle::threads;
-use dunlin_lm_candle::{CandleTarget, KvType, LoadStep, THREADS_VARIABLE};
+use dunlin_lm_candle::{CandleTarget, KvType, THREADS_VARIABLE};
 pub use dunlin_lm_remote::Comparison;
 use dunlin_lm_remote::RemoteTarget;
 use dunlin_service::LoadingView;
@@ -88,6 +90,8 @@ pub struct OpenedTarget {
     pub dir: ModelDir,
     /// The target.
     pub engine: TargetEngine,
+    /// The engine in this process in words, if there is more to say than its identity does.
+    pub described: Option<String>,
     /// The comparison of a server with the folder.
     pub comparison: Option<Comparison>,
 }
@@ -98,9 +102,10 @@ pub struct OpenedTarget {
 /// Names the file or the server, and the problem.
 pub async fn open(config: &Config) -> Result<OpenedTarget> {
     let Some(remote) = &config.remote else {
-        let (dir, target) = load(config)?;
-        tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), identity = %target.identity(), "target loaded");
-        return Ok(OpenedTarget { dir, engine: TargetEngine::Rows(target), comparison: None });
+        let (dir, target, described) = load(config)?;
+        tracing::info!(model = %dir.name, vocabulary = %dir.vocabulary, threads = threads(), identity = %target.identity(), promise = target.promise().name(), "target loaded");
+        described.iter().for_each(|described| tracing::info!("{described}"));
+        return Ok(OpenedTarget { dir, engine: TargetEngine::Rows(target), described, comparison: None });
     };
     let path = config.model()?;
     let dir = ModelDir::open_tokenizer(path).with_context(|| format!("target {}", path.display()))?;
@@ -111,7 +116,8 @@ pub async fn open(config: &Config) -> Result<OpenedTarget> {
     tracing::info!("compared with {}: {}", path.display(), agree.join(", "));
     tracing::warn!("not compared: {}", unknown.join(", "));
     tracing::info!("{PLAIN_ONLY}");
-    Ok(OpenedTarget { dir, engine: TargetEngine::Choices(Arc::new(target)), comparison: Some(comparison) })
+    let engine = TargetEngine::Choices(Arc::new(target));
+    Ok(OpenedTarget { dir, engine, described: None, comparison: Some(comparison) })
 }
 
 /// The policies that a target on a server serves.
@@ -143,11 +149,11 @@ fn loadable(path: &Path) -> Result<PathBuf> {
     Ok(pending.out)
 }
 
-/// Loads the configured target, and shows the progress.
+/// Loads the configured target, and shows the progress; also the engine in words.
 ///
 /// # Errors
 /// Names the file and the problem.
-fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
+fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>, Option<String>)> {
     let path = &loadable(config.model()?)?;
     let dir = ModelDir::open(path).with_context(|| format!("target {}", path.display()))?;
     let mut view = LoadingView::new("target");
@@ -158,13 +164,17 @@ fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>)> {
         };
         view.show(step, done, total);
     });
+    if config.engine == EngineName::Llamacpp {
+        let (target, described) = llamacpp::load(config, &dir, threads(), progress)?;
+        return Ok((dir, target, described));
+    }
     let target = CandleTarget::load_with(&dir, config.kv_mib << 20, progress);
     let target = target.with_context(|| format!("target {}", path.display()))?;
-    let kind = match config.kv_type {
+    let kind = match config.kv_type.unwrap_or_default() {
         CacheType::F32 => KvType::F32,
         CacheType::F16 => KvType::F16,
     };
-    Ok((dir, Box::new(target.with_kv_type(kind))))
+    Ok((dir, Box::new(target.with_kv_type(kind)), None))
 }
 
 /// Runs the target's first passes, so that no device has to wait for them, and logs their duration.
@@ -203,23 +213,50 @@ pub fn memory_mib() -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib >> 10)
 }
 
-/// Restarts this program if the engine's number of threads isn't the wanted one. The engine reads the number from the
-/// environment, which a running program must not change.
+/// Restarts this program if the engine's variables aren't the wanted ones: the number of its threads, and what decides the
+/// kernels of llama.cpp. Engines read them from the environment, which a running program must not change.
 ///
 /// # Errors
 /// The program can't be restarted.
-pub fn set_threads(threads: Option<usize>) -> Result<()> {
-    let set = env::var(THREADS_VARIABLE).ok();
-    if threads.is_none() && set.is_some() {
-        return Ok(());
-    }
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let wanted = threads.unwrap_or(cores.saturating_sub(1).max(1)).to_string();
-    if set.as_ref() == Some(&wanted) {
+pub fn set_variables(config: &Config) -> Result<()> {
+    let wanted = wanted_variables(config, |name| env::var(name).ok());
+    if wanted.is_empty() {
         return Ok(());
     }
     let program = env::current_exe().context("this program's path")?;
     let mut again = process::Command::new(program);
-    Err(again.args(env::args_os().skip(1)).env(THREADS_VARIABLE, wanted).exec())
-        .context("setting the threads")
+    Err(again.args(env::args_os().skip(1)).envs(wanted).exec()).context("setting the engine's variables")
+}
+
+/// The variables that aren't set as the engine needs them, with their values.
+fn wanted_variables(config: &Config, set: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let mut wanted = Vec::new();
+    if config.threads.is_some() || set(THREADS_VARIABLE).is_none() {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = config.threads.unwrap_or(cores.saturating_sub(1).max(1));
+        wanted.push((THREADS_VARIABLE, threads.to_string()));
+    }
+    if config.engine == EngineName::Llamacpp {
+        wanted.extend(llamacpp::VARIABLES.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    }
+    wanted.retain(|(name, value)| set(name).as_ref() != Some(value));
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_restarts_only_for_a_variable_that_differs() {
+        let config = Config { threads: Some(3), ..Config::default() };
+        assert_eq!(wanted_variables(&config, |_| None), [(THREADS_VARIABLE, "3".to_owned())]);
+        assert_eq!(wanted_variables(&config, |_| Some("3".into())), []);
+        let unset = Config::default();
+        assert_eq!(wanted_variables(&unset, |_| Some("7".into())), [], "the environment's number applies");
+        assert_eq!(wanted_variables(&unset, |_| None).len(), 1);
+        let other = Config { engine: EngineName::Llamacpp, ..config };
+        let wanted = wanted_variables(&other, |name| (name == THREADS_VARIABLE).then(|| "3".into()));
+        assert_eq!(wanted.len(), llamacpp::VARIABLES.len());
+    }
 }

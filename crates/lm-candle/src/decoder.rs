@@ -11,7 +11,7 @@ mod rotary;
 mod weights;
 mod windows;
 
-use crate::gguf::{Gguf, LoadProgress, LoadStep};
+use crate::gguf::Gguf;
 use crate::kv::{CacheSize, Caches, KvRows, KvType, Widened};
 use crate::math::{Activation, Heads, Rotation, Scoring, add, rms_norm, scale, soft_cap};
 use crate::matrix::threads;
@@ -21,7 +21,8 @@ use dunlin_lm::identity::cache::{Stamp, kept_digest};
 use dunlin_lm::identity::model_digest;
 use dunlin_lm::target::check_part;
 use dunlin_lm::{
-    Error, Extend, ModelDir, Promise, Result, Role, SessionId, Target, TargetIdentity, Vocabulary,
+    Error, Extend, LoadProgress, LoadStep, ModelDir, Promise, Result, Role, SessionId, Target,
+    TargetIdentity, Vocabulary,
 };
 use std::path::Path;
 use std::thread;

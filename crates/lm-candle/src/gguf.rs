@@ -3,7 +3,7 @@
 use crate::matrix::{Matrix, Trials, is_supported};
 use dunlin_gguf::{Array, BlockType, Header, Value};
 use dunlin_lm::identity::cache::Stamp;
-use dunlin_lm::{Error, Result, ZeroSearch, check_plain};
+use dunlin_lm::{Error, LoadProgress, LoadStep, Result, ZeroSearch, check_plain};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -13,18 +13,6 @@ use std::path::{Path, PathBuf};
 pub(crate) const DIMENSION_MAX: usize = 1 << 20;
 
 const ADVICE: &str = "requantize the model to Q4_K_M or Q8_0, best from its original, or else with `llama-quantize --allow-requantize`; F32, F16, BF16, Q8_0, Q4_0 to Q5_1 and Q2_K to Q6_K are read";
-
-/// A step of loading a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadStep {
-    /// The weights are read.
-    Reading,
-    /// The weights are hashed for the target's identity.
-    Hashing,
-}
-
-/// Receives the bytes of a step that are done, and all of its bytes.
-pub type LoadProgress = Box<dyn FnMut(LoadStep, u64, u64)>;
 
 /// An open GGUF file.
 pub(crate) struct Gguf {

@@ -6,6 +6,8 @@
 //! - No file's content can make this crate panic: an invalid file is an error that names it.
 
 mod decoder;
+#[cfg(feature = "files")]
+pub mod files;
 mod gguf;
 mod kv;
 mod math;
@@ -13,6 +15,5 @@ mod matrix;
 mod numerics;
 
 pub use decoder::CandleTarget;
-pub use gguf::{LoadProgress, LoadStep};
 pub use kv::KvType;
 pub use matrix::{THREADS_VARIABLE, threads};

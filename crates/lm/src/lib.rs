@@ -1,8 +1,8 @@
 //! Language models for Dunlin without an engine: the interfaces of drafter and target, model directories, tokenizers,
 //! scripted toys, and BERTScore.
 //!
-//! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder), `dunlin-lm-candle` (target) and
-//! `dunlin-lm-remote` (a target on a server), and map their failures into this crate's [`Error`]. Only [`tokenizer`] uses
+//! The engines are crates of their own, `dunlin-lm-tract` (drafter, encoder), `dunlin-lm-candle` and
+//! `dunlin-lm-llamacpp` (targets) and `dunlin-lm-remote` (a target on a server), and map their failures into this crate's [`Error`]. Only [`tokenizer`] uses
 //! the library `tokenizers`, and only [`chat`] the library `minijinja`. Everything else is plain slices of `u32` tokens
 //! and `f32` logits. Of the protocol it knows only the vocabulary.
 //!
@@ -23,6 +23,7 @@ pub mod embeddings;
 mod error;
 pub mod guard;
 pub mod identity;
+mod loading;
 mod plain;
 mod session;
 pub mod target;
@@ -42,6 +43,7 @@ pub use dunlin_wire::{CouplingProfile, Promise, Vocabulary};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use identity::TargetIdentity;
+pub use loading::{LoadProgress, LoadStep};
 pub use plain::check_plain;
 pub use session::SessionId;
 pub use target::{Extend, Target};

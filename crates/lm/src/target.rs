@@ -36,6 +36,11 @@ pub trait Target: Send {
     /// Bytes of cache for each token of a session.
     fn cache_bytes_per_token(&self) -> u64;
 
+    /// The most sessions that can be open at once; `None` if only their memory is bounded.
+    fn sessions_max(&self) -> Option<usize> {
+        None
+    }
+
     /// Runs a first pass if the engine prepares weights in it, so that later passes take their usual memory and time.
     ///
     /// # Errors

@@ -7,6 +7,9 @@ mod dequantize;
 mod files;
 mod identity;
 mod reference;
+#[path = "../../../lm/tests/engines/suite.rs"]
+mod suite;
 mod target;
+#[path = "../../../lm/tests/engines/tiny.rs"]
 mod tiny;
 mod warm_up;

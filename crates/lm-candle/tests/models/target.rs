@@ -1,12 +1,15 @@
 //! The target's promise: the same tokens give the same bits, however they are batched, cut or rolled back.
 
 use crate::files::{Random, demo};
+use crate::suite::{
+    ARCHITECTURES, bad_parts_fail_alone, bits, chunks_are_exact, extend, forks_are_exact,
+    long_prompts_are_exact, ragged_batches_are_exact, rollbacks_are_exact,
+};
 use crate::tiny::{Tiny, open};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
-use dunlin_lm::{Error, Extend, ModelDir, Promise, SessionId, Target};
+use dunlin_lm::{Error, Extend, ModelDir, Promise, Target};
 use dunlin_lm_candle::{CandleTarget, KvType, THREADS_VARIABLE};
-use std::collections::BTreeMap;
 use std::{env, process};
 
 #[test]
@@ -14,81 +17,6 @@ fn a_bare_gguf_file_opens() {
     let model = open(&Tiny::new(GgmlDType::F32));
     assert_eq!((model.dir.vocabulary.size, model.dir.context_max), (53, 128));
     assert_eq!(model.dir.weights, model.folder.path().join("model.gguf"));
-}
-
-const ARCHITECTURES: [&str; 9] =
-    ["llama", "mistral3", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3"];
-
-fn bits(numbers: &[f32]) -> Vec<u32> {
-    numbers.iter().map(|number| number.to_bits()).collect()
-}
-
-fn extend(target: &mut dyn Target, session: SessionId, keep: usize, tokens: &[u32]) -> Vec<f32> {
-    let batch = [Extend { session, keep, tokens, rows: tokens.len() }];
-    target.extend(&batch).pop().unwrap().unwrap()
-}
-
-/// Logits after each token, one token at a time in a session of its own.
-fn one_by_one(target: &mut CandleTarget, tokens: &[u32]) -> Vec<Vec<u32>> {
-    let session = target.open().unwrap();
-    let rows = (0..tokens.len()).map(|i| bits(&extend(target, session, i, &tokens[i..=i]))).collect();
-    target.close(session);
-    rows
-}
-
-/// One session of the random test: its tokens, and the bits of every row that it received.
-struct Walk {
-    session: SessionId,
-    tokens: Vec<u32>,
-}
-
-/// Extends random subsets of sessions by random amounts after random rollbacks, and compares each row with the
-/// row of the same tokens decoded one by one.
-fn ragged_batches_are_exact(target: &mut CandleTarget, seed: u64, vocabulary: usize, rounds: usize) {
-    let random = &mut Random(seed);
-    let width = target.vocabulary().size as usize;
-    let mut walks: Vec<Walk> =
-        (0..5).map(|_| Walk { session: target.open().unwrap(), tokens: vec![] }).collect();
-    let mut given: BTreeMap<Vec<u32>, Vec<u32>> = BTreeMap::new();
-    for round in 0..rounds {
-        let mut parts = Vec::new();
-        for walk in &mut walks {
-            if random.below(4) == 0 {
-                continue;
-            }
-            let keep = walk.tokens.len() - random.below(walk.tokens.len().min(6) + 1);
-            let count = [1, 1, 2, 3, 4, 5, 8, 17][random.below(8)];
-            let new = random.tokens(count, vocabulary);
-            walk.tokens.truncate(keep);
-            walk.tokens.extend(&new);
-            parts.push((walk.session, keep, new, random.below(count + 1), walk.tokens.clone()));
-        }
-        let batch: Vec<Extend<'_>> = parts
-            .iter()
-            .map(|(session, keep, tokens, rows, _)| Extend {
-                session: *session,
-                keep: *keep,
-                tokens,
-                rows: *rows,
-            })
-            .collect();
-        for (answer, (_, _, _, rows, held)) in target.extend(&batch).into_iter().zip(&parts) {
-            let answer = answer.unwrap();
-            assert_eq!(answer.len(), rows * width, "seed {seed} round {round}");
-            for (row, logits) in answer.chunks(width).enumerate() {
-                let context = held[..held.len() - rows + row + 1].to_vec();
-                given.insert(context, bits(logits));
-            }
-        }
-    }
-    for walk in &walks {
-        for (length, row) in one_by_one(target, &walk.tokens).into_iter().enumerate() {
-            if let Some(batched) = given.get(&walk.tokens[..=length]) {
-                assert_eq!(batched, &row, "seed {seed}, row {length}");
-                given.remove(&walk.tokens[..=length]);
-            }
-        }
-    }
 }
 
 #[test]
@@ -161,45 +89,14 @@ fn the_demo_target_is_exact() {
 #[test]
 fn a_long_prompt_has_the_bits_of_single_tokens() {
     let model = open(&Tiny { context: 320, ..Tiny::new(GgmlDType::Q8_0) });
-    let mut target = model.target();
-    let width = target.vocabulary().size as usize;
-    // More rows than one pass takes.
-    let tokens = Random(1).tokens(280, 96);
-    let session = target.open().unwrap();
-    let chunk = extend(&mut target, session, 0, &tokens);
-    for (row, single) in one_by_one(&mut target, &tokens).iter().enumerate() {
-        assert_eq!(&bits(&chunk[row * width..(row + 1) * width]), single, "row {row}");
-    }
+    long_prompts_are_exact(&mut model.target(), 96);
 }
 
-/// A context in chunks of each size, beside a session that drafts and rolls back.
 #[test]
 fn a_context_has_the_same_bits_in_chunks_of_any_size() {
     for kind in [KvType::F32, KvType::F16] {
         let model = open(&Tiny { context: 320, ..Tiny::new(GgmlDType::Q8_0) });
-        let mut target = model.target().with_kv_type(kind);
-        let tokens = Random(3).tokens(300, 96);
-        let whole = target.open().unwrap();
-        let width = target.vocabulary().size as usize;
-        let expected = bits(&extend(&mut target, whole, 0, &tokens)[299 * width..]);
-        let beside = target.open().unwrap();
-        extend(&mut target, beside, 0, &tokens[..20]);
-        for size in [1, 2, 5, 8, 31, 64, 100, 256] {
-            let session = target.open().unwrap();
-            let mut answer = Vec::new();
-            for (i, chunk) in tokens.chunks(size).enumerate() {
-                let drafts = Random(i as u64).tokens(1 + i % 9, 96);
-                let batch = [
-                    Extend { session: beside, keep: 10 + i % 10, tokens: &drafts, rows: drafts.len() },
-                    Extend { session, keep: i * size, tokens: chunk, rows: 1 },
-                ];
-                answer = target.extend(&batch).pop().unwrap().unwrap();
-                // The part that is written twice is that of a draft that was wrong.
-                extend(&mut target, beside, 8, &tokens[8..20]);
-            }
-            assert_eq!(bits(&answer), expected, "{kind:?}, chunks of {size}");
-            target.close(session);
-        }
+        chunks_are_exact(&mut model.target().with_kv_type(kind), 96);
     }
 }
 
@@ -230,23 +127,7 @@ fn a_cache_of_16_bits_is_exact_too_but_another_target() {
 fn a_fork_has_the_bits_of_a_session_that_read_its_tokens() {
     for kind in [KvType::F32, KvType::F16] {
         let model = open(&Tiny::new(GgmlDType::Q8_0));
-        let mut target = model.target().with_kv_type(kind);
-        let tokens = Random(4).tokens(90, 96);
-        let first = target.open().unwrap();
-        let whole = extend(&mut target, first, 0, &tokens);
-        let width = target.vocabulary().size as usize;
-        for length in [0, 1, 63, 64, 65, 89] {
-            let fork = target.fork(first, length).unwrap().unwrap();
-            assert_eq!(target.len(fork).unwrap(), length);
-            // Neither sees what the other reads from here on.
-            let other = extend(&mut target, first, length, &[1, 2, 3]);
-            let rest = extend(&mut target, fork, length, &tokens[length..]);
-            assert_eq!(bits(&rest), bits(&whole[length * width..]), "{kind:?}, {length}");
-            assert_eq!(bits(&extend(&mut target, first, length, &[1, 2, 3])), bits(&other));
-            extend(&mut target, first, length, &tokens[length..]);
-            target.close(fork);
-        }
-        assert!(matches!(target.fork(first, 91), Err(Error::Keep { keep: 91, length: 90 })));
+        forks_are_exact(&mut model.target().with_kv_type(kind), 96);
     }
 }
 
@@ -282,48 +163,12 @@ fn one_thread_and_two_give_the_same_bits() {
 
 #[test]
 fn a_rollback_leaves_no_trace() {
-    let model = open(&Tiny::new(GgmlDType::Q4K));
-    let mut target = model.target();
-    let (a, b) = (target.open().unwrap(), target.open().unwrap());
-    let fresh = extend(&mut target, a, 0, &[1, 2, 3, 4, 5]);
-    extend(&mut target, b, 0, &[1, 2, 3, 60, 61, 62, 63, 64]);
-    target.truncate(b, 3).unwrap();
-    assert_eq!(target.len(b).unwrap(), 3);
-    assert_eq!(
-        bits(&extend(&mut target, b, 3, &[4, 5])),
-        bits(&fresh[3 * target.vocabulary().size as usize..])
-    );
-    assert_eq!(target.len(b).unwrap(), 5);
+    rollbacks_are_exact(&mut open(&Tiny::new(GgmlDType::Q4K)).target());
 }
 
 #[test]
 fn a_bad_part_fails_alone() {
-    let model = open(&Tiny::new(GgmlDType::F32));
-    let mut target = model.target();
-    let sessions: Vec<SessionId> = (0..7).map(|_| target.open().unwrap()).collect();
-    target.close(sessions[6]);
-    let long = vec![1; 129];
-    let part = |session: usize, keep, tokens, rows| Extend { session: sessions[session], keep, tokens, rows };
-    let batch = [
-        part(0, 0, &[1, 2][..], 2),
-        part(0, 0, &[1], 1),
-        part(1, 1, &[1], 1),
-        part(2, 0, &[96], 1),
-        part(3, 0, &long, 1),
-        part(4, 0, &[1], 2),
-        part(6, 0, &[1], 1),
-        part(5, 0, &[1, 2], 1),
-    ];
-    let answers = target.extend(&batch);
-    assert!(matches!(answers[1], Err(Error::RepeatedSession(_))));
-    assert!(matches!(answers[2], Err(Error::Keep { keep: 1, length: 0 })));
-    assert!(matches!(answers[3], Err(Error::Token { token: 96, vocabulary: 96 })));
-    assert!(matches!(answers[4], Err(Error::ContextFull { length: 0, added: 129, max: 128 })));
-    assert!(matches!(answers[5], Err(Error::Rows { rows: 2, tokens: 1 })));
-    assert!(matches!(answers[6], Err(Error::UnknownSession(_))));
-    let both = answers[0].as_ref().unwrap();
-    assert_eq!(bits(&both[target.vocabulary().size as usize..]), bits(answers[7].as_ref().unwrap()));
-    assert_eq!(target.len(sessions[2]).unwrap(), 0);
+    bad_parts_fail_alone(&mut open(&Tiny::new(GgmlDType::F32)).target());
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! Small GGUF files made by the tests.
+//! Small GGUF files made by the tests of engines.
+
+#![allow(dead_code, reason = "no suite uses all of it")]
 
 use crate::files::{Random, fixture};
-use candle_core::quantized::gguf_file::{self, Value};
-use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{Device, Tensor};
 use dunlin_lm::ModelDir;
 use dunlin_lm_candle::CandleTarget;
+use dunlin_lm_candle::files::gguf_file::{self, Value};
+use dunlin_lm_candle::files::{Device, GgmlDType, QTensor, Tensor};
 use std::fs::File;
 use std::path::Path;
 

@@ -1,0 +1,68 @@
+//! Loads a target on llama.cpp, in programs that were built with it.
+
+use crate::config::Config;
+#[cfg(feature = "llamacpp")]
+pub(crate) use built_in::load;
+#[cfg(not(feature = "llamacpp"))]
+pub(crate) use left_out::load;
+
+/// True if this program has the engine.
+pub(crate) const IS_BUILT_IN: bool = cfg!(feature = "llamacpp");
+
+/// Variables of the environment, and the values that the engine needs them to have.
+#[cfg(feature = "llamacpp")]
+pub(crate) const VARIABLES: &[(&str, &str)] = if dunlin_lm_llamacpp::LlamaBuild::LINKED.may_be_exact() {
+    &[dunlin_lm_llamacpp::TILES_OFF]
+} else {
+    &[]
+};
+#[cfg(not(feature = "llamacpp"))]
+pub(crate) const VARIABLES: &[(&str, &str)] = &[];
+
+#[cfg(feature = "llamacpp")]
+mod built_in {
+    use super::Config;
+    use crate::budget::served_context;
+    use anyhow::{Context, Result};
+    use dunlin_lm::{LoadProgress, ModelDir, Target};
+    use dunlin_lm_llamacpp::{LlamaSettings, LlamaTarget};
+
+    /// Loads the target in `dir`; also the engine in words.
+    ///
+    /// # Errors
+    /// Names the file and the remedy.
+    pub(crate) fn load(
+        config: &Config,
+        dir: &ModelDir,
+        threads: usize,
+        progress: LoadProgress,
+    ) -> Result<(Box<dyn Target>, Option<String>)> {
+        let settings = LlamaSettings {
+            kv_bytes_max: config.kv_mib << 20,
+            sessions_max: config.sessions,
+            context_max: Some(served_context(config, dir.context_max)),
+            threads,
+        };
+        let target = LlamaTarget::load(dir, settings, progress);
+        let target = target.with_context(|| format!("target {}", dir.path.display()))?;
+        let described = target.description();
+        Ok((Box::new(target), Some(described)))
+    }
+}
+
+#[cfg(not(feature = "llamacpp"))]
+mod left_out {
+    use super::Config;
+    use anyhow::{Result, bail};
+    use dunlin_lm::{LoadProgress, ModelDir, Target};
+
+    /// The refusal of a program without the engine.
+    pub(crate) fn load(
+        _: &Config,
+        _: &ModelDir,
+        _: usize,
+        _: LoadProgress,
+    ) -> Result<(Box<dyn Target>, Option<String>)> {
+        bail!(crate::config::NOT_BUILT_IN)
+    }
+}

@@ -1,0 +1,65 @@
+//! What the file of a model tells: its checked header, and the digest of its weights and settings.
+
+use crate::refusals;
+use dunlin_gguf::Header;
+use dunlin_lm::identity::cache::{Stamp, kept_digest};
+use dunlin_lm::identity::model_digest;
+use dunlin_lm::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+/// A file whose header was read.
+pub(crate) struct Facts {
+    stamp: Stamp,
+    settings: Vec<u64>,
+    /// The longest context of the model, in tokens.
+    pub(crate) context_length: usize,
+    /// Bytes of all tensors.
+    pub(crate) tensor_bytes: u64,
+}
+
+impl Facts {
+    /// Reads and checks the header of the file at `path`.
+    ///
+    /// # Errors
+    /// It is no usable GGUF file, is cut off, or holds what can't be a target.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
+        let header =
+            Header::read(&mut BufReader::new(&file), metadata.len()).map_err(|e| Error::gguf(path, e))?;
+        refusals::check(path, &header)?;
+        Ok(Self {
+            stamp: Stamp::of(&metadata),
+            settings: settings(&header),
+            context_length: header.context_length().map_err(|e| Error::gguf(path, e))? as usize,
+            tensor_bytes: header.tensors().values().map(|info| info.bytes).sum(),
+        })
+    }
+
+    /// SHA-256 over the tensors and the settings of the architecture.
+    ///
+    /// # Errors
+    /// The file can't be read, or was changed since.
+    pub(crate) fn weights(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32]> {
+        Ok(model_digest(&kept_digest(path, self.stamp, progress)?, &self.settings))
+    }
+}
+
+/// SHA-256 over every value of the architecture: llama.cpp decides which of them it uses.
+fn settings(header: &Header) -> Vec<u64> {
+    let architecture = header.string("general.architecture").unwrap_or_default();
+    let mut text = format!("{architecture}\0");
+    for (key, value) in header.metadata() {
+        let own = key.strip_prefix(architecture).is_some_and(|rest| rest.starts_with('.'));
+        if own {
+            // A string takes any text, so there is no error.
+            let _ = write!(text, "{key}\0{value:?}\0");
+        }
+    }
+    let digest = Sha256::digest(text.as_bytes());
+    digest.chunks(8).map(|part| part.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))).collect()
+}

@@ -1,0 +1,67 @@
+//! Models that are refused by name before llama.cpp opens their file.
+
+use dunlin_gguf::{Header, Value};
+use dunlin_lm::{Error, Result};
+use std::path::Path;
+
+/// Largest accepted size of a dimension, or number of layers.
+const SIZE_MAX: u64 = 1 << 20;
+
+/// Architectures that write no text from left to right, and what they are.
+const NOT_DECODERS: [(&str, &str); 17] = [
+    ("bert", ENCODER),
+    ("modern-bert", ENCODER),
+    ("nomic-bert", ENCODER),
+    ("nomic-bert-moe", ENCODER),
+    ("neo-bert", ENCODER),
+    ("jina-bert-v2", ENCODER),
+    ("jina-bert-v3", ENCODER),
+    ("eurobert", ENCODER),
+    ("gemma-embedding", ENCODER),
+    ("llama-embed", ENCODER),
+    ("t5encoder", ENCODER),
+    ("t5", "a model with an encoder of its own"),
+    ("clip", "a model of images"),
+    ("wavtokenizer-dec", "a model of sound"),
+    ("dream", DIFFUSION),
+    ("llada", DIFFUSION),
+    ("llada-moe", DIFFUSION),
+];
+const ENCODER: &str = "an encoder, which writes no text";
+const DIFFUSION: &str = "a diffusion model, which doesn't write from left to right";
+
+/// The remedy for a model that can't be a target.
+pub(crate) const TAKE_A_DECODER: &str = "take a decoder, such as a Llama, Qwen, Gemma or Mistral";
+
+/// Checks the header of the file at `path`.
+///
+/// # Errors
+/// Names what can't be a target, or a size that can't be right.
+pub(crate) fn check(path: &Path, header: &Header) -> Result<()> {
+    let architecture = header.string("general.architecture").map_err(|e| Error::gguf(path, e))?;
+    if let Some((_, what)) = NOT_DECODERS.iter().find(|(name, _)| *name == architecture) {
+        let what = format!("architecture {:?}: {what}, so it", architecture);
+        return Err(Error::unsupported(path, what, TAKE_A_DECODER));
+    }
+    for rest in ["block_count", "embedding_length", "context_length", "attention.head_count"] {
+        let key = format!("{architecture}.{rest}");
+        match header.metadata().get(&key) {
+            // One for each layer; or none, where the architecture has no such size.
+            Some(Value::Array(_)) | None => {}
+            Some(value) => match value.to_u64() {
+                Some(1..=SIZE_MAX) => {}
+                _ if rest == "context_length" && value.to_u64().is_some_and(|length| length > 0) => {}
+                _ => return Err(Error::value(path, key, format!("1 to {SIZE_MAX}"), value)),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// The error of a model whose state can't be rolled back.
+pub(crate) fn recurrent(path: &Path, architecture: &str) -> Error {
+    let what = format!(
+        "architecture {architecture:?}: its recurrent state can't be rolled back to drafts that stand, so it"
+    );
+    Error::unsupported(path, what, TAKE_A_DECODER)
+}

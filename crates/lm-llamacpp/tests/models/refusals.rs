@@ -1,0 +1,79 @@
+//! Files that can't be targets: each is refused with its name and the reason, and none ends the program.
+
+use crate::files::Random;
+use crate::target::{ROOMY, complete, load};
+use crate::tiny::{Tiny, open};
+use dunlin_lm_candle::files::GgmlDType;
+use dunlin_lm_candle::files::gguf_file::Value;
+use std::fs;
+
+fn refusal(tiny: Tiny) -> String {
+    load(&open(&complete(tiny)), ROOMY).unwrap_err().to_string()
+}
+
+fn with(key: &str, value: Value) -> Tiny {
+    Tiny { metadata: vec![(key.into(), value)], ..Tiny::new(GgmlDType::F32) }
+}
+
+#[test]
+fn models_that_are_no_decoders_are_refused_by_name() {
+    for (architecture, reason) in [
+        ("bert", "an encoder, which writes no text"),
+        ("gemma-embedding", "an encoder"),
+        ("t5", "an encoder of its own"),
+        ("llada", "a diffusion model"),
+    ] {
+        let refused = refusal(Tiny { architecture, ..Tiny::new(GgmlDType::F32) });
+        let named = format!("model.gguf: architecture \"{architecture}\"");
+        assert!(refused.contains(&named) && refused.contains(reason), "{refused}");
+        assert!(refused.contains("take a decoder"), "{refused}");
+    }
+}
+
+#[test]
+fn a_row_that_depends_on_later_tokens_is_refused() {
+    let refused = refusal(with("llama.attention.causal", Value::Bool(false)));
+    assert!(refused.contains("a token's row depends on later tokens"), "{refused}");
+}
+
+#[test]
+fn what_llama_cpp_refuses_has_its_own_words() {
+    let refused = refusal(Tiny { architecture: "of-tomorrow", ..Tiny::new(GgmlDType::F32) });
+    assert!(refused.contains("model.gguf: not a usable GGUF file: llama.cpp can't load it"), "{refused}");
+    assert!(refused.contains("unknown model architecture: \\'of-tomorrow\\'"), "{refused}");
+    let missing = refusal(Tiny { without: Some("blk.1.attn_q.weight"), ..Tiny::new(GgmlDType::F32) });
+    assert!(missing.contains("blk.1.attn_q"), "{missing}");
+}
+
+#[test]
+fn sizes_that_can_not_be_right_are_refused() {
+    for (key, value) in [
+        ("llama.block_count", Value::U32(0)),
+        ("llama.block_count", Value::U32(u32::MAX)),
+        ("llama.embedding_length", Value::U32(0)),
+        ("llama.attention.head_count", Value::U32(0)),
+        ("llama.attention.head_count", Value::String("x".into())),
+        ("llama.embedding_length", Value::U32(128)),
+        ("llama.block_count", Value::U32(3)),
+        ("llama.vocab_size", Value::U32(95)),
+    ] {
+        let refused = refusal(with(key, value.clone()));
+        assert!(refused.contains("model.gguf"), "{key} {value:?}: {refused}");
+    }
+}
+
+#[test]
+fn spoilt_files_are_errors() {
+    let model = open(&complete(Tiny::new(GgmlDType::Q8_0)));
+    let path = model.folder.path().join("model.gguf");
+    let whole = fs::read(&path).unwrap();
+    let random = &mut Random(2);
+    for _ in 0..30 {
+        let cut = random.below(whole.len());
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert!(load(&model, ROOMY).is_err(), "cut at {cut}");
+    }
+    fs::write(&path, b"garbage").unwrap();
+    let refused = load(&model, ROOMY).unwrap_err().to_string();
+    assert!(refused.contains("model.gguf: not a usable GGUF file"), "{refused}");
+}
