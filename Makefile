@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover radio evaluate energy bench race paper-size families relay meter docs fuzz clean test-x86 test-remote \
+.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover radio evaluate energy bench race paper-size families relay meter docs fuzz clean test-x86 test-remote test-llamacpp verifier-llamacpp \
 	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
@@ -58,7 +58,7 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, models of the paper's size, other families of models, a target on llama-server, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, models of the paper's size, other families of models, a target on llama-server and on llama.cpp, packages, wrong images, a board in QEMU, two builds compared
 	$(MAKE) --no-print-directory demo PAIR=smollm2
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race
@@ -66,6 +66,7 @@ nightly: ## What takes too long for every change: the pair that is fetched, Arm 
 	$(MAKE) --no-print-directory paper-size
 	$(MAKE) --no-print-directory families
 	$(MAKE) --no-print-directory test-remote
+	$(MAKE) --no-print-directory test-llamacpp
 	$(MAKE) --no-print-directory test-arm
 	$(MAKE) --no-print-directory test-x86
 	$(MAKE) --no-print-directory test-package
@@ -160,6 +161,18 @@ families: build need-python need-npm ## Models, chat templates and tokenizers of
 
 test-remote: build smollm2 ## A target on llama-server, which is built once (10 to 20 minutes): replies equal to the server's own
 	@VENV="$(VENV)" bench/remote/run.sh
+
+# llama.cpp takes 10 minutes to build, and cmake and libclang; so its crate is no default member. The tests and the verifier are
+# built from one set of packages, or else llama.cpp would be built for each.
+LLAMACPP := CARGO="$(CARGO)" VENV="$(VENV)" bench/llamacpp/run.sh
+LLAMACPP_PACKAGES := -p dunlin-lm-llamacpp -p dunlin-verifier --features dunlin-verifier/llamacpp
+
+verifier-llamacpp: need-cargo need-python ## dunlin-verifier with the engine llama.cpp, as target/llamacpp/release/dunlin-verifier (the first build takes 15 minutes)
+	CARGO_TARGET_DIR="$(TARGET_DIR)/llamacpp" $(LLAMACPP) build --release --locked $(LLAMACPP_PACKAGES)
+
+# Its threads spin while they wait, so the tests run one after the other.
+test-llamacpp: need-cargo need-python ## The suite of all engines on llama.cpp in process, and the verifier's own tests with it
+	CARGO_TARGET_DIR="$(TARGET_DIR)/llamacpp" $(LLAMACPP) test --release --locked $(LLAMACPP_PACKAGES) --lib --test models -- --test-threads 1
 
 relay: ## The delay, loss and bounds of that link
 	@python3 -B bench/race/link_test.py

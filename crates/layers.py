@@ -18,7 +18,7 @@ TABLE_HEAD = ["crate", "may depend on", "its tests and benches also"]
 PREFIX = "dunlin-"
 
 # Each stands in one manifest: the crate that hides it.
-HIDDEN = ["rumqttc", "tract-", "candle-", "hyper"]
+HIDDEN = ["rumqttc", "tract-", "candle-", "hyper", "llama-cpp-"]
 # Names that every Rust programmer expects in more than one module.
 IDIOMATIC = ["Args", "Config", "Error", "Result"]
 SHARED_PERCENT_MAX = 20

@@ -104,13 +104,15 @@ impl<'m> Decoder<'m> {
             Layout::Shared => SHARED_ROWS_MAX,
         };
         let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        // llama.cpp stops the program if a batch can't hold a row of each sequence.
+        let batch = number(rows.max(shape.sequences));
         let threads = i32::try_from(shape.threads).unwrap_or(i32::MAX);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(number(shape.cells_of_all())))
             .with_n_seq_max(number(shape.sequences))
             .with_kv_unified(shape.layout == Layout::Shared)
-            .with_n_batch(number(rows))
-            .with_n_ubatch(number(rows))
+            .with_n_batch(batch)
+            .with_n_ubatch(batch)
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
             .with_type_k(KvCacheType::F16)

@@ -3,7 +3,8 @@
 use crate::files::{Random, demo};
 use crate::suite::{
     ARCHITECTURES, bad_parts_fail_alone, bits, chunks_are_exact, extend, forks_are_exact,
-    long_prompts_are_exact, ragged_batches_are_exact, rollbacks_are_exact,
+    lone_rows_of_long_contexts_are_exact, long_prompts_are_exact, ragged_batches_are_exact,
+    rollbacks_are_exact,
 };
 use crate::tiny::{Tiny, open};
 use candle_core::quantized::GgmlDType;
@@ -90,6 +91,7 @@ fn the_demo_target_is_exact() {
 fn a_long_prompt_has_the_bits_of_single_tokens() {
     let model = open(&Tiny { context: 320, ..Tiny::new(GgmlDType::Q8_0) });
     long_prompts_are_exact(&mut model.target(), 96);
+    lone_rows_of_long_contexts_are_exact(&mut model.target(), 96);
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use crate::files::{Random, demo};
 use crate::suite::{
     ARCHITECTURES, bad_parts_fail_alone, bits, chunks_are_exact, extend, forks_are_exact,
-    long_prompts_are_exact, ragged_batches_after, ragged_batches_are_exact, rollbacks_are_exact,
+    lone_rows_of_long_contexts_are_exact, long_prompts_are_exact, ragged_batches_are_exact,
+    rollbacks_are_exact,
 };
 use crate::tiny::{Opened, Tiny, open};
-use dunlin_lm::{Error, Extend, LoadStep, ModelDir, Promise, Target};
+use dunlin_lm::{Error, Extend, LoadStep, ModelDir, Promise, SessionId, Target};
 use dunlin_lm_candle::files::GgmlDType;
 use dunlin_lm_candle::files::gguf_file::Value;
 use dunlin_lm_llamacpp::{LlamaBuild, LlamaSettings, LlamaTarget, TILES_OFF};
@@ -64,6 +65,9 @@ fn random_ragged_batches_have_the_bits_of_single_tokens() {
         let mut target = target(Tiny { context: 256, ..Tiny::new(kind) }, 1);
         ragged_batches_are_exact(&mut target, 1, 96, 8);
     }
+    if is_exact() {
+        ragged_batches_are_exact(&mut target(Tiny { layers: 1, ..Tiny::new(GgmlDType::Q8_0) }, 2), 2, 96, 2);
+    }
 }
 
 /// Tiles of products are off where the variable says so; elsewhere passes are too small for any.
@@ -105,17 +109,16 @@ fn the_demo_target_is_exact() {
 /// llama.cpp divides a lone row's keys over threads where there are more than 256 of them, unless the row has company.
 #[test]
 fn long_contexts_have_the_bits_of_single_tokens_on_one_thread_and_two() {
-    let before = Random(5).tokens(250, 96);
     for threads in [1, 2].into_iter().filter(|_| is_exact()) {
-        let mut target = target(Tiny { context: 512, layers: 1, ..Tiny::new(GgmlDType::Q4K) }, threads);
-        ragged_batches_after(&mut target, &before, 4, 96, 4);
+        let tiny = Tiny { context: 512, layers: 1, ..Tiny::new(GgmlDType::Q4K) };
+        lone_rows_of_long_contexts_are_exact(&mut target(tiny, threads), 96);
     }
 }
 
 #[test]
 fn one_thread_and_two_give_the_same_bits() {
     let rows = [1, 2].map(|threads| {
-        let mut target = target(Tiny { context: 512, ..Tiny::new(GgmlDType::Q8_0) }, threads);
+        let mut target = target(Tiny { context: 512, layers: 1, ..Tiny::new(GgmlDType::Q8_0) }, threads);
         let session = target.open().unwrap();
         let identity = target.identity().numerics_digest();
         (bits(&extend(&mut target, session, 0, &Random(6).tokens(300, 96))), identity)
@@ -133,6 +136,20 @@ fn prompts_chunks_forks_and_rollbacks_have_the_bits_of_single_tokens() {
         forks_are_exact(&mut target(Tiny::new(GgmlDType::Q8_0), 1), 96);
         rollbacks_are_exact(&mut target(Tiny::new(GgmlDType::Q4K), 1));
     }
+}
+
+/// More sessions than a pass has rows.
+#[test]
+fn many_sessions_are_open_at_once() {
+    let model = open(&complete(Tiny { context: 64, ..Tiny::new(GgmlDType::F32) }));
+    let mut target = load(&model, LlamaSettings { sessions_max: 300, ..ROOMY }).unwrap();
+    assert_eq!(target.sessions_max(), Some(256), "llama.cpp's own limit");
+    let sessions: Vec<SessionId> = (0..256).map(|_| target.open().unwrap()).collect();
+    assert!(matches!(target.open(), Err(Error::CacheFull { .. })));
+    let batch: Vec<Extend<'_>> =
+        sessions.iter().map(|s| Extend { session: *s, keep: 0, tokens: &[1, 2], rows: 1 }).collect();
+    let answers: Vec<Vec<f32>> = target.extend(&batch).into_iter().map(Result::unwrap).collect();
+    assert!(!is_exact() || answers.iter().all(|rows| bits(rows) == bits(&answers[0])));
 }
 
 /// A session that goes leaves its cells to another one; the order in which others use them has no effect.

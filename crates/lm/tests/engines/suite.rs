@@ -40,29 +40,10 @@ struct Walk {
 /// Extends random subsets of sessions by random amounts after random rollbacks, and compares each row with the
 /// row of the same tokens decoded one by one.
 pub(crate) fn ragged_batches_are_exact(target: &mut dyn Target, seed: u64, vocabulary: usize, rounds: usize) {
-    ragged_batches_after(target, &[], seed, vocabulary, rounds);
-}
-
-/// The same in sessions that hold all of `before` already, read in chunks of any size.
-pub(crate) fn ragged_batches_after(
-    target: &mut dyn Target,
-    before: &[u32],
-    seed: u64,
-    vocabulary: usize,
-    rounds: usize,
-) {
     let random = &mut Random(seed);
     let width = target.vocabulary().size as usize;
-    let mut walks: Vec<Walk> = Vec::new();
-    for index in 0..5 {
-        let session = target.open().unwrap();
-        let mut keep = 0;
-        for chunk in before.chunks(17 + 50 * index) {
-            target.extend(&[Extend { session, keep, tokens: chunk, rows: 0 }]).pop().unwrap().unwrap();
-            keep += chunk.len();
-        }
-        walks.push(Walk { session, tokens: before.to_vec() });
-    }
+    let mut walks: Vec<Walk> =
+        (0..5).map(|_| Walk { session: target.open().unwrap(), tokens: vec![] }).collect();
     let mut given: BTreeMap<Vec<u32>, Vec<u32>> = BTreeMap::new();
     for round in 0..rounds {
         let mut parts = Vec::new();
@@ -70,8 +51,7 @@ pub(crate) fn ragged_batches_after(
             if random.below(4) == 0 {
                 continue;
             }
-            let own = walk.tokens.len() - before.len();
-            let keep = walk.tokens.len() - random.below(own.min(6) + 1);
+            let keep = walk.tokens.len() - random.below(walk.tokens.len().min(6) + 1);
             let count = [1, 1, 2, 3, 4, 5, 8, 17][random.below(8)];
             let new = random.tokens(count, vocabulary);
             walk.tokens.truncate(keep);
@@ -105,6 +85,22 @@ pub(crate) fn ragged_batches_after(
         }
     }
     walks.iter().for_each(|walk| target.close(walk.session));
+}
+
+/// Lone rows behind a context of 252 tokens have the bits of chunks, also across 256.
+pub(crate) fn lone_rows_of_long_contexts_are_exact(target: &mut dyn Target, vocabulary: usize) {
+    let tokens = Random(5).tokens(260, vocabulary);
+    let [alone, chunked] = [(); 2].map(|()| target.open().unwrap());
+    for session in [alone, chunked] {
+        let part = Extend { session, keep: 0, tokens: &tokens[..252], rows: 0 };
+        target.extend(&[part]).pop().unwrap().unwrap();
+    }
+    let rows: Vec<u32> = (252..260).flat_map(|i| bits(&extend(target, alone, i, &tokens[i..=i]))).collect();
+    assert_eq!(bits(&extend(target, chunked, 252, &tokens[252..])), rows, "a chunk");
+    let width = target.vocabulary().size as usize;
+    assert_eq!(bits(&extend(target, chunked, 259, &tokens[259..])), rows[7 * width..], "a row again");
+    assert_eq!(bits(&extend(target, chunked, 256, &tokens[256..])), rows[4 * width..], "after a rollback");
+    [alone, chunked].into_iter().for_each(|session| target.close(session));
 }
 
 /// A prompt of more rows than a pass takes has the bits of single tokens.
