@@ -154,7 +154,7 @@ PAPER ?=
 paper-size: need-cargo need-python ## Models of the paper's size with random weights: memory, replies, times beside llama.cpp; SIZE=small takes a minute; full takes a quarter of an hour, 16 GB of memory and 9 GB of disk
 	@CARGO="$(CARGO)" VENV="$(VENV)" PAPER="$(PAPER)" SIZE="$(SIZE)" bench/paper/run.sh
 
-# Options of bench/families/families.py: --write writes the table in docs/models.md.
+# Options of bench/families/families.py: --write writes the table in docs/models.md, --llamacpp PROGRAM tries a second engine.
 FAMILIES ?=
 families: build need-python need-npm ## Models, chat templates and tokenizers of other families against transformers; FAMILIES=--write (needs 7 GB)
 	@CARGO="$(CARGO)" FAMILIES="$(FAMILIES)" bench/families/run.sh

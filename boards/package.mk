@@ -1,6 +1,6 @@
 # Debian packages for a board's architecture, and their test. The work is done by boards/package/*.sh.
 
-# Which packages: agent, model-demo, verifier; all that there are for the architecture where it is empty.
+# Which packages: agent, model-demo, verifier, and verifier-llamacpp of what `make verifier-llamacpp` built; all of the first three that there are for the architecture where it is empty.
 PACKAGES ?=
 # As root of a chroot only; nothing here changes this machine.
 TEST_PACKAGE := $(if $(SUDO),$(SUDO) --preserve-env) env PATH="$(PATH):/usr/sbin:/sbin" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))"

@@ -1,11 +1,12 @@
 """Small models of many architectures, run by transformers and by Dunlin: greedy tokens must be equal, or Dunlin must
 refuse the model in words.
 
-    families.py --programs FOLDER --work FOLDER [--write] [--only WORD] [--break]
+    families.py --programs FOLDER --work FOLDER [--llamacpp PROGRAM] [--write] [--only WORD] [--break]
 
 A model is tried as a target (a GGUF file of llama.cpp's converter) and as a drafter (an ONNX export, and what
 `dunlin-agent import` makes). Its weights are such that 4 bits hold them exactly. The table stands in docs/models.md:
-`--write` writes it, without that a table that differs from it is an error.
+`--write` writes it, without that a table that differs from it is an error. With `--llamacpp`, a verifier that was built with
+llama.cpp runs each target too; that is printed beside the table.
 """
 
 import argparse
@@ -32,6 +33,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- families -->", "<!-- /families -->"
 PROMPTS = ["The river was wide, and", "one two three\n2 + 2 ="]
 TOKENS = 64
+LLAMACPP = "llamacpp"
 SIDES = {"target": "target (GGUF)", "onnx": "drafter (ONNX)", "import": "drafter (import)"}
 TRAINED_ON = "the river was wide and the cat sat on a mat. one two three four and so on. there and then he said that it was so. "
 
@@ -126,9 +128,9 @@ def compared(commands, wants, folder, held=()):
 class Bench:
     """What one run needs."""
 
-    def __init__(self, programs, work, damaged):
+    def __init__(self, programs, work, damaged, llamacpp):
         self.verifier, self.agent = programs / "dunlin-verifier", programs / "dunlin-agent"
-        self.work, self.damaged = work, damaged
+        self.work, self.damaged, self.llamacpp = work, damaged, llamacpp
         self.tokenizer = tokenizer()
         self.prompts = [self.tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
         # Without the command, the table has no column for it.
@@ -147,7 +149,10 @@ class Bench:
         model.save_pretrained(source)
         self.tokenizer.save_pretrained(source)
         results = {"target": self.target, "onnx": self.onnx, "import": self.imported}
-        return {side: results[side](model, folder, texts) for side in self.sides}
+        outcomes = {side: results[side](model, folder, texts) for side in self.sides}
+        if self.llamacpp:
+            outcomes[LLAMACPP] = self.on_llamacpp(model, folder, texts)
+        return outcomes
 
     def target(self, model, folder, texts):
         file = folder / "model.gguf"
@@ -156,8 +161,19 @@ class Bench:
                 gguf_export.convert(folder / "source", file, self.keys)
         except (Exception, SystemExit) as error:
             return Outcome("not made", f"llama.cpp's converter: {error!r}")
-        base = [self.verifier, "reference", "--model", file, "--temperature", "0", "--max-tokens", str(TOKENS), "--json"]
-        commands = [[*base, "--prompt", prompt] for prompt in PROMPTS]
+        return self.written(self.verifier, [], model, folder, texts)
+
+    def on_llamacpp(self, model, folder, texts):
+        """The file of the target on the other engine."""
+        if not (folder / "model.gguf").exists():
+            return Outcome("not made")
+        return self.written(self.llamacpp, ["--engine", LLAMACPP, "--threads", "1"], model, folder, texts)
+
+    def written(self, verifier, options, model, folder, texts):
+        """What a verifier writes with the model's file."""
+        file = folder / "model.gguf"
+        base = [verifier, "reference", "--model", file, "--temperature", "0", "--max-tokens", str(TOKENS), "--json"]
+        commands = [[*base, *options, "--prompt", prompt] for prompt in PROMPTS]
         outcome = compared(commands, texts, folder)
         if outcome.kind != "different":
             return outcome
@@ -241,6 +257,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--programs", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--llamacpp", type=Path, help="a verifier that was built with llama.cpp")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--break", dest="damaged", action="store_true", help="change one expected token: all must differ")
@@ -249,7 +266,8 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    bench = Bench(arguments.programs.resolve(), arguments.work.resolve(), arguments.damaged)
+    llamacpp = arguments.llamacpp and arguments.llamacpp.resolve()
+    bench = Bench(arguments.programs.resolve(), arguments.work.resolve(), arguments.damaged, llamacpp)
     chosen = [model for model in shapes.MODELS if arguments.only.lower() in model[0].lower()]
     rows = []
     for number, (name, *rest) in enumerate(chosen, 1):
@@ -260,8 +278,12 @@ def main():
             if outcome.words:
                 print(f"       {side}: {outcome.words}", flush=True)
         rows.append((name, outcomes))
+    if llamacpp:
+        kinds = [outcomes[LLAMACPP].kind for _, outcomes in rows]
+        print("on llama.cpp: " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))))
     wrong = [name for name, outcomes in rows if any(o.kind == "different" for o in outcomes.values())]
-    agrees = bool(arguments.only or arguments.damaged) or keep(table(rows, bench.sides), arguments.write)
+    kept = [(name, {side: outcomes[side] for side in bench.sides}) for name, outcomes in rows]
+    agrees = bool(arguments.only or arguments.damaged) or keep(table(kept, bench.sides), arguments.write)
     print(f"{len(rows) - len(wrong)} passed, {len(wrong)} failed")
     sys.exit(bool(wrong) or not agrees)
 

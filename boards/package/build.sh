@@ -2,6 +2,7 @@
 # Makes the Debian packages for a board's architecture, into target/packages/.
 #
 # usage: build.sh [agent] [model-demo] [verifier]   (by default all that exist for the architecture)
+#        build.sh verifier-llamacpp                 (of what `make verifier-llamacpp` built on this machine)
 # BOARD=NAME
 # PREBUILT=1          uses the programs in target/board/<triple>/ as they are
 # PACKAGE_VERSION=V   replaces the version in Cargo.toml
@@ -46,6 +47,7 @@ libraries() {
         case $library in
             libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*) ;;
             libgcc_s.so.1) printf ', libgcc-s1' ;;
+            libstdc++.so.6) printf ', libstdc++6' ;;
             *) die "$1 is linked with $library, whose package is unknown" "Add it to boards/package/build.sh." ;;
         esac
     done
@@ -64,10 +66,10 @@ changelog() {
     printf '\n -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
 }
 
-# Builds a package from a folder with its files under stage/, by debian/rules.
+# Builds a package from a folder with its files under stage/, by debian/rules; $3 may be another folder than debian/ of its own.
 assemble() {
-    local name=$1 arch=$2 dir=$work/$1
-    cp -r "$here/${name#dunlin-}/debian" "$dir/debian"
+    local name=$1 arch=$2 dir=$work/$1 debian=${3:-$here/${1#dunlin-}/debian}
+    cp -r "$debian" "$dir/debian"
     maintainer=$(sed -n 's/^Maintainer: //p' "$dir/debian/control")
     changelog "$name" >"$dir/debian/changelog"
     if ! (cd "$dir" && dpkg-buildpackage --build=binary --no-check-builddeps --no-sign \
@@ -110,6 +112,27 @@ verifier() {
     assemble dunlin-verifier "$arch"
 }
 
+# The verifier with llama.cpp: its packaging is that of the verifier under another name, with a control file of its own.
+verifier_llamacpp() {
+    local name=dunlin-verifier-llamacpp path=$target_dir/llamacpp/release/dunlin-verifier file
+    local dir=$work/$name stage=$work/$name/stage from=$work/$name/packaging
+    is_native || die "$name is built for this machine's architecture alone" "Use BOARD=host."
+    [[ -x $path ]] || die "$path is missing" "make verifier-llamacpp builds it."
+    begin "$name"
+    install -D -m 755 -s "$path" "$stage/usr/bin/dunlin-verifier"
+    install -D -m 644 "$here/verifier/verifier.toml" "$stage/etc/dunlin/verifier.toml"
+    cp -r "$here/verifier/man" "$dir/man"
+    cp -r "$here/verifier/debian" "$from"
+    cp "$here/verifier-llamacpp/debian/control" "$from/control"
+    # The service keeps its name, so that both packages have the same one.
+    install -D -m 644 "$from/dunlin-verifier.service" "$stage/lib/systemd/system/dunlin-verifier.service"
+    rm "$from/dunlin-verifier.service"
+    for file in "$from"/dunlin-verifier.*; do mv "$file" "$from/$name.${file##*/dunlin-verifier.}"; done
+    sed -i "s/^dunlin-verifier: /$name: /" "$from/$name.lintian-overrides"
+    printf '%s\n' "$(libraries "$path")" >"$work/program.depends"
+    assemble "$name" "$arch" "$from"
+}
+
 model_demo() {
     local file models=$root/models/demo stage=$work/dunlin-model-demo/stage/usr/share/dunlin/models/demo
     begin dunlin-model-demo
@@ -131,7 +154,8 @@ for package in "$@"; do
     case $package in
         agent | verifier) "$package" ;;
         model-demo) model_demo ;;
-        *) die "unknown package $package; use agent, model-demo or verifier" ;;
+        verifier-llamacpp) verifier_llamacpp ;;
+        *) die "unknown package $package; use agent, model-demo, verifier or verifier-llamacpp" ;;
     esac
 done
 ls -l "$out"

@@ -2,7 +2,7 @@
 //!
 //! Invariant: time is an argument, and the amount logged per time is bounded.
 
-use crate::config::Config;
+use crate::config::{CacheType, Config, EngineName};
 use crate::engine::TargetEngine;
 use anyhow::{Result, ensure};
 use dunlin_hlm::verifier::VerifierCounters;
@@ -27,6 +27,8 @@ pub struct CacheBudget {
     pub context: usize,
     /// Most sessions that the target can have open; `None` if only their memory is bounded.
     pub open_max: Option<usize>,
+    /// True if caches of half the size can be configured.
+    pub is_halvable: bool,
 }
 
 impl CacheBudget {
@@ -37,6 +39,7 @@ impl CacheBudget {
             token_bytes: target.cache_bytes_per_token().max(1),
             context: served_context(config, target.context_max()),
             open_max: target.sessions_max(),
+            is_halvable: config.engine == EngineName::Candle && config.kv_type != Some(CacheType::F16),
         }
     }
 
@@ -68,11 +71,12 @@ impl CacheBudget {
         ensure!(
             self.sessions(self.context) > 0,
             "kv_mib: {} MiB hold {} tokens at {} bytes each, but one session may have {}: set kv_mib to {needed} or \
-             more, kv_type to \"f16\" for half the bytes, or context_tokens to fewer tokens",
+             more{}, or context_tokens to fewer tokens",
             self.mib,
             self.tokens(),
             self.token_bytes,
             self.context,
+            if self.is_halvable { ", kv_type to \"f16\" for half the bytes" } else { "" },
         );
         Ok(())
     }
@@ -145,7 +149,8 @@ mod tests {
     use super::*;
     use crate::logged::logged;
 
-    const BUDGET: CacheBudget = CacheBudget { mib: 512, token_bytes: 36_864, context: 2048, open_max: None };
+    const BUDGET: CacheBudget =
+        CacheBudget { mib: 512, token_bytes: 36_864, context: 2048, open_max: None, is_halvable: true };
 
     #[test]
     fn a_budget_counts_the_sessions_that_fit() {
@@ -166,6 +171,11 @@ mod tests {
         let error = wide.check().unwrap_err().to_string();
         assert!(error.starts_with("kv_mib: 512 MiB hold 512 tokens at 1048576 bytes each"), "{error}");
         assert!(error.contains("set kv_mib to 4096 or more, kv_type to \"f16\""), "{error}");
+        let halved = CacheBudget { is_halvable: false, ..wide }.check().unwrap_err().to_string();
+        assert!(
+            halved.ends_with("set kv_mib to 4096 or more, or context_tokens to fewer tokens"),
+            "{halved}"
+        );
         assert!(CacheBudget { mib: 4096, ..wide }.check().is_ok());
         assert!(CacheBudget { mib: 4095, ..wide }.check().is_err());
         assert!(CacheBudget { context: 512, ..wide }.check().is_ok());

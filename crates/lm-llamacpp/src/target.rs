@@ -194,14 +194,13 @@ fn died() -> Error {
 }
 
 fn identity(dir: &ModelDir, weights: [u8; 32], shape: Shape) -> TargetIdentity {
-    // Of the sets of AVX-512 the first stands for all: they come together.
-    let widest = instruction_sets().filter(|set| !set.starts_with("avx512") || *set == "avx512f").last();
     let layout = match shape.layout {
         Layout::Apart => "apart",
         Layout::Shared => "shared",
     };
-    let numerics =
-        format!("{} {} f16 {layout}", LlamaBuild::LINKED.name(), widest.unwrap_or(std::env::consts::ARCH));
+    let sets: Vec<&str> = instruction_sets().collect();
+    let sets = if sets.is_empty() { std::env::consts::ARCH.into() } else { sets.join("+") };
+    let numerics = format!("{} {sets} f16 {layout}", LlamaBuild::LINKED.name());
     TargetIdentity { model: dir.name.clone(), weights, engine: ENGINE.into(), numerics }
 }
 
@@ -231,7 +230,10 @@ impl Job {
             };
             let warnings = journal.take();
             tracing::dispatcher::with_default(&outer, || {
-                warnings.iter().for_each(|line| tracing::warn!("llama.cpp: {line}"));
+                // The cell that a context has beyond the model's is ours.
+                let foreign =
+                    warnings.iter().filter(|line| !line.contains("possible training context overflow"));
+                foreign.for_each(|line| tracing::warn!("llama.cpp: {line}"));
             });
             for call in calls {
                 call(&mut sessions);

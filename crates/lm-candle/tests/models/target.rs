@@ -9,7 +9,7 @@ use crate::suite::{
 use crate::tiny::{Tiny, open};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
-use dunlin_lm::{Error, Extend, ModelDir, Promise, Target};
+use dunlin_lm::{Extend, ModelDir, Promise, Target};
 use dunlin_lm_candle::{CandleTarget, KvType, THREADS_VARIABLE};
 use std::{env, process};
 
