@@ -77,3 +77,36 @@ fn spoilt_files_are_errors() {
     let refused = load(&model, ROOMY).unwrap_err().to_string();
     assert!(refused.contains("model.gguf: not a usable GGUF file"), "{refused}");
 }
+
+/// Settings with which llama.cpp computes another text than the published model, without a word.
+#[test]
+fn settings_that_llama_cpp_does_not_apply_are_refused() {
+    let yarn = |rest: &str, value| {
+        let key = |rest: &str| format!("llama.rope.scaling.{rest}");
+        let metadata = vec![
+            (key("type"), Value::String("yarn".into())),
+            (key("factor"), Value::F32(2.0)),
+            (key(rest), Value::F32(value)),
+        ];
+        Tiny { metadata, ..Tiny::new(GgmlDType::F32) }
+    };
+    for (tiny, named) in [
+        (Tiny { window: Some(9), ..Tiny::new(GgmlDType::F32) }, "llama.attention.sliding_window of 9"),
+        (yarn("yarn_beta_fast", 8.0), "llama.rope.scaling.yarn_beta_fast of 8"),
+        (yarn("attn_factor", 1.3), "llama.rope.scaling.attn_factor of 1.3"),
+        (
+            Tiny { long_factors: Some(vec![1.0; 32]), ..Tiny::new(GgmlDType::F32) },
+            "tensor rope_factors_long.weight",
+        ),
+    ] {
+        let refused = refusal(tiny);
+        assert!(refused.contains(named) && refused.contains("take the engine candle"), "{refused}");
+    }
+    for tiny in [
+        yarn("yarn_beta_fast", 32.0),
+        Tiny { window: Some(128), ..Tiny::new(GgmlDType::F32) },
+        Tiny { window: Some(9), head_dim: 16, ..Tiny::of("gemma2") },
+    ] {
+        load(&open(&complete(tiny)), ROOMY).unwrap();
+    }
+}
