@@ -19,6 +19,7 @@ if ! command -v cmake >/dev/null || [[ -z ${LIBCLANG_PATH:-} ]]; then
     clang=$("$venv/bin/python" -c 'import clang, os; print(os.path.join(os.path.dirname(clang.__file__), "native"))')
     export LIBCLANG_PATH=$clang
     # The library comes without the headers that a compiler has of its own.
-    export BINDGEN_EXTRA_CLANG_ARGS="${BINDGEN_EXTRA_CLANG_ARGS:-} -I$(cc -print-file-name=include)"
+    headers=$(cc -print-file-name=include)
+    export BINDGEN_EXTRA_CLANG_ARGS="${BINDGEN_EXTRA_CLANG_ARGS:-} -I$headers"
 fi
 exec "${CARGO:-cargo}" "$@"

@@ -7,7 +7,6 @@ use crate::engine::TargetEngine;
 use anyhow::{Result, ensure};
 use dunlin_hlm::verifier::VerifierCounters;
 use dunlin_lm::Target;
-use dunlin_wire::limits::SESSION_TOKENS_MAX;
 use std::fmt;
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ impl CacheBudget {
         Self {
             mib: config.kv_mib,
             token_bytes: target.cache_bytes_per_token().max(1),
-            context: served_context(config, target.context_max()),
+            context: config.served_context(target.context_max()),
             open_max: target.sessions_max(),
             is_halvable: config.engine == EngineName::Candle && config.kv_type != Some(CacheType::F16),
         }
@@ -96,12 +95,6 @@ impl fmt::Display for CacheBudget {
             TYPICAL_TOKENS.min(context)
         )
     }
-}
-
-/// Most tokens of a session: those of the target's context, the protocol's and the configured limit.
-pub fn served_context(config: &Config, context_max: usize) -> usize {
-    let most = context_max.min(SESSION_TOKENS_MAX as usize);
-    config.context_tokens.map_or(most, |tokens| tokens.min(most))
 }
 
 /// The part of a verifier that notices when sessions are dropped for memory.

@@ -1,6 +1,5 @@
 //! A verifier's configuration: one file, then the command line over it, then one check of every range.
 
-use crate::engine::llamacpp;
 use crate::link::INFLIGHT_MAX;
 use anyhow::{Context, Result, ensure};
 use dunlin_link::{BrokerAddress, ConnectOptions, Login, MqttTable, refuse_old_keys};
@@ -171,7 +170,7 @@ impl Config {
         in_range("drain_s", self.drain_s as usize, 1, 3600)?;
         self.mqtt.keep_alive(None)?;
         let is_llamacpp = self.engine == EngineName::Llamacpp;
-        ensure!(!is_llamacpp || llamacpp::IS_BUILT_IN, NOT_BUILT_IN);
+        ensure!(!is_llamacpp || cfg!(feature = "llamacpp"), NOT_BUILT_IN);
         ensure!(
             !is_llamacpp || self.kv_type != Some(CacheType::F32),
             "kv_type: llama.cpp's caches have 16 bits here; remove it"
@@ -208,6 +207,12 @@ impl Config {
             keep_alive: self.mqtt.keep_alive(None)?,
             inflight_max: INFLIGHT_MAX,
         })
+    }
+
+    /// Most tokens of a session: those of a target's context, the protocol's and the configured limit.
+    pub fn served_context(&self, context_max: usize) -> usize {
+        let most = context_max.min(SESSION_TOKENS_MAX as usize);
+        self.context_tokens.map_or(most, |tokens| tokens.min(most))
     }
 
     /// The target's path.
@@ -249,6 +254,8 @@ mod tests {
             ("drain_s = 0", "drain_s"),
             ("threads = 2\nremote = { url = 'http://h', kind = 'vllm' }", "threads"),
             ("remote = { url = 'http://h', kind = 'vllm', in_flight = 0 }", "remote: remote.in_flight"),
+            // Whether or not the engine was built in.
+            ("engine = 'llamacpp'\nremote = { url = 'http://h', kind = 'vllm' }", "engine: "),
         ] {
             let config: Config = toml::from_str(text).unwrap();
             let error = config.check().unwrap_err().to_string();

@@ -3,7 +3,7 @@
 //! Invariant: one thing at a time. The loop takes an event (a message, a finished batch, a timer, a signal), passes
 //! it to the machine, and does what the machine requests. It waits nowhere else and decides nothing.
 
-use crate::budget::{CacheBudget, MemoryWatch, served_context};
+use crate::budget::{CacheBudget, MemoryWatch};
 use crate::choices::ChosenBatch;
 use crate::config::Config;
 use crate::energy::EnergyCollector;
@@ -125,7 +125,7 @@ impl Serve {
             vocabulary,
             prefixes: served.prefixes.clone(),
             target: described(&served),
-            context_tokens_max: served_context(config, served.target.context_max()) as u32,
+            context_tokens_max: config.served_context(served.target.context_max()) as u32,
             sessions_max: config.sessions,
             draft_tokens_max: config.draft_tokens_max,
             credit_tokens_max: config.credit_tokens_max,

@@ -6,9 +6,6 @@ pub(crate) use built_in::load;
 #[cfg(not(feature = "llamacpp"))]
 pub(crate) use left_out::load;
 
-/// True if this program has the engine.
-pub(crate) const IS_BUILT_IN: bool = cfg!(feature = "llamacpp");
-
 /// Variables of the environment, and the values that the engine needs them to have.
 #[cfg(feature = "llamacpp")]
 pub(crate) const VARIABLES: &[(&str, &str)] = if dunlin_lm_llamacpp::LlamaBuild::LINKED.may_be_exact() {
@@ -22,7 +19,6 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[];
 #[cfg(feature = "llamacpp")]
 mod built_in {
     use super::Config;
-    use crate::budget::served_context;
     use anyhow::{Context, Result};
     use dunlin_lm::{LoadProgress, ModelDir, Target};
     use dunlin_lm_llamacpp::{LlamaSettings, LlamaTarget};
@@ -40,7 +36,7 @@ mod built_in {
         let settings = LlamaSettings {
             kv_bytes_max: config.kv_mib << 20,
             sessions_max: config.sessions,
-            context_max: Some(served_context(config, dir.context_max)),
+            context_max: Some(config.served_context(dir.context_max)),
             threads,
         };
         let target = LlamaTarget::load(dir, settings, progress);
