@@ -2,7 +2,7 @@
 //!
 //! Invariant: time is an argument, and the amount logged per time is bounded.
 
-use crate::config::{CacheType, Config, EngineName};
+use crate::config::{CacheType, Config};
 use crate::engine::TargetEngine;
 use anyhow::{Result, ensure};
 use dunlin_hlm::verifier::VerifierCounters;
@@ -38,7 +38,7 @@ impl CacheBudget {
             token_bytes: target.cache_bytes_per_token().max(1),
             context: config.served_context(target.context_max()),
             open_max: target.sessions_max(),
-            is_halvable: config.engine == EngineName::Candle && config.kv_type != Some(CacheType::F16),
+            is_halvable: config.cache_type() == CacheType::F32,
         }
     }
 

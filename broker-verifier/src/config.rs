@@ -73,7 +73,7 @@ pub struct Config {
     pub sessions: usize,
     /// MiB that the caches of all sessions may hold.
     pub kv_mib: usize,
-    /// Type of the numbers in these caches; by default 32 bits with candle, and always 16 bits with llama.cpp.
+    /// Type of the numbers in these caches; by default 32 bits with candle, and 16 bits with llama.cpp.
     pub kv_type: Option<CacheType>,
     /// Maximum number of tokens of a session, below that of the target.
     pub context_tokens: Option<usize>,
@@ -171,10 +171,6 @@ impl Config {
         self.mqtt.keep_alive(None)?;
         let is_llamacpp = self.engine == EngineName::Llamacpp;
         ensure!(!is_llamacpp || cfg!(feature = "llamacpp"), NOT_BUILT_IN);
-        ensure!(
-            !is_llamacpp || self.kv_type != Some(CacheType::F32),
-            "kv_type: llama.cpp's caches have 16 bits here; remove it"
-        );
         if let Some(remote) = &self.remote {
             ensure!(!is_llamacpp, "engine: a target on a server ([remote]) has none here; remove it");
             remote.check()?;
@@ -206,6 +202,14 @@ impl Config {
             client_id: format!("{kind}-{}", self.id),
             keep_alive: self.mqtt.keep_alive(None)?,
             inflight_max: INFLIGHT_MAX,
+        })
+    }
+
+    /// Type of the numbers in the caches.
+    pub(crate) fn cache_type(&self) -> CacheType {
+        self.kv_type.unwrap_or(match self.engine {
+            EngineName::Candle => CacheType::F32,
+            EngineName::Llamacpp => CacheType::F16,
         })
     }
 

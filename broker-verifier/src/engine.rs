@@ -170,7 +170,7 @@ fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>, Option<String>)> 
     }
     let target = CandleTarget::load_with(&dir, config.kv_mib << 20, progress);
     let target = target.with_context(|| format!("target {}", path.display()))?;
-    let kind = match config.kv_type.unwrap_or_default() {
+    let kind = match config.cache_type() {
         CacheType::F32 => KvType::F32,
         CacheType::F16 => KvType::F16,
     };

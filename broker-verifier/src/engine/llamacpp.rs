@@ -19,6 +19,7 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[];
 #[cfg(feature = "llamacpp")]
 mod built_in {
     use super::Config;
+    use crate::config::CacheType;
     use anyhow::{Context, Result};
     use dunlin_lm::{LoadProgress, ModelDir, Target};
     use dunlin_lm_llamacpp::{LlamaSettings, LlamaTarget};
@@ -38,6 +39,7 @@ mod built_in {
             sessions_max: config.sessions,
             context_max: Some(config.served_context(dir.context_max)),
             threads,
+            is_wide: config.cache_type() == CacheType::F32,
         };
         let target = LlamaTarget::load(dir, settings, progress);
         let target = target.with_context(|| format!("target {}", dir.path.display()))?;

@@ -49,6 +49,8 @@ pub(crate) struct Shape {
     /// Cells of each sequence, or of all that share them.
     pub(crate) cells: usize,
     pub(crate) threads: usize,
+    /// True for caches of 32-bit floats, false for 16 bits.
+    pub(crate) is_wide: bool,
 }
 
 impl Shape {
@@ -106,6 +108,7 @@ impl<'m> Decoder<'m> {
         let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         // llama.cpp stops the program if a batch can't hold a row of each sequence.
         let batch = number(rows.max(shape.sequences));
+        let kind = if shape.is_wide { KvCacheType::F32 } else { KvCacheType::F16 };
         let threads = i32::try_from(shape.threads).unwrap_or(i32::MAX);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(number(shape.cells_of_all())))
@@ -115,8 +118,8 @@ impl<'m> Decoder<'m> {
             .with_n_ubatch(batch)
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
-            .with_type_k(KvCacheType::F16)
-            .with_type_v(KvCacheType::F16)
+            .with_type_k(kind)
+            .with_type_v(kind)
             .with_flash_attention_policy(LLAMA_FLASH_ATTN_TYPE_ENABLED)
             // A cache as short as the model's window couldn't be rolled back.
             .with_swa_full(true)

@@ -30,6 +30,8 @@ pub struct LlamaSettings {
     pub context_max: Option<usize>,
     /// Threads of a pass.
     pub threads: usize,
+    /// True for caches of 32-bit floats, which take twice the memory of 16 bits.
+    pub is_wide: bool,
 }
 
 /// A model on llama.cpp, with the caches of its sessions.
@@ -200,7 +202,8 @@ fn identity(dir: &ModelDir, weights: [u8; 32], shape: Shape) -> TargetIdentity {
     };
     let sets: Vec<&str> = instruction_sets().collect();
     let sets = if sets.is_empty() { std::env::consts::ARCH.into() } else { sets.join("+") };
-    let numerics = format!("{} {sets} f16 {layout}", LlamaBuild::LINKED.name());
+    let kind = if shape.is_wide { "f32" } else { "f16" };
+    let numerics = format!("{} {sets} {kind} {layout}", LlamaBuild::LINKED.name());
     TargetIdentity { model: dir.name.clone(), weights, engine: ENGINE.into(), numerics }
 }
 
@@ -272,7 +275,7 @@ impl Job {
         journal: &Journal,
     ) -> Result<Sessions<'m>> {
         let path = self.dir.weights.as_path();
-        let findings = try_out(path, model, backend, self.settings.threads, journal)?;
+        let findings = try_out(path, model, backend, &self.settings, journal)?;
         let shape = shape(&self.settings, self.context_max, findings);
         let decoder = Decoder::new(model, backend, shape, journal)
             .map_err(|message| Error::engine("llama.cpp", message))?;
@@ -310,7 +313,7 @@ fn backend() -> Option<&'static LlamaBackend> {
 
 /// The context that the budget allows.
 fn shape(settings: &LlamaSettings, context_max: usize, findings: Findings) -> Shape {
-    let LlamaSettings { kv_bytes_max, sessions_max, threads, .. } = *settings;
+    let LlamaSettings { kv_bytes_max, sessions_max, threads, is_wide, .. } = *settings;
     let tokens = (kv_bytes_max as u64 / findings.token_bytes.max(1)).min(i32::MAX as u64 / 2) as usize;
     let sequences = sessions_max.clamp(1, SEQUENCES_MAX);
     // One cell more: see `company` of the decoder.
@@ -318,10 +321,10 @@ fn shape(settings: &LlamaSettings, context_max: usize, findings: Findings) -> Sh
     let least = |cells: usize| (cells / CELLS_STEP).max(1) * CELLS_STEP;
     if findings.is_exact {
         let sequences = sequences.min(tokens / whole).max(1);
-        Shape { layout: Layout::Apart, sequences, cells: whole.min(least(tokens)), threads }
+        Shape { layout: Layout::Apart, sequences, cells: whole.min(least(tokens)), threads, is_wide }
     } else {
         let cells = least(tokens).min(whole.saturating_mul(sequences));
-        Shape { layout: Layout::Shared, sequences, cells, threads }
+        Shape { layout: Layout::Shared, sequences, cells, threads, is_wide }
     }
 }
 
@@ -330,8 +333,13 @@ mod tests {
     use super::*;
 
     fn of(tokens: usize, context: usize, is_exact: bool) -> (usize, usize) {
-        let settings =
-            LlamaSettings { kv_bytes_max: tokens * 100, sessions_max: 8, context_max: None, threads: 1 };
+        let settings = LlamaSettings {
+            kv_bytes_max: tokens * 100,
+            sessions_max: 8,
+            context_max: None,
+            threads: 1,
+            is_wide: false,
+        };
         let Shape { sequences, cells, .. } =
             shape(&settings, context, Findings { token_bytes: 100, is_exact });
         (sequences, cells)

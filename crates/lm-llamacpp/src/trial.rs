@@ -4,6 +4,7 @@ use crate::build::LlamaBuild;
 use crate::decoder::{CELLS_STEP, Decoder, Layout, Part, Shape};
 use crate::journal::Journal;
 use crate::refusals::{TAKE_A_DECODER, recurrent};
+use crate::target::LlamaSettings;
 use dunlin_lm::{Error, Result};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
@@ -35,14 +36,15 @@ pub(crate) fn try_out(
     path: &Path,
     model: &LlamaModel,
     backend: &LlamaBackend,
-    threads: usize,
+    settings: &LlamaSettings,
     journal: &Journal,
 ) -> Result<Findings> {
     let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
     if model.is_recurrent() || model.is_hybrid() {
         return Err(recurrent(path, &architecture));
     }
-    let shape = Shape { layout: Layout::Apart, sequences: 3, cells: CELLS_STEP, threads };
+    let LlamaSettings { threads, is_wide, .. } = *settings;
+    let shape = Shape { layout: Layout::Apart, sequences: 3, cells: CELLS_STEP, threads, is_wide };
     let failed = |message: String| Error::format(path, "GGUF", format!("llama.cpp can't run it: {message}"));
     let mut trial = Trial {
         decoder: Decoder::new(model, backend, shape, journal).map_err(failed)?,

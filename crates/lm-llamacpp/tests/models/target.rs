@@ -16,8 +16,13 @@ use std::env;
 use std::process::Command;
 use std::rc::Rc;
 
-pub(crate) const ROOMY: LlamaSettings =
-    LlamaSettings { kv_bytes_max: usize::MAX, sessions_max: 8, context_max: None, threads: 1 };
+pub(crate) const ROOMY: LlamaSettings = LlamaSettings {
+    kv_bytes_max: usize::MAX,
+    sessions_max: 8,
+    context_max: None,
+    threads: 1,
+    is_wide: false,
+};
 
 /// What llama.cpp needs to know that candle doesn't.
 pub(crate) fn complete(mut tiny: Tiny) -> Tiny {
