@@ -108,7 +108,9 @@ async fn a_lease_names_the_servers_noise_if_that_is_set_and_true() {
     let broker = Broker::mosquitto();
     for deterministic in [true, false] {
         let model = ScriptedModel { kind: ServerKind::Sglang, deterministic, ..MODEL };
-        let server = ScriptedServer::start(move |request| model.answer(request, |_| vec![])).unwrap();
+        let dir = ModelDir::open(folder()).unwrap();
+        let tokens = move |text: &str| dir.tokenizer.encode_text(text).unwrap();
+        let server = ScriptedServer::start(move |request| model.answer(request, &tokens)).unwrap();
         let remote =
             RemoteSettings { shared_noise: true, ..RemoteSettings::new(&server.url(), ServerKind::Sglang) };
         let config = Config { model: Some(folder()), remote: Some(remote), ..config(broker.port()) };
