@@ -64,7 +64,8 @@ nightly: ## What takes too long for every change: the pair that is fetched, Arm 
 	$(MAKE) --no-print-directory race
 	$(MAKE) --no-print-directory failover
 	$(MAKE) --no-print-directory paper-size
-	$(MAKE) --no-print-directory families
+	$(MAKE) --no-print-directory verifier-llamacpp
+	$(MAKE) --no-print-directory families FAMILIES="--llamacpp $(TARGET_DIR)/llamacpp/release/dunlin-verifier"
 	$(MAKE) --no-print-directory test-remote
 	$(MAKE) --no-print-directory test-llamacpp
 	$(MAKE) --no-print-directory test-arm

@@ -275,7 +275,8 @@ impl Job {
         journal: &Journal,
     ) -> Result<Sessions<'m>> {
         let path = self.dir.weights.as_path();
-        let findings = try_out(path, model, backend, &self.settings, journal)?;
+        let findings =
+            try_out(path, model, backend, (self.settings.threads, self.settings.is_wide), journal)?;
         let shape = shape(&self.settings, self.context_max, findings);
         let decoder = Decoder::new(model, backend, shape, journal)
             .map_err(|message| Error::engine("llama.cpp", message))?;

@@ -4,7 +4,6 @@ use crate::build::LlamaBuild;
 use crate::decoder::{CELLS_STEP, Decoder, Layout, Part, Shape};
 use crate::journal::Journal;
 use crate::refusals::{TAKE_A_DECODER, recurrent};
-use crate::target::LlamaSettings;
 use dunlin_lm::{Error, Result};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
@@ -28,7 +27,7 @@ pub(crate) struct Findings {
     pub(crate) is_exact: bool,
 }
 
-/// Runs a model that was loaded from the file at `path`.
+/// Runs a model that was loaded from the file at `path`, with this number of threads and caches of 32 bits or of 16.
 ///
 /// # Errors
 /// It can't be a target, or llama.cpp fails.
@@ -36,14 +35,13 @@ pub(crate) fn try_out(
     path: &Path,
     model: &LlamaModel,
     backend: &LlamaBackend,
-    settings: &LlamaSettings,
+    (threads, is_wide): (usize, bool),
     journal: &Journal,
 ) -> Result<Findings> {
     let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
     if model.is_recurrent() || model.is_hybrid() {
         return Err(recurrent(path, &architecture));
     }
-    let LlamaSettings { threads, is_wide, .. } = *settings;
     let shape = Shape { layout: Layout::Apart, sequences: 3, cells: CELLS_STEP, threads, is_wide };
     let failed = |message: String| Error::format(path, "GGUF", format!("llama.cpp can't run it: {message}"));
     let mut trial = Trial {
