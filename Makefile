@@ -152,7 +152,7 @@ race: build need-race need-python ## Our policies beside llama.cpp's server over
 
 # Options of bench/paper/paper.py: --kinds q4_k_m or q8_0, --keep the models (7 GB).
 PAPER ?=
-paper-size: need-cargo need-python ## Models of the paper's size with random weights: memory, replies, times beside llama.cpp; SIZE=small takes a minute; full takes a quarter of an hour, 16 GB of memory and 9 GB of disk
+paper-size: need-cargo need-python ## Models of the paper's size with random weights: memory, replies, times beside llama.cpp; SIZE=small takes a minute; full takes 10 minutes, 16 GB of memory and 9 GB of disk
 	@CARGO="$(CARGO)" VENV="$(VENV)" PAPER="$(PAPER)" SIZE="$(SIZE)" bench/paper/run.sh
 
 # Options of bench/families/families.py: --write writes the table in docs/models.md, --llamacpp PROGRAM tries a second engine.
