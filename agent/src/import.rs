@@ -136,8 +136,8 @@ pub(crate) fn loadable(path: &Path) -> Result<PathBuf> {
         Loadable::Pending(pending) => pending,
     };
     let mut view = ImportView::new(ColourChoice::default())?;
-    let (source, out) = (pending.source.display(), pending.out.display());
-    view.line(Colour::Plain, &format!("{source} is imported once, into {out}"));
+    let out = pending.out.display();
+    view.line(Colour::Plain, &pending.to_string());
     view.logged = Some(0);
     let report = pending.run(&mut Watch::new(&mut |done, total| {
         view.show(done, total);

@@ -146,6 +146,12 @@ def compared(commands, wants, folder, held=()):
     return outcome
 
 
+def reference(verifier, options, file):
+    """The commands by which a verifier writes the text of each prompt with the model in a file."""
+    base = [verifier, "reference", "--model", file, "--temperature", "0", "--max-tokens", str(TOKENS), "--json"]
+    return [[*base, *options, "--prompt", prompt] for prompt in PROMPTS]
+
+
 class Bench:
     """What one run needs."""
 
@@ -194,10 +200,9 @@ class Bench:
             return outcome
         file = folder / "model.gguf"
         left, _ = shapes.without_lost(model, file)
-        base = [self.llamacpp, "reference", "--model", file, "--temperature", "0", "--max-tokens", str(TOKENS), "--json"]
         words = set()
-        for words_of_prompt, prompt in zip(PROMPTS, self.prompts):
-            code, out, _ = run([*base, *options, "--prompt", words_of_prompt])
+        for command, prompt in zip(reference(self.llamacpp, options, file), self.prompts):
+            code, out, _ = run(command)
             reason = near(left, prompt, json.loads(out)) if code == 0 else None
             if reason is None or self.damaged:
                 return outcome
@@ -207,8 +212,7 @@ class Bench:
     def written(self, verifier, options, model, folder, texts):
         """What a verifier writes with the model's file."""
         file = folder / "model.gguf"
-        base = [verifier, "reference", "--model", file, "--temperature", "0", "--max-tokens", str(TOKENS), "--json"]
-        commands = [[*base, *options, "--prompt", prompt] for prompt in PROMPTS]
+        commands = reference(verifier, options, file)
         outcome = compared(commands, texts, folder)
         if outcome.kind != "different":
             return outcome

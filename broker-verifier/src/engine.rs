@@ -133,8 +133,8 @@ fn loadable(path: &Path) -> Result<PathBuf> {
         Loadable::At(path) => return Ok(path),
         Loadable::Pending(pending) => pending,
     };
-    let (source, out) = (pending.source.display(), pending.out.display());
-    tracing::info!("{source} is imported once, into {out}");
+    let out = pending.out.display();
+    tracing::info!("{pending}");
     let mut view = LoadingView::new("target");
     // Safetensors hold numbers of 2 bytes, most often.
     let report = pending.run(&mut Watch::new(&mut |done, total| {

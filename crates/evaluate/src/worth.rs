@@ -117,8 +117,7 @@ fn loadable(path: &Path, role: Role, progress: &PlanProgress<'_>) -> Result<Path
         Loadable::At(path) => return Ok(path),
         Loadable::Pending(pending) => pending,
     };
-    let (source, out) = (pending.source.display(), pending.out.display());
-    progress.note(&format!("{source} is imported once, into {out}"));
+    progress.note(&pending.to_string());
     let report = pending.run(&mut Watch::new(&mut |_, _| true))?;
     report.iter().flat_map(|report| &report.notices).for_each(|notice| progress.note(notice));
     Ok(pending.out)

@@ -7,6 +7,7 @@ use crate::report::ImportReport;
 use crate::watch::Watch;
 use dunlin_lm::bundle::weights_of;
 use dunlin_lm::{Error, Result, Role};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,12 @@ pub struct PendingImport {
     pub out: PathBuf,
     role: Role,
     record: String,
+}
+
+impl fmt::Display for PendingImport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is imported once, into {}", self.source.display(), self.out.display())
+    }
 }
 
 impl PendingImport {

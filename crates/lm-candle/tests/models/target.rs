@@ -6,7 +6,7 @@ use crate::suite::{
     lone_rows_of_long_contexts_are_exact, long_prompts_are_exact, ragged_batches_are_exact,
     rollbacks_are_exact,
 };
-use crate::tiny::{Tiny, open};
+use crate::tiny::{KINDS, Tiny, open};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use dunlin_lm::{Extend, ModelDir, Promise, Target};
@@ -22,16 +22,7 @@ fn a_bare_gguf_file_opens() {
 
 #[test]
 fn random_ragged_batches_have_the_bits_of_single_tokens() {
-    let kinds = [
-        GgmlDType::Q8_0,
-        GgmlDType::Q4_0,
-        GgmlDType::Q4K,
-        GgmlDType::Q6K,
-        GgmlDType::F32,
-        GgmlDType::F16,
-        GgmlDType::BF16,
-    ];
-    for kind in kinds {
+    for kind in KINDS {
         let model = open(&Tiny { context: 256, ..Tiny::new(kind) });
         let mut target = model.target();
         for seed in 0..2 {

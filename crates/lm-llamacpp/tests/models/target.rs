@@ -6,7 +6,7 @@ use crate::suite::{
     lone_rows_of_long_contexts_are_exact, long_prompts_are_exact, ragged_batches_are_exact,
     rollbacks_are_exact,
 };
-use crate::tiny::{Opened, Tiny, open};
+use crate::tiny::{KINDS, Opened, Tiny, open};
 use dunlin_lm::{Error, Extend, LoadStep, ModelDir, Promise, SessionId, Target};
 use dunlin_lm_candle::files::GgmlDType;
 use dunlin_lm_candle::files::gguf_file::Value;
@@ -24,7 +24,7 @@ pub(crate) const ROOMY: LlamaSettings = LlamaSettings {
     is_wide: false,
 };
 
-/// What llama.cpp needs to know that candle doesn't.
+/// The keys that llama.cpp needs and candle doesn't.
 pub(crate) fn complete(mut tiny: Tiny) -> Tiny {
     let number = |size: usize| Value::U32(size as u32);
     let added = [
@@ -57,16 +57,7 @@ fn is_exact() -> bool {
 
 #[test]
 fn random_ragged_batches_have_the_bits_of_single_tokens() {
-    let kinds = [
-        GgmlDType::Q8_0,
-        GgmlDType::Q4_0,
-        GgmlDType::Q4K,
-        GgmlDType::Q6K,
-        GgmlDType::F32,
-        GgmlDType::F16,
-        GgmlDType::BF16,
-    ];
-    for kind in kinds.into_iter().filter(|_| is_exact()) {
+    for kind in KINDS.into_iter().filter(|_| is_exact()) {
         let mut target = target(Tiny { context: 256, ..Tiny::new(kind) }, 1);
         ragged_batches_are_exact(&mut target, 1, 96, 8);
     }

@@ -10,6 +10,17 @@ use dunlin_lm_candle::files::{Device, GgmlDType, QTensor, Tensor};
 use std::fs::File;
 use std::path::Path;
 
+/// Storage types of matrices that both engines compute with.
+pub(crate) const KINDS: [GgmlDType; 7] = [
+    GgmlDType::Q8_0,
+    GgmlDType::Q4_0,
+    GgmlDType::Q4K,
+    GgmlDType::Q6K,
+    GgmlDType::F32,
+    GgmlDType::F16,
+    GgmlDType::BF16,
+];
+
 /// The shape of a small model, and the storage types of its matrices.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiny {
