@@ -643,7 +643,7 @@ mod tests {
         assert_eq!(line.room(8, false), 128);
     }
 
-    /// What was measured without load bounds the guess, in both directions.
+    /// Passes that were measured without load bound the guess, in both directions.
     #[test]
     fn measured_passes_tell_the_room_before_any_work() {
         let room = |passes: &[(usize, u64)]| {

@@ -104,7 +104,7 @@ pub fn import(import: &Import, watch: &mut Watch<'_>) -> Result<ImportReport> {
 /// The place of a folder that is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Destination<'r> {
-    /// Where a user wants it, who names it later.
+    /// The user's choice; the folder is named later.
     Given,
     /// Beside its source, where it is found again. What is there is older, or the rest of an import that was killed.
     Kept {

@@ -90,7 +90,7 @@ pub(crate) struct Decoder<'m> {
 }
 
 impl<'m> Decoder<'m> {
-    /// A context of this shape, whose caches have 16 bits.
+    /// A context of this shape.
     ///
     /// # Errors
     /// llama.cpp's reason, usually memory.

@@ -207,7 +207,7 @@ fn identity(dir: &ModelDir, weights: [u8; 32], shape: Shape) -> TargetIdentity {
     TargetIdentity { model: dir.name.clone(), weights, engine: ENGINE.into(), numerics }
 }
 
-/// What the thread needs to load a model.
+/// A model to load, for the thread.
 struct Job {
     dir: ModelDir,
     settings: LlamaSettings,

@@ -18,7 +18,7 @@ const BESIDE: usize = 40;
 /// Share of the largest logit by which rows may differ that no kernel must compute alike.
 const NEAR: f32 = 0.05;
 
-/// What was found.
+/// The findings of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Findings {
     /// Bytes of cache for each token.

@@ -194,7 +194,7 @@ impl ModelDir {
     }
 }
 
-/// The file of weights that [`ModelDir::open`] takes at a path without `model.toml`; `None` if there is none.
+/// The file of weights that [`ModelDir::open`] takes at a path without `model.toml`; `None` without one.
 ///
 /// # Errors
 /// A directory can't be read, or has several GGUF files.

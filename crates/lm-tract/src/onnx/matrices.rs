@@ -104,7 +104,7 @@ impl StoredMatrices {
     /// Reads a matrix, and gives some rows at a time to `take`.
     ///
     /// # Errors
-    /// There is none of this number, or a file can't be read; or those of `take`.
+    /// No matrix has this number, a file can't be read, or `take` fails.
     pub(super) fn read<E: From<io::Error>>(
         &self,
         number: usize,
@@ -142,7 +142,7 @@ impl StoredMatrices {
         Ok(TensorReader { bytes, is_half: source.is_half })
     }
 
-    /// The number of blocks of a matrix; 0 if there is none of this number.
+    /// The number of blocks of a matrix; 0 if no matrix has this number.
     pub(super) fn blocks(&self, number: usize) -> usize {
         self.matrices.get(number).map_or(0, |matrix| matrix.rows * (matrix.columns / BLOCK))
     }

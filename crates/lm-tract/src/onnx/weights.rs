@@ -130,7 +130,7 @@ pub(super) fn location(tensor: &TensorProto) -> Option<&str> {
     entry.filter(|_| tensor.data_location == Some(EXTERNAL)).map(|entry| entry.value.as_str())
 }
 
-/// The number at a key of a tensor's place in a file; 0 if there is none.
+/// The number at a key of a tensor's place in a file; 0 without one.
 pub(super) fn number(tensor: &TensorProto, key: &str) -> u64 {
     let entry = tensor.external_data.iter().find(|entry| entry.key == key);
     entry.and_then(|entry| entry.value.parse().ok()).unwrap_or(0)

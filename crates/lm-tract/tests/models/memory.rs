@@ -16,7 +16,7 @@ const LAYERS: usize = 40;
 /// Bytes of a matrix: 4 bits a number, and a scale of 16 bits for 32.
 const MATRIX_BYTES: usize = WIDTH * WIDTH / 2 + WIDTH * WIDTH / 32 * 2;
 
-/// Where the weights lie.
+/// The place of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weights {
     /// In the graph.

@@ -162,7 +162,7 @@ pub(crate) fn forks_are_exact(target: &mut dyn Target, vocabulary: usize) {
     target.close(first);
 }
 
-/// What was rolled back has no effect.
+/// Tokens that were rolled back have no effect.
 pub(crate) fn rollbacks_are_exact(target: &mut dyn Target) {
     let (a, b) = (target.open().unwrap(), target.open().unwrap());
     let fresh = extend(target, a, 0, &[1, 2, 3, 4, 5]);

@@ -65,7 +65,7 @@ pub(crate) fn case(sessions: usize, chunk: usize, ms: &[f64], argmax: &[usize]) 
     json!({"sessions": sessions, "chunk": chunk, "ms": ms, "argmax": argmax})
 }
 
-/// The argument at `index`; cargo's own flag is none.
+/// The argument at `index`; cargo's own flag doesn't count.
 pub(crate) fn argument(index: usize) -> Option<String> {
     std::env::args().skip(1).filter(|argument| argument != "--bench").nth(index)
 }
