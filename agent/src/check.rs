@@ -172,7 +172,12 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
             findings.bad(&format!("broker: {reason}"), &advice)?;
         }
         Ok(()) => {
-            findings.good(&format!("broker: connected to {}", settings.broker))?;
+            let how = settings.security.described(&settings.broker)?;
+            findings.good(&format!("broker: connected to {} ({how})", settings.broker))?;
+            settings
+                .security
+                .caution(&settings.broker)?
+                .map_or(Ok(()), |caution| findings.doubtful(&caution))?;
             presences(&mut link, own, &mut seen).await;
             verifiers(&seen, own, findings)?;
         }

@@ -4,7 +4,10 @@ use crate::link::{INFLIGHT_MAX, LinkConfig};
 use anyhow::{Context, Result, anyhow, bail};
 use dunlin_board::{Board, DrafterTable, INSTALLED, PowerTable, find, read};
 use dunlin_hlm::policy::{Policy, PolicyTable, Rules};
-use dunlin_link::{BrokerAddress, ConnectOptions, Login, MQTT_PASSWORD, MqttTable, refuse_old_keys};
+use dunlin_link::{
+    BrokerAddress, ConnectOptions, Login, MQTT_PASSWORD, MqttTable, Security, TLS_INSTALLED, TLS_KEY,
+    TlsTable, refuse_old_keys,
+};
 use dunlin_power::settings::PowerSettings;
 use dunlin_service::credential;
 use dunlin_wire::DeviceId;
@@ -26,6 +29,7 @@ pub struct File {
     state: Option<PathBuf>,
     system: Option<String>,
     mqtt: MqttTable,
+    tls: TlsTable,
     policy: PolicyTable,
     power: PowerTable,
 }
@@ -35,6 +39,8 @@ pub struct File {
 pub struct Overrides {
     /// `--broker`
     pub broker: Option<String>,
+    /// `--insecure`
+    pub insecure: bool,
     /// `--device`
     pub device: Option<String>,
     /// `--model`
@@ -62,6 +68,8 @@ pub struct Settings {
     pub broker: BrokerAddress,
     /// User name and password.
     pub login: Option<Login>,
+    /// The protection of the connection.
+    pub security: Security,
     /// Silence after which the link is tested.
     pub keep_alive: Duration,
     /// The drafter's directory.
@@ -101,11 +109,19 @@ impl Settings {
         let device = flags.device.clone().or(parsed.device.take());
         let broker = flags.broker.as_deref().or(parsed.broker.as_deref()).unwrap_or(BROKER);
         let broker: BrokerAddress = broker.parse()?;
+        parsed.mqtt.insecure |= flags.insecure;
+        let device = device.map_or_else(own_name, |device| device_id(&device))?;
+        let login = parsed.mqtt.login(&broker, &dir, credential(MQTT_PASSWORD).as_deref())?;
+        let tls = std::mem::take(&mut parsed.tls).within(&dir);
+        let security =
+            parsed.mqtt.security(&broker, &tls, Path::new(TLS_INSTALLED), credential(TLS_KEY).as_deref())?;
+        same_name(&device, &security, login.as_ref())?;
         let board_seconds = board.as_ref().and_then(|board| board.link.keep_alive_seconds);
         Ok(Self {
-            device: device.map_or_else(own_name, |device| device_id(&device))?,
-            login: parsed.mqtt.login(&broker, &dir, credential(MQTT_PASSWORD).as_deref())?,
+            device,
+            login,
             broker,
+            security,
             keep_alive: parsed.mqtt.keep_alive(board_seconds)?,
             model: flags.model.clone().or_else(|| parsed.model.map(|path| dir.join(path))),
             board,
@@ -163,6 +179,7 @@ impl Settings {
         LinkConfig {
             options: ConnectOptions {
                 broker: self.broker.clone(),
+                security: self.security.clone(),
                 login: self.login.clone(),
                 client_id: self.device.as_str().into(),
                 keep_alive: self.keep_alive,
@@ -231,6 +248,15 @@ fn board_file(flag: Option<&Path>, file: Option<&Path>, dir: &Path) -> Result<Op
     find(board, base, &dirs).map(Some).context(if flag.is_some() { "--board" } else { "board" })
 }
 
+/// Refuses a certificate of another device. Where there is a login, it and not the certificate is the device's name to the
+/// broker.
+fn same_name(device: &DeviceId, security: &Security, login: Option<&Login>) -> Result<()> {
+    let name = security.own_name()?.filter(|name| login.is_none() && name != device.as_str());
+    name.map_or(Ok(()), |name| {
+        bail!("this device is {device}, and its certificate is for {name:?}: take the card of its own name")
+    })
+}
+
 fn device_id(name: &str) -> Result<DeviceId> {
     name.parse().with_context(|| format!("device {name:?}"))
 }
@@ -265,14 +291,14 @@ mod tests {
 
     #[test]
     fn flags_go_over_the_file() {
-        let text =
-            "device = 'a'\nbroker = 'mqtt://one:1'\nboard = 'b.toml'\n[policy]\ndraft_tokens_max = 3\n";
+        let text = "device = 'a'\nbroker = 'mqtt://one:1'\nboard = 'b.toml'\nmqtt.insecure = true\n[policy]\ndraft_tokens_max = 3\n";
         let settings = load(text, &Overrides::default()).unwrap();
         assert_eq!((settings.device.as_str(), settings.broker.to_string()), ("a", "one:1".into()));
         assert_eq!(settings.rules.draft_tokens_max(), 3);
         assert_eq!((settings.context_tokens_max(100), settings.context_tokens_max(50)), (64, 50));
         let flags = Overrides {
             broker: Some("mqtt://two".into()),
+            insecure: true,
             draft_tokens_max: Some(5),
             ..Overrides::default()
         };
@@ -323,9 +349,12 @@ mod tests {
         let login =
             |user: &str, password: &str| Some(Login { user: user.into(), password: Secret::new(password) });
         assert_eq!(load(named, &Overrides::default()).unwrap().login, login("u", "s3cret"));
-        let flags = Overrides { broker: Some("mqtt://me:pw@h".into()), ..Overrides::default() };
+        let flags = Overrides { broker: Some("mqtt://me:pw@localhost".into()), ..Overrides::default() };
         let settings = load(named, &flags).unwrap();
-        assert_eq!((settings.broker.to_string(), &settings.login), ("h:1883".into(), &login("me", "pw")));
+        assert_eq!(
+            (settings.broker.to_string(), &settings.login),
+            ("localhost:1883".into(), &login("me", "pw"))
+        );
         assert!(!format!("{settings:?}").contains("pw"), "a password is not shown");
         assert!(message("[mqtt]\npassword_file = 'password'\n").contains("without mqtt.user"));
     }

@@ -16,9 +16,12 @@ pub struct Common {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The broker: mqtt://[user:password@]host[:port].
+    /// The broker: mqtts://host[:port] with TLS, or mqtt://[user:password@]host[:port] without.
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
+    /// Speak to a broker on another machine without TLS.
+    #[arg(long)]
+    insecure: bool,
     /// This device's name: a-z, 0-9 and '-'.
     #[arg(long, value_name = "ID")]
     device: Option<String>,
@@ -109,6 +112,7 @@ impl Common {
     pub(crate) fn settings(&self, policy: &PolicyFlags) -> Result<Settings> {
         let flags = Overrides {
             broker: self.broker.clone(),
+            insecure: self.insecure,
             device: self.device.clone(),
             model: self.model.clone(),
             board: self.board.clone(),

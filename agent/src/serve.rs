@@ -14,6 +14,7 @@ use crate::terminal::Terminal;
 use anyhow::{Context, Result};
 use dunlin_hlm::device::ReplyLimits;
 use dunlin_hlm::probabilities::Sampling;
+use dunlin_link::watch_certificate;
 use dunlin_lm::ModelDir;
 use dunlin_service::Service;
 use std::io::{self, BufRead, IsTerminal};
@@ -56,6 +57,7 @@ pub async fn serve(args: &ServeFlags, settings: &Settings, sampling: Sampling) -
     let loaded = parts.load().await?;
     let vocabulary = loaded.vocabulary;
     let supervised = Supervised::by(Service::from_environment(), &settings.broker, &model.name);
+    tokio::spawn(watch_certificate(settings.security.clone(), settings.broker.clone()));
     let agent = loaded.agent(&args.reply.conduct(false), sampling)?;
     let (desk, user, controls, front) = desk(&model, args.reply.text.max_tokens, waiting)?;
     match &listening {

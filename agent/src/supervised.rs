@@ -23,7 +23,7 @@ impl Supervised {
 
     /// An agent that drafts with `model` and looks for `broker`.
     pub fn by(service: Service, broker: &BrokerAddress, model: &str) -> Self {
-        let mut supervised = Self { service, broker: broker.to_string(), model: model.into() };
+        let mut supervised = Self { service, broker: broker.url(), model: model.into() };
         supervised.say("looking for the broker at");
         supervised
     }

@@ -44,7 +44,10 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
     }
     let is_bad_elsewhere = findings.is_bad();
     match broker(&config).await {
-        Ok(text) => findings.good(&format!("broker: {text}"))?,
+        Ok((text, caution)) => {
+            findings.good(&format!("broker: {text}"))?;
+            caution.map_or(Ok(()), |caution| findings.doubtful(&caution))?;
+        }
         Err(error) => {
             let advice = format!("start the broker at {}, or name another with --broker", config.broker);
             findings.bad(&format!("broker: {error:#}"), &advice)?;
@@ -91,9 +94,10 @@ fn memory(findings: &mut Findings<impl io::Write>, config: &Config, budget: Cach
     findings.good(&format!("memory: {budget}{}", if full < sessions { less.as_str() } else { "" }))
 }
 
-async fn broker(config: &Config) -> Result<String> {
+/// The description of the broker, and a warning about the connection.
+async fn broker(config: &Config) -> Result<(String, Option<String>)> {
     if config.embedded_broker {
-        return Ok(format!("embedded, on {}", config.listen));
+        return Ok((format!("embedded, on {}", config.listen), None));
     }
     let options = config.connect_options(&format!("dunlin-check-{}", std::process::id()))?;
     let facts = probe(&options).await.map_err(|loss| anyhow!(loss.reason))?;
@@ -102,5 +106,8 @@ async fn broker(config: &Config) -> Result<String> {
     let enough = packet_bytes_max.is_none_or(|max| max >= PACKET_BYTES_MAX);
     let packets = packet_bytes_max.map_or("of any size".into(), |max| format!("up to {max} bytes"));
     ensure!(enough, "{} takes packets {packets}, {PACKET_BYTES_MAX} are needed", config.broker);
-    Ok(format!("connected to {}; packets {packets}, {alias_max} topic aliases", config.broker))
+    let Config { broker, security, .. } = config;
+    let how = security.described(broker)?;
+    let text = format!("connected to {broker} ({how}); packets {packets}, {alias_max} topic aliases");
+    Ok((text, security.caution(broker)?))
 }

@@ -12,7 +12,7 @@ use crate::run::{Hooks, Served, serve};
 use anyhow::{Context, Error, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dunlin_hlm::probabilities::Sampling;
-use dunlin_link::{MQTT_PASSWORD, migrate};
+use dunlin_link::{migrate, watch_certificate};
 use dunlin_service::{Service, credential};
 use dunlin_wire::VerifierId;
 use std::fs;
@@ -50,9 +50,12 @@ struct ServeArgs {
     /// The configuration file; options override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The broker: mqtt://[user:password@]host[:port].
+    /// The broker: mqtts://host[:port] with TLS, or mqtt://[user:password@]host[:port] without.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "embedded_broker")]
     broker: Option<String>,
+    /// Speak to a broker on another machine without TLS.
+    #[arg(long)]
+    insecure: bool,
     /// The verifier's name: a-z, 0-9 and '-', up to 32 characters.
     #[arg(long)]
     id: Option<VerifierId>,
@@ -203,7 +206,8 @@ async fn serve_until_signal(config: &Config, served: Served, ready: Option<Ready
         tokio::spawn(async move { while signals.recv().await.is_some() && sender.send(()).await.is_ok() {} });
     }
     let address = config.broker.to_string();
-    tracing::info!(id = %config.id, broker = %address, "serving");
+    tracing::info!(id = %config.id, broker = %config.broker.url(), "serving");
+    tokio::spawn(watch_certificate(config.security.clone(), config.broker.clone()));
     let ready = Box::new(move || ready.map_or(Ok(()), |file| file.write(&address)));
     let hooks = Hooks { stop, status: status_requests()?, ready, service: Service::from_environment() };
     Ok(serve(config, served, hooks).await?.end)
@@ -293,6 +297,7 @@ impl ServeArgs {
             config.broker = broker.parse()?;
             config.embedded_broker = false;
         }
+        config.mqtt.insecure |= self.insecure;
         config.embedded_broker |= self.embedded_broker;
         if self.listen.is_some() && !config.embedded_broker {
             bail!("--listen is the embedded broker's address: add --embedded-broker, or say --broker");
@@ -306,7 +311,7 @@ impl ServeArgs {
         config.listen = self.listen.unwrap_or(config.listen);
         config.energy_log = self.energy_log.clone().or(config.energy_log);
         config.check()?;
-        config.with_login(credential(MQTT_PASSWORD).as_deref())
+        config.with_access(credential)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use crate::link::INFLIGHT_MAX;
 use anyhow::{Context, Result, ensure};
-use dunlin_link::{BrokerAddress, ConnectOptions, Login, MqttTable, refuse_old_keys};
+use dunlin_link::{
+    BrokerAddress, ConnectOptions, Login, MQTT_PASSWORD, MqttTable, Security, TLS_INSTALLED, TLS_KEY,
+    TlsTable, refuse_old_keys,
+};
 use dunlin_lm_remote::RemoteSettings;
 use dunlin_wire::VerifierId;
 use dunlin_wire::limits::{CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX, SESSION_TOKENS_MAX};
@@ -54,13 +57,18 @@ pub enum CacheType {
 pub struct Config {
     /// The verifier's name.
     pub id: VerifierId,
-    /// The broker, as `mqtt://[user:password@]host[:port]`.
+    /// The broker, as `mqtts://host[:port]`, or `mqtt://[user:password@]host[:port]` without TLS.
     pub broker: BrokerAddress,
     /// Login and keep-alive.
     pub mqtt: MqttTable,
-    /// The login from the address or from keys and credential; see [`with_login`](Self::with_login).
+    /// The files of TLS.
+    pub tls: TlsTable,
+    /// The login from the address or from keys and credential; see [`with_access`](Self::with_access).
     #[serde(skip)]
     pub login: Option<Login>,
+    /// The protection of the connection; see [`with_access`](Self::with_access).
+    #[serde(skip, default = "plain")]
+    pub security: Security,
     /// The target: a model directory or a `.gguf` file.
     pub model: Option<PathBuf>,
     /// The server that runs the target; by default, this process runs it.
@@ -101,6 +109,11 @@ pub struct Config {
     pub energy_log: Option<PathBuf>,
 }
 
+/// The protection before [`Config::with_access`].
+fn plain() -> Security {
+    Security::Plain
+}
+
 impl Default for Config {
     fn default() -> Self {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT));
@@ -108,7 +121,9 @@ impl Default for Config {
             id: "verifier-1".parse().expect("the default is an id"),
             broker: BrokerAddress::from(local),
             mqtt: MqttTable::default(),
+            tls: TlsTable::default(),
             login: None,
+            security: plain(),
             model: None,
             remote: None,
             engine: EngineName::default(),
@@ -147,6 +162,7 @@ impl Config {
         if let Some(remote) = &mut config.remote {
             remote.key_file = remote.key_file.take().map(|file| directory.join(file));
         }
+        config.tls = config.tls.within(directory);
         config.mqtt.password_file = config.mqtt.password_file.map(|file| directory.join(file));
         Ok(config)
     }
@@ -182,12 +198,19 @@ impl Config {
         Ok(())
     }
 
-    /// Sets the login: that of the address, or else that of the keys, whose password may be the service's credential.
+    /// Sets the login, which is that of the address or else that of the keys, and the protection of the connection.
+    /// Password and key may be credentials of the service, which `credential` finds by name.
     ///
     /// # Errors
-    /// A password without a user, or a file that can't be read.
-    pub fn with_login(mut self, credential: Option<&Path>) -> Result<Self> {
-        self.login = self.mqtt.login(&self.broker, Path::new(""), credential)?;
+    /// A password without a user, a file that is missing or invalid, or plain MQTT to another machine.
+    pub fn with_access(mut self, credential: impl Fn(&str) -> Option<PathBuf>) -> Result<Self> {
+        self.login = self.mqtt.login(&self.broker, Path::new(""), credential(MQTT_PASSWORD).as_deref())?;
+        if self.embedded_broker {
+            return Ok(self);
+        }
+        let key = credential(TLS_KEY);
+        self.security =
+            self.mqtt.security(&self.broker, &self.tls, Path::new(TLS_INSTALLED), key.as_deref())?;
         Ok(self)
     }
 
@@ -198,6 +221,7 @@ impl Config {
     pub fn connect_options(&self, kind: &str) -> Result<ConnectOptions> {
         Ok(ConnectOptions {
             broker: self.broker.clone(),
+            security: self.security.clone(),
             login: self.broker.login.clone().or_else(|| self.login.clone()),
             client_id: format!("{kind}-{}", self.id),
             keep_alive: self.mqtt.keep_alive(None)?,
@@ -274,13 +298,13 @@ mod tests {
         fs::write(dir.path().join("p"), "own\n").unwrap();
         let login = |text: &str| {
             fs::write(&file, text).unwrap();
-            let config = Config::read(&file).and_then(|config| config.with_login(None)).unwrap();
+            let config = Config::read(&file).and_then(|config| config.with_access(|_| None)).unwrap();
             assert!(!format!("{config:?}").contains("own"), "a password is not shown");
             config.login.map(|login| (login.user, login.password.expose().to_owned()))
         };
         let named = |user: &str| Some((user.to_owned(), "own".to_owned()));
         assert_eq!(login("[mqtt]\nuser = 'a'\npassword_file = 'p'"), named("a"));
-        assert_eq!(login("broker = 'mqtt://b:own@h'\n[mqtt]\nuser = 'a'"), named("b"));
+        assert_eq!(login("broker = 'mqtt://b:own@localhost'\n[mqtt]\nuser = 'a'"), named("b"));
         assert_eq!(login(""), None);
     }
 
@@ -289,7 +313,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("v.toml");
         for (text, words) in [
-            ("\nbroker = 'mqtts://a:hush@h'", "v.toml:2: broker \"mqtts://***@h\""),
+            ("\nbroker = 'wss://a:hush@h'", "v.toml:2: broker \"wss://***@h\""),
             ("password = 'hush'", "v.toml:1: password is now password_file under [mqtt]"),
             ("pasword = 'hush'", "v.toml:1: unknown field `pasword`"),
             ("[mqtt]\npassword = 'hush'", "v.toml:2: unknown field `password`"),

@@ -3,8 +3,8 @@
 use crate::proxy::packet;
 use dunlin_agent::link::{INFLIGHT_MAX, Link, LinkConfig, LinkEvent};
 use dunlin_hlm::device::{Channel, PresenceScope, Transmit};
-use dunlin_link::ConnectOptions;
 use dunlin_link::raw::{RawClient, RawMessage};
+use dunlin_link::{ConnectOptions, Security};
 use dunlin_mosquitto::{Mosquitto, OPEN};
 use dunlin_wire::topic::Topic;
 use dunlin_wire::{DeviceId, DevicePresence, Liveness};
@@ -41,6 +41,7 @@ pub(crate) fn link(port: u16) -> Link {
     Link::start(LinkConfig {
         options: ConnectOptions {
             broker: format!("127.0.0.1:{port}").parse().unwrap(),
+            security: Security::Plain,
             login: None,
             client_id: "pi-7".into(),
             keep_alive: Duration::from_secs(5),

@@ -1,13 +1,15 @@
-//! A broker's address: `[mqtt://][user[:password]@]host[:port]`.
+//! A broker's address: `[mqtt://][user[:password]@]host[:port]`, or `mqtts://` for TLS.
 
 use crate::login::{Login, Secret};
 use serde::Deserialize;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// The port of MQTT without TLS.
 const PORT: u16 = 1883;
+/// The port of MQTT over TLS.
+const TLS_PORT: u16 = 8883;
 /// Schemes that an address may be meant to have; before another one, a `://` may be part of a login.
 const SCHEMES: [&str; 6] = ["mqtt", "tcp", "mqtts", "ssl", "ws", "wss"];
 
@@ -19,13 +21,15 @@ pub struct BrokerAddress {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// True for TLS.
+    pub tls: bool,
     /// User and password in the address.
     pub login: Option<Login>,
 }
 
 /// An invalid address, displayed without its login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("broker {shown:?}: {problem}; expected mqtt://[user:password@]host[:port]")]
+#[error("broker {shown:?}: {problem}; expected mqtts://[user:password@]host[:port], or mqtt:// without TLS")]
 pub struct AddressError {
     shown: String,
     problem: String,
@@ -35,6 +39,17 @@ impl BrokerAddress {
     /// The host in the form of a URL: an IPv6 address has brackets.
     pub(crate) fn url_host(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+
+    /// The address as a URL, without its login.
+    pub fn url(&self) -> String {
+        format!("{}://{self}", if self.tls { "mqtts" } else { "mqtt" })
+    }
+
+    /// True if the host is this machine.
+    pub fn is_loopback(&self) -> bool {
+        let is_local = |address: IpAddr| address.to_canonical().is_loopback();
+        self.host.eq_ignore_ascii_case("localhost") || self.host.parse().is_ok_and(is_local)
     }
 }
 
@@ -49,19 +64,20 @@ impl FromStr for BrokerAddress {
             None => (None, rest),
         };
         let invalid = |problem: String| AddressError { shown: shown(text), problem };
-        match scheme {
-            "mqtt" | "tcp" => {}
-            "mqtts" | "ssl" | "ws" | "wss" => {
-                return Err(invalid(format!("this build speaks plain MQTT, not {scheme}://")));
-            }
+        let tls = match scheme {
+            "mqtt" | "tcp" => false,
+            "mqtts" | "ssl" => true,
+            "ws" | "wss" => return Err(invalid(format!("this build doesn't speak {scheme}://"))),
             _ => return Err(invalid(format!("unknown scheme {scheme:?}"))),
-        }
-        let (host, port) = host_and_port(place.strip_suffix('/').unwrap_or(place)).map_err(invalid)?;
+        };
+        let port = if tls { TLS_PORT } else { PORT };
+        let place = place.strip_suffix('/').unwrap_or(place);
+        let (host, port) = host_and_port(place, port).map_err(invalid)?;
         let login = login.map(|login| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
             Login { user: user.into(), password: Secret::new(password) }
         });
-        Ok(Self { host, port, login })
+        Ok(Self { host, port, tls, login })
     }
 }
 
@@ -73,7 +89,8 @@ fn scheme_and_rest(text: &str) -> (Option<&str>, &str) {
     }
 }
 
-fn host_and_port(place: &str) -> Result<(String, u16), String> {
+/// The host and the port in `place`, or else the `usual` port.
+fn host_and_port(place: &str, usual: u16) -> Result<(String, u16), String> {
     let (host, port) = match place.strip_prefix('[') {
         Some(v6) => {
             let (host, rest) = v6.split_once(']').ok_or("no closing bracket")?;
@@ -100,7 +117,7 @@ fn host_and_port(place: &str) -> Result<(String, u16), String> {
         return Err("the host is not a name or an address".into());
     }
     let number = |port: &str| port.parse().ok().filter(|port| *port != 0);
-    let port = port.map_or(Some(PORT), number).ok_or("the port is not a number from 1 to 65535")?;
+    let port = port.map_or(Some(usual), number).ok_or("the port is not a number from 1 to 65535")?;
     Ok((host.into(), port))
 }
 
@@ -134,7 +151,7 @@ impl TryFrom<String> for BrokerAddress {
 
 impl From<SocketAddr> for BrokerAddress {
     fn from(address: SocketAddr) -> Self {
-        Self { host: address.ip().to_string(), port: address.port(), login: None }
+        Self { host: address.ip().to_string(), port: address.port(), tls: false, login: None }
     }
 }
 
@@ -164,6 +181,8 @@ mod tests {
         assert_eq!(parsed("localhost"), "localhost:1883");
         assert_eq!(parsed("mqtt://host"), "host:1883");
         assert_eq!(parsed("tcp://host:42/"), "host:42");
+        assert_eq!(parsed("mqtts://host"), "host:8883");
+        assert_eq!(parsed("ssl://host:42"), "host:42");
         assert_eq!(parsed("[::1]"), "[::1]:1883");
         assert_eq!(parsed("mqtt://[::1]:7"), "[::1]:7");
         let v6: SocketAddr = "[::1]:7".parse().unwrap();
@@ -182,9 +201,42 @@ mod tests {
     }
 
     #[test]
+    fn an_address_keeps_its_scheme_as_a_url() {
+        for (text, url) in [
+            ("host", "mqtt://host:1883"),
+            ("mqtts://me:pw@host", "mqtts://host:8883"),
+            ("ssl://[::1]:7", "mqtts://[::1]:7"),
+        ] {
+            let address: BrokerAddress = text.parse().unwrap();
+            assert_eq!(address.url(), url);
+            let again: BrokerAddress = url.parse().unwrap();
+            assert_eq!((again.tls, again.port), (address.tls, address.port));
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for (host, local) in [
+            ("localhost", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1", true),
+            ("127.8.9.10", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("localhost.example", false),
+            ("192.168.1.10", false),
+            ("127.0.0.1.example", false),
+            ("[::2]", false),
+            ("0.0.0.0", false),
+        ] {
+            assert_eq!(host.parse::<BrokerAddress>().unwrap().is_loopback(), local, "{host}");
+        }
+    }
+
+    #[test]
     fn an_invalid_address_is_refused_in_words() {
         for (text, words) in [
-            ("mqtts://host", "plain MQTT"),
+            ("wss://host", "speak wss://"),
             ("http://host", "unknown scheme"),
             ("mqtt://", "no host"),
             ("mqtt://:1", "no host"),
@@ -198,7 +250,7 @@ mod tests {
             ("mqtt://ho\u{1b}st", "not a name"),
         ] {
             let error = text.parse::<BrokerAddress>().unwrap_err().to_string();
-            assert!(error.contains(words) && error.contains("expected mqtt://[user:"), "{text}: {error}");
+            assert!(error.contains(words) && error.contains("expected mqtts://[user:"), "{text}: {error}");
             assert!(!error.contains('\u{1b}'), "{error:?}");
         }
     }

@@ -9,7 +9,7 @@ use dunlin_wire::limits::PACKET_BYTES_MAX;
 use dunlin_wire::topic::Topic;
 use rumqttc::Outgoing as Sent;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish, SubAck, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,11 @@ pub struct Arrivals {
 
 /// Prepares a connection; [`Arrivals::next`] opens it.
 pub(crate) fn connect(options: &ConnectOptions, will: Option<Will>) -> Arrivals {
-    let client_options = options.client(will);
+    let (client_options, ended) = match options.client(will) {
+        Ok(client_options) => (client_options, None),
+        // The event loop below is never polled.
+        Err(error) => (unused(), Some(ConnectionEnd::Lost(Loss::unready(options, &error)))),
+    };
     let connect_bytes = connect_bytes(&client_options);
     let (client, events) = AsyncClient::new(client_options, REQUESTS_MAX);
     Arrivals {
@@ -96,8 +100,13 @@ pub(crate) fn connect(options: &ConnectOptions, will: Option<Will>) -> Arrivals 
         leaving: false,
         accepted: Arc::default(),
         ready: VecDeque::new(),
-        ended: None,
+        ended,
     }
+}
+
+/// The options of a client that never connects.
+fn unused() -> MqttOptions {
+    MqttOptions::new("unused", "localhost", 0)
 }
 
 impl Arrivals {
@@ -138,7 +147,7 @@ impl Arrivals {
         if self.leaving {
             ConnectionEnd::Left
         } else {
-            ConnectionEnd::Lost(Loss::explained(&self.options, error))
+            ConnectionEnd::Lost(Loss::explained(&self.options, error, self.accepted.load(Ordering::Relaxed)))
         }
     }
 

@@ -11,10 +11,12 @@
 
 mod address;
 mod backoff;
+mod clock;
 mod connection;
 mod dialer;
 mod facts;
 mod generation;
+mod identity;
 mod login;
 mod loss;
 mod migrate;
@@ -26,11 +28,16 @@ mod publisher;
 pub mod raw;
 mod retained;
 mod settings;
+mod tls;
+mod tls_loss;
 
 pub use address::{AddressError, BrokerAddress};
 pub use connection::{Arrival, Arrivals, ConnectionEnd, CountedArrival, Message};
 pub use dialer::Dialer;
 pub use facts::BrokerFacts;
+pub use identity::{
+    CertificateFacts, IdentityError, authorities, certificates, check_card, day, key_pair, private_key,
+};
 pub use login::{Login, MQTT_PASSWORD, Secret};
 pub use loss::Loss;
 pub use migrate::{Migrated, Migration, migrate, refuse_old_keys, renewed};
@@ -40,6 +47,7 @@ pub use probe::probe;
 pub use publisher::{Alias, Outgoing, Publisher, SendOutcome};
 pub use retained::retain;
 pub use settings::MqttTable;
+pub use tls::{Security, TLS_INSTALLED, TLS_KEY, TlsFiles, TlsTable, watch_certificate};
 
 use std::time::Duration;
 

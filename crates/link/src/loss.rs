@@ -1,6 +1,9 @@
 //! The reason for a missing connection, in words.
 
 use crate::options::{CONNECT_TIMEOUT, ConnectOptions};
+use crate::tls::Security;
+use crate::tls_loss;
+use rumqttc::v5::mqttbytes;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
 use rumqttc::v5::{ConnectionError, StateError};
 use std::io::ErrorKind;
@@ -20,9 +23,17 @@ impl Loss {
         Self { reason, refused: false }
     }
 
-    /// Describes the MQTT client's error.
-    pub(crate) fn explained(options: &ConnectOptions, error: &ConnectionError) -> Self {
+    /// Describes why the connection can't even be tried.
+    pub(crate) fn unready(options: &ConnectOptions, error: &anyhow::Error) -> Self {
+        Self { reason: format!("TLS to {}: {error:#}", options.broker), refused: true }
+    }
+
+    /// Describes the MQTT client's error on a connection that the broker had `accepted` or not.
+    pub(crate) fn explained(options: &ConnectOptions, error: &ConnectionError, accepted: bool) -> Self {
         let at = &options.broker;
+        if let Some((reason, refused)) = tls_loss::explained(options, error) {
+            return Self { reason, refused };
+        }
         Self::passing(match error {
             ConnectionError::ConnectionRefused(code) => return Self::refusal(options, *code),
             ConnectionError::Timeout(_) => format!("no answer from {at} in {CONNECT_TIMEOUT:?}"),
@@ -30,11 +41,29 @@ impl Loss {
                 format!("nothing listens at {at}")
             }
             ConnectionError::Io(error) => format!("can't reach {at}: {error}"),
+            ConnectionError::Tls(rumqttc::TlsError::DNSName(_)) => {
+                return Self {
+                    reason: format!("TLS to {at}: the host is not a name of the DNS"),
+                    refused: true,
+                };
+            }
+            // The peer hung up on the first message of the handshake.
+            ConnectionError::Tls(_) => format!("the handshake failed: {}", tls_loss::no_tls(options)),
             ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
                 disconnected(options, *reason_code)
             }
-            ConnectionError::MqttState(StateError::ConnectionAborted | StateError::Io(_)) => {
-                format!("{at} closed the connection")
+            ConnectionError::MqttState(
+                StateError::ConnectionAborted
+                | StateError::Io(_)
+                | StateError::Deserialization(mqttbytes::Error::Io(_)),
+            ) if accepted || options.security != Security::Plain => format!("{at} closed the connection"),
+            ConnectionError::MqttState(
+                StateError::ConnectionAborted | StateError::Io(_) | StateError::Deserialization(_),
+            )
+            | ConnectionError::NotConnAck(_)
+                if !accepted =>
+            {
+                format!("{at} doesn't answer in MQTT: is it the port for TLS? It needs mqtts://")
             }
             ConnectionError::MqttState(StateError::AwaitPingResp) => format!("{at} stopped answering"),
             error => format!("connection to {at}: {error}"),
@@ -43,7 +72,7 @@ impl Loss {
 
     fn refusal(options: &ConnectOptions, code: ConnectReturnCode) -> Self {
         use ConnectReturnCode as Code;
-        let user = options.login.as_ref().map_or("no user name", |login| login.user.as_str());
+        let user = options.user();
         let (why, refused) = match code {
             Code::BadUserNamePassword => (format!("bad user name or password (user: {user})"), true),
             Code::NotAuthorized => (format!("not authorised (user: {user})"), true),
@@ -84,6 +113,7 @@ mod tests {
     fn options() -> ConnectOptions {
         ConnectOptions {
             broker: "h".parse().unwrap(),
+            security: Security::Plain,
             login: Some(Login { user: "me".into(), password: Secret::new("hush") }),
             client_id: "pi-7".into(),
             keep_alive: Duration::from_secs(5),
@@ -101,7 +131,7 @@ mod tests {
             (Code::RefusedProtocolVersion, "MQTT 5", true),
             (Code::ServerBusy, "ServerBusy", false),
         ] {
-            let loss = Loss::explained(&options(), &ConnectionError::ConnectionRefused(code));
+            let loss = Loss::explained(&options(), &ConnectionError::ConnectionRefused(code), false);
             assert!(loss.reason.contains(words) && loss.refused == refused, "{loss:?}");
             assert!(!loss.reason.contains("hush"));
         }
@@ -110,9 +140,9 @@ mod tests {
     #[test]
     fn a_lost_connection_names_the_broker() {
         let nobody = ConnectionError::Io(ErrorKind::ConnectionRefused.into());
-        assert_eq!(Loss::explained(&options(), &nobody).reason, "nothing listens at h:1883");
+        assert_eq!(Loss::explained(&options(), &nobody, false).reason, "nothing listens at h:1883");
         let silent = ConnectionError::MqttState(StateError::AwaitPingResp);
-        assert_eq!(Loss::explained(&options(), &silent).reason, "h:1883 stopped answering");
+        assert_eq!(Loss::explained(&options(), &silent, true).reason, "h:1883 stopped answering");
         let taken = disconnected(&options(), DisconnectReasonCode::SessionTakenOver);
         assert!(taken.starts_with("another client uses the id \"pi-7\" at h:1883"), "{taken}");
     }

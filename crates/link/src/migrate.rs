@@ -1,9 +1,10 @@
 //! Keys of earlier versions: rewrites a configuration file with today's keys, keeping its comments, and refuses old
-//! keys.
+//! keys. A file from before TLS, whose broker is on another machine, gets the permission to do without TLS.
 //!
 //! Invariant: the password's own file is on the disk before the configuration is replaced, in one step. So an
 //! interruption leaves either the old or the new configuration, and never loses the password.
 
+use crate::address::BrokerAddress;
 use crate::login::Secret;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,11 @@ const OLD_KEYS: [(&str, &str); 3] =
 const PASSWORD: &str = "password";
 /// The table of the new keys.
 const TABLE: &str = "mqtt";
+/// The permission to do without TLS.
+const INSECURE: &str = "insecure";
+/// The comment above that permission.
+const INSECURE_COMMENT: &str = "# Set on an upgrade, so that this program keeps its broker, which has no TLS: everybody on the way can read and\n\
+     # change the text. Use mqtts:// (see dunlin-fleet), and remove this line.\n";
 /// Mode of a file with a password.
 const PRIVATE: u32 = 0o600;
 
@@ -29,6 +35,8 @@ pub struct Migration {
     pub text: String,
     /// The password that the configuration contained, for a file of its own.
     pub password: Option<Secret>,
+    /// The broker's address, if plain MQTT to another machine had to be allowed.
+    pub plain: Option<String>,
 }
 
 /// The result of a migration.
@@ -36,8 +44,13 @@ pub struct Migration {
 pub enum Migrated {
     /// The configuration has no old keys.
     Unchanged,
-    /// The configuration was rewritten; the path names the file of the password that it contained.
-    Rewritten(Option<PathBuf>),
+    /// The configuration was rewritten.
+    Rewritten {
+        /// The file of the password that it contained.
+        password: Option<PathBuf>,
+        /// The broker's address, if plain MQTT to another machine had to be allowed.
+        plain: Option<String>,
+    },
 }
 
 impl Migrated {
@@ -46,9 +59,17 @@ impl Migrated {
         let path = path.display();
         match self {
             Self::Unchanged => format!("{path}: nothing to rewrite"),
-            Self::Rewritten(None) => format!("{path}: rewritten with today's keys"),
-            Self::Rewritten(Some(password)) => {
-                format!("{path}: rewritten with today's keys; its password is in {}", password.display())
+            Self::Rewritten { password, plain } => {
+                let password =
+                    password.as_ref().map(|file| format!("; its password is in {}", file.display()));
+                let plain = plain.as_ref().map(|broker| {
+                    format!(
+                        "; warning: {broker} has no TLS, so everybody on the way can read and change the text, and \
+                         {TABLE}.{INSECURE} = true was added: use mqtts://, see dunlin-fleet"
+                    )
+                });
+                let (password, plain) = (password.unwrap_or_default(), plain.unwrap_or_default());
+                format!("{path}: rewritten with today's keys{password}{plain}")
             }
         }
     }
@@ -99,10 +120,11 @@ pub fn migrate(path: &Path) -> Result<Migrated> {
         put_password(&place, line.as_bytes(), &path).with_context(|| place.display().to_string())?;
     }
     replace(&path, migration.text.as_bytes()).with_context(shown)?;
-    Ok(Migrated::Rewritten(password.map(|_| place)))
+    Ok(Migrated::Rewritten { password: password.map(|_| place), plain: migration.plain })
 }
 
-/// The configuration with today's keys, which names `password_file` instead of a password; `None` without old keys.
+/// The configuration with today's keys, which names `password_file` instead of a password; `None` without old keys and
+/// without a broker that the permission to do without TLS is missing for.
 ///
 /// # Errors
 /// It is not TOML, or contains an old key and its new one.
@@ -118,7 +140,8 @@ pub fn renewed(text: &str, password_file: &str) -> Result<Option<Migration>> {
             Some((name, *new))
         })
         .collect();
-    if old.is_empty() {
+    let plain = plain_broker(&document);
+    if old.is_empty() && plain.is_none() {
         return Ok(None);
     }
     let (mut moved, mut password) = (Vec::new(), None);
@@ -142,11 +165,33 @@ pub fn renewed(text: &str, password_file: &str) -> Result<Option<Migration>> {
     for (old, new, key, item) in moved.into_iter().rev() {
         put(table, new, &key, item).with_context(|| format!("{old} and {TABLE}.{new}"))?;
     }
+    if plain.is_some() {
+        allow_plain(table).context(INSECURE)?;
+    }
     let is_new = table.as_table().is_some_and(|table| table.position().is_none());
     if is_new {
         document.set_trailing("");
     }
-    Ok(Some(Migration { text: document.to_string(), password }))
+    Ok(Some(Migration { text: document.to_string(), password, plain }))
+}
+
+/// The address of a broker on another machine that has no TLS, where the file doesn't say if that is allowed.
+fn plain_broker(document: &DocumentMut) -> Option<String> {
+    let broker: BrokerAddress = document.get("broker")?.as_str()?.parse().ok()?;
+    let decided = document.get(TABLE).is_some_and(|table| table.get(INSECURE).is_some());
+    (!broker.tls && !broker.is_loopback() && !decided).then(|| broker.url())
+}
+
+/// Adds the permission to do without TLS.
+fn allow_plain(table: &mut Item) -> Result<()> {
+    if let Some(table) = table.as_table_mut() {
+        let mut key = Key::new(INSECURE);
+        key.leaf_decor_mut().set_prefix(INSECURE_COMMENT);
+        table.insert_formatted(&key, Item::Value(Value::from(true)));
+        return Ok(());
+    }
+    table.as_inline_table_mut().context("mqtt is not a table")?.insert(INSECURE, Value::from(true));
+    Ok(())
 }
 
 /// Removes a key with the comment directly above it; earlier comments move to whatever follows.
@@ -326,6 +371,36 @@ keep_alive_seconds = 20
     }
 
     #[test]
+    fn a_plain_broker_elsewhere_is_allowed_once_where_the_file_does_not_decide() {
+        let allowed =
+            |text: &str| renewed(text, "p").unwrap().map(|migration| (migration.text, migration.plain));
+        let url = Some("mqtt://192.168.1.10:1883".to_owned());
+        let (text, plain) = allowed("broker = 'me:hush@192.168.1.10'\n").unwrap();
+        assert_eq!(
+            text,
+            format!("broker = 'me:hush@192.168.1.10'\n\n[mqtt]\n{INSECURE_COMMENT}insecure = true\n")
+        );
+        assert_eq!(plain, url);
+        assert_eq!(allowed(&text), None, "once is enough");
+        let (text, _) = allowed("broker = '192.168.1.10'\nmqtt = { user = 'a' }\n").unwrap();
+        assert!(text.contains("user = 'a'") && text.contains("insecure = true"), "{text}");
+        for kept in [
+            "broker = 'mqtts://192.168.1.10'",
+            "broker = 'localhost'",
+            "broker = '192.168.1.10'\n[mqtt]\ninsecure = false",
+            "broker = '::'",
+            "",
+        ] {
+            assert_eq!(allowed(kept), None, "{kept}");
+        }
+        let (text, plain) = allowed("broker = '192.168.1.10'\nusername = 'a'\n").unwrap();
+        assert!(text.contains("user = 'a'") && text.contains("insecure = true"), "{text}");
+        let report = Migrated::Rewritten { password: None, plain }.report(Path::new("a.toml"));
+        assert!(report.contains("warning: mqtt://192.168.1.10:1883 has no TLS"), "{report}");
+        assert!(!report.contains("hush"), "{report}");
+    }
+
+    #[test]
     fn what_can_not_be_rewritten_is_named_without_its_value() {
         for (old, words) in [
             ("username = 'a'\n[mqtt]\nuser = 'b'\n", "username and mqtt.user: both are set"),
@@ -357,7 +432,9 @@ keep_alive_seconds = 20
         let path = dir.path().join("verifier.toml");
         fs::write(&path, OLD).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let Migrated::Rewritten(Some(place)) = migrate(&path).unwrap() else { panic!("no password") };
+        let Migrated::Rewritten { password: Some(place), plain: None } = migrate(&path).unwrap() else {
+            panic!("no password")
+        };
         assert_eq!(place.file_name().unwrap(), "verifier.mqtt-password");
         assert_eq!(fs::read_to_string(&place).unwrap(), "hush\n");
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
@@ -378,7 +455,7 @@ keep_alive_seconds = 20
         fs::write(&place, "hush\n").unwrap();
         assert_eq!(
             migrate(&path).unwrap(),
-            Migrated::Rewritten(Some(place)),
+            Migrated::Rewritten { password: Some(place), plain: None },
             "a migration that was cut goes on"
         );
     }

@@ -3,11 +3,13 @@
 use crate::address::BrokerAddress;
 use crate::login::Login;
 use crate::publisher::client_qos;
+use crate::tls::Security;
+use anyhow::Result;
 use dunlin_wire::limits::PACKET_BYTES_ANNOUNCED;
 use dunlin_wire::topic::Topic;
-use rumqttc::NetworkOptions;
 use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::v5::LastWill;
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 use std::time::Duration;
 
 /// Time limit of connecting.
@@ -18,6 +20,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct ConnectOptions {
     /// The broker; a login in its address is ignored.
     pub broker: BrokerAddress,
+    /// The protection of the connection; it must suit the broker's address.
+    pub security: Security,
     /// User name and password.
     pub login: Option<Login>,
     /// The MQTT client id. A second client with the same id takes over the connection.
@@ -38,9 +42,34 @@ pub struct Will {
 }
 
 impl ConnectOptions {
+    /// The name by which the broker knows this client, in words.
+    pub(crate) fn user(&self) -> String {
+        let certificate = match &self.security {
+            Security::Tls(files) => files.own().ok().flatten(),
+            Security::Plain => None,
+        };
+        match (&self.login, certificate) {
+            (Some(login), _) => login.user.escape_debug().to_string(),
+            (None, Some(facts)) => format!("{}, as in its certificate", facts.common_name.escape_debug()),
+            (None, None) => "no user name".into(),
+        }
+    }
+
     /// The client's options: clean start, no delay, and the announced packet limit.
-    pub(crate) fn client(&self, will: Option<Will>) -> MqttOptions {
-        let mut options = MqttOptions::new(&self.client_id, self.broker.url_host(), self.broker.port);
+    ///
+    /// # Errors
+    /// Names the file of TLS that is missing or invalid.
+    pub(crate) fn client(&self, will: Option<Will>) -> Result<MqttOptions> {
+        let mut options = match &self.security {
+            Security::Plain => MqttOptions::new(&self.client_id, self.broker.url_host(), self.broker.port),
+            // The client takes this host for the name in the certificate, which has no brackets.
+            Security::Tls(files) => {
+                let client = files.client()?;
+                let mut options = MqttOptions::new(&self.client_id, &self.broker.host, self.broker.port);
+                options.set_transport(Transport::Tls(TlsConfiguration::Rustls(client)));
+                options
+            }
+        };
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         network.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
@@ -59,6 +88,6 @@ impl ConnectOptions {
             let (name, qos) = (topic.name(), client_qos(delivery.qos));
             options.set_last_will(LastWill::new(name.as_str(), payload, qos, delivery.retain, None));
         }
-        options
+        Ok(options)
     }
 }

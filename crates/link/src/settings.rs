@@ -2,7 +2,8 @@
 
 use crate::address::BrokerAddress;
 use crate::login::{Login, Secret};
-use anyhow::{Context, Result, bail};
+use crate::tls::{Security, TlsTable};
+use anyhow::{Context, Result, bail, ensure};
 use dunlin_board::{KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_SECONDS_MIN};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::Duration;
 /// Default keep-alive.
 const KEEP_ALIVE_SECONDS: u64 = 30;
 
-/// User, password and keep-alive for the broker; every key is optional.
+/// User, password, keep-alive and permission to do without TLS; every key is optional.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttTable {
@@ -21,6 +22,8 @@ pub struct MqttTable {
     pub password_file: Option<PathBuf>,
     /// Silence after which the connection is tested.
     pub keep_alive_seconds: Option<u64>,
+    /// True to speak to another machine without TLS.
+    pub insecure: bool,
 }
 
 impl MqttTable {
@@ -49,6 +52,34 @@ impl MqttTable {
         let read = |path: &Path| Secret::read(path).with_context(|| path.display().to_string());
         let password = path.map(read).transpose()?.unwrap_or_default();
         Ok(Some(Login { user, password }))
+    }
+
+    /// The protection of a connection to `broker`: TLS with the files of `tls`, or else those in `installed`, whose key
+    /// may be the service's `credential`; or none, for a broker on this machine or where that is allowed.
+    ///
+    /// # Errors
+    /// Names the file of TLS that is missing or invalid, or the contradiction between address and keys.
+    pub fn security(
+        &self,
+        broker: &BrokerAddress,
+        tls: &TlsTable,
+        installed: &Path,
+        credential: Option<&Path>,
+    ) -> Result<Security> {
+        if broker.tls {
+            return Ok(Security::Tls(tls.files(installed, credential).context("tls")?));
+        }
+        ensure!(
+            tls.is_empty(),
+            "broker: {} doesn't use the files under [tls]: write mqtts://, or remove them",
+            broker.url()
+        );
+        ensure!(
+            self.insecure || broker.is_loopback(),
+            "broker: {} has no TLS, so everybody on the way could read and write the text: use mqtts://              (docs/access.md), or allow it with insecure = true under [mqtt] or --insecure",
+            broker.url()
+        );
+        Ok(Security::Plain)
     }
 
     /// The keep-alive, or by default the board's.
@@ -95,6 +126,29 @@ mod tests {
         fs::remove_file(&credential).unwrap();
         fs::create_dir(&credential).unwrap();
         assert!(password("h", user, given).is_err(), "one that is there must be readable");
+    }
+
+    #[test]
+    fn plain_mqtt_is_for_this_machine_or_by_permission() {
+        let dir = tempfile::tempdir().unwrap();
+        let security = |address: &str, insecure: bool, tls: &str| {
+            let table = MqttTable { insecure, ..MqttTable::default() };
+            let tls: TlsTable = toml::from_str(tls).unwrap();
+            let broker: BrokerAddress = address.parse().unwrap();
+            table.security(&broker, &tls, dir.path(), None).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(security("localhost", false, ""), Ok(Security::Plain));
+        assert_eq!(security("192.168.1.10", true, ""), Ok(Security::Plain));
+        let refused = security("a:hush@192.168.1.10", false, "").unwrap_err();
+        assert!(
+            refused.contains("mqtt://192.168.1.10:1883 has no TLS") && refused.contains("--insecure"),
+            "{refused}"
+        );
+        assert!(!refused.contains("hush"), "{refused}");
+        let unused = security("localhost", false, "ca_file = 'ca.pem'").unwrap_err();
+        assert!(unused.contains("doesn't use the files under [tls]"), "{unused}");
+        let missing = security("mqtts://h", true, "ca_file = 'nowhere.pem'").unwrap_err();
+        assert!(missing.contains("nowhere.pem: No such file"), "{missing}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use dunlin_link::raw::{RawClient, RawMessage};
 use dunlin_link::{
-    Arrival, Arrivals, ConnectOptions, ConnectionEnd, Dialer, Message, Outgoing, SendOutcome, Traffic, probe,
-    retain,
+    Arrival, Arrivals, ConnectOptions, ConnectionEnd, Dialer, Message, Outgoing, Security, SendOutcome,
+    Traffic, probe, retain,
 };
 use dunlin_mosquitto::{DEFAULTS, Mosquitto, SITE};
 use dunlin_wire::topic::{SETUP_FILTER, Topic};
@@ -16,6 +16,7 @@ const TIMES: usize = 21;
 fn options(mosquitto: &Mosquitto, client_id: &str) -> ConnectOptions {
     ConnectOptions {
         broker: format!("127.0.0.1:{}", mosquitto.port).parse().unwrap(),
+        security: Security::Plain,
         login: None,
         client_id: client_id.into(),
         keep_alive: Duration::from_secs(5),

@@ -8,7 +8,7 @@ use crate::setup::BoardSetup;
 use crate::standing::{BrokerLogin, DataPlaces, Standing, text_of};
 use crate::{PUBLIC, say};
 use anyhow::{Context, Result, bail};
-use dunlin_link::{AddressError, BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, retain};
+use dunlin_link::{AddressError, BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, Security, retain};
 use dunlin_wire::DeviceId;
 use dunlin_wire::topic::Topic;
 use std::time::Duration;
@@ -53,6 +53,7 @@ impl ReportTarget {
         let login = self.login.clone();
         Ok(ConnectOptions {
             broker: self.broker.parse()?,
+            security: Security::Plain,
             login: login
                 .map(|login| dunlin_link::Login { user: login.user, password: Secret::new(login.password) }),
             client_id: format!("dunlin-setup-{}", self.device),
