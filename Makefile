@@ -113,8 +113,8 @@ docs: ## Links, paths and make targets that the documents name, and the demo's p
 	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install python3"; exit 1; }
 	@docs/check.py
 
-licences: need-cargo ## Licences and advisories of all dependencies (needs cargo-deny and its advisory database)
-	$(CARGO) deny check
+licences: need-cargo ## Licences and advisories of all dependencies: cargo-deny, or the stored list where its database is missing
+	@CARGO="$(CARGO)" .ci/licences
 
 sim: need-cargo ## The protocol under fire with ten times the seeds of `make test`; SIM_SEED=N replays one
 	DUNLIN_SIM_RUNS=$(or $(SIM_RUNS),160000) $(if $(SIM_SEED),DUNLIN_SIM_SEED=$(SIM_SEED)) \
