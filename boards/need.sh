@@ -10,9 +10,9 @@ set -euo pipefail
 # For each job: its programs, each with the Debian package that contains it.
 # shellcheck disable=SC2034
 {
-    image=(ar:binutils dpkg-deb:dpkg fdtget:device-tree-compiler mcopy:mtools mke2fs:e2fsprogs mkfs.fat:dosfstools modinfo:kmod
+    image=(ar:binutils dpkg-deb:dpkg fdtget:device-tree-compiler mcopy:mtools mke2fs:e2fsprogs mkfs.fat:dosfstools mkimage:u-boot-tools modinfo:kmod
         newuidmap:uidmap qemu-aarch64-static:qemu-user-static sfdisk:fdisk unshare:util-linux zstd:zstd)
-    boot=(qemu-system-aarch64:qemu-system-arm mcopy:mtools e2fsck:e2fsprogs ssh:openssh-client mosquitto:mosquitto
+    boot=(qemu-system-aarch64:qemu-system-arm mcopy:mtools e2fsck:e2fsprogs fsck.fat:dosfstools ssh:openssh-client mosquitto:mosquitto
         mosquitto_passwd:mosquitto mosquitto_sub:mosquitto-clients)
     test=(mosquitto:mosquitto)
     race=(ip:iproute2 mosquitto:mosquitto nsenter:util-linux setpriv:util-linux unshare:util-linux)

@@ -42,7 +42,7 @@ main() {
     overlay "$board" "$build"
     debs_of "$lock" "$board" installed >"$build/debian"
     "$HERE/inside.sh" "$HERE/tree.sh" "$build" "$build/debian" "$@"
-    boot_partition "$board" "$lock" "$build"
+    boot_partition "$board" "$build"
     disk "$build"
     finish "$build" "$name" "$inputs"
 }
@@ -146,18 +146,18 @@ check_lock() {
     grep -qE '^# epoch [0-9]+$' "$1" || die "$1 has no line '# epoch SECONDS'" "make lock-image writes a new lock."
     local name
     ! grep -vE '^#' "$1" | grep -nvE '^[0-9a-f]{64}( [^ ]+){6}$' || die "the lines above of $1 are not packages" "make lock-image writes a new lock."
-    for name in "${COMMON_PACKAGES[@]}" $(board_get "$2" image.packages); do
+    for name in "${COMMON_PACKAGES[@]}" $(board_get "$2" image.packages) $(start_packages "$2"); do
         awk -v board="$2" -v name="$name" '$2 == name && ($7 == "all" || index("," $7 ",", "," board ",")) { found = 1 }
             END { exit !found }' "$1" || die "$1 has no $name for $2" "make lock-image writes a new lock."
     done
 }
 
-# debs_of LOCK BOARD installed|firmware: prints the paths of these packages in the cache.
+# debs_of LOCK BOARD installed|start: prints the paths of these packages in the cache.
 debs_of() {
-    awk -v board="$2" -v which="$3" -v cache="$WORK/cache/" '
+    awk -v board="$2" -v which="$3" -v start=" $(start_packages "$2" | xargs) " -v cache="$WORK/cache/" '
         /^#/ { next }
         $7 != "all" && index("," $7 ",", "," board ",") == 0 { next }
-        ($2 == "raspi-firmware") == (which == "firmware") { print cache $1 ".deb" }' "$1"
+        (index(start, " " $2 " ") > 0) == (which == "start") { print cache $1 ".deb" }' "$1"
 }
 
 # An interrupted build may have left files that belong to another user id of the namespace.
@@ -191,20 +191,20 @@ UUID_A=$(uuid "$seed a")
 UUID_B=$(uuid "$seed b")
 UUID_DATA=$(uuid "$seed data")
 DEVICE_TREES="$(board_get "$board" image.device_trees | xargs)"
+ARGUMENTS=$(printf %q "console=tty1 $(board_get "$board" image.kernel_arguments | paste -sd ' ') ro rootwait fsck.repair=yes net.ifnames=0 panic=10")
 EOF
 }
 
 # Collects the files that turn Debian into this image, and those of the board.
 overlay() {
-    local board=$1 build=$2 firmware to=$2/overlay/usr/lib/firmware
+    local board=$1 build=$2 deb to=$2/overlay/usr/lib/firmware
     mkdir -p "$build/overlay"
     cp -r "$HERE/root/." "$build/overlay"
     echo "$board" >"$build/overlay/etc/dunlin-board"
-    for firmware in $(debs_of "$lock" "$board" firmware); do
-        dpkg-deb -x "$firmware" "$build/firmware"
-        mkdir -p "$to"
-        cp -r "$build/firmware/lib/firmware/." "$to"
+    for deb in $(debs_of "$lock" "$board" start); do
+        dpkg-deb -x "$deb" "$build/start"
     done
+    [[ ! -d $build/start/lib/firmware ]] || { mkdir -p "$to" && cp -r "$build/start/lib/firmware/." "$to"; }
     [[ -z ${FIRMWARE:-} ]] || { mkdir -p "$to" && cp -rL "$FIRMWARE/." "$to"; }
     [[ -z ${MODEL:-} ]] || {
         mkdir -p "$build/overlay/usr/share/dunlin/models"
@@ -217,48 +217,51 @@ overlay() {
     find "$build/overlay" -type f -perm /u+x -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} + -o -type d -exec chmod 0755 {} +
 }
 
-# Writes the first partition: the firmware's files, one folder per slot, and the set-up file.
+# Writes the first partition: what runs before a slot's kernel, the state files, and the set-up file. No update changes it but
+# the state files.
 boot_partition() {
-    local board=$1 lock=$2 build=$3 slot partition boot=$3/boot
+    local board=$1 build=$2 boot=$2/boot
     # shellcheck source=/dev/null
     . "$build/settings"
+    export SOURCE_DATE_EPOCH MTOOLS_SKIP_CHECK=1 TZ=UTC
     say "Writing the boot partition"
-    for slot in a:02 b:03; do
-        partition=${slot#*:}
-        command_line "$board" "$DISK_ID-$partition" >"$boot/${slot%%:*}/cmdline.txt"
-    done
-    if [[ $(board_get "$board" image.boot) == raspberry-pi ]]; then
-        raspberry_pi "$board" "$build"
-    fi
+    case $(board_get "$board" image.boot) in
+        raspberry-pi) raspberry_pi "$board" "$build" ;;
+        virt) cp "$build/start/usr/lib/u-boot/qemu_arm64/u-boot.bin" "$boot/" ;;
+    esac
+    cp "$build"/start/usr/share/doc/u-boot-*/copyright "$boot/LICENCE.u-boot"
+    mkimage -A arm64 -T script -C none -n Dunlin -d "$HERE/boot.cmd" "$boot/boot.scr" >/dev/null || die "boot.cmd can't be packed"
+    state good=a >"$boot/good.env"
+    state left=0 >"$boot/try.env"
     [[ ! -f $HERE/dunlin.txt ]] || cp "$HERE/dunlin.txt" "$boot/"
     find "$boot" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
     rm -f "$build/boot.fat"
     truncate -s "${FAT_MIB}M" "$build/boot.fat"
-    export SOURCE_DATE_EPOCH MTOOLS_SKIP_CHECK=1 TZ=UTC
     mkfs.fat -F 32 -n DUNLIN --invariant -i "$DISK_ID" "$build/boot.fat" >/dev/null
     (cd "$boot" && LC_ALL=C && mcopy -s -m -i ../boot.fat ./* ::)
 }
 
-command_line() {
-    printf 'console=tty1 %s root=PARTUUID=%s ro rootwait fsck.repair=yes net.ifnames=0 panic=10\n' \
-        "$(board_get "$1" image.kernel_arguments | xargs)" "$2"
+# state LINE: prints a state file of U-Boot: the line, padded to one sector, so that it is always written as a whole.
+state() {
+    printf '%s\n' "$1"
+    head -c $((512 - ${#1} - 1)) /dev/zero
 }
 
-# config.txt boots slot a. tryboot.txt boots slot b; the firmware reads it once, after `reboot "0 tryboot"`.
+# The firmware starts U-Boot with the board's device tree, and U-Boot the slot's kernel with the slot's.
 raspberry_pi() {
-    local board=$1 build=$2 tree slot
-    cp "$build"/firmware/usr/lib/raspi-firmware/{bootcode.bin,start.elf,start4.elf,start_cd.elf,start4cd.elf,fixup.dat,fixup4.dat,fixup_cd.dat,fixup4cd.dat} "$build/boot/"
-    cp "$build/firmware/usr/share/doc/raspi-firmware/copyright" "$build/boot/LICENCE.firmware"
-    for tree in "$build"/boot/a/*.dtb; do
+    local board=$1 build=$2 tree
+    cp "$build"/start/usr/lib/raspi-firmware/{bootcode.bin,start.elf,start4.elf,start_cd.elf,start4cd.elf,fixup.dat,fixup4.dat,fixup_cd.dat,fixup4cd.dat} "$build/boot/"
+    cp "$build/start/usr/share/doc/raspi-firmware/copyright" "$build/boot/LICENCE.firmware"
+    cp "$build/start/usr/lib/u-boot/rpi_arm64/u-boot.bin" "$build/boot/"
+    # Its size is the one that U-Boot was built with (CONFIG_ENV_SIZE).
+    mkenvimage -s 0x4000 -o "$build/boot/uboot.env" <(grep -v '^#' "$HERE/environment.txt")
+    for tree in "$build"/boot/*.dtb; do
         [[ $(fdtget "$tree" /soc/i2c@7e804000 status) == okay ]] || die "the I2C bus of the pin header is disabled in $(basename "$tree"), so no sensor could be read"
     done
-    for slot in a:config b:tryboot; do
-        {
-            printf '# Read by the firmware. Slot %s.\nos_prefix=%s/\n' "${slot%%:*}" "${slot%%:*}"
-            printf 'arm_64bit=1\nupstream_kernel=1\nkernel=kernel\ninitramfs initrd followkernel\n'
-            board_get "$board" image.config
-        } >"$build/boot/${slot#*:}.txt"
-    done
+    {
+        printf '# Read by the firmware.\narm_64bit=1\nupstream_kernel=1\nkernel=u-boot.bin\n'
+        board_get "$board" image.config
+    } >"$build/boot/config.txt"
 }
 
 # Writes the disk: four partitions in an MBR table, which the firmware of every Raspberry Pi can read.

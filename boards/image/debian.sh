@@ -22,3 +22,11 @@ boards_with_image() {
         [[ -z $(board_get "$board" image.boot) ]] || printf '%s\n' "$board"
     done
 }
+
+# start_packages BOARD: prints the packages with what runs before the board's kernel. Their files go to the first partition.
+start_packages() {
+    case $(board_get "$1" image.boot) in
+        raspberry-pi) printf '%s\n' raspi-firmware u-boot-rpi ;;
+        virt) printf '%s\n' u-boot-qemu ;;
+    esac
+}

@@ -55,15 +55,15 @@ EOF
     export APT_CONFIG=$root/conf
 }
 
-# closure_of BOARD: prints a line "BOARD URI FILE SHA256" per package. A board's firmware is fetched but not installed.
+# closure_of BOARD: prints a line "BOARD URI FILE SHA256" per package. Those of its start are fetched but not installed.
 closure_of() {
     local board=$1
-    local -a packages firmware=()
+    local -a packages start
     mapfile -t packages < <(board_get "$board" image.packages)
-    [[ $(board_get "$board" image.boot) != raspberry-pi ]] || firmware=(raspi-firmware)
+    mapfile -t start < <(start_packages "$board")
     {
         apt-get install -y --print-uris '?essential?not(?exact-name(apt))' "${COMMON_PACKAGES[@]}" "${packages[@]}"
-        [[ ${#firmware[@]} -eq 0 ]] || apt-get download --print-uris "${firmware[@]}"
+        apt-get download --print-uris "${start[@]}"
     } | sed -nE "s/^'([^']+)' ([^ ]+) [0-9]+ SHA256:([0-9a-f]+)\$/$board \1 \2 \3/p"
 }
 

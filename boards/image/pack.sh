@@ -6,6 +6,9 @@ set -euo pipefail
 # shellcheck source=boards/image/debian.sh
 . "$(dirname "$0")/debian.sh"
 
+# The most of it that boot.cmd reads.
+ARGUMENTS_BYTES_MAX=1024
+
 main() {
     # shellcheck source=/dev/null
     . "$1/settings"
@@ -13,17 +16,25 @@ main() {
     filesystems "$1" "$2"
 }
 
-# Moves the kernel, its initrd and the board's device trees to the boot partition; the root needs none of them.
+# Gives the slot all that it is started with: kernel, initrd, the board's device trees and the kernel's arguments. The first
+# partition gets the device trees too, for what runs before the slot is chosen.
 boot_files() {
-    local build=$1 root=$2 tree
-    install -d "$build/boot/a" "$build/boot/b"
-    install -m 0644 "$root"/boot/vmlinuz-* "$build/boot/a/kernel"
-    install -m 0644 "$root/boot/initrd" "$build/boot/a/initrd"
+    local build=$1 root=$2 tree start=$2/boot/start
+    mkdir "$start"
+    mv "$root"/boot/vmlinuz-* "$start/kernel"
+    mv "$root/boot/initrd" "$start/initrd"
+    printf 'arguments=%s\n' "$ARGUMENTS" >"$start/arguments.env"
+    (($(stat -c %s "$start/arguments.env") <= ARGUMENTS_BYTES_MAX)) || die "the kernel's arguments are longer than $ARGUMENTS_BYTES_MAX bytes" "See kernel_arguments in the board's file."
+    mkdir -p "$build/boot"
     for tree in $DEVICE_TREES; do
-        install -m 0644 "$root"/usr/lib/linux-image-*/"$tree" "$build/boot/a/"
+        install -D -m 0644 "$root"/usr/lib/linux-image-*/"$tree" "$start/dtb/$tree"
+        install -m 0644 "$start/dtb/$tree" "$build/boot/"
     done
+    find "$root/boot" -mindepth 1 -maxdepth 1 ! -name firmware ! -name start -exec rm -rf {} +
+    mv "$start"/* "$root/boot"
+    rmdir "$start"
+    chmod -R u=rwX,go=rX "$root/boot"
     cp "$root/usr/share/dunlin-image-packages" "$build/packages"
-    find "$root/boot" -mindepth 1 ! -name firmware -delete
     rm -rf "$root"/usr/lib/linux-image-* "${root:?}/$LOST"
 }
 
@@ -45,7 +56,7 @@ ext4() {
     local file=$1 mib=$2 label=$3 uuid=$4 features=$5 tree=${6:-}
     rm -f "$file"
     truncate -s "${mib}M" "$file"
-    E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -F -t ext4 -m 0 -L "$label" -U "$uuid" \
+    E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -F -t ext4 -b 4096 -m 0 -L "$label" -U "$uuid" \
         -E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0" -O "$features" \
         ${tree:+-d "$tree"} "$file" || die "the tree doesn't fit into $mib MiB"
     one_time "$file" 2>"$file.log" >&2 || die "$file: $(tail -n 1 "$file.log")"

@@ -109,7 +109,7 @@ pub struct ImageTable {
     /// Debian packages in addition to those of every image.
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Device trees of the kernel's package that go beside the kernel.
+    /// Device trees of the kernel's package that go into the slots, and beside U-Boot.
     #[serde(default)]
     pub device_trees: Vec<String>,
     /// Lines of `config.txt` in addition to those of every image.
@@ -126,9 +126,9 @@ pub struct ImageTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Boot {
-    /// A Raspberry Pi's firmware.
+    /// A Raspberry Pi's firmware, which starts U-Boot.
     RaspberryPi,
-    /// QEMU, which receives kernel and device tree from outside.
+    /// QEMU, which receives U-Boot from outside.
     Virt,
 }
 
@@ -280,7 +280,7 @@ impl ImageTable {
         none("image.config", is_line, &self.config, "not one line")?;
         none("image.kernel_arguments", is_argument, &self.kernel_arguments, "not one argument")?;
         let sets = |key: &str| self.config.iter().find(|line| line.trim_start().starts_with(key));
-        if let Some(line) = sets("os_prefix=") {
+        if let Some(line) = ["os_prefix=", "kernel="].iter().find_map(|key| sets(key)) {
             return Err(Problem::new(
                 "image.config",
                 format!("{line:?}: a board's file can't choose the system that starts"),

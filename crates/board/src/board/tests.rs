@@ -170,6 +170,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("dtparam=i2c_arm=on", "a\\nb", "b.toml:22: image.config: \"a\\nb\" is not one line"),
     ("dtparam=i2c_arm=on", "os_prefix=c/", "b.toml:22: image.config: \"os_prefix=c/\": a board's file can't"),
+    ("dtparam=i2c_arm=on", "kernel=own", "b.toml:22: image.config: \"kernel=own\": a board's file can't"),
     ("\"raspi3b\"", "\"raspi9\"", "b.toml:24: unknown variant `raspi9`, expected `virt` or `raspi3b`"),
     ("\"raspi3b\"", "\"virt\"", "b.toml:24: image.emulated_machine: the machine \"virt\" and boot"),
     ("firmware-brcm80211", "f", "b.toml:20: image.packages: \"f\" is not a valid name"),
