@@ -17,7 +17,7 @@ set -euo pipefail
     test=(mosquitto:mosquitto)
     race=(ip:iproute2 mosquitto:mosquitto nsenter:util-linux setpriv:util-linux unshare:util-linux)
     lint=(shellcheck:shellcheck shfmt:shfmt)
-    figures=(qemu-aarch64:qemu-user qemu-system-aarch64:qemu-system-arm cc:gcc cpio:cpio mcopy:mtools sfdisk:fdisk)
+    figures=(qemu-aarch64:qemu-user qemu-system-aarch64:qemu-system-arm cc:gcc cpio:cpio debugfs:e2fsprogs sfdisk:fdisk)
     package=(dh:debhelper dpkg-buildpackage:dpkg-dev readelf:binutils)
     package_tests=("${package[@]}" lintian:lintian mmdebstrap:mmdebstrap systemd-nspawn:systemd-container)
 }

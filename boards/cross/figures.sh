@@ -52,14 +52,14 @@ say_start() {
             n / 1e6, s, ipc, hz / 1e9, s <= aim ? "within the aim" : "over the aim", aim }'
 }
 
-# Copies the emulated machine's kernel, by default out of the first partition of the virt image.
+# Copies the emulated machine's kernel, by default out of slot a, the second partition of the virt image.
 kernel() {
     local image=$target_dir/image/dunlin-virt.img start
     if [[ -n ${KERNEL:-} ]]; then
         cp "$KERNEL" "$work/kernel"
-    elif [[ -e $image ]] && have mcopy && have sfdisk; then
-        start=$(sfdisk --dump "$image" | sed -n 's/.*start= *\([0-9]*\).*/\1/p' | head -n 1)
-        mcopy -i "$image@@$((start * 512))" ::/a/kernel "$work/kernel"
+    elif [[ -e $image ]] && have debugfs && have sfdisk; then
+        start=$(sfdisk --dump "$image" | sed -n 's/.*start= *\([0-9]*\).*/\1/p' | sed -n 2p)
+        debugfs -R "dump /boot/kernel $work/kernel" "$image?offset=$((start * 512))" 2>/dev/null
     else
         return 1
     fi
@@ -86,7 +86,7 @@ say_memory() {
     for tool in qemu-system-aarch64 cpio "$gnu-gcc"; do
         have "$tool" || { not_measured "$tool is missing (apt-get install qemu-system-arm cpio gcc-$gnu libc6-dev-arm64-cross)" && return; }
     done
-    kernel || { not_measured "there is no kernel: make image BOARD=virt, or KERNEL=FILE (and apt-get install mtools fdisk)" && return; }
+    kernel || { not_measured "there is no kernel: make image BOARD=virt, or KERNEL=FILE (and apt-get install e2fsprogs fdisk)" && return; }
     guest_files
     timeout 300 qemu-system-aarch64 -M virt -cpu "$(board_get "$BOARD" build.emulated_cpu)" -m 512 -smp 2 -nic none -no-reboot -nographic \
         -kernel "$work/kernel" -initrd "$work/initramfs" -append "console=ttyAMA0 quiet rdinit=/init" \

@@ -59,6 +59,8 @@ refused "an invalid lock" 1 "no line '# epoch SECONDS'" "$WORK/broken/build.sh" 
 refused "an unknown word for the lock" 1 'unknown LOCK=newest' env LOCK=newest "$build" virt "$WORK/right.deb"
 sed '/ wpasupplicant /d' "$here/packages.lock" >"$WORK/broken/packages.lock"
 refused "a lock that lacks a package" 1 'has no wpasupplicant for virt' "$WORK/broken/build.sh" virt "$WORK/right.deb"
+sed '/ u-boot-qemu /d' "$here/packages.lock" >"$WORK/broken/packages.lock"
+refused "a lock that lacks U-Boot" 1 'has no u-boot-qemu for virt' "$WORK/broken/build.sh" virt "$WORK/right.deb"
 refused "no space" 1 'MiB free, and an image needs' without_space "$build" virt "$WORK/right.deb"
 refused "a mirror without the packages" 3 'did not provide' env MIRROR=http://127.0.0.1:9 MIRROR_SECURITY=http://127.0.0.1:9 \
     "$build" virt "$WORK/right.deb"

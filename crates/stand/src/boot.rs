@@ -5,12 +5,16 @@
 //!
 //! Invariant: every wait is for a condition; its time limit only turns a hang into a failure.
 
+pub mod choice;
 pub mod disk;
 pub mod guest;
 pub mod lines;
+pub mod lost_power;
 pub mod machine;
 pub mod outside;
 pub mod scenes;
 pub mod sensor;
+pub mod slots;
 pub mod stand;
 pub mod steps;
+pub mod writes;

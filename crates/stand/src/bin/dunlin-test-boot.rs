@@ -114,6 +114,10 @@ fn summary(steps: &BootSteps, figures: &BootFigures, took: Duration) {
         "{} replies identical to the target's; {} power cuts.",
         figures.identical_replies, figures.cuts
     );
+    if figures.state_cuts > 0 {
+        let BootFigures { state_cuts: cuts, state_cuts_bad: bad, .. } = figures;
+        eprintln!("State files of the slots: {cuts} cut points, {bad} bad.");
+    }
 }
 
 /// The least and the largest of some numbers, as text.

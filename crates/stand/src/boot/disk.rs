@@ -6,10 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Bytes of a sector.
-const SECTOR: u64 = 512;
+pub const SECTOR: u64 = 512;
+/// The same, as the length of an array.
+pub const SECTOR_BYTES: usize = SECTOR as usize;
 /// Offset of the first of the four entries of a partition table, and the length of each.
 const TABLE: usize = 446;
 const ENTRY: usize = 16;
@@ -44,8 +46,20 @@ impl TestDisk {
         run(&mut copy)?;
         let file = File::options().write(true).open(path).with_context(|| path.display().to_string())?;
         file.set_len(file.metadata()?.len() + room).with_context(|| path.display().to_string())?;
-        let fat_offset = partitions(path)?[0].offset;
-        Ok(Self { path: path.into(), fat_offset })
+        Self::at(path)
+    }
+
+    /// A disk at `path` that is a single FAT file system, without a partition table.
+    pub(super) fn without_table(path: &Path) -> Self {
+        Self { path: path.into(), fat_offset: 0 }
+    }
+
+    /// A disk that is at `path` already.
+    ///
+    /// # Errors
+    /// It has no partitions.
+    pub fn at(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.into(), fat_offset: partitions(path)?[0].offset })
     }
 
     /// The file.
@@ -67,9 +81,17 @@ impl TestDisk {
     /// # Errors
     /// The partition can't be read.
     pub fn text(&self, name: &str) -> Result<Option<String>> {
+        Ok(self.bytes(name)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The contents of a file of the FAT partition; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// The partition can't be read.
+    pub fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let output = self.mtool("mtype").arg(format!("::{name}")).output().context("mtype")?;
         match output.status.success() {
-            true => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+            true => Ok(Some(output.stdout)),
             false if self.names()?.iter().any(|there| there == name) => {
                 bail!("{name}: {}", String::from_utf8_lossy(&output.stderr))
             }
@@ -92,9 +114,9 @@ impl TestDisk {
     ///
     /// # Errors
     /// There is no room.
-    pub fn put(&self, name: &str, text: &str) -> Result<()> {
+    pub fn put(&self, name: &str, contents: impl AsRef<[u8]>) -> Result<()> {
         let own = self.path.with_extension("txt");
-        fs::write(&own, text).with_context(|| own.display().to_string())?;
+        fs::write(&own, contents).with_context(|| own.display().to_string())?;
         let mut command = self.mtool("mcopy");
         run(command.args(["-n", "-o"]).arg(&own).arg(format!("::{name}")))
     }
@@ -105,21 +127,40 @@ impl TestDisk {
     /// # Errors
     /// It has errors that the journal does not repair.
     pub fn check(&self, partition: usize) -> Result<()> {
-        let partitions = partitions(&self.path)?;
-        let found = partition.checked_sub(1).and_then(|index| partitions.get(index));
-        let DiskPartition { offset, length } =
-            *found.with_context(|| format!("the disk has no partition {partition}"))?;
         let copy = self.path.with_extension("part");
-        let mut dd = Command::new("dd");
-        dd.arg(format!("if={}", self.path.display())).arg(format!("of={}", copy.display()));
-        dd.args(["bs=1M", "conv=sparse", "iflag=skip_bytes,count_bytes", "status=none"]);
-        run(dd.args([format!("skip={offset}"), format!("count={length}")]))?;
-        let replayed = fsck(&copy, "-p")?;
-        let checked = fsck(&copy, "-fn");
+        self.copy_out(self.partition(partition)?, &copy)?;
+        let fsck = |how: &str| run_for_code(Command::new("e2fsck").arg(how).arg(&copy));
+        let replayed = fsck("-p")?;
+        let checked = fsck("-fn");
         let _ = fs::remove_file(&copy);
         let (code, text) = checked?;
         ensure!(code == 0, "partition {partition} is damaged: {} {text}", replayed.1);
         Ok(())
+    }
+
+    /// Removes a file of the FAT partition.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let mut command = self.mtool("mdel");
+        run(command.arg(format!("::{name}")))
+    }
+
+    /// The place of a partition; they count from 1.
+    pub(super) fn partition(&self, number: usize) -> Result<DiskPartition> {
+        let partitions = partitions(&self.path)?;
+        let found = number.checked_sub(1).and_then(|index| partitions.get(index));
+        found.copied().with_context(|| format!("the disk has no partition {number}"))
+    }
+
+    /// Copies a partition to a file.
+    pub(super) fn copy_out(&self, partition: DiskPartition, to: &Path) -> Result<()> {
+        let DiskPartition { offset, length } = partition;
+        let mut dd = Command::new("dd");
+        dd.arg(format!("if={}", self.path.display())).arg(format!("of={}", to.display()));
+        dd.args(["bs=1M", "conv=sparse", "iflag=skip_bytes,count_bytes", "status=none"]);
+        run(dd.args([format!("skip={offset}"), format!("count={length}")]))
     }
 
     fn mtool(&self, name: &str) -> Command {
@@ -130,18 +171,9 @@ impl TestDisk {
     }
 }
 
-/// Checks a file system; returns the exit code and the output.
-fn fsck(file: &Path, how: &str) -> Result<(i32, String)> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let output = Command::new("e2fsck").env("PATH", path).arg(how).arg(file).stdin(Stdio::null()).output();
-    let output = output.context("e2fsck can't be run: apt-get install e2fsprogs")?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().replace('\n', "; ");
-    Ok((output.status.code().unwrap_or(-1), text))
-}
-
 /// The partitions of an image.
 fn partitions(path: &Path) -> Result<Vec<DiskPartition>> {
-    let mut sector = [0; SECTOR as usize];
+    let mut sector = [0; SECTOR_BYTES];
     let mut file = File::open(path).with_context(|| path.display().to_string())?;
     file.seek(SeekFrom::Start(0))?;
     file.read_exact(&mut sector).with_context(|| format!("{} is no disk", path.display()))?;
@@ -151,7 +183,7 @@ fn partitions(path: &Path) -> Result<Vec<DiskPartition>> {
 }
 
 /// The partitions of a table, up to the first empty entry.
-fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<DiskPartition> {
+fn of_table(sector: &[u8; SECTOR_BYTES]) -> Vec<DiskPartition> {
     if sector[510..] != [0x55, 0xaa] {
         return Vec::new();
     }
@@ -165,12 +197,26 @@ fn of_table(sector: &[u8; SECTOR as usize]) -> Vec<DiskPartition> {
 
 /// Runs a program to its end; the error has its output.
 pub(super) fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("{name} can't be run: is it installed?"))?;
+    let (name, output) = output_of(command)?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{name}: {} ({})", said.trim(), output.status);
     Ok(())
+}
+
+/// Runs a program to its end; returns its exit code and its output on one line.
+pub(super) fn run_for_code(command: &mut Command) -> Result<(i32, String)> {
+    let (_, output) = output_of(command)?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().replace('\n', "; ");
+    Ok((output.status.code().unwrap_or(-1), text))
+}
+
+/// The name of a program, and what it put out. Those for file systems are in folders that users' paths may lack.
+fn output_of(command: &mut Command) -> Result<(String, Output)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let output = command.env("PATH", path).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("{name} can't be run: is it installed?"))?;
+    Ok((name, output))
 }
 
 #[cfg(test)]

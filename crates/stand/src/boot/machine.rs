@@ -1,7 +1,7 @@
 //! The emulated machine: QEMU with a disk, a network to the broker and, on `virt`, the sensor on USB.
 //!
-//! QEMU does not run a Raspberry Pi's firmware. So kernel, initial file system and arguments are read from the image's
-//! FAT partition, as the firmware would do, and passed to QEMU.
+//! QEMU does not run a Raspberry Pi's firmware. So U-Boot and its device tree are read from the image's FAT partition, as the
+//! firmware would do, and passed to QEMU. All else is U-Boot's: it chooses a slot of the disk and starts its kernel.
 
 use super::disk::TestDisk;
 use super::lines::Lines;
@@ -9,13 +9,15 @@ use crate::process::Process;
 use crate::wait::Stop;
 use anyhow::{Context, Result, bail};
 use dunlin_board::{Emulated, ImageTable};
-use std::fs;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The emulator.
 const QEMU: &str = "qemu-system-aarch64";
+/// A disk whose writes are logged. The count of entries in the log's header is right after each of them.
+const LOGGED_DISK: &str = "driver=blklogwrites,node-name=disk,file=file,log=log,log-super-update-interval=1";
 /// The host's address inside the machine.
 pub const HOST_INSIDE: &str = "10.0.2.2";
 
@@ -29,10 +31,19 @@ pub struct Machine {
     /// The host's port that is forwarded to the ssh server inside.
     pub ssh_port: u16,
     kind: Emulated,
-    kernel: PathBuf,
-    initrd: PathBuf,
+    u_boot: PathBuf,
     device_tree: Option<PathBuf>,
-    arguments: String,
+}
+
+/// The ways in which a machine may be started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PowerUp<'a> {
+    /// True if a restart starts it again; otherwise a restart ends it.
+    pub restarts: bool,
+    /// A file that is to log all writes to the disk; only for `virt`.
+    pub write_log: Option<&'a Path>,
+    /// True for a machine without network and sensor, of which several may run at once; only for `virt`.
+    pub alone: bool,
 }
 
 /// A running machine.
@@ -45,8 +56,7 @@ pub struct RunningMachine {
 }
 
 impl Machine {
-    /// The machine that boots the image on `disk` by the board's recipe; kernel and initial file system are kept under
-    /// `parts`.
+    /// The machine that boots the image on `disk` by the board's recipe; U-Boot is kept under `parts`.
     ///
     /// # Errors
     /// The image lacks them, or QEMU has no such machine.
@@ -61,20 +71,17 @@ impl Machine {
         let kind = recipe.emulated_machine.context("the board's file names no image.emulated_machine")?;
         let take = |name: &str| {
             let to = parts.join(name);
-            disk.take(&format!("a/{name}"), &to).with_context(|| format!("{name} of the image"))?;
+            disk.take(name, &to).with_context(|| format!("{name} of the image"))?;
             Ok::<_, anyhow::Error>(to)
         };
         let file = recipe.device_trees.first().and_then(|path| path.rsplit('/').next());
-        let text = fs::read_to_string(take("cmdline.txt")?).context("cmdline.txt of the image")?;
         Ok(Self {
             logs: logs.into(),
             sensor: sensor.into(),
             ssh_port,
             kind,
-            kernel: take("kernel")?,
-            initrd: take("initrd")?,
+            u_boot: take("u-boot.bin")?,
             device_tree: file.map(take).transpose()?,
-            arguments: text.trim().into(),
         })
     }
 
@@ -87,44 +94,62 @@ impl Machine {
     ///
     /// # Errors
     /// The emulator is not installed, or the log can't be written.
-    pub fn power_up(&self, disk: &TestDisk, name: &str) -> Result<RunningMachine> {
+    pub fn power_up(&self, disk: &TestDisk, name: &str, how: PowerUp<'_>) -> Result<RunningMachine> {
         let log = self.logs.join(format!("{name}.log"));
-        let (process, console) = Process::heard(&mut self.command(disk), &log)?;
+        if let Some(path) = how.write_log {
+            File::create(path).with_context(|| path.display().to_string())?;
+        }
+        let (process, console) = Process::heard(&mut self.command(disk, how), &log)?;
         Ok(RunningMachine { process, console, log, since: Instant::now() })
     }
 
-    fn command(&self, disk: &TestDisk) -> Command {
+    fn command(&self, disk: &TestDisk, how: PowerUp<'_>) -> Command {
         let mut command = Command::new(QEMU);
-        command.args(["-no-reboot", "-display", "none", "-monitor", "none"]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
-        let forward = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh_port);
-        command.args(["-netdev", &forward]);
-        if let Some(tree) = &self.device_tree {
-            command.arg("-dtb").arg(tree);
+        command.args(["-display", "none", "-monitor", "none"]);
+        if !how.restarts {
+            command.arg("-no-reboot");
+        }
+        if how.alone {
+            command.args(["-nic", "none"]);
+        } else {
+            let forward = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh_port);
+            command.args(["-netdev", &forward]);
         }
         match self.kind {
-            Emulated::Virt => self.virt(&mut command, disk),
+            Emulated::Virt => self.virt(&mut command, disk, how),
             Emulated::Raspi3b => self.raspi3b(&mut command, disk),
         }
         command.stderr(Stdio::inherit());
         command
     }
 
-    fn virt(&self, command: &mut Command, disk: &TestDisk) {
+    fn virt(&self, command: &mut Command, disk: &TestDisk, how: PowerUp<'_>) {
         command.args(["-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512", "-serial", "stdio"]);
-        command.args(["-append", &self.arguments]);
-        command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.path().display())]);
+        command.arg("-bios").arg(&self.u_boot);
+        let file =
+            |name: &str, path: &Path| format!("driver=file,node-name={name},filename={}", path.display());
+        command.args(["-blockdev", &file("file", disk.path())]);
+        if let Some(path) = how.write_log {
+            command.args(["-blockdev", &file("log", path), "-blockdev", LOGGED_DISK]);
+        } else {
+            command.args(["-blockdev", "driver=raw,node-name=disk,file=file"]);
+        }
         command.args(["-device", "virtio-blk-device,drive=disk", "-device", "virtio-rng-device"]);
+        if how.alone {
+            return;
+        }
         command.args(["-device", "virtio-net-device,netdev=net"]);
         command.args(["-chardev", &format!("socket,id=sensor,path={}", self.sensor.display())]);
         command.args(["-device", "qemu-xhci", "-device", "usb-redir,chardev=sensor"]);
     }
 
-    /// Arguments of the Raspberry Pi 3. The console is the second serial port. QEMU treats the start of the watchdog as
-    /// a restart, so the watchdog must not be started.
+    /// Arguments of the Raspberry Pi 3. The console is the second serial port.
     fn raspi3b(&self, command: &mut Command, disk: &TestDisk) {
         command.args(["-M", "raspi3b", "-serial", "null", "-serial", "stdio"]);
-        command.args(["-append", &format!("{} systemd.watchdog_sec=0", self.arguments)]);
+        command.arg("-kernel").arg(&self.u_boot);
+        if let Some(tree) = &self.device_tree {
+            command.arg("-dtb").arg(tree);
+        }
         command.args(["-drive", &format!("if=sd,format=raw,file={}", disk.path().display())]);
         command.args(["-device", "usb-net,netdev=net"]);
     }

@@ -4,6 +4,8 @@ mod answers;
 mod card;
 mod cuts;
 mod first_boot;
+mod slots;
+mod state_cuts;
 mod trouble;
 
 use super::stand::Stand;
@@ -27,6 +29,10 @@ pub struct BootFigures {
     pub identical_replies: usize,
     /// Number of power cuts from which the board recovered.
     pub cuts: usize,
+    /// Number of judged cuts while the state files were written, and of those that left a bad card.
+    pub state_cuts: usize,
+    /// See [`Self::state_cuts`].
+    pub state_cuts_bad: usize,
 }
 
 /// Plays all scenes of the machine.
@@ -49,6 +55,7 @@ fn with_everything(
     answers::play(stand, steps, figures, &mut connected)?;
     trouble::in_the_running_machine(stand, steps, figures, &mut connected)?;
     cuts::play(stand, steps, figures, connected)?;
+    slots::play(stand, steps, figures)?;
     trouble::without_sensor(stand, steps, figures)?;
     steps.see("the target corrected some of the drafts", || {
         let corrected = figures.acceptance.iter().filter(|share| **share < 1.0).count();

@@ -1,8 +1,9 @@
 //! The test stand: the machine, its environment, and the reference for its replies.
 
+use super::choice::BootSlot;
 use super::disk::TestDisk;
 use super::guest::Guest;
-use super::machine::{HOST_INSIDE, Machine, RunningMachine};
+use super::machine::{HOST_INSIDE, Machine, PowerUp, RunningMachine};
 use super::outside::{BOARD, SiteBroker, SiteVerifier, TopicMessage, reference};
 use super::sensor::Sensor;
 use crate::wait::Stop;
@@ -31,6 +32,9 @@ pub const TOKENS_MAX: usize = 48;
 pub const BOOT_WITHIN: Duration = Duration::from_secs(600);
 /// Longest wait for any event in a booted machine.
 pub const SOON: Duration = Duration::from_secs(240);
+
+/// A kernel argument for QEMU's Raspberry Pi, which treats the start of the watchdog as a restart.
+const NO_WATCHDOG: &str = "systemd.watchdog_sec=0";
 
 /// Paths of the test's files.
 #[derive(Clone, Debug)]
@@ -84,14 +88,18 @@ pub struct Connected {
 }
 
 impl StandPlaces {
-    /// A new disk with a copy of the image.
+    /// A new disk with a copy of the image; for a Raspberry Pi with one more kernel argument.
     ///
     /// # Errors
     /// The image can't be copied.
     pub fn new_disk(&self, name: &str) -> Result<TestDisk> {
         // QEMU accepts only cards whose size is a power of two, which the image's size is already.
-        let room = if self.recipe.emulated_machine == Some(Emulated::Virt) { ROOM } else { 0 };
-        TestDisk::from_image(&self.image, &self.out.join(name), room)
+        let is_virt = self.recipe.emulated_machine == Some(Emulated::Virt);
+        let disk = TestDisk::from_image(&self.image, &self.out.join(name), if is_virt { ROOM } else { 0 })?;
+        if !is_virt {
+            disk.add_argument(BootSlot::A, NO_WATCHDOG)?;
+        }
+        Ok(disk)
     }
 }
 
@@ -159,9 +167,22 @@ impl Stand {
     /// # Errors
     /// The emulator can't be started.
     pub fn boot(&mut self, name: &str, disk: Option<&TestDisk>) -> Result<RunningMachine> {
+        self.boot_as(name, disk, PowerUp::default())
+    }
+
+    /// Boots the stand's disk or another one in another way than usual.
+    ///
+    /// # Errors
+    /// The emulator can't be started.
+    pub fn boot_as(
+        &mut self,
+        name: &str,
+        disk: Option<&TestDisk>,
+        how: PowerUp<'_>,
+    ) -> Result<RunningMachine> {
         self.boots += 1;
         self.guest.forget();
-        self.machine.power_up(disk.unwrap_or(&self.disk), &format!("boot-{:02}-{name}", self.boots))
+        self.machine.power_up(disk.unwrap_or(&self.disk), &format!("boot-{:02}-{name}", self.boots), how)
     }
 
     /// Boots the disk and waits until the board announces its presence.
@@ -234,7 +255,8 @@ impl Stand {
         self.broker.said(from).into_iter().filter(|said| said.topic == topic).collect()
     }
 
-    fn is_there(&self, from: usize) -> bool {
+    /// True if the board's last message from number `from` on says that it is there.
+    pub fn is_there(&self, from: usize) -> bool {
         let last = self.said("st", from).pop().and_then(|said| DevicePresence::decode(&said.payload).ok());
         last.is_some_and(|presence| presence.liveness == Liveness::Here)
     }

@@ -2,11 +2,13 @@
 //!
 //! It has no sensor, since no I2C device answers on QEMU's Raspberry Pi.
 
+use super::super::choice::{BootSlot, BootState, TRIAL_OF_B};
 use super::super::stand::{BOOT_WITHIN, SETUP, Stand};
 use super::super::steps::{BootSteps, Failed, heading};
 use super::BootFigures;
 use super::cuts::while_writing;
 use super::first_boot::healthy;
+use super::slots::runs_from;
 use anyhow::ensure;
 
 /// Prints the device tree's model and the devices that must have a driver: the pin header's I2C bus and the card.
@@ -22,10 +24,16 @@ pub(super) fn play(
         stand.surround()?;
         let text = stand.setup_file()?;
         stand.disk.put(SETUP, &text)?;
+        stand.disk.set_state(&BootState::of("good=a\n", TRIAL_OF_B))?;
         let mut connected = stand.boot_connected("card", None)?;
         let seconds = stand.boot_seconds(&mut connected)?;
         figures.boot_to_connected_seconds.push(seconds);
         Ok((format!("connected after {seconds:.1} guest seconds"), connected))
+    })?;
+    steps.see("U-Boot counted a try of slot b on the card, found it empty and started slot a", || {
+        let state = stand.disk.state()?;
+        ensure!(state == BootState::of("good=a\n", "left=2\ntry=b\n"), "the state is {state}");
+        runs_from(stand, BootSlot::A)
     })?;
     steps.see("its file is gone", || {
         let disk = &stand.disk;

@@ -1,8 +1,10 @@
 //! Failures on a board: a full disk, a corrupt file, no sensor.
 
+use super::super::choice::BootSlot;
 use super::super::stand::{Connected, SOON, Stand};
 use super::super::steps::{BootSteps, Failed, heading};
 use super::BootFigures;
+use super::slots::runs_from;
 use anyhow::{Context, Result, ensure};
 use dunlin_power::simulated::waveform::StepWaveform as Power;
 
@@ -55,24 +57,25 @@ pub(super) fn in_the_running_machine(
     })
 }
 
-/// A boot without the sensor's cable.
+/// A boot without the sensor's cable, from the committed slot b.
 pub(super) fn without_sensor(
     stand: &mut Stand,
     steps: &mut BootSteps,
     figures: &mut BootFigures,
 ) -> Result<(), Failed> {
-    heading("No sensor");
+    heading("The committed slot, and no sensor");
     stand.sensor.plug(false);
     stand.sensor.turn(Power::constant(4.0));
-    steps.see("the board connects and answers, and says that nothing is measured", || {
+    steps.see("slot b connects and answers, and says that nothing is measured", || {
         let mut connected = stand.boot_connected("no-sensor", None)?;
         stand.reachable(&mut connected.running)?;
+        let slot = runs_from(stand, BootSlot::B)?;
         let prompt = stand.prompt();
         let reply = stand.reply(&prompt)?;
         figures.note(&reply);
         let source = reply["energy"]["source"].as_str().unwrap_or_default().to_owned();
         ensure!(source == "none", "source of the energy: {source}");
         connected.running.cut();
-        Ok(format!("energy: {source}; the text is the target's"))
+        Ok(format!("{slot}; energy: {source}; the text is the target's"))
     })
 }
