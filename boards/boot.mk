@@ -10,7 +10,7 @@ BOOT_OUT ?= $(TARGET_DIR)/boot/$(basename $(notdir $(BOOT_BOARD)))
 
 .PHONY: test-boot need-boot
 
-test-boot: build need-boot ## Boot an image in QEMU: set-up, replies, energy, power cuts: BOOT_BOARD=virt or rpi3, BOOT_SEED= BOOT_IMAGE=
+test-boot: build need-boot ## Boot an image in QEMU: set-up, replies, energy, power cuts, slots: BOOT_BOARD=virt or rpi3, BOOT_SEED= BOOT_IMAGE=
 	$(if $(BOOT_IMAGE),,@$(MAKE) --no-print-directory image BOARD="$(BOOT_BOARD)")
 	@PATH="$$PATH:/usr/sbin:/sbin" $(BINS)/dunlin-test-boot --board "$(BOOT_BOARD)" --seed $(BOOT_SEED) --out "$(BOOT_OUT)" \
 		--image "$(or $(BOOT_IMAGE),$(TARGET_DIR)/image/dunlin-$(basename $(notdir $(BOOT_BOARD))).img)"

@@ -32,6 +32,10 @@ echo "Dunlin: slot ${first} (good ${good}, try ${try}, left ${left})"
 setenv kernel_at ${kernel_addr_r}
 setenv initrd_at ${ramdisk_addr_r}
 setenv tree_at ${fdtcontroladdr}
+if test "${fdtfile}" = broadcom/bcm2837-rpi-zero-2.dtb; then
+    # As Linux calls it.
+    setenv fdtfile broadcom/bcm2837-rpi-zero-2-w.dtb
+fi
 if test -n "${fdtfile}"; then
     setenv kernel_at 200000
     setenv tree_at 4000000

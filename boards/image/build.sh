@@ -255,6 +255,9 @@ raspberry_pi() {
     cp "$build/start/usr/lib/u-boot/rpi_arm64/u-boot.bin" "$build/boot/"
     # Its size is the one that U-Boot was built with (CONFIG_ENV_SIZE).
     mkenvimage -s 0x4000 -o "$build/boot/uboot.env" <(grep -v '^#' "$HERE/environment.txt")
+    for tree in $DEVICE_TREES; do
+        grep -qaF "$tree" "$build/boot/u-boot.bin" "$HERE/boot.cmd" || die "U-Boot knows no board with the device tree $tree" "Name it in boot.cmd where U-Boot calls it otherwise."
+    done
     for tree in "$build"/boot/*.dtb; do
         [[ $(fdtget "$tree" /soc/i2c@7e804000 status) == okay ]] || die "the I2C bus of the pin header is disabled in $(basename "$tree"), so no sensor could be read"
     done

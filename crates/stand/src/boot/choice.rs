@@ -11,6 +11,9 @@ pub const TRIAL_OF_B: &str = "try=b\nleft=3\n";
 /// See [`TRIAL_OF_B`].
 pub const TRIAL_OF_A: &str = "try=a\nleft=3\n";
 
+/// Most bytes of a state file that are shown.
+const SHOWN_BYTES: usize = 32;
+
 /// A slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootSlot {
@@ -91,7 +94,7 @@ impl fmt::Display for BootState {
         let text = |file: &Option<Vec<u8>>| match file {
             Some(bytes) => {
                 let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-                format!("{:?}", String::from_utf8_lossy(&bytes[..end]))
+                format!("{:?}", String::from_utf8_lossy(&bytes[..end.min(SHOWN_BYTES)]))
             }
             None => "missing".into(),
         };

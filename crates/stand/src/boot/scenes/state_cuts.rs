@@ -73,7 +73,7 @@ fn spoil(image: &FatImage, cards: &Path) -> Result<String> {
     ensure!(torn.bad.len() == 1 && torn.cuts == 2, "a torn state file: {:?}", torn.bad);
     let damaged = judge_cuts(image, &[sector(image.table()?, 0)], &state, cards)?;
     ensure!(damaged.bad.iter().any(|text| text.contains("fsck.fat")), "a damaged table: {:?}", damaged.bad);
-    Ok(torn.bad[0].clone())
+    Ok(format!("{} of {} cuts and {} of {}", torn.bad.len(), torn.cuts, damaged.bad.len(), damaged.cuts))
 }
 
 /// Cards with odd state files, each with its state.
