@@ -135,10 +135,12 @@ impl Serve {
             idle_max: Span::from_millis(config.idle_s * 1000),
         };
         let machine = Verifier::new(machine).context("the target doesn't suit the protocol")?;
-        let machine = match &served.target {
+        let mut machine = match &served.target {
             TargetEngine::Rows(_) => machine,
             TargetEngine::Choices(_) => machine.of_choices(),
         };
+        let prices = PassPrices::of_measured(&served.measured);
+        machine.set_price(prices.price());
         let energy = EnergyCollector::start(config.energy_log.as_deref())?;
         let link = Link::start(LinkOptions {
             connect: config.connect_options("dunlin-verifier")?,
@@ -174,7 +176,7 @@ impl Serve {
             service,
             place,
             setups: Setups::default(),
-            prices: PassPrices::default(),
+            prices,
             budget,
             memory: MemoryWatch::default(),
         })

@@ -87,6 +87,16 @@ pub struct PassPrices {
 }
 
 impl PassPrices {
+    /// The times of passes that were measured before there was work.
+    pub fn of_measured(passes: &MeasuredPasses) -> Self {
+        let mut prices = Self::default();
+        for (tokens, took) in passes.all() {
+            let alone = PassSize { jobs: 1, tokens: *tokens, longest: *tokens };
+            prices.observe(alone, *took, Duration::default());
+        }
+        prices
+    }
+
     /// Takes a pass, its duration, and the mean wait before it.
     pub fn observe(&mut self, size: PassSize, took: Duration, waited: Duration) {
         if size.tokens == 0 || size.longest > JOB_TOKENS_MAX {
@@ -175,6 +185,18 @@ mod tests {
             Price::default(),
             "prompts and empty passes don't count"
         );
+    }
+
+    #[test]
+    fn passes_that_were_measured_tell_the_price_before_the_first_one() {
+        let mut measured = MeasuredPasses::new();
+        while let Some(tokens) = measured.next_tokens() {
+            measured.push(tokens, Duration(2_000_000 + 10_000 * tokens as u64));
+        }
+        let price = PassPrices::of_measured(&measured).price();
+        assert_eq!((price.pass, price.row), (LogTime::of_us(2_010_000), LogTime::of_us(10_000)));
+        assert_eq!(price.queue, LogTime::of_us(0), "nobody waited");
+        assert_eq!(PassPrices::of_measured(&MeasuredPasses::new()).price(), Price::default());
     }
 
     #[test]

@@ -22,6 +22,15 @@ impl PassModel {
     pub fn us(&self, tokens: usize) -> u64 {
         (self.pass_us + self.token_us * tokens as f64).round() as u64
     }
+
+    /// The passes that a verifier measures at its start.
+    pub(super) fn measured(&self) -> MeasuredPasses {
+        let mut measured = MeasuredPasses::default();
+        while let Some(tokens) = measured.next_tokens() {
+            measured.push(tokens, Duration(self.us(tokens)));
+        }
+        measured
+    }
 }
 
 /// A pass of the target.
@@ -73,11 +82,7 @@ impl TargetQueue {
     /// as a verifier measures its own.
     pub(super) fn new(model: PassModel, prefill: Option<usize>) -> Self {
         let mut waiting = PassQueue::new(prefill);
-        let mut measured = MeasuredPasses::default();
-        while let Some(tokens) = measured.next_tokens() {
-            measured.push(tokens, Duration(model.us(tokens)));
-        }
-        waiting.expect(&measured);
+        waiting.expect(&model.measured());
         Self { model, waiting, members: BTreeMap::new(), running: None, pass: TargetPass::default() }
     }
 
