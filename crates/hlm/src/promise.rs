@@ -13,8 +13,10 @@ const UNKNOWN_PASS: Duration = Duration::from_millis(1_000);
 const PROMISE_MAX: Duration = Duration::from_millis(30_000);
 /// Time beyond the announced one after which a verifier says that it works. An answer that is a little late needs no message.
 pub(crate) const GRACE: Duration = Duration::from_millis(100);
+/// Messages that it works in the time of a pass.
+const WORKING_SHARE: u64 = 4;
 /// Least time between two messages that it works.
-const WORKING_INTERVAL_MIN: Duration = Duration::from_millis(1_000);
+const WORKING_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// Most time between two messages that it works.
 const WORKING_INTERVAL_MAX: Duration = Duration::from_millis(10_000);
 /// Time after which a device no longer believes a verifier that only says that it works.
@@ -28,14 +30,25 @@ pub(crate) fn frame_time(price: Price, rows: usize) -> Duration {
     Duration(us(price.queue).saturating_add(pass).saturating_add(further).min(PROMISE_MAX.0))
 }
 
-/// Time between two messages that the verifier works, at this price.
-pub(crate) fn working_interval(price: Price) -> Duration {
-    frame_time(price, 0).clamp(WORKING_INTERVAL_MIN, WORKING_INTERVAL_MAX)
+/// Time between two messages that the verifier works, at this price, as the wire can say it.
+pub(crate) fn working_interval(price: Price) -> LogTime {
+    let us = price.pass.us().map_or(UNKNOWN_PASS.0, |pass| pass / WORKING_SHARE);
+    LogTime::of_us(us.clamp(WORKING_INTERVAL_MIN.0, WORKING_INTERVAL_MAX.0))
+}
+
+/// Time from a frame's arrival to the first word on it: its answer, or a message that the verifier works.
+pub(crate) fn word_time(price: Price, rows: usize) -> Duration {
+    (frame_time(price, rows) + GRACE).min(believed(working_interval(price)))
 }
 
 /// Time that a device waits for after such a message; a peer's number is cut to the longest interval.
 pub(crate) fn believed(wait: LogTime) -> Duration {
     Duration(wait.us().unwrap_or(0)).min(WORKING_INTERVAL_MAX)
+}
+
+/// True if the verifier says that it works before the answer to each frame.
+pub(crate) fn is_slow(price: Price) -> bool {
+    frame_time(price, 0) + GRACE > believed(working_interval(price))
 }
 
 #[cfg(test)]
@@ -59,12 +72,20 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_speaks_once_a_second_at_most_and_every_ten_at_least() {
-        assert_eq!(working_interval(price(1, 0, 0)), WORKING_INTERVAL_MIN);
-        assert_eq!(working_interval(price(60_000, 0, 0)), WORKING_INTERVAL_MAX);
-        let between = working_interval(price(5_000, 0, 0));
-        assert!(WORKING_INTERVAL_MIN < between && between < WORKING_INTERVAL_MAX);
-        assert!(believed(LogTime::of_us(between.0)) <= between);
-        assert_eq!(believed(LogTime(255)), WORKING_INTERVAL_MAX);
+    fn a_verifier_speaks_in_each_quarter_of_a_pass_within_two_bounds() {
+        let ms = |pass_ms| believed(working_interval(price(pass_ms, 0, 9_000))).0 / 1000;
+        assert_eq!((ms(1), ms(1_000), ms(2_000), ms(5_000)), (240, 240, 480, 1_246));
+        assert_eq!((ms(60_000), believed(LogTime(255))), (9_975, WORKING_INTERVAL_MAX));
+        assert_eq!(believed(working_interval(Price::default())).0 / 1000, 961, "before the first pass");
+    }
+
+    #[test]
+    fn the_first_word_is_the_answer_of_a_quick_target_and_a_quarter_of_a_pass_from_a_slow_one() {
+        let quick = price(64, 1, 32);
+        assert!(!is_slow(quick));
+        assert_eq!(word_time(quick, 5), frame_time(quick, 5) + GRACE);
+        let slow = price(2_000, 1, 500);
+        assert!(is_slow(slow));
+        assert_eq!(word_time(slow, 5), believed(working_interval(slow)));
     }
 }

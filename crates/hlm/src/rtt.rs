@@ -52,6 +52,11 @@ impl Rtt {
         self.doubled(self.bound().max(other.bound()).unwrap_or(RTO_FIRST.0))
     }
 
+    /// As [`Self::timeout_beside`], without doublings.
+    pub(crate) fn undoubled_beside(&self, other: &Self) -> Duration {
+        Self { doubled: 0, ..*self }.timeout_beside(other)
+    }
+
     /// A time that few round trips exceed, µs; `None` before the first measurement.
     fn bound(&self) -> Option<u64> {
         let bound = self.smoothed_us.saturating_add(self.deviation_us.saturating_mul(4));

@@ -4,6 +4,7 @@
 //! frame's base. A frame whose prefix differs is answered with a request for context (a resync), never by a guess.
 //! A frame that was answered gets the same answer again, however often it arrives.
 
+mod gathering;
 mod stream;
 mod working;
 
@@ -28,6 +29,7 @@ use dunlin_wire::{
     Lease, Liveness, ModelName, Open, Price, Promise, Refusal, RefusalReason, Reply, Resync, Rows, TargetId,
     Up, Verdict, VerifierId, VerifierPresence, Vocabulary, check_of, frame_digest, token_bits,
 };
+use gathering::Passes;
 use stream::Stream;
 use working::ArrivedFrame;
 
@@ -303,6 +305,8 @@ struct Session {
     told: Price,
     /// Time at which the device is told that its answer is late.
     working: Option<Instant>,
+    /// Time of a lease or a verdict whose device has not sent a frame since.
+    expected: Option<Instant>,
     used: Instant,
 }
 
@@ -324,6 +328,7 @@ pub struct Verifier {
     events: VecDeque<VerifierEvent>,
     counters: VerifierCounters,
     price: Price,
+    passes: Passes,
     scratch: Distribution,
 }
 
@@ -352,6 +357,7 @@ impl Verifier {
             events: VecDeque::new(),
             counters: VerifierCounters::default(),
             price: Price::default(),
+            passes: Passes::default(),
             scratch: Distribution::certain(0),
         })
     }
@@ -437,6 +443,11 @@ impl Verifier {
 
     /// Takes a message from a device's frame topic.
     pub fn handle_frame(&mut self, device: &DeviceId, bytes: &[u8], now: Instant) {
+        self.handle_up(device, bytes, now);
+        self.note_pass(now);
+    }
+
+    fn handle_up(&mut self, device: &DeviceId, bytes: &[u8], now: Instant) {
         match Up::decode(bytes) {
             Err(_) => self.counters.malformed += 1,
             Ok(Up::Close(close)) => self.close(&(device.clone(), close.session), close.epoch),
@@ -469,6 +480,14 @@ impl Verifier {
     }
 
     fn handle_answer(&mut self, id: VerifyJobId, answer: Result<TargetAnswer<'_>, RowsError>, now: Instant) {
+        if self.jobs.contains_key(&id) {
+            self.passes.end();
+        }
+        self.take_answer(id, answer, now);
+        self.note_pass(now);
+    }
+
+    fn take_answer(&mut self, id: VerifyJobId, answer: Result<TargetAnswer<'_>, RowsError>, now: Instant) {
         let Some(key) = self.jobs.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if session.reading == Some(id) {
@@ -508,6 +527,7 @@ impl Verifier {
     /// Drops sessions that were silent for too long. One that the target works for is kept: its cache is in use. Its
     /// device is told if that takes longer than announced.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.note_pass(now);
         self.say_what_is_late(now);
         let idle_max = self.config.idle_max;
         let silent = |s: &Session| !s.round.is_verifying() && now.since(s.used) >= idle_max;
@@ -544,12 +564,15 @@ impl Verifier {
             true => session.working,
             false => Some(session.used + self.config.idle_max),
         };
-        self.sessions.values().filter_map(due).min()
+        self.sessions.values().filter_map(due).chain(self.passes.pause()).min()
     }
 
     /// The next action for the shell.
     pub fn poll_event(&mut self) -> Option<VerifierEvent> {
-        self.events.pop_front()
+        if self.passes.pause().is_some() {
+            return None;
+        }
+        self.events.pop_front().inspect(|event| self.passes.take(event))
     }
 
     /// Checks a request against this verifier's settings.
@@ -577,6 +600,7 @@ impl Verifier {
         if is_new && (self.is_overdrawn(&key.0) || !self.make_session(key, open, sampling, now)) {
             return Some(refusal(open, RefusalReason::Full));
         }
+        let price = self.present_price(now);
         let session = self.sessions.get_mut(key).expect("just made or found");
         // Epochs are compared modulo 256: 0 repeats the request, up to 127 is newer, the rest is a late older one.
         match open.epoch.wrapping_sub(session.epoch) {
@@ -585,7 +609,8 @@ impl Verifier {
             _ => return None,
         }
         session.used = now;
-        session.told = self.price;
+        session.told = price;
+        session.expected = Some(now);
         // The device compares the digest with its own text. If they differ it opens again with length 0.
         let length = session.text.len().min(open.length as usize);
         Some(Reply::Lease(Lease {
@@ -596,7 +621,7 @@ impl Verifier {
             target: self.config.target.id,
             promise: self.config.target.promise,
             coupling: self.config.target.coupling,
-            price: self.price,
+            price,
             draft_tokens_max: self.config.draft_tokens_max,
             credit_tokens_max: self.config.credit_tokens_max,
             context_tokens_max: self.config.context_tokens_max,
@@ -641,6 +666,7 @@ impl Verifier {
             weights: ReceivedWeights::default(),
             told: Price::default(),
             working: None,
+            expected: None,
             used: now,
         };
         self.sessions.insert(key.clone(), session);
@@ -705,6 +731,7 @@ impl Verifier {
         }
         let session = self.sessions.get_mut(&key).expect("found above");
         session.used = now;
+        session.expected = None;
         let (round, send) = (asked.frame.round, asked.frame.send);
         // Rounds only grow within an epoch, so an equal or smaller number is a duplicate or came late.
         let answered = session.answered.map_or(0, |verdict| verdict.round).max(session.credited);
@@ -866,6 +893,7 @@ impl Verifier {
         };
         session.answered = Some(verdict);
         session.working = None;
+        session.expected = Some(now);
         session.tell(self.price);
         session.stream =
             frame.credit.as_ref().map(|credit| Stream::new(&session.text, session.text.len(), frame, credit));

@@ -195,6 +195,16 @@ impl Crowd<'_> {
         Ok(())
     }
 
+    /// The member that a job works for. The verifier may have held it back while messages of others came; members that
+    /// share a device are told apart by the cause.
+    fn member_of(&self, job: &VerifyJob) -> usize {
+        let mut same = (0..self.nodes.len()).filter(|member| self.nodes[*member].id == job.device);
+        match (same.next(), same.next()) {
+            (Some(member), None) => member,
+            _ => self.cause,
+        }
+    }
+
     fn begin_pass(&mut self) -> Result<()> {
         if let Some(at) = self.target.begin(self.models, self.agenda.now)? {
             self.agenda.at(at, Due::PassEnds);
@@ -320,12 +330,14 @@ impl LinkEnds for Crowd<'_> {
     }
 
     fn on_verifier_event(&mut self, _: usize, event: verifier::VerifierEvent) -> Result<()> {
-        if let verifier::VerifierEvent::Verify(VerifyJob { tokens, .. }) = &event {
-            let done = &mut self.nodes[self.cause].done;
+        let mut member = self.cause;
+        if let verifier::VerifierEvent::Verify(job) = &event {
+            member = self.member_of(job);
+            let done = &mut self.nodes[member].done;
             done.jobs += 1;
-            done.fed += tokens.len();
+            done.fed += job.tokens.len();
         }
-        for id in self.target.push(self.cause, event, self.models, self.agenda.now) {
+        for id in self.target.push(member, event, self.models, self.agenda.now) {
             self.verifier.handle_rows(id, Ok(&[]), Instant(self.agenda.now));
         }
         Ok(())

@@ -260,6 +260,22 @@ impl Candidates {
         fresh.map(|(_, id)| (*id, true)).or_else(|| fit.first().map(|(_, id)| (*id, false)))
     }
 
+    /// True if a serving verifier other than these two fits as well as `one`; one that was silent counts if `or_silent`.
+    pub(super) fn has_equal(
+        &self,
+        demands: &Demands,
+        (one, left): (&VerifierId, Option<&VerifierId>),
+        or_silent: bool,
+    ) -> bool {
+        let Some(known) = self.known.get(one) else { return false };
+        let (fit, or_silent) = (demands.fit(known), or_silent || known.silent);
+        let is_equal = |(theirs, id): (TargetFit, &VerifierId)| {
+            let silent = self.known.get(id).is_none_or(|known| known.silent);
+            theirs == fit && id != one && Some(id) != left && (or_silent || !silent)
+        };
+        self.serving(demands).any(is_equal)
+    }
+
     /// The best of the serving verifiers that the session does not accept.
     pub(super) fn unsuited(&self, demands: &Demands) -> Option<(TargetFit, &VerifierPresence)> {
         let best = self.serving(demands).filter(|(fit, _)| !demands.take(*fit)).min_by_key(|(fit, _)| *fit);

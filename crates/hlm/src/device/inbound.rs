@@ -3,7 +3,7 @@
 use super::lease::{Flight, Leased, Lessor};
 use super::{Device, DeviceEvent, Judged, Origin};
 use crate::policy::HeldTokens;
-use crate::promise::{GRACE, WORKED_MAX, believed};
+use crate::promise::{WORKED_MAX, believed};
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 use dunlin_wire::{CloseReason, Closed, DecodeError, Down, LogTime, Verdict, Working};
@@ -45,7 +45,7 @@ impl Device {
                 let since = *flight.worked.get_or_insert(now);
                 // Sent a known time after the frame arrived, so it measures the round trip without the target.
                 if is_first && flight.sent == 1 {
-                    let sample = now.since(flight.first_sent) - flight.promised - GRACE;
+                    let sample = now.since(flight.first_sent) - flight.word;
                     self.learned.rtt.observe(sample);
                 }
                 let due = now + wait + self.learned.rtt.timeout_beside(&self.learned.handshake);
@@ -83,6 +83,11 @@ impl Device {
     /// The time to wait for an answer that takes the target no time.
     pub(super) fn round_trip(&self) -> Duration {
         self.learned.rtt.timeout_beside(&self.learned.handshake)
+    }
+
+    /// The same without the doublings of a silence, which say nothing of the link where it is known to work.
+    pub(super) fn usual_round_trip(&self) -> Duration {
+        self.learned.rtt.undoubled_beside(&self.learned.handshake)
     }
 
     pub(super) fn malformed(&mut self, error: DecodeError) {

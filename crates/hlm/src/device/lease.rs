@@ -2,6 +2,7 @@
 
 use super::candidates::{Demands, TargetFit};
 use super::drafting::judged_max;
+use super::offer::{Offer, Parting};
 use super::stream::Stream;
 use super::{Device, DeviceEvent, Finish, Offline, PinnedTarget};
 use crate::time::{Duration, Instant};
@@ -42,13 +43,25 @@ pub(super) struct Opening {
     pub(super) asked: Vec<VerifierId>,
     /// The verifier of the lease before, if it was given up for a fault of its own: others that fit alike come first.
     pub(super) left: Option<VerifierId>,
+    /// The lease before, if its verifier fell silent: it's returned once another verifier has the session.
+    pub(super) silent: Option<Parting>,
     /// Time of the last request; `None` once it was answered, or where the link was lost since.
     pub(super) asked_at: Option<Instant>,
+    /// A lease that was granted while another verifier is asked beside.
+    pub(super) offer: Option<Offer>,
 }
 
 impl Opening {
     pub(super) fn at(now: Instant) -> Self {
-        Self { due: now, since: now, asked: Vec::new(), left: None, asked_at: None }
+        Self {
+            due: now,
+            since: now,
+            asked: Vec::new(),
+            left: None,
+            silent: None,
+            asked_at: None,
+            offer: None,
+        }
     }
 }
 
@@ -72,6 +85,8 @@ pub(super) struct Leased {
     /// Rounds of this epoch so far.
     pub(super) round: u32,
     pub(super) flight: Option<Flight>,
+    /// True once the broker has answered since the verifier fell silent.
+    pub(super) link_works: bool,
     /// The credit in use.
     pub(super) stream: Option<Stream>,
     /// A frame that ends the credit of a reply that has ended.
@@ -105,6 +120,8 @@ pub(super) struct Flight {
     pub(super) first_sent: Instant,
     /// The time from the frame's arrival to its answer, by what the verifier announced.
     pub(super) promised: Duration,
+    /// The time from the frame's arrival to the first word on it, by what the verifier announced.
+    pub(super) word: Duration,
     /// Time of the first message since then that the verifier works on it.
     pub(super) worked: Option<Instant>,
     /// Time at which the frame counts as unanswered; `None` until it is sent.
@@ -187,6 +204,9 @@ impl Device {
             let own = self.config.vocabulary;
             return self.leave(Finish::Refused(RefusalReason::Vocabulary(theirs.unwrap_or(own))));
         }
+        if self.looks_further(&lease, now) {
+            return;
+        }
         let target = PinnedTarget { id: lease.target, promise: lease.promise };
         if !self.take_target(target) {
             self.learned.candidates.correct(&lease.verifier, target);
@@ -195,6 +215,7 @@ impl Device {
             }
             return self.ask_another(now);
         }
+        self.part_from_silent(&lease.verifier);
         // Reset only now that the lease is accepted.
         self.disowned = false;
         self.events.push_back(DeviceEvent::Leased { verifier: lease.verifier.clone(), target });
@@ -216,6 +237,7 @@ impl Device {
             synced,
             round: 0,
             flight: None,
+            link_works: false,
             stream: None,
             farewell: None,
         });
@@ -276,10 +298,13 @@ impl Device {
 
     /// Gives up the lease of a verifier that doesn't answer.
     pub(super) fn leave_silent(&mut self, now: Instant) {
-        if let Lessor::Leased(leased) = &self.lessor {
-            self.learned.candidates.blame(&leased.verifier);
-        }
+        let Lessor::Leased(leased) = &self.lessor else { return };
+        self.learned.candidates.blame(&leased.verifier);
+        let silent = self.parting(leased.verifier.clone(), self.session.epoch);
         self.reopen(now);
+        if let Lessor::Opening(opening) = &mut self.lessor {
+            opening.silent = Some(silent);
+        }
     }
 
     /// Gives up the lease and requests a new one under the next epoch, from another verifier if one fits as well.
@@ -334,9 +359,11 @@ impl Device {
         {
             self.learned.candidates.blame(last);
         }
-        let (chosen, fresh) = self.next_candidate()?;
-        let chosen = chosen.clone();
+        let (next, fresh) = self.next_candidate()?;
+        let next = next.clone();
         let Lessor::Opening(opening) = &mut self.lessor else { return None };
+        let is_beside = opening.offer.is_some() && opening.asked.len() == 1;
+        let chosen = if is_beside { next } else { opening.take_offer().unwrap_or(next) };
         // Two verifiers never hold leases of one epoch: what the one asked before still sends is stale from here on.
         if opening.asked.last().is_some_and(|last| *last != chosen) {
             self.session.epoch = self.session.epoch.wrapping_add(1);
@@ -353,6 +380,13 @@ impl Device {
     pub(super) fn next_candidate(&self) -> Option<(&VerifierId, bool)> {
         let Lessor::Opening(opening) = &self.lessor else { return None };
         self.learned.candidates.choose(&self.demands(), &opening.asked, opening.left.as_ref())
+    }
+
+    /// True if there is a verifier to ask that fits as well as the one that was asked.
+    pub(super) fn has_equal(&self, or_silent: bool) -> bool {
+        let Lessor::Opening(opening) = &self.lessor else { return false };
+        let Some(last) = opening.asked.last() else { return false };
+        self.learned.candidates.has_equal(&self.demands(), (last, opening.left.as_ref()), or_silent)
     }
 
     /// The time at which the device gives up because verifiers are online but none fits. A session without text waits
@@ -397,7 +431,7 @@ impl Device {
     pub(super) fn ask_another(&mut self, now: Instant) {
         let fresh = self.next_candidate().is_some_and(|(_, fresh)| fresh);
         match &mut self.lessor {
-            Lessor::Opening(opening) if fresh => opening.due = now,
+            Lessor::Opening(opening) if fresh || opening.offer.is_some() => opening.due = now,
             _ => self.ask_later(now),
         }
     }
@@ -429,13 +463,16 @@ impl Device {
 
     /// Handles a frame that was not answered in time.
     pub(super) fn resend(&mut self, now: Instant) {
-        let Lessor::Leased(Leased { flight: Some(flight), .. }) = &mut self.lessor else { return };
+        let Lessor::Leased(Leased { flight: Some(flight), link_works, .. }) = &mut self.lessor else {
+            return;
+        };
         // The timer starts again with the next send.
         flight.due = None;
         flight.silent += 1;
+        let is_hung = core::mem::take(link_works) && flight.silent > 1;
         self.learned.rtt.back_off();
         // After so many sends a lost message is unlikely: the verifier is gone or has lost the session.
-        if flight.silent >= SILENT_SENDS_MAX {
+        if flight.silent >= SILENT_SENDS_MAX || is_hung {
             self.leave_silent(now);
         } else {
             flight.next = Some(0);

@@ -11,6 +11,7 @@ mod drafting;
 mod inbound;
 mod learned;
 mod lease;
+mod offer;
 mod outbound;
 mod pinned;
 mod presence;
@@ -42,7 +43,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use drafting::{Drafted, judged_max};
 use dunlin_wire::limits::SESSION_TOKENS_MAX;
-use dunlin_wire::{TargetId, VerifierId, VerifierPresence};
+use dunlin_wire::{Close, TargetId, VerifierId, VerifierPresence};
 use lease::{Flight, Leased, Lessor, Opening};
 use round::RoundClock;
 use silence::Silence;
@@ -90,6 +91,8 @@ pub struct Device {
     jobs: u64,
     saying: Option<Saying>,
     lessor: Lessor,
+    /// Leases to return that aren't used.
+    partings: Vec<(VerifierId, Close)>,
     link_up: bool,
     /// The target that wrote the text; `None` before its first verdict.
     target: Option<PinnedTarget>,
@@ -135,6 +138,7 @@ impl Device {
             jobs: 0,
             saying: None,
             lessor: Lessor::None,
+            partings: Vec::new(),
             link_up: false,
             target: None,
             silence: Silence::default(),

@@ -5,7 +5,7 @@ use super::stream::Stream;
 use super::{Channel, Device, Transmit};
 use crate::TokenId;
 use crate::payload::Sent;
-use crate::promise::{GRACE, frame_time};
+use crate::promise::{frame_time, word_time};
 use crate::text::Text;
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
@@ -27,6 +27,9 @@ impl Device {
     }
 
     fn next_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if let Some((verifier, close)) = self.partings.pop() {
+            return Some(to_verifier(verifier, &close.encode().expect("two bytes fit a message")));
+        }
         if self.closing {
             return self.transmit_close();
         }
@@ -76,9 +79,10 @@ impl Device {
         self.silence.count_try();
         self.counters.opens += 1;
         // Asking again before an answer could arrive would only waste the next try.
-        let due = now + self.backoff().max(self.round_trip());
+        let (backoff, usual) = (self.backoff().max(self.round_trip()), self.usual_round_trip());
         if let Lessor::Opening(opening) = &mut self.lessor {
-            opening.due = due;
+            let wait = if opening.offer.is_some() { usual } else { backoff };
+            opening.due = now + wait;
             opening.asked_at = Some(now);
         }
         let bytes = open.encode().expect("the text is within the session's limits");
@@ -130,7 +134,7 @@ impl Device {
         flight.sent += 1;
         // A frame that is sent again, and a request for the text again, are answered at once.
         let at_once = flight.sent > 1 || flight.asks_again;
-        let promised = if at_once { Duration::default() } else { flight.promised + GRACE };
+        let promised = if at_once { Duration::default() } else { flight.word };
         flight.due = Some(now + promised + round_trip);
         self.counters.frames_up += 1;
         self.counters.resent += u64::from(flight.sent > 1);
@@ -168,6 +172,7 @@ impl Device {
             silent: 0,
             first_sent: now,
             promised: frame_time(leased.price, count + riding),
+            word: word_time(leased.price, count + riding),
             worked: None,
             due: None,
         });

@@ -24,6 +24,8 @@ impl Device {
     /// The verifiers whose presence is needed now. The last presence of the others stays known.
     pub fn presence_scope(&self) -> PresenceScope {
         match &self.lessor {
+            // Others may be needed soon, and what the broker sends of them shows that the link works.
+            Lessor::Leased(leased) if leased.is_silent() => PresenceScope::All,
             Lessor::Leased(leased) => PresenceScope::Lessor(leased.verifier.clone()),
             Lessor::Opening(_) if self.saying.is_some() => PresenceScope::All,
             Lessor::Opening(_) | Lessor::None => PresenceScope::Nobody,
@@ -64,7 +66,15 @@ impl Device {
             PresenceEffect::Late => return,
             PresenceEffect::Kept { reconnected } => reconnected,
         };
+        let round_trip = self.usual_round_trip();
         match &mut self.lessor {
+            Lessor::Leased(leased) if leased.verifier != *verifier && leased.is_silent() => {
+                leased.link_works = true;
+                let due = now + round_trip;
+                if let Some(flight) = &mut leased.flight {
+                    flight.due = flight.due.map(|at| at.min(due));
+                }
+            }
             Lessor::Leased(leased) if leased.verifier == *verifier && !is_here => self.lessor_gone(now),
             Lessor::Leased(leased) if leased.verifier == *verifier && reconnected => {
                 leased.hurry(self.link_up, now);
@@ -103,6 +113,11 @@ impl Device {
 }
 
 impl Leased {
+    /// True from the time at which the verifier was asked a second time until it answers.
+    fn is_silent(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.silent > 0)
+    }
+
     /// The verifier connected anew. What was sent to its old connection, or by it, may be lost, so everything is sent
     /// again at once. If it has restarted, it answers that it doesn't know the lease.
     fn hurry(&mut self, link_up: bool, now: Instant) {

@@ -7,7 +7,7 @@ use super::lease::{Flight, Leased, Lessor, SILENT_SENDS_MAX};
 use super::{Device, DeviceEvent, Finish, Origin};
 use crate::TokenId;
 use crate::economy::Way;
-use crate::promise::{GRACE, WORKED_MAX, frame_time};
+use crate::promise::{WORKED_MAX, frame_time, is_slow, word_time};
 use crate::time::Instant;
 use alloc::vec::Vec;
 use dunlin_wire::limits::STOP_IDS_MAX;
@@ -117,7 +117,8 @@ impl Device {
         let (gap, round_trip) = (self.learned.gap.timeout(), self.round_trip());
         let length = self.text.len();
         let Lessor::Leased(Leased { stream, flight: None, price, .. }) = &mut self.lessor else { return };
-        let due = now + frame_time(*price, 0) + GRACE + gap.max(round_trip);
+        let slack = if is_slow(*price) { round_trip } else { gap.max(round_trip) };
+        let due = now + word_time(*price, 0) + slack;
         match stream {
             Some(open) if length < open.until => open.due = Some(due),
             _ => *stream = None,

@@ -1,11 +1,11 @@
 //! Messages that the verifier works for a session longer than it announced.
 //!
-//! Invariant: at most one a second for each session, and one for each frame that arrives again. They give way to answers:
+//! Invariant: at most one in each quarter of a pass for each session, and one for each frame that arrives again. They give way to answers:
 //! none is sent while the outbox is half full.
 
 use super::{Key, OUTBOX_MAX, Round, Session, Verifier, Work};
-use crate::promise::{GRACE, frame_time, working_interval};
-use crate::time::Instant;
+use crate::promise::{believed, is_slow, word_time, working_interval};
+use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 use dunlin_wire::{Down, DraftFrame, LogTime, Price, Working};
 
@@ -60,7 +60,7 @@ impl Verifier {
             return;
         }
         if !frame.is_repeated {
-            session.working = Some(now + frame_time(session.told, frame.drafts) + GRACE);
+            session.working = Some(now + word_time(session.told, frame.drafts));
         } else if self.answers == answers {
             self.say_working(key, now);
         }
@@ -68,9 +68,10 @@ impl Verifier {
 
     /// Sets the time at which the next part of a text counts as late.
     pub(super) fn expect_text(&mut self, key: &Key, now: Instant) {
-        let interval = self.config.continuation_interval;
+        let gathering = self.config.continuation_interval;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let due = now + frame_time(session.told, 0) + interval + GRACE;
+        let gathering = if is_slow(session.told) { Duration::default() } else { gathering };
+        let due = now + word_time(session.told, 0) + gathering;
         session.working = session.awaited().map(|_| due);
     }
 
@@ -92,8 +93,8 @@ impl Verifier {
             session.working = None;
             return;
         };
-        let wait = LogTime::of_us(working_interval(session.told).0);
-        session.working = Some(now + working_interval(session.told));
+        let wait = working_interval(session.told);
+        session.working = Some(now + believed(wait));
         let working = Working { session: key.1, epoch: session.epoch, round, wait };
         if self.outbox.len() < OUTBOX_MAX / 2 {
             self.counters.working += 1;

@@ -16,7 +16,7 @@ use dunlin_hlm::device::{
 };
 use dunlin_hlm::passes::PassPrices;
 use dunlin_hlm::time::{Duration, Instant};
-use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier, VerifierCounters};
+use dunlin_hlm::verifier::{self, Answer, OutgoingAnswer, Verifier, VerifierCounters, VerifierEvent};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
 
 /// A way to lose a verifier.
@@ -118,7 +118,6 @@ struct Failover<'a> {
     members: &'a [CrowdMember],
     nodes: Vec<Node>,
     desks: Vec<Desk>,
-    cause: usize,
     agenda: Agenda<Due>,
     done: FailoverOutcome,
 }
@@ -134,7 +133,6 @@ pub fn play_failover(plan: &FailoverPlan, members: &[CrowdMember]) -> Result<Fai
         members,
         nodes: nodes.collect::<Result<_>>()?,
         desks: (0..plan.verifiers).map(|i| Desk::new(plan, i, 1, members.len())).collect::<Result<_>>()?,
-        cause: 0,
         agenda: Agenda::new(),
         done: FailoverOutcome { replies: vec![Vec::new(); members.len()], ..FailoverOutcome::default() },
     };
@@ -204,7 +202,6 @@ impl Failover<'_> {
                     return Ok(());
                 }
                 let id = self.nodes[from].id.clone();
-                self.cause = from;
                 self.deliver_up(verifier, &id, &channel, &bytes);
                 self.drain_verifier(verifier)
             }
@@ -256,7 +253,6 @@ impl Failover<'_> {
         desk.prices.observe(pass.size, Duration(now - pass.began_us), Duration(pass.waited_us));
         desk.verifier.set_price(desk.prices.price());
         for job in jobs {
-            self.cause = job.member;
             self.desks[verifier].verifier.handle_rows(job.id, Ok(&job.rows), Instant(now));
             self.drain_verifier(verifier)?;
         }
@@ -424,10 +420,15 @@ impl LinkEnds for Failover<'_> {
         Ok(())
     }
 
-    fn on_verifier_event(&mut self, verifier: usize, event: verifier::VerifierEvent) -> Result<()> {
+    fn on_verifier_event(&mut self, verifier: usize, event: VerifierEvent) -> Result<()> {
         let now = self.agenda.now;
+        // The verifier may have held the job back while messages of other devices came.
+        let member = match &event {
+            VerifierEvent::Verify(job) => self.nodes.iter().position(|node| node.id == job.device),
+            VerifierEvent::Release(_) => None,
+        };
         let desk = &mut self.desks[verifier];
-        for id in desk.target.push(self.cause, event, &mut desk.models, now) {
+        for id in desk.target.push(member.unwrap_or_default(), event, &mut desk.models, now) {
             desk.verifier.handle_rows(id, Ok(&[]), Instant(now));
         }
         Ok(())
@@ -470,12 +471,14 @@ impl Desk {
         let base = &plan.base;
         let id: VerifierId = format!("verifier-{number}").parse().context("an id")?;
         let config = verifier_config(base.vocabulary, base.context_tokens_max, 2 * devices.max(1));
-        let verifier = Verifier::new(verifier::VerifierConfig { id: id.clone(), ..config })?;
+        let mut verifier = Verifier::new(verifier::VerifierConfig { id: id.clone(), ..config })?;
+        let prices = PassPrices::of_measured(&base.pass.measured());
+        verifier.set_price(prices.price());
         let mut desk = Self {
             id,
             verifier,
             target: TargetQueue::new(base.pass, base.prefill),
-            prices: PassPrices::default(),
+            prices,
             models: vec![ToyModels::new(plan.pair); devices],
             life,
             alive: true,
