@@ -8,6 +8,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod access;
 mod annotated;
 mod bits;
 mod codec;
@@ -19,6 +20,7 @@ mod enumerative;
 mod error;
 mod frame;
 mod id;
+mod identity;
 pub mod limits;
 mod presence;
 mod rows;
@@ -40,6 +42,7 @@ pub use frame::{
     token_bits,
 };
 pub use id::{DeviceId, IdError, VerifierId};
+pub use identity::{Identity, IdentityError, Role};
 pub use presence::{DevicePresence, EngineName, Liveness, ModelName, VerifierPresence, fitting_name};
 pub use rows::{Entry, Row, Rows, judged_drafts_max, row_bits_max};
 pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};

@@ -1,7 +1,6 @@
 //! Topics and filters; no other module builds or parses them.
 //!
-//! A device publishes only under its `u/` and subscribes only under its `n/`, so that two patterns make a broker's
-//! access list.
+//! [`access`](crate::access) says who may publish and receive on them.
 
 use crate::limits::TOPIC_BYTES_MAX;
 use crate::{DeviceId, VerifierId};
@@ -62,8 +61,12 @@ pub enum Topic {
     Telemetry(DeviceId),
     /// `dl1/d/<dev>/u/su`: mistakes in the device's set-up file, retained.
     Setup(DeviceId),
+    /// `dl1/d/<dev>/p`: a device's message to itself, which shows that the broker delivers.
+    DeviceProbe(DeviceId),
     /// `dl1/v/<ver>/st`: a verifier's presence, retained.
     VerifierPresence(VerifierId),
+    /// `dl1/v/<ver>/p`: a verifier's message to itself.
+    VerifierProbe(VerifierId),
 }
 
 impl Topic {
@@ -79,7 +82,9 @@ impl Topic {
             Self::Energy(dev) => write!(name, "dl1/d/{dev}/u/en"),
             Self::Telemetry(dev) => write!(name, "dl1/d/{dev}/u/tm"),
             Self::Setup(dev) => write!(name, "dl1/d/{dev}/u/su"),
+            Self::DeviceProbe(dev) => write!(name, "dl1/d/{dev}/p"),
             Self::VerifierPresence(ver) => write!(name, "dl1/v/{ver}/st"),
+            Self::VerifierProbe(ver) => write!(name, "dl1/v/{ver}/p"),
         };
         written.expect("two ids of 32 bytes and their levels fit TOPIC_BYTES_MAX");
         name
@@ -91,7 +96,9 @@ impl Topic {
             Self::DevicePresence(_) | Self::VerifierPresence(_) | Self::Setup(_) => {
                 (Qos::AtLeastOnce, true, None)
             }
-            Self::Open(..) | Self::Reply(_) => (Qos::AtLeastOnce, false, Some(ANSWER_EXPIRY_SECONDS)),
+            Self::Open(..) | Self::Reply(_) | Self::DeviceProbe(_) | Self::VerifierProbe(_) => {
+                (Qos::AtLeastOnce, false, Some(ANSWER_EXPIRY_SECONDS))
+            }
             // Sent again until acknowledged, without expiry: a run's last report contains the sums of the whole run.
             Self::Energy(_) => (Qos::AtLeastOnce, false, None),
             // The protocol itself sends lost frames and verdicts again, and late telemetry is of no use.
@@ -111,6 +118,7 @@ impl Topic {
         if class == "v" {
             return match rest {
                 (Some("st"), None, ..) => Some(Self::VerifierPresence(id.parse().ok()?)),
+                (Some("p"), None, ..) => Some(Self::VerifierProbe(id.parse().ok()?)),
                 _ => None,
             };
         }
@@ -124,6 +132,7 @@ impl Topic {
             (Some("u"), Some("en"), None, _) => Some(Self::Energy(dev)),
             (Some("u"), Some("tm"), None, _) => Some(Self::Telemetry(dev)),
             (Some("u"), Some("su"), None, _) => Some(Self::Setup(dev)),
+            (Some("p"), None, ..) => Some(Self::DeviceProbe(dev)),
             _ => None,
         }
     }

@@ -330,7 +330,9 @@ fn topics_are_the_documents() {
         ("energy", Topic::Energy(device())),
         ("telemetry", Topic::Telemetry(device())),
         ("setup", Topic::Setup(device())),
+        ("device probe", Topic::DeviceProbe(device())),
         ("verifier presence", Topic::VerifierPresence(verifier())),
+        ("verifier probe", Topic::VerifierProbe(verifier())),
     ];
     let filled = |pattern: &str| pattern.replace("<dev>", dev).replace("<ver>", ver);
     let doc: Vec<_> = table("messages | topic").iter().map(|r| (r[0].clone(), filled(&r[1]))).collect();

@@ -9,7 +9,7 @@ use dunlin_wire::{DeviceId, IdError, VerifierId};
 use proptest::prelude::*;
 
 fn topic() -> impl Strategy<Value = Topic> {
-    (0..9u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
+    (0..11u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
         let (dev, ver) = (dev.parse().expect("an id"), ver.parse().expect("an id"));
         match which {
             0 => Topic::DevicePresence(dev),
@@ -20,6 +20,8 @@ fn topic() -> impl Strategy<Value = Topic> {
             5 => Topic::Energy(dev),
             6 => Topic::Telemetry(dev),
             7 => Topic::Setup(dev),
+            8 => Topic::DeviceProbe(dev),
+            9 => Topic::VerifierProbe(ver),
             _ => Topic::VerifierPresence(ver),
         }
     })
@@ -79,7 +81,8 @@ proptest! {
         let side = name.split('/').nth(3);
         match topic {
             Topic::Reply(_) | Topic::Verdicts(_) => prop_assert_eq!(side, Some("n")),
-            Topic::VerifierPresence(_) => prop_assert!(name.starts_with("dl1/v/")),
+            Topic::VerifierPresence(_) | Topic::VerifierProbe(_) => prop_assert!(name.starts_with("dl1/v/")),
+            Topic::DeviceProbe(_) => prop_assert_eq!(side, Some("p")),
             _ => prop_assert_eq!(side, Some("u")),
         }
     }
@@ -161,6 +164,12 @@ fn foreign_topics_are_none() {
         "dl1/d/a/n/en",
         "dl1/d/a/n/tm",
         "dl1/v/a/u/tm",
+        "dl1/d/a/p/",
+        "dl1/d/a/p/x",
+        "dl1/d/a/u/p",
+        "dl1/v/a/p/x",
+        "dl1/v/v.a/p",
+        "dl1/d/o.a/p",
         ENERGY_FILTER,
         TELEMETRY_FILTER,
         &open_filter(&"a".parse().expect("an id")),
