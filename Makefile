@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover radio evaluate energy bench race paper-size families relay meter docs fuzz clean test-x86 test-remote test-llamacpp verifier-llamacpp \
+.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover acl-matrix radio evaluate energy bench race paper-size families relay meter docs fuzz clean test-x86 test-remote test-llamacpp verifier-llamacpp \
 	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
@@ -130,6 +130,13 @@ kills: build need-mosquitto ## kill -9 of broker, link and verifier in the middl
 FAILOVER ?= 20
 failover: build need-mosquitto ## Three verifiers, eight agents, kill -9 and SIGSTOP: identical texts, and how long the gaps in them are; FAILOVER= strikes
 	DUNLIN_FAILOVER=$(FAILOVER) $(CARGO) test --release --locked -p dunlin-stand --test stand failover -- --nocapture --test-threads 1
+
+# What the test found stands in a file, so that it is shown whole, and last.
+ACL_MATRIX := $(TARGET_DIR)/tmp/acl-matrix.txt
+acl-matrix: need-cargo need-mosquitto ## Who may publish and receive what at a mosquitto with the files of dunlin-fleet: every role, topic and receiver, by delivery
+	@rm -f $(ACL_MATRIX)
+	@status=0; $(CARGO) test --release --locked -p dunlin-fleet --test matrix || status=$$?; \
+		if [ -f $(ACL_MATRIX) ]; then cat $(ACL_MATRIX); fi; exit $$status
 
 radio: build ## The table of frames and bytes per committed token
 	$(CARGO) test --release --locked -p dunlin-evaluate --test radio -- --nocapture

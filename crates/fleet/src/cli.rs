@@ -253,7 +253,7 @@ fn issue(fleet: &mut Fleet, name: &Identity, now: OffsetDateTime) -> Result<Exit
 fn revoke(fleet: &mut Fleet, name: &Identity, now: OffsetDateTime) -> Result<ExitCode> {
     let count = fleet.revoke(&name.to_string(), now)?;
     say(&format!(
-        "revoked {count} certificates of {name}, and removed its keys here. {}\n\
+        "revoked what {name} had ({count} in all), and removed its keys here. {}\n\
          Only a restart ends the connection that it may have now.",
         install(fleet, "restart")
     ))
