@@ -1,5 +1,7 @@
 //! The table of access: it says what `docs/access.md` says, and the topics of the programs are in it.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
+
 use dunlin_wire::access::{RULES, Span, emqx, markdown, mosquitto};
 use dunlin_wire::topic::{SETUP_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter, open_filter};
 use dunlin_wire::{DeviceId, Identity, IdentityError, Role, VerifierId};

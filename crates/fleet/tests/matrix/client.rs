@@ -63,7 +63,7 @@ impl Client {
         let mut client =
             Self { stream: StreamOwned::new(connection, socket), packet_id: 0, arrived: Vec::new() };
         let mut options = ConnectOptions::new(id);
-        options.keep_alive = Duration::ZERO.into();
+        options.keep_alive = Duration::ZERO;
         options.will = will.map(|(topic, payload)| WillMessage::new(topic, payload).with_qos(SERVICE.into()));
         client.send(&ConnectPacket::new(options))?;
         match client.packet()? {

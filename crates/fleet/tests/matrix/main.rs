@@ -112,7 +112,9 @@ fn everybody_gets_what_the_table_grants_and_nothing_else() {
         }
     }
     judge(&parties, &topics, &mut report);
-    report.end(&topics);
+    let text = report.write(&topics);
+    println!("{text}");
+    assert!(report.is_right(), "{text}");
 }
 
 /// Connects with a Will, and vanishes. The second connection of the same id makes the broker end the first, Will included,

@@ -93,8 +93,8 @@ impl Report {
         }
     }
 
-    /// Writes the report for `make acl-matrix`, and fails if a cell is wrong.
-    pub(crate) fn end(&self, topics: &[TopicCells]) {
+    /// Writes the report for `make acl-matrix`; returns it.
+    pub(crate) fn write(&self, topics: &[TopicCells]) -> String {
         let mut text = self.table(topics);
         for line in self.wrong.iter().take(SHOWN_MAX) {
             writeln!(text, "WRONG {line}").unwrap();
@@ -104,10 +104,13 @@ impl Report {
             .unwrap();
         writeln!(text, "{rightful} messages and Wills to rightful receivers, {foreign} to others").unwrap();
         writeln!(text, "{} cells, {} wrong", self.cells, self.wrong.len()).unwrap();
-        println!("{text}");
         fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("acl-matrix.txt"), &text).unwrap();
-        assert!(*accepted > 50 && *rightful > 100, "hardly anything was allowed:\n{text}");
-        assert!(self.wrong.is_empty(), "{text}");
+        text
+    }
+
+    /// True if enough was allowed to say something, and no cell is wrong.
+    pub(crate) fn is_right(&self) -> bool {
+        self.accepted > 50 && self.rightful > 100 && self.wrong.is_empty()
     }
 
     /// Who could write (W) and read (R) each topic; red where the table says otherwise.
