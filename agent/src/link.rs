@@ -164,16 +164,23 @@ impl Link {
         self.watch.flush(&connection.publisher, || Topic::Verdicts(device.clone()).name());
     }
 
-    /// Publishes a report about this device if the connection has room and no frame waits; otherwise the report is
-    /// dropped.
-    pub fn tell(&mut self, topic: fn(DeviceId) -> Topic, bytes: &[u8]) {
-        // Reports are optional, so they never delay a frame; without room they are dropped.
+    /// Publishes a report about this device to a verifier if the connection has room and no frame waits; returns false
+    /// otherwise.
+    pub fn tell(
+        &mut self,
+        topic: fn(DeviceId, VerifierId) -> Topic,
+        verifier: &VerifierId,
+        bytes: &[u8],
+    ) -> bool {
+        // Reports are optional, so they never delay a frame.
         let has_room = self.has_room() && self.outbox.is_empty();
-        let Some(connection) = self.connection.as_ref().filter(|_| has_room) else { return };
-        let report = Outgoing::new(topic(self.config.device.clone()), bytes.to_vec());
-        if connection.publisher.send(&report) != SendOutcome::Yes {
+        let Some(connection) = self.connection.as_ref().filter(|_| has_room) else { return false };
+        let report = Outgoing::new(topic(self.config.device.clone(), verifier.clone()), bytes.to_vec());
+        let sent = connection.publisher.send(&report) == SendOutcome::Yes;
+        if !sent {
             debug!("no room for a report on {}", report.topic.name());
         }
+        sent
     }
 
     /// MQTT bytes so far.

@@ -121,6 +121,8 @@ pub struct Agent {
     moved: bool,
     /// The last lease: its verifier and target.
     lessor: Option<(VerifierId, PinnedTarget)>,
+    /// The newest energy report, while it waits for a verifier or for room.
+    unsent_report: Option<Vec<u8>>,
     /// True once a target other than the session's first one has written in it.
     target_changed: bool,
     memory: Memory,
@@ -172,6 +174,7 @@ impl Agent {
             ended: None,
             moved: false,
             lessor: None,
+            unsent_report: None,
             target_changed: false,
             memory: Memory::default(),
             learned_with: None,
@@ -551,10 +554,13 @@ impl Agent {
             self.device.set_prices(prices);
         }
         if let Some(telemetry) = self.energy.poll_telemetry()
+            && let Some((verifier, _)) = &self.lessor
             && let Ok(bytes) = telemetry.encode()
         {
-            self.link.tell(Topic::Telemetry, &bytes);
+            // Without room it is dropped: late telemetry is of no use.
+            self.link.tell(Topic::Telemetry, verifier, &bytes);
         }
+        self.report_energy();
         if self.ended.is_none() {
             return ControlFlow::Continue(());
         }
@@ -564,12 +570,23 @@ impl Agent {
         }
     }
 
+    /// Sends the newest energy report to the verifier of the last lease, once there is one and the link has room.
+    fn report_energy(&mut self) {
+        if let (Some((verifier, _)), Some(bytes)) = (&self.lessor, &self.unsent_report)
+            && self.link.tell(Topic::Energy, verifier, bytes)
+        {
+            self.unsent_report = None;
+        }
+    }
+
     fn finish_turn(&mut self, energy: Option<TurnEnergy>, out: &mut dyn Output) -> ControlFlow<()> {
         let Some(turn) = self.ended.take() else { return ControlFlow::Continue(()) };
         if let Some(report) = self.energy.poll_report()
             && let Ok(bytes) = report.encode()
         {
-            self.link.tell(Topic::Energy, &bytes);
+            // A newer report contains the sums of the one that still waits.
+            self.unsent_report = Some(bytes.to_vec());
+            self.report_energy();
         }
         out.finished(&Turn { energy, ..turn })
     }

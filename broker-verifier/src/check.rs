@@ -101,8 +101,7 @@ async fn broker(config: &Config) -> Result<(String, Option<String>)> {
     }
     let options = config.connect_options(&format!("dunlin-check-{}", std::process::id()))?;
     let facts = probe(&options).await.map_err(|loss| anyhow!(loss.reason))?;
-    let BrokerFacts { packet_bytes_max, alias_max, shares } = facts;
-    ensure!(shares, "{} has no shared subscriptions", config.broker);
+    let BrokerFacts { packet_bytes_max, alias_max } = facts;
     let enough = packet_bytes_max.is_none_or(|max| max >= PACKET_BYTES_MAX);
     let packets = packet_bytes_max.map_or("of any size".into(), |max| format!("up to {max} bytes"));
     ensure!(enough, "{} takes packets {packets}, {PACKET_BYTES_MAX} are needed", config.broker);

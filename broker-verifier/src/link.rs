@@ -12,7 +12,9 @@ use aliases::Aliases;
 use dunlin_hlm::verifier::Correlation;
 use dunlin_link::{Arrival, Arrivals, ConnectOptions, ConnectionEnd, Dialer, Publisher, Will};
 use dunlin_wire::limits::PACKET_BYTES_MAX;
-use dunlin_wire::topic::{ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, frames_filter, open_filter};
+use dunlin_wire::topic::{
+    SETUP_FILTER, Topic, TopicName, energy_filter, frames_filter, open_filter, telemetry_filter,
+};
 use dunlin_wire::{DeviceId, Liveness, VerifierId, VerifierPresence};
 use outbox::{Outbox, Wire};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,8 +29,6 @@ pub use outbox::Message;
 pub const INFLIGHT_MAX: u16 = 64;
 /// Received messages that wait for the loop; beyond it, the task stops reading the connection.
 const EVENTS_MAX: usize = 64;
-/// Optional subscriptions: without them, drafts are still verified, but devices' reports are not logged.
-const OPTIONAL: [&str; 3] = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER];
 
 /// Parameters of the connection, and the verifier.
 #[derive(Clone, Debug)]
@@ -269,14 +269,15 @@ impl Task {
     ) -> Result<Option<LinkEvent>, String> {
         match arrival {
             Arrival::Accepted(accepted) => {
-                let (frames, opens) = (frames_filter(&self.options.id), open_filter(&self.options.id));
-                if !accepted.subscribe([frames.as_str(), &opens].into_iter().chain(OPTIONAL)) {
+                let (needed, reports) = (needed_filters(&self.options.id), report_filters(&self.options.id));
+                let own = needed.iter().chain(&reports).map(|filter| filter.as_str());
+                if !accepted.subscribe(own.chain([SETUP_FILTER])) {
                     return Err("a new connection had no room for its subscriptions".into());
                 }
                 *publisher = Some(accepted);
             }
             Arrival::Subscribed(refused) => {
-                check_refusals(&refused)?;
+                check_refusals(&refused, &self.options.id)?;
                 self.up(publisher.take());
                 return Ok(Some(LinkEvent::Up));
             }
@@ -323,8 +324,12 @@ impl Task {
                 let correlation = correlation.and_then(|data| Correlation::from_slice(&data).ok());
                 Some(LinkEvent::Open { device, bytes, correlation })
             }
-            Topic::Energy(device) => Some(LinkEvent::Energy { device, bytes }),
-            Topic::Telemetry(device) => Some(LinkEvent::Telemetry { device, bytes }),
+            Topic::Energy(device, verifier) if verifier == self.options.id => {
+                Some(LinkEvent::Energy { device, bytes })
+            }
+            Topic::Telemetry(device, verifier) if verifier == self.options.id => {
+                Some(LinkEvent::Telemetry { device, bytes })
+            }
             Topic::Setup(device) => Some(LinkEvent::Setup { device, bytes }),
             _ => {
                 lock(&self.shared).outbox.counters.foreign += 1;
@@ -360,10 +365,21 @@ fn warn_not_taken(ration: &mut WarningRation, counters: &mut LinkCounters, reaso
     }
 }
 
-/// Logs refused optional filters; the first refused filter that serving needs is returned as an error.
-fn check_refusals(refused: &[(String, String)]) -> Result<(), String> {
+/// The subscriptions that serving needs.
+fn needed_filters(own: &VerifierId) -> [TopicName; 2] {
+    [frames_filter(own), open_filter(own)]
+}
+
+/// Further subscriptions, besides that of set-up reports: without them, drafts are still verified, but what devices report
+/// is not logged.
+fn report_filters(own: &VerifierId) -> [TopicName; 2] {
+    [energy_filter(own), telemetry_filter(own)]
+}
+
+/// Logs refused filters; the first one that serving needs is returned as an error.
+fn check_refusals(refused: &[(String, String)], own: &VerifierId) -> Result<(), String> {
     for (filter, reason) in refused {
-        if !OPTIONAL.contains(&filter.as_str()) {
+        if needed_filters(own).iter().any(|needed| needed.as_str() == filter) {
             return Err(format!("the broker refuses the subscription to {filter}: {reason}"));
         }
         tracing::warn!(
@@ -393,13 +409,12 @@ mod tests {
     #[test]
     fn a_refusal_ends_a_connection_only_where_serving_needs_the_subscription() {
         let own = "v1".parse().unwrap();
-        let (frames, opens) = (frames_filter(&own), open_filter(&own));
-        let refused = |filter: &str| check_refusals(&[(filter.to_owned(), "NotAuthorized".to_owned())]);
-        assert_eq!(check_refusals(&[]), Ok(()));
-        for needed in [frames.as_str(), opens.as_str()] {
+        let refused = |filter: &str| check_refusals(&[(filter.to_owned(), "NotAuthorized".to_owned())], &own);
+        assert_eq!(check_refusals(&[], &own), Ok(()));
+        for needed in ["dl1/d/+/u/f/v1", "dl1/d/+/u/op/v1"] {
             assert!(refused(needed).is_err_and(|reason| reason.contains(needed)));
         }
-        for optional in OPTIONAL {
+        for optional in [SETUP_FILTER, "dl1/d/+/u/en/v1", "dl1/d/+/u/tm/v1"] {
             assert_eq!(refused(optional), Ok(()));
         }
     }

@@ -119,7 +119,7 @@ async fn no_messages_over_the_embedded_broker() {
 /// Sends more QoS 1 messages than mosquitto keeps in flight per client, on each topic that a verifier reads at QoS 1.
 async fn large_messages_dont_silence_a_verifier(mosquitto: Mosquitto) {
     const TIMES: usize = 21;
-    let topics = ["dl1/d/d1/u/op/verifier-1", "dl1/d/d1/u/en", "dl1/d/d1/u/su"];
+    let topics = ["dl1/d/d1/u/op/verifier-1", "dl1/d/d1/u/en/verifier-1", "dl1/d/d1/u/su"];
     let running = Running::start(config(mosquitto.port), toy().target()).await;
     let mut device = Device::connect(mosquitto.port, "d1").await;
     for topic in topics.iter().flat_map(|topic| [topic; TIMES]) {

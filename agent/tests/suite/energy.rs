@@ -7,7 +7,7 @@ use dunlin_lm::ModelDir;
 use dunlin_mosquitto::{Mosquitto, OPEN};
 use dunlin_power::phase::EnergyPhase;
 use dunlin_wire::topic::Topic;
-use dunlin_wire::{DeviceId, EnergyReport, PhaseTotal, PowerSource, Telemetry};
+use dunlin_wire::{EnergyReport, PhaseTotal, PowerSource, Telemetry};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::fs;
@@ -27,7 +27,7 @@ struct Ear {
 
 impl Ear {
     fn start(port: u16) -> Self {
-        let topics = [Topic::Energy(device()), Topic::Telemetry(device())].map(|topic| topic.name());
+        let topics = [energy_topic(), telemetry_topic()].map(|topic| topic.name());
         let client = RawClient::connect(port, "ear", &[&topics[0], &topics[1]]);
         Self { client, held: VecDeque::new() }
     }
@@ -48,8 +48,12 @@ impl Ear {
     }
 }
 
-fn device() -> DeviceId {
-    "pi-7".parse().unwrap()
+fn energy_topic() -> Topic {
+    Topic::Energy("pi-7".parse().unwrap(), verifier::id())
+}
+
+fn telemetry_topic() -> Topic {
+    Topic::Telemetry("pi-7".parse().unwrap(), verifier::id())
 }
 
 fn number(value: &Value) -> f64 {
@@ -91,7 +95,7 @@ fn a_simulated_sensor_measures_the_agents_own_phases() {
     assert!((number(&energy["joules_per_committed_token"]) * committed / joules - 1.0).abs() < 1e-9);
     assert!(number(&energy["load_joules"]) > 0.0 && number(&energy["samples"]) > 0.0);
 
-    let told = EnergyReport::decode(&ear.next(&Topic::Energy(device()))).unwrap();
+    let told = EnergyReport::decode(&ear.next(&energy_topic())).unwrap();
     assert_eq!((told.source, told.reports, told.requests), (PowerSource::Simulated, 1, 1));
     assert_eq!(told.committed, expected.len() as u64);
     assert_eq!(told.drafted, report["draft_steps"].as_u64().unwrap());
@@ -138,11 +142,11 @@ fn counters_grow_from_reply_to_reply_and_telemetry_comes_between() {
     let mut child = agent.spawn().unwrap();
     let mut prompts = child.stdin.take().unwrap();
     writeln!(prompts, "{}", crate::process::PROMPT).unwrap();
-    let first = EnergyReport::decode(&ear.next(&Topic::Energy(device()))).unwrap();
+    let first = EnergyReport::decode(&ear.next(&energy_topic())).unwrap();
     let telemetry: Vec<Telemetry> =
-        (0..2).map(|_| Telemetry::decode(&ear.next(&Topic::Telemetry(device()))).unwrap()).collect();
+        (0..2).map(|_| Telemetry::decode(&ear.next(&telemetry_topic())).unwrap()).collect();
     writeln!(prompts, "For two people.").unwrap();
-    let second = EnergyReport::decode(&ear.next(&Topic::Energy(device()))).unwrap();
+    let second = EnergyReport::decode(&ear.next(&energy_topic())).unwrap();
     drop(prompts);
     assert!(child.wait().unwrap().success());
     assert_eq!((first.run, first.reports, second.reports), (second.run, 1, 2));

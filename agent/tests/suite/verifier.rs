@@ -55,7 +55,7 @@ pub(crate) fn start(port: u16, target: Box<dyn Target>, plan: Plan) -> Scripted 
     Scripted { _stop: stop }
 }
 
-fn id() -> VerifierId {
+pub(crate) fn id() -> VerifierId {
     "v1".parse().unwrap()
 }
 

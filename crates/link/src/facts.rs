@@ -9,8 +9,6 @@ pub struct BrokerFacts {
     pub packet_bytes_max: Option<u32>,
     /// Topic aliases it allows.
     pub alias_max: u16,
-    /// True if it supports shared subscriptions.
-    pub shares: bool,
 }
 
 impl BrokerFacts {
@@ -19,7 +17,6 @@ impl BrokerFacts {
         Self {
             packet_bytes_max: properties.and_then(|p| p.max_packet_size),
             alias_max: properties.and_then(|p| p.topic_alias_max).unwrap_or(0),
-            shares: properties.and_then(|p| p.shared_subscription_available) != Some(0),
         }
     }
 }

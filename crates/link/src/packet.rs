@@ -215,7 +215,7 @@ mod tests {
             let topic = match which {
                 0 => open(),
                 1 => frames(),
-                2 => Topic::Energy(device()),
+                2 => Topic::Energy(device(), "v1".parse().unwrap()),
                 _ => Topic::DevicePresence(device()),
             };
             let message = Outgoing {

@@ -13,11 +13,7 @@ const ANSWER_EXPIRY_SECONDS: u32 = 5;
 /// A topic or filter.
 pub type TopicName = String<TOPIC_BYTES_MAX>;
 
-/// The shared filter by which verifiers receive energy reports.
-pub const ENERGY_FILTER: &str = "$share/energy/dl1/d/+/u/en";
-/// The shared filter by which verifiers receive telemetry.
-pub const TELEMETRY_FILTER: &str = "$share/energy/dl1/d/+/u/tm";
-/// The filter for set-up reports. Not shared, since brokers deliver no retained messages to shared filters.
+/// The filter for set-up reports.
 pub const SETUP_FILTER: &str = "dl1/d/+/u/su";
 /// The filter for every verifier's presence; a device subscribes to it only while it seeks a lease.
 pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
@@ -55,10 +51,10 @@ pub enum Topic {
     Frames(DeviceId, VerifierId),
     /// `dl1/d/<dev>/n/c`: verdicts.
     Verdicts(DeviceId),
-    /// `dl1/d/<dev>/u/en`: energy reports.
-    Energy(DeviceId),
-    /// `dl1/d/<dev>/u/tm`: telemetry of the device's power.
-    Telemetry(DeviceId),
+    /// `dl1/d/<dev>/u/en/<ver>`: energy reports, to the verifier of the last lease.
+    Energy(DeviceId, VerifierId),
+    /// `dl1/d/<dev>/u/tm/<ver>`: telemetry of the device's power, to the verifier of the last lease.
+    Telemetry(DeviceId, VerifierId),
     /// `dl1/d/<dev>/u/su`: mistakes in the device's set-up file, retained.
     Setup(DeviceId),
     /// `dl1/d/<dev>/p`: a device's message to itself, which shows that the broker delivers.
@@ -79,8 +75,8 @@ impl Topic {
             Self::Reply(dev) => write!(name, "dl1/d/{dev}/n/op"),
             Self::Frames(dev, ver) => write!(name, "dl1/d/{dev}/u/f/{ver}"),
             Self::Verdicts(dev) => write!(name, "dl1/d/{dev}/n/c"),
-            Self::Energy(dev) => write!(name, "dl1/d/{dev}/u/en"),
-            Self::Telemetry(dev) => write!(name, "dl1/d/{dev}/u/tm"),
+            Self::Energy(dev, ver) => write!(name, "dl1/d/{dev}/u/en/{ver}"),
+            Self::Telemetry(dev, ver) => write!(name, "dl1/d/{dev}/u/tm/{ver}"),
             Self::Setup(dev) => write!(name, "dl1/d/{dev}/u/su"),
             Self::DeviceProbe(dev) => write!(name, "dl1/d/{dev}/p"),
             Self::VerifierPresence(ver) => write!(name, "dl1/v/{ver}/st"),
@@ -100,9 +96,9 @@ impl Topic {
                 (Qos::AtLeastOnce, false, Some(ANSWER_EXPIRY_SECONDS))
             }
             // Sent again until acknowledged, without expiry: a run's last report contains the sums of the whole run.
-            Self::Energy(_) => (Qos::AtLeastOnce, false, None),
+            Self::Energy(..) => (Qos::AtLeastOnce, false, None),
             // The protocol itself sends lost frames and verdicts again, and late telemetry is of no use.
-            Self::Frames(..) | Self::Verdicts(_) | Self::Telemetry(_) => (Qos::AtMostOnce, false, None),
+            Self::Frames(..) | Self::Verdicts(_) | Self::Telemetry(..) => (Qos::AtMostOnce, false, None),
         };
         Delivery { qos, retain, expiry_seconds }
     }
@@ -129,8 +125,8 @@ impl Topic {
             (Some("n"), Some("op"), None, _) => Some(Self::Reply(dev)),
             (Some("u"), Some("f"), Some(ver), None) => Some(Self::Frames(dev, ver.parse().ok()?)),
             (Some("n"), Some("c"), None, _) => Some(Self::Verdicts(dev)),
-            (Some("u"), Some("en"), None, _) => Some(Self::Energy(dev)),
-            (Some("u"), Some("tm"), None, _) => Some(Self::Telemetry(dev)),
+            (Some("u"), Some("en"), Some(ver), None) => Some(Self::Energy(dev, ver.parse().ok()?)),
+            (Some("u"), Some("tm"), Some(ver), None) => Some(Self::Telemetry(dev, ver.parse().ok()?)),
             (Some("u"), Some("su"), None, _) => Some(Self::Setup(dev)),
             (Some("p"), None, ..) => Some(Self::DeviceProbe(dev)),
             _ => None,
@@ -140,10 +136,8 @@ impl Topic {
 
 /// The delivery of the messages that `filter` matches; `None` if it is not a filter of this protocol.
 pub fn filter_delivery(filter: &str) -> Option<Delivery> {
-    let shared = filter.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
-    let pattern = shared.map_or(filter, |(_group, pattern)| pattern);
     let mut name = TopicName::new();
-    for character in pattern.chars() {
+    for character in filter.chars() {
         // Any id will do: the delivery doesn't depend on it.
         name.push(if character == '+' { 'x' } else { character }).ok()?;
     }
@@ -152,14 +146,27 @@ pub fn filter_delivery(filter: &str) -> Option<Delivery> {
 
 /// The filter by which verifier `ver` receives requests for its leases.
 pub fn open_filter(ver: &VerifierId) -> TopicName {
-    let mut name = TopicName::new();
-    write!(name, "dl1/d/+/u/op/{ver}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");
-    name
+    addressed("op", ver)
 }
 
 /// The filter by which verifier `ver` receives the frames of all its devices.
 pub fn frames_filter(ver: &VerifierId) -> TopicName {
+    addressed("f", ver)
+}
+
+/// The filter by which verifier `ver` receives the energy reports that devices address to it.
+pub fn energy_filter(ver: &VerifierId) -> TopicName {
+    addressed("en", ver)
+}
+
+/// The filter by which verifier `ver` receives the telemetry that devices address to it.
+pub fn telemetry_filter(ver: &VerifierId) -> TopicName {
+    addressed("tm", ver)
+}
+
+/// The filter for the messages of one kind that devices address to a verifier.
+fn addressed(kind: &str, ver: &VerifierId) -> TopicName {
     let mut name = TopicName::new();
-    write!(name, "dl1/d/+/u/f/{ver}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");
+    write!(name, "dl1/d/+/u/{kind}/{ver}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");
     name
 }

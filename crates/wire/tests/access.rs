@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
 use dunlin_wire::access::{RULES, Span, emqx, markdown, mosquitto};
-use dunlin_wire::topic::{SETUP_FILTER, Topic, VERIFIER_PRESENCE_FILTER, frames_filter, open_filter};
+use dunlin_wire::topic::{
+    SETUP_FILTER, Topic, VERIFIER_PRESENCE_FILTER, energy_filter, frames_filter, open_filter,
+    telemetry_filter,
+};
 use dunlin_wire::{DeviceId, Identity, IdentityError, Role, VerifierId};
 use proptest::prelude::*;
 
@@ -51,6 +54,8 @@ fn every_topic_of_the_programs_has_a_rule() {
         Topic::DevicePresence(dev()),
         Topic::Open(dev(), ver()),
         Topic::Frames(dev(), ver()),
+        Topic::Energy(dev(), ver()),
+        Topic::Telemetry(dev(), ver()),
         Topic::Setup(dev()),
         Topic::Reply(dev()),
         Topic::Verdicts(dev()),
@@ -69,7 +74,9 @@ fn every_topic_of_the_programs_has_a_rule() {
 fn every_filter_of_the_programs_is_granted() {
     let mut list = String::new();
     mosquitto(&mut list, &services()).unwrap();
-    for filter in [&open_filter(&verifier()), &frames_filter(&verifier()), SETUP_FILTER] {
+    let ver = verifier();
+    let filters = [open_filter(&ver), frames_filter(&ver), energy_filter(&ver), telemetry_filter(&ver)];
+    for filter in filters.iter().map(|filter| filter.as_str()).chain([SETUP_FILTER]) {
         assert!(list.contains(&format!("\ntopic read {filter}\n")), "{filter}");
     }
     assert!(list.contains(&format!("\npattern read {VERIFIER_PRESENCE_FILTER}\n")));

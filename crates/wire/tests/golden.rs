@@ -10,8 +10,8 @@ use common::{
     typical_setup, typical_telemetry, verifier_id, verifier_presence,
 };
 use dunlin_wire::topic::{
-    Delivery, ENERGY_FILTER, Qos, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER,
-    frames_filter, open_filter,
+    Delivery, Qos, SETUP_FILTER, Topic, VERIFIER_PRESENCE_FILTER, energy_filter, frames_filter, open_filter,
+    telemetry_filter,
 };
 use dunlin_wire::{
     Close, CloseReason, Codes, CouplingProfile, Credit, DevicePresence, DraftFrame, EnergyReport, Lease,
@@ -327,8 +327,8 @@ fn topics_are_the_documents() {
         ("reply", Topic::Reply(device())),
         ("frames", Topic::Frames(device(), verifier())),
         ("verdicts", Topic::Verdicts(device())),
-        ("energy", Topic::Energy(device())),
-        ("telemetry", Topic::Telemetry(device())),
+        ("energy", Topic::Energy(device(), verifier())),
+        ("telemetry", Topic::Telemetry(device(), verifier())),
         ("setup", Topic::Setup(device())),
         ("device probe", Topic::DeviceProbe(device())),
         ("verifier presence", Topic::VerifierPresence(verifier())),
@@ -344,8 +344,8 @@ fn topics_are_the_documents() {
     let code = [
         &open_filter(&verifier()),
         &frames_filter(&verifier()),
-        ENERGY_FILTER,
-        TELEMETRY_FILTER,
+        &energy_filter(&verifier()),
+        &telemetry_filter(&verifier()),
         SETUP_FILTER,
         VERIFIER_PRESENCE_FILTER,
         &Topic::VerifierPresence(verifier()).name(),

@@ -2,8 +2,8 @@
 
 use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
 use dunlin_wire::topic::{
-    ENERGY_FILTER, SETUP_FILTER, TELEMETRY_FILTER, Topic, VERIFIER_PRESENCE_FILTER, filter_delivery,
-    frames_filter, open_filter,
+    SETUP_FILTER, Topic, TopicName, VERIFIER_PRESENCE_FILTER, energy_filter, filter_delivery, frames_filter,
+    open_filter, telemetry_filter,
 };
 use dunlin_wire::{DeviceId, IdError, VerifierId};
 use proptest::prelude::*;
@@ -17,8 +17,8 @@ fn topic() -> impl Strategy<Value = Topic> {
             2 => Topic::Reply(dev),
             3 => Topic::Frames(dev, ver),
             4 => Topic::Verdicts(dev),
-            5 => Topic::Energy(dev),
-            6 => Topic::Telemetry(dev),
+            5 => Topic::Energy(dev, ver),
+            6 => Topic::Telemetry(dev, ver),
             7 => Topic::Setup(dev),
             8 => Topic::DeviceProbe(dev),
             9 => Topic::VerifierProbe(ver),
@@ -27,12 +27,21 @@ fn topic() -> impl Strategy<Value = Topic> {
     })
 }
 
-/// True when an MQTT filter without `#` matches a topic name; of a shared filter only the part behind its group counts.
+/// True when an MQTT filter without `#` matches a topic name.
 fn matches(filter: &str, name: &str) -> bool {
-    let shared = filter.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
-    let filter = shared.map_or(filter, |(_, filter)| filter);
     let (wanted, levels) = (filter.split('/'), name.split('/'));
     wanted.clone().count() == levels.clone().count() && wanted.zip(levels).all(|(w, l)| w == "+" || w == l)
+}
+
+/// The filter of the verifier that a topic is addressed to.
+fn own_filter(topic: &Topic) -> Option<TopicName> {
+    Some(match topic {
+        Topic::Frames(_, ver) => frames_filter(ver),
+        Topic::Open(_, ver) => open_filter(ver),
+        Topic::Energy(_, ver) => energy_filter(ver),
+        Topic::Telemetry(_, ver) => telemetry_filter(ver),
+        _ => return None,
+    })
 }
 
 proptest! {
@@ -48,29 +57,20 @@ proptest! {
     fn filters_match_their_topics_only(topic in topic(), other: VerifierIdText) {
         let name = topic.name();
         prop_assert_eq!(matches(VERIFIER_PRESENCE_FILTER, &name), matches!(topic, Topic::VerifierPresence(_)));
-        prop_assert_eq!(matches(ENERGY_FILTER, &name), matches!(topic, Topic::Energy(_)));
-        prop_assert_eq!(matches(TELEMETRY_FILTER, &name), matches!(topic, Topic::Telemetry(_)));
         prop_assert_eq!(matches(SETUP_FILTER, &name), matches!(topic, Topic::Setup(_)));
         let other: VerifierId = other.0.parse().expect("an id");
         prop_assert_eq!(matches(&frames_filter(&other), &name), matches!(&topic, Topic::Frames(_, ver) if *ver == other));
         prop_assert_eq!(matches(&open_filter(&other), &name), matches!(&topic, Topic::Open(_, ver) if *ver == other));
-        match &topic {
-            Topic::Frames(_, ver) => prop_assert!(matches(&frames_filter(ver), &name)),
-            Topic::Open(_, ver) => prop_assert!(matches(&open_filter(ver), &name)),
-            _ => {}
-        }
+        prop_assert_eq!(matches(&energy_filter(&other), &name), matches!(&topic, Topic::Energy(_, ver) if *ver == other));
+        prop_assert_eq!(matches(&telemetry_filter(&other), &name), matches!(&topic, Topic::Telemetry(_, ver) if *ver == other));
+        prop_assert!(own_filter(&topic).is_none_or(|filter| matches(&filter, &name)));
     }
 
     #[test]
     fn a_filter_is_delivered_as_its_topics_are(topic in topic()) {
         let name = topic.name();
-        let shared = [ENERGY_FILTER, TELEMETRY_FILTER, SETUP_FILTER, VERIFIER_PRESENCE_FILTER];
-        let own = match &topic {
-            Topic::Frames(_, ver) => frames_filter(ver),
-            Topic::Open(_, ver) => open_filter(ver),
-            _ => name.clone(),
-        };
-        for filter in shared.into_iter().chain([own.as_str()]).filter(|filter| matches(filter, &name)) {
+        let own = own_filter(&topic).unwrap_or_else(|| name.clone());
+        for filter in [SETUP_FILTER, VERIFIER_PRESENCE_FILTER, own.as_str()].into_iter().filter(|filter| matches(filter, &name)) {
             prop_assert_eq!(filter_delivery(filter), Some(topic.delivery()), "{}", filter);
         }
     }
@@ -157,8 +157,11 @@ fn foreign_topics_are_none() {
         "dl1/x/a/st",
         "/dl1/v/a/st",
         "dl2/v/a/st",
+        "dl1/d/a/u/en",
         "dl1/d/a/u/en/",
-        "dl1/d/a/u/tm/x",
+        "dl1/d/a/u/en/B",
+        "dl1/d/a/u/tm",
+        "dl1/d/a/u/tm/x/y",
         "dl1/d/a/u/su/x",
         "dl1/d/a/n/su",
         "dl1/d/a/n/en",
@@ -170,8 +173,7 @@ fn foreign_topics_are_none() {
         "dl1/v/a/p/x",
         "dl1/v/v.a/p",
         "dl1/d/o.a/p",
-        ENERGY_FILTER,
-        TELEMETRY_FILTER,
+        "$share/energy/dl1/d/a/u/en/b",
         &open_filter(&"a".parse().expect("an id")),
         VERIFIER_PRESENCE_FILTER,
         "$SYS/broker/uptime",
@@ -185,7 +187,7 @@ fn foreign_topics_are_none() {
 #[test]
 fn a_foreign_filter_has_no_delivery() {
     let long = "x".repeat(TOPIC_BYTES_MAX + 1);
-    for filter in ["", "#", "dl1/#", "$share/open", "$share/open/", "$SYS/+", "dl1/d/+/u/+", &long] {
+    for filter in ["", "#", "dl1/#", "$share/open/dl1/d/+/u/op/a", "$SYS/+", "dl1/d/+/u/+", &long] {
         assert_eq!(filter_delivery(filter), None, "{filter}");
     }
 }
