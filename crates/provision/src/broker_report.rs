@@ -8,7 +8,7 @@ use crate::setup::BoardSetup;
 use crate::standing::{BrokerLogin, DataPlaces, Standing, text_of};
 use crate::{PUBLIC, say};
 use anyhow::{Context, Result, bail};
-use dunlin_link::{AddressError, BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, Security, retain};
+use dunlin_link::{BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, Security, TlsTable, retain};
 use dunlin_wire::DeviceId;
 use dunlin_wire::topic::Topic;
 use std::time::Duration;
@@ -43,17 +43,23 @@ impl ReportTarget {
             login: in_address.clone().or_else(|| setup.login.clone()).or_else(|| standing.login()),
             // The address is logged and stored, so it must not contain a login.
             broker: match (address, in_address) {
-                (Ok(address), Some(_)) => format!("mqtt://{address}"),
+                (Ok(address), Some(_)) => address.url(),
                 _ => broker,
             },
         })
     }
 
-    fn options(&self) -> Result<ConnectOptions, AddressError> {
+    /// The connection, with the certificate that the board has.
+    fn options(&self, places: &DataPlaces) -> Result<ConnectOptions> {
         let login = self.login.clone();
+        let broker: BrokerAddress = self.broker.parse()?;
+        let security = match broker.tls {
+            true => Security::Tls(TlsTable::default().files(&places.tls(), Some(&places.tls_key()))?),
+            false => Security::Plain,
+        };
         Ok(ConnectOptions {
-            broker: self.broker.parse()?,
-            security: Security::Plain,
+            broker,
+            security,
             login: login
                 .map(|login| dunlin_link::Login { user: login.user, password: Secret::new(login.password) }),
             client_id: format!("dunlin-setup-{}", self.device),
@@ -100,7 +106,7 @@ pub async fn report_mistakes(
     let mark = |told| ReportMark { device: recipient.device.clone(), broker: recipient.broker.clone(), told };
     remember(mark(false), places).context("the broker was not notified")?;
     let report = mistakes.report().encode().context("the report")?;
-    reached(&recipient, &report, within).await.context("the broker was not notified")?;
+    reached(&recipient, &report, places, within).await.context("the broker was not notified")?;
     say(&format!("reported to the broker at {}", recipient.broker));
     remember(mark(true), places)
 }
@@ -120,7 +126,7 @@ pub async fn withdraw_reports(places: &DataPlaces, within: Duration) -> Result<(
     for mark in marks.into_iter().rev() {
         let recipient =
             ReportTarget { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
-        if let Err(missed) = reached(&recipient, &[], within).await {
+        if let Err(missed) = reached(&recipient, &[], places, within).await {
             say(&format!("the broker may still keep an earlier report of an invalid set-up file: {missed}"));
             // Keep a mark only if its report is known to exist and another attempt can help.
             left.extend((mark.told && !missed.for_good).then_some(mark));
@@ -166,9 +172,14 @@ struct Unreached {
 }
 
 /// Tries until the broker has accepted or refused the message, or time is up.
-async fn reached(recipient: &ReportTarget, bytes: &[u8], within: Duration) -> Result<(), Unreached> {
+async fn reached(
+    recipient: &ReportTarget,
+    bytes: &[u8],
+    places: &DataPlaces,
+    within: Duration,
+) -> Result<(), Unreached> {
     let missed = |why: String, for_good| Unreached { why, for_good };
-    let options = recipient.options().map_err(|error| missed(error.to_string(), true))?;
+    let options = recipient.options(places).map_err(|error| missed(format!("{error:#}"), true))?;
     let report = Outgoing::new(Topic::Setup(recipient.device.clone()), bytes.to_vec());
     let until = Instant::now() + within;
     let mut last = format!("no answer from {}", options.broker);

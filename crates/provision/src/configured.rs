@@ -1,8 +1,9 @@
 //! The agent's configuration: the existing one, updated from a set-up file.
 
 use super::setup::BoardSetup;
-use super::standing::Standing;
+use super::standing::{Standing, TLS_FOLDER};
 use anyhow::{Context, Result};
+use dunlin_link::BrokerAddress;
 use dunlin_wire::DeviceId;
 use std::path::PathBuf;
 use toml_edit::{DocumentMut, Item, Table, Value, value};
@@ -42,7 +43,41 @@ pub(crate) fn configured(standing: &Standing, setup: &BoardSetup, defaults: &Def
         // A `password_file` would be used instead of the credential.
         mqtt.remove("password_file");
     }
+    if setup.tls.is_some() {
+        let tls = root.entry("tls").or_insert_with(toml_edit::table);
+        let tls = tls.as_table_like_mut().context("agent.toml: tls is not a table")?;
+        for (key, file) in [("ca_file", "ca.pem"), ("cert_file", "cert.pem")] {
+            let path = format!("{TLS_FOLDER}/{file}");
+            match tls.get_mut(key) {
+                Some(item) => replace(item, &path),
+                None => drop(tls.insert(key, value(path))),
+            }
+        }
+        // A `key_file` would be used instead of the credential.
+        tls.remove("key_file");
+    }
+    if let Some(broker) = setup.broker.as_deref().and_then(|broker| broker.parse::<BrokerAddress>().ok()) {
+        protect(root, &broker)?;
+    }
     Ok(document.to_string())
+}
+
+/// Makes the keys of TLS suit a new broker: the agent refuses what contradicts its address.
+fn protect(root: &mut Table, broker: &BrokerAddress) -> Result<()> {
+    if !broker.tls {
+        root.remove("tls");
+    }
+    let insecure = !broker.tls && !broker.is_loopback();
+    if insecure || root.contains_key("mqtt") {
+        let mqtt = root.entry("mqtt").or_insert_with(toml_edit::table);
+        let mqtt = mqtt.as_table_like_mut().context("agent.toml: mqtt is not a table")?;
+        if insecure {
+            mqtt.insert("insecure", value(true));
+        } else {
+            mqtt.remove("insecure");
+        }
+    }
+    Ok(())
 }
 
 /// A configuration that consists only of its header.

@@ -9,6 +9,7 @@
 pub mod broker_report;
 mod configured;
 pub mod disk;
+mod identity;
 pub mod mistakes;
 mod parse;
 pub mod setup;
@@ -143,6 +144,12 @@ pub fn take(card: &Card, standing: &Standing, found: &SetupFile, disk: &mut Data
         SetupFile::Valid(setup) => match apply(card, standing, setup, disk) {
             Ok(()) => {
                 say(&taken(setup));
+                if let Some(broker) = setup.plain_broker() {
+                    say(&format!(
+                        "{broker} has no TLS: everybody on the way can read and change the text; docs/access.md says how a \
+                         broker gets it"
+                    ));
+                }
                 gone(card, disk)
             }
             Err(error) => {
@@ -191,6 +198,17 @@ fn apply(card: &Card, standing: &Standing, setup: &BoardSetup, disk: &mut DataDi
     }
     if let Some(key) = &setup.ssh_key {
         put(places.authorized_keys(), &standing.with_key(key), SECRET);
+    }
+    if let Some(tls) = &setup.tls {
+        put(places.tls().join("ca.pem"), &tls.authority, PUBLIC);
+        put(places.tls().join("cert.pem"), &tls.certificate, PUBLIC);
+        put(places.tls_key(), &tls.key, SECRET);
+    }
+    if let Some(seal) = &setup.seal {
+        put(places.seal().join("site.pub"), &seal.site, PUBLIC);
+        put(places.seal().join("seal.cert"), &seal.certificate, PUBLIC);
+        put(places.seal().join("collector.pub"), &seal.collector, PUBLIC);
+        put(places.seal_key(), &seal.key, SECRET);
     }
     disk.put(&changes)
 }
@@ -279,6 +297,7 @@ fn taken(setup: &BoardSetup) -> String {
         setup.login.as_ref().map(|login| format!("user {:?} at the broker", login.user)),
         setup.wifi.as_ref().map(|wifi| format!("wireless network {:?}", wifi.ssid())),
         setup.ssh_key.is_some().then(|| "a key for ssh".into()),
+        setup.tls.is_some().then(|| "a certificate for the broker".into()),
     ];
     format!("this board is set up: {}", parts.into_iter().flatten().collect::<Vec<String>>().join(", "))
 }

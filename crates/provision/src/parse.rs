@@ -20,6 +20,13 @@ pub(crate) enum SetupKey {
     WifiPassword,
     WifiCountry,
     Ssh,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    Site,
+    Seal,
+    SealCertificate,
+    Collector,
 }
 
 /// A value and its line.
@@ -37,7 +44,7 @@ pub(crate) struct Parsed {
 }
 
 impl SetupKey {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Name,
         Self::Broker,
         Self::BrokerUser,
@@ -46,7 +53,18 @@ impl SetupKey {
         Self::WifiPassword,
         Self::WifiCountry,
         Self::Ssh,
+        Self::TlsCa,
+        Self::TlsCertificate,
+        Self::TlsKey,
+        Self::Site,
+        Self::Seal,
+        Self::SealCertificate,
+        Self::Collector,
     ];
+    /// The keys of the board's certificate, which `dunlin-fleet card` writes.
+    pub(crate) const TLS: [Self; 3] = [Self::TlsCa, Self::TlsCertificate, Self::TlsKey];
+    /// The keys for sealed sessions, which it writes too.
+    pub(crate) const SEALING: [Self; 4] = [Self::Site, Self::Seal, Self::SealCertificate, Self::Collector];
 
     /// Its name in the file.
     pub(crate) const fn name(self) -> &'static str {
@@ -59,6 +77,13 @@ impl SetupKey {
             Self::WifiPassword => "wifi_password",
             Self::WifiCountry => "wifi_country",
             Self::Ssh => "ssh_key",
+            Self::TlsCa => "tls_ca",
+            Self::TlsCertificate => "tls_certificate",
+            Self::TlsKey => "tls_key",
+            Self::Site => "site_key",
+            Self::Seal => "seal_key",
+            Self::SealCertificate => "seal_certificate",
+            Self::Collector => "collector_key",
         }
     }
 
@@ -190,7 +215,8 @@ mod tests {
                 "line 5: name is in line 1 already: keep one of the two",
                 "line 6: unknown key \"password\": did you mean broker_password or wifi_password?",
                 "line 7: unknown key \"zzz\"; known are name, broker, broker_user, broker_password, wifi_ssid, \
-                 wifi_password, wifi_country, ssh_key",
+                 wifi_password, wifi_country, ssh_key, tls_ca, tls_certificate, tls_key, site_key, seal_key, \
+                 seal_certificate, collector_key",
                 "line 8: broker has a control character in its value: type it again",
             ]
         );
@@ -226,7 +252,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(values in prop::collection::btree_map(0..8usize, "\\PC{0,20}", 0..8)) {
+        fn what_is_written_is_read(values in prop::collection::btree_map(0..15usize, "\\PC{0,20}", 0..15)) {
             let line = |(key, value): (&usize, &String)| format!("{} = \"{value}\"\n", SetupKey::ALL[*key].name());
             let text: String = values.iter().map(line).collect();
             let parsed = parse(&text);

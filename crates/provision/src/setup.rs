@@ -1,5 +1,6 @@
 //! The values of a set-up file, checked against each other and against the present state.
 
+use super::identity::{SealIdentity, TlsIdentity, key_line, pem, value_line};
 use super::mistakes::Mistakes;
 use super::parse::{Parsed, SetupEntry, SetupKey};
 use super::standing::{BrokerLogin, Standing};
@@ -25,6 +26,19 @@ pub struct BoardSetup {
     pub(crate) wifi: Option<Wifi>,
     /// A key that may log in over ssh.
     pub(crate) ssh_key: Option<String>,
+    /// The board's certificate, its key, and the authority of the fleet.
+    pub(crate) tls: Option<TlsIdentity>,
+    /// The board's keys for sealed sessions.
+    pub(crate) seal: Option<SealIdentity>,
+}
+
+impl BoardSetup {
+    /// The broker, if it is a new one on another machine and without TLS.
+    pub(crate) fn plain_broker(&self) -> Option<&str> {
+        let broker = self.broker.as_deref()?;
+        let address: BrokerAddress = broker.parse().ok()?;
+        (!address.tls && !address.is_loopback()).then_some(broker)
+    }
 }
 
 /// The valid values of `parsed`; mistakes in the others are added to its mistakes.
@@ -38,7 +52,10 @@ pub(crate) fn checked(parsed: Parsed, standing: &Standing) -> (BoardSetup, Mista
         wifi: reader.wifi(),
         ssh_key: reader
             .value(SetupKey::Ssh, |key| ssh_key::check(key).map(|()| key.into()).map_err(Into::into)),
+        tls: reader.tls(),
+        seal: reader.seal(),
     };
+    reader.own_card(&setup, standing);
     let known =
         [(SetupKey::Name, standing.device().is_some()), (SetupKey::Broker, standing.broker().is_some())];
     for (key, _) in known.into_iter().filter(|(_, known)| !known) {
@@ -101,6 +118,59 @@ impl SetupReader {
         let password = self.value(SetupKey::WifiPassword, wifi::password);
         let country = self.value(SetupKey::WifiCountry, wifi::country);
         Some(Wifi::new(ssid?, password?, country))
+    }
+
+    /// Requires all of `keys` if one is present; returns true if one is.
+    fn all_of(&mut self, keys: &[SetupKey]) -> bool {
+        let Some(first) = self.first(keys) else { return false };
+        for key in keys {
+            self.require(*key, &format!("{} needs it; copy all lines of the card", first.name()));
+        }
+        true
+    }
+
+    fn tls(&mut self) -> Option<TlsIdentity> {
+        if !self.all_of(&SetupKey::TLS) {
+            return None;
+        }
+        let authority = self.value(SetupKey::TlsCa, |value| pem("CERTIFICATE", value));
+        let certificate = self.value(SetupKey::TlsCertificate, |value| pem("CERTIFICATE", value));
+        let key = self.value(SetupKey::TlsKey, |value| pem("PRIVATE KEY", value));
+        Some(TlsIdentity { authority: authority?, certificate: certificate?, key: key? })
+    }
+
+    fn seal(&mut self) -> Option<SealIdentity> {
+        if !self.all_of(&SetupKey::SEALING) {
+            return None;
+        }
+        let site = self.value(SetupKey::Site, key_line);
+        let key = self.value(SetupKey::Seal, key_line);
+        let certificate = self.value(SetupKey::SealCertificate, value_line);
+        let collector = self.value(SetupKey::Collector, key_line);
+        Some(SealIdentity { site: site?, key: key?, certificate: certificate?, collector: collector? })
+    }
+
+    /// Checks that a card is whole, valid, this board's, and for a broker with TLS.
+    fn own_card(&mut self, setup: &BoardSetup, standing: &Standing) {
+        let Some(tls) = &setup.tls else { return };
+        let line = self.entries.get(&SetupKey::TlsCertificate).map(|entry| entry.line);
+        match (tls.name(), setup.name.clone().or_else(|| standing.device())) {
+            (Err(error), _) => self.mistakes.push(line, format!("tls_certificate: {error}")),
+            (Ok(own), Some(name)) if own != name.as_str() => {
+                let own: String = own.chars().take(40).collect();
+                let said = format!(
+                    "tls_certificate: it is for {own:?}, and this board is {name}: take its own card"
+                );
+                self.mistakes.push(line, said);
+            }
+            (Ok(_), _) => {}
+        }
+        let broker = setup.broker.clone().or_else(|| standing.broker());
+        if broker.is_some_and(|broker| broker.parse::<BrokerAddress>().is_ok_and(|broker| !broker.tls)) {
+            let said =
+                "tls_certificate: it needs a broker with TLS: write broker = mqtts://…, as on the card";
+            self.mistakes.push(line, said);
+        }
     }
 
     /// A configuration that can't be read may be replaced only by a complete one.

@@ -1,11 +1,15 @@
 //! The state of a board before a set-up file is applied.
 
 use anyhow::{Context, Result, anyhow};
+use dunlin_link::TLS_KEY;
 use dunlin_wire::DeviceId;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use toml_edit::DocumentMut;
+
+/// The folder of the certificates, beside the agent's configuration.
+pub(crate) const TLS_FOLDER: &str = "tls";
 
 /// The folders and files of the data partition.
 pub struct DataPlaces {
@@ -30,6 +34,26 @@ impl DataPlaces {
 
     pub(crate) fn password(&self) -> PathBuf {
         self.data.join("dunlin/credstore/dunlin.mqtt-password")
+    }
+
+    /// The folder of the certificates.
+    pub(crate) fn tls(&self) -> PathBuf {
+        self.data.join("dunlin/etc").join(TLS_FOLDER)
+    }
+
+    /// The key of the board's certificate, a credential of the service.
+    pub(crate) fn tls_key(&self) -> PathBuf {
+        self.data.join("dunlin/credstore").join(TLS_KEY)
+    }
+
+    /// The folder of the public keys for sealed sessions.
+    pub(crate) fn seal(&self) -> PathBuf {
+        self.data.join("dunlin/etc/seal")
+    }
+
+    /// The private key for sealed sessions, a credential of the service.
+    pub(crate) fn seal_key(&self) -> PathBuf {
+        self.data.join("dunlin/credstore/dunlin.seal-key")
     }
 
     pub(crate) fn hostname(&self) -> PathBuf {
