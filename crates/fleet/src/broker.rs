@@ -2,10 +2,10 @@
 
 use crate::authority::Authority;
 use crate::files::{Readers, replace};
-use crate::register::Register;
+use crate::register::FleetRegister;
 use anyhow::Result;
 use dunlin_wire::access::{emqx, mosquitto};
-use dunlin_wire::{Identity, Role};
+use dunlin_wire::{BrokerRole, Identity};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -25,9 +25,9 @@ pub(crate) const ACL: &str = "acl";
 pub(crate) const CRL: &str = "crl.pem";
 
 /// The services that have a certificate.
-pub(crate) fn services(register: &Register) -> Vec<Identity> {
+pub(crate) fn services(register: &FleetRegister) -> Vec<Identity> {
     let names = register.names().into_iter().filter_map(|name| name.parse().ok());
-    names.filter(|identity: &Identity| identity.role != Role::Device).collect()
+    names.filter(|identity: &Identity| identity.role != BrokerRole::Device).collect()
 }
 
 /// The access list for all devices and these services.
@@ -42,7 +42,7 @@ pub fn acl(services: &[Identity], format: AclFormat) -> String {
 }
 
 /// mosquitto's configuration.
-pub(crate) fn conf(register: &Register) -> String {
+pub(crate) fn conf(register: &FleetRegister) -> String {
     let (port, dir) = (register.broker.port, register.broker_dir.display());
     let mut text = String::new();
     write!(
@@ -86,7 +86,7 @@ sys_interval 0
 ";
 
 /// Writes the files that depend on the register.
-pub(crate) fn write(dir: &Path, register: &Register, authority: &Authority) -> Result<()> {
+pub(crate) fn write(dir: &Path, register: &FleetRegister, authority: &Authority) -> Result<()> {
     let list = authority.revocations(register.revoked())?;
     replace(&dir.join(CRL), list, Readers::All)?;
     replace(&dir.join(ACL), acl(&services(register), AclFormat::Mosquitto), Readers::All)?;

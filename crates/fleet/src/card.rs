@@ -8,7 +8,7 @@ use crate::x509::der;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use dunlin_wire::{DeviceId, Identity, Role};
+use dunlin_wire::{BrokerRole, DeviceId, Identity};
 use std::path::Path;
 
 /// Bytes of a set-up file that a board reads.
@@ -22,7 +22,7 @@ impl Fleet {
     /// # Errors
     /// A file is missing, broken, or open to others.
     pub fn card(&self, name: &DeviceId) -> Result<String> {
-        let folder = self.folder(&Identity { role: Role::Device, id: name.clone() });
+        let folder = self.folder(&Identity { role: BrokerRole::Device, id: name.clone() });
         let certificate = |file: &str| {
             let path = folder.join(file);
             Ok::<_, anyhow::Error>(BASE64_STANDARD.encode(der(&path, &read(&path)?)?))

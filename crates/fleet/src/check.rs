@@ -10,7 +10,7 @@ use crate::register::Issued;
 use crate::seal::SealedKeys;
 use crate::x509::{facts, revoked};
 use anyhow::{Context, Result, bail};
-use dunlin_wire::{Identity, Role};
+use dunlin_wire::{BrokerRole, Identity};
 use ring::signature::KeyPair;
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub struct Finding {
 
 /// All findings of a fleet; none if all is well.
 pub fn check(fleet: &Fleet, now: OffsetDateTime) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
+    let mut findings = FleetFindings(Vec::new());
     let authority = findings.of(Authority::open(&fleet.dir));
     for name in SIGNERS {
         findings.of(signing_pair(&fleet.dir, name));
@@ -61,9 +61,9 @@ pub fn check(fleet: &Fleet, now: OffsetDateTime) -> Vec<Finding> {
     findings.0
 }
 
-struct Findings(Vec<Finding>);
+struct FleetFindings(Vec<Finding>);
 
-impl Findings {
+impl FleetFindings {
     fn problem(&mut self, text: String) {
         self.0.push(Finding { weight: Weight::Problem, text });
     }
@@ -137,7 +137,7 @@ fn identity(fleet: &Fleet, issued: &Issued, authority: &Authority) -> Result<()>
     if read(&folder.join("ca.pem"))? != authority.certificate {
         bail!("{} is not the fleet's ca.pem: copy it from there", folder.join("ca.pem").display());
     }
-    if matches!(name.role, Role::Device | Role::Verifier) {
+    if matches!(name.role, BrokerRole::Device | BrokerRole::Verifier) {
         sealed(fleet, &name, &folder)?;
     }
     Ok(())

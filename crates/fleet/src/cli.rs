@@ -6,10 +6,10 @@ use crate::broker::{AclFormat, acl};
 use crate::card::write_into;
 use crate::check::{Weight, check};
 use crate::fleet::{Fleet, FleetPlan, SERVER_NAME};
-use crate::list::{State, list};
+use crate::list::{CertificateState, list};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use dunlin_wire::{DeviceId, Identity, Role};
+use dunlin_wire::{BrokerRole, DeviceId, Identity};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -122,7 +122,7 @@ fn device(text: &str) -> Result<DeviceId, String> {
 
 fn service(text: &str) -> Result<Identity, String> {
     match text.parse::<Identity>() {
-        Ok(identity) if identity.role == Role::Device => {
+        Ok(identity) if identity.role == BrokerRole::Device => {
             Err("boards have cards: dunlin-fleet card NAME".into())
         }
         Ok(identity) => Ok(identity),
@@ -159,7 +159,7 @@ fn command(cli: &Cli, now: OffsetDateTime) -> Result<ExitCode> {
         Command::Init(_) => unreachable!("init was run above"),
         Command::Card(args) => card(&mut fleet, args, now),
         Command::Verifier { name } => {
-            issue(&mut fleet, &Identity { role: Role::Verifier, id: name.clone() }, now)
+            issue(&mut fleet, &Identity { role: BrokerRole::Verifier, id: name.clone() }, now)
         }
         Command::Service { name } => issue(&mut fleet, name, now),
         Command::Acl { format } => print(&acl(&fleet.services(), *format)),
@@ -181,8 +181,8 @@ fn command(cli: &Cli, now: OffsetDateTime) -> Result<ExitCode> {
 fn init(args: &InitArgs, now: OffsetDateTime) -> Result<ExitCode> {
     let operator = args.operator.clone().or_else(user).unwrap_or("admin".parse().expect("an id"));
     let services = vec![
-        Identity { role: Role::Verifier, id: args.verifier.clone() },
-        Identity { role: Role::Operator, id: operator },
+        Identity { role: BrokerRole::Verifier, id: args.verifier.clone() },
+        Identity { role: BrokerRole::Operator, id: operator },
     ];
     let plan = FleetPlan { broker: args.broker.clone(), broker_dir: args.broker_dir.clone(), services };
     let fleet = Fleet::init(&args.folder, &plan, now)?;
@@ -215,7 +215,7 @@ fn install(fleet: &Fleet, verb: &str) -> String {
 }
 
 fn card(fleet: &mut Fleet, args: &CardArgs, now: OffsetDateTime) -> Result<ExitCode> {
-    let name = Identity { role: Role::Device, id: args.name.clone() };
+    let name = Identity { role: BrokerRole::Device, id: args.name.clone() };
     if args.into.is_none() && args.files.is_none() && io::stdout().is_terminal() {
         bail!("the card contains keys, which don't belong on a screen: name a file with --into FILE");
     }
@@ -270,7 +270,7 @@ fn renew(fleet: &mut Fleet, name: Option<&str>, now: OffsetDateTime) -> Result<E
         let until = fleet.renew(name, now)?;
         let next = match name.parse::<Identity>() {
             _ if name == SERVER_NAME => install(fleet, "reload"),
-            Ok(identity) if identity.role == Role::Device => "Write its card again.".into(),
+            Ok(identity) if identity.role == BrokerRole::Device => "Write its card again.".into(),
             Ok(identity) => {
                 format!("Copy {} to it, and restart it.", fleet.folder(&identity).join("cert.pem").display())
             }
@@ -289,10 +289,12 @@ fn show_list(fleet: &Fleet, json: bool, now: OffsetDateTime) -> Result<ExitCode>
     say(&format!("{:<34} {:<9} {:<10} state", "name", "role", "until"))?;
     for row in rows {
         let state = match row.state {
-            State::Valid => "valid".into(),
-            State::EndsSoon => format!("ends in {} days: dunlin-fleet renew {}", row.days, row.name),
-            State::Ended => format!("ended: dunlin-fleet renew {}", row.name),
-            State::Revoked => "revoked".into(),
+            CertificateState::Valid => "valid".into(),
+            CertificateState::EndsSoon => {
+                format!("ends in {} days: dunlin-fleet renew {}", row.days, row.name)
+            }
+            CertificateState::Ended => format!("ended: dunlin-fleet renew {}", row.name),
+            CertificateState::Revoked => "revoked".into(),
         };
         say(&format!("{:<34} {:<9} {:<10} {state}", row.name, row.role, row.until))?;
     }

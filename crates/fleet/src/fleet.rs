@@ -5,9 +5,9 @@ use crate::authority::{Authority, Purpose, new_key};
 use crate::broker;
 use crate::files::{Readers, check_private, create, make_folder, publish_folder, staging_folder};
 use crate::keys::{create_sealing, create_signing, random};
-use crate::register::{Issued, Register, Serial};
+use crate::register::{FleetRegister, Issued, Serial};
 use anyhow::{Context, Result, bail};
-use dunlin_wire::{Identity, Role};
+use dunlin_wire::{BrokerRole, Identity};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
@@ -42,7 +42,7 @@ pub struct FleetPlan {
 /// A fleet. One program at a time works on it.
 pub struct Fleet {
     pub(crate) dir: PathBuf,
-    pub(crate) register: Register,
+    pub(crate) register: FleetRegister,
     _lock: File,
 }
 
@@ -69,7 +69,7 @@ impl Fleet {
     /// # Errors
     /// It is none, others have access to it, or another program works on it.
     pub fn open(dir: &Path) -> Result<Self> {
-        Register::read(dir)?;
+        FleetRegister::read(dir)?;
         check_private(dir)?;
         let lock = File::open(dir).with_context(|| dir.display().to_string())?;
         match lock.try_lock() {
@@ -80,7 +80,7 @@ impl Fleet {
             Err(TryLockError::Error(error)) => return Err(error).with_context(|| dir.display().to_string()),
         }
         // Once more, since another program may have changed it before.
-        let register = Register::read(dir)?;
+        let register = FleetRegister::read(dir)?;
         Ok(Self { dir: dir.to_owned(), register, _lock: lock })
     }
 
@@ -101,7 +101,9 @@ impl Fleet {
 
     /// The folder with the files of a name, whether it exists or not.
     pub fn folder(&self, name: &Identity) -> PathBuf {
-        self.dir.join(if name.role == Role::Device { "devices" } else { "services" }).join(name.to_string())
+        self.dir
+            .join(if name.role == BrokerRole::Device { "devices" } else { "services" })
+            .join(name.to_string())
     }
 
     /// The folder of the broker's files.
@@ -122,7 +124,7 @@ impl Fleet {
     }
 }
 
-fn note(register: &mut Register, name: &str, until: OffsetDateTime) -> Result<Serial> {
+fn note(register: &mut FleetRegister, name: &str, until: OffsetDateTime) -> Result<Serial> {
     let serial = Serial::of(random()?);
     register.certificates.push(Issued { name: name.into(), serial: serial.clone(), until, revoked: None });
     Ok(serial)
@@ -139,7 +141,7 @@ fn build(dir: &Path, plan: &FleetPlan, now: OffsetDateTime) -> Result<()> {
         create_signing(dir, name)?;
     }
     create_sealing(dir, COLLECTOR)?;
-    let mut register = Register::new(plan.broker.clone(), plan.broker_dir.clone());
+    let mut register = FleetRegister::new(plan.broker.clone(), plan.broker_dir.clone());
     let until = now + SERVICE_LIFE;
     let serial = note(&mut register, SERVER_NAME, until)?;
     register.write(dir)?;

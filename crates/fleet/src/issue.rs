@@ -9,7 +9,7 @@ use crate::keys::{create_sealing, create_signing, line, read_public, read_sealin
 use crate::register::Issued;
 use crate::seal::SealedKeys;
 use anyhow::{Context, Result, bail};
-use dunlin_wire::{Identity, Role};
+use dunlin_wire::{BrokerRole, Identity};
 use ring::signature::KeyPair;
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Fleet {
         }
         let now = whole_second(now)?;
         let authority = Authority::open(&self.dir)?;
-        let until = now + if name.role == Role::Device { DEVICE_LIFE } else { SERVICE_LIFE };
+        let until = now + if name.role == BrokerRole::Device { DEVICE_LIFE } else { SERVICE_LIFE };
         if until > authority.until {
             bail!("the fleet's authority ends on {}: make a new fleet", authority.until.date());
         }
@@ -53,7 +53,7 @@ impl Fleet {
         create(&made.path().join("ca.pem"), &authority.certificate, Readers::All)?;
         self.seal(name, made.path(), until)?;
         publish_folder(made, &folder)?;
-        if name.role != Role::Device {
+        if name.role != BrokerRole::Device {
             self.write_broker(&authority)?;
         }
         Ok(true)
@@ -61,11 +61,11 @@ impl Fleet {
 
     /// Makes the keys of a device or a verifier for sealed sessions.
     fn seal(&self, name: &Identity, dir: &Path, until: OffsetDateTime) -> Result<()> {
-        if !matches!(name.role, Role::Device | Role::Verifier) {
+        if !matches!(name.role, BrokerRole::Device | BrokerRole::Verifier) {
             return Ok(());
         }
         create_sealing(dir, SEAL)?;
-        if name.role == Role::Verifier {
+        if name.role == BrokerRole::Verifier {
             create_signing(dir, PRESENCE)?;
         } else {
             create(&dir.join("collector.pub"), line(read_public(&self.dir, COLLECTOR)?), Readers::All)?;
@@ -77,7 +77,7 @@ impl Fleet {
     /// The site's signature of the keys in a folder.
     fn sealed(&self, name: &Identity, dir: &Path, until: OffsetDateTime) -> Result<String> {
         let presence = match name.role {
-            Role::Verifier => {
+            BrokerRole::Verifier => {
                 let key = read_signing(dir, PRESENCE)?.public_key().as_ref().try_into();
                 let until = u64::try_from(until.unix_timestamp()).context("the end of a certificate")?;
                 Some((key.expect("an Ed25519 key has 32 bytes"), until))
@@ -107,12 +107,12 @@ impl Fleet {
         }
         let identity: Identity = name.parse().with_context(|| format!("{name:?}"))?;
         let folder = self.folder(&identity);
-        let life = if identity.role == Role::Device { DEVICE_LIFE } else { SERVICE_LIFE };
+        let life = if identity.role == BrokerRole::Device { DEVICE_LIFE } else { SERVICE_LIFE };
         let until = (now + life).min(authority.until);
         let key = key_pair(&folder.join("key.pem"))?;
         let serial = self.note(name, until)?;
         let certificate = authority.certify(Purpose::Client(name), &key, &serial, until)?;
-        if identity.role == Role::Verifier {
+        if identity.role == BrokerRole::Verifier {
             let sealed = self.sealed(&identity, &folder, until)?;
             replace(&folder.join(SEAL_CERTIFICATE), sealed, Readers::All)?;
         }

@@ -25,4 +25,4 @@ pub use address::{BrokerUrl, UrlError};
 pub use broker::{AclFormat, acl};
 pub use check::{Finding, Weight, check};
 pub use fleet::{BROKER, Fleet, FleetPlan, SERVER_NAME};
-pub use list::{Listed, State, list};
+pub use list::{CertificateState, Listed, list};

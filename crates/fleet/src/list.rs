@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 /// The state of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum CertificateState {
     /// It is valid.
     Valid,
     /// It ends within 30 days.
@@ -34,7 +34,7 @@ pub struct Listed {
     /// Days until then; negative afterwards.
     pub days: i64,
     /// Its state.
-    pub state: State,
+    pub state: CertificateState,
 }
 
 /// The newest certificate of each name, and those that are revoked, by name.
@@ -47,10 +47,10 @@ pub fn list(fleet: &Fleet, now: OffsetDateTime) -> Vec<Listed> {
         .map(|issued| {
             let left = issued.until - now;
             let state = match issued.revoked {
-                Some(_) => State::Revoked,
-                None if left.is_negative() => State::Ended,
-                None if left <= RENEWAL_TIME => State::EndsSoon,
-                None => State::Valid,
+                Some(_) => CertificateState::Revoked,
+                None if left.is_negative() => CertificateState::Ended,
+                None if left <= RENEWAL_TIME => CertificateState::EndsSoon,
+                None => CertificateState::Valid,
             };
             let role = issued.name.parse::<Identity>().map_or("unknown", |identity| identity.role.name());
             Listed {

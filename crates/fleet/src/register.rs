@@ -19,7 +19,7 @@ pub(crate) const SERIAL_BYTES: usize = 16;
 /// A fleet's broker and certificates.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Register {
+pub(crate) struct FleetRegister {
     version: u8,
     /// The broker, as boards reach it.
     pub(crate) broker: BrokerUrl,
@@ -83,7 +83,7 @@ impl TryFrom<String> for Serial {
     }
 }
 
-impl Register {
+impl FleetRegister {
     /// A register without certificates.
     pub(crate) fn new(broker: BrokerUrl, broker_dir: PathBuf) -> Self {
         Self { version: VERSION, broker, broker_dir, certificates: Vec::new() }

@@ -11,7 +11,7 @@
 
 use crate::keys::KEY_BYTES;
 use anyhow::{Result, bail};
-use dunlin_wire::{Identity, Role};
+use dunlin_wire::{BrokerRole, Identity};
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
 const DEVICE: &[u8] = b"dunlin seal device 1\0";
@@ -69,15 +69,15 @@ impl SealedKeys {
 
     fn parsed(document: &[u8]) -> Option<Self> {
         let (role, rest) = match document.strip_prefix(DEVICE) {
-            Some(rest) => (Role::Device, rest),
-            None => (Role::Verifier, document.strip_prefix(VERIFIER)?),
+            Some(rest) => (BrokerRole::Device, rest),
+            None => (BrokerRole::Verifier, document.strip_prefix(VERIFIER)?),
         };
         let (length, rest) = rest.split_first()?;
         let (name, rest) = rest.split_at_checked(usize::from(*length))?;
         let id = std::str::from_utf8(name).ok()?.parse().ok()?;
         let (exchange, rest) = rest.split_first_chunk()?;
         let presence = match role {
-            Role::Verifier => {
+            BrokerRole::Verifier => {
                 let (key, rest) = rest.split_first_chunk()?;
                 Some((*key, u64::from_be_bytes(rest.try_into().ok()?)))
             }

@@ -10,7 +10,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 /// The facts of a certificate.
-pub(crate) struct CertificateFacts {
+pub(crate) struct FleetCertificate {
     /// Its common name.
     pub(crate) name: String,
     /// Its serial number.
@@ -38,7 +38,7 @@ pub(crate) fn der(path: &Path, text: &str) -> Result<Vec<u8>> {
 }
 
 /// Reads a certificate in PEM; with `issuer`, an authority's certificate in PEM, also checks its signature.
-pub(crate) fn facts(path: &Path, text: &str, issuer: Option<&str>) -> Result<CertificateFacts> {
+pub(crate) fn facts(path: &Path, text: &str, issuer: Option<&str>) -> Result<FleetCertificate> {
     let pem = pem(path, text, "CERTIFICATE")?;
     let certificate = pem.parse_x509().with_context(|| format!("{} is not a certificate", path.display()))?;
     if let Some(issuer) = issuer {
@@ -52,7 +52,7 @@ pub(crate) fn facts(path: &Path, text: &str, issuer: Option<&str>) -> Result<Cer
     let alternatives = certificate.subject_alternative_name().ok().flatten();
     let hosts = alternatives.map(|found| found.value.general_names.iter().filter_map(host).collect());
     let until = OffsetDateTime::from_unix_timestamp(certificate.validity().not_after.timestamp());
-    Ok(CertificateFacts {
+    Ok(FleetCertificate {
         name: names.next().unwrap_or_default().to_owned(),
         serial: certificate.raw_serial().to_vec(),
         until: until.with_context(|| format!("{} has no valid end", path.display()))?,

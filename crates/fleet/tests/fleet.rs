@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
-use dunlin_fleet::{Fleet, FleetPlan, SERVER_NAME, State, Weight, check, list};
+use dunlin_fleet::{CertificateState, Fleet, FleetPlan, SERVER_NAME, Weight, check, list};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,10 @@ fn a_name_keeps_its_identity_until_it_is_revoked() {
     assert!(card(&test.fleet) != first);
     let rows = list(&test.fleet, now());
     let rows: Vec<_> = rows.iter().filter(|row| row.name == "plover-1").collect();
-    assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [State::Revoked, State::Valid]);
+    assert_eq!(
+        rows.iter().map(|row| row.state).collect::<Vec<_>>(),
+        [CertificateState::Revoked, CertificateState::Valid]
+    );
     assert_ne!(rows[0].serial, rows[1].serial);
     assert_eq!(test.findings(now()), Vec::<String>::new());
 }
@@ -157,7 +160,10 @@ fn certificates_of_services_are_due_30_days_before_they_end() {
     let ended = check(&test.fleet, day(366));
     assert_eq!(ended.iter().filter(|finding| finding.weight == Weight::Problem).count(), 3);
     let states = list(&test.fleet, day(366)).into_iter().map(|row| row.state).collect::<Vec<_>>();
-    assert_eq!(states, [State::Ended, State::Ended, State::Valid, State::Ended]);
+    assert_eq!(
+        states,
+        [CertificateState::Ended, CertificateState::Ended, CertificateState::Valid, CertificateState::Ended]
+    );
     for name in test.fleet.due(day(340)) {
         test.fleet.renew(&name, day(340)).unwrap();
     }

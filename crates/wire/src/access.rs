@@ -3,15 +3,15 @@
 //!
 //! Invariants:
 //! - Nobody has access that the table doesn't grant.
-//! - [`Span::All`] granted to devices is granted to every role, since mosquitto applies its patterns to everybody.
+//! - [`GrantSpan::All`] granted to devices is granted to every role, since mosquitto applies its patterns to everybody.
 
+use crate::identity::BrokerRole::{self, Device, Enrolment, Operator, Store, Verifier, Watcher};
 use crate::identity::Identity;
-use crate::identity::Role::{self, Device, Enrolment, Operator, Store, Verifier, Watcher};
 use core::fmt::{Display, Result, Write};
 
 /// The ids for which a grant holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Span {
+pub enum GrantSpan {
     /// Topics with the role's own id in its place.
     Own,
     /// Topics with any id.
@@ -24,14 +24,14 @@ pub struct Rule {
     /// The topic, with `<dev>`, `<ver>`, `<store>`, `<ring>` and `<token>` in the places of ids.
     pub topic: &'static str,
     /// The roles that publish there, also as a Will.
-    pub writers: &'static [(Role, Span)],
+    pub writers: &'static [(BrokerRole, GrantSpan)],
     /// The roles that receive what is published there, also by a filter with wildcards.
-    pub readers: &'static [(Role, Span)],
+    pub readers: &'static [(BrokerRole, GrantSpan)],
     /// True if no program uses it yet: it is granted now, so that today's lists serve later versions.
     pub reserved: bool,
 }
 
-const EVERYBODY: &[(Role, Span)] =
+const EVERYBODY: &[(BrokerRole, GrantSpan)] =
     &[all(Device), all(Verifier), all(Operator), all(Store), all(Watcher), all(Enrolment)];
 
 /// All rules. An operator writes to topics with retained messages of devices to clear what a lost board left.
@@ -59,33 +59,33 @@ pub const RULES: &[Rule] = &[
     reserved("dl1/e/<token>/n", &[all(Operator)], &[all(Enrolment)]),
 ];
 
-const fn own(role: Role) -> (Role, Span) {
-    (role, Span::Own)
+const fn own(role: BrokerRole) -> (BrokerRole, GrantSpan) {
+    (role, GrantSpan::Own)
 }
 
-const fn all(role: Role) -> (Role, Span) {
-    (role, Span::All)
+const fn all(role: BrokerRole) -> (BrokerRole, GrantSpan) {
+    (role, GrantSpan::All)
 }
 
 const fn rule(
     topic: &'static str,
-    writers: &'static [(Role, Span)],
-    readers: &'static [(Role, Span)],
+    writers: &'static [(BrokerRole, GrantSpan)],
+    readers: &'static [(BrokerRole, GrantSpan)],
 ) -> Rule {
     Rule { topic, writers, readers, reserved: false }
 }
 
 const fn reserved(
     topic: &'static str,
-    writers: &'static [(Role, Span)],
-    readers: &'static [(Role, Span)],
+    writers: &'static [(BrokerRole, GrantSpan)],
+    readers: &'static [(BrokerRole, GrantSpan)],
 ) -> Rule {
     Rule { topic, writers, readers, reserved: true }
 }
 
 impl Rule {
     /// The span for which a role may publish, and the one for which it receives.
-    fn of(&self, role: Role) -> [Option<Span>; 2] {
+    fn of(&self, role: BrokerRole) -> [Option<GrantSpan>; 2] {
         [self.writers, self.readers]
             .map(|grants| grants.iter().find(|grant| grant.0 == role).map(|grant| grant.1))
     }
@@ -107,11 +107,11 @@ impl Rule {
 }
 
 /// The place of a role's own id, for a grant of this span.
-fn place(role: Role, span: Span) -> Option<&'static str> {
+fn place(role: BrokerRole, span: GrantSpan) -> Option<&'static str> {
     match (span, role) {
-        (Span::Own, Device) => Some("<dev>"),
-        (Span::Own, Verifier) => Some("<ver>"),
-        (Span::Own, Store) => Some("<store>"),
+        (GrantSpan::Own, Device) => Some("<dev>"),
+        (GrantSpan::Own, Verifier) => Some("<ver>"),
+        (GrantSpan::Own, Store) => Some("<store>"),
         _ => None,
     }
 }
@@ -138,12 +138,12 @@ pub fn mosquitto<'a>(out: &mut impl Write, services: impl IntoIterator<Item = &'
     Ok(())
 }
 
-fn lines(out: &mut impl Write, rule: &Rule, role: Role, keyword: &str, own: impl Display) -> Result {
+fn lines(out: &mut impl Write, rule: &Rule, role: BrokerRole, keyword: &str, own: impl Display) -> Result {
     let by_pattern = rule.of(Device);
     for (index, verb) in ["write", "read"].into_iter().enumerate() {
         let Some(span) = rule.of(role)[index] else { continue };
         // A pattern without a name already grants it to everybody.
-        if role != Device && by_pattern[index] == Some(Span::All) {
+        if role != Device && by_pattern[index] == Some(GrantSpan::All) {
             continue;
         }
         write!(out, "{keyword} {verb} ")?;
@@ -170,7 +170,7 @@ pub fn emqx<'a>(out: &mut impl Write, services: impl IntoIterator<Item = &'a Ide
     out.write_str("\n{deny, all}.\n")
 }
 
-fn tuples(out: &mut impl Write, role: Role, user: impl Display, own: impl Display) -> Result {
+fn tuples(out: &mut impl Write, role: BrokerRole, user: impl Display, own: impl Display) -> Result {
     for (index, action) in ["publish", "subscribe"].into_iter().enumerate() {
         for rule in RULES {
             let Some(span) = rule.of(role)[index] else { continue };
@@ -188,24 +188,24 @@ fn tuples(out: &mut impl Write, role: Role, user: impl Display, own: impl Displa
 /// Those of `out`.
 pub fn markdown(out: &mut impl Write) -> Result {
     out.write_str("| topic | used |")?;
-    for role in Role::ALL {
+    for role in BrokerRole::ALL {
         write!(out, " {} |", role.name())?;
     }
     out.write_str("\n|---|---|")?;
-    Role::ALL.iter().try_for_each(|_| out.write_str("---|"))?;
+    BrokerRole::ALL.iter().try_for_each(|_| out.write_str("---|"))?;
     for rule in RULES {
         write!(out, "\n| `{}` | {} |", rule.topic, if rule.reserved { "later" } else { "now" })?;
-        for role in Role::ALL {
+        for role in BrokerRole::ALL {
             out.write_str(match rule.of(role) {
                 [None, None] => " – |",
-                [Some(Span::Own), None] => " writes own |",
-                [Some(Span::All), None] => " writes all |",
-                [None, Some(Span::Own)] => " reads own |",
-                [None, Some(Span::All)] => " reads all |",
-                [Some(Span::Own), Some(Span::Own)] => " writes own, reads own |",
-                [Some(Span::Own), Some(Span::All)] => " writes own, reads all |",
-                [Some(Span::All), Some(Span::Own)] => " writes all, reads own |",
-                [Some(Span::All), Some(Span::All)] => " writes all, reads all |",
+                [Some(GrantSpan::Own), None] => " writes own |",
+                [Some(GrantSpan::All), None] => " writes all |",
+                [None, Some(GrantSpan::Own)] => " reads own |",
+                [None, Some(GrantSpan::All)] => " reads all |",
+                [Some(GrantSpan::Own), Some(GrantSpan::Own)] => " writes own, reads own |",
+                [Some(GrantSpan::Own), Some(GrantSpan::All)] => " writes own, reads all |",
+                [Some(GrantSpan::All), Some(GrantSpan::Own)] => " writes all, reads own |",
+                [Some(GrantSpan::All), Some(GrantSpan::All)] => " writes all, reads all |",
             })?;
         }
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// The role of whoever connects to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum BrokerRole {
     /// A board.
     Device,
     /// `v.<id>`: a verifier.
@@ -23,7 +23,7 @@ pub enum Role {
     Enrolment,
 }
 
-impl Role {
+impl BrokerRole {
     /// All roles, in the order of the table in `docs/access.md`.
     pub const ALL: [Self; 6] =
         [Self::Device, Self::Verifier, Self::Operator, Self::Store, Self::Watcher, Self::Enrolment];
@@ -55,7 +55,7 @@ impl Role {
 
 /// A text that is not a name at the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum IdentityError {
+pub enum RoleNameError {
     /// The part before the dot is not the letter of a role.
     #[error("before the dot of a service's name stands v, o, s, w or e")]
     Role,
@@ -68,22 +68,22 @@ pub enum IdentityError {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     /// The role.
-    pub role: Role,
+    pub role: BrokerRole,
     /// The name without the role.
     pub id: DeviceId,
 }
 
 impl FromStr for Identity {
-    type Err = IdentityError;
+    type Err = RoleNameError;
 
-    fn from_str(text: &str) -> Result<Self, IdentityError> {
+    fn from_str(text: &str) -> Result<Self, RoleNameError> {
         let Some((letter, id)) = text.split_once('.') else {
-            return Ok(Self { role: Role::Device, id: text.parse()? });
+            return Ok(Self { role: BrokerRole::Device, id: text.parse()? });
         };
         let mut letters = letter.chars();
-        let first = letters.next().filter(|_| letters.next().is_none()).ok_or(IdentityError::Role)?;
-        let role = Role::ALL.into_iter().find(|role| role.letter() == Some(first));
-        Ok(Self { role: role.ok_or(IdentityError::Role)?, id: id.parse()? })
+        let first = letters.next().filter(|_| letters.next().is_none()).ok_or(RoleNameError::Role)?;
+        let role = BrokerRole::ALL.into_iter().find(|role| role.letter() == Some(first));
+        Ok(Self { role: role.ok_or(RoleNameError::Role)?, id: id.parse()? })
     }
 }
 

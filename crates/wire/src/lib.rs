@@ -42,7 +42,7 @@ pub use frame::{
     token_bits,
 };
 pub use id::{DeviceId, IdError, VerifierId};
-pub use identity::{Identity, IdentityError, Role};
+pub use identity::{BrokerRole, Identity, RoleNameError};
 pub use presence::{DevicePresence, EngineName, Liveness, ModelName, VerifierPresence, fitting_name};
 pub use rows::{Entry, Row, Rows, judged_drafts_max, row_bits_max};
 pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
-use dunlin_wire::access::{RULES, Span, emqx, markdown, mosquitto};
+use dunlin_wire::access::{GrantSpan, RULES, emqx, markdown, mosquitto};
 use dunlin_wire::topic::{
     SETUP_FILTER, Topic, VERIFIER_PRESENCE_FILTER, energy_filter, frames_filter, open_filter,
     telemetry_filter,
 };
-use dunlin_wire::{DeviceId, Identity, IdentityError, Role, VerifierId};
+use dunlin_wire::{BrokerRole, DeviceId, Identity, RoleNameError, VerifierId};
 use proptest::prelude::*;
 
 const DOC: &str = include_str!("../../../docs/access.md");
@@ -90,8 +90,12 @@ fn filled(topic: &str) -> String {
 fn what_a_pattern_grants_everybody_has() {
     for rule in RULES {
         for grants in [rule.writers, rule.readers] {
-            if grants.contains(&(Role::Device, Span::All)) {
-                assert!(Role::ALL.iter().all(|role| grants.contains(&(*role, Span::All))), "{}", rule.topic);
+            if grants.contains(&(BrokerRole::Device, GrantSpan::All)) {
+                assert!(
+                    BrokerRole::ALL.iter().all(|role| grants.contains(&(*role, GrantSpan::All))),
+                    "{}",
+                    rule.topic
+                );
             }
         }
     }
@@ -100,11 +104,13 @@ fn what_a_pattern_grants_everybody_has() {
 #[test]
 fn only_a_role_with_a_place_in_the_topic_has_its_own() {
     for rule in RULES {
-        for (role, _) in [rule.writers, rule.readers].concat().iter().filter(|grant| grant.1 == Span::Own) {
+        for (role, _) in
+            [rule.writers, rule.readers].concat().iter().filter(|grant| grant.1 == GrantSpan::Own)
+        {
             let place = match role {
-                Role::Device => "<dev>",
-                Role::Verifier => "<ver>",
-                Role::Store => "<store>",
+                BrokerRole::Device => "<dev>",
+                BrokerRole::Verifier => "<ver>",
+                BrokerRole::Store => "<store>",
                 other => panic!("{} has no topics of its own: {}", other.name(), rule.topic),
             };
             assert!(rule.topic.contains(place), "{}", rule.topic);
@@ -125,7 +131,7 @@ fn a_wrong_name_is_refused() {
         let parsed = name.parse::<Identity>();
         assert_eq!(parsed.is_ok(), name == "v", "{name}: {parsed:?}");
     }
-    assert_eq!("x.a".parse::<Identity>(), Err(IdentityError::Role));
+    assert_eq!("x.a".parse::<Identity>(), Err(RoleNameError::Role));
 }
 
 proptest! {
@@ -135,8 +141,8 @@ proptest! {
     fn a_name_comes_back_and_only_a_service_has_a_dot(name in "([vosweVx]\\.)?[a-z0-9-]{0,33}") {
         if let Ok(identity) = name.parse::<Identity>() {
             prop_assert_eq!(identity.to_string(), name.clone());
-            prop_assert_eq!(identity.role == Role::Device, !name.contains('.'));
-            prop_assert_eq!(identity.role == Role::Device, name.parse::<DeviceId>().is_ok());
+            prop_assert_eq!(identity.role == BrokerRole::Device, !name.contains('.'));
+            prop_assert_eq!(identity.role == BrokerRole::Device, name.parse::<DeviceId>().is_ok());
         } else {
             prop_assert!(name.parse::<DeviceId>().is_err());
         }

@@ -1,6 +1,6 @@
 //! The table of `docs/access.md`, which people read: what the matrix expects comes from there and not from the code.
 
-use dunlin_wire::{Identity, Role};
+use dunlin_wire::{BrokerRole, Identity};
 
 const DOC: &str = include_str!("../../../../docs/access.md");
 /// The places of topics, with the ids that they get.
@@ -30,18 +30,18 @@ pub(crate) struct TopicCells {
     pub(crate) name: String,
     /// The ids in it, by place.
     ids: Vec<(&'static str, &'static str)>,
-    /// The cells in the order of [`Role::ALL`]; none for a foreign topic.
+    /// The cells in the order of [`BrokerRole::ALL`]; none for a foreign topic.
     cells: Vec<String>,
 }
 
 impl TopicCells {
     fn may(&self, who: &Identity, verb: &str) -> bool {
-        let at = Role::ALL.iter().position(|role| *role == who.role).unwrap();
+        let at = BrokerRole::ALL.iter().position(|role| *role == who.role).unwrap();
         let Some(cell) = self.cells.get(at) else { return false };
         let place = match who.role {
-            Role::Device => "<dev>",
-            Role::Verifier => "<ver>",
-            Role::Store => "<store>",
+            BrokerRole::Device => "<dev>",
+            BrokerRole::Verifier => "<ver>",
+            BrokerRole::Store => "<store>",
             _ => "",
         };
         let own = self.ids.iter().any(|(name, id)| *name == place && *id == who.id.as_str());
@@ -72,7 +72,8 @@ pub(crate) fn topics() -> Vec<TopicCells> {
 
 /// The topics of a row: every combination of ids.
 fn filled(row: &[&str]) -> Vec<TopicCells> {
-    let cells: Vec<String> = row[3..3 + Role::ALL.len()].iter().map(|cell| (*cell).to_owned()).collect();
+    let cells: Vec<String> =
+        row[3..3 + BrokerRole::ALL.len()].iter().map(|cell| (*cell).to_owned()).collect();
     let mut found = vec![(row[1].trim_matches('`').to_owned(), Vec::new())];
     for (place, ids) in PLACES {
         found = found
