@@ -3,15 +3,17 @@
 use crate::config::Settings;
 use crate::drafter::Described;
 use crate::exit::{DONE, FAILED, NO_BROKER, USAGE};
-use crate::link::{Link, LinkEvent};
+use crate::link::{Link, LinkConfig, LinkEvent};
 use crate::power::advice;
 use crate::terminal::{ColourChoice, abilities};
 use crate::turn::described;
 use crate::{provenance, random, setup};
 use anyhow::Result;
+use dunlin_link::round_trip;
 use dunlin_power::clock::Clock;
 use dunlin_power::probe;
 use dunlin_power::settings::{Choice, PowerSettings};
+use dunlin_wire::topic::Topic;
 use dunlin_wire::{Liveness, VerifierId, VerifierPresence, Vocabulary};
 use std::collections::BTreeMap;
 use std::io;
@@ -178,6 +180,11 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
                 .security
                 .caution(&settings.broker)?
                 .map_or(Ok(()), |caution| findings.doubtful(&caution))?;
+            let options = visitor_config(settings)?.options;
+            match round_trip(&options, &Topic::DeviceProbe(settings.device.clone())).await {
+                Ok(()) => findings.good("access: the broker passes this device's messages")?,
+                Err(why) => findings.doubtful(&format!("access: {why}"))?,
+            }
             presences(&mut link, own, &mut seen).await;
             verifiers(&seen, own, findings)?;
         }
@@ -201,12 +208,16 @@ pub(crate) async fn models(settings: &Settings, own: &Vocabulary) -> Result<BTre
     Ok(seen.into_iter().map(|(verifier, presence)| (verifier, presence.model.to_string())).collect())
 }
 
-/// A connection under a client id of its own, so that a running agent of the same device keeps its connection.
 fn visitor(settings: &Settings) -> Result<Link> {
+    Ok(Link::start(visitor_config(settings)?))
+}
+
+/// A connection under a client id of its own, so that a running agent of the same device keeps its connection.
+fn visitor_config(settings: &Settings) -> Result<LinkConfig> {
     let client_id = format!("{}-check-{:04x}", settings.device, random::number()? & 0xffff);
     let mut config = settings.link();
     (config.options.client_id, config.announce) = (client_id, false);
-    Ok(Link::start(config))
+    Ok(config)
 }
 
 /// Waits until the link is up; a broker may send what it retains before it answers the subscription.

@@ -5,9 +5,10 @@ use crate::config::Config;
 use crate::engine::{Comparison, OpenedTarget, PLAIN_ONLY, memory_mib, open};
 use crate::exit::Exit;
 use anyhow::{Result, anyhow, ensure};
-use dunlin_link::{BrokerFacts, probe};
+use dunlin_link::{BrokerFacts, probe, round_trip};
 use dunlin_service::Findings;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
+use dunlin_wire::topic::Topic;
 use std::io::{self, IsTerminal};
 
 /// Checks configuration, target and broker, and writes what it finds to standard output.
@@ -44,9 +45,9 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
     }
     let is_bad_elsewhere = findings.is_bad();
     match broker(&config).await {
-        Ok((text, caution)) => {
+        Ok((text, cautions)) => {
             findings.good(&format!("broker: {text}"))?;
-            caution.map_or(Ok(()), |caution| findings.doubtful(&caution))?;
+            cautions.iter().try_for_each(|caution| findings.doubtful(caution))?;
         }
         Err(error) => {
             let advice = format!("start the broker at {}, or name another with --broker", config.broker);
@@ -94,10 +95,10 @@ fn memory(findings: &mut Findings<impl io::Write>, config: &Config, budget: Cach
     findings.good(&format!("memory: {budget}{}", if full < sessions { less.as_str() } else { "" }))
 }
 
-/// The description of the broker, and a warning about the connection.
-async fn broker(config: &Config) -> Result<(String, Option<String>)> {
+/// The description of the broker, and warnings about the connection.
+async fn broker(config: &Config) -> Result<(String, Vec<String>)> {
     if config.embedded_broker {
-        return Ok((format!("embedded, on {}", config.listen), None));
+        return Ok((format!("embedded, on {}", config.listen), Vec::new()));
     }
     let options = config.connect_options(&format!("dunlin-check-{}", std::process::id()))?;
     let facts = probe(&options).await.map_err(|loss| anyhow!(loss.reason))?;
@@ -108,5 +109,7 @@ async fn broker(config: &Config) -> Result<(String, Option<String>)> {
     let Config { broker, security, .. } = config;
     let how = security.described(broker)?;
     let text = format!("connected to {broker} ({how}); packets {packets}, {alias_max} topic aliases");
-    Ok((text, security.caution(broker)?))
+    let access = round_trip(&options, &Topic::VerifierProbe(config.id.clone())).await;
+    let access = access.err().map(|why| format!("access: {why}"));
+    Ok((text, security.caution(broker)?.into_iter().chain(access).collect()))
 }

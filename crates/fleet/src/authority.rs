@@ -12,6 +12,8 @@ use rcgen::{
 use std::path::Path;
 use time::OffsetDateTime;
 
+/// Names of the machine itself, which the broker's certificate also holds.
+const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const NAME: &str = "Dunlin fleet";
 const CERTIFICATE: &str = "ca.pem";
 const KEY: &str = "ca.key";
@@ -80,8 +82,10 @@ impl Authority {
         };
         let mut params = params(name, serial, until);
         if let Purpose::Server(_, host) = purpose {
-            let named =
-                CertificateParams::new([host.to_owned()]).with_context(|| format!("host {host:?}"))?;
+            // A verifier beside the broker reaches it as this machine.
+            let hosts = THIS_MACHINE.into_iter().filter(|local| *local != host).chain([host]);
+            let hosts: Vec<_> = hosts.map(str::to_owned).collect();
+            let named = CertificateParams::new(hosts).with_context(|| format!("host {host:?}"))?;
             params.subject_alt_names = named.subject_alt_names;
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

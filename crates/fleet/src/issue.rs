@@ -51,12 +51,31 @@ impl Fleet {
         create(&made.path().join("key.pem"), key.serialize_pem(), Readers::Owner)?;
         create(&made.path().join("cert.pem"), certificate, Readers::All)?;
         create(&made.path().join("ca.pem"), &authority.certificate, Readers::All)?;
+        if let Some((file, text)) = self.configuration(name) {
+            create(&made.path().join(file), text, Readers::All)?;
+        }
         self.seal(name, made.path(), until)?;
         publish_folder(made, &folder)?;
         if name.role != BrokerRole::Device {
             self.write_broker(&authority)?;
         }
         Ok(true)
+    }
+
+    /// The name and text of a configuration of a device's or a verifier's program, for the files beside it.
+    fn configuration(&self, name: &Identity) -> Option<(&'static str, String)> {
+        let (file, key) = match name.role {
+            BrokerRole::Device => ("agent.toml", "device"),
+            BrokerRole::Verifier => ("verifier.toml", "id"),
+            _ => return None,
+        };
+        let (id, broker) = (&name.id, &self.register.broker);
+        let text = format!(
+            "# From dunlin-fleet: the name, the broker, and the files beside this one. Add what else is needed.\n\
+             {key} = \"{id}\"\nbroker = \"{broker}\"\n\n\
+             [tls]\nca_file = \"ca.pem\"\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n"
+        );
+        Some((file, text))
     }
 
     /// Makes the keys of a device or a verifier for sealed sessions.

@@ -66,7 +66,9 @@ fn from_nothing_to_two_boards() {
     refused(dir, &["card", "plover-2", "--into", "dunlin.txt"], 1, "line 4 sets name to something else");
     let said = good(dir, &["card", "plover-2", "--files", "tls"]);
     assert!(
-        said.contains("ca.pem, cert.pem, collector.pub, key.pem, seal.cert, seal.key, seal.pub, site.pub"),
+        said.contains(
+            "agent.toml, ca.pem, cert.pem, collector.pub, key.pem, seal.cert, seal.key, seal.pub, site.pub"
+        ),
         "{said}"
     );
     refused(dir, &["card", "plover-2", "--files", "tls"], 1, "exists already");

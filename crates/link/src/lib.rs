@@ -43,7 +43,7 @@ pub use loss::Loss;
 pub use migrate::{Migrated, Migration, migrate, refuse_old_keys, renewed};
 pub use options::{ConnectOptions, Will};
 pub use packet::{CORRELATION_BYTES, PublishShape, Traffic};
-pub use probe::probe;
+pub use probe::{probe, round_trip};
 pub use publisher::{Alias, Outgoing, Publisher, SendOutcome};
 pub use retained::retain;
 pub use settings::MqttTable;

@@ -5,6 +5,7 @@ use crate::clock::{CertificateClock, stored_floor};
 use crate::identity::{
     CertificateFacts, PEM_BYTES_MAX, authorities, certificates, day, key_pair, private_key,
 };
+use crate::login::Secret;
 use anyhow::{Context, Result, bail, ensure};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring;
@@ -90,7 +91,8 @@ impl TlsTable {
                 certificate.display()
             );
         }
-        let files = TlsFiles { ca, pair };
+        let pair = pair.map(|(certificate, key)| (PemSource::File(certificate), PemSource::File(key)));
+        let files = TlsFiles { ca: ca.map(PemSource::File), pair };
         files.client()?;
         Ok(files)
     }
@@ -181,25 +183,66 @@ pub async fn watch_certificate(security: Security, broker: BrokerAddress) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The authorities' certificates; `None`: those that the system trusts.
-    ca: Option<PathBuf>,
+    ca: Option<PemSource>,
     /// This program's certificate and key.
-    pair: Option<(PathBuf, PathBuf)>,
+    pair: Option<(PemSource, PemSource)>,
+}
+
+/// A PEM text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PemSource {
+    /// In a file.
+    File(PathBuf),
+    /// At hand, and perhaps secret.
+    Text(Secret),
+}
+
+impl PemSource {
+    /// Its name in words.
+    fn name(&self) -> String {
+        match self {
+            Self::File(file) => file.display().to_string(),
+            Self::Text(_) => "the card".into(),
+        }
+    }
+
+    /// The result of `parse` for its bytes.
+    fn parsed<T, E>(&self, parse: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        match self {
+            Self::File(file) => in_file(file, parse),
+            Self::Text(text) => Ok(parse(text.expose().as_bytes())?),
+        }
+    }
 }
 
 impl TlsFiles {
+    /// A connection with certificates and a key at hand, in PEM.
+    ///
+    /// # Errors
+    /// One of them is invalid, or they don't belong together.
+    pub fn given(ca: &str, certificate: &str, key: &str) -> Result<Self> {
+        let text = |text: &str| PemSource::Text(Secret::new(text));
+        let files = Self { ca: Some(text(ca)), pair: Some((text(certificate), text(key))) };
+        files.client()?;
+        Ok(files)
+    }
+
     /// The facts of this program's certificate; `None` without one.
     ///
     /// # Errors
     /// Names the file that can't be read or is invalid.
     pub fn own(&self) -> Result<Option<CertificateFacts>> {
-        let Some((file, _)) = &self.pair else { return Ok(None) };
-        let chain = in_file(file, certificates)?;
+        let Some((certificate, _)) = &self.pair else { return Ok(None) };
+        let chain = certificate.parsed(certificates)?;
         Ok(Some(CertificateFacts::of(&chain[0])?))
     }
 
     /// The trusted authorities' file, in words.
     pub fn trusted(&self) -> String {
-        self.ca.as_ref().map_or("the system's CAs".into(), |file| file.display().to_string())
+        self.ca.as_ref().map_or("the system's CAs".into(), PemSource::name)
     }
 
     /// The time by which certificates are judged, in seconds since 1970.
@@ -211,10 +254,8 @@ impl TlsFiles {
     }
 
     fn clock(&self) -> Result<CertificateClock> {
-        let Some(dir) = self.ca.as_ref().and_then(|file| file.parent()) else {
-            return Ok(CertificateClock::from(None));
-        };
-        let file = dir.join(TIME_FLOOR);
+        let Some(PemSource::File(ca)) = &self.ca else { return Ok(CertificateClock::from(None)) };
+        let file = ca.with_file_name(TIME_FLOOR);
         Ok(CertificateClock::from(stored_floor(&file).with_context(|| file.display().to_string())?))
     }
 
@@ -224,7 +265,7 @@ impl TlsFiles {
     /// Names the file that is missing or invalid.
     pub(crate) fn client(&self) -> Result<Arc<ClientConfig>> {
         let roots = match &self.ca {
-            Some(file) => in_file(file, |pem| authorities(&certificates(pem)?))?,
+            Some(source) => source.parsed(|pem| authorities(&certificates(pem)?))?,
             None => system_roots()?,
         };
         let provider = Arc::new(ring::default_provider());
@@ -234,11 +275,13 @@ impl TlsFiles {
         let Some((certificate, key)) = &self.pair else {
             return Ok(Arc::new(builder.with_no_client_auth()));
         };
-        let chain = in_file(certificate, certificates)?;
-        refuse_readable(key)?;
-        let secret = in_file(key, private_key)?;
-        let pair = key_pair(chain, secret)
-            .with_context(|| format!("{} and {}", certificate.display(), key.display()))?;
+        let chain = certificate.parsed(certificates)?;
+        if let PemSource::File(file) = key {
+            refuse_readable(file)?;
+        }
+        let secret = key.parsed(private_key)?;
+        let pair =
+            key_pair(chain, secret).with_context(|| format!("{} and {}", certificate.name(), key.name()))?;
         let resolver: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(pair));
         Ok(Arc::new(builder.with_client_cert_resolver(resolver)))
     }

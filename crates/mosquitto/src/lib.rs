@@ -38,11 +38,13 @@ pub struct MosquittoOptions<'a> {
     pub acl: &'a str,
     /// The folder of its logs, one for each start; none: a temporary one.
     pub logs: Option<&'a Path>,
+    /// Its port; none: a free one.
+    pub port: Option<u16>,
 }
 
 impl Default for MosquittoOptions<'_> {
     fn default() -> Self {
-        Self { lines: OPEN, accounts: &[], acl: "", logs: None }
+        Self { lines: OPEN, accounts: &[], acl: "", logs: None, port: None }
     }
 }
 
@@ -87,7 +89,7 @@ impl Mosquitto {
     /// Its files can't be written.
     pub fn new(options: &MosquittoOptions<'_>) -> Result<Self> {
         let dir = TempDir::new().context("a folder for mosquitto")?;
-        let port = free_port();
+        let port = options.port.unwrap_or_else(free_port);
         let [passwords, list] = ["passwords", "acl"].map(|name| dir.path().join(name));
         // As root, mosquitto would become a user who may not read its files. For others the line says nothing.
         let mut text = format!("listener {port} 127.0.0.1\nuser root\nlog_dest stderr\n");

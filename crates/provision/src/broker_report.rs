@@ -3,12 +3,15 @@
 //! Invariant: a mark is written to the data partition before a report is sent, so that no report outlives its cause.
 
 use crate::disk::{Change, DataDisk};
+use crate::identity::TlsIdentity;
 use crate::mistakes::Mistakes;
 use crate::setup::BoardSetup;
 use crate::standing::{BrokerLogin, DataPlaces, Standing, text_of};
 use crate::{PUBLIC, say};
 use anyhow::{Context, Result, bail};
-use dunlin_link::{BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, Security, TlsTable, retain};
+use dunlin_link::{
+    BrokerAddress, ConnectOptions, Loss, Outgoing, Secret, Security, TlsFiles, TlsTable, retain,
+};
 use dunlin_wire::DeviceId;
 use dunlin_wire::topic::Topic;
 use std::time::Duration;
@@ -28,6 +31,8 @@ pub struct ReportTarget {
     device: DeviceId,
     broker: String,
     login: Option<BrokerLogin>,
+    /// The identity in the file, where it is whole; by default, the one that the board has.
+    tls: Option<TlsIdentity>,
 }
 
 impl ReportTarget {
@@ -40,6 +45,7 @@ impl ReportTarget {
             .map(|login| BrokerLogin { user: login.user.clone(), password: login.password.expose().into() });
         Some(Self {
             device: setup.name.clone().or_else(|| standing.device())?,
+            tls: setup.tls.clone(),
             login: in_address.clone().or_else(|| setup.login.clone()).or_else(|| standing.login()),
             // The address is logged and stored, so it must not contain a login.
             broker: match (address, in_address) {
@@ -54,7 +60,10 @@ impl ReportTarget {
         let login = self.login.clone();
         let broker: BrokerAddress = self.broker.parse()?;
         let security = match broker.tls {
-            true => Security::Tls(TlsTable::default().files(&places.tls(), Some(&places.tls_key()))?),
+            true => Security::Tls(match &self.tls {
+                Some(tls) => TlsFiles::given(&tls.authority, &tls.certificate, &tls.key)?,
+                None => TlsTable::default().files(&places.tls(), Some(&places.tls_key()))?,
+            }),
             false => Security::Plain,
         };
         Ok(ConnectOptions {
@@ -124,8 +133,8 @@ pub async fn withdraw_reports(places: &DataPlaces, within: Duration) -> Result<(
     let login = Standing::read(places)?.login();
     let mut left = Vec::new();
     for mark in marks.into_iter().rev() {
-        let recipient =
-            ReportTarget { device: mark.device.clone(), broker: mark.broker.clone(), login: login.clone() };
+        let (device, broker) = (mark.device.clone(), mark.broker.clone());
+        let recipient = ReportTarget { device, broker, login: login.clone(), tls: None };
         if let Err(missed) = reached(&recipient, &[], places, within).await {
             say(&format!("the broker may still keep an earlier report of an invalid set-up file: {missed}"));
             // Keep a mark only if its report is known to exist and another attempt can help.

@@ -3,8 +3,12 @@
 
 mod pki;
 
-use dunlin_link::{Arrival, BrokerAddress, ConnectOptions, Dialer, MqttTable, TlsTable, day, probe};
+use dunlin_link::{
+    Arrival, BrokerAddress, ConnectOptions, Dialer, MqttTable, Security, TlsFiles, TlsTable, day, probe,
+    round_trip,
+};
 use dunlin_mosquitto::Mosquitto;
+use dunlin_wire::topic::Topic;
 use pki::{Authority, LOCAL, LONG, Pair, Purpose};
 use std::fmt::Write;
 use std::fs;
@@ -267,6 +271,38 @@ async fn an_address_of_version_six_is_the_name_in_the_certificate() {
     let _mosquitto = site.mosquitto(&site.server, &more);
     let url = format!("mqtts://[::1]:{port}");
     assert_eq!(site.words(&url, &site.ca.file, Some(&site.device)).await, "");
+}
+
+#[tokio::test]
+async fn a_message_to_oneself_shows_whether_the_access_list_has_the_name() {
+    let site = Site::new();
+    let list = site.file("acl", "pattern readwrite dl1/d/%u/p\n");
+    let more = format!("tls_version tlsv1.3\nacl_file {}", list.display());
+    let mosquitto = site.mosquitto(&site.server, &more);
+    let url = format!("mqtts://localhost:{}", mosquitto.port);
+    let options = site.options(&url, &site.ca.file, Some(&site.device)).unwrap();
+    let own = Topic::DeviceProbe("plover-1".parse().unwrap());
+    assert_eq!(round_trip(&options, &own).await, Ok(()));
+    let refused = round_trip(&options, &Topic::DeviceProbe("plover-2".parse().unwrap())).await.unwrap_err();
+    assert!(refused.contains("dl1/d/plover-2/p: the broker refuses it (NotAuthorized)"), "{refused}");
+    assert!(refused.contains("lack this name (plover-1, as in its certificate)"), "{refused}");
+}
+
+#[tokio::test]
+async fn certificates_at_hand_connect_and_are_not_shown() {
+    let site = Site::new();
+    let mosquitto = site.strict(&site.server);
+    let text = |path: &Path| fs::read_to_string(path).unwrap();
+    let (ca, key) = (text(&site.ca.file), text(&site.device.key));
+    let given = TlsFiles::given(&ca, &text(&site.device.certificate), &key).unwrap();
+    assert!(!format!("{given:?}").contains("BEGIN"), "{given:?}");
+    let url = format!("mqtts://localhost:{}", mosquitto.port);
+    let options = site.options(&url, &site.ca.file, Some(&site.device)).unwrap();
+    let options = ConnectOptions { security: Security::Tls(given), ..options };
+    assert_eq!(probe(&options).await.map_err(|loss| loss.reason).err(), None);
+    let other = text(&site.server.certificate);
+    let error = format!("{:#}", TlsFiles::given(&ca, &other, &key).unwrap_err());
+    assert!(error.contains("the card") && error.contains("doesn't belong"), "{error}");
 }
 
 #[tokio::test]

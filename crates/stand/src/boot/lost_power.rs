@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_disk_takes_any_part_of_few_writes_and_any_prefix_of_many() {
-        assert_eq!(parts_of(0), [vec![]]);
+        assert_eq!(parts_of(0), [Vec::<usize>::new()]);
         assert_eq!(parts_of(2), [vec![], vec![0], vec![1], vec![0, 1]]);
         assert_eq!(parts_of(SUBSETS_OF).len(), 1 << SUBSETS_OF);
         let many = parts_of(SUBSETS_OF + 1);

@@ -1,41 +1,38 @@
-//! The environment of a board: the broker with its accounts, the verifier, and a listener.
+//! The environment of a board: the broker of its fleet, the verifier, and a listener.
 
 use super::lines::Lines;
+use super::machine::HOST_INSIDE;
 use crate::process::Process;
 use crate::wait::Stop;
 use anyhow::{Context, Result, bail, ensure};
-use dunlin_mosquitto::{Mosquitto, MosquittoOptions};
+use dunlin_fleet::{Fleet, FleetPlan};
+use dunlin_mosquitto::{Mosquitto, MosquittoOptions, free_port};
+use dunlin_wire::{BrokerRole, DeviceId, Identity};
 use serde_json::Value;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use time::OffsetDateTime;
 
 /// Longest time until broker and verifier are ready, including loading and checking the target.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// An account at the broker.
-#[derive(Clone, Copy, Debug)]
-pub struct BrokerAccount {
-    /// The name.
-    pub user: &'static str,
-    /// The password.
-    pub password: &'static str,
-}
+/// The verifier's name.
+const VERIFIER: &str = "v.verifier-1";
+/// The listener's name.
+const LISTENER: &str = "o.listener";
 
-/// The board's account, with characters that are special in shells and configuration files.
-pub const BOARD: BrokerAccount = BrokerAccount { user: "kestrel", password: "wing & a = \"prayer\" #1" };
-/// The verifier's account.
-const VERIFIER: BrokerAccount = BrokerAccount { user: "verifier", password: "target-only" };
-/// The listener's account.
-const LISTENER: BrokerAccount = BrokerAccount { user: "listener", password: "all-ears" };
-
-/// mosquitto, which requires an account, and a listener for the boards' messages.
-#[derive(Debug)]
+/// mosquitto as `dunlin-fleet` sets it up, which requires a certificate, and a listener for the boards' messages.
 pub struct SiteBroker {
     mosquitto: Mosquitto,
     listener: Option<(Process, Lines)>,
     logs: PathBuf,
+    fleet: Fleet,
+    /// The folder of the fleet.
+    _dir: TempDir,
 }
 
 /// A message on a topic.
@@ -49,20 +46,49 @@ pub struct TopicMessage {
     pub payload: Vec<u8>,
 }
 
+// A fleet holds keys and doesn't show itself.
+impl fmt::Debug for SiteBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SiteBroker").field("mosquitto", &self.mosquitto).finish_non_exhaustive()
+    }
+}
+
 impl SiteBroker {
     /// A broker on a port of its own, not started yet.
     ///
     /// # Errors
     /// Its files can't be written, or mosquitto is not installed.
     pub fn new(logs: &Path) -> Result<Self> {
-        let accounts = [BOARD, VERIFIER, LISTENER].map(|account| (account.user, account.password));
+        let dir = tempfile::tempdir().context("a folder for the fleet")?;
+        let (folder, port) = (dir.path().join("fleet"), free_port());
+        let services = [VERIFIER, LISTENER].map(|name| name.parse().expect("the name of a service"));
+        let plan = FleetPlan {
+            broker: format!("mqtts://{HOST_INSIDE}:{port}").parse().context("the broker's address")?,
+            broker_dir: folder.join("broker"),
+            services: services.into(),
+        };
+        let fleet = Fleet::init(&folder, &plan, now()?)?;
+        let conf = plan.broker_dir.join("mosquitto.conf");
+        let conf = fs::read_to_string(&conf).with_context(|| conf.display().to_string())?;
+        let own_listener = format!("listener {port}\n");
+        ensure!(conf.contains(&own_listener), "the fleet's mosquitto.conf has no listener of its own");
+        let lines = format!("log_type all\n{}", conf.replace(&own_listener, ""));
         let options = MosquittoOptions {
-            lines: "log_type all\n",
-            accounts: &accounts,
+            lines: &lines,
             logs: Some(logs),
+            port: Some(port),
             ..MosquittoOptions::default()
         };
-        Ok(Self { mosquitto: Mosquitto::new(&options)?, listener: None, logs: logs.into() })
+        Ok(Self { mosquitto: Mosquitto::new(&options)?, listener: None, logs: logs.into(), fleet, _dir: dir })
+    }
+
+    /// The lines of a board's card.
+    ///
+    /// # Errors
+    /// The fleet's files can't be read or written.
+    pub fn card(&mut self, board: &DeviceId) -> Result<String> {
+        self.fleet.issue(&Identity { role: BrokerRole::Device, id: board.clone() }, now()?)?;
+        self.fleet.card(board)
     }
 
     /// Its port on this machine.
@@ -114,6 +140,11 @@ impl SiteBroker {
         Ok(text.lines().next().and_then(TopicMessage::parse))
     }
 
+    /// The folder of a service's files.
+    fn files(&self, service: &str) -> PathBuf {
+        self.fleet.folder(&service.parse().expect("the name of a service"))
+    }
+
     fn ear(&self) -> Option<&Lines> {
         self.listener.as_ref().map(|(_, ear)| ear)
     }
@@ -126,8 +157,12 @@ impl SiteBroker {
 
     fn listener(&self) -> Command {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port().to_string(), "-q", "1"]);
-        command.args(["-u", LISTENER.user, "-P", LISTENER.password, "-F", "%t %r %x"]);
+        command.args(["-V", "5", "-h", "localhost", "-p", &self.port().to_string(), "-q", "1"]);
+        let files = self.files(LISTENER);
+        for (flag, name) in [("--cafile", "ca.pem"), ("--cert", "cert.pem"), ("--key", "key.pem")] {
+            command.arg(flag).arg(files.join(name));
+        }
+        command.args(["-F", "%t %r %x"]);
         command.stderr(Stdio::null());
         command
     }
@@ -170,8 +205,11 @@ impl SiteVerifier {
         for old in [&ready, &energy] {
             let _ = fs::remove_file(old);
         }
-        let BrokerAccount { user, password } = VERIFIER;
-        let text = format!("broker = 'mqtt://{user}:{password}@127.0.0.1:{}'\n", broker.port());
+        let files = broker.files(VERIFIER);
+        let mut text = format!("broker = 'mqtts://localhost:{}'\n[tls]\n", broker.port());
+        for (key, name) in [("ca_file", "ca.pem"), ("cert_file", "cert.pem"), ("key_file", "key.pem")] {
+            text += &format!("{key} = '{}'\n", files.join(name).display());
+        }
         fs::write(&config, text).with_context(|| config.display().to_string())?;
         let out = File::create(&log).with_context(|| log.display().to_string())?;
         let mut command = Command::new(program);
@@ -199,6 +237,12 @@ impl SiteVerifier {
         let all = all.with_context(|| self.energy.display().to_string())?;
         Ok(all.into_iter().filter(|line: &Value| line["message"] == "energy").collect())
     }
+}
+
+/// The present time in whole seconds.
+fn now() -> Result<OffsetDateTime> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs();
+    OffsetDateTime::from_unix_timestamp(seconds.try_into()?).context("the clock")
 }
 
 /// The target-only reply with the sampling of a report.

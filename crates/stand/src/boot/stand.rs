@@ -3,8 +3,8 @@
 use super::choice::BootSlot;
 use super::disk::TestDisk;
 use super::guest::Guest;
-use super::machine::{HOST_INSIDE, Machine, PowerUp, RunningMachine};
-use super::outside::{BOARD, SiteBroker, SiteVerifier, TopicMessage, reference};
+use super::machine::{Machine, PowerUp, RunningMachine};
+use super::outside::{SiteBroker, SiteVerifier, TopicMessage, reference};
 use super::sensor::Sensor;
 use crate::wait::Stop;
 use anyhow::{Context, Result, ensure};
@@ -147,19 +147,13 @@ impl Stand {
         Ok(())
     }
 
-    /// A valid set-up file for the board.
+    /// A valid set-up file for the board: its card, and a key for ssh.
     ///
     /// # Errors
-    /// The key's public half was removed.
-    pub fn setup_file(&self) -> Result<String> {
-        Ok(format!(
-            "# For the first boot.\nname = {DEVICE}\nbroker = mqtt://{HOST_INSIDE}:{}\nbroker_user = {}\n\
-             broker_password = {}\nssh_key = {}\n",
-            self.broker.port(),
-            BOARD.user,
-            BOARD.password,
-            self.guest.public_key()?
-        ))
+    /// The card can't be made, or the key's public half was removed.
+    pub fn setup_file(&mut self) -> Result<String> {
+        let card = self.broker.card(&DEVICE.parse().expect("a device's name"))?;
+        Ok(format!("# For the first boot.\n{card}ssh_key = {}\n", self.guest.public_key()?))
     }
 
     /// Boots the stand's disk or another one; the console's log has the boot's number in its name.

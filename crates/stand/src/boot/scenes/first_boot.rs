@@ -7,7 +7,6 @@ use dunlin_wire::SetupReport;
 
 /// A line with an unknown key, added behind the six lines of the valid file.
 const MISTAKE: &str = "wifi_pasword = hunter2hunter2\n";
-const MISTAKE_LINE: &str = "line 7";
 const MISTAKE_KEY: &str = "wifi_pasword";
 
 pub(super) fn play(stand: &mut Stand, steps: &mut BootSteps) -> Result<Connected, Failed> {
@@ -18,23 +17,25 @@ pub(super) fn play(stand: &mut Stand, steps: &mut BootSteps) -> Result<Connected
 }
 
 fn malformed(stand: &mut Stand, steps: &mut BootSteps) -> Result<(), Failed> {
-    let mut running = steps.step("the machine boots", || {
+    let (mistake, mut running) = steps.step("the machine boots", || {
         stand.surround()?;
         let text = stand.setup_file()? + MISTAKE;
         stand.disk.put(SETUP, &text)?;
         let mut running = stand.boot("malformed", None)?;
         let line = running.line(&stand.stop, BOOT_WITHIN, &["login:"])?;
-        Ok((format!("{:.0} s on this machine to: {}", running.up().as_secs_f64(), line.trim()), running))
+        let said = format!("{:.0} s on this machine to: {}", running.up().as_secs_f64(), line.trim());
+        // The mistake is in the last line.
+        Ok((said, (format!("line {}", text.lines().count()), running)))
     })?;
     steps.see("the console says what is wrong", || {
-        Ok(running.line(&stand.stop, SOON, &[MISTAKE_LINE, MISTAKE_KEY])?.trim().into())
+        Ok(running.line(&stand.stop, SOON, &[&mistake, MISTAKE_KEY])?.trim().into())
     })?;
     steps.see("a file beside it says it too, and it is still there", || {
         let disk = &stand.disk;
         let text = running.until(&stand.stop, PROBLEMS, SOON, |_| {
             // While the file is being written it can't be read yet.
             let text = disk.text(PROBLEMS).ok().flatten();
-            Ok(text.filter(|text| text.contains(MISTAKE_LINE) && text.contains(MISTAKE_KEY)))
+            Ok(text.filter(|text| text.contains(&mistake) && text.contains(MISTAKE_KEY)))
         })?;
         let kept = disk.text(SETUP)?.with_context(|| format!("{SETUP} is gone"))?;
         ensure!(kept.ends_with(MISTAKE), "{SETUP} was changed");
