@@ -153,11 +153,11 @@ mod tests {
         assert_eq!(
             *said.lock().unwrap(),
             [
-                "STATUS=looking for the broker at b:1883; drafting with m",
-                "STATUS=looking for the broker at b:1883: nothing listens; drafting with m",
-                "STATUS=connected to b:1883; drafting with m",
-                "STATUS=connected to b:1883, checked by v1; drafting with m",
-                "STATUS=refused by b:1883: not authorised; drafting with m",
+                "STATUS=looking for the broker at mqtt://b:1883; drafting with m",
+                "STATUS=looking for the broker at mqtt://b:1883: nothing listens; drafting with m",
+                "STATUS=connected to mqtt://b:1883; drafting with m",
+                "STATUS=connected to mqtt://b:1883, checked by v1; drafting with m",
+                "STATUS=refused by mqtt://b:1883: not authorised; drafting with m",
             ]
         );
     }

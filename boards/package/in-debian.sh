@@ -113,6 +113,20 @@ upgrades_keep_edits() {
     starts_nothing
 }
 
+# An agent from before TLS keeps its broker on another machine, and says so.
+a_plain_broker_stays() {
+    local config=/etc/dunlin/agent.toml
+    cp -p "$config" /root/kept
+    printf 'device = "mine"\nbroker = "mqtt://192.0.2.1:1883"\n' >"$config"
+    dpkg -i --force-confold dunlin-agent-99.2.deb >/root/said 2>&1
+    quietly grep -q 'warning: mqtt://192.0.2.1:1883 has no TLS' /root/said
+    quietly grep -qx 'insecure = true' "$config"
+    cp -p "$config" /root/once
+    quietly dpkg -i --force-confold dunlin-agent-99.2.deb
+    quietly cmp "$config" /root/once
+    cp -p /root/kept "$config"
+}
+
 # Puts an old configuration in place with owner and mode as $1 says, installs the verifier again, and checks the result.
 rewrites_for() {
     local config=/etc/dunlin/verifier.toml secret=/etc/dunlin/verifier.mqtt-password
@@ -153,7 +167,7 @@ purge_leaves_nothing() {
     expect "files missing" "$(comm -23 /root/before /root/after)" ""
 }
 
-for step in installs starts_nothing made_its_users files_belong_to_root programs_run units_are_sound one_bus_is_allowed upgrades_keep_edits \
+for step in installs starts_nothing made_its_users files_belong_to_root programs_run units_are_sound one_bus_is_allowed upgrades_keep_edits a_plain_broker_stays \
     old_keys_are_rewritten removal_keeps_configuration purge_leaves_nothing; do
     "$step"
     printf '%s: ok\n' "${step//_/ }"

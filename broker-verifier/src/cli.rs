@@ -420,7 +420,7 @@ mod tests {
         Config { threads: None, ..config }.check().unwrap();
         assert!(toml::from_str::<Config>(&text).unwrap().model.is_none(), "nothing is configured");
         let mut table: toml::Table = whole.parse().unwrap();
-        for name in ["mqtt", "remote"] {
+        for name in ["mqtt", "remote", "tls"] {
             let Some(toml::Value::Table(keys)) = table.remove(name) else { panic!("no [{name}]") };
             table.extend(keys.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
         }

@@ -90,8 +90,9 @@ fn a_wrong_command_line_is_named() {
     fails(&["listen"], 2, &["unrecognized subcommand 'listen'"]);
     fails(&["serve"], 2, &["no target", "--model"]);
     fails(&["serve", "--id", "Verifier"], 2, &["--id", "a-z"]);
-    fails(&["serve", "--broker", "mqtts://host"], 2, &["plain MQTT"]);
-    let said = fails(&["serve", "--broker", "mqtts://me:hush@host"], 2, &["***@host"]);
+    fails(&["serve", "--broker", "wss://host"], 2, &["doesn't speak wss://"]);
+    fails(&["serve", "--model", "m", "--broker", "mqtt://host"], 2, &["host:1883 has no TLS", "--insecure"]);
+    let said = fails(&["serve", "--broker", "wss://me:hush@host"], 2, &["***@host"]);
     assert!(!said.contains("hush"), "{said}");
     fails(&["serve", "--broker", "mqtt://h", "--embedded-broker"], 2, &["cannot be used with"]);
     fails(&["serve", "--model", "x", "--listen", "127.0.0.1:0"], 2, &["--embedded-broker"]);

@@ -90,8 +90,11 @@ fn the_agent_loads_the_configuration_that_a_file_leaves() {
 #[test]
 fn a_brokers_address_is_checked_by_the_links_own_grammar() {
     for (wrong, what) in [
-        ("http://host", "unknown scheme \"http\"; expected mqtt://[user:password@]host[:port]"),
-        ("mqtts://host", "this build speaks plain MQTT"),
+        (
+            "http://host",
+            "unknown scheme \"http\"; expected mqtts://[user:password@]host[:port], or mqtt:// without TLS",
+        ),
+        ("wss://host", "this build doesn't speak wss://"),
         ("mqtt://host:0", "1 to 65535"),
     ] {
         let output = Board::new().boots(&format!("name = pi-7\nbroker = {wrong}\n"), &["--only", "take"]);

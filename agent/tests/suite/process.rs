@@ -480,7 +480,9 @@ fn check_says_what_is_right_and_what_is_missing() {
     let output = agent("check", &broker.url()).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
-    assert_eq!(said.lines().filter(|line| line.starts_with('✓')).count(), 8, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with('✓')).count(), 9, "{said}");
+    assert!(said.contains("(without TLS, on this machine)"), "{said}");
+    assert!(said.contains("✓ access: the broker passes this device's messages"), "{said}");
     assert!(said.contains("a longer text: when 1024 tokens are full, the drafter reads 513 again"), "{said}");
     assert!(said.contains("a one-line chat: \"<|bos|><|user|>Hello<|assistant|>\""), "{said}");
     assert!(said.contains("verifier: v1 with scripted (010101010101-0101; scripted, bits; exact), 0 % of its sessions in use"), "{said}");

@@ -95,7 +95,9 @@ fn a_service_is_ready_without_a_broker_lives_and_says_how_it_stands() {
     let status = manager.next();
     assert_eq!(
         status,
-        format!("STATUS=looking for the broker at 127.0.0.1:{port}; drafting with dunlin-demo-drafter")
+        format!(
+            "STATUS=looking for the broker at mqtt://127.0.0.1:{port}; drafting with dunlin-demo-drafter"
+        )
     );
     manager.until("READY=1");
     assert!(manager.socket().exists(), "it listens once it is ready");

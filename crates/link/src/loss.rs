@@ -58,12 +58,16 @@ impl Loss {
                 | StateError::Deserialization(mqttbytes::Error::Io(_)),
             ) if accepted || options.security != Security::Plain => format!("{at} closed the connection"),
             ConnectionError::MqttState(
-                StateError::ConnectionAborted | StateError::Io(_) | StateError::Deserialization(_),
-            )
-            | ConnectionError::NotConnAck(_)
+                StateError::ConnectionAborted
+                | StateError::Io(_)
+                | StateError::Deserialization(mqttbytes::Error::Io(_)),
+            ) => format!(
+                "{at} closed the connection before it answered: is it the port for TLS? It needs mqtts://"
+            ),
+            ConnectionError::MqttState(StateError::Deserialization(_)) | ConnectionError::NotConnAck(_)
                 if !accepted =>
             {
-                format!("{at} doesn't answer in MQTT: is it the port for TLS? It needs mqtts://")
+                format!("{at} doesn't answer in MQTT: is it another service's port?")
             }
             ConnectionError::MqttState(StateError::AwaitPingResp) => format!("{at} stopped answering"),
             error => format!("connection to {at}: {error}"),
