@@ -76,7 +76,7 @@ impl MqttTable {
         );
         ensure!(
             self.insecure || broker.is_loopback(),
-            "broker: {} has no TLS, so everybody on the way could read and write the text: use mqtts://              (docs/access.md), or allow it with insecure = true under [mqtt] or --insecure",
+            "broker: {} has no TLS, so everybody on the way could read and write the text: use mqtts:// (docs/access.md), or allow it with insecure = true under [mqtt] or --insecure",
             broker.url()
         );
         Ok(Security::Plain)
