@@ -111,13 +111,24 @@ def wire(program):
     return {"ns": steps, "allocations": allocations, **sizes}
 
 
+def at(samples, percent):
+    """The percentile of some samples."""
+    return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
+
+
+def connect(program):
+    found = run([program])
+    if not found:
+        sys.exit(1)
+    kinds = {kind: found[f"{kind}_us"] for kind in ("tls", "plain")}
+    figures = {f"{kind}_p{percent}_ms": at(us, percent) / 1e3 for kind, us in kinds.items() for percent in (50, 99)}
+    return figures | {"connections": len(kinds["tls"])}
+
+
 def latency(program, scripted):
     found = run([program, scripted])
     if not found:
         sys.exit(1)
-
-    def at(samples, percent):
-        return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
 
     rounds, bare = found["round_us"], found["bare_us"]
     parts = {f"{name}_us": statistics.median(found[f"{name}_us"]) for name in ("target", "sampling")}
@@ -163,6 +174,7 @@ def main():
     report["target"] = model("target", programs["target"], "llama.py", MODELS / "target" / "target.gguf")
     report["wire"] = wire(programs["wire"])
     report["latency"] = latency(programs["latency"], programs["scripted"])
+    report["connect"] = connect(programs["connect"])
     report["crowd"] = crowd(programs["crowd"])
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")

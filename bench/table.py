@@ -69,7 +69,16 @@ def show(report):
         print(f"  {name:<10}{row['round_us']:>9.0f}{row['bare_us']:>9.0f}{row['ratio']:>8.2f}")
     target, sampling = latency["target_us"], latency["sampling_us"]
     print(f"  of a round {target:.0f} µs are the scripted target, {sampling:.0f} µs the sampling of 9 rows by shared seed")
+    connect(report["connect"])
     crowd(report["crowd"])
+
+
+def connect(found):
+    print(f"\n{bold('Connecting')}, to CONNACK, ms by the clock, {found['connections']} each; TLS 1.3 with certificates on both sides")
+    print(f"  {'':<10}{'TLS':>9}{'plain':>9}{'ratio':>8}")
+    for name in ("p50", "p99"):
+        tls, plain = found[f"tls_{name}_ms"], found[f"plain_{name}_ms"]
+        print(f"  {name:<10}{tls:>9.2f}{plain:>9.2f}{tls / plain:>8.1f}")
 
 
 def crowd(cases):

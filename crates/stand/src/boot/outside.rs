@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
@@ -67,7 +67,7 @@ impl SiteBroker {
             broker_dir: folder.join("broker"),
             services: services.into(),
         };
-        let fleet = Fleet::init(&folder, &plan, now()?)?;
+        let fleet = Fleet::init(&folder, &plan, OffsetDateTime::now_utc())?;
         let conf = plan.broker_dir.join("mosquitto.conf");
         let conf = fs::read_to_string(&conf).with_context(|| conf.display().to_string())?;
         let own_listener = format!("listener {port}\n");
@@ -87,7 +87,8 @@ impl SiteBroker {
     /// # Errors
     /// The fleet's files can't be read or written.
     pub fn card(&mut self, board: &DeviceId) -> Result<String> {
-        self.fleet.issue(&Identity { role: BrokerRole::Device, id: board.clone() }, now()?)?;
+        self.fleet
+            .issue(&Identity { role: BrokerRole::Device, id: board.clone() }, OffsetDateTime::now_utc())?;
         self.fleet.card(board)
     }
 
@@ -237,12 +238,6 @@ impl SiteVerifier {
         let all = all.with_context(|| self.energy.display().to_string())?;
         Ok(all.into_iter().filter(|line: &Value| line["message"] == "energy").collect())
     }
-}
-
-/// The present time in whole seconds.
-fn now() -> Result<OffsetDateTime> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs();
-    OffsetDateTime::from_unix_timestamp(seconds.try_into()?).context("the clock")
 }
 
 /// The target-only reply with the sampling of a report.
