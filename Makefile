@@ -59,6 +59,7 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 	done
 
 nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, models of the paper's size, other families of models, a target on llama-server and on llama.cpp, packages, wrong images, a board in QEMU, two builds compared
+	$(MAKE) --no-print-directory licences
 	$(MAKE) --no-print-directory demo PAIR=smollm2
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race

@@ -9,7 +9,7 @@ use crate::terminal::{ColourChoice, abilities};
 use crate::turn::described;
 use crate::{provenance, random, setup};
 use anyhow::Result;
-use dunlin_link::round_trip;
+use dunlin_link::{Loss, round_trip};
 use dunlin_power::clock::Clock;
 use dunlin_power::probe;
 use dunlin_power::settings::{Choice, PowerSettings};
@@ -169,7 +169,11 @@ async fn broker(settings: &Settings, own: Option<&Vocabulary>, findings: &mut Fi
     let mut seen = Presences::new();
     let connected = connect(&mut link, &mut seen).await;
     match &connected {
-        Err(reason) => {
+        Err(Loss { reason, refused: true }) => {
+            findings
+                .bad(&format!("broker: {reason}"), "docs/tls.md and docs/access.md explain the causes")?;
+        }
+        Err(Loss { reason, refused: false }) => {
             let advice = format!("start the broker at {}, or name another with --broker", settings.broker);
             findings.bad(&format!("broker: {reason}"), &advice)?;
         }
@@ -221,13 +225,16 @@ fn visitor_config(settings: &Settings) -> Result<LinkConfig> {
 }
 
 /// Waits until the link is up; a broker may send what it retains before it answers the subscription.
-async fn connect(link: &mut Link, seen: &mut Presences) -> Result<(), String> {
+async fn connect(link: &mut Link, seen: &mut Presences) -> Result<(), Loss> {
     let deadline = Instant::now() + BROKER_TIMEOUT;
     loop {
         match timeout_at(deadline, link.next()).await {
-            Ok(LinkEvent::Down(loss)) => return Err(loss.reason),
+            Ok(LinkEvent::Down(loss)) => return Err(loss),
             Ok(event) => note(seen, event),
-            Err(_) => return Err(format!("no answer within {BROKER_TIMEOUT:?}")),
+            Err(_) => {
+                let reason = format!("no answer within {BROKER_TIMEOUT:?}");
+                return Err(Loss { reason, refused: false });
+            }
         }
         if link.is_up() {
             return Ok(());

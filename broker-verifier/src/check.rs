@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::engine::{Comparison, OpenedTarget, PLAIN_ONLY, memory_mib, open};
 use crate::exit::Exit;
 use anyhow::{Result, anyhow, ensure};
-use dunlin_link::{BrokerFacts, probe, round_trip};
+use dunlin_link::{BrokerFacts, Security, probe, round_trip};
 use dunlin_service::Findings;
 use dunlin_wire::limits::PACKET_BYTES_MAX;
 use dunlin_wire::topic::Topic;
@@ -50,7 +50,15 @@ pub async fn check(config: Result<Config>) -> io::Result<Exit> {
             cautions.iter().try_for_each(|caution| findings.doubtful(caution))?;
         }
         Err(error) => {
-            let advice = format!("start the broker at {}, or name another with --broker", config.broker);
+            let advice = match &config.security {
+                Security::Plain => {
+                    format!("start the broker at {}, or name another with --broker", config.broker)
+                }
+                Security::Tls(_) => format!(
+                    "start the broker at {}; docs/tls.md and docs/access.md explain other causes",
+                    config.broker
+                ),
+            };
             findings.bad(&format!("broker: {error:#}"), &advice)?;
         }
     }

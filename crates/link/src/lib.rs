@@ -1,4 +1,4 @@
-//! MQTT for all programs of Dunlin: addresses and logins, connections and their errors in words, packet sizes.
+//! MQTT for all programs of Dunlin: addresses and logins, TLS, connections and their errors in words, packet sizes.
 //!
 //! No other crate names the MQTT client. A program keeps its own queue in front of a [`Publisher`] and interprets
 //! each [`Message`]. Opening, keeping, counting and leaving a connection is the same for all programs and is done
@@ -7,7 +7,7 @@
 //! Invariants:
 //! - Each connection is a new client: no queued message and no topic alias reaches the next connection.
 //! - No call waits for room, and every queue is bounded.
-//! - No password appears in an error or a log.
+//! - No password and no private key appears in an error or a log.
 
 mod address;
 mod backoff;

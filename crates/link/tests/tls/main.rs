@@ -4,8 +4,8 @@
 mod pki;
 
 use dunlin_link::{
-    Arrival, BrokerAddress, ConnectOptions, Dialer, MqttTable, Security, TlsFiles, TlsTable, day, probe,
-    round_trip,
+    Arrival, BrokerAddress, ConnectOptions, Dialer, MqttTable, Security, TlsFiles, TlsTable, authorities,
+    certificates, check_card, day, probe, round_trip,
 };
 use dunlin_mosquitto::Mosquitto;
 use dunlin_wire::topic::Topic;
@@ -271,6 +271,55 @@ async fn an_address_of_version_six_is_the_name_in_the_certificate() {
     let _mosquitto = site.mosquitto(&site.server, &more);
     let url = format!("mqtts://[::1]:{port}");
     assert_eq!(site.words(&url, &site.ca.file, Some(&site.device)).await, "");
+}
+
+#[test]
+fn a_connection_is_described_and_warned_of() {
+    let site = Site::new();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let day_seconds = 24 * 3600;
+    for (days, warned) in [(29, true), (31, false)] {
+        let pair = site.ca.pair_until("v.a", now + Duration::from_secs(days * day_seconds + 60));
+        let options = site.options("mqtts://localhost", &site.ca.file, Some(&pair)).unwrap();
+        let (broker, security) = (&options.broker, &options.security);
+        let until = day(now.as_secs() + days * day_seconds + 60);
+        assert_eq!(security.described(broker).unwrap(), format!("TLS 1.3, as v.a until {until}"));
+        let caution = security.caution(broker).unwrap();
+        let expected = format!(
+            "the certificate of \"v.a\" ends on {until}, in 29 days: renew it with `dunlin-fleet renew`"
+        );
+        assert_eq!(caution, warned.then_some(expected));
+    }
+    let elsewhere: BrokerAddress = "192.168.1.10".parse().unwrap();
+    assert_eq!(Security::Plain.described(&elsewhere).unwrap(), "without TLS");
+    let caution = Security::Plain.caution(&elsewhere).unwrap().unwrap();
+    assert!(caution.contains("everybody on the way to mqtt://192.168.1.10:1883 can read"), "{caution}");
+    let local: BrokerAddress = "localhost".parse().unwrap();
+    assert_eq!(Security::Plain.caution(&local).unwrap(), None);
+}
+
+#[test]
+fn a_card_is_of_its_authority_and_has_not_ended() {
+    let site = Site::new();
+    let ended = site.ca.pair("plover-1", Purpose::Client, (2020, 2021), &[]);
+    let checked = |authority: &Authority, pair: &Pair, floor| {
+        let of = |path: &Path| certificates(&fs::read(path).unwrap()).unwrap();
+        let roots = authorities(&of(&authority.file)).unwrap();
+        check_card(roots, &of(&pair.certificate), floor).map_err(|error| error.to_string())
+    };
+    assert_eq!(checked(&site.ca, &site.device, None).unwrap().common_name, "plover-1");
+    let early = checked(&site.ca, &ended, None).unwrap_err();
+    assert!(
+        early.starts_with("the certificate of \"plover-1\" ended on 2021-01-01, and the clock says 20"),
+        "{early}"
+    );
+    // 2100: the floor counts where the clock is earlier.
+    let late = checked(&site.ca, &site.device, Some(4_102_444_800)).unwrap_err();
+    assert!(late.contains("ended on 2099-01-01, and the clock says 2100-01-01"), "{late}");
+    let foreign = checked(&site.stranger, &site.device, None).unwrap_err();
+    assert!(foreign.contains("not signed by this CA"), "{foreign}");
+    let server = checked(&site.ca, &site.server, None).unwrap_err();
+    assert!(server.contains("\"broker\""), "{server}");
 }
 
 #[tokio::test]

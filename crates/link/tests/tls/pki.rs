@@ -7,6 +7,7 @@ use rcgen::{
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Names that the broker's certificate holds.
 pub(crate) const LOCAL: &[&str] = &["localhost", "127.0.0.1", "::1"];
@@ -58,12 +59,24 @@ impl Authority {
     ) -> Pair {
         let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![match purpose {
             Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
             Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         (params.not_before, params.not_after) = (date_time_ymd(begins, 1, 1), date_time_ymd(ends, 1, 1));
+        self.signed(name, params)
+    }
+
+    /// A client's certificate that ends at `ends`, in time since 1970.
+    pub(crate) fn pair_until(&self, name: &str, ends: Duration) -> Pair {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(1970, 1, 1) + ends);
+        self.signed(name, params)
+    }
+
+    fn signed(&self, name: &str, mut params: CertificateParams) -> Pair {
+        params.distinguished_name.push(DnType::CommonName, name);
         let number = fs::read_dir(&self.dir).unwrap().count();
         let serial = SerialNumber::from(number as u64 + 1);
         params.serial_number = Some(serial.clone());
