@@ -23,7 +23,7 @@ fn beginning() -> OffsetDateTime {
     date_time_ymd(2020, 1, 1)
 }
 
-/// What a certificate is good for.
+/// The purpose of a certificate.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
     /// Connecting to the broker under this name.

@@ -28,7 +28,7 @@ pub(crate) const DEVICE_LIFE: Duration = Duration::days(10 * 365);
 /// The life of a service's certificate.
 pub(crate) const SERVICE_LIFE: Duration = Duration::days(365);
 
-/// What a new fleet begins with.
+/// The contents of a new fleet.
 #[derive(Clone, Debug)]
 pub struct FleetPlan {
     /// The broker, as boards reach it.
@@ -67,7 +67,7 @@ impl Fleet {
     /// Opens a fleet.
     ///
     /// # Errors
-    /// It is none, others have access to it, or another program works on it.
+    /// It is not the folder of a fleet, others have access to it, or another program works on it.
     pub fn open(dir: &Path) -> Result<Self> {
         FleetRegister::read(dir)?;
         check_private(dir)?;

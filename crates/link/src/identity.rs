@@ -133,7 +133,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Identity
 /// The first private key in a PEM text.
 ///
 /// # Errors
-/// There is none, or a broken one.
+/// The key is missing or broken.
 pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| broken(&error, "private key"))
 }

@@ -63,14 +63,14 @@ impl TlsTable {
     /// # Errors
     /// Names the file that is missing or invalid.
     pub fn files(&self, installed: &Path, credential: Option<&Path>) -> Result<TlsFiles> {
-        let found = |name: &str| existing(installed.join(name));
-        let ca = self.ca_file.clone().map_or_else(|| found("ca.pem"), |file| Ok(Some(file)))?;
-        let certificate = self.cert_file.clone().map_or_else(|| found("cert.pem"), |file| Ok(Some(file)))?;
-        let given = credential.map(Path::to_owned).map(existing).transpose()?.flatten();
-        let key = match self.key_file.clone().or(given) {
-            Some(file) => Some(file),
-            None => found("key.pem")?,
+        let named_or_found = |named: Option<PathBuf>, name: &str| match named {
+            Some(file) => Ok(Some(file)),
+            None => existing(installed.join(name)),
         };
+        let ca = named_or_found(self.ca_file.clone(), "ca.pem")?;
+        let certificate = named_or_found(self.cert_file.clone(), "cert.pem")?;
+        let given = credential.map(Path::to_owned).map(existing).transpose()?.flatten();
+        let key = named_or_found(self.key_file.clone().or(given), "key.pem")?;
         // A command that an administrator runs has no credentials: it takes the service's where that lies.
         let key = match key {
             None if certificate.is_some() => existing(Path::new(CREDENTIAL_STORE).join(TLS_KEY))?,

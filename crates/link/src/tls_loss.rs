@@ -39,12 +39,7 @@ pub(crate) fn explained(options: &ConnectOptions, error: &ConnectionError) -> Op
         TlsError::AlertReceived(alert) => alerted(options, files, *alert),
         TlsError::InvalidCertificate(error) => (certificate_refused(options, files, error), true),
         TlsError::InvalidMessage(_) => (no_tls(options), true),
-        TlsError::PeerIncompatible(_) => (
-            format!(
-                "the broker at {at} doesn't speak TLS 1.3: allow it there (mosquitto: tls_version tlsv1.3)"
-            ),
-            true,
-        ),
+        TlsError::PeerIncompatible(_) => (too_old(options), true),
         error => (format!("TLS to {at}: {error}"), false),
     })
 }
@@ -52,6 +47,14 @@ pub(crate) fn explained(options: &ConnectOptions, error: &ConnectionError) -> Op
 /// The words for a port that answers without TLS.
 pub(crate) fn no_tls(options: &ConnectOptions) -> String {
     format!("{} doesn't speak TLS: is it the port for plain MQTT? TLS has 8883 by custom", options.broker)
+}
+
+/// The words for a broker without TLS 1.3.
+fn too_old(options: &ConnectOptions) -> String {
+    format!(
+        "the broker at {} doesn't speak TLS 1.3: allow it there (mosquitto: tls_version tlsv1.3)",
+        options.broker
+    )
 }
 
 /// The words for an alert that the broker sent.
@@ -91,9 +94,7 @@ fn alerted(options: &ConnectOptions, files: &TlsFiles, alert: AlertDescription) 
                 day(facts.ends)
             ))
         ),
-        Alert::ProtocolVersion => format!(
-            "the broker at {at} doesn't speak TLS 1.3: allow it there (mosquitto: tls_version tlsv1.3)"
-        ),
+        Alert::ProtocolVersion => too_old(options),
         // The broker's own trouble may be gone at the next attempt.
         alert => return (format!("the broker at {at} ended the TLS handshake: {alert:?}"), false),
     };

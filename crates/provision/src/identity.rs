@@ -82,7 +82,7 @@ impl TlsIdentity {
     /// not ended.
     ///
     /// # Errors
-    /// What is wrong, without the key.
+    /// The fault, without the key.
     pub(crate) fn name(&self) -> Result<String, IdentityError> {
         let roots = authorities(&certificates(self.authority.as_bytes())?)?;
         let chain = certificates(self.certificate.as_bytes())?;

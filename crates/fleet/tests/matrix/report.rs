@@ -113,7 +113,7 @@ impl Report {
         self.accepted > 50 && self.rightful > 100 && self.wrong.is_empty()
     }
 
-    /// Who could write (W) and read (R) each topic; red where the table says otherwise.
+    /// The roles that could write (W) and read (R) each topic; red where the table says otherwise.
     fn table(&self, topics: &[TopicCells]) -> String {
         let colour = env::var_os("NO_COLOR").is_none();
         let width = topics.iter().map(|topic| topic.name.len()).max().unwrap_or_default();

@@ -114,7 +114,7 @@ impl Table {
         self.count += 1;
     }
 
-    /// What the broker's certificate may be wrong in.
+    /// Faults of the broker's certificate.
     async fn servers(&mut self) {
         let pair = |begins, ends, hosts, purpose| self.site.ca.pair("broker", purpose, (begins, ends), hosts);
         let cases = [
@@ -135,7 +135,7 @@ impl Table {
         }
     }
 
-    /// What this program's certificate may be wrong in.
+    /// Faults of this program's certificate.
     async fn clients(&mut self) {
         let site = &self.site;
         let revoked = site.ca.pair("plover-1", Purpose::Client, LONG, &[]);
@@ -161,7 +161,7 @@ impl Table {
         }
     }
 
-    /// What ports may be wrong in.
+    /// Faults of addresses and ports.
     async fn ports(&mut self) {
         let old = old_server();
         let plain = Mosquitto::with("allow_anonymous true\n");
@@ -179,7 +179,7 @@ impl Table {
         }
     }
 
-    /// What files may be wrong in.
+    /// Faults of files.
     async fn files(&mut self) {
         let site = &self.site;
         let text = fs::read(&site.device.certificate).unwrap();

@@ -23,7 +23,7 @@ const RESERVED: usize = 14;
 pub struct FatImage {
     files: TestDisk,
     file: File,
-    /// What is before the partition, with the partition table.
+    /// The bytes before the partition, with the partition table.
     front: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ pub struct FatImage {
 pub struct CutVerdict {
     /// Number of cuts that were judged.
     pub cuts: usize,
-    /// What was wrong after a cut.
+    /// The faults after a cut.
     pub bad: Vec<String>,
     /// The different states that the cuts left, each with a card that has it.
     pub cards: Vec<(BootState, PathBuf)>,
