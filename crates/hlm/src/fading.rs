@@ -2,6 +2,8 @@
 
 /// Number of passes after which an observation has faded to 1/e.
 const MEMORY_PASSES: f64 = 16.0;
+/// A pass that takes so many times what the line tells is an outlier.
+const OUTLIER: f64 = 2.0;
 
 /// Adds the number of a pass to a sum over passes, whose earlier parts fade.
 pub(crate) fn fade(sum: &mut f64, x: f64) {
@@ -9,8 +11,12 @@ pub(crate) fn fade(sum: &mut f64, x: f64) {
 }
 
 /// A line through the durations of passes by their number of tokens, by least squares.
+///
+/// Invariant: one outlier never moves the line. A process that was stopped, or a machine that slept, makes a pass of any
+/// length, which says nothing of the next one. A second outlier in a row is a target that has become slower, and counts.
 #[derive(Debug, Default)]
 pub(crate) struct FadingLine {
+    last_was_outlier: bool,
     passes: f64,
     tokens: f64,
     seconds: f64,
@@ -19,13 +25,27 @@ pub(crate) struct FadingLine {
 }
 
 impl FadingLine {
-    /// Takes a pass of so many tokens and seconds.
-    pub(crate) fn observe(&mut self, tokens: f64, seconds: f64) {
+    /// Takes a pass of so many tokens and seconds; false if it is an outlier that doesn't count.
+    pub(crate) fn observe(&mut self, tokens: f64, seconds: f64) -> bool {
+        let is_outlier = !self.is_empty() && seconds > OUTLIER * self.longest_expected(tokens);
+        if is_outlier && !core::mem::replace(&mut self.last_was_outlier, is_outlier) {
+            return false;
+        }
+        self.last_was_outlier = is_outlier;
         fade(&mut self.passes, 1.0);
         fade(&mut self.tokens, tokens);
         fade(&mut self.seconds, seconds);
         fade(&mut self.tokens_squared, tokens * tokens);
         fade(&mut self.tokens_seconds, tokens * seconds);
+        true
+    }
+
+    /// The most seconds that a pass of so many tokens should take: at the least the mean, since the slope may be noise, and
+    /// in proportion to the tokens while there is no slope.
+    fn longest_expected(&self, tokens: f64) -> f64 {
+        let (mean_tokens, mean_seconds) = (self.mean_tokens(), self.mean_seconds());
+        let slope = self.slope().unwrap_or(mean_seconds / mean_tokens).max(0.0);
+        mean_seconds + slope * (tokens - mean_tokens).max(0.0)
     }
 
     /// True before the first pass.
@@ -59,5 +79,47 @@ impl FadingLine {
         let spread = self.mean(self.tokens_squared) - tokens * tokens;
         let both = self.mean(self.tokens_seconds) - tokens * seconds;
         (spread > 1e-6).then_some(both / spread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes of 2 s and a hundredth of a second a token.
+    fn line() -> FadingLine {
+        let mut line = FadingLine::default();
+        for pass in 0..40 {
+            let tokens = f64::from(1 + pass % 8 * 5);
+            assert!(line.observe(tokens, 2.0 + 0.01 * tokens), "pass {pass}");
+        }
+        line
+    }
+
+    #[test]
+    fn a_pass_in_which_the_process_was_stopped_does_not_count() {
+        let mut line = line();
+        let before = (line.mean_seconds(), line.slope());
+        assert!(!line.observe(30.0, 14.0));
+        assert_eq!((line.mean_seconds(), line.slope()), before);
+        assert!(line.observe(30.0, 2.3));
+        assert!(!line.observe(30.0, 14.0), "the one before was no outlier");
+    }
+
+    #[test]
+    fn a_target_that_becomes_slower_counts_from_the_second_pass_on() {
+        let mut line = line();
+        assert!(!line.observe(8.0, 9.0));
+        (0..50).for_each(|pass| assert!(line.observe(8.0, 9.0), "pass {pass}"));
+        assert!(line.mean_seconds() > 8.0);
+    }
+
+    #[test]
+    fn a_pass_with_far_more_tokens_is_not_an_outlier() {
+        let mut line = line();
+        assert!(line.observe(600.0, 8.0));
+        let mut of_one_size = FadingLine::default();
+        (0..9).for_each(|_| assert!(of_one_size.observe(4.0, 0.1)));
+        assert!(of_one_size.observe(64.0, 1.7), "in proportion");
     }
 }

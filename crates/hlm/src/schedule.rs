@@ -50,9 +50,10 @@ impl PassLine {
         if tokens == 0 {
             return;
         }
-        self.line.observe(tokens as f64, took.as_secs_f64());
-        fade(&mut self.short, short as f64);
-        self.token = self.line.slope().or(self.token);
+        if self.line.observe(tokens as f64, took.as_secs_f64()) {
+            fade(&mut self.short, short as f64);
+            self.token = self.line.slope().or(self.token);
+        }
     }
 
     /// Takes passes that were measured without load, the smallest first.
