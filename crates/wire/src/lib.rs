@@ -60,7 +60,7 @@ pub use rollout::{
 pub use rows::{Entry, Row, Rows, judged_drafts_max, row_bits_max};
 pub use session::{Lease, Open, Refusal, RefusalReason, Reply, SamplingParams, Vocabulary};
 pub use setup::SetupReport;
-pub use signed::{KeyId, Signature, Signatures, SignedText, put_signatures, take_signatures};
+pub use signed::{KeyId, Signature, SignatureBytes, Signatures, SignedText, put_signatures, take_signatures};
 pub use target::{CouplingProfile, LogTime, Price, Promise, TargetId};
 pub use verdict::{CloseReason, Closed, Down, Resync, Verdict, Working};
 

@@ -1,7 +1,7 @@
 //! Signatures of messages: they are of the purpose, the topic and the fields, so that none holds for anything else.
 
 use crate::codec::{self, Kind};
-use crate::limits::{SIGNATURES_MAX, SIGNED_TEXT_BYTES_MAX};
+use crate::limits::{SIGNATURES_BYTES_MAX, SIGNATURES_MAX, SIGNED_TEXT_BYTES_MAX};
 use crate::topic::Topic;
 use crate::{DecodeError, EncodeError};
 use heapless::Vec;
@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The bytes that the signatures of a message are of.
 pub type SignedText = Vec<u8, SIGNED_TEXT_BYTES_MAX>;
+/// Encoded signatures.
+pub type SignatureBytes = Vec<u8, SIGNATURES_BYTES_MAX>;
 /// The signatures of a message or a document: at least one, by ascending keys.
 pub type Signatures = Vec<Signature, SIGNATURES_MAX>;
 
@@ -48,13 +50,12 @@ impl From<Signature> for (KeyId, [u8; 32], [u8; 32]) {
 ///
 /// # Errors
 /// No signature, or keys that don't ascend.
-pub fn put_signatures<const N: usize>(
-    bytes: &mut Vec<u8, N>,
-    signatures: &Signatures,
-) -> Result<(), EncodeError> {
+pub fn put_signatures(signatures: &Signatures) -> Result<SignatureBytes, EncodeError> {
     check(signatures).map_err(EncodeError::OutOfRange)?;
+    let mut bytes = SignatureBytes::new();
     bytes.push(signatures.len() as u8).map_err(|_| EncodeError::NoRoom)?;
-    signatures.iter().try_for_each(|signature| codec::append(bytes, signature))
+    signatures.iter().try_for_each(|signature| codec::append(&mut bytes, signature))?;
+    Ok(bytes)
 }
 
 /// Reads signatures that end the bytes.
@@ -104,8 +105,8 @@ pub(crate) fn put<H: Serialize, const N: usize>(
     fields: &H,
     signatures: &Signatures,
 ) -> Result<Vec<u8, N>, EncodeError> {
-    let mut bytes = codec::put(kind, fields)?;
-    put_signatures(&mut bytes, signatures)?;
+    let mut bytes: Vec<u8, N> = codec::put(kind, fields)?;
+    bytes.extend_from_slice(&put_signatures(signatures)?).map_err(|_| EncodeError::NoRoom)?;
     Ok(bytes)
 }
 
