@@ -152,6 +152,112 @@ pub struct FleetReport {
     pub updater: u32,
 }
 
+impl FleetPhase {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 15] = [
+        Self::Idle,
+        Self::Refused,
+        Self::Queued,
+        Self::Manifest,
+        Self::Tables,
+        Self::Blocks,
+        Self::Staged,
+        Self::Waiting,
+        Self::Trial,
+        Self::Gate,
+        Self::Committed,
+        Self::RolledBack,
+        Self::Paused,
+        Self::TimedOut,
+        Self::Removed,
+    ];
+
+    /// Its name in lists and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Refused => "refused",
+            Self::Queued => "queued",
+            Self::Manifest => "manifest",
+            Self::Tables => "tables",
+            Self::Blocks => "blocks",
+            Self::Staged => "staged",
+            Self::Waiting => "waiting",
+            Self::Trial => "trial",
+            Self::Gate => "gate",
+            Self::Committed => "committed",
+            Self::RolledBack => "rolled back",
+            Self::Paused => "paused",
+            Self::TimedOut => "timed out",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+impl FleetReason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 26] = [
+        Self::None,
+        Self::Signature,
+        Self::Root,
+        Self::Expired,
+        Self::Replayed,
+        Self::Board,
+        Self::Arch,
+        Self::Floor,
+        Self::Failed,
+        Self::NoSpace,
+        Self::Content,
+        Self::Unsupported,
+        Self::NoStore,
+        Self::Poisoned,
+        Self::Deadline,
+        Self::Disk,
+        Self::Install,
+        Self::Unit,
+        Self::Broker,
+        Self::Lease,
+        Self::Golden,
+        Self::Memory,
+        Self::Sensor,
+        Self::Restart,
+        Self::Tries,
+        Self::Operator,
+    ];
+
+    /// Its name in lists and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Signature => "signature",
+            Self::Root => "root",
+            Self::Expired => "expired",
+            Self::Replayed => "replayed",
+            Self::Board => "board",
+            Self::Arch => "arch",
+            Self::Floor => "floor",
+            Self::Failed => "failed",
+            Self::NoSpace => "no space",
+            Self::Content => "content",
+            Self::Unsupported => "unsupported",
+            Self::NoStore => "no store",
+            Self::Poisoned => "poisoned",
+            Self::Deadline => "deadline",
+            Self::Disk => "disk",
+            Self::Install => "install",
+            Self::Unit => "unit",
+            Self::Broker => "broker",
+            Self::Lease => "lease",
+            Self::Golden => "golden",
+            Self::Memory => "memory",
+            Self::Sensor => "sensor",
+            Self::Restart => "restart",
+            Self::Tries => "tries",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 impl FleetReport {
     /// Encodes the message.
     ///

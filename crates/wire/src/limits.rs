@@ -70,7 +70,7 @@ pub const PERMILLE_MAX: u16 = 1000;
 /// Bytes of the detail in a [`FleetReport`](crate::FleetReport).
 pub const DETAIL_BYTES_MAX: usize = 160;
 /// Bytes of an encoded [`FleetReport`](crate::FleetReport): every number and text at its longest.
-pub const FLEET_BYTES_MAX: usize = 253;
+pub const FLEET_BYTES_MAX: usize = 251;
 /// Bytes of an encoded [`Rollout`](crate::Rollout): every number at its longest, and three signatures.
 pub const ROLLOUT_BYTES_MAX: usize = 83 + SIGNATURES_BYTES_MAX;
 /// Bytes of an encoded [`BoardCommand`](crate::BoardCommand).
