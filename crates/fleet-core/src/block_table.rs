@@ -1,8 +1,6 @@
 //! Tables of blocks: the SHA-256 of each block of an object, by which each block is checked when it arrives.
 
-use crate::document::{object_id, sha256};
-use crate::rejection::Rejection;
-use crate::release::ReleaseObject;
+use crate::hash::sha256;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -44,19 +42,9 @@ impl BlockTable {
         }
     }
 
-    /// The table of an object of a release.
-    ///
-    /// # Errors
-    /// The bytes are not the table that the release names, or too many or too few for the object.
-    pub fn parse(hashes: Vec<u8>, object: &ReleaseObject) -> Result<Self, Rejection> {
-        let (found, expected) = (hashes.len() as u64, object.table_size());
-        if found != expected {
-            return Err(Rejection::Size { found, expected });
-        }
-        if object_id(&hashes) != object.table {
-            return Err(Rejection::Content);
-        }
-        Ok(Self { size: object.size, block: object.block, hashes })
+    /// The table of an object of `size` bytes from its hashes, one for each block.
+    pub(crate) fn of(size: u64, block: u32, hashes: Vec<u8>) -> Self {
+        Self { size, block, hashes }
     }
 
     /// Bytes of the object.

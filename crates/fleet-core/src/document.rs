@@ -3,23 +3,14 @@
 //! A signed document is a file: the signatures as in a message (their number, then each one with its key), and the text
 //! behind them. The signatures are of the purpose, which ends with a zero byte, and the text.
 
+use crate::hash::{object_id, sha256};
 use crate::rejection::Rejection;
 use dunlin_wire::limits::{DOCUMENT_BYTES_MAX, SIGNATURE_ENTRY_BYTES, SIGNATURES_MAX};
 use dunlin_wire::{
     BoardCommand, CommandFields, DeviceId, EncodeError, FleetTime, KeyId, ObjectId, Rollout, RolloutFields,
     RolloutScope, Signature, Signatures, TimeFields, put_signatures, take_signatures,
 };
-use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-
-/// The SHA-256 of bytes, which is the name of the object that has them.
-pub fn object_id(bytes: &[u8]) -> ObjectId {
-    ObjectId(sha256(bytes))
-}
-
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    digest(&SHA256, bytes).as_ref().try_into().expect("a SHA-256 has 32 bytes")
-}
 
 /// An Ed25519 public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

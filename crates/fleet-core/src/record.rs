@@ -4,7 +4,7 @@
 //! counts, and the other one is written next.
 
 use crate::disk::{Disk, read_all, replace};
-use crate::document::sha256;
+use crate::hash::sha256;
 use dunlin_wire::RolloutScope;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,8 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Default {
 /// The updater's state. The launcher only reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateState {
-    /// Writes of the state.
-    count: u64,
+    /// Writes of the state; [`save`](Self::save) counts them.
+    pub count: u64,
     /// The generation that runs; 0 for what the board was installed with.
     pub good: u32,
     /// The one that ran before; 0 for what the board was installed with.
@@ -47,7 +47,7 @@ pub struct UpdateState {
     /// The newest rollout of the ring.
     pub rollout: u32,
     /// The ring that it is of, by the first bytes of its name's SHA-256.
-    ring: [u8; 4],
+    pub ring: [u8; 4],
     /// The newest rollout that pinned this device.
     pub pin: u32,
     /// The last command.
@@ -69,7 +69,8 @@ pub struct UpdateState {
 /// The launcher's tries. The updater only reads them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriesRecord {
-    count: u64,
+    /// Writes of the tries; [`save`](Self::save) counts them.
+    pub count: u64,
     /// The trial, as in [`UpdateState::attempt`].
     pub attempt: u32,
     /// Starts that are left.

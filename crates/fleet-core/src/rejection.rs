@@ -1,6 +1,6 @@
 //! The reasons why a board takes no document or message.
 
-use crate::root::KeyRole;
+use crate::role::KeyRole;
 use dunlin_wire::FleetReason;
 use thiserror::Error;
 

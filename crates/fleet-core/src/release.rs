@@ -1,6 +1,7 @@
 //! Releases: what belongs together, for which boards, and what it must show before it stays.
 
-use crate::block_table::{BLOCK_SIZES, TABLE_BYTES_MAX, blocks_of};
+use crate::block_table::{BLOCK_SIZES, BlockTable, TABLE_BYTES_MAX, blocks_of};
+use crate::hash::object_id;
 use crate::hex;
 use crate::record::UpdateState;
 use crate::rejection::Rejection;
@@ -159,6 +160,21 @@ impl ReleaseObject {
     /// Bytes of its table.
     pub fn table_size(&self) -> u64 {
         32 * blocks_of(self.size, self.block)
+    }
+
+    /// The table of its blocks.
+    ///
+    /// # Errors
+    /// The bytes are not the table that the release names, or too many or too few for the object.
+    pub fn read_table(&self, hashes: Vec<u8>) -> Result<BlockTable, Rejection> {
+        let (found, expected) = (hashes.len() as u64, self.table_size());
+        if found != expected {
+            return Err(Rejection::Size { found, expected });
+        }
+        if object_id(&hashes) != self.table {
+            return Err(Rejection::Content);
+        }
+        Ok(BlockTable::of(self.size, self.block, hashes))
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,42 +1,22 @@
 //! The root of a fleet: which keys may sign what, and for how long.
 
-use crate::document::{PublicKey, Purpose, SignedDocument, object_id};
+use crate::document::{PublicKey, Purpose, SignedDocument};
+use crate::hash::object_id;
 use crate::hex::{self, hex, parse_hex};
 use crate::record::UpdateState;
 use crate::rejection::Rejection;
 use crate::release::Release;
+use crate::role::KeyRole;
 use dunlin_wire::limits::SIGNATURES_MAX;
 use dunlin_wire::{
     BoardCommand, DeviceId, EncodeError, FleetTime, ObjectId, Rollout, RolloutScope, Signatures,
 };
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Keys of one role.
 pub const ROLE_KEYS_MAX: usize = 8;
 /// Roots that a board follows at once.
 pub const CHAIN_MAX: usize = 16;
-
-/// A role of keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KeyRole {
-    /// Signs releases.
-    Release,
-    /// Signs rollouts, commands and the time.
-    Rollout,
-    /// Signs roots.
-    Root,
-}
-
-impl fmt::Display for KeyRole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Release => "release",
-            Self::Rollout => "rollout",
-            Self::Root => "root",
-        })
-    }
-}
 
 /// The keys of a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

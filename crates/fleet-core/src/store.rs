@@ -11,7 +11,8 @@
 use crate::block_table::{BlockTable, blocks_of};
 use crate::disk::{Disk, DiskReader, join, read_all};
 use crate::document::SignedDocument;
-use crate::hex::{hex, parse_hex};
+use crate::hash::object_id;
+use crate::hex::hex;
 use crate::record::UpdateState;
 use crate::rejection::Rejection;
 use crate::release::{OBJECTS_MAX, Release, ReleaseObject};
@@ -232,7 +233,7 @@ impl<D: Disk> Store<D> {
     pub fn read(&self, object: &ObjectId, limit: u64) -> Result<Vec<u8>, StoreError> {
         let path = object_path(object);
         let bytes = read_all(&self.disk, &path, limit).named(&path)?.ok_or(StoreError::Missing(*object))?;
-        if crate::object_id(&bytes) == *object { Ok(bytes) } else { Err(StoreError::Content(*object)) }
+        if object_id(&bytes) == *object { Ok(bytes) } else { Err(StoreError::Content(*object)) }
     }
 
     /// Begins to fetch an object of this size, or goes on with it. With a table each block is checked when it comes;
@@ -255,6 +256,11 @@ impl<D: Disk> Store<D> {
         let path = object_path(&object);
         let (part, marks) = (format!("{path}.part"), format!("{path}.have"));
         if self.disk.size(&part).named(&part)?.is_none() {
+            // Marks of an earlier download would be taken for those of this one.
+            if self.disk.size(&marks).named(&marks)?.is_some() {
+                self.remove_file(&marks)?;
+                self.disk.sync_dir("objects").named("objects")?;
+            }
             return Ok(download);
         }
         let limit = (HAVE_HEAD + download.have.len() + 4) as u64;
@@ -420,7 +426,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// Those of the disk.
     pub fn put(&self, bytes: &[u8]) -> Result<ObjectId, StoreError> {
-        let object = crate::object_id(bytes);
+        let object = object_id(bytes);
         if self.size_of(&object)?.is_none() {
             let mut download = self.begin(object, bytes.len() as u64, None)?;
             for (block, index) in bytes.chunks(BLOCK_BYTES_MAX).zip(0..) {
@@ -566,13 +572,14 @@ impl<D: Disk> Store<D> {
     }
 
     /// Removes all generations but the good one, the one on trial and the one before, and all objects but theirs and
-    /// those in `keep`.
+    /// those in `keep`. What came of an object that is not whole stays if it is in `keep`.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn collect_garbage(&self, state: &UpdateState, keep: &[ObjectId]) -> Result<(), StoreError> {
         let kept = [state.good, state.trial, state.previous];
-        let mut needed: BTreeSet<String> = keep.iter().map(|object| hex(&object.0)).collect();
+        let fetched: BTreeSet<String> = keep.iter().map(|object| hex(&object.0)).collect();
+        let mut needed = fetched.clone();
         for number in self.folders()? {
             if !kept.contains(&number) {
                 self.remove_generation(number)?;
@@ -585,9 +592,12 @@ impl<D: Disk> Store<D> {
             }
         }
         let names = self.disk.list("objects").named("objects")?;
-        for name in names {
-            let object = name.split('.').next().unwrap_or_default();
-            if parse_hex(object).is_err() || !needed.contains(object) {
+        for name in &names {
+            let stays = match name.split_once('.') {
+                None => needed.contains(name),
+                Some((object, _)) => fetched.contains(object) && !names.iter().any(|other| other == object),
+            };
+            if !stays {
                 self.remove_file(&format!("objects/{name}"))?;
             }
         }
