@@ -194,7 +194,7 @@ meter: need-cargo ## What measuring costs: the meter's processor time, and the d
 	$(CARGO) bench --profile release --locked -p dunlin-stand --bench meter
 
 fuzz: need-cargo ## Each decoder under libFuzzer for FUZZ_SECONDS (needs nightly and cargo-fuzz)
-	@for target in up down open reply presence energy setup topic gguf tokenizer template safetensors; do \
+	@for target in up down open reply presence energy setup fleet object enrol topic document gguf tokenizer template safetensors; do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),30); \
 	done
 

@@ -1,8 +1,10 @@
 //! The start of a message: one or two bytes for version and kind, then a postcard header.
 
 use crate::limits::{
-    ANNOTATED_BYTES_MAX, CODES_BYTES_MAX, CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, ENERGY_BYTES_MAX,
-    MESSAGE_BYTES_MAX, SETUP_BYTES_MAX, TELEMETRY_BYTES_MAX,
+    ANNOTATED_BYTES_MAX, BLOCK_MESSAGE_BYTES_MAX, CERTIFICATE_BYTES_MAX, CODES_BYTES_MAX, COMMAND_BYTES_MAX,
+    CONTEXT_BYTES_MAX, DRAFT_BYTES_MAX, ENERGY_BYTES_MAX, ENROL_BYTES_MAX, FLEET_BYTES_MAX,
+    MESSAGE_BYTES_MAX, ROLLOUT_BYTES_MAX, SETUP_BYTES_MAX, TELEMETRY_BYTES_MAX, TIME_BYTES_MAX,
+    WANTED_BYTES_MAX,
 };
 use crate::{DecodeError, EncodeError};
 use heapless::Vec;
@@ -12,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u8 = 1;
 
 /// Largest header of any message: the size of the buffer that checks the canonical form.
-const HEADER_BYTES_MAX: usize = ENERGY_BYTES_MAX;
-const _: () = assert!(HEADER_BYTES_MAX >= MESSAGE_BYTES_MAX && HEADER_BYTES_MAX >= TELEMETRY_BYTES_MAX);
+const HEADER_BYTES_MAX: usize = FLEET_BYTES_MAX;
+const _: () = assert!(HEADER_BYTES_MAX >= MESSAGE_BYTES_MAX && HEADER_BYTES_MAX >= ENERGY_BYTES_MAX);
 
 /// The low nibble that marks an extended kind: kinds from 16 on are in the next byte.
 const EXTENDED: u8 = 15;
@@ -41,10 +43,20 @@ pub(crate) enum Kind {
     Setup = 18,
     Continuation = 19,
     Working = 20,
+    Fleet = 21,
+    Rollout = 22,
+    Wanted = 23,
+    Block = 24,
+    Command = 25,
+    Time = 26,
+    Enrol = 27,
+    Certificate = 28,
+    StorePresence = 29,
+    Root = 30,
 }
 
 impl Kind {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 29] = [
         Self::Draft,
         Self::Context,
         Self::Close,
@@ -64,6 +76,16 @@ impl Kind {
         Self::Setup,
         Self::Continuation,
         Self::Working,
+        Self::Fleet,
+        Self::Rollout,
+        Self::Wanted,
+        Self::Block,
+        Self::Command,
+        Self::Time,
+        Self::Enrol,
+        Self::Certificate,
+        Self::StorePresence,
+        Self::Root,
     ];
 
     /// The first byte, and for an extended kind the second.
@@ -81,6 +103,14 @@ impl Kind {
             Self::Energy => ENERGY_BYTES_MAX,
             Self::Telemetry => TELEMETRY_BYTES_MAX,
             Self::Setup => SETUP_BYTES_MAX,
+            Self::Fleet => FLEET_BYTES_MAX,
+            Self::Rollout => ROLLOUT_BYTES_MAX,
+            Self::Wanted => WANTED_BYTES_MAX,
+            Self::Block => BLOCK_MESSAGE_BYTES_MAX,
+            Self::Command => COMMAND_BYTES_MAX,
+            Self::Time => TIME_BYTES_MAX,
+            Self::Enrol => ENROL_BYTES_MAX,
+            Self::Certificate => CERTIFICATE_BYTES_MAX,
             _ => MESSAGE_BYTES_MAX,
         }
     }
@@ -133,6 +163,19 @@ where
 {
     match take(bytes)? {
         (header, []) => Ok(header),
+        _ => Err(DecodeError::Trailing),
+    }
+}
+
+/// Splits off exactly `length` bytes, then those behind them.
+pub(crate) fn split(bytes: &[u8], length: usize) -> Result<(&[u8], &[u8]), DecodeError> {
+    bytes.split_at_checked(length).ok_or(DecodeError::Truncated)
+}
+
+/// Splits off the rest of a message, which has exactly `length` bytes.
+pub(crate) fn rest(bytes: &[u8], length: usize) -> Result<&[u8], DecodeError> {
+    match split(bytes, length)? {
+        (whole, []) => Ok(whole),
         _ => Err(DecodeError::Trailing),
     }
 }

@@ -1,4 +1,4 @@
-//! Names of devices and verifiers: `[a-z0-9-]{1,32}`, so that a name is exactly one topic level.
+//! Names of devices, services and rings: `[a-z0-9-]{1,32}`, so that a name is exactly one topic level.
 
 use crate::limits::ID_BYTES_MAX;
 use core::{fmt, str::FromStr};
@@ -15,9 +15,15 @@ pub enum IdError {
     /// A character outside `[a-z0-9-]`.
     #[error("an id has only the characters a-z, 0-9 and '-'")]
     Character,
+    /// A name that has another meaning in the same place of a topic.
+    #[error("this name is the protocol's own: choose another one")]
+    Reserved,
 }
 
-fn checked(text: &str) -> Result<String<ID_BYTES_MAX>, IdError> {
+fn checked(text: &str, reserved: &[&str]) -> Result<String<ID_BYTES_MAX>, IdError> {
+    if reserved.contains(&text) {
+        return Err(IdError::Reserved);
+    }
     if text.is_empty() || text.len() > ID_BYTES_MAX {
         return Err(IdError::Length);
     }
@@ -29,6 +35,9 @@ fn checked(text: &str) -> Result<String<ID_BYTES_MAX>, IdError> {
 
 macro_rules! id {
     ($name:ident, $doc:literal) => {
+        id!($name, $doc, []);
+    };
+    ($name:ident, $doc:literal, $reserved:expr) => {
         #[doc = $doc]
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String<ID_BYTES_MAX>", into = "String<ID_BYTES_MAX>")]
@@ -44,14 +53,14 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
-                checked(text).map(Self)
+                checked(text, &$reserved).map(Self)
             }
         }
 
         impl TryFrom<String<ID_BYTES_MAX>> for $name {
             type Error = IdError;
             fn try_from(text: String<ID_BYTES_MAX>) -> Result<Self, IdError> {
-                checked(&text).map(Self)
+                checked(&text, &$reserved).map(Self)
             }
         }
 
@@ -71,3 +80,7 @@ macro_rules! id {
 
 id!(DeviceId, "The name of a device: the common name of its certificate where it has one.");
 id!(VerifierId, "The name of a verifier.");
+id!(StoreId, "The name of a store of updates.");
+id!(RingId, "The name of a ring: devices that get the same releases.", ["root"]);
+id!(EnrolTokenId, "The public name of an enrolment token.");
+id!(BoardId, "The name of a kind of board, such as `rpi4`.");

@@ -3,12 +3,18 @@
 //! [`access`](crate::access) says who may publish and receive on them.
 
 use crate::limits::TOPIC_BYTES_MAX;
-use crate::{DeviceId, VerifierId};
-use core::fmt::Write;
+use crate::{DeviceId, EnrolTokenId, RingId, StoreId, VerifierId};
+use core::fmt::{Display, Write};
 use heapless::String;
 
 /// Seconds after which a request or an answer is of no use any more.
 const ANSWER_EXPIRY_SECONDS: u32 = 5;
+/// Seconds after which a device has asked another time for a block.
+const BLOCK_EXPIRY_SECONDS: u32 = 10;
+/// Seconds after which an operator has given a command up.
+const COMMAND_EXPIRY_SECONDS: u32 = 60;
+/// Seconds after which a board has asked another time for its certificate.
+const ENROL_EXPIRY_SECONDS: u32 = 300;
 
 /// A topic or filter.
 pub type TopicName = String<TOPIC_BYTES_MAX>;
@@ -17,6 +23,13 @@ pub type TopicName = String<TOPIC_BYTES_MAX>;
 pub const SETUP_FILTER: &str = "dl1/d/+/u/su";
 /// The filter for every verifier's presence; a device subscribes to it only while it seeks a lease.
 pub const VERIFIER_PRESENCE_FILTER: &str = "dl1/v/+/st";
+
+/// The filter for every device's state of its update.
+pub const FLEET_FILTER: &str = "dl1/d/+/u/fl";
+/// The filter for every store's presence.
+pub const STORE_PRESENCE_FILTER: &str = "dl1/s/+/st";
+/// The filter for requests for certificates.
+pub const ENROL_FILTER: &str = "dl1/e/+/u";
 
 /// MQTT's quality of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +76,28 @@ pub enum Topic {
     VerifierPresence(VerifierId),
     /// `dl1/v/<ver>/p`: a verifier's message to itself.
     VerifierProbe(VerifierId),
+    /// `dl1/d/<dev>/u/fl`: the state of a device's update, retained.
+    Fleet(DeviceId),
+    /// `dl1/d/<dev>/u/bq/<store>`: a device asks a store for pieces of an object.
+    Wanted(DeviceId, StoreId),
+    /// `dl1/d/<dev>/n/bk`: pieces of objects.
+    Block(DeviceId),
+    /// `dl1/d/<dev>/n/fl`: the rollout that pins a device, retained.
+    Pin(DeviceId),
+    /// `dl1/d/<dev>/n/cm`: commands.
+    Command(DeviceId),
+    /// `dl1/s/<store>/st`: a store's presence, retained.
+    StorePresence(StoreId),
+    /// `dl1/r/<ring>`: the rollout of a ring, retained.
+    Ring(RingId),
+    /// `dl1/r/root`: the newest root, retained.
+    Root,
+    /// `dl1/t`: the time, retained.
+    Time,
+    /// `dl1/e/<token>/u`: requests for certificates.
+    Enrol(EnrolTokenId),
+    /// `dl1/e/<token>/n`: their answers.
+    Certificate(EnrolTokenId),
 }
 
 impl Topic {
@@ -81,6 +116,17 @@ impl Topic {
             Self::DeviceProbe(dev) => write!(name, "dl1/d/{dev}/p"),
             Self::VerifierPresence(ver) => write!(name, "dl1/v/{ver}/st"),
             Self::VerifierProbe(ver) => write!(name, "dl1/v/{ver}/p"),
+            Self::Fleet(dev) => write!(name, "dl1/d/{dev}/u/fl"),
+            Self::Wanted(dev, store) => write!(name, "dl1/d/{dev}/u/bq/{store}"),
+            Self::Block(dev) => write!(name, "dl1/d/{dev}/n/bk"),
+            Self::Pin(dev) => write!(name, "dl1/d/{dev}/n/fl"),
+            Self::Command(dev) => write!(name, "dl1/d/{dev}/n/cm"),
+            Self::StorePresence(store) => write!(name, "dl1/s/{store}/st"),
+            Self::Ring(ring) => write!(name, "dl1/r/{ring}"),
+            Self::Root => write!(name, "dl1/r/root"),
+            Self::Time => write!(name, "dl1/t"),
+            Self::Enrol(token) => write!(name, "dl1/e/{token}/u"),
+            Self::Certificate(token) => write!(name, "dl1/e/{token}/n"),
         };
         written.expect("two ids of 32 bytes and their levels fit TOPIC_BYTES_MAX");
         name
@@ -89,12 +135,22 @@ impl Topic {
     /// The delivery of its messages.
     pub fn delivery(&self) -> Delivery {
         let (qos, retain, expiry_seconds) = match self {
-            Self::DevicePresence(_) | Self::VerifierPresence(_) | Self::Setup(_) => {
-                (Qos::AtLeastOnce, true, None)
-            }
+            Self::DevicePresence(_)
+            | Self::VerifierPresence(_)
+            | Self::StorePresence(_)
+            | Self::Setup(_)
+            | Self::Fleet(_)
+            | Self::Pin(_)
+            | Self::Ring(_)
+            | Self::Root
+            | Self::Time => (Qos::AtLeastOnce, true, None),
             Self::Open(..) | Self::Reply(_) | Self::DeviceProbe(_) | Self::VerifierProbe(_) => {
                 (Qos::AtLeastOnce, false, Some(ANSWER_EXPIRY_SECONDS))
             }
+            // A device asks again for what it lacks, and a lost answer costs no more than its bytes.
+            Self::Wanted(..) | Self::Block(_) => (Qos::AtMostOnce, false, Some(BLOCK_EXPIRY_SECONDS)),
+            Self::Command(_) => (Qos::AtLeastOnce, false, Some(COMMAND_EXPIRY_SECONDS)),
+            Self::Enrol(_) | Self::Certificate(_) => (Qos::AtLeastOnce, false, Some(ENROL_EXPIRY_SECONDS)),
             // Sent again until acknowledged, without expiry: a run's last report contains the sums of the whole run.
             Self::Energy(..) => (Qos::AtLeastOnce, false, None),
             // The protocol itself sends lost frames and verdicts again, and late telemetry is of no use.
@@ -109,16 +165,27 @@ impl Topic {
         if levels.next() != Some("dl1") {
             return None;
         }
-        let (class, id) = (levels.next()?, levels.next()?);
+        let (class, id) = (levels.next()?, levels.next());
         let rest = (levels.next(), levels.next(), levels.next(), levels.next());
-        if class == "v" {
-            return match rest {
-                (Some("st"), None, ..) => Some(Self::VerifierPresence(id.parse().ok()?)),
-                (Some("p"), None, ..) => Some(Self::VerifierProbe(id.parse().ok()?)),
-                _ => None,
-            };
+        match (class, id, rest) {
+            ("t", None, ..) => Some(Self::Time),
+            ("r", Some("root"), (None, ..)) => Some(Self::Root),
+            ("r", Some(ring), (None, ..)) => Some(Self::Ring(ring.parse().ok()?)),
+            ("v", Some(ver), (Some("st"), None, ..)) => Some(Self::VerifierPresence(ver.parse().ok()?)),
+            ("v", Some(ver), (Some("p"), None, ..)) => Some(Self::VerifierProbe(ver.parse().ok()?)),
+            ("s", Some(store), (Some("st"), None, ..)) => Some(Self::StorePresence(store.parse().ok()?)),
+            ("e", Some(token), (Some("u"), None, ..)) => Some(Self::Enrol(token.parse().ok()?)),
+            ("e", Some(token), (Some("n"), None, ..)) => Some(Self::Certificate(token.parse().ok()?)),
+            ("d", Some(dev), rest) => Self::of_device(dev.parse().ok()?, rest),
+            _ => None,
         }
-        let dev = if class == "d" { id.parse().ok()? } else { return None };
+    }
+
+    /// The topic of a device with these levels behind its id.
+    fn of_device(
+        dev: DeviceId,
+        rest: (Option<&str>, Option<&str>, Option<&str>, Option<&str>),
+    ) -> Option<Self> {
         match rest {
             (Some("u"), Some("st"), None, _) => Some(Self::DevicePresence(dev)),
             (Some("u"), Some("op"), Some(ver), None) => Some(Self::Open(dev, ver.parse().ok()?)),
@@ -128,6 +195,11 @@ impl Topic {
             (Some("u"), Some("en"), Some(ver), None) => Some(Self::Energy(dev, ver.parse().ok()?)),
             (Some("u"), Some("tm"), Some(ver), None) => Some(Self::Telemetry(dev, ver.parse().ok()?)),
             (Some("u"), Some("su"), None, _) => Some(Self::Setup(dev)),
+            (Some("u"), Some("fl"), None, _) => Some(Self::Fleet(dev)),
+            (Some("u"), Some("bq"), Some(store), None) => Some(Self::Wanted(dev, store.parse().ok()?)),
+            (Some("n"), Some("bk"), None, _) => Some(Self::Block(dev)),
+            (Some("n"), Some("fl"), None, _) => Some(Self::Pin(dev)),
+            (Some("n"), Some("cm"), None, _) => Some(Self::Command(dev)),
             (Some("p"), None, ..) => Some(Self::DeviceProbe(dev)),
             _ => None,
         }
@@ -164,9 +236,14 @@ pub fn telemetry_filter(ver: &VerifierId) -> TopicName {
     addressed("tm", ver)
 }
 
-/// The filter for the messages of one kind that devices address to a verifier.
-fn addressed(kind: &str, ver: &VerifierId) -> TopicName {
+/// The filter by which store `store` receives what devices want of it.
+pub fn wanted_filter(store: &StoreId) -> TopicName {
+    addressed("bq", store)
+}
+
+/// The filter for the messages of one kind that devices address to a service.
+fn addressed(kind: &str, service: impl Display) -> TopicName {
     let mut name = TopicName::new();
-    write!(name, "dl1/d/+/u/{kind}/{ver}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");
+    write!(name, "dl1/d/+/u/{kind}/{service}").expect("one id of 32 bytes fits TOPIC_BYTES_MAX");
     name
 }

@@ -82,8 +82,41 @@ fn every_filter_of_the_programs_is_granted() {
     assert!(list.contains(&format!("\npattern read {VERIFIER_PRESENCE_FILTER}\n")));
 }
 
+/// The topics of updates; each has a rule, whoever uses it.
+#[test]
+fn every_topic_of_updates_has_a_rule() {
+    let (dev, store, token) = (device, || "store-1".parse().unwrap(), || "token-1".parse().unwrap());
+    let topics = [
+        Topic::Fleet(dev()),
+        Topic::Wanted(dev(), store()),
+        Topic::Block(dev()),
+        Topic::Pin(dev()),
+        Topic::Command(dev()),
+        Topic::StorePresence(store()),
+        Topic::Ring("stable".parse().unwrap()),
+        Topic::Time,
+        Topic::Enrol(token()),
+        Topic::Certificate(token()),
+    ];
+    for topic in topics {
+        let name = topic.name();
+        assert!(RULES.iter().any(|rule| filled(rule.topic) == name.as_str()), "{name}");
+    }
+    // The root is where a ring would be: operators write it, and everybody reads it.
+    let ring = RULES.iter().find(|rule| rule.topic == "dl1/r/<ring>").unwrap();
+    assert_eq!(ring.topic.replace("<ring>", "root"), Topic::Root.name().as_str());
+    assert_eq!(ring.writers, [(BrokerRole::Operator, GrantSpan::All)]);
+}
+
 fn filled(topic: &str) -> String {
-    topic.replace("<dev>", "plover-1").replace("<ver>", "verifier-1")
+    let places = [
+        ("<dev>", "plover-1"),
+        ("<ver>", "verifier-1"),
+        ("<store>", "store-1"),
+        ("<ring>", "stable"),
+        ("<token>", "token-1"),
+    ];
+    places.iter().fold(topic.to_owned(), |text, (place, id)| text.replace(place, id))
 }
 
 #[test]

@@ -3,21 +3,28 @@
 mod common;
 
 use common::{
-    Message, On, V1, codes, context, continuation, eight_drafts, frame, largest_annotated, largest_audited,
-    largest_codes, largest_context, largest_continuation, largest_draft, largest_energy, largest_presence,
-    largest_setup, largest_telemetry, lease_resumed, open_resume, refusal, smallest_energy,
-    smallest_telemetry, typical_setup, typical_telemetry, verifier_presence,
+    Message, On, V1, block, codes, command, context, continuation, eight_drafts, enrol, frame, granted,
+    largest_annotated, largest_audited, largest_block, largest_certificate, largest_codes, largest_context,
+    largest_continuation, largest_draft, largest_energy, largest_enrol, largest_fleet, largest_presence,
+    largest_rollout, largest_setup, largest_telemetry, largest_wanted, lease_resumed, open_resume, refusal,
+    refused_certificate, root_notice, signatures, smallest_energy, smallest_fleet, smallest_telemetry, time,
+    typical_rollout, typical_setup, typical_telemetry, verifier_presence, wanted,
 };
 use dunlin_wire::limits::{
-    ANNOTATED_BYTES_MAX, ANNOTATED_HEADER_BYTES_MAX, CODES_BYTES_MAX, CODES_MAX, CONTEXT_BYTES_MAX,
-    CONTEXT_CHUNK_TOKENS_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX, ENERGY_BYTES_MAX, ENGINE_NAME_BYTES_MAX,
-    FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, SESSION_TOKENS_MAX, SETUP_BYTES_MAX,
-    TELEMETRY_BYTES_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
+    ANNOTATED_BYTES_MAX, ANNOTATED_HEADER_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_MESSAGE_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX, CHAIN_BYTES_MAX, CODES_BYTES_MAX, CODES_MAX, COMMAND_BYTES_MAX, CONTEXT_BYTES_MAX,
+    CONTEXT_CHUNK_TOKENS_MAX, CSR_BYTES_MAX, DOCUMENT_BYTES_MAX, DRAFT_BYTES_MAX, DRAFT_TOKENS_MAX,
+    ENERGY_BYTES_MAX, ENGINE_NAME_BYTES_MAX, ENROL_BYTES_MAX, FLEET_BYTES_MAX, FRAME_BYTES_MAX,
+    MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, PIECE_BYTES, ROLLOUT_BYTES_MAX, SEAL_CERTIFICATE_BYTES_MAX,
+    SESSION_TOKENS_MAX, SETUP_BYTES_MAX, SIGNATURE_ENTRY_BYTES, SIGNATURES_MAX, SIGNED_DOCUMENT_BYTES_MAX,
+    SIGNED_TEXT_BYTES_MAX, TELEMETRY_BYTES_MAX, TIME_BYTES_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
+    VOCABULARY_SIZE_MAX, WANTED_BYTES_MAX, WANTED_PIECES_MAX, WANTED_SPANS_MAX,
 };
 use dunlin_wire::{
-    Codes, Context, DecodeError, DraftFrame, EncodeError, EnergyReport, EngineName, Lease, Liveness, LogTime,
-    ModelName, Open, PhaseTotal, PhaseTotals, RefusalReason, Resync, Score, SetupReport, Telemetry,
-    Throttling, Up, Verdict, Vocabulary, Working, token_bits,
+    BlockForm, Codes, CommandVerb, Context, DecodeError, DraftFrame, EncodeError, EnergyReport, EngineName,
+    EnrolRequest, EnrolVerdict, FleetReport, Lease, Liveness, LogTime, ModelName, Open, PhaseTotal,
+    PhaseTotals, RefusalReason, Resync, Rollout, RolloutFields, RolloutScope, Score, SetupReport, Telemetry,
+    Throttling, Up, Verdict, Vocabulary, Working, put_signatures, take_signatures, token_bits,
 };
 
 const VERDICT: Verdict = Verdict {
@@ -51,7 +58,7 @@ fn impossible(on: On, bytes: &[u8], field: &'static str) {
 
 #[test]
 fn the_largest_messages_have_the_named_sizes() {
-    let largest: [(Message, usize); 8] = [
+    let largest: [(Message, usize); 16] = [
         (largest_draft().into(), DRAFT_BYTES_MAX),
         (largest_context().into(), CONTEXT_BYTES_MAX),
         (largest_presence().into(), MESSAGE_BYTES_MAX),
@@ -60,6 +67,14 @@ fn the_largest_messages_have_the_named_sizes() {
         (largest_energy().into(), ENERGY_BYTES_MAX),
         (largest_telemetry().into(), TELEMETRY_BYTES_MAX),
         (largest_setup().into(), SETUP_BYTES_MAX),
+        (largest_fleet().into(), FLEET_BYTES_MAX),
+        (largest_rollout().into(), ROLLOUT_BYTES_MAX),
+        (largest_wanted().into(), WANTED_BYTES_MAX),
+        (command(u32::MAX, u64::MAX, CommandVerb::Log, &[1, 2, 3]).into(), COMMAND_BYTES_MAX),
+        (time(u64::MAX, u32::MAX, &[1, 2, 3]).into(), TIME_BYTES_MAX),
+        (largest_enrol().into(), ENROL_BYTES_MAX),
+        (largest_block().into(), BLOCK_MESSAGE_BYTES_MAX),
+        (largest_certificate().into(), CERTIFICATE_BYTES_MAX),
     ];
     for (message, limit) in largest.clone() {
         let mut bytes = encoded(message.clone());
@@ -69,7 +84,8 @@ fn the_largest_messages_have_the_named_sizes() {
         let found = limit + 1;
         assert_eq!(message.on().decode(&bytes), Err(DecodeError::Oversize { found, limit }));
     }
-    assert_eq!(largest.iter().map(|(_, limit)| *limit).max(), Some(FRAME_BYTES_MAX));
+    let small = largest.iter().map(|(_, limit)| *limit).take(14);
+    assert_eq!(small.max(), Some(FRAME_BYTES_MAX));
     let tail = 11_066_usize.div_ceil(8); // see largest_annotated
     assert_eq!(encoded(largest_annotated()).len() - tail, ANNOTATED_HEADER_BYTES_MAX);
 }
@@ -379,7 +395,7 @@ fn no_bytes_and_unknown_kinds_are_named() {
         for kind in 0..16 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::NotCanonical), "{kind}");
         }
-        for kind in 21..=255 {
+        for kind in 31..=255 {
             assert_eq!(on.decode(&[0x1f, kind, 0]), Err(DecodeError::UnknownKind(kind)));
         }
     }
@@ -480,4 +496,182 @@ fn phases_are_summed_up_to_the_largest_number() {
     assert_eq!(largest_energy().phases.sum(), phase(u64::MAX, u64::MAX));
     let names = phases.named().map(|(name, _)| name);
     assert_eq!(names, ["load", "draft", "score", "send", "wait", "idle"]);
+}
+
+#[test]
+fn a_state_of_an_update_outside_its_limits_is_refused() {
+    refused(FleetReport { report: 0, ..smallest_fleet() }, "report");
+    refused(FleetReport { permille: 1001, ..smallest_fleet() }, "permille");
+    let detail = "a\u{1b}".try_into().expect("160 bytes");
+    refused(FleetReport { detail, ..smallest_fleet() }, "detail");
+    impossible(On::Fleet, &patched(smallest_fleet(), 2, &[0]), "report");
+    impossible(On::Fleet, &patched(smallest_fleet(), 7, &[15]), "text or choice");
+    impossible(On::Fleet, &patched(smallest_fleet(), 9, &[26]), "text or choice");
+    impossible(On::Fleet, &patched(smallest_fleet(), 11, &[3]), "text or choice");
+    impossible(On::Fleet, &patched(smallest_fleet(), 18, b"Z"), "text or choice");
+    impossible(On::Fleet, &patched(largest_fleet(), 28, &[0xe9, 0x07]), "permille");
+    impossible(On::Fleet, &patched(largest_fleet(), 33, b"\x07"), "detail");
+}
+
+#[test]
+fn a_rollout_outside_its_limits_is_refused() {
+    let of = |fields| Rollout { fields, ..typical_rollout() };
+    let typical = typical_rollout().fields;
+    refused(of(RolloutFields { number: 0, ..typical }), "number");
+    refused(of(RolloutFields { until: typical.at, ..typical }), "until");
+    refused(of(RolloutFields { release: 0, ..typical }), "release");
+    refused(of(RolloutFields { permille: 1001, ..typical }), "permille");
+    refused(of(RolloutFields { deadline_min: 0, ..typical }), "deadline_min");
+    for size in [0, SIGNED_DOCUMENT_BYTES_MAX as u16 + 1] {
+        refused(of(RolloutFields { size, ..typical }), "size");
+        refused(root_notice(1, size), "size");
+    }
+    refused(root_notice(0, 1), "version");
+    refused(command(0, 1, CommandVerb::Report, &[1]), "number");
+    refused(time(1, 0, &[1]), "number");
+    for message in [
+        encoded(typical_rollout()),
+        encoded(command(1, 1, CommandVerb::Log, &[1])),
+        encoded(time(1, 1, &[1])),
+    ] {
+        let on = [On::Rollout, On::Command, On::Time].into_iter().find(|on| on.decode(&message).is_ok());
+        let mut zero = message.clone();
+        zero[if on == Some(On::Time) { 3 } else { 2 }] = 0;
+        impossible(on.expect("a topic"), &zero, "number");
+    }
+    impossible(On::Command, &patched(command(1, 1, CommandVerb::Log, &[1]), 4, &[5]), "text or choice");
+    impossible(On::Root, &patched(root_notice(1, 1), 2, &[0]), "version");
+    impossible(On::Root, &patched(root_notice(1, 1), 35, &[0]), "size");
+}
+
+#[test]
+fn signatures_are_one_to_three_of_ascending_keys() {
+    assert_eq!((DOCUMENT_BYTES_MAX, SIGNATURES_MAX), (16_384, 3));
+    for keys in [&[][..], &[2, 1], &[1, 1]] {
+        refused(time(1, 1, keys), "signatures");
+    }
+    let good = encoded(time(1, 1, &[1, 2, 3]));
+    for count in [0, 4, 255] {
+        impossible(On::Time, &patched(time(1, 1, &[1, 2, 3]), 4, &[count]), "signatures");
+    }
+    let (head, tail) = good.split_at(5);
+    let (one, two) =
+        (&tail[..SIGNATURE_ENTRY_BYTES], &tail[SIGNATURE_ENTRY_BYTES..2 * SIGNATURE_ENTRY_BYTES]);
+    for pair in [[two, one], [one, one]] {
+        impossible(On::Time, &[&head[..4], &[2], pair[0], pair[1]].concat(), "signatures");
+    }
+    assert!(On::Time.decode(&[&head[..4], &[2], one, two].concat()).is_ok());
+    let bytes = put_signatures(&signatures(&[1, 2])).expect("two signatures");
+    assert_eq!(take_signatures(&bytes), Ok(signatures(&[1, 2])));
+}
+
+#[test]
+fn the_text_that_is_signed_names_purpose_and_addressee() {
+    let id = "z".repeat(32);
+    let (ring, device) = (RolloutScope::Ring(id.parse().unwrap()), id.parse().unwrap());
+    let fields = largest_rollout().fields;
+    let texts = [
+        fields.signed_text(&ring).unwrap(),
+        fields.signed_text(&RolloutScope::Device(id.parse().unwrap())).unwrap(),
+        command(u32::MAX, u64::MAX, CommandVerb::Log, &[1]).fields.signed_text(&device).unwrap(),
+        time(u64::MAX, u32::MAX, &[1]).fields.signed_text().unwrap(),
+    ];
+    let begins = [
+        "dunlin rollout 1\0dl1/r/",
+        "dunlin rollout 1\0dl1/d/",
+        "dunlin command 1\0dl1/d/",
+        "dunlin time 1\0dl1/t\0",
+    ];
+    for (text, begin) in texts.iter().zip(begins) {
+        assert!(text.starts_with(begin.as_bytes()) && text.len() <= SIGNED_TEXT_BYTES_MAX, "{begin}");
+    }
+    assert!(texts[0].ends_with(&encoded(largest_rollout())[2..83]), "the fields as they are sent");
+}
+
+#[test]
+fn spans_ascend_with_gaps_and_are_a_window_at_most() {
+    for (spans, field) in [
+        (&[][..], "spans"),
+        (&[(0, 0)], "count"),
+        (&[(0, 33)], "count"),
+        (&[(0, 16), (20, 17)], "count"),
+        (&[(0, 2), (2, 1)], "first"),
+        (&[(5, 1), (0, 1)], "first"),
+        (&[(0, 2), (1, 1)], "first"),
+        (&[(u32::MAX, 2)], "first"),
+    ] {
+        refused(wanted(spans), field);
+        let head = [&[0x1f, 23][..], &[0x5a; 32], &[spans.len() as u8]].concat();
+        let tail = |&(first, count): &(u32, u8)| {
+            let first = encoded(time(1, first.max(1), &[1]))[3..]
+                .iter()
+                .take(if first > 127 { 5 } else { 1 })
+                .copied()
+                .collect::<Vec<_>>();
+            [first, vec![count]].concat()
+        };
+        if spans.iter().all(|span| span.0 != 0) {
+            impossible(On::Wanted, &[head, spans.iter().flat_map(tail).collect()].concat(), field);
+        }
+    }
+    assert!(wanted(&[(0, WANTED_PIECES_MAX as u8)]).encode().is_ok());
+    assert!(wanted(&[(u32::MAX, 1)]).encode().is_ok());
+    let many = [&[0x1f, 23][..], &[0x5a; 32], &[WANTED_SPANS_MAX as u8 + 1], &[0; 64]].concat();
+    impossible(On::Wanted, &many, "spans");
+}
+
+#[test]
+fn a_block_has_the_bytes_of_its_pieces() {
+    for (first, count, form, length, field) in [
+        (0, 0, BlockForm::Raw, 0, "count"),
+        (0, 9, BlockForm::Raw, BLOCK_BYTES_MAX, "count"),
+        (7, 2, BlockForm::Raw, 2 * PIECE_BYTES, "count"),
+        (0, 2, BlockForm::Raw, PIECE_BYTES, "length"),
+        (0, 2, BlockForm::Raw, 2 * PIECE_BYTES + 1, "length"),
+        (0, 1, BlockForm::Raw, 0, "length"),
+        (0, 1, BlockForm::Zstd, 0, "length"),
+        (0, 1, BlockForm::Zstd, PIECE_BYTES, "length"),
+        (0, 1, BlockForm::Absent, 1, "length"),
+    ] {
+        refused(block(first, count, form, length), field);
+    }
+    for (first, count, form, length) in [
+        (0, 8, BlockForm::Raw, BLOCK_BYTES_MAX),
+        (7, 1, BlockForm::Raw, 1),
+        (8, 2, BlockForm::Raw, PIECE_BYTES + 1),
+        (8, 8, BlockForm::Zstd, BLOCK_BYTES_MAX - 1),
+        (0, 1, BlockForm::Absent, 0),
+    ] {
+        let message = Message::from(block(first, count, form, length).borrowed());
+        assert_eq!(On::Block.decode(&encoded(message.clone())), Ok(message));
+    }
+    let bytes = encoded(block(2, 1, BlockForm::Raw, 9));
+    impossible(On::Block, &[&bytes[..11], &[0], &bytes[12..]].concat(), "count");
+    impossible(On::Block, &[&bytes[..12], &[3], &bytes[13..]].concat(), "text or choice");
+    impossible(On::Block, &[&bytes[..13], &[0x81, 0x80, 0x02], &bytes[14..]].concat(), "length"); // 32769
+    impossible(On::Block, &[&bytes[..11], &[2], &bytes[12..]].concat(), "length");
+}
+
+#[test]
+fn an_enrolment_outside_its_limits_is_refused() {
+    refused(EnrolRequest { csr: Default::default(), ..enrol(1) }, "length");
+    refused(granted(0, 0), "chain");
+    refused(refused_certificate(EnrolVerdict::Granted), "chain");
+    let with = |seal, chain| {
+        let mut answer = granted(seal, chain);
+        answer.verdict = EnrolVerdict::Name;
+        answer
+    };
+    refused(with(0, 1), "chain");
+    refused(with(1, 0), "seal");
+    let request = encoded(enrol(16));
+    impossible(On::Enrol, &[&request[..66], &[0]].concat(), "length");
+    impossible(On::Enrol, &[&request[..66], &[0x81, 0x08], &[0; 1000][..]].concat(), "length"); // 1025
+    assert!(enrol(CSR_BYTES_MAX).encode().is_ok());
+    let answer = encoded(granted(8, 16));
+    impossible(On::Certificate, &patched(granted(8, 16), 10, &[6]), "text or choice");
+    impossible(On::Certificate, &patched(granted(8, 16), 10, &[1]), "chain");
+    impossible(On::Certificate, &[&answer[..11], &[0x81, 0x02, 1], &[0; 258][..]].concat(), "seal"); // 257
+    impossible(On::Certificate, &[&answer[..11], &[0, 0x81, 0x18], &[0; 3073][..]].concat(), "chain"); // 3073
+    assert_eq!((SEAL_CERTIFICATE_BYTES_MAX, CHAIN_BYTES_MAX), (256, 3072));
 }

@@ -3,20 +3,23 @@
 mod common;
 
 use common::{
-    Message, NONCE, On, PRICE, TARGET, V1, V2, annotated, closed, codes, context, continuation, credited,
-    digest, eight_drafts, frame, held_drafts, largest_audited, largest_continuation, largest_draft,
-    largest_energy, largest_presence, largest_setup, largest_telemetry, last_tokens, lattice, lease_resumed,
-    open_resume, refusal, smallest_energy, smallest_telemetry, top_k, top_k_sampled, typical_energy,
-    typical_setup, typical_telemetry, verifier_id, verifier_presence,
+    Message, NONCE, On, PRICE, TARGET, V1, V2, annotated, block, closed, codes, command, context,
+    continuation, credited, digest, eight_drafts, enrol, frame, granted, held_drafts, largest_audited,
+    largest_continuation, largest_draft, largest_energy, largest_fleet, largest_presence, largest_rollout,
+    largest_setup, largest_telemetry, largest_wanted, last_tokens, lattice, lease_resumed, open_resume,
+    refusal, refused_certificate, root_notice, smallest_energy, smallest_fleet, smallest_telemetry,
+    store_presence, time, top_k, top_k_sampled, typical_energy, typical_fleet, typical_rollout,
+    typical_setup, typical_telemetry, verifier_id, verifier_presence, wanted,
 };
 use dunlin_wire::topic::{
-    Delivery, Qos, SETUP_FILTER, Topic, VERIFIER_PRESENCE_FILTER, energy_filter, frames_filter, open_filter,
-    telemetry_filter,
+    Delivery, ENROL_FILTER, FLEET_FILTER, Qos, SETUP_FILTER, STORE_PRESENCE_FILTER, Topic,
+    VERIFIER_PRESENCE_FILTER, energy_filter, frames_filter, open_filter, telemetry_filter, wanted_filter,
 };
 use dunlin_wire::{
-    Close, CloseReason, Codes, CouplingProfile, Credit, DevicePresence, DraftFrame, EnergyReport, Lease,
-    Liveness, LogTime, Open, PowerSource, Promise, RefusalReason, Resync, Row, Rows, SamplingParams,
-    SetupReport, VERSION, Verdict, VerifierPresence, Working, frame_check, limits, token_bits,
+    BlockForm, Close, CloseReason, Codes, CommandVerb, CouplingProfile, Credit, DevicePresence, DraftFrame,
+    EnergyReport, EnrolVerdict, FleetPhase, FleetReason, FleetReport, Lease, Liveness, LogTime, Open,
+    PowerSource, Promise, RefusalReason, Resync, Row, Rows, SamplingParams, SetupReport, VERSION, Verdict,
+    VerifierPresence, Working, frame_check, limits, token_bits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +37,8 @@ fn values() -> BTreeMap<&'static str, Message> {
         .chain(presence())
         .chain(energy())
         .chain(setup())
+        .chain(fleet())
+        .chain(objects())
     {
         assert!(values.insert(name, value).is_none(), "two values named {name}");
     }
@@ -187,6 +192,38 @@ fn setup() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn fleet() -> Vec<(&'static str, Message)> {
+    vec![
+        ("fleet-new", smallest_fleet().into()),
+        ("fleet-rolled-back", typical_fleet().into()),
+        ("fleet-largest", largest_fleet().into()),
+        ("rollout-tenth", typical_rollout().into()),
+        ("rollout-largest", largest_rollout().into()),
+        ("command-report", command(1, 1_796_083_260, CommandVerb::Report, &[7]).into()),
+        ("command-largest", command(u32::MAX, u64::MAX, CommandVerb::Log, &[1, 2, 3]).into()),
+        ("time-first", time(1_796_083_200, 1, &[7]).into()),
+        ("time-largest", time(u64::MAX, u32::MAX, &[1, 2, 3]).into()),
+        ("root-first", root_notice(1, 700).into()),
+        ("root-largest", root_notice(u32::MAX, limits::SIGNED_DOCUMENT_BYTES_MAX as u16).into()),
+    ]
+}
+
+fn objects() -> Vec<(&'static str, Message)> {
+    vec![
+        ("wanted-one", wanted(&[(0, 1)]).into()),
+        ("wanted-window", wanted(&[(8, 8), (24, 24)]).into()),
+        ("wanted-largest", largest_wanted().into()),
+        ("block-raw", block(2, 1, BlockForm::Raw, 9).into()),
+        ("block-zstd", block(8, 8, BlockForm::Zstd, 24).into()),
+        ("block-absent", block(300, 1, BlockForm::Absent, 0).into()),
+        ("enrol-short", enrol(16).into()),
+        ("certificate-granted", granted(8, 16).into()),
+        ("certificate-refused", refused_certificate(EnrolVerdict::Used).into()),
+        ("store-presence-here", store_presence(1, Liveness::Here, 32).into()),
+        ("store-presence-lost", store_presence(u32::MAX, Liveness::Lost, 255).into()),
+    ]
+}
+
 /// The bytes of each vector of the document, by name.
 fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
     let mut vectors = BTreeMap::new();
@@ -291,6 +328,29 @@ fn limits_are_the_documents() {
         TELEMETRY_BYTES_MAX,
         SETUP_TEXT_BYTES_MAX,
         SETUP_BYTES_MAX,
+        PIECE_BYTES,
+        BLOCK_BYTES_MAX,
+        BLOCK_MESSAGE_BYTES_MAX,
+        WANTED_SPANS_MAX,
+        WANTED_PIECES_MAX,
+        WANTED_BYTES_MAX,
+        DOCUMENT_BYTES_MAX,
+        SIGNATURES_MAX,
+        SIGNATURE_ENTRY_BYTES,
+        SIGNATURES_BYTES_MAX,
+        SIGNED_DOCUMENT_BYTES_MAX,
+        SIGNED_TEXT_BYTES_MAX,
+        PERMILLE_MAX,
+        DETAIL_BYTES_MAX,
+        FLEET_BYTES_MAX,
+        ROLLOUT_BYTES_MAX,
+        COMMAND_BYTES_MAX,
+        TIME_BYTES_MAX,
+        CSR_BYTES_MAX,
+        ENROL_BYTES_MAX,
+        CHAIN_BYTES_MAX,
+        SEAL_CERTIFICATE_BYTES_MAX,
+        CERTIFICATE_BYTES_MAX,
         FRAME_BYTES_MAX,
         MESSAGE_BYTES_MAX,
         ID_BYTES_MAX,
@@ -298,6 +358,7 @@ fn limits_are_the_documents() {
         ENGINE_NAME_BYTES_MAX,
         TOPIC_BYTES_MAX,
         PACKET_BYTES_MAX,
+        UPDATE_PACKET_BYTES_MAX,
         PACKET_BYTES_ANNOUNCED,
     ];
     let doc: Vec<_> = table("name | value").iter().map(|r| (r[0].clone(), r[1].parse().unwrap())).collect();
@@ -333,8 +394,23 @@ fn topics_are_the_documents() {
         ("device probe", Topic::DeviceProbe(device())),
         ("verifier presence", Topic::VerifierPresence(verifier())),
         ("verifier probe", Topic::VerifierProbe(verifier())),
+        ("fleet", Topic::Fleet(device())),
+        ("wanted", Topic::Wanted(device(), "s1".parse().unwrap())),
+        ("block", Topic::Block(device())),
+        ("rollout of a device", Topic::Pin(device())),
+        ("command", Topic::Command(device())),
+        ("store presence", Topic::StorePresence("s1".parse().unwrap())),
+        ("rollout of a ring", Topic::Ring("stable".parse().unwrap())),
+        ("root", Topic::Root),
+        ("time", Topic::Time),
+        ("enrol", Topic::Enrol("t1".parse().unwrap())),
+        ("certificate", Topic::Certificate("t1".parse().unwrap())),
     ];
-    let filled = |pattern: &str| pattern.replace("<dev>", dev).replace("<ver>", ver);
+    let filled = |pattern: &str| {
+        let places =
+            [("<dev>", dev), ("<ver>", ver), ("<store>", "s1"), ("<ring>", "stable"), ("<token>", "t1")];
+        places.iter().fold(pattern.to_owned(), |text, (place, id)| text.replace(place, id))
+    };
     let doc: Vec<_> = table("messages | topic").iter().map(|r| (r[0].clone(), filled(&r[1]))).collect();
     assert_eq!(doc, code.each_ref().map(|(what, topic)| ((*what).to_owned(), topic.name().to_string())));
     for (row, (what, topic)) in table("messages | topic").iter().zip(&code) {
@@ -349,6 +425,10 @@ fn topics_are_the_documents() {
         SETUP_FILTER,
         VERIFIER_PRESENCE_FILTER,
         &Topic::VerifierPresence(verifier()).name(),
+        &wanted_filter(&"s1".parse().unwrap()),
+        FLEET_FILTER,
+        STORE_PRESENCE_FILTER,
+        ENROL_FILTER,
     ];
     assert_eq!(filters, code);
     assert!(doc.iter().all(|(_, name)| name.starts_with(&format!("dl{VERSION}/"))), "topics of this version");
@@ -452,4 +532,30 @@ fn sources_are_the_documents() {
         format!("{} {}", bytes.expect("a valid message")[4], source.name())
     });
     assert!(DOC.contains(&format!("`PowerSource`: {}.", numbered.join(", "))), "{numbered:?}");
+}
+
+/// The numbered names of a choice of the document.
+fn numbered<T>(all: &[T], name: impl Fn(&T) -> &'static str) -> String {
+    all.iter()
+        .enumerate()
+        .map(|(number, one)| format!("{number} {}", name(one)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[test]
+fn phases_and_reasons_are_the_documents() {
+    for (phase, number) in FleetPhase::ALL.iter().zip(0..) {
+        let bytes = Message::from(FleetReport { phase: *phase, ..smallest_fleet() }).encode();
+        assert_eq!(bytes.expect("a valid message")[7], number);
+    }
+    for (reason, number) in FleetReason::ALL.iter().zip(0..) {
+        let bytes = Message::from(FleetReport { reason: *reason, ..smallest_fleet() }).encode();
+        assert_eq!(bytes.expect("a valid message")[9], number);
+    }
+    let flat = DOC.replace("\n  ", " ");
+    let phases = format!("`FleetPhase`: {}.", numbered(&FleetPhase::ALL, |phase| phase.name()));
+    let reasons = format!("`FleetReason`: {}.", numbered(&FleetReason::ALL, |reason| reason.name()));
+    assert!(flat.contains(&phases), "{phases}");
+    assert!(flat.contains(&reasons), "{reasons}");
 }

@@ -5,11 +5,15 @@ mod common;
 
 use allocation_counter::measure;
 use common::{
-    eight_drafts, held_drafts, largest_annotated, largest_audited, largest_codes, largest_context,
-    largest_continuation, largest_draft, largest_energy, largest_setup, largest_telemetry, lattice, top_k,
+    eight_drafts, held_drafts, largest_annotated, largest_audited, largest_block, largest_certificate,
+    largest_codes, largest_context, largest_continuation, largest_draft, largest_energy, largest_enrol,
+    largest_fleet, largest_rollout, largest_setup, largest_telemetry, largest_wanted, lattice, top_k,
     top_k_sampled, typical_energy, typical_telemetry,
 };
-use dunlin_wire::{Down, EnergyReport, SetupReport, Telemetry, Up, Verdict, frame_check};
+use dunlin_wire::{
+    Down, EnergyReport, EnrolAnswer, EnrolRequest, FleetReport, ObjectBlock, Rollout, SetupReport, Telemetry,
+    Up, Verdict, WantedPieces, frame_check,
+};
 use std::hint::black_box;
 
 #[test]
@@ -87,6 +91,34 @@ fn a_set_up_does_not_allocate() {
         let bytes = report.encode().expect("a valid report");
         assert!(SetupReport::decode(black_box(&bytes)).as_ref() == Ok(&report));
         assert!(SetupReport::decode(black_box(&bytes[..9])).is_err());
+    });
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+}
+
+#[test]
+fn messages_of_updates_do_not_allocate() {
+    let (report, rollout, wanted, block) =
+        (largest_fleet(), largest_rollout(), largest_wanted(), largest_block());
+    let (request, answer) = (largest_enrol(), largest_certificate());
+    let counted = measure(|| {
+        assert!(
+            FleetReport::decode(black_box(&report.encode().expect("a valid report"))).as_ref() == Ok(&report)
+        );
+        assert!(
+            Rollout::decode(black_box(&rollout.encode().expect("a valid rollout"))).as_ref() == Ok(&rollout)
+        );
+        assert!(
+            WantedPieces::decode(black_box(&wanted.encode().expect("valid spans"))).as_ref() == Ok(&wanted)
+        );
+        let bytes = block.borrowed().encode().expect("a valid block");
+        assert!(ObjectBlock::decode(black_box(&bytes)) == Ok(block.borrowed()));
+        assert!(
+            EnrolRequest::decode(black_box(&request.encode().expect("a valid request"))).as_ref()
+                == Ok(&request)
+        );
+        assert!(
+            EnrolAnswer::decode(black_box(&answer.encode().expect("a valid answer"))).as_ref() == Ok(&answer)
+        );
     });
     assert_eq!(counted.count_total, 0, "{counted:?}");
 }

@@ -3,19 +3,24 @@
 mod common;
 
 use common::{
-    Message, On, draft, largest_audited, largest_codes, largest_context, largest_draft, largest_energy,
-    largest_presence, largest_setup, largest_telemetry, lattice, lease_resumed, open_resume, row,
+    Message, On, OwnedBlock, draft, largest_audited, largest_codes, largest_context, largest_draft,
+    largest_energy, largest_presence, largest_setup, largest_telemetry, lattice, lease_resumed, open_resume,
+    row,
 };
 use dunlin_wire::limits::{
     CODES_MAX, CONTEXT_CHUNK_TOKENS_MAX, CONTINUATION_TOKENS_MAX, DRAFT_TOKENS_MAX, ROW_ENTRIES_MAX,
-    SESSION_TOKENS_MAX, STOP_IDS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN, VOCABULARY_SIZE_MAX,
+    SESSION_TOKENS_MAX, SIGNED_DOCUMENT_BYTES_MAX, STOP_IDS_MAX, TOKEN_BITS_MAX, TOKEN_BITS_MIN,
+    VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, Continuation, CouplingProfile, Credit, DecodeError,
-    DevicePresence, Draft, DraftFrame, EnergyReport, EngineName, Lease, Liveness, LogTime, MeterFaults,
-    ModelName, Open, PhaseTotal, PhaseTotals, PowerSource, Price, Promise, Refusal, RefusalReason, Resync,
-    Row, Rows, SamplingParams, Score, SetupReport, TargetId, Telemetry, Throttling, TokenId, VERSION,
-    Verdict, VerifierId, VerifierPresence, Vocabulary, Working, judged_drafts_max,
+    BlockForm, BoardCommand, Close, CloseReason, Closed, Codes, CommandFields, CommandVerb, Context,
+    Continuation, CouplingProfile, Credit, DecodeError, DevicePresence, Draft, DraftFrame, EnergyReport,
+    EngineName, EnrolAnswer, EnrolRequest, EnrolVerdict, FleetPhase, FleetReason, FleetReport, FleetTime,
+    KeyId, Lease, Liveness, LogTime, MeterFaults, ModelName, ObjectId, Open, PhaseTotal, PhaseTotals,
+    PieceSpan, PowerSource, Price, Promise, Refusal, RefusalReason, Resync, Rollout, RolloutFields,
+    RootNotice, Row, Rows, SamplingParams, Score, SetupReport, Signature, Signatures, StorePresence,
+    SystemSlot, TargetId, Telemetry, Throttling, TimeFields, TokenId, VERSION, Verdict, VerifierId,
+    VerifierPresence, Vocabulary, WantedPieces, Working, judged_drafts_max,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -415,6 +420,146 @@ fn setup() -> impl Strategy<Value = Message> {
         .prop_map(|(mistakes, lines)| SetupReport::new(mistakes, lines.iter().map(String::as_str)).into())
 }
 
+fn signatures() -> impl Strategy<Value = Signatures> {
+    prop::collection::btree_map(any::<[u8; 8]>(), any::<[u8; 32]>(), 1..=3).prop_map(|keys| {
+        let one = |(key, half): ([u8; 8], [u8; 32])| {
+            let mut bytes = [0; 64];
+            bytes[..32].copy_from_slice(&half);
+            bytes[32..].copy_from_slice(&half);
+            Signature { key: KeyId(key), bytes }
+        };
+        keys.into_iter().map(one).collect()
+    })
+}
+
+fn fleet() -> impl Strategy<Value = Message> {
+    let choices = (select(&FleetPhase::ALL[..]), select(&FleetReason::ALL[..]), 0..=1000u16);
+    let texts = ("\\PC{0,40}", "[a-z0-9-]{1,32}");
+    let numbers = [number(), number(), number(), number(), number(), number(), number(), number()];
+    (round(), numbers, choices, texts, any::<(u8, u16)>()).prop_map(
+        |(report, numbers, (phase, reason, permille), (detail, board), (tries, failures))| {
+            let [rollout, command, release, target, system, min_number, free_mib, updater] = numbers;
+            let detail = detail.as_str().try_into().expect("40 characters");
+            let slot = [SystemSlot::None, SystemSlot::A, SystemSlot::B][usize::from(tries % 3)];
+            let board = board.parse().expect("an id");
+            FleetReport {
+                report,
+                rollout,
+                command,
+                release,
+                target,
+                phase,
+                permille,
+                reason,
+                detail,
+                slot,
+                system,
+                min_number,
+                tries,
+                failures,
+                free_mib,
+                board,
+                updater,
+            }
+            .into()
+        },
+    )
+}
+
+fn told() -> impl Strategy<Value = Message> {
+    let document = || 1..=SIGNED_DOCUMENT_BYTES_MAX as u16;
+    let fields = (round(), round(), [large(), large()], any::<[u8; 32]>(), document(), 0..=1000u16);
+    let more = (number(), any::<bool>(), number(), 1..=u16::MAX);
+    let rollout = (fields, more, signatures()).prop_map(|(fields, more, signatures)| {
+        let (number, release, [one, other], object, size, permille) = fields;
+        let (salt, paused, bytes_per_s, deadline_min) = more;
+        let at = one.min(other).min(u64::MAX - 1);
+        let (until, object) = (one.max(other).max(at + 1), ObjectId(object));
+        let fields = RolloutFields {
+            number,
+            at,
+            until,
+            release,
+            object,
+            size,
+            permille,
+            salt,
+            paused,
+            bytes_per_s,
+            deadline_min,
+        };
+        Rollout { fields, signatures }.into()
+    });
+    let verbs = [
+        CommandVerb::Report,
+        CommandVerb::Restart,
+        CommandVerb::Reboot,
+        CommandVerb::Forget,
+        CommandVerb::Log,
+    ];
+    let command = (round(), large(), select(verbs.to_vec()), signatures()).prop_map(
+        |(number, until, verb, signatures)| {
+            BoardCommand { fields: CommandFields { number, until, verb }, signatures }.into()
+        },
+    );
+    let time = (large(), round(), signatures()).prop_map(|(at, number, signatures)| {
+        FleetTime { fields: TimeFields { at, number }, signatures }.into()
+    });
+    let root = (round(), any::<[u8; 32]>(), document())
+        .prop_map(|(version, object, size)| RootNotice { version, object: ObjectId(object), size }.into());
+    prop_oneof![rollout, command, time, root]
+}
+
+fn pieces() -> impl Strategy<Value = Message> {
+    let gaps = prop::collection::vec((1..=1000u32, 1..=2u8), 1..=16);
+    let wanted = (any::<[u8; 32]>(), gaps).prop_map(|(object, gaps)| {
+        let mut at = 0;
+        let spans = gaps.iter().map(|&(gap, count)| {
+            let first = at + gap;
+            at = first + u32::from(count);
+            PieceSpan { first, count }
+        });
+        WantedPieces { object: ObjectId(object), spans: spans.collect() }.into()
+    });
+    let forms = [BlockForm::Raw, BlockForm::Zstd, BlockForm::Absent];
+    let block = (any::<[u8; 8]>(), number(), 1..=8u8, select(forms.to_vec()), any::<(u8, u8)>()).prop_map(
+        |(object, first, count, form, (fill, length))| {
+            let count = count.min(8 - (first % 8) as u8);
+            let length = match form {
+                BlockForm::Raw => (usize::from(count) - 1) * 4096 + 1 + usize::from(length),
+                BlockForm::Zstd => 1 + usize::from(length),
+                BlockForm::Absent => 0,
+            };
+            Message::Block(OwnedBlock { object, first, count, form, bytes: vec![fill; length] })
+        },
+    );
+    let store = (number(), liveness(), any::<u8>())
+        .prop_map(|(generation, liveness, load)| StorePresence { generation, liveness, load }.into());
+    prop_oneof![2 => wanted, 1 => block, 1 => store]
+}
+
+fn enrolment() -> impl Strategy<Value = Message> {
+    let bytes = |least, most| prop::collection::vec(any::<u8>(), least..=most);
+    let request = (any::<[u8; 32]>(), any::<[u8; 32]>(), bytes(1, 60)).prop_map(|(exchange, mac, csr)| {
+        EnrolRequest { exchange, mac, csr: csr.into_iter().collect() }.into()
+    });
+    let granted = (any::<[u8; 8]>(), bytes(0, 60), bytes(1, 60)).prop_map(|(request, seal, chain)| {
+        let (seal, chain) = (seal.into_iter().collect(), chain.into_iter().collect());
+        EnrolAnswer { request, verdict: EnrolVerdict::Granted, seal, chain }.into()
+    });
+    let reasons = [
+        EnrolVerdict::Token,
+        EnrolVerdict::Expired,
+        EnrolVerdict::Used,
+        EnrolVerdict::Name,
+        EnrolVerdict::Request,
+    ];
+    let refused = (any::<[u8; 8]>(), select(reasons.to_vec())).prop_map(|(request, verdict)| {
+        EnrolAnswer { request, verdict, seal: Default::default(), chain: Default::default() }.into()
+    });
+    prop_oneof![request, granted, refused]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let close = any::<(u8, u8)>().prop_map(|(session, epoch)| Close { session, epoch }.into());
     let largest = select(vec![
@@ -429,9 +574,12 @@ fn message() -> impl Strategy<Value = Message> {
         largest_energy().into(),
         largest_telemetry().into(),
         largest_setup().into(),
+        common::largest_fleet().into(),
+        common::largest_rollout().into(),
+        common::largest_wanted().into(),
     ]);
     let measured = prop_oneof![energy(), telemetry(), setup()];
-    prop_oneof![4 => draft_frame(), 4 => annotated(4, 4), 1 => codes(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 2 => measured, 1 => largest]
+    prop_oneof![4 => draft_frame(), 4 => annotated(4, 4), 1 => codes(), 2 => context(), 1 => close, 3 => answer(), 1 => open(), 2 => reply(), 2 => presence(), 2 => measured, 2 => fleet(), 2 => told(), 1 => pieces(), 1 => enrolment(), 1 => largest]
 }
 
 /// Frames with few drafts and entries, and with up to the maximum.
@@ -455,7 +603,7 @@ fn tails() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let rest = || prop::collection::vec(prop_oneof![0..20u8, any::<u8>()], 0..100);
     let likely = (0..16u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | kind], rest].concat());
-    let extended = (16..19u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | 15, kind], rest].concat());
+    let extended = (16..32u8, rest()).prop_map(|(kind, rest)| [vec![VERSION << 4 | 15, kind], rest].concat());
     prop_oneof![4 => likely, 1 => extended, 1 => prop::collection::vec(any::<u8>(), 0..700)]
 }
 

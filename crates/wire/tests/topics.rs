@@ -1,17 +1,33 @@
 //! Topics and ids: each has exactly one name, and any other text is refused.
 
-use dunlin_wire::limits::{FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
-use dunlin_wire::topic::{
-    SETUP_FILTER, Topic, TopicName, VERIFIER_PRESENCE_FILTER, energy_filter, filter_delivery, frames_filter,
-    open_filter, telemetry_filter,
+use dunlin_wire::limits::{
+    BLOCK_MESSAGE_BYTES_MAX, CERTIFICATE_BYTES_MAX, FRAME_BYTES_MAX, ID_BYTES_MAX, PACKET_BYTES_ANNOUNCED,
+    PACKET_BYTES_MAX, TOPIC_BYTES_MAX, UPDATE_PACKET_BYTES_MAX,
 };
-use dunlin_wire::{DeviceId, IdError, VerifierId};
+use dunlin_wire::topic::{
+    ENROL_FILTER, FLEET_FILTER, SETUP_FILTER, STORE_PRESENCE_FILTER, Topic, TopicName,
+    VERIFIER_PRESENCE_FILTER, energy_filter, filter_delivery, frames_filter, open_filter, telemetry_filter,
+    wanted_filter,
+};
+use dunlin_wire::{DeviceId, IdError, RingId, StoreId, VerifierId};
 use proptest::prelude::*;
 
 fn topic() -> impl Strategy<Value = Topic> {
-    (0..11u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
-        let (dev, ver) = (dev.parse().expect("an id"), ver.parse().expect("an id"));
+    (0..22u8, "[a-z0-9-]{1,32}", "[a-z0-9-]{1,32}").prop_map(|(which, dev, ver)| {
+        let text = ver;
+        let (dev, ver) = (dev.parse().expect("an id"), text.parse().expect("an id"));
         match which {
+            11 => Topic::Fleet(dev),
+            12 => Topic::Wanted(dev, text.parse().expect("an id")),
+            13 => Topic::Block(dev),
+            14 => Topic::Pin(dev),
+            15 => Topic::Command(dev),
+            16 => Topic::StorePresence(text.parse().expect("an id")),
+            17 => text.parse().map_or(Topic::Root, Topic::Ring),
+            18 => Topic::Root,
+            19 => Topic::Time,
+            20 => Topic::Enrol(text.parse().expect("an id")),
+            21 => Topic::Certificate(text.parse().expect("an id")),
             0 => Topic::DevicePresence(dev),
             1 => Topic::Open(dev, ver),
             2 => Topic::Reply(dev),
@@ -40,6 +56,7 @@ fn own_filter(topic: &Topic) -> Option<TopicName> {
         Topic::Open(_, ver) => open_filter(ver),
         Topic::Energy(_, ver) => energy_filter(ver),
         Topic::Telemetry(_, ver) => telemetry_filter(ver),
+        Topic::Wanted(_, store) => wanted_filter(store),
         _ => return None,
     })
 }
@@ -58,6 +75,11 @@ proptest! {
         let name = topic.name();
         prop_assert_eq!(matches(VERIFIER_PRESENCE_FILTER, &name), matches!(topic, Topic::VerifierPresence(_)));
         prop_assert_eq!(matches(SETUP_FILTER, &name), matches!(topic, Topic::Setup(_)));
+        prop_assert_eq!(matches(FLEET_FILTER, &name), matches!(topic, Topic::Fleet(_)));
+        prop_assert_eq!(matches(STORE_PRESENCE_FILTER, &name), matches!(topic, Topic::StorePresence(_)));
+        prop_assert_eq!(matches(ENROL_FILTER, &name), matches!(topic, Topic::Enrol(_)));
+        let store = other.0.parse::<StoreId>().expect("an id");
+        prop_assert_eq!(matches(&wanted_filter(&store), &name), matches!(&topic, Topic::Wanted(_, to) if *to == store));
         let other: VerifierId = other.0.parse().expect("an id");
         prop_assert_eq!(matches(&frames_filter(&other), &name), matches!(&topic, Topic::Frames(_, ver) if *ver == other));
         prop_assert_eq!(matches(&open_filter(&other), &name), matches!(&topic, Topic::Open(_, ver) if *ver == other));
@@ -70,7 +92,7 @@ proptest! {
     fn a_filter_is_delivered_as_its_topics_are(topic in topic()) {
         let name = topic.name();
         let own = own_filter(&topic).unwrap_or_else(|| name.clone());
-        for filter in [SETUP_FILTER, VERIFIER_PRESENCE_FILTER, own.as_str()].into_iter().filter(|filter| matches(filter, &name)) {
+        for filter in [SETUP_FILTER, VERIFIER_PRESENCE_FILTER, FLEET_FILTER, STORE_PRESENCE_FILTER, ENROL_FILTER, own.as_str()].into_iter().filter(|filter| matches(filter, &name)) {
             prop_assert_eq!(filter_delivery(filter), Some(topic.delivery()), "{}", filter);
         }
     }
@@ -80,6 +102,11 @@ proptest! {
         let name = topic.name();
         let side = name.split('/').nth(3);
         match topic {
+            Topic::StorePresence(_) => prop_assert!(name.starts_with("dl1/s/")),
+            Topic::Ring(_) | Topic::Root => prop_assert!(name.starts_with("dl1/r/")),
+            Topic::Time => prop_assert_eq!(name.as_str(), "dl1/t"),
+            Topic::Enrol(_) | Topic::Certificate(_) => prop_assert!(name.starts_with("dl1/e/")),
+            Topic::Block(_) | Topic::Pin(_) | Topic::Command(_) => prop_assert_eq!(side, Some("n")),
             Topic::Reply(_) | Topic::Verdicts(_) => prop_assert_eq!(side, Some("n")),
             Topic::VerifierPresence(_) | Topic::VerifierProbe(_) => prop_assert!(name.starts_with("dl1/v/")),
             Topic::DeviceProbe(_) => prop_assert_eq!(side, Some("p")),
@@ -117,6 +144,13 @@ impl Arbitrary for VerifierIdText {
     fn arbitrary_with((): ()) -> Self::Strategy {
         "[a-z0-9-]{1,32}".prop_map(Self).boxed()
     }
+}
+
+#[test]
+fn no_ring_is_named_like_the_root() {
+    assert_eq!("root".parse::<RingId>(), Err(IdError::Reserved));
+    assert_eq!(Topic::parse("dl1/r/root"), Some(Topic::Root));
+    assert!("roots".parse::<RingId>().is_ok() && "root".parse::<StoreId>().is_ok());
 }
 
 #[test]
@@ -185,6 +219,35 @@ fn foreign_topics_are_none() {
 }
 
 #[test]
+fn foreign_topics_near_those_of_updates_are_none() {
+    let foreign = [
+        "dl1/d/a/u/bq",
+        "dl1/d/a/u/bq/s/x",
+        "dl1/d/a/n/bq/s",
+        "dl1/d/a/u/bk",
+        "dl1/d/a/n/bk/x",
+        "dl1/d/a/n/fl/x",
+        "dl1/d/a/u/cm",
+        "dl1/s/a",
+        "dl1/s/a/p",
+        "dl1/s/A/st",
+        "dl1/r",
+        "dl1/r/",
+        "dl1/r/a/x",
+        "dl1/r/root/x",
+        "dl1/r/+",
+        "dl1/t/",
+        "dl1/t/x",
+        "dl1/e/a",
+        "dl1/e/a/x",
+        "dl1/e/a/u/x",
+    ];
+    for name in foreign {
+        assert_eq!(Topic::parse(name), None, "{name}");
+    }
+}
+
+#[test]
 fn a_foreign_filter_has_no_delivery() {
     let long = "x".repeat(TOPIC_BYTES_MAX + 1);
     for filter in ["", "#", "dl1/#", "$share/open/dl1/d/+/u/op/a", "$SYS/+", "dl1/d/+/u/+", &long] {
@@ -209,4 +272,7 @@ fn the_longest_topic_has_the_named_length() {
 fn the_largest_message_fits_a_packet_with_room_for_properties() {
     let publish = 5 + 2 + TOPIC_BYTES_MAX + 2 + 4 + FRAME_BYTES_MAX;
     assert!(publish + 512 < PACKET_BYTES_MAX as usize, "{publish} bytes without properties");
+    let publish = 5 + 2 + TOPIC_BYTES_MAX + 2 + 4 + BLOCK_MESSAGE_BYTES_MAX.max(CERTIFICATE_BYTES_MAX);
+    assert!(publish + 512 < UPDATE_PACKET_BYTES_MAX as usize, "{publish} bytes without properties");
+    const { assert!(UPDATE_PACKET_BYTES_MAX < PACKET_BYTES_ANNOUNCED) };
 }

@@ -2,19 +2,23 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use dunlin_wire::limits::{
-    CONTINUATION_TOKENS_MAX, FRAME_BYTES_MAX, SESSION_TOKENS_MAX, VOCABULARY_SIZE_MAX,
+    BLOCK_BYTES_MAX, CHAIN_BYTES_MAX, CONTINUATION_TOKENS_MAX, CSR_BYTES_MAX, SEAL_CERTIFICATE_BYTES_MAX,
+    SESSION_TOKENS_MAX, SIGNED_DOCUMENT_BYTES_MAX, VOCABULARY_SIZE_MAX,
 };
 use dunlin_wire::{
-    Close, CloseReason, Closed, Codes, Context, Continuation, CouplingProfile, Credit, DecodeError,
-    DevicePresence, Down, Draft, DraftFrame, EncodeError, EnergyReport, EngineName, Entry, Lease, Liveness,
-    LogTime, MeterFaults, ModelName, Open, PREFIX_EMPTY, PhaseTotal, PhaseTotals, PowerSource, Prefix,
-    PrefixDigest, Price, Promise, Refusal, RefusalReason, Reply, Resync, Row, Rows, SamplingParams, Score,
-    SetupReport, TargetId, Telemetry, Throttling, TokenId, Up, Verdict, VerifierId, VerifierPresence,
-    Vocabulary, Working,
+    BlockForm, BoardCommand, Close, CloseReason, Closed, Codes, CommandFields, CommandVerb, Context,
+    Continuation, CouplingProfile, Credit, DecodeError, DevicePresence, Down, Draft, DraftFrame, EncodeError,
+    EnergyReport, EngineName, EnrolAnswer, EnrolRequest, EnrolVerdict, Entry, FleetPhase, FleetReason,
+    FleetReport, FleetTime, KeyId, Lease, Liveness, LogTime, MeterFaults, ModelName, ObjectBlock, ObjectId,
+    Open, PREFIX_EMPTY, PhaseTotal, PhaseTotals, PieceSpan, PowerSource, Prefix, PrefixDigest, Price,
+    Promise, Refusal, RefusalReason, Reply, Resync, Rollout, RolloutFields, RootNotice, Row, Rows,
+    SamplingParams, Score, SetupReport, Signature, Signatures, StorePresence, SystemSlot, TargetId,
+    Telemetry, Throttling, TimeFields, TokenId, Up, Verdict, VerifierId, VerifierPresence, Vocabulary,
+    WantedPieces, Working,
 };
 use heapless::Vec;
 
-pub(crate) type Bytes = Vec<u8, FRAME_BYTES_MAX>;
+pub(crate) type Bytes = std::vec::Vec<u8>;
 
 /// The kinds of topic, by their messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +32,20 @@ pub(crate) enum On {
     Energy,
     Telemetry,
     Setup,
+    Fleet,
+    Rollout,
+    Wanted,
+    Block,
+    Command,
+    Time,
+    Enrol,
+    Certificate,
+    StorePresence,
+    Root,
 }
 
 impl On {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Frames,
         Self::Verdicts,
         Self::Open,
@@ -41,6 +55,16 @@ impl On {
         Self::Energy,
         Self::Telemetry,
         Self::Setup,
+        Self::Fleet,
+        Self::Rollout,
+        Self::Wanted,
+        Self::Block,
+        Self::Command,
+        Self::Time,
+        Self::Enrol,
+        Self::Certificate,
+        Self::StorePresence,
+        Self::Root,
     ];
 
     pub(crate) fn decode(self, bytes: &[u8]) -> Result<Message, DecodeError> {
@@ -54,6 +78,16 @@ impl On {
             Self::Energy => EnergyReport::decode(bytes).map(Message::Energy),
             Self::Telemetry => Telemetry::decode(bytes).map(Message::Telemetry),
             Self::Setup => SetupReport::decode(bytes).map(Message::Setup),
+            Self::Fleet => FleetReport::decode(bytes).map(Message::Fleet),
+            Self::Rollout => Rollout::decode(bytes).map(Message::Rollout),
+            Self::Wanted => WantedPieces::decode(bytes).map(Message::Wanted),
+            Self::Block => ObjectBlock::decode(bytes).map(Message::from),
+            Self::Command => BoardCommand::decode(bytes).map(Message::Command),
+            Self::Time => FleetTime::decode(bytes).map(Message::Time),
+            Self::Enrol => EnrolRequest::decode(bytes).map(Message::Enrol),
+            Self::Certificate => EnrolAnswer::decode(bytes).map(Message::Certificate),
+            Self::StorePresence => StorePresence::decode(bytes).map(Message::StorePresence),
+            Self::Root => RootNotice::decode(bytes).map(Message::Root),
         }
     }
 }
@@ -71,6 +105,40 @@ pub(crate) enum Message {
     Energy(EnergyReport),
     Telemetry(Telemetry),
     Setup(SetupReport),
+    Fleet(FleetReport),
+    Rollout(Rollout),
+    Wanted(WantedPieces),
+    Block(OwnedBlock),
+    Command(BoardCommand),
+    Time(FleetTime),
+    Enrol(EnrolRequest),
+    Certificate(EnrolAnswer),
+    StorePresence(StorePresence),
+    Root(RootNotice),
+}
+
+/// An [`ObjectBlock`] with its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OwnedBlock {
+    pub(crate) object: [u8; 8],
+    pub(crate) first: u32,
+    pub(crate) count: u8,
+    pub(crate) form: BlockForm,
+    pub(crate) bytes: std::vec::Vec<u8>,
+}
+
+impl OwnedBlock {
+    pub(crate) fn borrowed(&self) -> ObjectBlock<'_> {
+        let Self { object, first, count, form, ref bytes } = *self;
+        ObjectBlock { object, first, count, form, bytes }
+    }
+}
+
+impl From<ObjectBlock<'_>> for Message {
+    fn from(block: ObjectBlock<'_>) -> Self {
+        let ObjectBlock { object, first, count, form, bytes } = block;
+        Self::Block(OwnedBlock { object, first, count, form, bytes: bytes.to_vec() })
+    }
 }
 
 impl Message {
@@ -85,6 +153,16 @@ impl Message {
             Self::Energy(_) => On::Energy,
             Self::Telemetry(_) => On::Telemetry,
             Self::Setup(_) => On::Setup,
+            Self::Fleet(_) => On::Fleet,
+            Self::Rollout(_) => On::Rollout,
+            Self::Wanted(_) => On::Wanted,
+            Self::Block(_) => On::Block,
+            Self::Command(_) => On::Command,
+            Self::Time(_) => On::Time,
+            Self::Enrol(_) => On::Enrol,
+            Self::Certificate(_) => On::Certificate,
+            Self::StorePresence(_) => On::StorePresence,
+            Self::Root(_) => On::Root,
         }
     }
 
@@ -110,6 +188,16 @@ impl Message {
             Self::Energy(_) => "energy",
             Self::Telemetry(_) => "telemetry",
             Self::Setup(_) => "setup",
+            Self::Fleet(_) => "fleet",
+            Self::Rollout(_) => "rollout",
+            Self::Wanted(_) => "wanted",
+            Self::Block(_) => "block",
+            Self::Command(_) => "command",
+            Self::Time(_) => "time",
+            Self::Enrol(_) => "enrol",
+            Self::Certificate(_) => "certificate",
+            Self::StorePresence(_) => "store-presence",
+            Self::Root(_) => "root",
         }
     }
 
@@ -127,12 +215,22 @@ impl Message {
             Self::Energy(report) => report.encode().map(widen),
             Self::Telemetry(telemetry) => telemetry.encode().map(widen),
             Self::Setup(report) => report.encode().map(widen),
+            Self::Fleet(message) => message.encode().map(widen),
+            Self::Rollout(message) => message.encode().map(widen),
+            Self::Wanted(message) => message.encode().map(widen),
+            Self::Block(message) => message.borrowed().encode().map(widen),
+            Self::Command(message) => message.encode().map(widen),
+            Self::Time(message) => message.encode().map(widen),
+            Self::Enrol(message) => message.encode().map(widen),
+            Self::Certificate(message) => message.encode().map(widen),
+            Self::StorePresence(message) => message.encode().map(widen),
+            Self::Root(message) => message.encode().map(widen),
         }
     }
 }
 
 fn widen<const N: usize>(bytes: Vec<u8, N>) -> Bytes {
-    Bytes::from_slice(&bytes).expect("every message fits FRAME_BYTES_MAX")
+    bytes.to_vec()
 }
 
 macro_rules! into_message {
@@ -163,6 +261,16 @@ into_message! {
     EnergyReport => Self::Energy;
     Telemetry => Self::Telemetry;
     SetupReport => Self::Setup;
+    FleetReport => Self::Fleet;
+    Rollout => Self::Rollout;
+    WantedPieces => Self::Wanted;
+    OwnedBlock => Self::Block;
+    BoardCommand => Self::Command;
+    FleetTime => Self::Time;
+    EnrolRequest => Self::Enrol;
+    EnrolAnswer => Self::Certificate;
+    StorePresence => Self::StorePresence;
+    RootNotice => Self::Root;
 }
 
 pub(crate) const NONCE: u64 = 0x0123_4567_89ab_cdef;
@@ -538,4 +646,171 @@ pub(crate) fn typical_setup() -> SetupReport {
 
 pub(crate) fn largest_setup() -> SetupReport {
     SetupReport::new(usize::MAX, ["x".repeat(1001).as_str()])
+}
+
+pub(crate) fn signatures(keys: &[u8]) -> Signatures {
+    keys.iter().map(|key| Signature { key: KeyId([*key; 8]), bytes: [key ^ 0xa5; 64] }).collect()
+}
+
+/// A board that waits for its first rollout.
+pub(crate) fn smallest_fleet() -> FleetReport {
+    FleetReport {
+        report: 1,
+        rollout: 0,
+        command: 0,
+        release: 0,
+        target: 0,
+        phase: FleetPhase::Idle,
+        permille: 0,
+        reason: FleetReason::None,
+        detail: Default::default(),
+        slot: SystemSlot::None,
+        system: 0,
+        min_number: 0,
+        tries: 0,
+        failures: 0,
+        free_mib: 0,
+        board: "a".parse().expect("an id"),
+        updater: 0,
+    }
+}
+
+/// A board that went back from release 13 to 12.
+pub(crate) fn typical_fleet() -> FleetReport {
+    FleetReport {
+        report: 17,
+        rollout: 41,
+        command: 2,
+        release: 12,
+        target: 13,
+        phase: FleetPhase::RolledBack,
+        permille: 1000,
+        reason: FleetReason::Golden,
+        detail: "prompt 1 drafted other tokens".try_into().expect("160 bytes"),
+        slot: SystemSlot::B,
+        system: 11,
+        min_number: 10,
+        tries: 2,
+        failures: 3,
+        free_mib: 2048,
+        board: "rpi4".parse().expect("an id"),
+        updater: 0x0001_0200,
+    }
+}
+
+pub(crate) fn largest_fleet() -> FleetReport {
+    FleetReport {
+        report: u32::MAX,
+        rollout: u32::MAX,
+        command: u32::MAX,
+        release: u32::MAX,
+        target: u32::MAX,
+        phase: FleetPhase::Removed,
+        permille: 1000,
+        reason: FleetReason::Operator,
+        detail: "d".repeat(160).as_str().try_into().expect("160 bytes"),
+        slot: SystemSlot::B,
+        system: u32::MAX,
+        min_number: u32::MAX,
+        tries: u8::MAX,
+        failures: u16::MAX,
+        free_mib: u32::MAX,
+        board: "z".repeat(32).parse().expect("an id"),
+        updater: u32::MAX,
+    }
+}
+
+pub(crate) fn typical_rollout() -> Rollout {
+    let fields = RolloutFields {
+        number: 41,
+        at: 1_796_083_200,
+        until: 1_798_675_200,
+        release: 13,
+        object: ObjectId([0x5a; 32]),
+        size: 900,
+        permille: 100,
+        salt: 0x9e37_79b9,
+        paused: false,
+        bytes_per_s: 262_144,
+        deadline_min: 1440,
+    };
+    Rollout { fields, signatures: signatures(&[7]) }
+}
+
+pub(crate) fn largest_rollout() -> Rollout {
+    let fields = RolloutFields {
+        number: u32::MAX,
+        at: u64::MAX - 1,
+        until: u64::MAX,
+        release: u32::MAX,
+        object: ObjectId([0xff; 32]),
+        size: SIGNED_DOCUMENT_BYTES_MAX as u16,
+        permille: 1000,
+        salt: u32::MAX,
+        paused: true,
+        bytes_per_s: u32::MAX,
+        deadline_min: u16::MAX,
+    };
+    Rollout { fields, signatures: signatures(&[1, 2, 3]) }
+}
+
+pub(crate) fn wanted(spans: &[(u32, u8)]) -> WantedPieces {
+    let spans = spans.iter().map(|&(first, count)| PieceSpan { first, count }).collect();
+    WantedPieces { object: ObjectId([0x5a; 32]), spans }
+}
+
+/// Sixteen spans of two pieces, up to the last piece that has a number.
+pub(crate) fn largest_wanted() -> WantedPieces {
+    let spans: std::vec::Vec<_> = (0..16).map(|at| (u32::MAX - 1 - 3 * (15 - at), 2)).collect();
+    wanted(&spans)
+}
+
+pub(crate) fn block(first: u32, count: u8, form: BlockForm, length: usize) -> OwnedBlock {
+    OwnedBlock { object: [0x5a; 8], first, count, form, bytes: vec![0xb0; length] }
+}
+
+pub(crate) fn largest_block() -> OwnedBlock {
+    block(u32::MAX - 7, 8, BlockForm::Raw, BLOCK_BYTES_MAX)
+}
+
+pub(crate) fn command(number: u32, until: u64, verb: CommandVerb, keys: &[u8]) -> BoardCommand {
+    BoardCommand { fields: CommandFields { number, until, verb }, signatures: signatures(keys) }
+}
+
+pub(crate) fn time(at: u64, number: u32, keys: &[u8]) -> FleetTime {
+    FleetTime { fields: TimeFields { at, number }, signatures: signatures(keys) }
+}
+
+pub(crate) fn enrol(length: usize) -> EnrolRequest {
+    EnrolRequest { exchange: [0x11; 32], mac: [0x22; 32], csr: std::iter::repeat_n(0x30, length).collect() }
+}
+
+pub(crate) fn largest_enrol() -> EnrolRequest {
+    enrol(CSR_BYTES_MAX)
+}
+
+pub(crate) fn granted(seal: usize, chain: usize) -> EnrolAnswer {
+    let bytes = |length| std::iter::repeat_n(0x30, length);
+    EnrolAnswer {
+        request: [0x33; 8],
+        verdict: EnrolVerdict::Granted,
+        seal: bytes(seal).collect(),
+        chain: bytes(chain).collect(),
+    }
+}
+
+pub(crate) fn largest_certificate() -> EnrolAnswer {
+    granted(SEAL_CERTIFICATE_BYTES_MAX, CHAIN_BYTES_MAX)
+}
+
+pub(crate) fn refused_certificate(verdict: EnrolVerdict) -> EnrolAnswer {
+    EnrolAnswer { verdict, ..granted(0, 0) }
+}
+
+pub(crate) fn root_notice(version: u32, size: u16) -> RootNotice {
+    RootNotice { version, object: ObjectId([0x5a; 32]), size }
+}
+
+pub(crate) fn store_presence(generation: u32, liveness: Liveness, load: u8) -> StorePresence {
+    StorePresence { generation, liveness, load }
 }
