@@ -1,14 +1,15 @@
 //! The target: a thread that holds the model and its context, and the calls that it answers.
 
-use crate::build::{ENGINE, LlamaBuild, baseline, check_processor, instruction_sets};
-use crate::decoder::{CELLS_STEP, Decoder, Layout, SEQUENCES_MAX, Shape};
+use crate::build::{ENGINE, LlamaBuild, baseline, instruction_sets};
+use crate::decoder::{CELLS_STEP, Decoder, Layout, Part, SEQUENCES_MAX, Shape};
 use crate::facts::Facts;
 use crate::journal::Journal;
+use crate::rehearsal::{Order, Rehearsed};
 use crate::sessions::{Limits, OwnedExtend, Sessions};
 use crate::trial::{Findings, try_out};
 use dunlin_lm::{
-    Error, Extend, LoadProgress, LoadStep, ModelDir, Promise, Result, Role, SessionId, Target,
-    TargetIdentity, Vocabulary,
+    Error, Extend, LoadProgress, LoadStep, ModelDir, Promise, Result, SessionId, Target, TargetIdentity,
+    Vocabulary,
 };
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
@@ -53,26 +54,21 @@ type Call = Box<dyn for<'m> FnOnce(&mut Sessions<'m>) + Send>;
 /// Messages of a thread that loads.
 enum Loading {
     Progress(LoadStep, u64, u64),
-    Loaded { weights: [u8; 32], findings: Findings, shape: Shape },
+    Loaded { weights: [u8; 32], shape: Shape },
     Failed(Error),
 }
 
 impl LlamaTarget {
-    /// Loads the GGUF file of `dir`.
+    /// Loads a model that a child process has loaded and run before.
     ///
     /// # Errors
-    /// The processor lacks what llama.cpp was compiled for, or the file can't be a target: names the file and the remedy.
-    pub fn load(dir: &ModelDir, settings: LlamaSettings, mut progress: LoadProgress) -> Result<Self> {
-        check_processor().map_err(|message| Error::engine("llama.cpp", message))?;
-        if dir.role == Some(Role::Drafter) {
-            return Err(Error::value(&dir.path, "role", "target", "drafter"));
-        }
-        let facts = Facts::read(&dir.weights)?;
-        let context_max = dir.context_max.min(facts.context_length);
-        let context_max = settings.context_max.map_or(context_max, |max| max.min(context_max));
+    /// Its file was changed since then, or llama.cpp fails: names the file and the remedy.
+    pub fn load(rehearsed: Rehearsed, mut progress: LoadProgress) -> Result<Self> {
+        let Rehearsed { dir, order, facts, findings } = rehearsed;
         let (calls, waiting) = channel();
         let (sender, loading) = channel();
-        let job = Job { dir: dir.clone(), settings, facts, context_max };
+        let context_max = order.context_max;
+        let job = Job { order, facts, findings, vocabulary: dir.vocabulary.size };
         let thread =
             thread::Builder::new().name("llama.cpp".into()).spawn(move || job.run(&sender, &waiting));
         let thread = thread.map_err(|error| Error::engine("llama.cpp", error))?;
@@ -80,13 +76,13 @@ impl LlamaTarget {
             match message {
                 Loading::Progress(step, done, total) => progress(step, done, total),
                 Loading::Failed(error) => return Err(error),
-                Loading::Loaded { weights, findings, shape } => {
+                Loading::Loaded { weights, shape } => {
                     return Ok(Self {
                         calls: Some(calls),
                         thread: Some(thread),
                         vocabulary: dir.vocabulary,
                         context_max,
-                        identity: identity(dir, weights, shape),
+                        identity: identity(&dir, weights, shape),
                         promise: if findings.is_exact { Promise::Exact } else { Promise::Distribution },
                         token_bytes: findings.token_bytes,
                         sessions_max: shape.sequences,
@@ -209,10 +205,11 @@ fn identity(dir: &ModelDir, weights: [u8; 32], shape: Shape) -> TargetIdentity {
 
 /// A model to load, for the thread.
 struct Job {
-    dir: ModelDir,
-    settings: LlamaSettings,
+    order: Order,
     facts: Facts,
-    context_max: usize,
+    findings: Findings,
+    /// Tokens whose logits are given out.
+    vocabulary: u32,
 }
 
 impl Job {
@@ -220,10 +217,14 @@ impl Job {
     fn run(self, sender: &Sender<Loading>, calls: &Receiver<Call>) {
         let journal = Journal::default();
         let outer = tracing::dispatcher::get_default(Clone::clone);
-        let dispatch = tracing::Dispatch::new(journal.clone());
-        tracing::dispatcher::with_default(&dispatch, || {
+        with_journal(&journal, || {
             let failed = |error| drop(sender.send(Loading::Failed(error)));
-            let (backend, model) = match self.load(sender, &journal) {
+            let total = self.facts.tensor_bytes;
+            let report = sender.clone();
+            let progress = move |done| report.send(Loading::Progress(LoadStep::Reading, done, total)).is_ok();
+            let unchanged = self.facts.unchanged(&self.order.weights);
+            let loaded = unchanged.and_then(|()| load_model(&self.order, total, progress, &journal));
+            let (backend, model) = match loaded {
                 Ok(loaded) => loaded,
                 Err(error) => return failed(error),
             };
@@ -244,29 +245,7 @@ impl Job {
         });
     }
 
-    fn load(
-        &self,
-        sender: &Sender<Loading>,
-        journal: &Journal,
-    ) -> Result<(&'static LlamaBackend, LlamaModel)> {
-        let path = self.dir.weights.as_path();
-        let backend = backend().ok_or_else(|| Error::engine("llama.cpp", "it can't be initialised"))?;
-        let (progress, total) = (sender.clone(), self.facts.tensor_bytes);
-        let params = LlamaModelParams::default().with_progress_callback(move |share| {
-            let done = (f64::from(share.clamp(0.0, 1.0)) * total as f64) as u64;
-            // Without a receiver nobody wants the model any more.
-            progress.send(Loading::Progress(LoadStep::Reading, done, total)).is_ok()
-        });
-        let model = LlamaModel::load_from_file(backend, path, &params);
-        let model = model.map_err(|error| refused(path, &format!("{error}{}", journal.explain())))?;
-        let rows = u32::try_from(model.n_vocab()).unwrap_or(0);
-        if rows != self.dir.rows {
-            return Err(Error::value(path, "tokens of llama.cpp", self.dir.rows, rows));
-        }
-        Ok((backend, model))
-    }
-
-    /// Tries the model out, makes its context and tells the caller.
+    /// Makes the context of a loaded model and tells the caller.
     fn prepare<'m>(
         &self,
         backend: &LlamaBackend,
@@ -274,24 +253,75 @@ impl Job {
         sender: &Sender<Loading>,
         journal: &Journal,
     ) -> Result<Sessions<'m>> {
-        let path = self.dir.weights.as_path();
-        let findings =
-            try_out(path, model, backend, (self.settings.threads, self.settings.is_wide), journal)?;
-        let shape = shape(&self.settings, self.context_max, findings);
+        let Self { order, facts, findings, vocabulary } = self;
+        let shape = shape(&order.settings, order.context_max, *findings);
         let decoder = Decoder::new(model, backend, shape, journal)
             .map_err(|message| Error::engine("llama.cpp", message))?;
         let hashed = &mut |done, total| drop(sender.send(Loading::Progress(LoadStep::Hashing, done, total)));
-        let weights = self.facts.weights(path, hashed)?;
+        let weights = facts.weights(&order.weights, hashed)?;
         let limits = Limits {
-            context_max: self.context_max,
-            vocabulary: self.dir.vocabulary.size,
-            rows: self.dir.rows,
+            context_max: order.context_max,
+            vocabulary: *vocabulary,
+            rows: order.rows,
             token_bytes: findings.token_bytes,
         };
         // Ignore the error: a caller that went away drops the calls, which ends this thread.
-        let _ = sender.send(Loading::Loaded { weights, findings, shape });
+        let _ = sender.send(Loading::Loaded { weights, shape });
         Ok(Sessions::new(decoder, limits))
     }
+}
+
+/// Runs `work` with llama.cpp's lines in the journal.
+fn with_journal<R>(journal: &Journal, work: impl FnOnce() -> R) -> R {
+    tracing::dispatcher::with_default(&tracing::Dispatch::new(journal.clone()), work)
+}
+
+/// Loads the model of an order; `progress` gets the bytes that were read, and returns false to stop.
+fn load_model(
+    order: &Order,
+    tensor_bytes: u64,
+    mut progress: impl FnMut(u64) -> bool + 'static,
+    journal: &Journal,
+) -> Result<(&'static LlamaBackend, LlamaModel)> {
+    let path = order.weights.as_path();
+    let backend = backend().ok_or_else(|| Error::engine("llama.cpp", "it can't be initialised"))?;
+    // Without a receiver nobody wants the model any more.
+    let params = LlamaModelParams::default().with_progress_callback(move |share| {
+        progress((f64::from(share.clamp(0.0, 1.0)) * tensor_bytes as f64) as u64)
+    });
+    let model = LlamaModel::load_from_file(backend, path, &params);
+    let model = model.map_err(|error| refused(path, &format!("{error}{}", journal.explain())))?;
+    let rows = u32::try_from(model.n_vocab()).unwrap_or(0);
+    if rows != order.rows {
+        return Err(Error::value(path, "tokens of llama.cpp", order.rows, rows));
+    }
+    Ok((backend, model))
+}
+
+/// Loads and runs the model of an order as a target would: the trial of rows, the context of the sessions, and the last
+/// position in it. llama.cpp's lines also go to standard error at once.
+///
+/// # Errors
+/// It can't be a target, or llama.cpp fails.
+pub(crate) fn rehearse(
+    order: &Order,
+    facts: &Facts,
+    progress: impl FnMut(u64) -> bool + 'static,
+) -> Result<Findings> {
+    let journal = Journal::echoing();
+    with_journal(&journal, || {
+        let (backend, model) = load_model(order, facts.tensor_bytes, progress, &journal)?;
+        let LlamaSettings { threads, is_wide, .. } = order.settings;
+        let findings = try_out(&order.weights, &model, backend, (threads, is_wide), &journal)?;
+        let shape = shape(&order.settings, order.context_max, findings);
+        let failed = |message| Error::engine("llama.cpp", message);
+        let mut decoder = Decoder::new(&model, backend, shape, &journal).map_err(failed)?;
+        // Behind the last token of a full context; the company of a lone row takes one position more.
+        let position = order.context_max.saturating_sub(1);
+        let last = Part { sequence: shape.sequences - 1, position, tokens: &[order.rows - 1], rows: 1 };
+        decoder.run(&[last]).map_err(failed)?;
+        Ok(findings)
+    })
 }
 
 fn refused(path: &Path, message: &str) -> Error {

@@ -71,6 +71,9 @@ pub enum Error {
         /// The remedy.
         advice: &'static str,
     },
+    /// A child process tried a model and refused it, in the words of its own error.
+    #[error("{0}")]
+    Tried(String),
     /// A token id is outside the vocabulary.
     #[error("token {token} is outside the vocabulary of {vocabulary}")]
     Token {
