@@ -3,6 +3,7 @@
 //! Invariant: the lines that are kept are bounded in number and length, and are escaped before they are shown: parts of them
 //! come from the model's file.
 
+use dunlin_gguf::printable;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{Write, stderr};
@@ -26,12 +27,9 @@ pub(crate) struct Journal {
     echoes: bool,
 }
 
-/// A line as it is shown: cut, and without characters that a terminal obeys.
+/// A line as it is shown.
 pub(crate) fn shown(line: &str) -> String {
-    let line = line.trim().chars().take(LINE_CHARACTERS_MAX);
-    // What `escape_debug` escapes beside quotes and backslashes.
-    let is_plain = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().count() == 1;
-    line.map(|c| if is_plain(c) { c.to_string() } else { c.escape_debug().to_string() }).collect()
+    printable(line.trim(), LINE_CHARACTERS_MAX)
 }
 
 impl Journal {
@@ -121,7 +119,7 @@ mod tests {
         assert_eq!(journal.explain(), "");
         journal.note("a\u{1b}[2J'b'\n");
         journal.note(&"x".repeat(1000));
-        assert_eq!(journal.explain(), format!(" (a\\u{{1b}}[2J'b'; {})", "x".repeat(240)));
+        assert_eq!(journal.explain(), format!(" (a\\u{{1b}}[2J'b'; {})", "x".repeat(240) + "…"));
         (0..100).for_each(|i| journal.note(&i.to_string()));
         journal.note("99");
         assert_eq!(journal.take(), ["92", "93", "94", "95", "96", "97", "98", "99"]);

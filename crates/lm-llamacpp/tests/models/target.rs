@@ -59,6 +59,8 @@ fn a_child_process_tries_the_file_of_its_order() {
         // The order stands behind the name of this test, where the harness takes it for names of other tests.
         let order: Vec<OsString> = env::args_os().skip_while(|word| word != CHILD).skip(1).collect();
         rehearse(&order).unwrap();
+    } else {
+        assert!(rehearse(&[]).unwrap_err().contains("for dunlin-verifier itself"));
     }
 }
 
@@ -120,7 +122,7 @@ fn every_architecture_has_the_bits_of_single_tokens() {
 }
 
 /// A small model of an architecture whose heads are as wide as llama.cpp requires.
-fn wide(architecture: &'static str) -> Tiny {
+pub(crate) fn wide(architecture: &'static str) -> Tiny {
     // A window where llama.cpp has one.
     let window = ["gemma2", "gemma3"].contains(&architecture).then_some(9);
     Tiny { head_dim: 16, window, ..Tiny::of(architecture) }
