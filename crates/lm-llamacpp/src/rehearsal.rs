@@ -15,6 +15,7 @@ mod watch;
 
 use crate::build::check_processor;
 use crate::facts::Facts;
+use crate::journal::shown;
 use crate::target::LlamaSettings;
 use crate::trial::Findings;
 use answer::Answer;
@@ -76,6 +77,7 @@ fn ask(mut child: Command, order: &Order, bytes: u64, progress: &mut LoadProgres
     let mut outcome = None;
     let mut hear = |line: &str| match Answer::parse(line) {
         Some(Answer::Read(done)) => progress(LoadStep::Trying, done.min(bytes), bytes),
+        Some(Answer::Warned(words)) => tracing::warn!("{}", shown(&words)),
         Some(other) => outcome = Some(other),
         None => {}
     };

@@ -8,6 +8,8 @@ use std::fmt;
 pub(crate) enum Answer {
     /// Bytes of tensors that were read.
     Read(u64),
+    /// Something that the user should know, though the file is no worse for it.
+    Warned(String),
     /// The file was loaded and run.
     Sound(Findings),
     /// The file can't be a target: the error in words.
@@ -20,6 +22,7 @@ impl Answer {
         let (word, rest) = line.trim_end().split_once(' ')?;
         match word {
             "read" => rest.parse().ok().map(Self::Read),
+            "warned" => Some(Self::Warned(rest.into())),
             "refused" => Some(Self::Refused(rest.into())),
             "sound" => {
                 let (bytes, promise) = rest.split_once(' ')?;
@@ -39,6 +42,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(bytes) => write!(f, "read {bytes}"),
+            Self::Warned(words) => write!(f, "warned {}", words.replace('\n', " ")),
             Self::Refused(words) => write!(f, "refused {}", words.replace('\n', " ")),
             Self::Sound(Findings { token_bytes, is_exact }) => {
                 write!(f, "sound {token_bytes} {}", if *is_exact { "exact" } else { "distribution" })
@@ -55,6 +59,7 @@ mod tests {
     fn an_answer_survives_its_line() {
         for answer in [
             Answer::Read(7),
+            Answer::Warned("a b".into()),
             Answer::Refused("a b".into()),
             Answer::Sound(Findings { token_bytes: 1024, is_exact: true }),
             Answer::Sound(Findings { token_bytes: 1, is_exact: false }),

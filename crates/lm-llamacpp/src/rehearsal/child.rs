@@ -7,7 +7,7 @@ use crate::target::rehearse as run;
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use std::ffi::OsString;
-use std::io::{Write, stderr, stdout};
+use std::io::{Write, stdout};
 
 /// Memory beside weights and caches: buffers of a pass, tokens, and threads.
 const MEMORY_BESIDE: u64 = 4 << 30;
@@ -22,8 +22,7 @@ pub fn rehearse(arguments: &[OsString]) -> std::result::Result<(), &'static str>
         .ok_or("this command is for dunlin-verifier itself, before it loads a target")?;
     let outcome = Facts::read(&order.weights).and_then(|facts| {
         if let Err(error) = confine(&order, &facts) {
-            // Ignore the error: the parent has closed its end, and nobody reads any more.
-            let _ = writeln!(stderr(), "the system allows no limits: {error}");
+            say(&Answer::Warned(format!("the process that tries the file runs without limits: {error}")));
         }
         run(&order, &facts, |bytes| say(&Answer::Read(bytes)))
     });

@@ -291,6 +291,30 @@ fn a_target_has_an_identity() {
     assert_eq!(load(&open(&complete(Tiny::new(GgmlDType::F32))), short).unwrap().context_max(), 50);
 }
 
+/// A child's proof is of the file that it tried.
+#[test]
+fn a_file_that_changes_after_the_trial_is_refused() {
+    let model = open(&complete(Tiny::new(GgmlDType::F32)));
+    let mut progress: LoadProgress = Box::new(|_, _, _| {});
+    let rehearsed = Rehearsed::in_child(&model.dir, ROOMY, child(), &mut progress).unwrap();
+    let path = model.folder.path().join("model.gguf");
+    std::fs::write(&path, std::fs::read(&path).unwrap()).unwrap();
+    let refused = LlamaTarget::load(rehearsed, progress).unwrap_err();
+    assert!(matches!(refused, Error::Changed { .. }), "{refused}");
+}
+
+/// A child without a word, and one that can't be started.
+#[test]
+fn a_child_that_tries_nothing_is_an_error() {
+    let model = open(&complete(Tiny::new(GgmlDType::F32)));
+    for (program, words) in [("true", "ended without an answer"), ("/nonexistent", "can't be started")] {
+        let mut progress: LoadProgress = Box::new(|_, _, _| {});
+        let refused =
+            Rehearsed::in_child(&model.dir, ROOMY, Command::new(program), &mut progress).unwrap_err();
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+}
+
 #[test]
 fn loading_reports_each_step_up_to_all_bytes() {
     let model = open(&complete(Tiny::new(GgmlDType::Q8_0)));
