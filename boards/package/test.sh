@@ -60,8 +60,8 @@ boots() {
         return
     fi
     say "Booting the clean Debian with both services"
-    chroot "$debian" /bin/bash -c 'cd /root/packages && apt-get install -y --no-install-recommends \
-        ./dunlin-agent.deb "./$0.deb" ./dunlin-model-demo.deb' "$verifier" >"$target_dir/package-test/boot.log" 2>&1 || die "the packages can't be installed" "See $target_dir/package-test/boot.log."
+    chroot "$debian" /bin/bash -c "cd /root/packages && apt-get install -y --no-install-recommends \
+        ./dunlin-agent.deb ./$verifier.deb ./dunlin-model-demo.deb" >"$target_dir/package-test/boot.log" 2>&1 || die "the packages can't be installed" "See $target_dir/package-test/boot.log."
     cp -r "$root/models/demo/target" "$debian/usr/share/dunlin/models/demo/target"
     printf '127.0.0.1 localhost\n' >"$debian/etc/hosts"
     cp "$here/in-services.sh" "$debian/root/"

@@ -14,6 +14,8 @@ mod build;
 mod decoder;
 mod facts;
 mod journal;
+mod load;
+mod order;
 mod refusals;
 mod rehearsal;
 mod sessions;
@@ -22,5 +24,6 @@ mod trial;
 
 pub use build::{LlamaBuild, check_processor};
 pub use decoder::TILES_OFF;
+pub use order::LlamaSettings;
 pub use rehearsal::{Rehearsed, rehearse};
-pub use target::{LlamaSettings, LlamaTarget};
+pub use target::LlamaTarget;

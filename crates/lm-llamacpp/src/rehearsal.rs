@@ -10,18 +10,16 @@
 
 mod answer;
 mod child;
-mod order;
 mod watch;
 
 use crate::build::check_processor;
 use crate::facts::Facts;
 use crate::journal::shown;
-use crate::target::LlamaSettings;
+use crate::order::{LlamaSettings, Order};
 use crate::trial::Findings;
 use answer::Answer;
 pub use child::rehearse;
 use dunlin_lm::{Error, LoadProgress, LoadStep, ModelDir, Result, Role};
-pub(crate) use order::Order;
 use std::process::Command;
 use std::time::Duration;
 use watch::{End, watch};

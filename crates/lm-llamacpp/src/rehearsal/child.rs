@@ -1,9 +1,9 @@
 //! The child's side: limits of its own, then everything that its parent is about to do with the file.
 
 use super::answer::Answer;
-use super::order::Order;
 use crate::facts::Facts;
-use crate::target::rehearse as run;
+use crate::load::rehearse as run;
+use crate::order::Order;
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use std::ffi::OsString;

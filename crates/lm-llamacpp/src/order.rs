@@ -1,8 +1,22 @@
-//! The order to a child process: which file to try, and the settings of the target that is to be made of it.
+//! The settings of a target, and the order to a child process: which file to try, for a target with which settings.
 
-use crate::target::LlamaSettings;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+/// Settings of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LlamaSettings {
+    /// Bytes that the caches of all sessions may take. All of them are taken when the target is loaded.
+    pub kv_bytes_max: usize,
+    /// The most sessions that are open at once; fewer if the caches hold fewer.
+    pub sessions_max: usize,
+    /// The most tokens of a session, below those of the model.
+    pub context_max: Option<usize>,
+    /// Threads of a pass.
+    pub threads: usize,
+    /// True for caches of 32-bit floats, which take twice the memory of 16 bits.
+    pub is_wide: bool,
+}
 
 /// A file to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
