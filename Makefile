@@ -72,6 +72,7 @@ nightly: ## What takes too long for every change: the pair that is fetched, Arm 
 	$(MAKE) --no-print-directory test-arm
 	$(MAKE) --no-print-directory test-x86
 	$(MAKE) --no-print-directory test-package
+	$(MAKE) --no-print-directory test-package-llamacpp
 	$(MAKE) --no-print-directory test-image
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s)
 	$(MAKE) --no-print-directory test-boot BOOT_SEED=$$(date +%s) BOOT_BOARD=rpi3
@@ -181,7 +182,7 @@ verifier-llamacpp: need-cargo need-python ## dunlin-verifier with the engine lla
 
 # Its threads spin while they wait, so the tests run one after the other.
 test-llamacpp: need-cargo need-python ## The suite of all engines on llama.cpp in process, and the verifier's own tests with it
-	CARGO_TARGET_DIR="$(TARGET_DIR)/llamacpp" $(LLAMACPP) test --release --locked $(LLAMACPP_PACKAGES) --lib --test models -- --test-threads 1
+	CARGO_TARGET_DIR="$(TARGET_DIR)/llamacpp" $(LLAMACPP) test --release --locked $(LLAMACPP_PACKAGES) --lib --test models --test llamacpp -- --test-threads 1
 
 relay: ## The delay, loss and bounds of that link
 	@python3 -B bench/race/link_test.py

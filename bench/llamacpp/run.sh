@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-venv=${VENV:-${CARGO_TARGET_DIR:-target}/venv}
+# Absolute: the build script of llama.cpp looks for cmake from a folder of its own.
+venv=$(realpath -m "${VENV:-${CARGO_TARGET_DIR:-target}/venv}")
 
 command -v c++ >/dev/null || {
     echo "llama.cpp needs a C++ compiler: apt-get install g++" >&2

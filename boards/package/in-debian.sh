@@ -5,6 +5,7 @@ set -euo pipefail
 . /root/common.sh
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 cd /root/packages
+verifier=$(cat /root/verifier)
 
 checks=0
 ok() { checks=$((checks + 1)); }
@@ -22,7 +23,7 @@ everything() {
 
 installs() {
     everything >/root/before
-    quietly apt-get install -y --no-install-recommends ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb
+    quietly apt-get install -y --no-install-recommends ./dunlin-agent.deb "./$verifier.deb" ./dunlin-model-demo.deb
 }
 
 starts_nothing() {
@@ -48,8 +49,8 @@ files_belong_to_root() {
         if [[ ! -f $path ]] || [[ -L "$path" ]]; then continue; fi
         case $path in /usr/bin/* | /lib/systemd/system-generators/*) mode=755 ;; *) mode=644 ;; esac
         expect "$path" "$(stat -c '%a %U:%G' "$path")" "$mode root:root"
-    done < <(dpkg -L dunlin-agent dunlin-verifier dunlin-model-demo)
-    expect "conffiles" "$(dpkg-query -f '${Conffiles}\n' -W dunlin-agent dunlin-verifier | awk 'NF {print $1}' | tr '\n' ' ')" \
+    done < <(dpkg -L dunlin-agent "$verifier" dunlin-model-demo)
+    expect "conffiles" "$(dpkg-query -f '${Conffiles}\n' -W dunlin-agent "$verifier" | awk 'NF {print $1}' | tr '\n' ' ')" \
         "/etc/dunlin/agent.toml /etc/dunlin/verifier.toml "
 }
 
@@ -134,7 +135,7 @@ rewrites_for() {
     printf 'model = "/m"\n# who\nusername = "v"\npassword = "hush"\nkeep_alive_s = 20\n' >"$config"
     chown "${1#* }" "$config"
     chmod "${1% *}" "$config"
-    quietly dpkg -i --force-confold dunlin-verifier.deb
+    quietly dpkg -i --force-confold "$verifier.deb"
     expect "the new keys" "$(grep -v '^$' "$config" | tr '\n' ' ')" \
         'model = "/m" [mqtt] # who user = "v" password_file = "verifier.mqtt-password" keep_alive_seconds = 20 '
     expect "the configuration's owner" "$(stat -c '%a %U:%G' "$config")" "$1"
@@ -152,7 +153,7 @@ old_keys_are_rewritten() {
 }
 
 removal_keeps_configuration() {
-    quietly apt-get remove -y dunlin-agent dunlin-verifier
+    quietly apt-get remove -y dunlin-agent "$verifier"
     absent /usr/bin/dunlin-agent /usr/bin/dunlin-verifier /usr/share/dunlin/boards
     quietly cmp /etc/dunlin/agent.toml /root/edited
     quietly test -e /var/lib/dunlin/power.toml
@@ -161,7 +162,7 @@ removal_keeps_configuration() {
 }
 
 purge_leaves_nothing() {
-    quietly apt-get purge -y dunlin-agent dunlin-verifier dunlin-model-demo
+    quietly apt-get purge -y dunlin-agent "$verifier" dunlin-model-demo
     everything >/root/after
     expect "files left behind" "$(comm -13 /root/before /root/after)" ""
     expect "files missing" "$(comm -23 /root/before /root/after)" ""

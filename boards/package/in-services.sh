@@ -31,6 +31,7 @@ configured() {
     printf 'device = "test"\nbroker = "mqtt://127.0.0.1"\nmodel = "/usr/share/dunlin/models/demo/drafter"\n' >/etc/dunlin/agent.toml
     printf '[power]\ni2c = "/dev/i2c-7"\n[mqtt]\nuser = "test"\n' >>/etc/dunlin/agent.toml
     printf 'model = "/usr/share/dunlin/models/demo/target"\nembedded_broker = true\n' >/etc/dunlin/verifier.toml
+    if [[ $(cat /root/verifier) == dunlin-verifier-llamacpp ]]; then printf 'engine = "llamacpp"\n' >>/etc/dunlin/verifier.toml; fi
     mkdir -p /etc/systemd/system/dunlin-agent.service.d
     # Short times, so that the test needn't wait half a minute.
     printf '[Service]\nWatchdogSec=2\nRestartSec=1\n' >/etc/systemd/system/dunlin-agent.service.d/test.conf
@@ -51,6 +52,10 @@ answers_its_group() {
     useradd stranger
     runuser -u friend -- dunlin-agent ask --max-tokens 20 "I need a seat on the bus." | grep -q . || die "no reply"
     status_says dunlin-agent 'checked by verifier-1' || die "the reply was not checked"
+    if [[ $(cat /root/verifier) == dunlin-verifier-llamacpp ]]; then
+        journalctl -u dunlin-verifier | grep -q 'llama.cpp of llama-cpp-sys-2.*promise="*exact' || die "the target doesn't run on llama.cpp: $(journalctl -u dunlin-verifier)"
+        ! journalctl -u dunlin-verifier | grep 'runs without limits' || die "the child process that tries the file has no limits"
+    fi
     ! runuser -u stranger -- dunlin-agent ask hello 2>/root/refused || die "a user outside the group may ask"
     grep -q 'Permission denied.*adduser USER dunlin' /root/refused || die "wrong refusal for a user outside the group: $(cat /root/refused)"
 }

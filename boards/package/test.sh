@@ -4,6 +4,7 @@
 #
 # SUITE=bookworm   the Debian release
 # MIRROR=URL       the mirror; by default that of apt
+# VERIFIER=NAME    the verifier's package: dunlin-verifier, or dunlin-verifier-llamacpp, whose target then runs on llama.cpp
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,6 +14,7 @@ suite=${SUITE:-bookworm}
 arch=$(dpkg --print-architecture)
 archive=$target_dir/package-test/debian-$suite-$arch.tar
 debian=$target_dir/package-test/debian
+verifier=${VERIFIER:-dunlin-verifier}
 
 # Made once. The packages under test need systemd; everything else is in every Debian.
 make_debian() {
@@ -40,11 +42,12 @@ unpack() {
     mkdir -p "$debian"
     tar -C "$debian" -xf "$archive"
     mkdir "$debian/root/packages"
-    for name in dunlin-agent dunlin-verifier dunlin-model-demo; do
+    for name in dunlin-agent "$verifier" dunlin-model-demo; do
         found=$(find "$target_dir/packages" -name "${name}_*_$arch.deb" -o -name "${name}_*_all.deb" | sort -V | tail -n 1)
-        [[ -n $found ]] || die "$name is not in $target_dir/packages" "make package BOARD=host builds it."
+        [[ -n $found ]] || die "$name is not in $target_dir/packages" "make package BOARD=host PACKAGES=${name#dunlin-} builds it."
         cp "$found" "$debian/root/packages/$name.deb"
     done
+    printf '%s\n' "$verifier" >"$debian/root/verifier"
     newer dunlin-agent 99.1
     newer dunlin-agent 99.2 '# A line of a newer version.'
     cp "$here/in-debian.sh" "$here/../common.sh" "$debian/root/"
@@ -57,8 +60,8 @@ boots() {
         return
     fi
     say "Booting the clean Debian with both services"
-    chroot "$debian" /bin/bash -c 'cd /root/packages && apt-get install -y --no-install-recommends \
-        ./dunlin-agent.deb ./dunlin-verifier.deb ./dunlin-model-demo.deb' >"$target_dir/package-test/boot.log" 2>&1 || die "the packages can't be installed" "See $target_dir/package-test/boot.log."
+    chroot "$debian" /bin/bash -c "cd /root/packages && apt-get install -y --no-install-recommends \
+        ./dunlin-agent.deb ./$verifier.deb ./dunlin-model-demo.deb" >"$target_dir/package-test/boot.log" 2>&1 || die "the packages can't be installed" "See $target_dir/package-test/boot.log."
     cp -r "$root/models/demo/target" "$debian/usr/share/dunlin/models/demo/target"
     printf '127.0.0.1 localhost\n' >"$debian/etc/hosts"
     cp "$here/in-services.sh" "$debian/root/"

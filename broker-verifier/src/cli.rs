@@ -43,6 +43,13 @@ enum Command {
     Check(ServeArgs),
     /// Rewrite a configuration file that has keys of an earlier version.
     MigrateConfig(MigrateArgs),
+    /// Try a file for another process of this program, which is about to load it.
+    #[cfg(feature = "llamacpp")]
+    #[command(name = crate::engine::llamacpp::COMMAND, hide = true)]
+    Rehearse {
+        /// The order.
+        order: Vec<std::ffi::OsString>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +149,8 @@ pub fn main() -> ExitCode {
         Some(Command::Reference(args)) => run_reference(&args),
         Some(Command::Check(args)) => run_check(&args),
         Some(Command::MigrateConfig(args)) => run_migrate(&args),
+        #[cfg(feature = "llamacpp")]
+        Some(Command::Rehearse { order }) => run_rehearsal(&order),
         None => Cli::command().print_help().map(|()| Exit::Ok).map_err(|error| failure(error.into())),
     };
     let exit = outcome.unwrap_or_else(|(exit, error)| {
@@ -286,6 +295,12 @@ fn run_check(args: &ServeArgs) -> CommandResult {
 fn run_migrate(args: &MigrateArgs) -> CommandResult {
     let migrated = migrate(&args.file).map_err(failure)?;
     writeln!(io::stdout(), "{}", migrated.report(&args.file)).context("standard output").map_err(failure)?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(feature = "llamacpp")]
+fn run_rehearsal(order: &[std::ffi::OsString]) -> CommandResult {
+    dunlin_lm_llamacpp::rehearse(order).map_err(|message| usage(Error::msg(message)))?;
     Ok(Exit::Ok)
 }
 

@@ -159,6 +159,8 @@ fn load(config: &Config) -> Result<(ModelDir, Box<dyn Target>, Option<String>)> 
     let mut view = LoadingView::new("target");
     let progress = Box::new(move |step, done, total| {
         let step = match step {
+            LoadStep::Searching => "checking weights",
+            LoadStep::Trying => "trying weights",
             LoadStep::Reading => "reading weights",
             LoadStep::Hashing => "hashing weights",
         };

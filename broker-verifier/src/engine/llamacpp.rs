@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 #[cfg(feature = "llamacpp")]
-pub(crate) use built_in::load;
+pub(crate) use built_in::{COMMAND, load};
 #[cfg(not(feature = "llamacpp"))]
 pub(crate) use left_out::load;
 
@@ -22,7 +22,11 @@ mod built_in {
     use crate::config::CacheType;
     use anyhow::{Context, Result};
     use dunlin_lm::{LoadProgress, ModelDir, Target};
-    use dunlin_lm_llamacpp::{LlamaSettings, LlamaTarget};
+    use dunlin_lm_llamacpp::{LlamaSettings, LlamaTarget, Rehearsed};
+    use std::process::Command;
+
+    /// The hidden command of a child process that tries a file.
+    pub(crate) const COMMAND: &str = "rehearse";
 
     /// Loads the target in `dir`; also the engine in words.
     ///
@@ -32,7 +36,7 @@ mod built_in {
         config: &Config,
         dir: &ModelDir,
         threads: usize,
-        progress: LoadProgress,
+        mut progress: LoadProgress,
     ) -> Result<(Box<dyn Target>, Option<String>)> {
         let settings = LlamaSettings {
             kv_bytes_max: config.kv_mib << 20,
@@ -41,7 +45,11 @@ mod built_in {
             threads,
             is_wide: config.cache_type() == CacheType::F32,
         };
-        let target = LlamaTarget::load(dir, settings, progress);
+        // The very program that runs, also where its file was replaced by an upgrade.
+        let mut child = Command::new("/proc/self/exe");
+        child.arg(COMMAND);
+        let target = Rehearsed::in_child(dir, settings, child, &mut progress)
+            .and_then(|rehearsed| LlamaTarget::load(rehearsed, progress));
         let target = target.with_context(|| format!("target {}", dir.path.display()))?;
         let described = target.description();
         Ok((Box::new(target), Some(described)))

@@ -16,7 +16,7 @@ mod value;
 pub mod write;
 
 pub use block_type::BlockType;
-pub use error::{Error, Result};
+pub use error::{Error, Result, printable};
 pub use header::{Header, TensorInfo};
 pub use value::{Array, Value};
 

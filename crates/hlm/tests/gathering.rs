@@ -75,6 +75,22 @@ fn devices_whose_verdicts_went_out_together_stay_together() {
     assert_eq!(jobs(&mut desk), 2);
 }
 
+/// Its verdict was lost, so its next frame is a round trip away at least.
+#[test]
+fn a_device_that_repeats_its_frame_is_not_waited_for() {
+    let mut desk = desk(SLOW, 2);
+    (0..2).for_each(|device| desk.frame(device, &frame(1, &PROMPT, &[])));
+    for event in &desk.events() {
+        let VerifierEvent::Verify(job) = event else { panic!("{event:?}") };
+        desk.give(job, Ok(&rows(&[4])));
+    }
+    let first = desk.said();
+    desk.frame(1, &frame(1, &PROMPT, &[]));
+    assert_eq!(desk.said(), first[1..], "the verdict again");
+    desk.frame(0, &frame(2, &[1, 2, 3, 4], &[]));
+    assert_eq!(jobs(&mut desk), 1);
+}
+
 #[test]
 fn nobody_pauses_at_a_quick_target_or_alone_or_for_a_device_that_went_away() {
     let quick = Price { pass: LogTime(129), ..SLOW };

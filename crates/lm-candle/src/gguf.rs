@@ -165,10 +165,7 @@ impl Gguf {
         let (kind, data) = self.read(name, &[rows, columns], Some(part))?;
         let mut zeros = ZeroSearch::in_rows((data.len() / count.max(1)) as u64);
         zeros.feed(&data);
-        if let Some(zeros) = zeros.finish() {
-            let warning = zeros.warning(&self.path, "GGUF", name)?;
-            tracing::warn!("{}: {warning}", self.path.display());
-        }
+        zeros.conclude(&self.path, "GGUF", name)?;
         Matrix::new(kind, data, (count, columns), &mut self.trials)
     }
 

@@ -1,19 +1,25 @@
 //! What the file of a model tells: its checked header, and the digest of its weights and settings.
 
 use crate::refusals;
-use dunlin_gguf::Header;
-use dunlin_lm::identity::cache::{Stamp, kept_digest};
+use dunlin_gguf::{Header, TensorInfo};
+use dunlin_lm::identity::cache::{Stamp, kept_digest, unchanged};
 use dunlin_lm::identity::model_digest;
-use dunlin_lm::{Error, Result};
+use dunlin_lm::{Error, Result, ZeroSearch};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+/// Bytes that are searched at once.
+const PIECE_BYTES: u64 = 1 << 20;
+
 /// A file whose header was read.
+#[derive(Debug)]
 pub(crate) struct Facts {
     stamp: Stamp,
+    /// The tensors with rows: name, and place.
+    matrices: Vec<(String, TensorInfo)>,
     settings: Vec<u64>,
     /// The longest context of the model, in tokens.
     pub(crate) context_length: usize,
@@ -32,12 +38,50 @@ impl Facts {
         let header =
             Header::read(&mut BufReader::new(&file), metadata.len()).map_err(|e| Error::gguf(path, e))?;
         refusals::check(path, &header)?;
+        let matrices = header.tensors().iter().filter(|(_, info)| info.shape.len() > 1);
         Ok(Self {
             stamp: Stamp::of(&metadata),
+            matrices: matrices.map(|(name, info)| (name.clone(), info.clone())).collect(),
             settings: settings(&header),
             context_length: header.context_length().map_err(|e| Error::gguf(path, e))? as usize,
             tensor_bytes: header.tensors().values().map(|info| info.bytes).sum(),
         })
+    }
+
+    /// Searches the matrices for holes, which an unfinished download leaves, and warns of zero rows.
+    ///
+    /// # Errors
+    /// A matrix has a hole, or the file can't be read.
+    pub(crate) fn search(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let io = |error| Error::io(path, error);
+        let mut file = File::open(path).map_err(io)?;
+        let total = self.matrices.iter().map(|(_, info)| info.bytes).sum();
+        let (mut done, mut piece) = (0, Vec::new());
+        for (name, info) in &self.matrices {
+            let columns = info.shape.last().copied().unwrap_or(1);
+            let rows: u64 = info.shape.iter().product::<u64>().checked_div(columns).unwrap_or(0);
+            let mut zeros = ZeroSearch::in_rows(info.bytes / rows.max(1));
+            file.seek(SeekFrom::Start(info.offset)).map_err(io)?;
+            let mut left = info.bytes;
+            while left > 0 {
+                piece.resize(left.min(PIECE_BYTES) as usize, 0);
+                file.read_exact(&mut piece).map_err(io)?;
+                zeros.feed(&piece);
+                left -= piece.len() as u64;
+                done += piece.len() as u64;
+                progress(done, total);
+            }
+            zeros.conclude(path, "GGUF", name)?;
+        }
+        self.unchanged(path)
+    }
+
+    /// Checks that the file is still the one whose header was read.
+    ///
+    /// # Errors
+    /// It was changed or replaced.
+    pub(crate) fn unchanged(&self, path: &Path) -> Result<()> {
+        unchanged(path, self.stamp)
     }
 
     /// SHA-256 over the tensors and the settings of the architecture.

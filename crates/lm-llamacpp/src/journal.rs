@@ -3,8 +3,10 @@
 //! Invariant: the lines that are kept are bounded in number and length, and are escaped before they are shown: parts of them
 //! come from the model's file.
 
+use dunlin_gguf::printable;
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::{Write, stderr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -19,9 +21,23 @@ const SOURCE: &str = "llama-cpp-2";
 
 /// Warnings and errors that llama.cpp logs on the thread that has this as its subscriber.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Journal(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Journal {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    /// True if each line is also written to standard error at once: a process that is ended tells nothing later.
+    echoes: bool,
+}
+
+/// A line as it is shown.
+pub(crate) fn shown(line: &str) -> String {
+    printable(line.trim(), LINE_CHARACTERS_MAX)
+}
 
 impl Journal {
+    /// A journal of a process that may be ended by what it does.
+    pub(crate) fn echoing() -> Self {
+        Self { echoes: true, ..Self::default() }
+    }
+
     /// The lines so far, which are forgotten here.
     pub(crate) fn take(&self) -> Vec<String> {
         self.lines().drain(..).collect()
@@ -34,21 +50,23 @@ impl Journal {
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, line: &str) {
-        let shown: String = line.trim().chars().take(LINE_CHARACTERS_MAX).collect();
+        let shown = shown(line);
         let mut lines = self.lines();
-        if shown.is_empty()
-            || lines.back().is_some_and(|last| last.as_str() == shown.escape_debug().to_string())
-        {
+        if shown.is_empty() || lines.back() == Some(&shown) {
             return;
+        }
+        if self.echoes {
+            // Ignore the error: nobody reads it any more.
+            let _ = writeln!(stderr(), "{shown}");
         }
         if lines.len() == LINES_MAX {
             lines.pop_front();
         }
-        lines.push_back(shown.escape_debug().to_string());
+        lines.push_back(shown);
     }
 }
 
@@ -99,9 +117,9 @@ mod tests {
     fn lines_are_bounded_escaped_and_forgotten() {
         let journal = Journal::default();
         assert_eq!(journal.explain(), "");
-        journal.note("a\u{1b}[2Jb\n");
+        journal.note("a\u{1b}[2J'b'\n");
         journal.note(&"x".repeat(1000));
-        assert_eq!(journal.explain(), format!(" (a\\u{{1b}}[2Jb; {})", "x".repeat(240)));
+        assert_eq!(journal.explain(), format!(" (a\\u{{1b}}[2J'b'; {})", "x".repeat(240) + "…"));
         (0..100).for_each(|i| journal.note(&i.to_string()));
         journal.note("99");
         assert_eq!(journal.take(), ["92", "93", "94", "95", "96", "97", "98", "99"]);

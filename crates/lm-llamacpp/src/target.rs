@@ -1,38 +1,22 @@
 //! The target: a thread that holds the model and its context, and the calls that it answers.
 
-use crate::build::{ENGINE, LlamaBuild, baseline, check_processor, instruction_sets};
-use crate::decoder::{CELLS_STEP, Decoder, Layout, SEQUENCES_MAX, Shape};
+use crate::build::{ENGINE, LlamaBuild, baseline, instruction_sets};
+use crate::decoder::{Decoder, Layout, Shape};
 use crate::facts::Facts;
 use crate::journal::Journal;
+use crate::load::{load_model, shape, with_journal};
+use crate::order::Order;
+use crate::rehearsal::Rehearsed;
 use crate::sessions::{Limits, OwnedExtend, Sessions};
-use crate::trial::{Findings, try_out};
+use crate::trial::Findings;
 use dunlin_lm::{
-    Error, Extend, LoadProgress, LoadStep, ModelDir, Promise, Result, Role, SessionId, Target,
-    TargetIdentity, Vocabulary,
+    Error, Extend, LoadProgress, LoadStep, ModelDir, Promise, Result, SessionId, Target, TargetIdentity,
+    Vocabulary,
 };
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::model::params::LlamaModelParams;
-use llama_cpp_2::{LogOptions, send_logs_to_tracing};
-use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-
-/// Settings of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LlamaSettings {
-    /// Bytes that the caches of all sessions may take. All of them are taken when the target is loaded.
-    pub kv_bytes_max: usize,
-    /// The most sessions that are open at once; fewer if the caches hold fewer.
-    pub sessions_max: usize,
-    /// The most tokens of a session, below those of the model.
-    pub context_max: Option<usize>,
-    /// Threads of a pass.
-    pub threads: usize,
-    /// True for caches of 32-bit floats, which take twice the memory of 16 bits.
-    pub is_wide: bool,
-}
 
 /// A model on llama.cpp, with the caches of its sessions.
 #[derive(Debug)]
@@ -53,26 +37,21 @@ type Call = Box<dyn for<'m> FnOnce(&mut Sessions<'m>) + Send>;
 /// Messages of a thread that loads.
 enum Loading {
     Progress(LoadStep, u64, u64),
-    Loaded { weights: [u8; 32], findings: Findings, shape: Shape },
+    Loaded { weights: [u8; 32], shape: Shape },
     Failed(Error),
 }
 
 impl LlamaTarget {
-    /// Loads the GGUF file of `dir`.
+    /// Loads a model that a child process has loaded and run before.
     ///
     /// # Errors
-    /// The processor lacks what llama.cpp was compiled for, or the file can't be a target: names the file and the remedy.
-    pub fn load(dir: &ModelDir, settings: LlamaSettings, mut progress: LoadProgress) -> Result<Self> {
-        check_processor().map_err(|message| Error::engine("llama.cpp", message))?;
-        if dir.role == Some(Role::Drafter) {
-            return Err(Error::value(&dir.path, "role", "target", "drafter"));
-        }
-        let facts = Facts::read(&dir.weights)?;
-        let context_max = dir.context_max.min(facts.context_length);
-        let context_max = settings.context_max.map_or(context_max, |max| max.min(context_max));
+    /// Its file was changed since then, or llama.cpp fails: names the file and the remedy.
+    pub fn load(rehearsed: Rehearsed, mut progress: LoadProgress) -> Result<Self> {
+        let Rehearsed { dir, order, facts, findings } = rehearsed;
         let (calls, waiting) = channel();
         let (sender, loading) = channel();
-        let job = Job { dir: dir.clone(), settings, facts, context_max };
+        let context_max = order.context_max;
+        let job = Job { order, facts, findings, vocabulary: dir.vocabulary.size };
         let thread =
             thread::Builder::new().name("llama.cpp".into()).spawn(move || job.run(&sender, &waiting));
         let thread = thread.map_err(|error| Error::engine("llama.cpp", error))?;
@@ -80,13 +59,13 @@ impl LlamaTarget {
             match message {
                 Loading::Progress(step, done, total) => progress(step, done, total),
                 Loading::Failed(error) => return Err(error),
-                Loading::Loaded { weights, findings, shape } => {
+                Loading::Loaded { weights, shape } => {
                     return Ok(Self {
                         calls: Some(calls),
                         thread: Some(thread),
                         vocabulary: dir.vocabulary,
                         context_max,
-                        identity: identity(dir, weights, shape),
+                        identity: identity(&dir, weights, shape),
                         promise: if findings.is_exact { Promise::Exact } else { Promise::Distribution },
                         token_bytes: findings.token_bytes,
                         sessions_max: shape.sequences,
@@ -209,10 +188,11 @@ fn identity(dir: &ModelDir, weights: [u8; 32], shape: Shape) -> TargetIdentity {
 
 /// A model to load, for the thread.
 struct Job {
-    dir: ModelDir,
-    settings: LlamaSettings,
+    order: Order,
     facts: Facts,
-    context_max: usize,
+    findings: Findings,
+    /// Tokens whose logits are given out.
+    vocabulary: u32,
 }
 
 impl Job {
@@ -220,10 +200,14 @@ impl Job {
     fn run(self, sender: &Sender<Loading>, calls: &Receiver<Call>) {
         let journal = Journal::default();
         let outer = tracing::dispatcher::get_default(Clone::clone);
-        let dispatch = tracing::Dispatch::new(journal.clone());
-        tracing::dispatcher::with_default(&dispatch, || {
+        with_journal(&journal, || {
             let failed = |error| drop(sender.send(Loading::Failed(error)));
-            let (backend, model) = match self.load(sender, &journal) {
+            let total = self.facts.tensor_bytes;
+            let report = sender.clone();
+            let progress = move |done| report.send(Loading::Progress(LoadStep::Reading, done, total)).is_ok();
+            let unchanged = self.facts.unchanged(&self.order.weights);
+            let loaded = unchanged.and_then(|()| load_model(&self.order, total, progress, &journal));
+            let (backend, model) = match loaded {
                 Ok(loaded) => loaded,
                 Err(error) => return failed(error),
             };
@@ -244,29 +228,7 @@ impl Job {
         });
     }
 
-    fn load(
-        &self,
-        sender: &Sender<Loading>,
-        journal: &Journal,
-    ) -> Result<(&'static LlamaBackend, LlamaModel)> {
-        let path = self.dir.weights.as_path();
-        let backend = backend().ok_or_else(|| Error::engine("llama.cpp", "it can't be initialised"))?;
-        let (progress, total) = (sender.clone(), self.facts.tensor_bytes);
-        let params = LlamaModelParams::default().with_progress_callback(move |share| {
-            let done = (f64::from(share.clamp(0.0, 1.0)) * total as f64) as u64;
-            // Without a receiver nobody wants the model any more.
-            progress.send(Loading::Progress(LoadStep::Reading, done, total)).is_ok()
-        });
-        let model = LlamaModel::load_from_file(backend, path, &params);
-        let model = model.map_err(|error| refused(path, &format!("{error}{}", journal.explain())))?;
-        let rows = u32::try_from(model.n_vocab()).unwrap_or(0);
-        if rows != self.dir.rows {
-            return Err(Error::value(path, "tokens of llama.cpp", self.dir.rows, rows));
-        }
-        Ok((backend, model))
-    }
-
-    /// Tries the model out, makes its context and tells the caller.
+    /// Makes the context of a loaded model and tells the caller.
     fn prepare<'m>(
         &self,
         backend: &LlamaBackend,
@@ -274,90 +236,20 @@ impl Job {
         sender: &Sender<Loading>,
         journal: &Journal,
     ) -> Result<Sessions<'m>> {
-        let path = self.dir.weights.as_path();
-        let findings =
-            try_out(path, model, backend, (self.settings.threads, self.settings.is_wide), journal)?;
-        let shape = shape(&self.settings, self.context_max, findings);
+        let Self { order, facts, findings, vocabulary } = self;
+        let shape = shape(&order.settings, order.context_max, *findings);
         let decoder = Decoder::new(model, backend, shape, journal)
             .map_err(|message| Error::engine("llama.cpp", message))?;
         let hashed = &mut |done, total| drop(sender.send(Loading::Progress(LoadStep::Hashing, done, total)));
-        let weights = self.facts.weights(path, hashed)?;
+        let weights = facts.weights(&order.weights, hashed)?;
         let limits = Limits {
-            context_max: self.context_max,
-            vocabulary: self.dir.vocabulary.size,
-            rows: self.dir.rows,
+            context_max: order.context_max,
+            vocabulary: *vocabulary,
+            rows: order.rows,
             token_bytes: findings.token_bytes,
         };
         // Ignore the error: a caller that went away drops the calls, which ends this thread.
-        let _ = sender.send(Loading::Loaded { weights, findings, shape });
+        let _ = sender.send(Loading::Loaded { weights, shape });
         Ok(Sessions::new(decoder, limits))
-    }
-}
-
-fn refused(path: &Path, message: &str) -> Error {
-    Error::format(
-        path,
-        "GGUF",
-        format!("llama.cpp can't load it: {message}; convert it again, or take another model"),
-    )
-}
-
-/// llama.cpp itself, which a process has once.
-fn backend() -> Option<&'static LlamaBackend> {
-    static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
-    let init = || {
-        send_logs_to_tracing(LogOptions::default());
-        LlamaBackend::init().ok()
-    };
-    BACKEND.get_or_init(init).as_ref()
-}
-
-/// The context that the budget allows.
-fn shape(settings: &LlamaSettings, context_max: usize, findings: Findings) -> Shape {
-    let LlamaSettings { kv_bytes_max, sessions_max, threads, is_wide, .. } = *settings;
-    let tokens = (kv_bytes_max as u64 / findings.token_bytes.max(1)).min(i32::MAX as u64 / 2) as usize;
-    let sequences = sessions_max.clamp(1, SEQUENCES_MAX);
-    // One cell more: see `company` of the decoder.
-    let whole = (context_max + 1).next_multiple_of(CELLS_STEP);
-    let least = |cells: usize| (cells / CELLS_STEP).max(1) * CELLS_STEP;
-    if findings.is_exact {
-        let sequences = sequences.min(tokens / whole).max(1);
-        Shape { layout: Layout::Apart, sequences, cells: whole.min(least(tokens)), threads, is_wide }
-    } else {
-        let cells = least(tokens).min(whole.saturating_mul(sequences));
-        Shape { layout: Layout::Shared, sequences, cells, threads, is_wide }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(tokens: usize, context: usize, is_exact: bool) -> (usize, usize) {
-        let settings = LlamaSettings {
-            kv_bytes_max: tokens * 100,
-            sessions_max: 8,
-            context_max: None,
-            threads: 1,
-            is_wide: false,
-        };
-        let Shape { sequences, cells, .. } =
-            shape(&settings, context, Findings { token_bytes: 100, is_exact });
-        (sequences, cells)
-    }
-
-    #[test]
-    fn an_exact_target_has_as_many_sessions_as_full_contexts_fit() {
-        assert_eq!(of(10_000, 2047, true), (4, 2048));
-        assert_eq!(of(10_000, 2048, true), (4, 2304), "a cell more");
-        assert_eq!(of(1_000_000, 100, true), (8, 256), "no more than are asked for");
-        assert_eq!(of(1000, 2047, true), (1, 768), "within the budget, if no context fits");
-        assert_eq!(of(0, 2047, true), (1, 256));
-    }
-
-    #[test]
-    fn others_share_all_cells() {
-        assert_eq!(of(10_000, 2047, false), (8, 9984));
-        assert_eq!(of(1_000_000, 255, false), (8, 2048), "no more than all sessions can fill");
     }
 }

@@ -2,6 +2,7 @@
 //! found value.
 
 use crate::session::SessionId;
+use dunlin_gguf::printable;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ pub enum Error {
     #[error("the policy drafts nothing, so no drafter was loaded")]
     NoDrafter,
     /// A value in a file is not the expected one.
-    #[error("{}: {key}: expected {expected}, found {found}", path.display())]
+    #[error("{}: {}: expected {expected}, found {}", path.display(), shown(key), shown(found))]
     Value {
         /// The file.
         path: PathBuf,
@@ -52,7 +53,7 @@ pub enum Error {
         found: String,
     },
     /// A file isn't in the format that its name tells.
-    #[error("{}: not a usable {format} file: {message}", path.display())]
+    #[error("{}: not a usable {format} file: {}", path.display(), printable(message, MESSAGE_CHARACTERS_MAX))]
     Format {
         /// The file.
         path: PathBuf,
@@ -62,7 +63,7 @@ pub enum Error {
         message: String,
     },
     /// A file is well-formed but uses something this crate refuses.
-    #[error("{}: {what} is not supported: {advice}", path.display())]
+    #[error("{}: {} is not supported: {advice}", path.display(), shown(what))]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -71,6 +72,9 @@ pub enum Error {
         /// The remedy.
         advice: &'static str,
     },
+    /// A child process tried a model and refused it, in the words of its own error.
+    #[error("{}", printable(_0, MESSAGE_CHARACTERS_MAX))]
+    Tried(String),
     /// A token id is outside the vocabulary.
     #[error("token {token} is outside the vocabulary of {vocabulary}")]
     Token {
@@ -156,6 +160,15 @@ pub enum Error {
         /// Its message.
         message: String,
     },
+}
+
+/// Characters of a message that are shown; parts of it may come from a file.
+const MESSAGE_CHARACTERS_MAX: usize = 2000;
+/// The same of a name or a value.
+const PART_CHARACTERS_MAX: usize = 400;
+
+fn shown(part: &str) -> String {
+    printable(part, PART_CHARACTERS_MAX)
 }
 
 fn chat_place(path: Option<&Path>) -> String {

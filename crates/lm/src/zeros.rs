@@ -100,6 +100,18 @@ impl ZeroSearch {
         self.found
     }
 
+    /// Ends the search in the matrix `tensor` of the file `path`, and warns of zero rows.
+    ///
+    /// # Errors
+    /// The matrix has a hole.
+    pub fn conclude(self, path: &Path, format: &'static str, tensor: &str) -> Result<()> {
+        if let Some(zeros) = self.finish() {
+            let warning = zeros.warning(path, format, tensor)?;
+            tracing::warn!("{}: {warning}", path.display());
+        }
+        Ok(())
+    }
+
     fn close(&mut self, start: u64, end: u64, is_last: bool) {
         let Some(row) = self.row else {
             if end - start >= RUN_BYTES_MIN {

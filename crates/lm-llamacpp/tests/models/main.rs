@@ -4,6 +4,8 @@
 
 #[path = "../../../lm/tests/models/files.rs"]
 mod files;
+mod layout;
+mod mutants;
 mod refusals;
 #[path = "../../../lm/tests/engines/suite.rs"]
 mod suite;

@@ -7,12 +7,13 @@ use crate::suite::{
     rollbacks_are_exact,
 };
 use crate::tiny::{KINDS, Opened, Tiny, open};
-use dunlin_lm::{Error, Extend, LoadStep, ModelDir, Promise, SessionId, Target};
+use dunlin_lm::{Error, Extend, LoadProgress, LoadStep, ModelDir, Promise, SessionId, Target};
 use dunlin_lm_candle::files::GgmlDType;
 use dunlin_lm_candle::files::gguf_file::Value;
-use dunlin_lm_llamacpp::{LlamaBuild, LlamaSettings, LlamaTarget, TILES_OFF};
+use dunlin_lm_llamacpp::{LlamaBuild, LlamaSettings, LlamaTarget, Rehearsed, TILES_OFF, rehearse};
 use std::cell::RefCell;
 use std::env;
+use std::ffi::OsString;
 use std::process::Command;
 use std::rc::Rc;
 
@@ -40,8 +41,40 @@ pub(crate) fn complete(mut tiny: Tiny) -> Tiny {
     tiny
 }
 
+/// The test that a child process runs.
+const CHILD: &str = "target::a_child_process_tries_the_file_of_its_order";
+/// The variable with which it does so.
+const CHILD_VARIABLE: &str = "DUNLIN_TEST_REHEARSAL";
+
+/// The program of these tests as a child.
+pub(crate) fn child() -> Command {
+    let mut child = Command::new("/proc/self/exe");
+    child.args(["-q", "--nocapture", "--exact", CHILD]).env(CHILD_VARIABLE, "1");
+    child
+}
+
+#[test]
+fn a_child_process_tries_the_file_of_its_order() {
+    if env::var_os(CHILD_VARIABLE).is_some() {
+        // The order stands behind the name of this test, where the harness takes it for names of other tests.
+        let order: Vec<OsString> = env::args_os().skip_while(|word| word != CHILD).skip(1).collect();
+        rehearse(&order).unwrap();
+    } else {
+        assert!(rehearse(&[]).unwrap_err().contains("for dunlin-verifier itself"));
+    }
+}
+
 pub(crate) fn load(model: &Opened, settings: LlamaSettings) -> Result<LlamaTarget, Error> {
-    LlamaTarget::load(&model.dir, settings, Box::new(|_, _, _| {}))
+    load_with(&model.dir, settings, Box::new(|_, _, _| {}))
+}
+
+fn load_with(
+    dir: &ModelDir,
+    settings: LlamaSettings,
+    mut progress: LoadProgress,
+) -> Result<LlamaTarget, Error> {
+    let rehearsed = Rehearsed::in_child(dir, settings, child(), &mut progress)?;
+    LlamaTarget::load(rehearsed, progress)
 }
 
 fn target(tiny: Tiny, threads: usize) -> LlamaTarget {
@@ -89,7 +122,7 @@ fn every_architecture_has_the_bits_of_single_tokens() {
 }
 
 /// A small model of an architecture whose heads are as wide as llama.cpp requires.
-fn wide(architecture: &'static str) -> Tiny {
+pub(crate) fn wide(architecture: &'static str) -> Tiny {
     // A window where llama.cpp has one.
     let window = ["gemma2", "gemma3"].contains(&architecture).then_some(9);
     Tiny { head_dim: 16, window, ..Tiny::of(architecture) }
@@ -98,7 +131,7 @@ fn wide(architecture: &'static str) -> Tiny {
 #[test]
 fn the_demo_target_is_exact() {
     let dir = ModelDir::open(demo("target")).unwrap();
-    let mut target = LlamaTarget::load(&dir, ROOMY, Box::new(|_, _, _| {})).unwrap();
+    let mut target = load_with(&dir, ROOMY, Box::new(|_, _, _| {})).unwrap();
     if is_exact() {
         ragged_batches_are_exact(&mut target, 9, dir.vocabulary.size as usize, 6);
     }
@@ -258,14 +291,38 @@ fn a_target_has_an_identity() {
     assert_eq!(load(&open(&complete(Tiny::new(GgmlDType::F32))), short).unwrap().context_max(), 50);
 }
 
+/// A child's proof is of the file that it tried.
 #[test]
-fn loading_reports_both_steps_up_to_all_bytes() {
+fn a_file_that_changes_after_the_trial_is_refused() {
+    let model = open(&complete(Tiny::new(GgmlDType::F32)));
+    let mut progress: LoadProgress = Box::new(|_, _, _| {});
+    let rehearsed = Rehearsed::in_child(&model.dir, ROOMY, child(), &mut progress).unwrap();
+    let path = model.folder.path().join("model.gguf");
+    std::fs::write(&path, std::fs::read(&path).unwrap()).unwrap();
+    let refused = LlamaTarget::load(rehearsed, progress).unwrap_err();
+    assert!(matches!(refused, Error::Changed { .. }), "{refused}");
+}
+
+/// A child without a word, and one that can't be started.
+#[test]
+fn a_child_that_tries_nothing_is_an_error() {
+    let model = open(&complete(Tiny::new(GgmlDType::F32)));
+    for (program, words) in [("true", "ended without an answer"), ("/nonexistent", "can't be started")] {
+        let mut progress: LoadProgress = Box::new(|_, _, _| {});
+        let refused =
+            Rehearsed::in_child(&model.dir, ROOMY, Command::new(program), &mut progress).unwrap_err();
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn loading_reports_each_step_up_to_all_bytes() {
     let model = open(&complete(Tiny::new(GgmlDType::Q8_0)));
     let steps = Rc::new(RefCell::new(Vec::new()));
     let seen = steps.clone();
     let progress = Box::new(move |step, done, total| seen.borrow_mut().push((step, done, total)));
-    LlamaTarget::load(&model.dir, ROOMY, progress).unwrap();
-    for step in [LoadStep::Reading, LoadStep::Hashing] {
+    load_with(&model.dir, ROOMY, progress).unwrap();
+    for step in [LoadStep::Searching, LoadStep::Trying, LoadStep::Reading, LoadStep::Hashing] {
         let last = steps.borrow().iter().rfind(|(found, ..)| *found == step).copied();
         assert!(last.is_some_and(|(_, done, total)| done == total && total > 0), "{step:?}: {last:?}");
     }

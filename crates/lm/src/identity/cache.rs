@@ -77,9 +77,11 @@ fn kept_above(
     Ok(digest)
 }
 
+/// Checks that the file at `path` is still the one that was opened.
+///
 /// # Errors
-/// The file at `path` has another stamp.
-fn unchanged(path: &Path, opened: Stamp) -> Result<()> {
+/// It has another stamp.
+pub fn unchanged(path: &Path, opened: Stamp) -> Result<()> {
     let now = path.metadata().map_err(|e| Error::io(path, e))?;
     if Stamp::of(&now) == opened {
         return Ok(());

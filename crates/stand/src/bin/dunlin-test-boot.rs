@@ -97,7 +97,8 @@ fn places(board: &Board, image: &Path, out: &Path) -> Result<StandPlaces> {
     anyhow::ensure!(image.is_file(), "{} is missing: run `make image BOARD={name}`", image.display());
     let recipe = board.image.clone().with_context(|| format!("no image is made for {name}"))?;
     let out = std::path::absolute(out).context("the folder for logs")?;
-    Ok(StandPlaces { image: image.into(), recipe, verifier, models: root()?.join("models/demo"), out })
+    let (models, card_script) = (root()?.join("models/demo"), root()?.join("boards/image/card.sh"));
+    Ok(StandPlaces { image: image.into(), recipe, verifier, models, card_script, out })
 }
 
 fn summary(steps: &BootSteps, figures: &BootFigures, took: Duration) {

@@ -15,6 +15,7 @@ use dunlin_wire::{DevicePresence, Liveness};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -47,6 +48,8 @@ pub struct StandPlaces {
     pub verifier: PathBuf,
     /// The demo pair.
     pub models: PathBuf,
+    /// The script that puts a card's file on an image, as `make image CARD=` does.
+    pub card_script: PathBuf,
     /// Directory of logs and disks.
     pub out: PathBuf,
 }
@@ -154,6 +157,21 @@ impl Stand {
     pub fn setup_file(&mut self) -> Result<String> {
         let card = self.broker.card(&DEVICE.parse().expect("a device's name"))?;
         Ok(format!("# For the first boot.\n{card}ssh_key = {}\n", self.guest.public_key()?))
+    }
+
+    /// Replaces the stand's disk by the copy that `make image CARD=` makes of it with a valid set-up file.
+    ///
+    /// # Errors
+    /// The script fails: its words.
+    pub fn insert_card(&mut self) -> Result<()> {
+        let (folder, copy) = (self.dir.path().join("card"), self.places.out.join("card.img"));
+        fs::create_dir_all(&folder).context("a folder for the card")?;
+        fs::write(folder.join(SETUP), self.setup_file()?).context("the card's file")?;
+        let made =
+            Command::new(&self.places.card_script).arg(self.disk.path()).args([&folder, &copy]).output();
+        let made = made.with_context(|| self.places.card_script.display().to_string())?;
+        ensure!(made.status.success(), "card.sh: {}", String::from_utf8_lossy(&made.stderr).escape_debug());
+        fs::rename(&copy, self.disk.path()).context("the disk with its card")
     }
 
     /// Boots the stand's disk or another one; the console's log has the boot's number in its name.

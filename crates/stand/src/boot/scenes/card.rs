@@ -22,8 +22,7 @@ pub(super) fn play(
     heading("A card in a board");
     let mut connected = steps.step("it sets itself up and connects, over its USB", || {
         stand.surround()?;
-        let text = stand.setup_file()?;
-        stand.disk.put(SETUP, &text)?;
+        stand.insert_card()?;
         stand.disk.set_state(&BootState::of("good=a\n", TRIAL_OF_B))?;
         let mut connected = stand.boot_connected("card", None)?;
         let seconds = stand.boot_seconds(&mut connected)?;
