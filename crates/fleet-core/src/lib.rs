@@ -18,6 +18,7 @@ mod role;
 pub mod root;
 pub mod start;
 pub mod store;
+pub mod store_server;
 pub mod transfer;
 
 pub use block_table::{BLOCK_SIZES, BlockTable, TABLE_BYTES_MAX};
