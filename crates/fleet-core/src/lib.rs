@@ -10,7 +10,9 @@ pub mod disk;
 pub mod document;
 mod hash;
 mod hex;
+pub mod lot;
 pub mod memory_disk;
+pub mod moment;
 pub mod record;
 pub mod rejection;
 pub mod release;
@@ -20,6 +22,7 @@ pub mod start;
 pub mod store;
 pub mod store_server;
 pub mod transfer;
+pub mod updater;
 
 pub use block_table::{BLOCK_SIZES, BlockTable, TABLE_BYTES_MAX};
 pub use disk::{Disk, StdDisk};
