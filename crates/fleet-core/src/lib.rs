@@ -17,6 +17,7 @@ pub mod record;
 pub mod rejection;
 pub mod release;
 mod role;
+pub mod rollout;
 pub mod root;
 pub mod start;
 pub mod store;
