@@ -18,7 +18,7 @@ VENV := $(TARGET_DIR)/venv
 
 include $(wildcard boards/*.mk)
 
-.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover acl-matrix radio evaluate energy bench race paper-size families relay meter docs fuzz clean test-x86 test-remote test-llamacpp verifier-llamacpp \
+.PHONY: help build demo smollm2 test nightly check format lint shell commits no-std licences sim identity kills failover acl-matrix rollout radio evaluate energy bench race paper-size families relay meter docs fuzz clean test-x86 test-remote test-llamacpp verifier-llamacpp \
 	need-cargo need-mosquitto need-race need-lint need-python need-npm need-qemu-x86
 
 help: ## List the targets
@@ -58,12 +58,13 @@ test-x86: build need-qemu-x86 ## The engines' tests on x86-64 with AVX2 and with
 			--test models --test real_rows --test radio -- --nocapture; \
 	done
 
-nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, models of the paper's size, other families of models, a target on llama-server and on llama.cpp, packages, wrong images, a board in QEMU, two builds compared
+nightly: ## What takes too long for every change: the pair that is fetched, Arm under emulation, the map, the race, failing verifiers, rollouts to 1000 boards, models of the paper's size, other families of models, a target on llama-server and on llama.cpp, packages, wrong images, a board in QEMU, two builds compared
 	$(MAKE) --no-print-directory licences
 	$(MAKE) --no-print-directory demo PAIR=smollm2
 	$(MAKE) --no-print-directory evaluate PLAN=map
 	$(MAKE) --no-print-directory race
 	$(MAKE) --no-print-directory failover
+	$(MAKE) --no-print-directory rollout
 	$(MAKE) --no-print-directory paper-size
 	$(MAKE) --no-print-directory verifier-llamacpp
 	$(MAKE) --no-print-directory families FAMILIES="--llamacpp $(TARGET_DIR)/llamacpp/release/dunlin-verifier"
@@ -139,6 +140,11 @@ acl-matrix: need-cargo need-mosquitto ## Who may publish and receive what at a m
 	@rm -f $(ACL_MATRIX)
 	@status=0; $(CARGO) test --release --locked -p dunlin-fleet --test matrix || status=$$?; \
 		if [ -f $(ACL_MATRIX) ]; then cat $(ACL_MATRIX); fi; exit $$status
+
+# Decides what is left to chance.
+ROLLOUT_SEED ?= 1
+rollout: need-cargo ## 1000 boards in virtual time: bad releases, a storm, kills, a poisoned store: report.json and pictures in target/rollout; ROLLOUT_SEED=
+	$(CARGO) run --release --locked -p dunlin-fleet-sim -- $(TARGET_DIR)/rollout $(ROLLOUT_SEED)
 
 radio: build ## The table of frames and bytes per committed token
 	$(CARGO) test --release --locked -p dunlin-evaluate --test radio -- --nocapture
