@@ -866,3 +866,27 @@ fn phases_have_the_names_of_jobs() {
         [FleetPhase::Idle, FleetPhase::Queued, FleetPhase::Gate, FleetPhase::RolledBack].map(job_status);
     assert_eq!(names, ["SUCCEEDED", "QUEUED", "IN_PROGRESS", "FAILED"]);
 }
+
+#[test]
+fn a_trial_is_on_disk_before_it_starts() {
+    let mut bench = Bench::new();
+    bench.roll(bench.order(1, 2));
+    bench.hold_saves = true;
+    bench.wait(901);
+    let switches = |bench: &Bench| bench.count(|event| matches!(event, UpdaterEvent::Switch { .. }));
+    assert_eq!((bench.updater.state().trial, switches(&bench)), (2, 0));
+    bench.updater.handle_saved(bench.now);
+    bench.run();
+    assert_eq!(switches(&bench), 1);
+}
+
+#[test]
+fn an_agent_that_ends_and_is_not_started_again_is_not_kept() {
+    let mut bench = Bench::new();
+    bench.reach_gate(2);
+    bench.updater.handle_agent(AgentNews::Ended, bench.now);
+    bench.wait(290);
+    assert_eq!((bench.report().phase, bench.disk.good), (FleetPhase::Trial, 1));
+    bench.wait(20);
+    assert_eq!(bench.end(), (FleetPhase::RolledBack, FleetReason::Unit, 1));
+}

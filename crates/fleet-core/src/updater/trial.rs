@@ -99,6 +99,8 @@ impl Updater {
         let good = self.state.good;
         match release {
             _ if !on_trial && self.state.trial != 0 => {}
+            // What is being saved decides.
+            _ if matches!(self.stage, Stage::Deciding) => {}
             // The way back was saved, and the updater ended before the agent was started again.
             release if !on_trial && release != good && self.repeats < TRIES_MAX => {
                 self.repeats += 1;
