@@ -12,8 +12,9 @@ pub(crate) fn fade(sum: &mut f64, x: f64) {
 
 /// A line through the durations of passes by their number of tokens, by least squares.
 ///
-/// Invariant: one outlier never moves the line. A process that was stopped, or a machine that slept, makes a pass of any
-/// length, which says nothing of the next one. A second outlier in a row is a target that has become slower, and counts.
+/// Invariant: no outlier that stands alone moves a line which [`Self::observe_usual`] fills. A process that was stopped, or
+/// a machine that slept, makes a pass of any length, which says nothing of the next one. A second outlier in a row is a
+/// target that has become slower, and counts.
 #[derive(Debug, Default)]
 pub(crate) struct FadingLine {
     last_was_outlier: bool,
@@ -25,19 +26,24 @@ pub(crate) struct FadingLine {
 }
 
 impl FadingLine {
-    /// Takes a pass of so many tokens and seconds; false if it is an outlier that doesn't count.
-    pub(crate) fn observe(&mut self, tokens: f64, seconds: f64) -> bool {
+    /// Takes a pass of so many tokens and seconds, unless it is an outlier that stands alone; false if so.
+    pub(crate) fn observe_usual(&mut self, tokens: f64, seconds: f64) -> bool {
         let is_outlier = !self.is_empty() && seconds > OUTLIER * self.longest_expected(tokens);
         if is_outlier && !core::mem::replace(&mut self.last_was_outlier, is_outlier) {
             return false;
         }
         self.last_was_outlier = is_outlier;
+        self.observe(tokens, seconds);
+        true
+    }
+
+    /// Takes a pass of so many tokens and seconds.
+    pub(crate) fn observe(&mut self, tokens: f64, seconds: f64) {
         fade(&mut self.passes, 1.0);
         fade(&mut self.tokens, tokens);
         fade(&mut self.seconds, seconds);
         fade(&mut self.tokens_squared, tokens * tokens);
         fade(&mut self.tokens_seconds, tokens * seconds);
-        true
     }
 
     /// The most seconds that a pass of so many tokens should take: at the least the mean, since the slope may be noise, and
@@ -91,7 +97,7 @@ mod tests {
         let mut line = FadingLine::default();
         for pass in 0..40 {
             let tokens = f64::from(1 + pass % 8 * 5);
-            assert!(line.observe(tokens, 2.0 + 0.01 * tokens), "pass {pass}");
+            assert!(line.observe_usual(tokens, 2.0 + 0.01 * tokens), "pass {pass}");
         }
         line
     }
@@ -100,26 +106,26 @@ mod tests {
     fn a_pass_in_which_the_process_was_stopped_does_not_count() {
         let mut line = line();
         let before = (line.mean_seconds(), line.slope());
-        assert!(!line.observe(30.0, 14.0));
+        assert!(!line.observe_usual(30.0, 14.0));
         assert_eq!((line.mean_seconds(), line.slope()), before);
-        assert!(line.observe(30.0, 2.3));
-        assert!(!line.observe(30.0, 14.0), "the one before was no outlier");
+        assert!(line.observe_usual(30.0, 2.3));
+        assert!(!line.observe_usual(30.0, 14.0), "the one before was no outlier");
     }
 
     #[test]
     fn a_target_that_becomes_slower_counts_from_the_second_pass_on() {
         let mut line = line();
-        assert!(!line.observe(8.0, 9.0));
-        (0..50).for_each(|pass| assert!(line.observe(8.0, 9.0), "pass {pass}"));
+        assert!(!line.observe_usual(8.0, 9.0));
+        (0..50).for_each(|pass| assert!(line.observe_usual(8.0, 9.0), "pass {pass}"));
         assert!(line.mean_seconds() > 8.0);
     }
 
     #[test]
     fn a_pass_with_far_more_tokens_is_not_an_outlier() {
         let mut line = line();
-        assert!(line.observe(600.0, 8.0));
+        assert!(line.observe_usual(600.0, 8.0));
         let mut of_one_size = FadingLine::default();
-        (0..9).for_each(|_| assert!(of_one_size.observe(4.0, 0.1)));
-        assert!(of_one_size.observe(64.0, 1.7), "in proportion");
+        (0..9).for_each(|_| assert!(of_one_size.observe_usual(4.0, 0.1)));
+        assert!(of_one_size.observe_usual(64.0, 1.7), "in proportion");
     }
 }

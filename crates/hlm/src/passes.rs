@@ -102,10 +102,9 @@ impl PassPrices {
         if size.tokens == 0 || size.longest > JOB_TOKENS_MAX {
             return;
         }
-        if self.line.observe(size.tokens as f64, took.as_secs_f64()) {
-            fade(&mut self.jobs, size.jobs as f64);
-            fade(&mut self.waited, waited.as_secs_f64());
-        }
+        self.line.observe(size.tokens as f64, took.as_secs_f64());
+        fade(&mut self.jobs, size.jobs as f64);
+        fade(&mut self.waited, waited.as_secs_f64());
     }
 
     /// Times to announce; unknown before the first pass. `row` is the slope of the line, by least squares. `pass` is the

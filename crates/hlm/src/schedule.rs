@@ -50,7 +50,7 @@ impl PassLine {
         if tokens == 0 {
             return;
         }
-        if self.line.observe(tokens as f64, took.as_secs_f64()) {
+        if self.line.observe_usual(tokens as f64, took.as_secs_f64()) {
             fade(&mut self.short, short as f64);
             self.token = self.line.slope().or(self.token);
         }

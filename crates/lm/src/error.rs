@@ -63,7 +63,7 @@ pub enum Error {
         message: String,
     },
     /// A file is well-formed but uses something this crate refuses.
-    #[error("{}: {} is not supported: {advice}", path.display(), shown(what))]
+    #[error("{}: {} is not supported: {advice}", path.display(), printable(what, MESSAGE_CHARACTERS_MAX))]
     Unsupported {
         /// The file.
         path: PathBuf,
