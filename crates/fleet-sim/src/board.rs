@@ -81,8 +81,7 @@ impl SimBoard {
         now: Moment,
     ) -> Self {
         let facts = &catalogue.releases[&release].facts;
-        let mut state = UpdateState::default();
-        state.good = release;
+        let state = UpdateState { good: release, ..UpdateState::default() };
         let disk = BoardDisk {
             state: state.clone(),
             health: AgentHealth::default(),
