@@ -72,7 +72,7 @@ impl BlockTable {
         self.hashes.chunks_exact(HASH_BYTES).nth(usize::try_from(index).ok()?)
     }
 
-    /// Whether these are the bytes of a block.
+    /// True if these are the bytes of a block.
     pub(crate) fn is(&self, index: u32, bytes: &[u8]) -> bool {
         self.hash(index).is_some_and(|hash| hash == sha256(bytes))
     }

@@ -120,7 +120,7 @@ impl Disk for StdDisk {
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(self.at(path))? {
-            // A name that is not text is none of the store's.
+            // The store writes no name that isn't text.
             names.extend(entry?.file_name().into_string());
         }
         names.sort();

@@ -36,7 +36,7 @@ pub struct Release {
     /// Its files.
     #[serde(rename = "object")]
     pub objects: Vec<ReleaseObject>,
-    /// What it must show.
+    /// Its gate.
     pub gate: Gate,
 }
 
@@ -103,7 +103,7 @@ pub struct ReleaseObject {
     pub table: ObjectId,
 }
 
-/// What a release must show before it stays.
+/// The conditions under which a release stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
@@ -114,7 +114,7 @@ pub struct Gate {
     pub rss_mib: u32,
     /// Seconds without a restart.
     pub soak_seconds: u16,
-    /// What the agent must reach.
+    /// The peer that the agent must reach.
     pub needs: GateNeed,
 }
 
@@ -131,7 +131,7 @@ pub struct GoldenPrompt {
     pub tokens_sha256: ObjectId,
 }
 
-/// What an agent must reach.
+/// The peer that an agent must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GateNeed {

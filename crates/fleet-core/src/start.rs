@@ -5,7 +5,7 @@ use crate::record::{TriesRecord, UpdateState};
 use crate::store::counts;
 use std::io;
 
-/// What is started. A generation without an agent of its own is the board's own agent with other settings.
+/// The program and settings of a start. A generation without an agent of its own is the board's own agent with other settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartChoice {
     /// A generation on trial, with the tries that are left after this one.
@@ -17,14 +17,14 @@ pub enum StartChoice {
     },
     /// A generation that stays.
     Good(u32),
-    /// What the board was installed with.
+    /// The agent that the board was installed with.
     Packaged,
 }
 
 /// A start, and why it is not the one that was meant.
 #[derive(Debug)]
 pub struct Start {
-    /// What is started.
+    /// The choice.
     pub choice: StartChoice,
     /// A disk that can't be read or written, or a generation that is missing.
     pub problem: Option<io::Error>,

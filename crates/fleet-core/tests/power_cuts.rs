@@ -22,7 +22,7 @@ const SEEDS: u64 = 1000;
 const MUTANT_SEEDS: u64 = 60;
 const CAPACITY: u64 = 64 << 20;
 
-/// What a script reported as done before the power failed.
+/// The steps that a script reported as done before the power failed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
     objects: usize,
@@ -179,7 +179,7 @@ fn board() -> MemoryDisk {
     disk
 }
 
-/// What is wrong with a disk after a power cut.
+/// The fault of a disk after a power cut.
 fn wrong(disk: &MemoryDisk, done: Done) -> Option<String> {
     let state = UpdateState::load(disk).unwrap();
     for name in disk.list("objects").unwrap() {
@@ -237,7 +237,7 @@ fn marked(disk: &MemoryDisk, store: &Store<Ref<'_>>) -> Option<String> {
     None
 }
 
-/// Whether an object has the bytes that its name says; all objects here are known.
+/// True if an object has the bytes that its name says; all objects here are known.
 fn whole_object(disk: &MemoryDisk, name: &str) -> bool {
     static OBJECTS: LazyLock<BTreeMap<String, &[u8]>> = LazyLock::new(|| {
         let named = |bytes: &'static Vec<u8>| (hex(&object_id(bytes).0), &bytes[..]);
@@ -255,7 +255,7 @@ fn all(disk: &MemoryDisk, path: &str) -> Vec<u8> {
     bytes
 }
 
-/// What is wrong with a generation.
+/// The fault of a generation.
 fn mixture(disk: &MemoryDisk, number: u32) -> Option<String> {
     let made = known(number);
     for (object, bytes) in made.release.objects.iter().zip(&made.objects) {

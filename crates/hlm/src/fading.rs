@@ -29,12 +29,12 @@ impl FadingLine {
     /// Takes a pass of so many tokens and seconds, unless it is an outlier that stands alone; false if so.
     pub(crate) fn observe_usual(&mut self, tokens: f64, seconds: f64) -> bool {
         let is_outlier = !self.is_empty() && seconds > OUTLIER * self.longest_expected(tokens);
-        if is_outlier && !core::mem::replace(&mut self.last_was_outlier, is_outlier) {
-            return false;
-        }
+        let counts = !is_outlier || self.last_was_outlier;
         self.last_was_outlier = is_outlier;
-        self.observe(tokens, seconds);
-        true
+        if counts {
+            self.observe(tokens, seconds);
+        }
+        counts
     }
 
     /// Takes a pass of so many tokens and seconds.

@@ -1,4 +1,4 @@
-//! What a device says of its update.
+//! The report of a device on its update.
 
 use crate::BoardId;
 use crate::codec::{self, Kind};

@@ -80,7 +80,7 @@ pub struct StorePresence {
     pub generation: u32,
     /// Its connection state.
     pub liveness: Liveness,
-    /// What it sends relative to what it may send, scaled to 0..=255.
+    /// The bytes that it sends relative to those that it may send, scaled to 0..=255.
     pub load: u8,
 }
 

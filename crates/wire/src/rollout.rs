@@ -1,4 +1,4 @@
-//! What an operator tells a fleet: rollouts, commands, the time, and where the newest root is. All but the last are
+//! Messages of an operator to a fleet: rollouts, commands, the time, and where the newest root is. All but the last are
 //! signed.
 
 use crate::codec::{self, Kind};
@@ -65,7 +65,7 @@ pub struct RolloutFields {
 /// A signed rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
-    /// What is signed.
+    /// The signed fields.
     pub fields: RolloutFields,
     /// By keys of the role `rollout`.
     pub signatures: Signatures,
@@ -100,7 +100,7 @@ pub struct CommandFields {
 /// A signed command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoardCommand {
-    /// What is signed.
+    /// The signed fields.
     pub fields: CommandFields,
     /// By keys of the role `rollout`.
     pub signatures: Signatures,
@@ -118,7 +118,7 @@ pub struct TimeFields {
 /// The signed time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetTime {
-    /// What is signed.
+    /// The signed fields.
     pub fields: TimeFields,
     /// By keys of the role `rollout`.
     pub signatures: Signatures,

@@ -37,7 +37,7 @@ fn machine(stores: usize) -> Transfer {
     transfer
 }
 
-/// What a sound store sends for a request: messages that don't cross a multiple of 8 pieces.
+/// The answers of a sound store to a request: messages that don't cross a multiple of 8 pieces.
 fn answers<'a>(wanted: &WantedPieces, bytes: &'a [u8]) -> Vec<ObjectBlock<'a>> {
     let mut blocks = Vec::new();
     for PieceSpan { first, count } in &wanted.spans {

@@ -66,7 +66,7 @@ impl Updater {
     }
 
     /// Takes the release that [`UpdaterEvent::Judge`] or [`UpdaterEvent::ReadGeneration`] asked for, or the reason why
-    /// it is none for this board.
+    /// this board refuses it.
     pub fn handle_release(&mut self, release: Result<ReleaseFacts, FleetReason>, now: Moment) {
         if let Stage::Resuming = self.stage {
             return self.handle_trial_release(release, now);

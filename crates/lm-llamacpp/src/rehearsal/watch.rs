@@ -42,7 +42,7 @@ impl End {
         }
     }
 
-    /// What to do about it.
+    /// The remedy, for the error.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             Self::Signal(9) => "if the memory ran out, lower kv_mib or take a smaller model",
